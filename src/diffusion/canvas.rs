@@ -1,0 +1,179 @@
+//! The canvas: cells that are blank, filled or fixed, changed by edits and by nothing else. Refuses to know
+//! which id a model uses for its mask: blank-ness is a variant, not a number.
+
+use super::units::{Position, Probability, TokenId};
+use std::ops::Range;
+
+/// One place of a canvas.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Cell {
+    /// Nothing stands here yet, or what stood here was erased.
+    Blank,
+    /// Written by the model; may be erased again.
+    Filled(TokenId),
+    /// Given by the user (prompt, pinned text); never changes.
+    Fixed(TokenId),
+}
+
+impl Cell {
+    /// The token that stands here, if any.
+    #[must_use]
+    pub const fn token(self) -> Option<TokenId> {
+        match self {
+            Self::Blank => None,
+            Self::Filled(token) | Self::Fixed(token) => Some(token),
+        }
+    }
+}
+
+/// One change of one cell. An answer is the sequence of its edits: replaying them over the first canvas
+/// gives the last one.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Edit {
+    /// A blank cell gets a token.
+    Fill {
+        /// Where.
+        at: Position,
+        /// What now stands there.
+        token: TokenId,
+        /// The model's probability of the token when it was chosen.
+        confidence: Probability,
+    },
+    /// A filled cell becomes blank again: it is remasked.
+    Erase {
+        /// Where.
+        at: Position,
+        /// What stood there.
+        was: TokenId,
+        /// The quality it was judged by; `None` where the policy erases without judging.
+        quality: Option<Probability>,
+    },
+}
+
+impl Edit {
+    /// The cell it changes.
+    #[must_use]
+    pub const fn at(&self) -> Position {
+        match self {
+            Self::Fill { at, .. } | Self::Erase { at, .. } => *at,
+        }
+    }
+}
+
+/// An edit that does not fit the cell it names.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, thiserror::Error)]
+#[error("{edit:?} does not fit the canvas: that cell is {found:?}")]
+pub struct EditError {
+    /// What was to be done.
+    pub edit: Edit,
+    /// What stands there; `None` past the canvas's end.
+    pub found: Option<Cell>,
+}
+
+/// A row of cells.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Canvas {
+    cells: Vec<Cell>,
+}
+
+impl Canvas {
+    /// A canvas of these cells.
+    #[must_use]
+    pub const fn new(cells: Vec<Cell>) -> Self {
+        Self { cells }
+    }
+
+    /// A fixed prompt followed by `blanks` blank cells.
+    #[must_use]
+    pub fn continuing(prompt: &[TokenId], blanks: usize) -> Self {
+        let prompt = prompt.iter().map(|&token| Cell::Fixed(token));
+        Self::new(prompt.chain(std::iter::repeat_n(Cell::Blank, blanks)).collect())
+    }
+
+    /// All cells, first to last.
+    #[must_use]
+    pub fn cells(&self) -> &[Cell] {
+        &self.cells
+    }
+
+    /// Cells on the canvas.
+    #[must_use]
+    #[allow(clippy::len_without_is_empty)] // an empty canvas is as good as any
+    pub fn len(&self) -> usize {
+        self.cells.len()
+    }
+
+    /// Positions of the blank cells in `range`, left to right.
+    pub fn blanks(&self, range: Range<usize>) -> impl Iterator<Item = Position> + '_ {
+        self.positions(range, |cell| matches!(cell, Cell::Blank))
+    }
+
+    /// Positions and tokens of the cells in `range` that the model filled, left to right.
+    pub fn filled(&self, range: Range<usize>) -> impl Iterator<Item = (Position, TokenId)> + '_ {
+        range.filter_map(|index| match self.cells.get(index) {
+            Some(Cell::Filled(token)) => Some((Position::at(index), *token)),
+            Some(Cell::Blank | Cell::Fixed(_)) | None => None,
+        })
+    }
+
+    fn positions(&self, range: Range<usize>, keep: fn(&Cell) -> bool) -> impl Iterator<Item = Position> + '_ {
+        range.filter(move |&index| self.cells.get(index).is_some_and(keep)).map(Position::at)
+    }
+
+    /// Makes one change.
+    ///
+    /// # Errors
+    /// When the cell is not what the edit says: filling needs a blank cell, erasing one filled with `was`.
+    pub fn apply(&mut self, edit: &Edit) -> Result<(), EditError> {
+        let cell = self.cells.get_mut(edit.at().index());
+        match (cell, edit) {
+            (Some(cell @ Cell::Blank), Edit::Fill { token, .. }) => *cell = Cell::Filled(*token),
+            (Some(cell), Edit::Erase { was, .. }) if *cell == Cell::Filled(*was) => *cell = Cell::Blank,
+            (found, _) => return Err(EditError { edit: *edit, found: found.map(|cell| *cell) }),
+        }
+        Ok(())
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    const A: TokenId = TokenId(1);
+    const B: TokenId = TokenId(2);
+
+    fn fill(at: u32, token: TokenId) -> Edit {
+        Edit::Fill { at: Position(at), token, confidence: Probability::ONE }
+    }
+
+    fn erase(at: u32, was: TokenId) -> Edit {
+        Edit::Erase { at: Position(at), was, quality: None }
+    }
+
+    #[test]
+    fn a_fixed_cell_can_never_be_edited() {
+        let mut canvas = Canvas::continuing(&[A], 1);
+        assert!(canvas.apply(&fill(0, B)).is_err());
+        assert!(canvas.apply(&erase(0, A)).is_err());
+        assert_eq!(canvas.cells(), [Cell::Fixed(A), Cell::Blank]);
+    }
+
+    #[test]
+    fn an_edit_must_fit_its_cell() {
+        let mut canvas = Canvas::continuing(&[], 1);
+        assert!(canvas.apply(&erase(0, A)).is_err(), "nothing to erase");
+        canvas.apply(&fill(0, A)).unwrap();
+        assert!(canvas.apply(&fill(0, B)).is_err(), "already filled");
+        assert!(canvas.apply(&erase(0, B)).is_err(), "something else stands there");
+        assert!(canvas.apply(&fill(1, A)).is_err(), "past the end");
+        canvas.apply(&erase(0, A)).unwrap();
+        assert_eq!(canvas.cells(), [Cell::Blank]);
+    }
+
+    #[test]
+    fn blanks_and_filled_cells_are_listed_within_the_range() {
+        let canvas = Canvas::new(vec![Cell::Fixed(A), Cell::Blank, Cell::Filled(B), Cell::Blank]);
+        assert_eq!(canvas.blanks(0..3).collect::<Vec<_>>(), [Position(1)]);
+        assert_eq!(canvas.filled(0..9).collect::<Vec<_>>(), [(Position(2), B)]);
+    }
+}

@@ -1,0 +1,14 @@
+//! The algorithm: which blanks are filled and which filled cells are erased, given what a model says. Pure:
+//! no tensors, no clock, no channels, no wire formats.
+
+mod canvas;
+mod policy;
+mod random;
+mod reading;
+mod units;
+
+pub use canvas::{Canvas, Cell, Edit, EditError};
+pub use policy::{Order, Pace, Policy, Remask, Stretch};
+pub use random::{Draws, Purpose, Seed, gumbel};
+pub use reading::{Proposal, Reading, Review};
+pub use units::{Position, Probability, TokenId};

@@ -1,0 +1,36 @@
+//! What a model says about a canvas in one forward pass, in numbers a policy can compare. Knows no tensor.
+
+use super::units::{Position, Probability, TokenId};
+
+/// What the model would write into one blank.
+#[derive(Clone, Copy, Debug, PartialEq)]
+pub struct Proposal {
+    /// The blank.
+    pub at: Position,
+    /// The token to write: the most probable one, or one sampled at the request's temperature.
+    pub token: TokenId,
+    /// Probability of `token`, untempered and without noise.
+    pub confidence: Probability,
+    /// Probability of the most probable token minus that of the second.
+    pub margin: Probability,
+    /// Entropy of the distribution in nats; finite, not negative.
+    pub entropy: f32,
+}
+
+/// What the model says about one token it wrote earlier.
+#[derive(Clone, Copy, Debug, PartialEq)]
+pub struct Review {
+    /// The filled cell.
+    pub at: Position,
+    /// Probability that the token there is right given everything else (PRISM, arXiv 2510.01384, eq. 5).
+    pub quality: Probability,
+}
+
+/// One canvas as one forward pass saw it.
+#[derive(Clone, Debug, Default, PartialEq)]
+pub struct Reading {
+    /// One per blank of the window, left to right.
+    pub proposals: Vec<Proposal>,
+    /// One per filled cell of the window, left to right; empty when the row asked for none.
+    pub reviews: Vec<Review>,
+}

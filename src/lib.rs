@@ -1,0 +1,6 @@
+//! Remask: an inference server for masked diffusion language models that notice and fix their own mistakes.
+//!
+//! `ARCHITECTURE.md` draws the layers; each module's first sentence says its job and what it refuses to know.
+
+pub mod diffusion;
+pub mod model;

@@ -1,0 +1,124 @@
+//! The seam between the algorithm and whatever computes: a canvas goes in, a reading comes out. Tensors stay
+//! behind it. Refuses to know policies, requests and time.
+
+use crate::diffusion::{Canvas, Reading, Seed, TokenId};
+use std::fmt;
+use std::ops::Range;
+
+/// What a model can take and what it offers; everything admission needs to know.
+#[derive(Clone, Debug, PartialEq)]
+pub struct ModelSpec {
+    /// The architecture, as `config.json` names it: `llada`, or `toy`.
+    pub family: String,
+    /// Token ids are below this.
+    pub vocabulary: u32,
+    /// Cells of a canvas at most, prompt included.
+    pub canvas_max: usize,
+    /// The id that stands for a blank in the model's input. Never proposed, never accepted in a prompt.
+    pub mask: TokenId,
+    /// Ids that end a text; generation stops after the block in which one appears.
+    pub ends: Vec<TokenId>,
+    /// Whether a PRISM quality head is loaded.
+    pub has_quality: bool,
+    /// Whether low-rank adapters were folded into the weights, which changes the base model's logits.
+    pub adapters_folded: bool,
+    /// Numbers the forward pass is computed in, as `f32`.
+    pub dtype: String,
+    /// Where it is computed, as `cpu` or `cuda:0`.
+    pub device: String,
+    /// Parameters, head included.
+    pub parameters: u64,
+}
+
+/// How a token is drawn from the model's distribution.
+#[derive(Clone, Copy, Debug, PartialEq)]
+pub struct Sampling {
+    /// 0 takes the most probable token; above it, `argmax(logit + temperature * gumbel)`. Finite, not negative.
+    pub temperature: f32,
+    /// Key of the noise, together with `step` and the position.
+    pub seed: Seed,
+    /// The sequence's forward passes so far, so that a refill draws afresh.
+    pub step: u32,
+}
+
+/// One canvas to read.
+#[derive(Clone, Debug)]
+pub struct Row<'a> {
+    /// The whole canvas; every cell is seen by attention.
+    pub canvas: &'a Canvas,
+    /// The cells to report on: proposals for its blanks, reviews for its filled cells.
+    pub window: Range<usize>,
+    /// How proposals are drawn.
+    pub sampling: Sampling,
+    /// Classifier-free guidance weight w: `l = l_u + (1 + w) (l - l_u)`, `l_u` read with every fixed cell
+    /// masked, as a second row of the same pass (LLaDA, arXiv 2502.09992, appendix A.2). `None` costs nothing.
+    pub guidance: Option<f32>,
+    /// Whether filled cells are reviewed. Needs a model with a quality head.
+    pub review: bool,
+}
+
+impl Row<'_> {
+    /// Tokens the forward pass sees for this row.
+    #[must_use]
+    pub fn tokens(&self) -> usize {
+        self.canvas.len() * if self.guidance.is_some() { 2 } else { 1 }
+    }
+}
+
+/// Rows that share a forward pass, concatenated without padding.
+pub type Batch<'a> = [Row<'a>];
+
+/// Every number of one pass over one row of ids: for parity checks, far too much for serving.
+#[derive(Clone, Debug, PartialEq)]
+pub struct Inspection {
+    /// (positions, vocabulary): scores before the softmax, the mask's own included.
+    pub logits: Vec<Vec<f32>>,
+    /// (positions, hidden): states after the final norm; empty where a model has none.
+    pub hidden: Vec<Vec<f32>>,
+    /// (positions): quality before the sigmoid; `None` without a head.
+    pub quality_logits: Option<Vec<f32>>,
+}
+
+/// Why a pass gave no readings.
+#[derive(Clone, Debug, PartialEq, Eq, thiserror::Error)]
+pub enum ModelError {
+    /// The forward pass produced a NaN or an infinity.
+    #[error("the model produced a number that is not finite ({what}); the weights are damaged or overflow in {dtype}")]
+    NotFinite {
+        /// What was not finite.
+        what: &'static str,
+        /// What it was computed in.
+        dtype: String,
+    },
+    /// A row asked for what this model does not have.
+    #[error("{0}")]
+    Unsupported(String),
+    /// The tensor library failed: out of memory, a device error.
+    #[error("the forward pass failed: {0}")]
+    Failed(String),
+}
+
+/// A masked diffusion model, its quality head included. The only seam with tensors behind it.
+pub trait Denoiser: Send {
+    /// What it can take and what it offers. Never changes.
+    fn spec(&self) -> &ModelSpec;
+
+    /// One forward pass over all rows; one reading per row, in order. A row's reading depends on that row
+    /// alone (up to what ARCHITECTURE.md says about arithmetic).
+    ///
+    /// # Errors
+    /// When the pass fails; then no row has a reading.
+    fn read(&mut self, batch: &Batch<'_>) -> Result<Vec<Reading>, ModelError>;
+
+    /// Every number of one pass over `ids`; ids equal to the mask count as blanks here.
+    ///
+    /// # Errors
+    /// When an id is outside the vocabulary, the row is longer than the canvas limit, or the pass fails.
+    fn inspect(&mut self, ids: &[TokenId]) -> Result<Inspection, ModelError>;
+}
+
+impl fmt::Debug for dyn Denoiser {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.debug_struct("Denoiser").field("spec", self.spec()).finish()
+    }
+}
