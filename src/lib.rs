@@ -3,4 +3,7 @@
 //! `ARCHITECTURE.md` draws the layers; each module's first sentence says its job and what it refuses to know.
 
 pub mod diffusion;
+pub mod engine;
 pub mod model;
+pub mod telemetry;
+pub mod text;

@@ -5,10 +5,14 @@ mod canvas;
 mod policy;
 mod random;
 mod reading;
+mod schedule;
+mod select;
+mod sequence;
 mod units;
 
 pub use canvas::{Canvas, Cell, Edit, EditError};
 pub use policy::{Order, Pace, Policy, Remask, Stretch};
 pub use random::{Draws, Purpose, Seed, gumbel};
 pub use reading::{Proposal, Reading, Review};
+pub use sequence::{PolicyError, ReadingError, Sequence, StepOutcome};
 pub use units::{Position, Probability, TokenId};

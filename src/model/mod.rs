@@ -3,6 +3,7 @@
 
 use crate::diffusion::{Canvas, Reading, Seed, TokenId};
 use std::fmt;
+use std::num::NonZeroU32;
 use std::ops::Range;
 
 /// What a model can take and what it offers; everything admission needs to know.
@@ -28,6 +29,19 @@ pub struct ModelSpec {
     pub device: String,
     /// Parameters, head included.
     pub parameters: u64,
+    /// What a request that does not say gets.
+    pub defaults: Defaults,
+}
+
+/// What a model's `generation_config.json`, else its family, proposes for requests that do not say.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub struct Defaults {
+    /// Cells per block; `None` is the whole canvas.
+    pub block_length: Option<NonZeroU32>,
+    /// Steps for the whole run; `None` is one per blank.
+    pub steps: Option<NonZeroU32>,
+    /// New tokens of a continuation; `None` is what the canvas has room for.
+    pub new_tokens: Option<NonZeroU32>,
 }
 
 /// How a token is drawn from the model's distribution.

@@ -1,0 +1,203 @@
+//! One answer on its way: a canvas, its blocks, and how far refinement has come. Turns readings into edits; refuses
+//! to know where a reading comes from or who is waiting for the edits.
+
+use super::canvas::{Canvas, Edit, EditError};
+use super::policy::Policy;
+use super::random::Seed;
+use super::reading::Reading;
+use super::schedule::{Schedule, share_of_steps};
+use super::select;
+use super::units::Position;
+use std::collections::VecDeque;
+use std::ops::Range;
+
+/// Why a policy does not fit a canvas.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, thiserror::Error)]
+pub enum PolicyError {
+    /// A block needs a step of its own.
+    #[error(
+        "{steps} steps are too few for {blocks} blocks, each of which needs at least one; \
+         give at least {blocks} steps or a larger block length"
+    )]
+    TooFewSteps {
+        /// Steps given for the whole run.
+        steps: u32,
+        /// Blocks that hold a blank.
+        blocks: u32,
+    },
+}
+
+/// A reading that does not fit the canvas it is said to be of: a fault of the model, never of the user.
+#[derive(Clone, Debug, PartialEq, Eq, thiserror::Error)]
+pub enum ReadingError {
+    /// Proposals are not exactly the window's blanks, left to right.
+    #[error("the reading has {given} proposals that are not the {blanks} blanks of the window")]
+    NotTheBlanks {
+        /// Proposals in the reading.
+        given: usize,
+        /// Blanks in the window.
+        blanks: usize,
+    },
+    /// An edit drawn from it does not fit.
+    #[error(transparent)]
+    Edit(#[from] EditError),
+}
+
+/// What one step did.
+#[derive(Clone, Debug, PartialEq)]
+pub struct StepOutcome {
+    /// Counted from 0 over the whole run; also the number of the forward pass.
+    pub step: u32,
+    /// The changes, erasures first; no cell appears twice.
+    pub edits: Vec<Edit>,
+    /// The cells that can never change again from now on, if this step finished a block.
+    pub finished: Option<Range<usize>>,
+}
+
+/// A canvas being refined.
+#[derive(Clone, Debug)]
+pub struct Sequence {
+    canvas: Canvas,
+    policy: Policy,
+    seed: Seed,
+    step: u32,
+    steps_max: Option<u32>,
+    blocks: VecDeque<Block>,
+}
+
+#[derive(Clone, Debug)]
+struct Block {
+    range: Range<usize>,
+    schedule: Schedule,
+}
+
+impl Sequence {
+    /// Cuts `canvas` into blocks, the first one starting at the first blank, and plans their steps. Blocks without
+    /// a blank are passed over. A canvas without blanks is finished at once.
+    ///
+    /// # Errors
+    /// When the policy gives fewer steps than there are blocks.
+    pub fn new(canvas: Canvas, policy: Policy, seed: Seed) -> Result<Self, PolicyError> {
+        let length = policy.block_length.get() as usize;
+        let start = canvas.blanks(0..canvas.len()).next().map_or(canvas.len(), Position::index);
+        let with_blanks: Vec<(Range<usize>, u32)> = (start..canvas.len())
+            .step_by(length)
+            .map(|from| from..canvas.len().min(from.saturating_add(length)))
+            .map(|range| (range.clone(), count(canvas.blanks(range))))
+            .filter(|(_, blanks)| *blanks > 0)
+            .collect();
+        let blocks = count(with_blanks.iter());
+        let steps_max = policy.pace.steps_max().map(std::num::NonZeroU32::get);
+        if let Some(steps) = steps_max
+            && steps < blocks
+        {
+            return Err(PolicyError::TooFewSteps { steps, blocks });
+        }
+        let mut shares = steps_max.into_iter().flat_map(|steps| share_of_steps(steps, blocks.max(1)));
+        let blocks = with_blanks
+            .into_iter()
+            .map(|(range, blanks)| {
+                let schedule = Schedule::new(policy.pace, shares.next(), &policy.remask, blanks);
+                Block { range, schedule }
+            })
+            .collect();
+        Ok(Self { canvas, policy, seed, step: 0, steps_max, blocks })
+    }
+
+    /// The canvas as it stands.
+    #[must_use]
+    pub const fn canvas(&self) -> &Canvas {
+        &self.canvas
+    }
+
+    /// What decides the edits.
+    #[must_use]
+    pub const fn policy(&self) -> &Policy {
+        &self.policy
+    }
+
+    /// The key of this sequence's randomness.
+    #[must_use]
+    pub const fn seed(&self) -> Seed {
+        self.seed
+    }
+
+    /// Steps taken, each of which cost one forward pass.
+    #[must_use]
+    pub const fn step(&self) -> u32 {
+        self.step
+    }
+
+    /// Steps the run takes at most, where the policy bounds them.
+    #[must_use]
+    pub const fn steps_max(&self) -> Option<u32> {
+        self.steps_max
+    }
+
+    /// The cells to read next; `None` once nothing can change any more.
+    #[must_use]
+    pub fn window(&self) -> Option<Range<usize>> {
+        self.blocks.front().map(|block| block.range.clone())
+    }
+
+    /// Drops the blocks that were not begun: what is blank stays blank.
+    pub fn stop(&mut self) {
+        self.blocks.clear();
+    }
+
+    /// Takes one step: erases and fills from one reading of the current window. The cells filled were blank before
+    /// the step, the cells erased were filled before it, so no cell is touched twice.
+    ///
+    /// # Errors
+    /// When the reading is not one of this canvas and window; the canvas is then unchanged.
+    pub fn advance(&mut self, reading: &Reading) -> Result<StepOutcome, ReadingError> {
+        let Some(block) = self.blocks.front_mut() else {
+            return Ok(StepOutcome { step: self.step, edits: Vec::new(), finished: None });
+        };
+        let edits = choose(&self.canvas, &self.policy, block, reading, (self.seed, self.step))?;
+        let mut canvas = self.canvas.clone();
+        edits.iter().try_for_each(|edit| canvas.apply(edit))?;
+        self.canvas = canvas;
+
+        let erased = count(edits.iter().filter(|edit| matches!(edit, Edit::Erase { .. })));
+        block.schedule.advance(erased);
+        let is_full = self.canvas.blanks(block.range.clone()).next().is_none();
+        let finished = if is_full { self.blocks.pop_front().map(|block| block.range) } else { None };
+        let step = self.step;
+        self.step += 1;
+        Ok(StepOutcome { step, edits, finished })
+    }
+}
+
+/// The edits of one step, erasures first.
+fn choose(
+    canvas: &Canvas,
+    policy: &Policy,
+    block: &Block,
+    reading: &Reading,
+    key: (Seed, u32),
+) -> Result<Vec<Edit>, ReadingError> {
+    let blanks = count(canvas.blanks(block.range.clone()));
+    if !canvas.blanks(block.range.clone()).eq(reading.proposals.iter().map(|proposal| proposal.at)) {
+        return Err(ReadingError::NotTheBlanks { given: reading.proposals.len(), blanks: blanks as usize });
+    }
+    let is_ready = |confidence| block.schedule.threshold().is_some_and(|threshold| confidence >= threshold);
+    let ready = count(reading.proposals.iter().filter(|proposal| is_ready(proposal.confidence)));
+
+    let erasures_max = block.schedule.erasures_max(blanks, ready);
+    let mut edits = select::erasures(&policy.remask, canvas, block.range.clone(), reading, erasures_max, key);
+    let fills = block.schedule.fills(blanks, ready, count(edits.iter()));
+
+    let mut ranked = select::ranked(policy.order, &reading.proposals, key.0, key.1);
+    // with a threshold the ready ones go first, whatever the order; the sort is stable
+    ranked.sort_by_key(|proposal| !is_ready(proposal.confidence));
+    let fills = ranked.into_iter().take(fills as usize);
+    edits.extend(fills.map(|p| Edit::Fill { at: p.at, token: p.token, confidence: p.confidence }));
+    Ok(edits)
+}
+
+/// Counts of cells fit in 32 bits, as positions do.
+#[allow(clippy::cast_possible_truncation)]
+fn count<T>(items: impl Iterator<Item = T>) -> u32 {
+    items.count() as u32
+}

@@ -1,0 +1,142 @@
+//! The one front door. HTTP, the command line, evaluation and benchmarks all submit here, so every check is made once.
+//! Refuses to know who is asking.
+
+use super::admission::Admission;
+use super::event::{Event, Start};
+use super::mailbox::{Inbox, mailbox};
+use super::pace::Pace;
+use super::request::{Rejected, Request};
+use super::worker::{Command, Submission};
+use crate::model::ModelSpec;
+use crate::text::Tokenizer;
+use std::sync::Arc;
+use std::sync::atomic::{AtomicBool, AtomicU32, AtomicU64, Ordering};
+use std::time::{Duration, Instant};
+use tokio::sync::{Semaphore, mpsc};
+
+/// Failed forward passes in a row after which the server no longer calls itself ready: one may be one request's
+/// fault, three are the model's or the device's.
+const FAILURES_MAX: u32 = 3;
+
+/// What the worker tells everybody.
+#[derive(Debug, Default)]
+pub(super) struct Shared {
+    pub(super) pace: Pace,
+    pub(super) failures_in_a_row: AtomicU32,
+    draining: AtomicBool,
+    next_id: AtomicU64,
+}
+
+/// Whether a new request would be accepted.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Readiness {
+    /// It would.
+    Ready,
+    /// The server is shutting down.
+    Draining,
+    /// The last forward passes all failed.
+    Failing {
+        /// How many.
+        in_a_row: u32,
+    },
+}
+
+/// A way to the engine. Cheap to clone; the engine ends when the last one is dropped.
+#[derive(Clone, Debug)]
+pub struct Handle {
+    pub(super) admission: Arc<Admission>,
+    /// The worker holds the other end.
+    pub(super) commands: mpsc::Sender<Command>,
+    /// One permit per unfinished request; bounds the command channel too.
+    pub(super) places: Arc<Semaphore>,
+    pub(super) places_max: u32,
+    pub(super) shared: Arc<Shared>,
+}
+
+impl Handle {
+    /// Checks, encodes and queues a request. Encoding takes time in proportion to the text, so callers on an async
+    /// thread with long texts use a blocking task.
+    ///
+    /// # Errors
+    /// When the request cannot be served ([`Rejected::Invalid`]) or not now.
+    pub fn submit(&self, request: Request) -> Result<Session, Rejected> {
+        if self.shared.draining.load(Ordering::Acquire) {
+            return Err(Rejected::Draining);
+        }
+        let place = Arc::clone(&self.places).try_acquire_owned().map_err(|_| self.full())?;
+        let (job, start) = self.admission.admit(request)?;
+        let (outbox, inbox) = mailbox();
+        let id = super::SequenceId(self.shared.next_id.fetch_add(1, Ordering::Relaxed));
+        let submission = Submission { id, job, outbox, place, at: Instant::now() };
+        self.commands.try_send(Command::Submit(Box::new(submission))).map_err(|error| match error {
+            mpsc::error::TrySendError::Full(_) => self.full(),
+            mpsc::error::TrySendError::Closed(_) => Rejected::Draining,
+        })?;
+        Ok(Session { start, inbox })
+    }
+
+    fn full(&self) -> Rejected {
+        let waiting = self.places_max as usize - self.places.available_permits();
+        Rejected::Full { waiting, retry_after: self.shared.pace.retry_after() }
+    }
+
+    /// What the model can take and offers.
+    #[must_use]
+    pub fn spec(&self) -> &ModelSpec {
+        &self.admission.spec
+    }
+
+    /// The model's tokenizer, if it has one.
+    #[must_use]
+    pub fn tokenizer(&self) -> Option<&Tokenizer> {
+        self.admission.tokenizer.as_deref()
+    }
+
+    /// Cells of a canvas at most, prompt included.
+    #[must_use]
+    pub fn canvas_max(&self) -> usize {
+        self.admission.canvas_max
+    }
+
+    /// Whether a new request would be accepted, load aside.
+    #[must_use]
+    pub fn readiness(&self) -> Readiness {
+        let in_a_row = self.shared.failures_in_a_row.load(Ordering::Relaxed);
+        if self.shared.draining.load(Ordering::Acquire) {
+            Readiness::Draining
+        } else if in_a_row >= FAILURES_MAX {
+            Readiness::Failing { in_a_row }
+        } else {
+            Readiness::Ready
+        }
+    }
+
+    /// Takes no more requests, waits for those admitted, and after `patience` gives up on the rest, whose owners are
+    /// told. Returns how many were given up.
+    pub async fn drain(&self, patience: Duration) -> usize {
+        self.shared.draining.store(true, Ordering::Release);
+        if tokio::time::timeout(patience, self.places.acquire_many(self.places_max)).await.is_ok() {
+            return 0;
+        }
+        let unfinished = self.places_max as usize - self.places.available_permits();
+        // the worker may have gone already, or finish them first: either way nobody is left waiting
+        let _ = self.commands.send(Command::Abandon).await;
+        let _ = self.places.acquire_many(self.places_max).await;
+        unfinished
+    }
+}
+
+/// An admitted request. Dropping it cancels the request before the next forward pass.
+#[derive(Debug)]
+pub struct Session {
+    /// The canvas before the first step.
+    pub start: Start,
+    inbox: Inbox,
+}
+
+impl Session {
+    /// The next event; `None` after [`Event::Finished`] or [`Event::Failed`].
+    pub async fn next(&mut self) -> Option<Event> {
+        self.inbox.next().await
+    }
+}

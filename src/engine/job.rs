@@ -1,0 +1,206 @@
+//! One admitted request: a sequence being refined and its answer being put into words. Says what it needs read and
+//! takes the reading; refuses to know who else is in the batch.
+
+use super::event::{Answer, Event, Failure, Finish, Output, Start, StepEvent, Written};
+use super::template::Segment;
+use crate::diffusion::{Edit, Position, Reading, Sequence, TokenId};
+use crate::model::{ModelError, Row, Sampling};
+use crate::text::{Tokenizer, Transcript};
+use std::collections::BTreeMap;
+use std::ops::Range;
+use std::sync::Arc;
+
+/// How tokens become an answer.
+#[derive(Debug)]
+pub(super) enum Writing {
+    /// Text that grows block by block and may end early.
+    Continuation { transcript: Transcript, ends: Vec<TokenId> },
+    /// A template whose gaps are filled.
+    Infill { tokenizer: Option<Arc<Tokenizer>>, segments: Vec<Segment> },
+}
+
+/// An admitted request.
+#[derive(Debug)]
+pub(super) struct Job {
+    sequence: Sequence,
+    writing: Writing,
+    temperature: f32,
+    guidance: Option<f32>,
+    judgement: Judgement,
+    offset: usize,
+    prompt_tokens: usize,
+    written: BTreeMap<Position, Written>,
+    text_tokens: usize,
+    ended: bool,
+    passes: u32,
+    filled: u32,
+    erased: u32,
+}
+
+/// Whether the finished canvas is read once more for the quality of its tokens.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+enum Judgement {
+    NotAsked,
+    Pending,
+    Done,
+}
+
+impl Job {
+    pub(super) fn new(sequence: Sequence, writing: Writing, start: &Start) -> Self {
+        Self {
+            sequence,
+            writing,
+            temperature: 0.0,
+            guidance: None,
+            judgement: Judgement::NotAsked,
+            offset: start.offset,
+            prompt_tokens: start.prompt_tokens,
+            written: BTreeMap::new(),
+            text_tokens: 0,
+            ended: false,
+            passes: 0,
+            filled: 0,
+            erased: 0,
+        }
+    }
+
+    pub(super) fn sampled(self, temperature: f32, guidance: Option<f32>) -> Self {
+        Self { temperature, guidance, ..self }
+    }
+
+    pub(super) fn judged(self, judged: bool) -> Self {
+        let judgement = if judged { Judgement::Pending } else { Judgement::NotAsked };
+        Self { judgement, ..self }
+    }
+
+    /// Passes this job may still need, where its pace has a bound.
+    pub(super) fn passes_left(&self) -> Option<u32> {
+        let judging = u32::from(self.judgement == Judgement::Pending);
+        self.sequence.steps_max().map(|steps| steps.saturating_sub(self.sequence.step()) + judging)
+    }
+
+    /// What the next pass is to read; `None` once there is nothing left to do.
+    pub(super) fn row(&self) -> Option<Row<'_>> {
+        let sampling =
+            Sampling { temperature: self.temperature, seed: self.sequence.seed(), step: self.sequence.step() };
+        let canvas = self.sequence.canvas();
+        let needs_quality = self.sequence.policy().remask.needs_quality();
+        match (self.sequence.window(), self.judgement) {
+            (Some(window), _) => Some(Row { canvas, window, sampling, guidance: self.guidance, review: needs_quality }),
+            (None, Judgement::Pending) => {
+                let window = self.written_range();
+                Some(Row { canvas, window, sampling, guidance: None, review: true })
+            }
+            (None, Judgement::NotAsked | Judgement::Done) => None,
+        }
+    }
+
+    /// Takes the reading of [`Self::row`]: the events it leads to, the last of which is the answer once there is
+    /// nothing left to read.
+    pub(super) fn take(&mut self, reading: &Reading) -> Result<Vec<Event>, Failure> {
+        self.passes += 1;
+        let mut events = Vec::new();
+        if self.sequence.window().is_some() {
+            events.push(Event::Step(self.step(reading)?));
+        } else {
+            self.judge(reading);
+        }
+        if self.row().is_none() {
+            events.push(Event::Finished(Box::new(self.answer())));
+        }
+        Ok(events)
+    }
+
+    fn step(&mut self, reading: &Reading) -> Result<StepEvent, Failure> {
+        let outcome = self.sequence.advance(reading).map_err(|error| ModelError::Failed(error.to_string()))?;
+        for edit in &outcome.edits {
+            match *edit {
+                Edit::Fill { at, token, confidence } => {
+                    self.filled += 1;
+                    self.written.insert(at, Written { at, token, confidence, quality: None });
+                }
+                Edit::Erase { at, .. } => {
+                    self.erased += 1;
+                    self.written.remove(&at);
+                }
+            }
+        }
+        let text = outcome.finished.map(|block| self.close_block(&block)).unwrap_or_default();
+        let canvas = self.sequence.canvas();
+        let blanks = canvas.blanks(0..canvas.len()).count();
+        Ok(StepEvent { step: outcome.step, blanks, edits: outcome.edits, text })
+    }
+
+    /// The text a finished block adds. Ends the sequence where the text ends.
+    fn close_block(&mut self, block: &Range<usize>) -> String {
+        let Writing::Continuation { transcript, ends } = &mut self.writing else { return String::new() };
+        let tokens: Vec<TokenId> = self.sequence.canvas().filled(block.clone()).map(|(_, token)| token).collect();
+        let end = tokens.iter().position(|token| ends.contains(token));
+        self.text_tokens += end.unwrap_or(tokens.len());
+        let delta = transcript.push(&tokens[..end.unwrap_or(tokens.len())]);
+        if end.is_some() || delta.stopped {
+            self.ended = true;
+            self.sequence.stop();
+        }
+        delta.text
+    }
+
+    fn judge(&mut self, reading: &Reading) {
+        for review in &reading.reviews {
+            if let Some(written) = self.written.get_mut(&review.at) {
+                written.quality = Some(review.quality);
+            }
+        }
+        self.judgement = Judgement::Done;
+    }
+
+    /// From the first cell that could be written to the last that was.
+    fn written_range(&self) -> Range<usize> {
+        self.offset..self.written.last_key_value().map_or(self.offset, |(at, _)| at.index() + 1)
+    }
+
+    fn answer(&mut self) -> Answer {
+        let tokens: Vec<TokenId> = self.written.values().map(|written| written.token).collect();
+        let (output, tail, finish, completion_tokens) = match &mut self.writing {
+            Writing::Continuation { transcript, .. } => {
+                let tail = transcript.finish();
+                let finish = if self.ended { Finish::Stop } else { Finish::Length };
+                (Output::Continuation(transcript.text().to_owned()), tail, finish, self.text_tokens)
+            }
+            Writing::Infill { tokenizer, segments } => {
+                let output = fill_in(segments, &tokens, tokenizer.as_deref());
+                (output, String::new(), Finish::Stop, tokens.len())
+            }
+        };
+        Answer {
+            output,
+            finish,
+            written: self.written.values().copied().collect(),
+            prompt_tokens: self.prompt_tokens,
+            completion_tokens,
+            steps: self.sequence.step(),
+            forward_passes: self.passes,
+            filled: self.filled,
+            erased: self.erased,
+            tail,
+        }
+    }
+}
+
+/// The template with its gaps filled, in order, from `tokens`.
+fn fill_in(segments: &[Segment], tokens: &[TokenId], tokenizer: Option<&Tokenizer>) -> Output {
+    let mut rest = tokens.iter().copied();
+    let (mut text, mut gaps) = (String::new(), Vec::new());
+    for segment in segments {
+        match segment {
+            Segment::Text(pinned) => text.push_str(pinned),
+            Segment::Blanks(cells) => {
+                let filling: Vec<TokenId> = rest.by_ref().take(*cells).collect();
+                let filling = tokenizer.map(|tokenizer| tokenizer.decode(&filling)).unwrap_or_default();
+                text.push_str(&filling);
+                gaps.push(filling);
+            }
+        }
+    }
+    Output::Infill { text, gaps }
+}

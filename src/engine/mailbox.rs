@@ -1,0 +1,139 @@
+//! The bounded way from the worker to one request's owner. The worker never waits: what a slow reader has not
+//! fetched is merged. Refuses to know what the events mean beyond that.
+
+use super::event::Event;
+use std::collections::VecDeque;
+use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
+use tokio::sync::Notify;
+
+/// Unread steps before further ones are merged into the last: enough for a reader a few round trips behind, small
+/// enough that a stopped reader costs no more than its canvas.
+const UNREAD_MAX: usize = 32;
+
+#[derive(Debug, Default)]
+struct Mailbox {
+    state: Mutex<State>,
+    arrived: Notify,
+}
+
+#[derive(Debug, Default)]
+struct State {
+    unread: VecDeque<Event>,
+    sender_gone: bool,
+    reader_gone: bool,
+}
+
+impl Mailbox {
+    fn state(&self) -> MutexGuard<'_, State> {
+        self.state.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+}
+
+/// The worker's end.
+#[derive(Debug)]
+pub(super) struct Outbox(Arc<Mailbox>);
+
+/// The owner's end.
+#[derive(Debug)]
+pub(super) struct Inbox(Arc<Mailbox>);
+
+pub(super) fn mailbox() -> (Outbox, Inbox) {
+    let mailbox = Arc::new(Mailbox::default());
+    (Outbox(Arc::clone(&mailbox)), Inbox(mailbox))
+}
+
+impl Outbox {
+    pub(super) fn send(&self, event: Event) {
+        let mut state = self.0.state();
+        let is_full = state.unread.len() >= UNREAD_MAX;
+        match (state.unread.back_mut(), event) {
+            (Some(Event::Step(last)), Event::Step(step)) if is_full => last.absorb(step),
+            (_, event) => state.unread.push_back(event),
+        }
+        drop(state);
+        self.0.arrived.notify_one();
+    }
+
+    /// Whether nobody will ever read what is sent.
+    pub(super) fn is_abandoned(&self) -> bool {
+        self.0.state().reader_gone
+    }
+}
+
+impl Drop for Outbox {
+    fn drop(&mut self) {
+        self.0.state().sender_gone = true;
+        self.0.arrived.notify_one();
+    }
+}
+
+impl Inbox {
+    /// The next event; `None` after the last one.
+    pub(super) async fn next(&mut self) -> Option<Event> {
+        loop {
+            {
+                let mut state = self.0.state();
+                if let Some(event) = state.unread.pop_front() {
+                    return Some(event);
+                }
+                if state.sender_gone {
+                    return None;
+                }
+            }
+            self.0.arrived.notified().await; // a permit is kept when the event came between the look and this line
+        }
+    }
+}
+
+impl Drop for Inbox {
+    fn drop(&mut self) {
+        self.0.state().reader_gone = true;
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::diffusion::{Edit, Position, Probability, TokenId};
+    use crate::engine::StepEvent;
+
+    fn toggled(step: u32) -> Event {
+        let at = Position(step / 2 % 3);
+        let edit = if step.is_multiple_of(2) {
+            Edit::Fill { at, token: TokenId(step), confidence: Probability::ONE }
+        } else {
+            Edit::Erase { at, was: TokenId(step - 1), quality: None }
+        };
+        Event::Step(StepEvent { step, blanks: 1, edits: vec![edit], text: String::new() })
+    }
+
+    #[tokio::test]
+    async fn a_reader_that_stops_costs_no_more_than_its_canvas() {
+        let (outbox, mut inbox) = mailbox();
+        for step in 0..100_000 {
+            outbox.send(toggled(step));
+        }
+        drop(outbox);
+        let (mut events, mut edits, mut last) = (0, 0, 0);
+        while let Some(Event::Step(step)) = inbox.next().await {
+            (events, edits, last) = (events + 1, edits + step.edits.len(), step.step);
+        }
+        assert_eq!(events, UNREAD_MAX);
+        assert!(edits <= UNREAD_MAX + 2 * 3, "{edits}");
+        assert_eq!(last, 99_999);
+    }
+
+    #[tokio::test]
+    async fn each_end_learns_that_the_other_is_gone() {
+        let (outbox, mut inbox) = mailbox();
+        outbox.send(toggled(0));
+        assert!(!outbox.is_abandoned());
+        drop(outbox);
+        assert!(inbox.next().await.is_some());
+        assert!(inbox.next().await.is_none());
+
+        let (outbox, inbox) = mailbox();
+        drop(inbox);
+        assert!(outbox.is_abandoned());
+    }
+}

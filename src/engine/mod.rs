@@ -1,0 +1,153 @@
+//! Who runs next. Every tick chooses the sequences that share the next forward pass, has them read, and advances
+//! them. [`Engine`] is synchronous and knows neither clock nor channel; [`worker`] gives it both, and [`Handle`] is
+//! the one front door for every protocol.
+
+mod admission;
+mod event;
+mod handle;
+mod job;
+mod mailbox;
+mod pace;
+mod request;
+mod template;
+mod worker;
+
+pub use event::{Answer, Event, Failure, Finish, Output, Start, StepEvent, Written};
+pub use handle::{Handle, Readiness, Session};
+pub use request::{Length, Prompt, Rejected, Remasking, Request, Task};
+pub use template::DEFAULT_BLANK;
+pub use worker::{Limits, start};
+
+use crate::model::{Denoiser, ModelError, Row};
+use job::Job;
+use std::collections::VecDeque;
+use std::panic::{AssertUnwindSafe, catch_unwind};
+
+/// Names a sequence from its admission to its last event.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Hash)]
+struct SequenceId(u64);
+
+/// What one tick did.
+#[derive(Debug, Default)]
+struct Tick {
+    /// Sequences that left the queue in this tick.
+    admitted: Vec<SequenceId>,
+    /// Sequences that shared the forward pass.
+    sequences: usize,
+    /// Tokens the forward pass saw.
+    tokens: usize,
+    /// Whether the forward pass failed.
+    failed: bool,
+    /// What the owners hear, in order.
+    events: Vec<(SequenceId, Event)>,
+}
+
+/// Sequences waiting and running, and the model they share.
+#[derive(Debug)]
+struct Engine {
+    model: Box<dyn Denoiser>,
+    running_max: usize,
+    batch_tokens_max: usize,
+    waiting: VecDeque<(SequenceId, Job)>,
+    /// Least recently stepped first; whoever has just been admitted comes last.
+    running: VecDeque<(SequenceId, Job)>,
+}
+
+impl Engine {
+    fn new(model: Box<dyn Denoiser>, running_max: usize, batch_tokens_max: usize) -> Self {
+        Self { model, running_max, batch_tokens_max, waiting: VecDeque::new(), running: VecDeque::new() }
+    }
+
+    fn submit(&mut self, id: SequenceId, job: Job) {
+        self.waiting.push_back((id, job));
+    }
+
+    fn cancel(&mut self, id: SequenceId) {
+        self.waiting.retain(|(other, _)| *other != id);
+        self.running.retain(|(other, _)| *other != id);
+    }
+
+    fn is_idle(&self) -> bool {
+        self.waiting.is_empty() && self.running.is_empty()
+    }
+
+    /// Choose, read, advance.
+    fn tick(&mut self) -> Tick {
+        let admitted = self.admit();
+        let mut batch = self.choose();
+        let rows: Vec<Row<'_>> = batch.iter().filter_map(|(_, job)| job.row()).collect();
+        let (sequences, tokens) = (rows.len(), rows.iter().map(Row::tokens).sum());
+        let readings = read(self.model.as_mut(), &rows);
+        let failed = readings.is_err();
+        drop(rows);
+
+        let mut events = Vec::new();
+        match readings {
+            Ok(readings) => {
+                for ((id, mut job), reading) in batch.drain(..).zip(readings) {
+                    let taken = job.take(&reading).unwrap_or_else(|failure| vec![Event::Failed(failure)]);
+                    if let [.., Event::Step(_)] = taken[..] {
+                        self.running.push_back((id, job));
+                    }
+                    events.extend(taken.into_iter().map(|event| (id, event)));
+                }
+            }
+            Err(error) => events.extend(batch.drain(..).map(|(id, _)| (id, Event::Failed(error.clone().into())))),
+        }
+        Tick { admitted, sequences, tokens, failed, events }
+    }
+
+    /// Moves sequences from the queue to the running ones while there is room.
+    fn admit(&mut self) -> Vec<SequenceId> {
+        let room = self.running_max.saturating_sub(self.running.len()).min(self.waiting.len());
+        let joining: Vec<_> = self.waiting.drain(..room).collect();
+        let ids = joining.iter().map(|(id, _)| *id).collect();
+        self.running.extend(joining);
+        ids
+    }
+
+    /// Takes out the sequences of the next pass: the least recently stepped first, as many as fit. The first always
+    /// fits, so that a canvas larger than the batch limit runs alone.
+    fn choose(&mut self) -> Vec<(SequenceId, Job)> {
+        let (mut chosen, mut passed_over, mut tokens) = (Vec::new(), VecDeque::new(), 0);
+        for (id, job) in self.running.drain(..) {
+            let more = job.row().map_or(0, |row| row.tokens());
+            if chosen.is_empty() || tokens + more <= self.batch_tokens_max {
+                tokens += more;
+                chosen.push((id, job));
+            } else {
+                passed_over.push_back((id, job));
+            }
+        }
+        self.running = passed_over;
+        chosen
+    }
+
+    /// Passes after which the first running sequence is expected to be done, as far as its pace tells.
+    fn passes_until_room(&self) -> u32 {
+        let tokens: usize = self.running.iter().filter_map(|(_, job)| job.row()).map(|row| row.tokens()).sum();
+        let rounds = u32::try_from(tokens.div_ceil(self.batch_tokens_max.max(1))).unwrap_or(u32::MAX);
+        let passes_left = self.running.iter().filter_map(|(_, job)| job.passes_left()).min();
+        passes_left.unwrap_or(1).saturating_mul(rounds)
+    }
+
+    /// Gives up on everything, saying so.
+    fn abandon(&mut self) -> Vec<(SequenceId, Event)> {
+        let all = self.running.drain(..).chain(self.waiting.drain(..));
+        all.map(|(id, _)| (id, Event::Failed(Failure::ShutDown))).collect()
+    }
+}
+
+/// One forward pass; a panic inside the model fails the batch like any other error.
+fn read(model: &mut dyn Denoiser, rows: &[Row<'_>]) -> Result<Vec<crate::diffusion::Reading>, ModelError> {
+    if rows.is_empty() {
+        return Ok(Vec::new());
+    }
+    let readings = catch_unwind(AssertUnwindSafe(|| model.read(rows)))
+        .unwrap_or_else(|_| Err(ModelError::Failed("the model panicked".to_owned())))?;
+    if readings.len() != rows.len() {
+        let (given, wanted) = (readings.len(), rows.len());
+        return Err(ModelError::Failed(format!("the model gave {given} readings for {wanted} rows")));
+    }
+    Ok(readings)
+}

@@ -1,0 +1,137 @@
+//! What a user may ask for, as it was asked: every option optional, nothing looked up yet. `admission` turns it into
+//! a job. Knows neither wire formats nor tensors.
+
+use crate::diffusion::{Order, TokenId};
+
+/// Text, or the ids it stands for.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub enum Prompt {
+    /// To be encoded by the model's tokenizer; special tokens in it stay text.
+    Text(String),
+    /// Ids as they are.
+    Tokens(Vec<TokenId>),
+}
+
+/// How much is written.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Length {
+    /// The model's default, or what is left of its canvas if that is less.
+    Default,
+    /// This many new tokens at most.
+    New(usize),
+    /// A canvas of this many cells, prompt included.
+    Total(usize),
+}
+
+/// What is to be done.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub enum Task {
+    /// Write on from a prompt.
+    Continue {
+        /// What stands before.
+        prompt: Prompt,
+        /// How much follows.
+        length: Length,
+    },
+    /// Fill the blanks of a text and leave the rest as it is.
+    Infill {
+        /// A text with blanks.
+        template: String,
+        /// What stands for one blank cell; `<blank>` also comes as `<blank:12>`, twelve cells.
+        blank: String,
+    },
+}
+
+/// Which filled cells may be erased, as asked for.
+#[derive(Clone, Debug, PartialEq)]
+pub enum Remasking {
+    /// None.
+    Off,
+    /// Those of low quality.
+    Quality {
+        /// Erasures per block at most; by default one per blank of the block.
+        budget: Option<u32>,
+        /// Only below this quality. Default: 0.5 without a budget, else the worst whatever their quality.
+        below: Option<f32>,
+        /// Part of each block's steps in which erasing is allowed, as two fractions. Default: all of it.
+        window: Option<[f32; 2]>,
+    },
+    /// Some at random.
+    Random {
+        /// Erasures per block at most; by default one per blank of the block.
+        budget: Option<u32>,
+        /// As above.
+        window: Option<[f32; 2]>,
+    },
+}
+
+/// One thing to do, with the user's wishes about how.
+#[derive(Clone, Debug, PartialEq)]
+pub struct Request {
+    /// What is to be done.
+    pub task: Task,
+    /// Which blank is filled first.
+    pub order: Order,
+    /// Confidence from which blanks are filled, however many; `None` fills an even share per step.
+    pub threshold: Option<f32>,
+    /// Steps for the whole run; default: the model's, else one per blank (no bound with a threshold).
+    pub steps: Option<u32>,
+    /// Cells per block; default: the model's, else the whole canvas.
+    pub block_length: Option<u32>,
+    /// Default: by quality if the model has a head, else off.
+    pub remasking: Option<Remasking>,
+    /// Classifier-free guidance weight; 0 is off and costs nothing, anything else doubles the cost.
+    pub cfg_scale: f32,
+    /// 0 is greedy.
+    pub temperature: f32,
+    /// Default: a fresh one.
+    pub seed: Option<u64>,
+    /// Texts that end a continuation; they are not part of it.
+    pub stop: Vec<String>,
+    /// Judge every generated token at the end; costs one more forward pass.
+    pub return_quality: bool,
+}
+
+impl Request {
+    /// `task` with every option at its default.
+    #[must_use]
+    pub const fn new(task: Task) -> Self {
+        Self {
+            task,
+            order: Order::Confidence,
+            threshold: None,
+            steps: None,
+            block_length: None,
+            remasking: None,
+            cfg_scale: 0.0,
+            temperature: 0.0,
+            seed: None,
+            stop: Vec::new(),
+            return_quality: false,
+        }
+    }
+}
+
+/// Why a request was not taken.
+#[derive(Clone, Debug, PartialEq, Eq, thiserror::Error)]
+pub enum Rejected {
+    /// The request is at fault.
+    #[error("{message}")]
+    Invalid {
+        /// The field at fault, as the HTTP API spells it.
+        param: &'static str,
+        /// What was given, what is allowed.
+        message: String,
+    },
+    /// Too many wait already.
+    #[error("{waiting} requests are being served or waiting, which is the limit; try again in {retry_after} s")]
+    Full {
+        /// Requests admitted and unfinished.
+        waiting: usize,
+        /// Seconds until a place is likely to be free, from measured step time; at least 1.
+        retry_after: u64,
+    },
+    /// The server is shutting down.
+    #[error("the server is shutting down and takes no new requests")]
+    Draining,
+}

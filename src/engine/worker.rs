@@ -1,0 +1,210 @@
+//! The thread that owns engine and model: takes commands, ticks, delivers events, measures. The only place of the
+//! engine with a clock and a channel; refuses to decide anything.
+
+use super::admission::Admission;
+use super::event::{Event, StepEvent};
+use super::handle::{Handle, Shared};
+use super::job::Job;
+use super::mailbox::Outbox;
+use super::{Engine, SequenceId, Tick};
+use crate::diffusion::Edit;
+use crate::model::Denoiser;
+use crate::telemetry::Metrics;
+use crate::text::Tokenizer;
+use std::collections::BTreeMap;
+use std::io;
+use std::sync::Arc;
+use std::sync::atomic::Ordering;
+use std::time::Instant;
+use tokio::sync::{OwnedSemaphorePermit, Semaphore, mpsc};
+
+/// What an operator may bound.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Limits {
+    /// Tokens of one forward pass at most; a single canvas larger than that runs alone.
+    pub batch_tokens_max: usize,
+    /// Sequences refined at the same time at most.
+    pub running_max: usize,
+    /// Sequences that may wait beyond those.
+    pub queue_max: usize,
+    /// Cells of a canvas at most, where that is to be less than the model's own limit.
+    pub canvas_max: Option<usize>,
+}
+
+impl Default for Limits {
+    /// Bounds for a small model: 8,192 tokens a pass, 64 running, 256 waiting.
+    fn default() -> Self {
+        Self { batch_tokens_max: 8192, running_max: 64, queue_max: 256, canvas_max: None }
+    }
+}
+
+/// What the front door tells the worker.
+#[derive(Debug)]
+pub(super) enum Command {
+    Submit(Box<Submission>),
+    Abandon,
+}
+
+/// An admitted request on its way to the engine.
+#[derive(Debug)]
+pub(super) struct Submission {
+    pub(super) id: SequenceId,
+    pub(super) job: Job,
+    /// Its session holds the other end.
+    pub(super) outbox: Outbox,
+    pub(super) place: OwnedSemaphorePermit,
+    pub(super) at: Instant,
+}
+
+/// Who hears of a sequence.
+#[derive(Debug)]
+struct Owner {
+    outbox: Outbox,
+    /// Given back when the owner is dropped.
+    _place: OwnedSemaphorePermit,
+    submitted: Instant,
+    has_edits: bool,
+}
+
+/// Starts the engine on a thread of its own.
+///
+/// # Errors
+/// When the operating system gives no thread.
+pub fn start(
+    model: Box<dyn Denoiser>,
+    tokenizer: Option<Arc<Tokenizer>>,
+    limits: Limits,
+    metrics: Arc<Metrics>,
+) -> io::Result<Handle> {
+    let spec = Arc::new(model.spec().clone());
+    let canvas_max = limits.canvas_max.map_or(spec.canvas_max, |max| max.min(spec.canvas_max));
+    let places_max = u32::try_from(limits.running_max.saturating_add(limits.queue_max).clamp(1, 1 << 20)).unwrap_or(1);
+    let (commands, inbox) = mpsc::channel(places_max as usize + 1); // every place, and one command to give up
+    let handle = Handle {
+        admission: Arc::new(Admission { spec, tokenizer, canvas_max }),
+        commands,
+        places: Arc::new(Semaphore::new(places_max as usize)),
+        places_max,
+        shared: Arc::default(),
+    };
+    let worker = Worker {
+        engine: Engine::new(model, limits.running_max.max(1), limits.batch_tokens_max),
+        commands: inbox,
+        owners: BTreeMap::new(),
+        shared: Arc::clone(&handle.shared),
+        metrics,
+    };
+    std::thread::Builder::new().name("remask-model".to_owned()).spawn(move || worker.run())?;
+    Ok(handle)
+}
+
+struct Worker {
+    engine: Engine,
+    /// Handles hold the other end.
+    commands: mpsc::Receiver<Command>,
+    owners: BTreeMap<SequenceId, Owner>,
+    shared: Arc<Shared>,
+    metrics: Arc<Metrics>,
+}
+
+impl Worker {
+    fn run(mut self) {
+        while self.receive() {
+            self.drop_abandoned();
+            if !self.engine.is_idle() {
+                self.step();
+            }
+            self.metrics.sequences(self.engine.running.len(), self.engine.waiting.len());
+        }
+    }
+
+    /// Takes the commands that have come, waiting for one if there is nothing else to do. False once every handle
+    /// is gone: then nobody is left to hear an answer.
+    fn receive(&mut self) -> bool {
+        if self.engine.is_idle() {
+            match self.commands.blocking_recv() {
+                Some(command) => self.obey(command),
+                None => return false,
+            }
+        }
+        loop {
+            match self.commands.try_recv() {
+                Ok(command) => self.obey(command),
+                Err(mpsc::error::TryRecvError::Empty) => return true,
+                Err(mpsc::error::TryRecvError::Disconnected) => return !self.engine.is_idle(),
+            }
+        }
+    }
+
+    fn obey(&mut self, command: Command) {
+        match command {
+            Command::Submit(submission) => {
+                let Submission { id, job, outbox, place, at } = *submission;
+                self.owners.insert(id, Owner { outbox, _place: place, submitted: at, has_edits: false });
+                self.engine.submit(id, job);
+            }
+            Command::Abandon => {
+                let events = self.engine.abandon();
+                self.deliver(events);
+            }
+        }
+    }
+
+    fn drop_abandoned(&mut self) {
+        let gone: Vec<_> = self.owners.iter().filter(|(_, owner)| owner.outbox.is_abandoned()).collect();
+        for id in gone.into_iter().map(|(id, _)| *id).collect::<Vec<_>>() {
+            self.engine.cancel(id);
+            self.owners.remove(&id);
+            self.metrics.cancelled();
+        }
+    }
+
+    fn step(&mut self) {
+        let begun = Instant::now();
+        let tick = self.engine.tick();
+        self.measure(&tick, begun);
+        self.deliver(tick.events);
+    }
+
+    fn measure(&self, tick: &Tick, begun: Instant) {
+        let took = begun.elapsed();
+        for owner in tick.admitted.iter().filter_map(|id| self.owners.get(id)) {
+            self.metrics.left_queue(begun.duration_since(owner.submitted));
+        }
+        if tick.failed {
+            self.shared.failures_in_a_row.fetch_add(1, Ordering::Relaxed);
+            self.metrics.model_failed();
+        } else {
+            self.shared.failures_in_a_row.store(0, Ordering::Relaxed);
+            self.shared.pace.measured(took, self.engine.passes_until_room());
+            self.metrics.stepped(took, tick.sequences, tick.tokens);
+        }
+    }
+
+    fn deliver(&mut self, events: Vec<(SequenceId, Event)>) {
+        for (id, event) in events {
+            let Some(owner) = self.owners.get_mut(&id) else { continue };
+            if let Event::Step(step) = &event {
+                record_edits(&self.metrics, step);
+                if !owner.has_edits {
+                    owner.has_edits = true;
+                    self.metrics.first_edit(owner.submitted.elapsed());
+                }
+            }
+            let is_last = matches!(event, Event::Finished(_) | Event::Failed(_));
+            owner.outbox.send(event);
+            if is_last {
+                self.owners.remove(&id);
+            }
+        }
+    }
+}
+
+fn record_edits(metrics: &Metrics, step: &StepEvent) {
+    for edit in &step.edits {
+        match edit {
+            Edit::Fill { confidence, .. } => metrics.filled(*confidence),
+            Edit::Erase { quality, .. } => metrics.erased(if quality.is_some() { "quality" } else { "random" }),
+        }
+    }
+}

@@ -1,0 +1,248 @@
+//! Every metric, once, as a field with its name, help and unit; callers say what happened, never a metric's name.
+//! Refuses to know who calls.
+
+use crate::diffusion::Probability;
+use prometheus::core::Collector;
+use prometheus::{
+    Encoder, Histogram, HistogramOpts, HistogramVec, IntCounter, IntCounterVec, IntGauge, Opts, Registry, TextEncoder,
+};
+use std::time::Duration;
+
+/// From a step of the smallest model to one of the largest on a CPU, in seconds.
+const STEP_BUCKETS: &[f64] = &[0.0005, 0.001, 0.0025, 0.005, 0.01, 0.025, 0.05, 0.1, 0.25, 0.5, 1.0, 2.5, 5.0, 10.0];
+/// From a cached answer to a long one, in seconds.
+const ANSWER_BUCKETS: &[f64] = &[0.005, 0.01, 0.025, 0.05, 0.1, 0.25, 0.5, 1.0, 2.5, 5.0, 10.0, 30.0, 60.0, 120.0, 300.0];
+const COUNT_BUCKETS: &[f64] = &[1.0, 2.0, 4.0, 8.0, 16.0, 32.0, 64.0, 128.0];
+const TOKEN_BUCKETS: &[f64] = &[64.0, 128.0, 256.0, 512.0, 1024.0, 2048.0, 4096.0, 8192.0, 16384.0];
+const PROBABILITY_BUCKETS: &[f64] = &[0.1, 0.2, 0.3, 0.4, 0.5, 0.6, 0.7, 0.8, 0.9, 0.95, 0.99];
+
+/// All metrics of one server.
+#[derive(Debug)]
+pub struct Metrics {
+    registry: Registry,
+    requests: IntCounterVec,
+    request_duration: HistogramVec,
+    queue_duration: Histogram,
+    time_to_first_edit: Histogram,
+    time_to_first_text: Histogram,
+    prompt_tokens: IntCounter,
+    generated_tokens: IntCounter,
+    forward_passes: IntCounter,
+    token_forwards: IntCounter,
+    step_duration: Histogram,
+    batch_sequences: Histogram,
+    batch_tokens: Histogram,
+    cells_filled: IntCounter,
+    cells_erased: IntCounterVec,
+    fill_confidence: Histogram,
+    running: IntGauge,
+    waiting: IntGauge,
+    cancelled: IntCounter,
+    model_failures: IntCounter,
+}
+
+/// How a request ended, as a metric's label.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Outcome {
+    /// Answered.
+    Ok,
+    /// The request was at fault.
+    Invalid,
+    /// There was no room, or the server was not ready.
+    Refused,
+    /// The model failed.
+    Failed,
+    /// The client went away.
+    Cancelled,
+}
+
+impl Outcome {
+    const fn label(self) -> &'static str {
+        match self {
+            Self::Ok => "ok",
+            Self::Invalid => "invalid",
+            Self::Refused => "refused",
+            Self::Failed => "failed",
+            Self::Cancelled => "cancelled",
+        }
+    }
+}
+
+impl Metrics {
+    /// Metrics at zero.
+    ///
+    /// # Errors
+    /// Never, unless two metrics here were given one name.
+    pub fn new() -> prometheus::Result<Self> {
+        let registry = Registry::new_custom(Some("remask".to_owned()), None)?;
+        let r = &registry;
+        let endpoint = &["endpoint"];
+        Ok(Self {
+            requests: counters(r, "requests_total", "Requests ended", &["endpoint", "outcome"])?,
+            request_duration: {
+                let opts = HistogramOpts::new("request_duration_seconds", "From a request's arrival to its last byte")
+                    .buckets(ANSWER_BUCKETS.to_vec());
+                register(r, HistogramVec::new(opts, endpoint)?)?
+            },
+            queue_duration: histogram(r, "queue_duration_seconds", "From admission to the first pass", ANSWER_BUCKETS)?,
+            time_to_first_edit: histogram(
+                r,
+                "time_to_first_edit_seconds",
+                "From admission to the first change of the canvas",
+                ANSWER_BUCKETS,
+            )?,
+            time_to_first_text: histogram(
+                r,
+                "time_to_first_text_seconds",
+                "From a request's arrival to the first final text",
+                ANSWER_BUCKETS,
+            )?,
+            prompt_tokens: counter(r, "prompt_tokens_total", "Tokens given by users, of answered requests")?,
+            generated_tokens: counter(r, "generated_tokens_total", "Tokens of answers")?,
+            forward_passes: counter(r, "forward_passes_total", "Forward passes of the model")?,
+            token_forwards: counter(r, "token_forwards_total", "Tokens seen by forward passes")?,
+            step_duration: histogram(r, "step_duration_seconds", "One tick: choose, read, advance", STEP_BUCKETS)?,
+            batch_sequences: histogram(r, "batch_sequences", "Sequences that shared a pass", COUNT_BUCKETS)?,
+            batch_tokens: histogram(r, "batch_tokens", "Tokens of a pass", TOKEN_BUCKETS)?,
+            cells_filled: counter(r, "cells_filled_total", "Blanks filled, refills included")?,
+            cells_erased: counters(r, "cells_erased_total", "Filled cells erased again", &["policy"])?,
+            fill_confidence: histogram(r, "fill_confidence", "Probability of a token when written", PROBABILITY_BUCKETS)?,
+            running: gauge(r, "sequences_running", "Sequences being refined")?,
+            waiting: gauge(r, "sequences_waiting", "Sequences admitted and not yet begun")?,
+            cancelled: counter(r, "sequences_cancelled_total", "Sequences dropped because their client went away")?,
+            model_failures: counter(r, "model_failures_total", "Forward passes that failed")?,
+            registry,
+        })
+    }
+
+    /// Publishes constants as labels of a metric that is always 1.
+    ///
+    /// # Errors
+    /// When `name` is taken or a label has no valid name.
+    pub fn info(&self, name: &str, help: &str, labels: &[(&str, &str)]) -> prometheus::Result<()> {
+        let opts = labels.iter().fold(Opts::new(name, help), |opts, (key, value)| opts.const_label(*key, *value));
+        register(&self.registry, IntGauge::with_opts(opts)?)?.set(1);
+        Ok(())
+    }
+
+    /// Everything, in Prometheus' text format.
+    #[must_use]
+    pub fn render(&self) -> String {
+        let mut text = Vec::new();
+        match TextEncoder::new().encode(&self.registry.gather(), &mut text) {
+            Ok(()) => String::from_utf8_lossy(&text).into_owned(),
+            Err(error) => format!("# metrics could not be written: {error}\n"),
+        }
+    }
+
+    /// A request ended.
+    pub fn request(&self, endpoint: &str, outcome: Outcome, took: Duration) {
+        self.requests.with_label_values(&[endpoint, outcome.label()]).inc();
+        self.request_duration.with_label_values(&[endpoint]).observe(took.as_secs_f64());
+    }
+
+    /// A request was answered.
+    pub fn answered(&self, prompt_tokens: usize, completion_tokens: usize) {
+        self.prompt_tokens.inc_by(prompt_tokens as u64);
+        self.generated_tokens.inc_by(completion_tokens as u64);
+    }
+
+    /// The first text that can no longer change was sent.
+    pub fn first_text(&self, after: Duration) {
+        self.time_to_first_text.observe(after.as_secs_f64());
+    }
+
+    /// The first edit was made.
+    pub fn first_edit(&self, after: Duration) {
+        self.time_to_first_edit.observe(after.as_secs_f64());
+    }
+
+    /// A sequence's first pass begins.
+    pub fn left_queue(&self, after: Duration) {
+        self.queue_duration.observe(after.as_secs_f64());
+    }
+
+    /// A pass was made and its sequences advanced.
+    pub fn stepped(&self, took: Duration, sequences: usize, tokens: usize) {
+        self.forward_passes.inc();
+        self.token_forwards.inc_by(tokens as u64);
+        self.step_duration.observe(took.as_secs_f64());
+        #[allow(clippy::cast_precision_loss)] // counts of a batch
+        for (histogram, count) in [(&self.batch_sequences, sequences), (&self.batch_tokens, tokens)] {
+            histogram.observe(count as f64);
+        }
+    }
+
+    /// A blank was filled.
+    pub fn filled(&self, confidence: Probability) {
+        self.cells_filled.inc();
+        self.fill_confidence.observe(f64::from(confidence.get()));
+    }
+
+    /// A filled cell was erased.
+    pub fn erased(&self, policy: &str) {
+        self.cells_erased.with_label_values(&[policy]).inc();
+    }
+
+    /// Sequences as they are now.
+    pub fn sequences(&self, running: usize, waiting: usize) {
+        for (gauge, count) in [(&self.running, running), (&self.waiting, waiting)] {
+            gauge.set(i64::try_from(count).unwrap_or(i64::MAX));
+        }
+    }
+
+    /// A sequence was dropped because nobody waits for it.
+    pub fn cancelled(&self) {
+        self.cancelled.inc();
+    }
+
+    /// A pass failed.
+    pub fn model_failed(&self) {
+        self.model_failures.inc();
+    }
+}
+
+fn register<C: Collector + Clone + 'static>(registry: &Registry, metric: C) -> prometheus::Result<C> {
+    registry.register(Box::new(metric.clone()))?;
+    Ok(metric)
+}
+
+fn counter(registry: &Registry, name: &str, help: &str) -> prometheus::Result<IntCounter> {
+    register(registry, IntCounter::new(name, help)?)
+}
+
+fn counters(registry: &Registry, name: &str, help: &str, labels: &[&str]) -> prometheus::Result<IntCounterVec> {
+    register(registry, IntCounterVec::new(Opts::new(name, help), labels)?)
+}
+
+fn gauge(registry: &Registry, name: &str, help: &str) -> prometheus::Result<IntGauge> {
+    register(registry, IntGauge::new(name, help)?)
+}
+
+fn histogram(registry: &Registry, name: &str, help: &str, buckets: &[f64]) -> prometheus::Result<Histogram> {
+    register(registry, Histogram::with_opts(HistogramOpts::new(name, help).buckets(buckets.to_vec()))?)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn what_happened_is_rendered_under_its_name() {
+        let metrics = Metrics::new().unwrap();
+        metrics.request("/v1/infill", Outcome::Ok, Duration::from_millis(30));
+        metrics.erased("quality");
+        metrics.sequences(3, 1);
+        metrics.info("model_info", "The model served", &[("name", "toy")]).unwrap();
+        let text = metrics.render();
+        for line in [
+            "remask_requests_total{endpoint=\"/v1/infill\",outcome=\"ok\"} 1",
+            "remask_cells_erased_total{policy=\"quality\"} 1",
+            "remask_sequences_running 3",
+            "remask_model_info{name=\"toy\"} 1",
+            "remask_request_duration_seconds_bucket{endpoint=\"/v1/infill\",le=\"0.05\"} 1",
+        ] {
+            assert!(text.contains(line), "{line} in {text}");
+        }
+    }
+}
