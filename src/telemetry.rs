@@ -11,7 +11,8 @@ use std::time::Duration;
 /// From a step of the smallest model to one of the largest on a CPU, in seconds.
 const STEP_BUCKETS: &[f64] = &[0.0005, 0.001, 0.0025, 0.005, 0.01, 0.025, 0.05, 0.1, 0.25, 0.5, 1.0, 2.5, 5.0, 10.0];
 /// From a cached answer to a long one, in seconds.
-const ANSWER_BUCKETS: &[f64] = &[0.005, 0.01, 0.025, 0.05, 0.1, 0.25, 0.5, 1.0, 2.5, 5.0, 10.0, 30.0, 60.0, 120.0, 300.0];
+const ANSWER_BUCKETS: &[f64] =
+    &[0.005, 0.01, 0.025, 0.05, 0.1, 0.25, 0.5, 1.0, 2.5, 5.0, 10.0, 30.0, 60.0, 120.0, 300.0];
 const COUNT_BUCKETS: &[f64] = &[1.0, 2.0, 4.0, 8.0, 16.0, 32.0, 64.0, 128.0];
 const TOKEN_BUCKETS: &[f64] = &[64.0, 128.0, 256.0, 512.0, 1024.0, 2048.0, 4096.0, 8192.0, 16384.0];
 const PROBABILITY_BUCKETS: &[f64] = &[0.1, 0.2, 0.3, 0.4, 0.5, 0.6, 0.7, 0.8, 0.9, 0.95, 0.99];
@@ -106,7 +107,12 @@ impl Metrics {
             batch_tokens: histogram(r, "batch_tokens", "Tokens of a pass", TOKEN_BUCKETS)?,
             cells_filled: counter(r, "cells_filled_total", "Blanks filled, refills included")?,
             cells_erased: counters(r, "cells_erased_total", "Filled cells erased again", &["policy"])?,
-            fill_confidence: histogram(r, "fill_confidence", "Probability of a token when written", PROBABILITY_BUCKETS)?,
+            fill_confidence: histogram(
+                r,
+                "fill_confidence",
+                "Probability of a token when written",
+                PROBABILITY_BUCKETS,
+            )?,
             running: gauge(r, "sequences_running", "Sequences being refined")?,
             waiting: gauge(r, "sequences_waiting", "Sequences admitted and not yet begun")?,
             cancelled: counter(r, "sequences_cancelled_total", "Sequences dropped because their client went away")?,

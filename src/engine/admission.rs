@@ -48,8 +48,8 @@ impl Admission {
         let policy = self.policy(&request, blanks)?;
         let seed = Seed(request.seed.unwrap_or_else(fresh_seed));
         let cells = draft.canvas.cells()[draft.offset..].to_vec();
-        let sequence = Sequence::new(draft.canvas, policy, seed)
-            .map_err(|error| invalid("diffusion.steps", error.to_string()))?;
+        let sequence =
+            Sequence::new(draft.canvas, policy, seed).map_err(|error| invalid("diffusion.steps", error.to_string()))?;
         if request.return_quality && !self.spec.has_quality {
             return Err(invalid("diffusion.return_quality", format!("return_quality {NO_HEAD}")));
         }
@@ -145,7 +145,10 @@ impl Admission {
 
     fn encode(&self, param: &'static str, text: &str) -> Result<Vec<TokenId>, Rejected> {
         let Some(tokenizer) = &self.tokenizer else {
-            return Err(invalid(param, "this model was loaded without a tokenizer.json; give token ids instead of text"));
+            return Err(invalid(
+                param,
+                "this model was loaded without a tokenizer.json; give token ids instead of text",
+            ));
         };
         let tokens =
             tokenizer.encode(text, Special::AsText).map_err(|error| invalid(param, format!("{param}: {error}")))?;

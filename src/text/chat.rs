@@ -1,0 +1,138 @@
+//! Conversations written down the way the model was taught: its own Jinja template, rendered as Hugging Face
+//! transformers renders it. Refuses to know what becomes of the text.
+
+use super::TextError;
+use minijinja::syntax::SyntaxConfig;
+use minijinja::value::Serde;
+use minijinja::{Environment, ErrorKind, Value, context};
+use minijinja_contrib::pycompat::unknown_method_callback;
+use serde::{Deserialize, Serialize};
+
+/// Instructions a template may execute: thousands of messages' worth, and an end to any loop.
+const FUEL: u64 = 10_000_000;
+const NAME: &str = "chat_template";
+
+/// One turn of a conversation.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize)]
+pub struct Message {
+    /// `system`, `user`, `assistant`, or whatever else the template knows.
+    pub role: String,
+    /// What was said.
+    pub content: String,
+}
+
+/// A model's chat template.
+#[derive(Debug)]
+pub struct ChatTemplate {
+    environment: Environment<'static>,
+    bos_token: String,
+    eos_token: String,
+}
+
+/// The keys of `tokenizer_config.json` a template may use.
+#[derive(Deserialize)]
+struct TokenizerConfig {
+    chat_template: Option<String>,
+    bos_token: Option<SpecialToken>,
+    eos_token: Option<SpecialToken>,
+}
+
+/// A token's text, alone or inside its description.
+#[derive(Deserialize)]
+#[serde(untagged)]
+enum SpecialToken {
+    Text(String),
+    Described { content: String },
+}
+
+impl From<SpecialToken> for String {
+    fn from(token: SpecialToken) -> Self {
+        match token {
+            SpecialToken::Text(content) | SpecialToken::Described { content } => content,
+        }
+    }
+}
+
+impl ChatTemplate {
+    /// The template of a `tokenizer_config.json`; `None` if it has none.
+    ///
+    /// # Errors
+    /// When the file is not JSON of the expected shape, or the template is not Jinja.
+    pub fn from_config(json: &[u8]) -> Result<Option<Self>, TextError> {
+        let failed = |error: &dyn std::fmt::Display| TextError::Template(error.to_string());
+        let config: TokenizerConfig = serde_json::from_slice(json).map_err(|error| failed(&error))?;
+        let Some(template) = config.chat_template else { return Ok(None) };
+        let mut environment = Environment::new();
+        environment.set_syntax(
+            SyntaxConfig::builder().trim_blocks(true).lstrip_blocks(true).build().map_err(|error| failed(&error))?,
+        );
+        environment.set_fuel(Some(FUEL));
+        environment.set_unknown_method_callback(unknown_method_callback);
+        environment.add_function("raise_exception", |message: String| -> Result<Value, minijinja::Error> {
+            Err(minijinja::Error::new(ErrorKind::InvalidOperation, message))
+        });
+        environment.add_template_owned(NAME, template).map_err(|error| failed(&error))?;
+        let text = |token: Option<SpecialToken>| token.map(String::from).unwrap_or_default();
+        let (bos_token, eos_token) = (text(config.bos_token), text(config.eos_token));
+        Ok(Some(Self { environment, bos_token, eos_token }))
+    }
+
+    /// The conversation as text, special tokens by their names; `add_generation_prompt` opens the assistant's turn.
+    ///
+    /// # Errors
+    /// When the template refuses the conversation or runs for too long.
+    pub fn render(&self, messages: &[Message], add_generation_prompt: bool) -> Result<String, TextError> {
+        let Self { environment, bos_token, eos_token } = self;
+        let failed = |error: minijinja::Error| TextError::Template(error.to_string());
+        let template = environment.get_template(NAME).map_err(failed)?;
+        template
+            .render(context! { messages => Serde(messages), add_generation_prompt, bos_token, eos_token })
+            .map_err(failed)
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    const LLADA_INSTRUCT: &[u8] = include_bytes!("../../tests/data/llada-hub/instruct/tokenizer_config.json");
+
+    fn message(role: &str, content: &str) -> Message {
+        Message { role: role.to_owned(), content: content.to_owned() }
+    }
+
+    fn template(source: &str) -> Result<ChatTemplate, TextError> {
+        let config = serde_json::json!({ "chat_template": source, "eos_token": { "content": "</s>" } });
+        Ok(ChatTemplate::from_config(config.to_string().as_bytes())?.unwrap())
+    }
+
+    #[test]
+    fn lladas_own_template_writes_its_headers() {
+        let chat = ChatTemplate::from_config(LLADA_INSTRUCT).unwrap().unwrap();
+        let conversation = [message("system", " Be brief. "), message("user", "Hi\nthere")];
+        assert_eq!(
+            chat.render(&conversation, true).unwrap(),
+            "<|startoftext|><|start_header_id|>system<|end_header_id|>\n\nBe brief.<|eot_id|>\
+             <|start_header_id|>user<|end_header_id|>\n\nHi\nthere<|eot_id|>\
+             <|start_header_id|>assistant<|end_header_id|>\n\n"
+        );
+    }
+
+    #[test]
+    fn templates_may_call_pythons_string_methods_and_see_the_special_tokens() {
+        let source = "{% for m in messages %}\n  {% if m.role.startswith('u') %}\n{{ m['content'].strip() + eos_token }}\
+                      {% endif %}\n{% endfor %}{% if add_generation_prompt %}>{% endif %}";
+        let chat = template(source).unwrap();
+        assert_eq!(chat.render(&[message("user", " x ")], true).unwrap(), "x</s>>");
+    }
+
+    #[test]
+    fn a_template_that_refuses_or_never_ends_is_an_error() {
+        let refusing = template("{{ raise_exception('roles must alternate') }}").unwrap();
+        assert!(refusing.render(&[], false).unwrap_err().to_string().contains("roles must alternate"));
+        let endless = "{% for a in range(9999) %}{% for b in range(9999) %}{{ b }}{% endfor %}{% endfor %}";
+        assert!(template(endless).unwrap().render(&[], false).unwrap_err().to_string().contains("fuel"));
+        assert!(matches!(template("{% if %}"), Err(TextError::Template(_))));
+        assert!(ChatTemplate::from_config(b"{}").unwrap().is_none());
+    }
+}

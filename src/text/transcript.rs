@@ -1,0 +1,175 @@
+//! Finished tokens to text that is never taken back: half characters and what may yet become a stop string are held
+//! until it is clear what they are. Refuses to know when tokens are finished.
+
+use super::Tokenizer;
+use crate::diffusion::TokenId;
+use std::sync::Arc;
+
+/// Text on its way to a reader.
+#[derive(Debug)]
+pub struct Transcript {
+    tokenizer: Option<Arc<Tokenizer>>,
+    stop: Vec<String>,
+    tokens: Vec<TokenId>,
+    text: String,
+    stopped: bool,
+}
+
+/// What some tokens added.
+#[derive(Clone, Debug, Default, PartialEq, Eq)]
+pub struct Delta {
+    /// Follows what came before; never taken back.
+    pub text: String,
+    /// Whether a stop string ended the text.
+    pub stopped: bool,
+}
+
+impl Transcript {
+    /// An empty text that ends before whichever of `stop` is complete first; none of them may be empty. Without a tokenizer it stays
+    /// empty.
+    #[must_use]
+    pub const fn new(tokenizer: Option<Arc<Tokenizer>>, stop: Vec<String>) -> Self {
+        Self { tokenizer, stop, tokens: Vec::new(), text: String::new(), stopped: false }
+    }
+
+    /// What was sent so far.
+    #[must_use]
+    pub fn text(&self) -> &str {
+        &self.text
+    }
+
+    /// Takes the tokens that follow.
+    pub fn push(&mut self, tokens: &[TokenId]) -> Delta {
+        self.tokens.extend_from_slice(tokens);
+        let decoded = self.decode();
+        let settled = decoded.trim_end_matches('\u{fffd}'); // half a character may yet become a whole one
+        let end = self.stop_in(settled);
+        self.stopped |= end.is_some();
+        let end = end.unwrap_or_else(|| settled.len() - self.held_back(settled));
+        Delta { text: self.send(&settled[..end]), stopped: self.stopped }
+    }
+
+    /// What was held back, now that nothing follows.
+    pub fn finish(&mut self) -> String {
+        let decoded = self.decode();
+        let end = self.stop_in(&decoded).unwrap_or(decoded.len());
+        self.send(&decoded[..end])
+    }
+
+    fn decode(&self) -> String {
+        match &self.tokenizer {
+            Some(tokenizer) if !self.stopped => tokenizer.decode(&self.tokens),
+            Some(_) | None => self.text.clone(),
+        }
+    }
+
+    /// Where the stop string begins that is complete first; the longer one, if several are at once.
+    fn stop_in(&self, text: &str) -> Option<usize> {
+        let found = self.stop.iter().filter_map(|stop| text.find(stop).map(|start| (start + stop.len(), start)));
+        found.min().map(|(_, start)| start)
+    }
+
+    /// Bytes at the end of `text` with which a stop string begins.
+    fn held_back(&self, text: &str) -> usize {
+        let begins = |stop: &String| {
+            let lengths = stop.char_indices().map(|(length, _)| length);
+            lengths.filter(|&length| text.ends_with(&stop[..length])).max().unwrap_or(0)
+        };
+        self.stop.iter().map(begins).max().unwrap_or(0)
+    }
+
+    /// Sends what `text` has beyond what was sent. A decoder that changes its mind about earlier text sends nothing
+    /// until it is past it.
+    fn send(&mut self, text: &str) -> String {
+        let delta = text.get(self.text.len()..).unwrap_or_default().to_owned();
+        self.text.push_str(&delta);
+        delta
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::text::Special;
+    use proptest::prelude::*;
+
+    fn transcript(stop: &[&str]) -> Transcript {
+        let tokenizer = Tokenizer::from_bytes(include_bytes!("../../models/toy/tokenizer.json")).unwrap();
+        Transcript::new(Some(Arc::new(tokenizer)), stop.iter().map(|&stop| stop.to_owned()).collect())
+    }
+
+    fn tokens(text: &[u8]) -> Vec<TokenId> {
+        text.iter().map(|&byte| TokenId(u32::from(byte))).collect()
+    }
+
+    /// Pushes each piece and expects its delta; the last delta is what `finish` brings.
+    fn check(stop: &[&str], script: &[(&[u8], &str)], tail: &str) {
+        let mut transcript = transcript(stop);
+        for (piece, delta) in script {
+            assert_eq!(transcript.push(&tokens(piece)).text, *delta, "after {:?}", String::from_utf8_lossy(piece));
+        }
+        assert_eq!(transcript.finish(), tail);
+    }
+
+    #[test]
+    fn half_a_character_waits_for_the_other_half() {
+        check(&[], &[(b"caf\xc3", "caf"), (b"\xa9!", "é!")], "");
+        check(&[], &[(b"\xf0\x9f", ""), (b"\xa6", ""), (b"\x80", "🦀")], "");
+        check(&[], &[(b"a\xff", "a"), (b"b", "\u{fffd}b")], "");
+        check(&[], &[(b"a\xc3", "a")], "\u{fffd}");
+    }
+
+    #[test]
+    fn what_may_become_a_stop_string_waits() {
+        check(&["END"], &[(b"the E", "the "), (b"N", ""), (b"D and on", "")], "");
+        check(&["END"], &[(b"the E", "the "), (b"NT", "ENT"), (b"ER", "ER")], "");
+        check(&["END"], &[(b"the EN", "the ")], "EN");
+        check(&["ab", "bc"], &[(b"xa", "x"), (b"c", "ac"), (b"b", ""), (b"c", "")], "");
+        check(&["abcd", "bc"], &[(b"abcd", "a")], "");
+        check(&["abcd", "bc"], &[(b"abc", "a"), (b"d", "")], "");
+        check(&["é"], &[(b"caf\xc3", "caf"), (b"\xa9", "")], "");
+    }
+
+    #[test]
+    fn after_a_stop_string_there_is_nothing() {
+        let mut transcript = transcript(&["."]);
+        assert_eq!(transcript.push(&tokens(b"One. Two.")), Delta { text: "One".to_owned(), stopped: true });
+        assert_eq!(transcript.push(&tokens(b"Three")), Delta { text: String::new(), stopped: true });
+        assert_eq!((transcript.finish().as_str(), transcript.text()), ("", "One"));
+    }
+
+    #[test]
+    fn without_a_tokenizer_there_is_no_text() {
+        let mut transcript = Transcript::new(None, vec!["x".to_owned()]);
+        assert_eq!(transcript.push(&tokens(b"x")), Delta::default());
+        assert_eq!(transcript.finish(), "");
+    }
+
+    proptest! {
+        #[test]
+        fn the_deltas_are_the_text_however_the_tokens_are_cut(
+            text in "[abé🦀\n]{0,24}",
+            cuts in prop::collection::vec(0usize..40, 0..6),
+            stop in prop::collection::vec("[abé]{1,3}", 0..3),
+        ) {
+            let stop: Vec<&str> = stop.iter().map(String::as_str).collect();
+            let mut pieces = transcript(&stop);
+            let all = pieces.tokenizer.as_ref().unwrap().encode(&text, Special::AsText).unwrap();
+            let mut cuts: Vec<usize> = cuts.into_iter().map(|cut| cut.min(all.len())).collect();
+            cuts.extend([0, all.len()]);
+            cuts.sort_unstable();
+            let mut sent = String::new();
+            for cut in cuts.windows(2) {
+                sent.push_str(&pieces.push(&all[cut[0]..cut[1]]).text);
+            }
+            sent.push_str(&pieces.finish());
+            let ends = text.char_indices().map(|(start, character)| start + character.len_utf8());
+            let first = ends.into_iter().find_map(|end| {
+                stop.iter().filter(|stop| text[..end].ends_with(**stop)).map(|stop| end - stop.len()).min()
+            });
+            let end = first.unwrap_or(text.len());
+            prop_assert_eq!(&sent, &text[..end]);
+            prop_assert_eq!(&sent, pieces.text());
+        }
+    }
+}
