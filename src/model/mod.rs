@@ -1,6 +1,23 @@
 //! The seam between the algorithm and whatever computes: a canvas goes in, a reading comes out. Tensors stay
 //! behind it. Refuses to know policies, requests and time.
 
+mod attention;
+mod config;
+mod denoise;
+mod error;
+mod files;
+mod head;
+mod llada;
+mod load;
+mod lora;
+mod strict;
+mod summary;
+mod weights;
+
+pub use config::Config;
+pub use error::LoadError;
+pub use load::{Device, Source, load};
+
 use crate::diffusion::{Canvas, Reading, Seed, TokenId};
 use std::fmt;
 use std::num::NonZeroU32;

@@ -1,0 +1,60 @@
+//! Attention between the cells of each row and no others, rows laid end to end without padding. Refuses to know
+//! positions and weights.
+
+use candle_core::{Result, Tensor};
+use candle_nn::ops::softmax_last_dim;
+use std::ops::Range;
+
+/// Scores held at once: long rows are read a few queries at a time, so that memory grows with their length and
+/// not with its square. 64 MiB in f32.
+const SCORES_MAX: usize = 1 << 24;
+
+/// Which queries look at which keys.
+#[derive(Clone, Debug, PartialEq)]
+pub(super) struct Span {
+    /// The row's queries among all queries.
+    pub(super) queries: Range<usize>,
+    /// The row's keys among all keys.
+    pub(super) keys: Range<usize>,
+}
+
+/// softmax(q k^T / sqrt(d)) v within each span, every query seeing every key.
+///
+/// `q` (queries, heads, d); `k` and `v` (keys, kv heads, d), each shared by `heads / kv heads` neighbouring query
+/// heads; the result is (queries, heads * d).
+pub(super) fn attention(q: &Tensor, k: &Tensor, v: &Tensor, spans: &[Span]) -> Result<Tensor> {
+    let (_, heads, _) = q.dims3()?;
+    let mut parts = Vec::with_capacity(spans.len());
+    for Span { queries, keys } in spans {
+        let k = operand(&k.narrow(0, keys.start, keys.len())?.permute((1, 2, 0))?)?; // (kv heads, d, keys)
+        let v = operand(&v.narrow(0, keys.start, keys.len())?.transpose(0, 1)?)?; // (kv heads, keys, d)
+        let step = (SCORES_MAX / (heads * keys.len())).max(1);
+        for start in queries.clone().step_by(step) {
+            let count = step.min(queries.end - start);
+            parts.push(attend(&q.narrow(0, start, count)?, &k, &v)?);
+        }
+    }
+    match parts.as_slice() {
+        [part] => Ok(part.clone()),
+        parts => Tensor::cat(parts, 0), // (queries, heads * d)
+    }
+}
+
+fn attend(q: &Tensor, k: &Tensor, v: &Tensor) -> Result<Tensor> {
+    let (queries, heads, d) = q.dims3()?;
+    let (kv_heads, _, _) = k.dims3()?;
+    let sharing = heads / kv_heads;
+    #[allow(clippy::cast_precision_loss)] // head widths are small
+    let scale = 1.0 / (d as f64).sqrt();
+    let q = q.affine(scale, 0.0)?.reshape((queries, kv_heads, sharing, d))?.permute((1, 2, 0, 3))?;
+    let q = q.reshape((kv_heads, sharing * queries, d))?;
+    let scores = q.matmul(k)?; // (kv heads, sharing * queries, keys)
+    let mixed = softmax_last_dim(&scores)?.matmul(v)?; // (kv heads, sharing * queries, d)
+    let mixed = mixed.reshape((kv_heads, sharing, queries, d))?.permute((2, 0, 1, 3))?;
+    mixed.reshape((queries, heads * d))
+}
+
+/// A transposed view serves as it is on the CPU; cuBLAS wants it written out.
+fn operand(view: &Tensor) -> Result<Tensor> {
+    if view.device().is_cpu() { Ok(view.clone()) } else { view.contiguous() }
+}

@@ -1,0 +1,293 @@
+//! `config.json` of the LLaDA family, read strictly: a model that would be computed wrongly is refused by name.
+//! Refuses to know weights.
+
+use super::LoadError;
+use super::strict::{self, Rule};
+use crate::diffusion::TokenId;
+use serde::Deserialize;
+use serde_json::{Map, Value, json};
+use std::path::Path;
+
+/// Canvases longer than this are refused, so that a mistyped limit can't ask for terabytes of rotary tables.
+const SEQUENCE_MAX: usize = 1 << 20;
+
+/// What must be so for the forward pass in `llada.rs` to be the model's own. A key is optional where LLaDA's
+/// published configuration class defaults to a value that is supported.
+fn rules() -> [Rule; 16] {
+    [
+        ("model_type", vec![json!("llada")], false),
+        ("block_type", vec![json!("llama")], false),
+        ("layer_norm_type", vec![json!("rms")], false),
+        ("activation_type", vec![json!("silu")], false),
+        ("architectures", vec![json!(["LLaDAModelLM"]), json!(null)], true),
+        ("alibi", vec![json!(false)], true),
+        ("attention_layer_norm", vec![json!(false)], true),
+        ("bias_for_layer_norm", vec![json!(false), json!(null)], true),
+        ("block_group_size", vec![json!(1)], true),
+        ("include_bias", vec![json!(false)], true),
+        ("include_qkv_bias", vec![json!(false), json!(null)], true),
+        ("input_emb_norm", vec![json!(false)], true),
+        ("layer_norm_with_affine", vec![json!(true)], true),
+        ("multi_query_attention", vec![json!(false), json!(null)], true),
+        ("rope_full_precision", vec![json!(true)], true),
+        ("scale_logits", vec![json!(false)], true),
+    ]
+    .map(|(key, values, optional)| Rule { key, values, optional })
+}
+
+/// Keys that are read below, then keys that change nothing about a forward pass: training, initialisation, the
+/// publisher's bookkeeping.
+const KNOWN: [&str; 37] = [
+    "d_model",
+    "n_layers",
+    "n_heads",
+    "n_kv_heads",
+    "mlp_hidden_size",
+    "mlp_ratio",
+    "vocab_size",
+    "embedding_size",
+    "max_sequence_length",
+    "rope",
+    "rope_theta",
+    "rms_norm_eps",
+    "weight_tying",
+    "mask_token_id",
+    "eos_token_id",
+    "pad_token_id",
+    "bos_token_id",
+    "_name_or_path",
+    "alibi_bias_max",
+    "attention_dropout",
+    "attention_layer_norm_with_affine",
+    "auto_map",
+    "dtype",
+    "embedding_dropout",
+    "flash_attention",
+    "init_cutoff_factor",
+    "init_device",
+    "init_fn",
+    "init_std",
+    "precision",
+    "residual_dropout",
+    "return_dict",
+    "task_specific_params",
+    "torch_dtype",
+    "transformers_version",
+    "use_cache",
+    "use_return_dict",
+];
+
+/// A LLaDA model's sizes and ids. Lengths count elements, ids are below the rows of the embedding.
+#[derive(Clone, Debug, PartialEq)]
+pub struct Config {
+    /// Width of the hidden states.
+    pub d_model: usize,
+    /// Transformer blocks.
+    pub n_layers: usize,
+    /// Query heads; divides `d_model`.
+    pub n_heads: usize,
+    /// Key and value heads; divides `n_heads`.
+    pub n_kv_heads: usize,
+    /// Width of the feed-forward layer.
+    pub mlp_hidden_size: usize,
+    /// Tokens that exist.
+    pub vocab_size: usize,
+    /// Rows of the embedding, at least `vocab_size`; the rows beyond stand for no token.
+    pub embedding_size: usize,
+    /// Cells of a canvas at most.
+    pub max_sequence_length: usize,
+    /// Rotary positions, or else learned absolute ones (`wpe`).
+    pub rope: bool,
+    /// Base of the rotary frequencies.
+    pub rope_theta: f32,
+    /// Added to the mean square before its root is taken.
+    pub rms_norm_eps: f32,
+    /// Whether the output layer is the embedding.
+    pub weight_tying: bool,
+    /// The id that stands for a blank.
+    pub mask: TokenId,
+    /// Ids that end a text: `eos_token_id` here and in `generation_config.json`, ascending.
+    pub ends: Vec<TokenId>,
+    /// The id that fills up short texts in training.
+    pub pad: Option<TokenId>,
+}
+
+#[derive(Deserialize)]
+struct Keys {
+    d_model: usize,
+    n_layers: usize,
+    n_heads: usize,
+    n_kv_heads: Option<usize>,
+    mlp_hidden_size: Option<usize>,
+    mlp_ratio: Option<usize>,
+    vocab_size: usize,
+    embedding_size: Option<usize>,
+    max_sequence_length: usize,
+    rope: bool,
+    rope_theta: Option<f32>,
+    rms_norm_eps: Option<f32>,
+    weight_tying: bool,
+    mask_token_id: u32,
+    eos_token_id: Option<Ids>,
+    pad_token_id: Option<u32>,
+}
+
+/// `generation_config.json`; everything else there is about sampling, which a request decides.
+#[derive(Deserialize)]
+struct GenerationKeys {
+    eos_token_id: Option<Ids>,
+}
+
+#[derive(Deserialize)]
+#[serde(untagged)]
+enum Ids {
+    One(u32),
+    Many(Vec<u32>),
+}
+
+impl Ids {
+    fn list(found: Option<Self>) -> Vec<TokenId> {
+        match found {
+            None => Vec::new(),
+            Some(Self::One(id)) => vec![TokenId(id)],
+            Some(Self::Many(ids)) => ids.into_iter().map(TokenId).collect(),
+        }
+    }
+}
+
+impl Config {
+    /// Reads `config.json` in `dir`, and `generation_config.json` where there is one.
+    ///
+    /// # Errors
+    /// When a file can't be read, or says something that is not supported.
+    pub fn read(dir: &Path) -> Result<Self, LoadError> {
+        let path = dir.join("config.json");
+        let mut config = Self::of_keys(strict::read(&path)?, &path.display().to_string())?;
+        let path = dir.join("generation_config.json");
+        if path.exists() {
+            let file = path.display().to_string();
+            let generation: GenerationKeys = strict::take(strict::read(&path)?, &file)?;
+            config.ends.extend(Ids::list(generation.eos_token_id));
+            config.ends.sort_unstable();
+            config.ends.dedup();
+            config.check(&file)?;
+        }
+        Ok(config)
+    }
+
+    /// Reads the text of a `config.json`; `file` is its name in error messages.
+    ///
+    /// # Errors
+    /// When it is not JSON, lacks a key, or says something that is not supported.
+    pub fn parse(json: &[u8], file: &str) -> Result<Self, LoadError> {
+        Self::of_keys(strict::object(json, file)?, file)
+    }
+
+    fn of_keys(keys: Map<String, Value>, file: &str) -> Result<Self, LoadError> {
+        strict::check(&keys, &rules(), &KNOWN, file)?;
+        let keys: Keys = strict::take(keys, file)?;
+        let config = Self {
+            d_model: keys.d_model,
+            n_layers: keys.n_layers,
+            n_heads: keys.n_heads,
+            n_kv_heads: keys.n_kv_heads.unwrap_or(keys.n_heads),
+            mlp_hidden_size: match keys.mlp_hidden_size {
+                Some(size) => size,
+                None => keys.mlp_ratio.unwrap_or(4).saturating_mul(keys.d_model),
+            },
+            vocab_size: keys.vocab_size,
+            embedding_size: keys.embedding_size.unwrap_or(keys.vocab_size),
+            max_sequence_length: keys.max_sequence_length,
+            rope: keys.rope,
+            rope_theta: keys.rope_theta.unwrap_or(10_000.0),
+            rms_norm_eps: keys.rms_norm_eps.unwrap_or(1e-5),
+            weight_tying: keys.weight_tying,
+            mask: TokenId(keys.mask_token_id),
+            ends: Ids::list(keys.eos_token_id),
+            pad: keys.pad_token_id.map(TokenId),
+        };
+        config.check(file)?;
+        Ok(config)
+    }
+
+    /// Width of one head.
+    #[must_use]
+    pub const fn head_dim(&self) -> usize {
+        self.d_model / self.n_heads
+    }
+
+    /// Name and shape of every tensor of the backbone, as the published checkpoints have them.
+    pub(super) fn tensors(&self) -> impl Iterator<Item = (String, Vec<usize>)> + '_ {
+        let (d, kv, mlp) = (self.d_model, self.n_kv_heads * self.head_dim(), self.mlp_hidden_size);
+        let blocks = (0..self.n_layers).flat_map(move |n| {
+            [
+                ("attn_norm", vec![d]),
+                ("q_proj", vec![d, d]),
+                ("k_proj", vec![kv, d]),
+                ("v_proj", vec![kv, d]),
+                ("attn_out", vec![d, d]),
+                ("ff_norm", vec![d]),
+                ("ff_proj", vec![mlp, d]),
+                ("up_proj", vec![mlp, d]),
+                ("ff_out", vec![d, mlp]),
+            ]
+            .map(|(name, shape)| (format!("model.transformer.blocks.{n}.{name}.weight"), shape))
+        });
+        let wpe = (!self.rope).then(|| ("wpe", vec![self.max_sequence_length, d]));
+        let ff_out = (!self.weight_tying).then(|| ("ff_out", vec![self.embedding_size, d]));
+        [Some(("wte", vec![self.embedding_size, d])), wpe, Some(("ln_f", vec![d])), ff_out]
+            .into_iter()
+            .flatten()
+            .map(|(name, shape)| (format!("model.transformer.{name}.weight"), shape))
+            .chain(blocks)
+    }
+
+    /// The relations between the numbers.
+    fn check(&self, file: &str) -> Result<(), LoadError> {
+        let refuse = |problem: String| Err(LoadError::Malformed { file: file.to_owned(), problem });
+        let sizes = [
+            ("d_model", self.d_model),
+            ("n_layers", self.n_layers),
+            ("n_heads", self.n_heads),
+            ("n_kv_heads", self.n_kv_heads),
+            ("mlp_hidden_size", self.mlp_hidden_size),
+            ("max_sequence_length", self.max_sequence_length),
+        ];
+        if let Some((key, _)) = sizes.iter().find(|(_, size)| *size == 0) {
+            return refuse(format!("says `{key}` is 0, it must be at least 1"));
+        }
+        if self.max_sequence_length > SEQUENCE_MAX {
+            let given = self.max_sequence_length;
+            return refuse(format!("says `max_sequence_length` is {given}, at most {SEQUENCE_MAX} is allowed"));
+        }
+        for (key, size, by, divisor) in [
+            ("d_model", self.d_model, "n_heads", self.n_heads),
+            ("n_heads", self.n_heads, "n_kv_heads", self.n_kv_heads),
+        ] {
+            if !size.is_multiple_of(divisor) {
+                return refuse(format!("says `{key}` is {size}, which `{by}` = {divisor} does not divide"));
+            }
+        }
+        if self.rope && !self.head_dim().is_multiple_of(2) {
+            let width = self.head_dim();
+            return refuse(format!("says `rope` is true with heads of odd width {width}; they are rotated in halves"));
+        }
+        if self.embedding_size < self.vocab_size {
+            let (rows, tokens) = (self.embedding_size, self.vocab_size);
+            return refuse(format!("says `embedding_size` is {rows}, fewer than `vocab_size` = {tokens}"));
+        }
+        let ids = self.ends.iter().chain(&self.pad).chain([&self.mask]);
+        if let Some(TokenId(id)) = ids.into_iter().find(|id| id.0 as usize >= self.embedding_size) {
+            let rows = self.embedding_size;
+            return refuse(format!("names token id {id}, but the embedding has {rows} rows"));
+        }
+        // the mask is never proposed, so a vocabulary of the mask alone leaves nothing to say
+        if self.vocab_size <= usize::from((self.mask.0 as usize) < self.vocab_size) {
+            return refuse(format!(
+                "says `vocab_size` is {}: no token but the mask could be proposed",
+                self.vocab_size
+            ));
+        }
+        Ok(())
+    }
+}

@@ -1,0 +1,144 @@
+//! Files of named tensors, opened without reading a tensor: names, shapes and number formats come from headers.
+//! Refuses to know what a name means.
+
+use super::LoadError;
+use candle_core::pickle::PthTensors;
+use candle_core::safetensors::{MmapedSafetensors, SliceSafetensors};
+use candle_core::{DType, Device, Tensor};
+use rand_philox::Philox;
+use rayon::prelude::*;
+use safetensors::Dtype;
+use std::collections::BTreeMap;
+use std::path::Path;
+
+/// Standard deviation of random weights, LLaDA's `init_std`.
+const RANDOM_STD: f64 = 0.02;
+/// Random numbers drawn by one task; a fixed number, so that the weights don't depend on the threads.
+const RANDOM_CHUNK: usize = 1 << 14;
+
+/// An open file.
+pub(super) struct TensorFile {
+    /// Its path, or what an embedded file is called.
+    pub(super) name: String,
+    /// The shape of each tensor.
+    pub(super) shapes: BTreeMap<String, Vec<usize>>,
+    store: Store,
+}
+
+enum Store {
+    Mapped(MmapedSafetensors),
+    Embedded(SliceSafetensors<'static>),
+    Pickled(PthTensors),
+    Random(u64),
+}
+
+impl TensorFile {
+    /// Opens a safetensors file, or a PyTorch file by its extension.
+    pub(super) fn open(path: &Path) -> Result<Self, LoadError> {
+        let name = path.display().to_string();
+        std::fs::File::open(path)
+            .map_err(|cause| LoadError::Unreadable { file: name.clone(), cause: cause.to_string() })?;
+        match path.extension().and_then(|extension| extension.to_str()) {
+            Some("safetensors") => Self::mapped(path, name),
+            Some("bin" | "pt" | "pth") => Self::pickled(path, name),
+            Some(_) | None => Err(LoadError::Malformed {
+                file: name,
+                problem: "is no file of weights by its name; .safetensors, .bin, .pt and .pth are".to_owned(),
+            }),
+        }
+    }
+
+    fn mapped(path: &Path, name: String) -> Result<Self, LoadError> {
+        // SAFETY: the map is private to this value, which lives while the weights are copied out of it. Truncating
+        // the file meanwhile would kill the process, as it would any program that maps its input.
+        #[allow(unsafe_code)]
+        let file = unsafe { MmapedSafetensors::new(path) }.map_err(|cause| damaged(&name, &cause))?;
+        let tensors = file.tensors();
+        let headers = tensors.iter().map(|(tensor, view)| (tensor.clone(), view.dtype(), view.shape().to_vec()));
+        let shapes = shapes(headers, &name)?;
+        drop(tensors);
+        Ok(Self { name, shapes, store: Store::Mapped(file) })
+    }
+
+    /// The same for a safetensors file that is part of the binary.
+    pub(super) fn embedded(bytes: &'static [u8], name: &str) -> Result<Self, LoadError> {
+        let file = SliceSafetensors::new(bytes).map_err(|cause| damaged(name, &cause))?;
+        let headers = file.tensors().into_iter().map(|(tensor, view)| (tensor, view.dtype(), view.shape().to_vec()));
+        let shapes = shapes(headers, name)?;
+        Ok(Self { name: name.to_owned(), shapes, store: Store::Embedded(file) })
+    }
+
+    fn pickled(path: &Path, name: String) -> Result<Self, LoadError> {
+        let file = PthTensors::new(path, None).map_err(|cause| damaged(&name, &cause))?;
+        let headers = file.tensor_infos().values();
+        let headers = headers.map(|info| (info.name.clone(), info.dtype.into(), info.layout.dims().to_vec()));
+        let shapes = shapes(headers, &name)?;
+        Ok(Self { name, shapes, store: Store::Pickled(file) })
+    }
+
+    /// A file that exists nowhere: normally distributed weights of the given shapes, the same for the same seed.
+    pub(super) fn random(seed: u64, shapes: BTreeMap<String, Vec<usize>>) -> Self {
+        Self { name: format!("random weights of seed {seed}"), shapes, store: Store::Random(seed) }
+    }
+
+    /// Reads a tensor as f32.
+    pub(super) fn load(&self, tensor: &str, device: &Device) -> Result<Tensor, LoadError> {
+        let missing = || LoadError::MissingTensor { files: self.name.clone(), tensor: tensor.to_owned() };
+        let loaded = match &self.store {
+            Store::Mapped(file) => file.load(tensor, device),
+            Store::Embedded(file) => file.load(tensor, device),
+            Store::Pickled(file) => {
+                file.get(tensor).map_err(|cause| damaged(&self.name, &cause))?.ok_or_else(missing)?.contiguous()
+            }
+            Store::Random(seed) => {
+                let mut tensors = self.shapes.iter().enumerate();
+                let (index, (_, shape)) = tensors.find(|(_, (name, _))| *name == tensor).ok_or_else(missing)?;
+                let numbers = normals(*seed, index, shape.iter().product());
+                // a gain is one give or take, everything else zero give or take
+                let centre = if shape.len() == 1 && tensor.ends_with(".weight") { 1.0 } else { 0.0 };
+                Tensor::from_vec(numbers, shape.as_slice(), device).and_then(|t| t.affine(1.0, centre))
+            }
+        };
+        let loaded = loaded.and_then(|tensor| tensor.to_device(device)?.to_dtype(DType::F32));
+        loaded.map_err(|cause| damaged(&self.name, &cause))
+    }
+}
+
+fn damaged(file: &str, cause: &candle_core::Error) -> LoadError {
+    LoadError::Malformed { file: file.to_owned(), problem: format!("is damaged or incomplete: {cause}") }
+}
+
+/// Collects headers, provided that every tensor is stored in numbers we read.
+fn shapes(
+    headers: impl Iterator<Item = (String, Dtype, Vec<usize>)>,
+    file: &str,
+) -> Result<BTreeMap<String, Vec<usize>>, LoadError> {
+    headers
+        .map(|(tensor, dtype, shape)| match dtype {
+            Dtype::F32 | Dtype::F16 | Dtype::BF16 => Ok((tensor, shape)),
+            other => Err(LoadError::WrongDtype { file: file.to_owned(), tensor, found: format!("{other:?}") }),
+        })
+        .collect()
+}
+
+/// `count` normal numbers for the `index`-th tensor, by the Box-Muller transform.
+fn normals(seed: u64, index: usize, count: usize) -> Vec<f32> {
+    #[allow(clippy::cast_possible_truncation)] // the two halves of the seed
+    let key = [seed as u32, (seed >> 32) as u32];
+    let mut numbers = vec![0.0; count];
+    numbers.par_chunks_mut(RANDOM_CHUNK).enumerate().for_each(|(chunk, numbers)| {
+        let mut philox = Philox::new(key, ((index as u128) << 96) | ((chunk as u128) << 32));
+        for pair in numbers.chunks_mut(2) {
+            // in (0, 1): half a step above zero
+            let [u, v] = [philox.next_u32(), philox.next_u32()].map(|word| (f64::from(word) + 0.5) / 4_294_967_296.0);
+            let radius = RANDOM_STD * (-2.0 * u.ln()).sqrt();
+            let (sin, cos) = (std::f64::consts::TAU * v).sin_cos();
+            for (number, direction) in pair.iter_mut().zip([cos, sin]) {
+                #[allow(clippy::cast_possible_truncation)] // the weights are f32
+                let value = (radius * direction) as f32;
+                *number = value;
+            }
+        }
+    });
+    numbers
+}

@@ -1,0 +1,254 @@
+//! From files, embedded bytes or nothing but a configuration to a model on a device. The only place that knows
+//! devices by name. Refuses to know what the model is for.
+
+use super::config::Config;
+use super::denoise::LladaDenoiser;
+use super::files::TensorFile;
+use super::head::{self, Head};
+use super::llada::Llada;
+use super::lora::Recipe;
+use super::strict;
+use super::weights::{Part, Weights};
+use super::{Denoiser, LoadError, ModelSpec};
+use candle_core::utils::with_threadpool;
+use std::collections::BTreeSet;
+use std::fmt;
+use std::path::{Path, PathBuf};
+use std::str::FromStr;
+
+/// Where a model comes from.
+#[derive(Clone, Debug)]
+pub enum Source {
+    /// A directory as on the Hugging Face hub: `config.json` and `model.safetensors`, the latter alone or in shards
+    /// with `model.safetensors.index.json`.
+    Directory {
+        /// The directory.
+        dir: PathBuf,
+        /// A file with a PRISM head, or a directory that holds one; `None` takes the one in `dir`, if any. A whole
+        /// PRISM checkpoint (backbone, LoRA and head in one file, `.bin` or `.safetensors`, as the published
+        /// training script saves) replaces the weights in `dir`, of which only `config.json` is read then. Such a
+        /// file does not say alpha: it is taken from an `adapter_config.json` beside it, else equals the rank.
+        prism_head: Option<PathBuf>,
+        /// A directory with a LoRA adapter in PEFT's layout, to be folded into the weights.
+        adapter: Option<PathBuf>,
+    },
+    /// Files that are part of the binary.
+    Embedded {
+        /// `config.json`.
+        config: &'static [u8],
+        /// `model.safetensors`.
+        weights: &'static [u8],
+        /// `prism_head.safetensors`.
+        prism_head: Option<&'static [u8]>,
+    },
+    /// No files: normally distributed weights of the right shapes, quality head included, to measure speed with.
+    Dummy {
+        /// The model's sizes.
+        config: Config,
+        /// The same seed gives the same weights.
+        seed: u64,
+    },
+}
+
+/// What a model is computed on.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub enum Device {
+    /// The first GPU where there is one and this binary can use it, else the CPU.
+    #[default]
+    Auto,
+    /// The CPU.
+    Cpu,
+    /// The GPU of this number.
+    Cuda(usize),
+}
+
+impl fmt::Display for Device {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        match self {
+            Self::Auto => write!(f, "auto"),
+            Self::Cpu => write!(f, "cpu"),
+            Self::Cuda(ordinal) => write!(f, "cuda:{ordinal}"),
+        }
+    }
+}
+
+impl FromStr for Device {
+    type Err = LoadError;
+
+    fn from_str(word: &str) -> Result<Self, LoadError> {
+        match word.split_once(':') {
+            None if word == "auto" => Ok(Self::Auto),
+            None if word == "cpu" => Ok(Self::Cpu),
+            None if word == "cuda" => Ok(Self::Cuda(0)),
+            Some(("cuda", ordinal)) if ordinal.parse::<usize>().is_ok() => Ok(Self::Cuda(ordinal.parse().unwrap_or(0))),
+            None | Some(_) => Err(LoadError::Device {
+                device: word.to_owned(),
+                problem: "is none of auto, cpu, cuda and cuda:N".to_owned(),
+            }),
+        }
+    }
+}
+
+impl Device {
+    fn open(self) -> Result<(candle_core::Device, Self), LoadError> {
+        match self {
+            Self::Cpu => Ok((candle_core::Device::Cpu, Self::Cpu)),
+            Self::Cuda(ordinal) => Ok((cuda(ordinal)?, self)),
+            Self::Auto => match cuda(0) {
+                Ok(device) => Ok((device, Self::Cuda(0))),
+                Err(_) => Ok((candle_core::Device::Cpu, Self::Cpu)),
+            },
+        }
+    }
+}
+
+#[cfg(feature = "cuda")]
+fn cuda(ordinal: usize) -> Result<candle_core::Device, LoadError> {
+    candle_core::Device::new_cuda(ordinal)
+        .map_err(|cause| LoadError::Device { device: format!("cuda:{ordinal}"), problem: cause.to_string() })
+}
+
+#[cfg(not(feature = "cuda"))]
+fn cuda(ordinal: usize) -> Result<candle_core::Device, LoadError> {
+    Err(LoadError::Device {
+        device: format!("cuda:{ordinal}"),
+        problem: "this binary was built without the feature `cuda`; use `cpu`, or build with `--features cuda`"
+            .to_owned(),
+    })
+}
+
+/// Loads a model, adapters folded in, computed in f32.
+///
+/// # Errors
+/// When a file is missing, damaged or of another model, when the configuration asks for something that is not
+/// implemented, or when the device is not there. Names and shapes are checked before any weight is read.
+pub fn load(source: &Source, device: Device) -> Result<Box<dyn Denoiser>, LoadError> {
+    let (device, name) = device.open()?;
+    let (config, files, recipe) = match source {
+        Source::Directory { dir, prism_head, adapter } => {
+            let (files, recipe) = directory(dir, prism_head.as_deref(), adapter.as_deref())?;
+            (Config::read(dir)?, files, recipe)
+        }
+        Source::Embedded { config, weights, prism_head } => {
+            let mut files = vec![TensorFile::embedded(weights, "the embedded model.safetensors")?];
+            if let Some(head) = prism_head {
+                files.push(TensorFile::embedded(head, "the embedded prism_head.safetensors")?);
+            }
+            (Config::parse(config, "the embedded config.json")?, files, Recipe::PUBLISHED)
+        }
+        Source::Dummy { config, seed } => {
+            let head = head::tensors(config.d_model).map(|(name, shape)| (name.to_owned(), shape));
+            let shapes = config.tensors().chain(head).collect();
+            (config.clone(), vec![TensorFile::random(*seed, shapes)], Recipe::PUBLISHED)
+        }
+    };
+    with_threadpool(|| assemble(&config, files, recipe, device, name))
+}
+
+fn assemble(
+    config: &Config,
+    files: Vec<TensorFile>,
+    recipe: Recipe,
+    device: candle_core::Device,
+    name: Device,
+) -> Result<Box<dyn Denoiser>, LoadError> {
+    let weights = Weights::of(config, files, recipe, device.clone())?;
+    let model = Llada::new(config, &weights, device)?;
+    let head = if weights.has_head() { Some(Head::new(&weights)?) } else { None };
+    #[allow(clippy::cast_possible_truncation)] // ids are 32 bits wide, so no vocabulary has more
+    let vocabulary = config.vocab_size as u32;
+    let spec = ModelSpec {
+        family: "llada".to_owned(),
+        vocabulary,
+        canvas_max: config.max_sequence_length,
+        mask: config.mask,
+        ends: config.ends.clone(),
+        has_quality: head.is_some(),
+        adapters_folded: weights.has_adapters(),
+        dtype: "f32".to_owned(),
+        device: name.to_string(),
+        parameters: weights.parameters(),
+    };
+    Ok(Box::new(LladaDenoiser::new(config, model, head, spec)))
+}
+
+/// Every file that makes up the model of a directory, and how its adapters are to be folded.
+fn directory(
+    dir: &Path,
+    prism_head: Option<&Path>,
+    adapter: Option<&Path>,
+) -> Result<(Vec<TensorFile>, Recipe), LoadError> {
+    let mut files = Vec::new();
+    let mut recipe = Recipe::PUBLISHED;
+    if let Some(path) = head_file(dir, prism_head)? {
+        let file = TensorFile::open(&path)?;
+        require(&file, |part| matches!(part, Part::Head(_)), "norm.*, proj1.* and proj2.* of a PRISM head")?;
+        let beside = path.with_file_name("adapter_config.json");
+        if has(&file, |part| matches!(part, Part::LoraA(_))) && beside.exists() {
+            recipe = Recipe::read(&beside)?;
+        }
+        files.push(file);
+    }
+    if let Some(adapter) = adapter {
+        recipe = Recipe::read(&adapter.join("adapter_config.json"))?;
+        let file = TensorFile::open(&adapter.join("adapter_model.safetensors"))?;
+        require(&file, |part| matches!(part, Part::LoraA(_)), "*.lora_A.weight of a LoRA adapter")?;
+        files.push(file);
+    }
+    if !files.iter().any(|file| has(file, |part| matches!(part, Part::Backbone(_)))) {
+        files.extend(model_files(dir)?);
+    }
+    Ok((files, recipe))
+}
+
+fn has(file: &TensorFile, wanted: fn(&Part) -> bool) -> bool {
+    file.shapes.keys().filter_map(|name| Part::of(name)).any(|part| wanted(&part))
+}
+
+fn require(file: &TensorFile, wanted: fn(&Part) -> bool, what: &str) -> Result<(), LoadError> {
+    if has(file, wanted) {
+        return Ok(());
+    }
+    Err(LoadError::Malformed { file: file.name.clone(), problem: format!("has none of the tensors {what}") })
+}
+
+/// The file with the quality head.
+fn head_file(dir: &Path, given: Option<&Path>) -> Result<Option<PathBuf>, LoadError> {
+    let Some(given) = given else {
+        return Ok(Some(dir.join("prism_head.safetensors")).filter(|path| path.exists()));
+    };
+    if !given.is_dir() {
+        return Ok(Some(given.to_owned()));
+    }
+    let names = ["prism_head.safetensors", "prism_checkpoint.safetensors", "prism_checkpoint.bin"];
+    match names.map(|name| given.join(name)).into_iter().find(|path| path.exists()) {
+        Some(path) => Ok(Some(path)),
+        None => Err(LoadError::Malformed {
+            file: given.display().to_string(),
+            problem: format!("holds no PRISM head: none of {} is there", names.join(", ")),
+        }),
+    }
+}
+
+/// `model.safetensors`, or the shards that its index names.
+fn model_files(dir: &Path) -> Result<Vec<TensorFile>, LoadError> {
+    let single = dir.join("model.safetensors");
+    let index = dir.join("model.safetensors.index.json");
+    if single.exists() || !index.exists() {
+        return Ok(vec![TensorFile::open(&single)?]);
+    }
+    #[derive(serde::Deserialize)]
+    struct Index {
+        weight_map: std::collections::BTreeMap<String, String>,
+    }
+    let file = index.display().to_string();
+    let Index { weight_map } = strict::take(strict::read(&index)?, &file)?;
+    let shards: BTreeSet<String> = weight_map.into_values().collect();
+    let open = |shard: String| match dir.join(&shard) {
+        path if path.exists() => TensorFile::open(&path),
+        _ => {
+            Err(LoadError::Malformed { file: file.clone(), problem: format!("names {shard}, which is not beside it") })
+        }
+    };
+    shards.into_iter().map(open).collect()
+}

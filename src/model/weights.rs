@@ -1,0 +1,235 @@
+//! Every tensor of a model under its canonical name, whichever of the published layouts its files use, checked
+//! against the configuration before any is loaded. Refuses to know what is computed with them.
+
+use super::LoadError;
+use super::config::Config;
+use super::files::TensorFile;
+use super::head;
+use super::lora::{self, Recipe};
+use candle_core::{Device, Tensor};
+use std::collections::{BTreeMap, BTreeSet};
+
+/// What a tensor is to the model, from its name in a file. The published layouts (hub checkpoint, PEFT adapter,
+/// PRISM head alone, PRISM checkpoint with all three) differ only in prefixes and infixes.
+#[derive(Clone, Debug, PartialEq, Eq, PartialOrd, Ord)]
+pub(super) enum Part {
+    /// A weight of the backbone, as `model.transformer.wte.weight`.
+    Backbone(String),
+    /// The A of the adapter of a backbone weight, which is named.
+    LoraA(String),
+    /// The B of the adapter of a backbone weight, which is named.
+    LoraB(String),
+    /// A tensor of the quality head, as `proj1.bias`.
+    Head(String),
+}
+
+impl Part {
+    /// `None` when no layout has such a name.
+    pub(super) fn of(name: &str) -> Option<Self> {
+        if let Some(head) = name.strip_prefix("remasking_head.") {
+            return Some(Self::Head(head.to_owned()));
+        }
+        if ["norm.", "proj1.", "proj2."].iter().any(|part| name.starts_with(part)) {
+            return Some(Self::Head(name.to_owned()));
+        }
+        let name = name.strip_prefix("backbone.").unwrap_or(name);
+        let name = name.strip_prefix("base_model.model.").unwrap_or(name);
+        let of =
+            |infix: &str| name.strip_suffix(".weight")?.strip_suffix(infix).map(|module| format!("{module}.weight"));
+        match name.strip_prefix("model.transformer.") {
+            None => None,
+            Some(_) => of(".lora_A")
+                .or_else(|| of(".lora_A.default"))
+                .map(Self::LoraA)
+                .or_else(|| of(".lora_B").or_else(|| of(".lora_B.default")).map(Self::LoraB))
+                .or_else(|| Some(Self::Backbone(of(".base_layer").unwrap_or_else(|| name.to_owned())))),
+        }
+    }
+}
+
+/// Where a tensor is.
+struct Home {
+    file: usize,
+    name: String,
+    shape: Vec<usize>,
+}
+
+/// The tensors of one model, not loaded yet.
+pub(super) struct Weights {
+    files: Vec<TensorFile>,
+    homes: BTreeMap<Part, Home>,
+    recipe: Recipe,
+    device: Device,
+}
+
+impl Weights {
+    /// Sorts the tensors of `files` and checks that they are those of `config`, no fewer and no more.
+    ///
+    /// # Errors
+    /// When a tensor is missing, there twice, of another shape, or has no place in the model.
+    pub(super) fn of(
+        config: &Config,
+        files: Vec<TensorFile>,
+        recipe: Recipe,
+        device: Device,
+    ) -> Result<Self, LoadError> {
+        let mut weights = Self { files, homes: BTreeMap::new(), recipe, device };
+        weights.sort()?;
+        let backbone: BTreeMap<String, Vec<usize>> = config.tensors().collect();
+        weights.check_backbone(config, &backbone)?;
+        weights.check_adapters(&backbone)?;
+        weights.check_head(config)?;
+        Ok(weights)
+    }
+
+    /// Whether there is a quality head.
+    pub(super) fn has_head(&self) -> bool {
+        self.homes.keys().any(|part| matches!(part, Part::Head(_)))
+    }
+
+    /// Whether there are adapters to fold in.
+    pub(super) fn has_adapters(&self) -> bool {
+        self.homes.keys().any(|part| matches!(part, Part::LoraA(_)))
+    }
+
+    /// Numbers in the model once adapters are folded in.
+    pub(super) fn parameters(&self) -> u64 {
+        let kept = self.homes.iter().filter(|(part, _)| matches!(part, Part::Backbone(_) | Part::Head(_)));
+        kept.map(|(_, home)| home.shape.iter().product::<usize>() as u64).sum()
+    }
+
+    /// Loads a backbone weight, its adapter folded in.
+    pub(super) fn backbone(&self, name: &str) -> Result<Tensor, LoadError> {
+        let weight = self.load(Part::Backbone(name.to_owned()))?;
+        let (a, b) = (Part::LoraA(name.to_owned()), Part::LoraB(name.to_owned()));
+        if !self.homes.contains_key(&a) {
+            return Ok(weight);
+        }
+        Ok(lora::fold(&weight, &self.load(a)?, &self.load(b)?, self.recipe.scale)?)
+    }
+
+    /// Loads a tensor of the quality head.
+    pub(super) fn head(&self, name: &str) -> Result<Tensor, LoadError> {
+        self.load(Part::Head(name.to_owned()))
+    }
+
+    fn load(&self, part: Part) -> Result<Tensor, LoadError> {
+        match self.homes.get(&part) {
+            Some(home) => self.files[home.file].load(&home.name, &self.device),
+            None => Err(self.missing(&part)),
+        }
+    }
+
+    fn sort(&mut self) -> Result<(), LoadError> {
+        for (index, file) in self.files.iter().enumerate() {
+            for (name, shape) in &file.shapes {
+                let stray =
+                    |problem: String| LoadError::StrayTensor { file: file.name.clone(), tensor: name.clone(), problem };
+                let part = Part::of(name).ok_or_else(|| stray("belongs to no LLaDA model, adapter or head".into()))?;
+                let home = Home { file: index, name: name.clone(), shape: shape.clone() };
+                if let Some(other) = self.homes.insert(part, home) {
+                    let other = &self.files[other.file].name;
+                    return Err(stray(format!("is in {other} as well; give one of the two")));
+                }
+            }
+        }
+        Ok(())
+    }
+
+    fn check_backbone(&self, config: &Config, backbone: &BTreeMap<String, Vec<usize>>) -> Result<(), LoadError> {
+        for (name, shape) in backbone {
+            self.check_shape(&Part::Backbone(name.clone()), shape)?;
+        }
+        for (part, home) in &self.homes {
+            match part {
+                // a copy of the embedding that some tools write out
+                Part::Backbone(name) if config.weight_tying && name == "model.transformer.ff_out.weight" => {}
+                Part::Backbone(name) if !backbone.contains_key(name) => {
+                    return Err(self.stray(home, "has no place in the model that config.json describes"));
+                }
+                Part::Backbone(_) | Part::LoraA(_) | Part::LoraB(_) | Part::Head(_) => {}
+            }
+        }
+        Ok(())
+    }
+
+    /// Adapters come in pairs, fit a matrix of the backbone, and are those their recipe names.
+    fn check_adapters(&self, backbone: &BTreeMap<String, Vec<usize>>) -> Result<(), LoadError> {
+        let mut adapted = BTreeSet::new();
+        for (part, home) in &self.homes {
+            let (Part::LoraA(name) | Part::LoraB(name)) = part else { continue };
+            let Some([rows, columns]) = backbone.get(name).map(Vec::as_slice) else {
+                return Err(self.stray(home, "adapts no matrix of the model that config.json describes"));
+            };
+            let module = name.trim_end_matches(".weight").rsplit('.').next().unwrap_or(name);
+            if self.recipe.targets.as_ref().is_some_and(|targets| !targets.iter().any(|target| target == module)) {
+                return Err(self.stray(home, "adapts a module that adapter_config.json does not list"));
+            }
+            adapted.insert(module);
+            let a = Part::LoraA(name.clone());
+            let rank = self.recipe.rank.or_else(|| self.homes.get(&a)?.shape.first().copied()).unwrap_or(0);
+            self.check_shape(&a, &[rank, *columns])?;
+            self.check_shape(&Part::LoraB(name.clone()), &[*rows, rank])?;
+        }
+        match self.recipe.targets.iter().flatten().find(|target| !adapted.contains(target.as_str())) {
+            None => Ok(()),
+            Some(target) => Err(LoadError::Malformed {
+                file: self.searched(),
+                problem: format!("has no tensors for `{target}`, which adapter_config.json lists as adapted"),
+            }),
+        }
+    }
+
+    fn check_head(&self, config: &Config) -> Result<(), LoadError> {
+        if !self.has_head() {
+            return Ok(());
+        }
+        let shapes = head::tensors(config.d_model);
+        for (name, shape) in &shapes {
+            self.check_shape(&Part::Head((*name).to_owned()), shape)?;
+        }
+        for (part, home) in &self.homes {
+            match part {
+                Part::Head(name) if !shapes.iter().any(|(known, _)| known == name) => {
+                    return Err(self.stray(home, "has no place in a PRISM head"));
+                }
+                Part::Head(_) | Part::Backbone(_) | Part::LoraA(_) | Part::LoraB(_) => {}
+            }
+        }
+        Ok(())
+    }
+
+    fn check_shape(&self, part: &Part, expected: &[usize]) -> Result<(), LoadError> {
+        let home = self.homes.get(part).ok_or_else(|| self.missing(part))?;
+        if home.shape == expected {
+            return Ok(());
+        }
+        Err(LoadError::WrongShape {
+            file: self.files[home.file].name.clone(),
+            tensor: home.name.clone(),
+            found: home.shape.clone(),
+            expected: expected.to_vec(),
+        })
+    }
+
+    fn missing(&self, part: &Part) -> LoadError {
+        let tensor = match part {
+            Part::Backbone(name) | Part::Head(name) => name.clone(),
+            Part::LoraA(name) => name.replace(".weight", ".lora_A.weight"),
+            Part::LoraB(name) => name.replace(".weight", ".lora_B.weight"),
+        };
+        LoadError::MissingTensor { files: self.searched(), tensor }
+    }
+
+    fn stray(&self, home: &Home, problem: &str) -> LoadError {
+        LoadError::StrayTensor {
+            file: self.files[home.file].name.clone(),
+            tensor: home.name.clone(),
+            problem: problem.to_owned(),
+        }
+    }
+
+    fn searched(&self) -> String {
+        self.files.iter().map(|file| file.name.as_str()).collect::<Vec<_>>().join(", ")
+    }
+}

@@ -1,0 +1,330 @@
+//! The LLaDA forward pass against numbers computed by the published PyTorch code, from every file layout it is
+//! published in; and laws that tie one way of asking to another.
+
+use candle_core::safetensors::{load as load_tensors, save};
+use candle_core::{DType, Device as Cpu, Tensor};
+use remask::diffusion::{Canvas, Cell, Position, Seed, TokenId};
+use remask::model::{Config, Denoiser, Device, Inspection, Row, Sampling, Source, load};
+use serde_json::{Value, json};
+use std::collections::HashMap;
+use std::path::{Path, PathBuf};
+use tempfile::TempDir;
+
+type Tensors = HashMap<String, Tensor>;
+
+fn data(name: &str) -> PathBuf {
+    Path::new(env!("CARGO_MANIFEST_DIR")).join(name)
+}
+
+fn tiny(name: &str) -> PathBuf {
+    data("tests/data/llada-tiny").join(name)
+}
+
+fn model(dir: &Path, prism_head: Option<PathBuf>, adapter: Option<PathBuf>) -> Box<dyn Denoiser> {
+    load(&Source::Directory { dir: dir.to_owned(), prism_head, adapter }, Device::Cpu).unwrap()
+}
+
+/// Rows of ids and what the published code computed for them.
+struct Golden {
+    tensors: Tensors,
+}
+
+impl Golden {
+    fn open(path: &Path) -> Self {
+        Self { tensors: load_tensors(path, &Cpu::Cpu).unwrap() }
+    }
+
+    fn ids(&self, row: usize) -> Vec<TokenId> {
+        let ids = self.tensors[&format!("{row}.input_ids")].to_vec1::<i64>().unwrap();
+        ids.into_iter().map(|id| TokenId(u32::try_from(id).unwrap())).collect()
+    }
+
+    /// Holds `found` against every number there is for the row.
+    fn check(&self, row: usize, lora: &str, found: &Inspection, tolerance: f64) {
+        let numbers =
+            |name: &str| self.tensors[&format!("{row}.{name}")].flatten_all().unwrap().to_vec1::<f32>().unwrap();
+        near(&format!("{row} logits"), &found.logits.concat(), &numbers(&format!("{lora}logits")), tolerance);
+        let quality = found.quality_logits.as_ref().unwrap();
+        near(&format!("{row} quality"), quality, &numbers(&format!("{lora}quality_logit")), tolerance);
+        if lora.is_empty() {
+            near(&format!("{row} hidden"), &found.hidden.concat(), &numbers("hidden"), tolerance);
+        }
+    }
+}
+
+/// Relative difference as a whole, and of the worst number measured by the largest.
+fn near(what: &str, found: &[f32], expected: &[f32], tolerance: f64) {
+    assert_eq!(found.len(), expected.len(), "{what}");
+    let (mut square, mut norm, mut worst, mut largest) = (0.0f64, 0.0f64, 0.0f64, 0.0f64);
+    for (a, b) in found.iter().map(|a| f64::from(*a)).zip(expected.iter().map(|b| f64::from(*b))) {
+        square += (a - b).powi(2);
+        norm += b * b;
+        worst = worst.max((a - b).abs());
+        largest = largest.max(b.abs());
+    }
+    let (whole, worst) = ((square / norm).sqrt(), worst / largest);
+    println!("{what}: {whole:.1e} as a whole, {worst:.1e} at worst");
+    assert!(whole <= tolerance && worst <= tolerance, "{what}: {whole:e}, {worst:e}");
+}
+
+/// The tiny model after a change to its configuration and tensors.
+fn altered(config: impl FnOnce(&mut Value), tensors: impl FnOnce(&mut Tensors)) -> TempDir {
+    let dir = TempDir::new().unwrap();
+    let mut keys: Value = serde_json::from_slice(&std::fs::read(tiny("config.json")).unwrap()).unwrap();
+    config(&mut keys);
+    std::fs::write(dir.path().join("config.json"), keys.to_string()).unwrap();
+    let mut weights = load_tensors(tiny("model.safetensors"), &Cpu::Cpu).unwrap();
+    tensors(&mut weights);
+    save(&weights, dir.path().join("model.safetensors")).unwrap();
+    dir
+}
+
+fn inspections(model: &mut dyn Denoiser) -> Vec<Inspection> {
+    let golden = Golden::open(&tiny("io.safetensors"));
+    (0..3).map(|row| model.inspect(&golden.ids(row)).unwrap()).collect()
+}
+
+#[test]
+fn logits_states_and_qualities_are_those_of_the_published_code() {
+    let golden = Golden::open(&tiny("io.safetensors"));
+    let mut model = model(&tiny(""), None, None);
+    assert!(model.spec().has_quality && !model.spec().adapters_folded);
+    assert_eq!(model.spec().ends, [TokenId(257)]);
+    for row in 0..3 {
+        golden.check(row, "", &model.inspect(&golden.ids(row)).unwrap(), 1e-5);
+    }
+}
+
+#[test]
+fn every_published_layout_of_adapter_and_head_gives_the_published_numbers() {
+    let golden = Golden::open(&tiny("io.safetensors"));
+    let layouts = [
+        (None, Some(tiny(""))),
+        (Some(tiny("prism_head.safetensors")), Some(tiny(""))),
+        (Some(tiny("prism_checkpoint.bin")), None),
+        (Some(tiny("prism_checkpoint.safetensors")), None),
+    ];
+    for (head, adapter) in layouts {
+        println!("{head:?} {adapter:?}");
+        let mut model = model(&tiny(""), head, adapter);
+        assert!(model.spec().has_quality && model.spec().adapters_folded);
+        assert_eq!(model.spec().parameters, 128_320 + 4_353, "adapters don't count once folded");
+        for row in 0..3 {
+            golden.check(row, "lora.", &model.inspect(&golden.ids(row)).unwrap(), 1e-5);
+        }
+    }
+}
+
+#[test]
+fn a_checkpoint_alone_needs_no_other_weights() {
+    let golden = Golden::open(&tiny("io.safetensors"));
+    let dir = TempDir::new().unwrap();
+    for file in ["config.json", "prism_checkpoint.bin"] {
+        std::fs::copy(tiny(file), dir.path().join(file)).unwrap();
+    }
+    let mut model = model(dir.path(), Some(dir.path().to_owned()), None);
+    golden.check(2, "lora.", &model.inspect(&golden.ids(2)).unwrap(), 1e-5);
+}
+
+#[test]
+fn the_sudoku_model_is_that_of_the_published_code_embedded_or_not() {
+    let golden = Golden::open(&data("tests/data/sudoku/io.safetensors"));
+    let mut from_files = model(&data("models/sudoku"), None, None);
+    let found = from_files.inspect(&golden.ids(0)).unwrap();
+    golden.check(0, "", &found, 1e-5);
+
+    let embedded = Source::Embedded {
+        config: include_bytes!("../models/sudoku/config.json"),
+        weights: include_bytes!("../models/sudoku/model.safetensors"),
+        prism_head: Some(include_bytes!("../models/sudoku/prism_head.safetensors")),
+    };
+    let mut embedded = load(&embedded, Device::Cpu).unwrap();
+    assert_eq!(embedded.inspect(&golden.ids(0)).unwrap(), found);
+    assert_eq!(embedded.spec(), from_files.spec());
+}
+
+#[test]
+fn half_precision_files_load_and_stay_close() {
+    let exact = inspections(&mut *model(&tiny(""), None, None));
+    for (dtype, tolerance) in [(DType::F16, 2e-3), (DType::BF16, 2e-2)] {
+        let dir = altered(|_| (), |weights| weights.values_mut().for_each(|t| *t = t.to_dtype(dtype).unwrap()));
+        let mut half = model(dir.path(), Some(tiny("prism_head.safetensors")), None);
+        for (exact, found) in exact.iter().zip(inspections(&mut *half)) {
+            near(dtype.as_str(), &found.logits.concat(), &exact.logits.concat(), tolerance);
+            assert_ne!(&found, exact, "the copy was not stored in half precision");
+        }
+    }
+}
+
+#[test]
+fn shards_are_the_same_model() {
+    let dir = TempDir::new().unwrap();
+    std::fs::copy(tiny("config.json"), dir.path().join("config.json")).unwrap();
+    let mut shards = [Tensors::new(), Tensors::new(), Tensors::new()];
+    let mut map = serde_json::Map::new();
+    let name = |shard: usize| format!("model-0000{}-of-00003.safetensors", shard + 1);
+    for (index, (tensor, weight)) in load_tensors(tiny("model.safetensors"), &Cpu::Cpu).unwrap().into_iter().enumerate()
+    {
+        map.insert(tensor.clone(), json!(name(index % 3)));
+        shards[index % 3].insert(tensor, weight);
+    }
+    for (shard, tensors) in shards.iter().enumerate() {
+        save(tensors, dir.path().join(name(shard))).unwrap();
+    }
+    let index = json!({"metadata": {"total_size": 0}, "weight_map": map});
+    std::fs::write(dir.path().join("model.safetensors.index.json"), index.to_string()).unwrap();
+    let head = Some(tiny("prism_head.safetensors"));
+    assert_eq!(inspections(&mut *model(dir.path(), head, None)), inspections(&mut *model(&tiny(""), None, None)));
+}
+
+#[test]
+fn shared_key_value_heads_equal_repeated_ones() {
+    let narrow = |weights: &mut Tensors, repeat: bool| {
+        for name in weights.keys().cloned().collect::<Vec<_>>() {
+            if name.contains("k_proj") || name.contains("v_proj") {
+                let two = weights[&name].narrow(0, 0, 32).unwrap().contiguous().unwrap(); // two heads of 16
+                let heads = two.reshape((2, 1, 16, 64)).unwrap().broadcast_as((2, 2, 16, 64)).unwrap();
+                let four = heads.reshape((64, 64)).unwrap();
+                weights.insert(name, if repeat { four } else { two });
+            }
+        }
+    };
+    let shared = altered(|config| config["n_kv_heads"] = json!(2), |weights| narrow(weights, false));
+    let repeated = altered(|_| (), |weights| narrow(weights, true));
+    let [shared, repeated] = [shared, repeated].map(|dir| inspections(&mut *model(dir.path(), None, None)));
+    for (shared, repeated) in shared.iter().zip(&repeated) {
+        near("shared heads", &shared.logits.concat(), &repeated.logits.concat(), 1e-6);
+    }
+}
+
+#[test]
+fn a_tied_output_layer_is_the_embedding() {
+    const FF_OUT: &str = "model.transformer.ff_out.weight";
+    const WTE: &str = "model.transformer.wte.weight";
+    let tied = altered(|config| config["weight_tying"] = json!(true), |weights| drop(weights.remove(FF_OUT)));
+    let copied = altered(|_| (), |weights| drop(weights.insert(FF_OUT.to_owned(), weights[WTE].clone())));
+    let [tied, copied] = [tied, copied].map(|dir| model(dir.path(), None, None));
+    assert_eq!(tied.spec().parameters + 264 * 64, copied.spec().parameters);
+    let [mut tied, mut copied] = [tied, copied];
+    assert_eq!(inspections(&mut *tied), inspections(&mut *copied));
+}
+
+#[test]
+fn rows_of_the_embedding_beyond_the_vocabulary_are_never_proposed() {
+    let padded = altered(
+        |config| config["embedding_size"] = json!(300),
+        |weights| {
+            for name in ["model.transformer.wte.weight", "model.transformer.ff_out.weight"] {
+                let real = &weights[name];
+                // 36 rows that would beat every other, being 50 times as long
+                let loud = (real.narrow(0, 0, 36).unwrap() * 50.0).unwrap();
+                let all = Tensor::cat(&[real, &loud], 0).unwrap();
+                weights.insert(name.to_owned(), all);
+            }
+        },
+    );
+    let golden = Golden::open(&tiny("io.safetensors"));
+    let canvas = canvas(&golden.ids(0), 4);
+    let row = Row { review: false, ..row(&canvas) };
+    let [padded, plain] =
+        [padded.path(), &tiny("")].map(|dir| model(dir, None, None).read(std::slice::from_ref(&row)).unwrap());
+    assert!(!padded[0].proposals.is_empty());
+    assert_eq!(padded, plain);
+}
+
+/// Blanks where the ids are the mask, fixed cells up to `prompt`, filled ones after it.
+fn canvas(ids: &[TokenId], prompt: usize) -> Canvas {
+    let cell = |(index, id): (usize, &TokenId)| match id {
+        TokenId(263) => Cell::Blank,
+        id if index < prompt => Cell::Fixed(*id),
+        id => Cell::Filled(*id),
+    };
+    Canvas::new(ids.iter().enumerate().map(cell).collect())
+}
+
+fn row(canvas: &Canvas) -> Row<'_> {
+    let sampling = Sampling { temperature: 0.0, seed: Seed(1), step: 0 };
+    Row { canvas, window: 0..canvas.len(), sampling, guidance: None, review: true }
+}
+
+#[test]
+fn a_reading_says_what_an_inspection_shows() {
+    let golden = Golden::open(&tiny("io.safetensors"));
+    let mut model = model(&tiny(""), None, None);
+    for index in 0..3 {
+        let ids = golden.ids(index);
+        let canvas = canvas(&ids, 4);
+        let inspection = model.inspect(&ids).unwrap();
+        let window = 5..canvas.len() - 1;
+        let reading = model.read(&[Row { window: window.clone(), ..row(&canvas) }]).unwrap().remove(0);
+
+        let blanks: Vec<Position> = canvas.blanks(window.clone()).collect();
+        assert_eq!(reading.proposals.iter().map(|proposal| proposal.at).collect::<Vec<_>>(), blanks);
+        for proposal in &reading.proposals {
+            let logits = &inspection.logits[proposal.at.index()][..263];
+            let likeliest = (0..263).max_by(|a, b| logits[*a].total_cmp(&logits[*b])).unwrap();
+            assert_eq!(proposal.token.0 as usize, likeliest);
+            let mass: f32 = logits.iter().map(|logit| (logit - logits[likeliest]).exp()).sum();
+            assert!((proposal.confidence.get() - 1.0 / mass).abs() < 1e-5);
+        }
+        let filled: Vec<Position> = canvas.filled(window).map(|(at, _)| at).collect();
+        assert_eq!(reading.reviews.iter().map(|review| review.at).collect::<Vec<_>>(), filled);
+        for review in &reading.reviews {
+            let logit = inspection.quality_logits.as_ref().unwrap()[review.at.index()];
+            assert!((review.quality.get() - 1.0 / (1.0 + (-logit).exp())).abs() < 1e-5);
+        }
+        assert!(!blanks.is_empty() && !filled.is_empty(), "the row tests nothing");
+    }
+}
+
+#[test]
+fn rows_read_together_are_read_as_if_alone() {
+    let golden = Golden::open(&tiny("io.safetensors"));
+    let mut model = model(&tiny(""), None, None);
+    let canvases: Vec<Canvas> = (0..3).map(|index| canvas(&golden.ids(index), 4)).collect();
+    let mut rows: Vec<Row<'_>> = canvases.iter().map(row).collect();
+    rows[1].guidance = Some(0.5);
+    rows.push(Row { window: 0..0, ..row(&canvases[0]) }); // asks for nothing
+    rows.push(Row { sampling: Sampling { temperature: 1.0, seed: Seed(3), step: 2 }, ..row(&canvases[0]) });
+    let together = model.read(&rows).unwrap();
+    for (row, together) in rows.iter().zip(&together) {
+        let alone = model.read(std::slice::from_ref(row)).unwrap().remove(0);
+        assert_eq!(&alone, together, "bit by bit");
+    }
+    assert!(together[3].proposals.is_empty() && together[3].reviews.is_empty());
+    assert_ne!(together[0].proposals, together[4].proposals, "temperature 1 draws something else");
+}
+
+#[test]
+fn guidance_moves_the_logits_away_from_those_without_the_prompt() {
+    const WEIGHT: f32 = 0.7;
+    let golden = Golden::open(&tiny("io.safetensors"));
+    let mut model = model(&tiny(""), None, None);
+    let ids = golden.ids(2);
+    let canvas = canvas(&ids, 4);
+    let masked: Vec<TokenId> = (0..).zip(&ids).map(|(index, id)| if index < 4 { TokenId(263) } else { *id }).collect();
+    let [conditional, free] = [&ids, &masked].map(|ids| model.inspect(ids).unwrap());
+    let guided = model.read(&[Row { guidance: Some(WEIGHT), ..row(&canvas) }]).unwrap().remove(0);
+    let plain = model.read(&[row(&canvas)]).unwrap().remove(0);
+    assert_eq!(guided.reviews, plain.reviews, "reviews are of the row as it stands");
+    for proposal in &guided.proposals {
+        let at = proposal.at.index();
+        let logits = conditional.logits[at].iter().zip(&free.logits[at]);
+        let logits: Vec<f32> = logits.map(|(l, u)| u + (1.0 + WEIGHT) * (l - u)).take(263).collect();
+        let likeliest = (0..263).max_by(|a, b| logits[*a].total_cmp(&logits[*b])).unwrap();
+        let mass: f32 = logits.iter().map(|logit| (logit - logits[likeliest]).exp()).sum();
+        assert_eq!(proposal.token.0 as usize, likeliest);
+        assert!((proposal.confidence.get() - 1.0 / mass).abs() < 1e-5);
+    }
+    assert_ne!(guided.proposals, plain.proposals);
+}
+
+#[test]
+fn a_dummy_model_has_the_shapes_of_its_configuration_and_is_the_same_for_the_same_seed() {
+    let config = Config::read(&tiny("")).unwrap();
+    let dummy = |seed| load(&Source::Dummy { config: config.clone(), seed }, Device::Cpu).unwrap();
+    assert_eq!(dummy(1).spec(), model(&tiny(""), None, None).spec());
+    let [one, same, other] = [1, 1, 2].map(|seed| inspections(&mut *dummy(seed)));
+    assert_eq!(one, same);
+    assert_ne!(one, other);
+}
