@@ -134,6 +134,7 @@ fn the_sudoku_model_is_that_of_the_published_code_embedded_or_not() {
     golden.check(0, "", &found, 1e-5);
 
     let embedded = Source::Embedded {
+        generation_config: include_bytes!("../models/sudoku/generation_config.json"),
         config: include_bytes!("../models/sudoku/config.json"),
         weights: include_bytes!("../models/sudoku/model.safetensors"),
         prism_head: Some(include_bytes!("../models/sudoku/prism_head.safetensors")),

@@ -1,11 +1,12 @@
 //! `config.json` of the LLaDA family, read strictly: a model that would be computed wrongly is refused by name.
 //! Refuses to know weights.
 
-use super::LoadError;
 use super::strict::{self, Rule};
+use super::{Defaults, LoadError};
 use crate::diffusion::TokenId;
 use serde::Deserialize;
 use serde_json::{Map, Value, json};
+use std::num::NonZeroU32;
 use std::path::Path;
 
 /// Canvases longer than this are refused, so that a mistyped limit can't ask for terabytes of rotary tables.
@@ -110,7 +111,14 @@ pub struct Config {
     pub ends: Vec<TokenId>,
     /// The id that fills up short texts in training.
     pub pad: Option<TokenId>,
+    /// What a request that does not say gets: from `generation_config.json`, else LLaDA's own habits.
+    pub defaults: Defaults,
 }
+
+/// Blocks of 32 cells and one step per cell, as LLaDA's authors run their instruct model; 128 new tokens, as their
+/// `generate.py` does (arXiv 2502.09992).
+const LLADAS_HABITS: Defaults =
+    Defaults { block_length: NonZeroU32::new(32), steps: None, new_tokens: NonZeroU32::new(128) };
 
 #[derive(Deserialize)]
 struct Keys {
@@ -136,6 +144,9 @@ struct Keys {
 #[derive(Deserialize)]
 struct GenerationKeys {
     eos_token_id: Option<Ids>,
+    block_length: Option<NonZeroU32>,
+    steps: Option<NonZeroU32>,
+    max_new_tokens: Option<NonZeroU32>,
 }
 
 #[derive(Deserialize)]
@@ -162,17 +173,32 @@ impl Config {
     /// When a file can't be read, or says something that is not supported.
     pub fn read(dir: &Path) -> Result<Self, LoadError> {
         let path = dir.join("config.json");
-        let mut config = Self::of_keys(strict::read(&path)?, &path.display().to_string())?;
+        let config = Self::of_keys(strict::read(&path)?, &path.display().to_string())?;
         let path = dir.join("generation_config.json");
-        if path.exists() {
-            let file = path.display().to_string();
-            let generation: GenerationKeys = strict::take(strict::read(&path)?, &file)?;
-            config.ends.extend(Ids::list(generation.eos_token_id));
-            config.ends.sort_unstable();
-            config.ends.dedup();
-            config.check(&file)?;
+        if !path.exists() {
+            return Ok(config);
         }
-        Ok(config)
+        config.generating(strict::read(&path)?, &path.display().to_string())
+    }
+
+    /// Adds what the text of a `generation_config.json` says; `file` is its name in error messages.
+    ///
+    /// # Errors
+    /// When it is not JSON, or says something impossible.
+    pub fn parse_generation(self, json: &[u8], file: &str) -> Result<Self, LoadError> {
+        self.generating(strict::object(json, file)?, file)
+    }
+
+    fn generating(mut self, keys: Map<String, Value>, file: &str) -> Result<Self, LoadError> {
+        let keys: GenerationKeys = strict::take(keys, file)?;
+        self.ends.extend(Ids::list(keys.eos_token_id));
+        self.ends.sort_unstable();
+        self.ends.dedup();
+        self.defaults.block_length = keys.block_length.or(self.defaults.block_length);
+        self.defaults.steps = keys.steps.or(self.defaults.steps);
+        self.defaults.new_tokens = keys.max_new_tokens.or(self.defaults.new_tokens);
+        self.check(file)?;
+        Ok(self)
     }
 
     /// Reads the text of a `config.json`; `file` is its name in error messages.
@@ -205,6 +231,7 @@ impl Config {
             mask: TokenId(keys.mask_token_id),
             ends: Ids::list(keys.eos_token_id),
             pad: keys.pad_token_id.map(TokenId),
+            defaults: LLADAS_HABITS,
         };
         config.check(file)?;
         Ok(config)

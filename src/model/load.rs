@@ -36,6 +36,8 @@ pub enum Source {
     Embedded {
         /// `config.json`.
         config: &'static [u8],
+        /// `generation_config.json`.
+        generation_config: &'static [u8],
         /// `model.safetensors`.
         weights: &'static [u8],
         /// `prism_head.safetensors`.
@@ -129,12 +131,14 @@ pub fn load(source: &Source, device: Device) -> Result<Box<dyn Denoiser>, LoadEr
             let (files, recipe) = directory(dir, prism_head.as_deref(), adapter.as_deref())?;
             (Config::read(dir)?, files, recipe)
         }
-        Source::Embedded { config, weights, prism_head } => {
+        Source::Embedded { config, generation_config, weights, prism_head } => {
             let mut files = vec![TensorFile::embedded(weights, "the embedded model.safetensors")?];
             if let Some(head) = prism_head {
                 files.push(TensorFile::embedded(head, "the embedded prism_head.safetensors")?);
             }
-            (Config::parse(config, "the embedded config.json")?, files, Recipe::PUBLISHED)
+            let config = Config::parse(config, "the embedded config.json")?
+                .parse_generation(generation_config, "the embedded generation_config.json")?;
+            (config, files, Recipe::PUBLISHED)
         }
         Source::Dummy { config, seed } => {
             let head = head::tensors(config.d_model).map(|(name, shape)| (name.to_owned(), shape));
@@ -168,6 +172,7 @@ fn assemble(
         dtype: "f32".to_owned(),
         device: name.to_string(),
         parameters: weights.parameters(),
+        defaults: config.defaults,
     };
     Ok(Box::new(LladaDenoiser::new(config, model, head, spec)))
 }

@@ -12,11 +12,13 @@ mod load;
 mod lora;
 mod strict;
 mod summary;
+mod toy;
 mod weights;
 
 pub use config::Config;
 pub use error::LoadError;
 pub use load::{Device, Source, load};
+pub use toy::Toy;
 
 use crate::diffusion::{Canvas, Reading, Seed, TokenId};
 use std::fmt;

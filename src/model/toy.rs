@@ -1,0 +1,204 @@
+//! A model without weights that starts in a blink, errs on purpose and repents: engine, API and documentation are
+//! tried on it. It knows a few sentences by heart and guesses a letter the better the more of its neighbours it sees,
+//! so cells filled early are sometimes wrong, and turn out to be once their neighbours stand. Refuses to need files.
+
+use super::summary::{Noise, Vocabulary, summarise};
+use super::{Batch, Defaults, Denoiser, Inspection, ModelError, ModelSpec, Row};
+use crate::diffusion::{Cell, Draws, Position, Probability, Proposal, Purpose, Reading, Review, Seed, TokenId};
+
+/// Ids 0 to 255 are bytes; `models/toy/tokenizer.json` spells in them.
+const MASK: TokenId = TokenId(256);
+const END: TokenId = TokenId(257);
+const VOCABULARY: usize = 258;
+const CANVAS_MAX: usize = 1024;
+/// Cells on each side that count as neighbours.
+const REACH: usize = 2;
+/// One cell in so many is guessed wrong until most of its neighbours stand.
+const MISLED: usize = 4;
+
+/// What it knows by heart; the prompt decides which one is told. Some characters are several bytes long.
+const SENTENCES: [&str; 4] = [
+    " the quick brown fox jumps over the lazy dog, twice.",
+    " wer später ankommt, findet noch Kaffee — und ein Stück Kuchen 🍰.",
+    " every blank was filled, some were erased, and all of them were filled again.",
+    " sphinx of black quartz, judge my vow; then écris-le encore une fois.",
+];
+
+/// The toy.
+#[derive(Debug)]
+pub struct Toy {
+    spec: ModelSpec,
+}
+
+impl Default for Toy {
+    fn default() -> Self {
+        Self::new()
+    }
+}
+
+impl Toy {
+    /// A toy with a quality head.
+    #[must_use]
+    pub fn new() -> Self {
+        Self {
+            spec: ModelSpec {
+                family: "toy".to_owned(),
+                vocabulary: 258,
+                canvas_max: CANVAS_MAX,
+                mask: MASK,
+                ends: vec![END],
+                has_quality: true,
+                adapters_folded: false,
+                dtype: "f32".to_owned(),
+                device: "cpu".to_owned(),
+                parameters: 0,
+                defaults: Defaults {
+                    block_length: std::num::NonZeroU32::new(32),
+                    steps: None,
+                    new_tokens: std::num::NonZeroU32::new(96),
+                },
+            },
+        }
+    }
+
+    /// A toy that cannot judge itself, to try what happens without a head.
+    #[must_use]
+    pub fn without_head() -> Self {
+        let mut toy = Self::new();
+        toy.spec.has_quality = false;
+        toy
+    }
+}
+
+impl Denoiser for Toy {
+    fn spec(&self) -> &ModelSpec {
+        &self.spec
+    }
+
+    fn read(&mut self, batch: &Batch<'_>) -> Result<Vec<Reading>, ModelError> {
+        batch.iter().map(|row| self.read_row(row)).collect()
+    }
+
+    fn inspect(&mut self, ids: &[TokenId]) -> Result<Inspection, ModelError> {
+        let cells: Vec<Cell> = ids.iter().map(|&id| if id == MASK { Cell::Blank } else { Cell::Filled(id) }).collect();
+        let story = Story::of(&cells);
+        let logits: Vec<Vec<f32>> = (0..cells.len()).map(|at| story.logits(&cells, at)).collect();
+        let quality = |(logits, id): (&Vec<f32>, &TokenId)| logit(probability(logits, *id));
+        let quality_logits = self.spec.has_quality.then(|| logits.iter().zip(ids).map(quality).collect());
+        Ok(Inspection { hidden: Vec::new(), quality_logits, logits })
+    }
+}
+
+impl Toy {
+    fn read_row(&self, row: &Row<'_>) -> Result<Reading, ModelError> {
+        let cells = row.canvas.cells();
+        let story = Story::of(cells);
+        let unprompted: Vec<Cell> =
+            cells.iter().map(|cell| if let Cell::Fixed(_) = cell { Cell::Blank } else { *cell }).collect();
+        let logits = |at: Position| {
+            let mut logits = story.logits(cells, at.index());
+            if let Some(weight) = row.guidance {
+                let unguided = story.logits(&unprompted, at.index());
+                for (guided, unguided) in logits.iter_mut().zip(unguided) {
+                    *guided = unguided + (1.0 + weight) * (*guided - unguided);
+                }
+            }
+            logits
+        };
+        let propose = |at: Position| {
+            let draws = Draws::new(row.sampling.seed, Purpose::Token, row.sampling.step, at);
+            let temperature = f64::from(row.sampling.temperature);
+            let noise = (temperature > 0.0).then_some(Noise { temperature, draws });
+            let vocabulary = Vocabulary { size: VOCABULARY, mask: MASK.0 as usize };
+            let summary = summarise(&logits(at), vocabulary, noise)
+                .ok_or(ModelError::NotFinite { what: "logits", dtype: self.spec.dtype.clone() })?;
+            let (token, entropy) = (TokenId(summary.token), summary.entropy);
+            Ok(Proposal { at, token, confidence: summary.confidence, margin: summary.margin, entropy })
+        };
+        let proposals = row.canvas.blanks(row.window.clone()).map(propose).collect::<Result<_, ModelError>>()?;
+        let reviews = row.canvas.filled(row.window.clone()).filter(|_| row.review && self.spec.has_quality);
+        // what a quality head learns to predict, exactly: the probability of the token, its own cell unseen
+        let review = |(at, token): (Position, TokenId)| Review {
+            at,
+            quality: Probability::rounded(probability(&story.logits(cells, at.index()), token))
+                .unwrap_or(Probability::ZERO),
+        };
+        Ok(Reading { proposals, reviews: reviews.map(review).collect() })
+    }
+}
+
+/// What the toy believes belongs on a canvas.
+struct Story {
+    sentence: &'static [u8],
+    /// Whether the text ends after the sentence (nothing fixed follows), else it is told again and again.
+    ends: bool,
+    /// Number of cells that are not fixed before each cell.
+    told: Vec<usize>,
+    key: Seed,
+}
+
+impl Story {
+    /// The story a canvas calls for: decided by its fixed cells, so that it stays while the others change.
+    fn of(cells: &[Cell]) -> Self {
+        let fixed = |cell: &Cell| if let Cell::Fixed(token) = cell { Some(u64::from(token.0)) } else { None };
+        let key = cells.iter().filter_map(fixed).fold(7, |key: u64, id| key.wrapping_mul(31).wrapping_add(id));
+        let first_free = cells.iter().position(|cell| fixed(cell).is_none()).unwrap_or(cells.len());
+        let told = cells.iter().scan(0, |told, cell| {
+            let before = *told;
+            *told += usize::from(fixed(cell).is_none());
+            Some(before)
+        });
+        Self {
+            #[allow(clippy::cast_possible_truncation)] // a remainder
+            sentence: SENTENCES[(key % SENTENCES.len() as u64) as usize].as_bytes(),
+            ends: cells[first_free..].iter().all(|cell| fixed(cell).is_none()),
+            told: told.collect(),
+            key: Seed(key),
+        }
+    }
+
+    /// (vocabulary): scores of cell `at`, whatever stands in it.
+    fn logits(&self, cells: &[Cell], at: usize) -> Vec<f32> {
+        let told = self.told[at];
+        let right = match self.sentence.get(told) {
+            Some(byte) => TokenId(u32::from(*byte)),
+            None if self.ends => END,
+            None => TokenId(u32::from(self.sentence[told % self.sentence.len()])),
+        };
+        #[allow(clippy::cast_possible_truncation, clippy::cast_sign_loss)] // a small number
+        let wrong = {
+            let [choice, letter] = Draws::new(self.key, Purpose::Toy, 0, Position::at(at)).uniforms();
+            let letter = TokenId(u32::from(b'a') + (letter * 26.0) as u32);
+            ((choice * MISLED as f64) as usize == 0 && letter != right).then_some(letter)
+        };
+        let seen = context(cells, at);
+        let (right_mass, wrong_mass) = match wrong {
+            Some(_) => (0.25 + 0.7 * seen, (0.75 - 0.7 * seen) * 0.8),
+            None => (0.7 + 0.28 * seen, 0.0),
+        };
+        let mut masses = vec![(1.0 - right_mass - wrong_mass) / VOCABULARY as f32; VOCABULARY];
+        masses[right.0 as usize] += right_mass;
+        if let Some(wrong) = wrong {
+            masses[wrong.0 as usize] += wrong_mass;
+        }
+        masses.into_iter().map(f32::ln).collect()
+    }
+}
+
+/// Share of a cell's neighbours that are not blank; the canvas's ends count as standing.
+#[allow(clippy::cast_precision_loss)] // a handful of cells
+fn context(cells: &[Cell], at: usize) -> f32 {
+    let stands =
+        |index: Option<usize>| index.and_then(|index| cells.get(index)).is_none_or(|cell| !matches!(cell, Cell::Blank));
+    let neighbours = (1..=REACH).flat_map(|reach| [at.checked_sub(reach), at.checked_add(reach)]);
+    neighbours.filter(|index| stands(*index)).count() as f32 / (2 * REACH) as f32
+}
+
+/// Probability of `token`; the logits are logarithms of probabilities already.
+fn probability(logits: &[f32], token: TokenId) -> f32 {
+    logits.get(token.0 as usize).map_or(0.0, |logit| logit.exp())
+}
+
+fn logit(probability: f32) -> f32 {
+    (probability / (1.0 - probability)).ln()
+}

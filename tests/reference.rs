@@ -1,0 +1,121 @@
+//! Whole runs against the published samplers: every trace, token for token, through the front door.
+//!
+//! `tests/data/llada-tiny/traces.json` holds the canvas each forward pass of LLaDA's `generate.py` and of PRISM's LLaDA
+//! sampler saw, and the result.
+
+mod common;
+
+use common::{data, finished, llada_tiny};
+use remask::diffusion::{Cell, Edit, TokenId};
+use remask::engine::{Event, Length, Prompt, Remasking, Request, Session, Task};
+use serde::Deserialize;
+
+#[derive(Deserialize)]
+struct Traces {
+    mask: u32,
+    traces: Vec<Trace>,
+}
+
+#[derive(Deserialize)]
+struct Trace {
+    sampler: String,
+    prompt: Vec<u32>,
+    temperature: f32,
+    steps: u32,
+    block_length: u32,
+    #[serde(default)]
+    cfg_scale: f32,
+    /// PRISM's sampler only.
+    total_length: Option<u32>,
+    #[serde(default)]
+    remasks_per_block: u32,
+    canvases: Vec<Vec<u32>>,
+}
+
+impl Trace {
+    fn request(&self) -> Request {
+        let new = self.canvases[0].len();
+        let prompt = Prompt::Tokens(self.prompt.iter().copied().map(TokenId).collect());
+        // PRISM's sampler divides its steps by the blocks of prompt and answer together
+        let blocks = u32::try_from(new).unwrap().div_ceil(self.block_length);
+        let steps = self.total_length.map_or(self.steps, |total| self.steps / (total / self.block_length) * blocks);
+        let remasking = match self.remasks_per_block {
+            0 => Remasking::Off,
+            budget => Remasking::Quality { budget: Some(budget), below: None, window: None },
+        };
+        Request {
+            temperature: self.temperature,
+            steps: Some(steps),
+            block_length: Some(self.block_length),
+            cfg_scale: self.cfg_scale,
+            remasking: Some(remasking),
+            ..Request::new(Task::Continue { prompt, length: Length::New(new) })
+        }
+    }
+
+    /// The canvases, without the last pass where it only found that nothing was left to do: the published sampler
+    /// looks once more, ours stops.
+    fn canvases(&self) -> Vec<Vec<u32>> {
+        let mut canvases = self.canvases.clone();
+        canvases.dedup();
+        assert!(canvases.len() + 1 >= self.canvases.len());
+        canvases
+    }
+}
+
+/// The canvas before each pass and at the end, rebuilt from the events.
+async fn canvases(mut session: Session, mask: u32) -> Vec<Vec<u32>> {
+    let offset = session.start.offset;
+    let mut canvas: Vec<u32> =
+        session.start.cells.iter().map(|cell| cell.token().map_or(mask, |token| token.0)).collect();
+    let mut seen = vec![canvas.clone()];
+    while let Some(event) = session.next().await {
+        match event {
+            Event::Step(step) => {
+                for edit in step.edits {
+                    let now = match edit {
+                        Edit::Fill { token, .. } => token.0,
+                        Edit::Erase { .. } => mask,
+                    };
+                    canvas[edit.at().index() - offset] = now;
+                }
+                seen.push(canvas.clone());
+            }
+            Event::Finished(answer) => {
+                let tokens: Vec<u32> = answer.written.iter().map(|written| written.token.0).collect();
+                assert_eq!(tokens, canvas, "the answer is its edits");
+                assert_eq!(answer.forward_passes as usize, seen.len() - 1);
+            }
+            Event::Failed(failure) => panic!("{failure}"),
+        }
+    }
+    seen
+}
+
+#[tokio::test]
+async fn every_published_trace_is_reproduced_token_for_token() {
+    let traces: Traces = serde_json::from_slice(&std::fs::read(data("llada-tiny/traces.json")).unwrap()).unwrap();
+    assert_eq!(traces.traces.len(), 14);
+    let handle = llada_tiny();
+    for (number, trace) in traces.traces.iter().enumerate() {
+        let session = handle.submit(trace.request()).unwrap();
+        assert!(session.start.cells.iter().all(|cell| *cell == Cell::Blank));
+        let ours = canvases(session, traces.mask).await;
+        let theirs = trace.canvases();
+        for (pass, (ours, theirs)) in ours.iter().zip(&theirs).enumerate() {
+            assert_eq!(ours, theirs, "trace {number} ({}), canvas {pass}", trace.sampler);
+        }
+        assert_eq!(ours.len(), theirs.len(), "trace {number} ({})", trace.sampler);
+    }
+}
+
+#[tokio::test]
+async fn all_traces_together_are_what_they_are_alone() {
+    let traces: Traces = serde_json::from_slice(&std::fs::read(data("llada-tiny/traces.json")).unwrap()).unwrap();
+    let handle = llada_tiny();
+    let sessions: Vec<Session> = traces.traces.iter().map(|trace| handle.submit(trace.request()).unwrap()).collect();
+    for (trace, session) in traces.traces.iter().zip(sessions) {
+        let tokens: Vec<u32> = finished(session).await.written.iter().map(|written| written.token.0).collect();
+        assert_eq!(&tokens, trace.canvases.last().unwrap(), "{}", trace.sampler);
+    }
+}
