@@ -2,6 +2,8 @@
 //!
 //! `ARCHITECTURE.md` draws the layers; each module's first sentence says its job and what it refuses to know.
 
+pub mod api;
+pub mod cmd;
 pub mod diffusion;
 pub mod engine;
 pub mod model;

@@ -98,7 +98,7 @@ async fn every_published_trace_is_reproduced_token_for_token() {
     assert_eq!(traces.traces.len(), 14);
     let handle = llada_tiny();
     for (number, trace) in traces.traces.iter().enumerate() {
-        let session = handle.submit(trace.request()).unwrap();
+        let session = handle.submit_unmerged(trace.request()).unwrap();
         assert!(session.start.cells.iter().all(|cell| *cell == Cell::Blank));
         let ours = canvases(session, traces.mask).await;
         let theirs = trace.canvases();

@@ -43,6 +43,7 @@ impl Admission {
         let draft = match &request.task {
             Task::Continue { prompt, length } => self.continuation(prompt, *length, &request.stop)?,
             Task::Infill { template, blank } => self.infill(template, blank, &request.stop)?,
+            Task::InfillTokens { cells } => self.infill_tokens(cells, &request.stop)?,
         };
         let blanks = draft.canvas.blanks(0..draft.canvas.len()).count();
         let policy = self.policy(&request, blanks)?;
@@ -114,9 +115,7 @@ impl Admission {
         if blank.is_empty() {
             return Err(invalid("blank", "blank is empty; say what stands for one blank cell, as \"<blank>\""));
         }
-        if !stop.is_empty() {
-            return Err(invalid("stop", "stop does not go with a template, which is always filled to its end"));
-        }
+        check_no_stop(stop)?;
         let segments = template::parse(template, blank);
         if !segments.iter().any(|segment| matches!(segment, Segment::Blanks(_))) {
             return Err(invalid(
@@ -141,6 +140,29 @@ impl Admission {
         let tokenizer = self.tokenizer.clone();
         let canvas = Canvas::new(cells);
         Ok(Draft { canvas, offset: 0, prompt_tokens: fixed, writing: Writing::Infill { tokenizer, segments } })
+    }
+
+    fn infill_tokens(&self, cells: &[Option<TokenId>], stop: &[String]) -> Result<Draft, Rejected> {
+        check_no_stop(stop)?;
+        if cells.len() > self.canvas_max {
+            return Err(self.too_long("template", cells.len()));
+        }
+        if !cells.iter().any(Option::is_none) {
+            return Err(invalid("template", "the template holds no blank; leave at least one cell to fill"));
+        }
+        let fixed: Vec<TokenId> = cells.iter().copied().flatten().collect();
+        self.check_ids("template", &fixed)?;
+        let text = |tokens: &[TokenId]| self.tokenizer.as_ref().map(|t| t.decode(tokens)).unwrap_or_default();
+        let segments = cells
+            .chunk_by(|a, b| a.is_some() == b.is_some())
+            .map(|run| match run.iter().copied().collect::<Option<Vec<_>>>() {
+                Some(pinned) => Segment::Text(text(&pinned)),
+                None => Segment::Blanks(run.len()),
+            })
+            .collect();
+        let canvas = Canvas::new(cells.iter().map(|cell| cell.map_or(Cell::Blank, Cell::Fixed)).collect());
+        let writing = Writing::Infill { tokenizer: self.tokenizer.clone(), segments };
+        Ok(Draft { canvas, offset: 0, prompt_tokens: fixed.len(), writing })
     }
 
     fn encode(&self, param: &'static str, text: &str) -> Result<Vec<TokenId>, Rejected> {
@@ -174,12 +196,16 @@ impl Admission {
         if prompt.len() >= self.canvas_max {
             return Err(self.too_long("prompt", prompt.len()));
         }
+        self.check_ids("prompt", prompt)
+    }
+
+    fn check_ids(&self, param: &'static str, tokens: &[TokenId]) -> Result<(), Rejected> {
         let (vocabulary, mask) = (self.spec.vocabulary, self.spec.mask);
-        match prompt.iter().enumerate().find(|(_, token)| token.0 >= vocabulary || **token == mask) {
+        match tokens.iter().enumerate().find(|(_, token)| token.0 >= vocabulary || **token == mask) {
             Some((at, token)) => Err(invalid(
-                "prompt",
+                param,
                 format!(
-                    "token {at} of the prompt is {}; ids are below {vocabulary} and may not be the mask, {}",
+                    "token {at} of the {param} is {}; ids are below {vocabulary} and may not be the mask, {}",
                     token.0, mask.0
                 ),
             )),
@@ -244,6 +270,13 @@ impl Admission {
 
 const NO_HEAD: &str = "needs a quality head, which this model does not have; \
                        start the server with --prism-head, or ask for remasking \"random\"";
+
+fn check_no_stop(stop: &[String]) -> Result<(), Rejected> {
+    if stop.is_empty() {
+        return Ok(());
+    }
+    Err(invalid("stop", "stop does not go with a template, which is always filled to its end"))
+}
 
 fn check_sampling(request: &Request) -> Result<(), Rejected> {
     let fields = [("temperature", request.temperature), ("diffusion.cfg_scale", request.cfg_scale)];

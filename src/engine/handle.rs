@@ -3,7 +3,7 @@
 
 use super::admission::Admission;
 use super::event::{Event, Start};
-use super::mailbox::{Inbox, mailbox};
+use super::mailbox::{Inbox, UNREAD_MAX, mailbox};
 use super::pace::Pace;
 use super::request::{Rejected, Request};
 use super::worker::{Command, Submission};
@@ -60,12 +60,25 @@ impl Handle {
     /// # Errors
     /// When the request cannot be served ([`Rejected::Invalid`]) or not now.
     pub fn submit(&self, request: Request) -> Result<Session, Rejected> {
+        self.place(request, UNREAD_MAX)
+    }
+
+    /// Like [`Self::submit`], but steps are never merged however far the reader is behind: for callers in this
+    /// process, who know how many steps they asked for.
+    ///
+    /// # Errors
+    /// As [`Self::submit`].
+    pub fn submit_unmerged(&self, request: Request) -> Result<Session, Rejected> {
+        self.place(request, usize::MAX)
+    }
+
+    fn place(&self, request: Request, unread_max: usize) -> Result<Session, Rejected> {
         if self.shared.draining.load(Ordering::Acquire) {
             return Err(Rejected::Draining);
         }
         let place = Arc::clone(&self.places).try_acquire_owned().map_err(|_| self.full())?;
         let (job, start) = self.admission.admit(request)?;
-        let (outbox, inbox) = mailbox();
+        let (outbox, inbox) = mailbox(unread_max);
         let id = super::SequenceId(self.shared.next_id.fetch_add(1, Ordering::Relaxed));
         let submission = Submission { id, job, outbox, place, at: Instant::now() };
         self.commands.try_send(Command::Submit(Box::new(submission))).map_err(|error| match error {

@@ -8,12 +8,13 @@ use tokio::sync::Notify;
 
 /// Unread steps before further ones are merged into the last: enough for a reader a few round trips behind, small
 /// enough that a stopped reader costs no more than its canvas.
-const UNREAD_MAX: usize = 32;
+pub(super) const UNREAD_MAX: usize = 32;
 
-#[derive(Debug, Default)]
+#[derive(Debug)]
 struct Mailbox {
     state: Mutex<State>,
     arrived: Notify,
+    unread_max: usize,
 }
 
 #[derive(Debug, Default)]
@@ -37,15 +38,16 @@ pub(super) struct Outbox(Arc<Mailbox>);
 #[derive(Debug)]
 pub(super) struct Inbox(Arc<Mailbox>);
 
-pub(super) fn mailbox() -> (Outbox, Inbox) {
-    let mailbox = Arc::new(Mailbox::default());
+/// Two ends; of more than `unread_max` unread events, steps are merged.
+pub(super) fn mailbox(unread_max: usize) -> (Outbox, Inbox) {
+    let mailbox = Arc::new(Mailbox { state: Mutex::default(), arrived: Notify::new(), unread_max });
     (Outbox(Arc::clone(&mailbox)), Inbox(mailbox))
 }
 
 impl Outbox {
     pub(super) fn send(&self, event: Event) {
         let mut state = self.0.state();
-        let is_full = state.unread.len() >= UNREAD_MAX;
+        let is_full = state.unread.len() >= self.0.unread_max;
         match (state.unread.back_mut(), event) {
             (Some(Event::Step(last)), Event::Step(step)) if is_full => last.absorb(step),
             (_, event) => state.unread.push_back(event),
@@ -109,7 +111,7 @@ mod tests {
 
     #[tokio::test]
     async fn a_reader_that_stops_costs_no_more_than_its_canvas() {
-        let (outbox, mut inbox) = mailbox();
+        let (outbox, mut inbox) = mailbox(UNREAD_MAX);
         for step in 0..100_000 {
             outbox.send(toggled(step));
         }
@@ -125,14 +127,14 @@ mod tests {
 
     #[tokio::test]
     async fn each_end_learns_that_the_other_is_gone() {
-        let (outbox, mut inbox) = mailbox();
+        let (outbox, mut inbox) = mailbox(UNREAD_MAX);
         outbox.send(toggled(0));
         assert!(!outbox.is_abandoned());
         drop(outbox);
         assert!(inbox.next().await.is_some());
         assert!(inbox.next().await.is_none());
 
-        let (outbox, inbox) = mailbox();
+        let (outbox, inbox) = mailbox(UNREAD_MAX);
         drop(inbox);
         assert!(outbox.is_abandoned());
     }

@@ -40,6 +40,11 @@ pub enum Task {
         /// What stands for one blank cell; `<blank>` also comes as `<blank:12>`, twelve cells.
         blank: String,
     },
+    /// Fill the blanks among some tokens and leave the rest as it is.
+    InfillTokens {
+        /// `None` is a blank.
+        cells: Vec<Option<TokenId>>,
+    },
 }
 
 /// Which filled cells may be erased, as asked for.

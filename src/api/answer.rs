@@ -1,0 +1,156 @@
+//! What callers get to read: the engine's words in OpenAI's shapes, the `diffusion` object beside them. Refuses to
+//! know whether it travels whole or in pieces.
+
+use crate::diffusion::{Cell, Edit, Probability, TokenId};
+use crate::engine::{Answer, Finish, Start, StepEvent};
+use crate::text::Tokenizer;
+use serde::Serialize;
+
+/// Tokens, as they are billed elsewhere.
+#[derive(Clone, Copy, Debug, Serialize)]
+pub(super) struct Usage {
+    prompt_tokens: usize,
+    completion_tokens: usize,
+    total_tokens: usize,
+}
+
+impl From<&Answer> for Usage {
+    fn from(answer: &Answer) -> Self {
+        let Answer { prompt_tokens, completion_tokens, .. } = *answer;
+        Self { prompt_tokens, completion_tokens, total_tokens: prompt_tokens + completion_tokens }
+    }
+}
+
+/// What the refinement took.
+#[derive(Clone, Copy, Debug, Serialize)]
+pub(super) struct Summary {
+    steps: u32,
+    forward_passes: u32,
+    filled: u32,
+    erased: u32,
+    degraded: bool,
+}
+
+impl From<&Answer> for Summary {
+    fn from(answer: &Answer) -> Self {
+        let Answer { steps, forward_passes, filled, erased, .. } = *answer;
+        Self { steps, forward_passes, filled, erased, degraded: false } // no answer is hurried yet
+    }
+}
+
+/// What the model thinks of each token of the answer, left to right.
+#[derive(Clone, Debug, Default, Serialize)]
+pub(super) struct Quality {
+    tokens: Vec<Option<String>>,
+    token_ids: Vec<u32>,
+    confidence: Vec<f32>,
+    quality: Vec<Option<f32>>,
+}
+
+impl Quality {
+    /// `None` where nobody asked: then no token has a quality.
+    pub(super) fn of(answer: &Answer, words: Words<'_>) -> Option<Self> {
+        let written = &answer.written[..answer.completion_tokens.min(answer.written.len())];
+        written.iter().any(|token| token.quality.is_some()).then(|| Self {
+            tokens: written.iter().map(|written| words.piece(written.token)).collect(),
+            token_ids: written.iter().map(|written| written.token.0).collect(),
+            confidence: written.iter().map(|written| written.confidence.get()).collect(),
+            quality: written.iter().map(|written| written.quality.map(Probability::get)).collect(),
+        })
+    }
+}
+
+/// `finish_reason`.
+pub(super) const fn finish_reason(finish: Finish) -> &'static str {
+    match finish {
+        Finish::Stop => "stop",
+        Finish::Length => "length",
+    }
+}
+
+/// How tokens are put into words.
+#[derive(Clone, Copy, Debug)]
+pub(super) struct Words<'a>(pub(super) Option<&'a Tokenizer>);
+
+impl Words<'_> {
+    /// The text of one token; `None` where the model has no tokenizer.
+    fn piece(self, token: TokenId) -> Option<String> {
+        self.0.map(|tokenizer| tokenizer.piece(token))
+    }
+}
+
+/// A change of one cell.
+#[derive(Clone, Debug, Serialize)]
+#[serde(tag = "kind", rename_all = "lowercase")]
+enum EditObject {
+    Fill { at: usize, token: u32, text: Option<String>, confidence: f32 },
+    Erase { at: usize, was: u32, quality: Option<f32> },
+}
+
+impl EditObject {
+    fn new(edit: &Edit, offset: usize, words: Words<'_>) -> Self {
+        let at = edit.at().index() - offset;
+        match edit {
+            Edit::Fill { token, confidence, .. } => {
+                Self::Fill { at, token: token.0, text: words.piece(*token), confidence: confidence.get() }
+            }
+            Edit::Erase { was, quality, .. } => Self::Erase { at, was: was.0, quality: quality.map(Probability::get) },
+        }
+    }
+}
+
+/// One step, or several that a slow reader missed, merged.
+#[derive(Clone, Debug, Serialize)]
+pub(super) struct StepObject {
+    index: usize,
+    step: u32,
+    steps_planned: Option<u32>,
+    blanks: usize,
+    edits: Vec<EditObject>,
+    #[serde(skip_serializing_if = "Option::is_none")]
+    canvas_length: Option<usize>,
+}
+
+impl StepObject {
+    /// `step` of a canvas that began as `start`.
+    pub(super) fn new(step: &StepEvent, start: &Start, words: Words<'_>) -> Self {
+        Self {
+            index: 0,
+            step: step.step,
+            steps_planned: start.steps_planned,
+            blanks: step.blanks,
+            edits: step.edits.iter().map(|edit| EditObject::new(edit, start.offset, words)).collect(),
+            canvas_length: None,
+        }
+    }
+
+    /// The same, telling the canvas's length too.
+    pub(super) fn with_canvas(self, start: &Start) -> Self {
+        Self { canvas_length: Some(start.cells.len()), ..self }
+    }
+}
+
+/// The canvas before the first step.
+#[derive(Clone, Debug, Serialize)]
+pub(super) struct StartObject {
+    canvas_length: usize,
+    pinned: Vec<Pinned>,
+}
+
+/// A cell the user gave.
+#[derive(Clone, Debug, Serialize)]
+struct Pinned {
+    at: usize,
+    token: u32,
+    text: Option<String>,
+}
+
+impl StartObject {
+    pub(super) fn new(start: &Start, words: Words<'_>) -> Self {
+        let pinned = start.cells.iter().enumerate().filter_map(|(at, cell)| match cell {
+            Cell::Fixed(token) => Some(Pinned { at, token: token.0, text: words.piece(*token) }),
+            Cell::Filled(_) | Cell::Blank => None,
+        });
+        Self { canvas_length: start.cells.len(), pinned: pinned.collect() }
+    }
+}

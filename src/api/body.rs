@@ -1,0 +1,90 @@
+//! A request's body as the value it spells, or the field at fault. Refuses to know what is asked for.
+
+use super::error::{ApiError, Code};
+use axum::extract::Request;
+use axum::http::HeaderMap;
+use axum::http::header::{CONTENT_ENCODING, CONTENT_LENGTH, CONTENT_TYPE};
+use futures_util::StreamExt;
+use serde::de::DeserializeOwned;
+use serde_json::error::Category;
+
+/// Reads at most `limit` bytes of JSON.
+///
+/// # Errors
+/// When the body is something else than JSON, longer, cut off, or not a `T`.
+pub(super) async fn read<T: DeserializeOwned>(request: Request, limit: usize) -> Result<T, ApiError> {
+    check_encoding(request.headers())?;
+    let too_large = || ApiError::new(Code::BodyTooLarge, format!("the body is larger than {limit} bytes, the limit"));
+    let declared = header(request.headers(), &CONTENT_LENGTH).and_then(|length| length.parse::<u64>().ok());
+    if declared.is_some_and(|length| length > limit as u64) {
+        return Err(too_large());
+    }
+    let mut chunks = request.into_body().into_data_stream();
+    let mut bytes = Vec::new();
+    while let Some(chunk) = chunks.next().await {
+        let chunk = chunk
+            .map_err(|error| ApiError::new(Code::InvalidRequest, format!("the body could not be read: {error}")))?;
+        if bytes.len() + chunk.len() > limit {
+            return Err(too_large());
+        }
+        bytes.extend_from_slice(&chunk);
+    }
+    parse(&bytes)
+}
+
+/// JSON, whatever the header says, unless it says plainly that this is something else: `curl -d` calls every body a
+/// form, browsers call it text.
+fn check_encoding(headers: &HeaderMap) -> Result<(), ApiError> {
+    let media_type = header(headers, &CONTENT_TYPE).unwrap_or("application/json");
+    let essence = media_type.split(';').next().unwrap_or_default().trim().to_ascii_lowercase();
+    let is_json = matches!(
+        essence.as_str(),
+        "application/json" | "application/x-www-form-urlencoded" | "text/plain" | "text/json" | ""
+    ) || essence.ends_with("+json");
+    if !is_json {
+        let message = format!("the body's content type is {essence:?}; send application/json");
+        return Err(ApiError::new(Code::UnsupportedMediaType, message));
+    }
+    match header(headers, &CONTENT_ENCODING) {
+        None | Some("identity") => Ok(()),
+        Some(encoding) => {
+            let message = format!("the body's content encoding is {encoding:?}; send it uncompressed");
+            Err(ApiError::new(Code::UnsupportedMediaType, message))
+        }
+    }
+}
+
+fn header<'a>(headers: &'a HeaderMap, name: &axum::http::HeaderName) -> Option<&'a str> {
+    headers.get(name)?.to_str().ok()
+}
+
+fn parse<T: DeserializeOwned>(bytes: &[u8]) -> Result<T, ApiError> {
+    let wrong = match bytes.trim_ascii().first() {
+        None => Some("the body is empty; send a JSON object"),
+        Some(b'[') => Some("the body is an array; send a JSON object"), // of which serde would make the fields
+        Some(_) => None,
+    };
+    if let Some(wrong) = wrong {
+        return Err(ApiError::new(Code::InvalidRequest, wrong));
+    }
+    let mut json = serde_json::Deserializer::from_slice(bytes);
+    let value = serde_path_to_error::deserialize(&mut json).map_err(|error| {
+        let path = Some(error.path().to_string()).filter(|path| path != ".");
+        explain(path, error.inner())
+    })?;
+    json.end().map_err(|error| explain(None, &error))?;
+    Ok(value)
+}
+
+fn explain(path: Option<String>, error: &serde_json::Error) -> ApiError {
+    let message = match error.classify() {
+        Category::Syntax | Category::Eof | Category::Io => format!("the body is not valid JSON: {error}"),
+        Category::Data => {
+            let place = format!(" at line {} column {}", error.line(), error.column());
+            let text = error.to_string();
+            let text = text.strip_suffix(&place).unwrap_or(&text);
+            path.as_ref().map_or_else(|| format!("the body: {text}"), |path| format!("{path}: {text}"))
+        }
+    };
+    ApiError::new(Code::InvalidRequest, message).at(path)
+}

@@ -1,0 +1,154 @@
+//! How single fields are read: numbers with their ranges said in words, words that may also come as an object, and
+//! fields of OpenAI's that are accepted where they change nothing. Refuses to know which field it reads.
+
+use serde::de::value::MapAccessDeserializer;
+use serde::de::{Error, IntoDeserializer, MapAccess, Visitor};
+use serde::{Deserialize, Deserializer};
+use serde_json::Value;
+use std::fmt;
+use std::marker::PhantomData;
+
+/// Characters of a rejected value that are repeated to its author.
+const SHOWN_MAX: usize = 60;
+
+/// A whole number from 0 to 4,294,967,295.
+pub(super) fn count<'de, D: Deserializer<'de>>(input: D) -> Result<Option<u32>, D::Error> {
+    let read = |value: &Value| u32::try_from(value.as_u64()?).ok();
+    optional(input, "give a whole number from 0 to 4294967295", read)
+}
+
+/// A number that fits an `f32`.
+#[allow(clippy::cast_possible_truncation)] // the nearest f32 is what is meant; one that overflows is refused
+pub(super) fn number<'de, D: Deserializer<'de>>(input: D) -> Result<Option<f32>, D::Error> {
+    let read = |value: &Value| Some(value.as_f64()? as f32).filter(|number| number.is_finite());
+    optional(input, "give a number of at most 3.4e38", read)
+}
+
+/// A whole number of 64 bits; negative ones count from the top.
+pub(super) fn seed<'de, D: Deserializer<'de>>(input: D) -> Result<Option<u64>, D::Error> {
+    let read = |value: &Value| value.as_u64().or_else(|| value.as_i64().map(i64::cast_unsigned));
+    optional(input, "give a whole number of 64 bits", read)
+}
+
+/// Only 1.
+pub(super) fn one<'de, D: Deserializer<'de>>(input: D) -> Result<(), D::Error> {
+    only(input, "only 1 is supported so far", |value| value.as_f64() == Some(1.0))
+}
+
+/// Only 0.
+pub(super) fn zero<'de, D: Deserializer<'de>>(input: D) -> Result<(), D::Error> {
+    only(input, "only 0 is supported so far", |value| value.as_f64() == Some(0.0))
+}
+
+/// Only false.
+pub(super) fn off<'de, D: Deserializer<'de>>(input: D) -> Result<(), D::Error> {
+    only(input, "only false is supported so far", |value| value == &Value::Bool(false))
+}
+
+/// Only an empty list or object.
+pub(super) fn nothing<'de, D: Deserializer<'de>>(input: D) -> Result<(), D::Error> {
+    only(input, "this is not supported yet; leave it out", |value| {
+        value.as_array().is_some_and(Vec::is_empty) || value.as_object().is_some_and(serde_json::Map::is_empty)
+    })
+}
+
+/// Only null.
+pub(super) fn unsupported<'de, D: Deserializer<'de>>(input: D) -> Result<(), D::Error> {
+    only(input, "this is not supported yet; leave it out", |_| false)
+}
+
+/// Only the word "off".
+pub(super) fn off_word<'de, D: Deserializer<'de>>(input: D) -> Result<(), D::Error> {
+    only(input, "only \"off\" is supported so far", |value| value == "off")
+}
+
+/// 0 or -1, which both mean "all".
+pub(super) fn all<'de, D: Deserializer<'de>>(input: D) -> Result<(), D::Error> {
+    only(input, "only 0 (every token) is supported so far", |value| matches!(value.as_i64(), Some(0 | -1)))
+}
+
+fn optional<'de, D: Deserializer<'de>, T>(
+    input: D,
+    allowed: &str,
+    read: impl FnOnce(&Value) -> Option<T>,
+) -> Result<Option<T>, D::Error> {
+    match Value::deserialize(input)? {
+        Value::Null => Ok(None),
+        value => match read(&value) {
+            Some(read) => Ok(Some(read)),
+            None => Err(Error::custom(format!("given {}; {allowed}", shown(&value)))),
+        },
+    }
+}
+
+fn only<'de, D: Deserializer<'de>>(
+    input: D,
+    allowed: &str,
+    accepts: impl FnOnce(&Value) -> bool,
+) -> Result<(), D::Error> {
+    optional(input, allowed, |value| accepts(value).then_some(())).map(Option::unwrap_or_default)
+}
+
+/// A value as its author wrote it, cut where it is long.
+fn shown(value: &Value) -> String {
+    let text = value.to_string();
+    match text.char_indices().nth(SHOWN_MAX) {
+        Some((end, _)) => format!("{}…", &text[..end]),
+        None => text,
+    }
+}
+
+/// A `T` from an object; where serde alone would take its fields from an array, too.
+pub(super) fn object<'de, D: Deserializer<'de>, T: Deserialize<'de>>(input: D) -> Result<Option<T>, D::Error> {
+    struct Field<T>(PhantomData<T>);
+
+    impl<'de, T: Deserialize<'de>> Visitor<'de> for Field<T> {
+        type Value = Option<T>;
+
+        fn expecting(&self, formatter: &mut fmt::Formatter<'_>) -> fmt::Result {
+            formatter.write_str("an object")
+        }
+
+        fn visit_unit<E: Error>(self) -> Result<Self::Value, E> {
+            Ok(None)
+        }
+
+        fn visit_map<A: MapAccess<'de>>(self, object: A) -> Result<Self::Value, A::Error> {
+            T::deserialize(MapAccessDeserializer::new(object)).map(Some)
+        }
+    }
+
+    input.deserialize_any(Field::<T>(PhantomData))
+}
+
+/// A `T` from a word `W`, or from an object with the word's knobs beside it.
+pub(super) fn word_or_object<'de, D, W, T>(input: D) -> Result<Option<T>, D::Error>
+where
+    D: Deserializer<'de>,
+    W: Deserialize<'de> + Into<T>,
+    T: Deserialize<'de>,
+{
+    struct Field<W, T>(PhantomData<(W, T)>);
+
+    impl<'de, W: Deserialize<'de> + Into<T>, T: Deserialize<'de>> Visitor<'de> for Field<W, T> {
+        type Value = Option<T>;
+
+        fn expecting(&self, formatter: &mut fmt::Formatter<'_>) -> fmt::Result {
+            formatter.write_str("a word or an object")
+        }
+
+        fn visit_unit<E: Error>(self) -> Result<Self::Value, E> {
+            Ok(None)
+        }
+
+        fn visit_str<E: Error>(self, word: &str) -> Result<Self::Value, E> {
+            W::deserialize(word.into_deserializer()).map(|word| Some(word.into()))
+        }
+
+        fn visit_map<A: MapAccess<'de>>(self, object: A) -> Result<Self::Value, A::Error> {
+            T::deserialize(MapAccessDeserializer::new(object)).map(Some)
+        }
+    }
+
+    input.deserialize_any(Field::<W, T>(PhantomData))
+}

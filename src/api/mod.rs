@@ -1,0 +1,205 @@
+//! The wire: HTTP in, domain words to the engine, HTTP out. Everything about a request but its words is decided
+//! behind [`Handle`]. Refuses to know tensors, and how models are loaded.
+
+mod answer;
+mod body;
+mod completions;
+mod error;
+mod field;
+mod infill;
+mod models;
+mod ops;
+mod stream;
+mod ticket;
+mod wire;
+
+use crate::engine::{Handle, Readiness, Request, Session};
+use crate::telemetry::Metrics;
+use axum::routing::{get, post};
+use axum::serve::ListenerExt;
+use axum::{Router, middleware};
+use error::{ApiError, Code};
+use std::future::{Future, IntoFuture};
+use std::io;
+use std::sync::atomic::{AtomicBool, Ordering};
+use std::sync::{Arc, OnceLock};
+use std::time::Duration;
+use tokio::net::TcpListener;
+use tokio::sync::oneshot;
+use tower_http::catch_panic::CatchPanicLayer;
+
+/// Bytes of a request's body at most, unless the operator says otherwise: a canvas of 8,192 tokens spelled as ids
+/// takes less than 0.1 MB.
+pub const BODY_MAX: usize = 2 << 20;
+/// How long a client may take to fetch the end of its answer once the engine has drained.
+const LINGER: Duration = Duration::from_secs(5);
+
+/// What is served, for people who lost their way.
+const ENDPOINTS: &[&str] = &[
+    "POST /v1/completions",
+    "POST /v1/infill",
+    "GET /v1/models",
+    "GET /v1/models/{id}",
+    "GET /health",
+    "GET /ready",
+    "GET /metrics",
+];
+
+/// A model that is loaded and being served.
+#[derive(Debug)]
+pub struct Service {
+    /// The way to it.
+    pub handle: Handle,
+    /// What callers call it.
+    pub name: String,
+    /// When it was loaded, in seconds since 1970.
+    pub created: u64,
+}
+
+impl Service {
+    /// Whether `asked`, if anything was asked for, is what is served.
+    fn check_model(&self, asked: Option<&str>) -> Result<(), ApiError> {
+        match asked {
+            Some(asked) if asked != self.name => {
+                let message = format!("the model {asked:?} does not exist; this server serves {:?}", self.name);
+                Err(ApiError::new(Code::ModelNotFound, message).at(Some("model".to_owned())))
+            }
+            Some(_) | None => Ok(()),
+        }
+    }
+
+    /// Submits, encoding the text off the async threads.
+    async fn submit(&self, request: Request) -> Result<Session, ApiError> {
+        let handle = self.handle.clone();
+        let submitted = tokio::task::spawn_blocking(move || handle.submit(request)).await;
+        let session = submitted.map_err(|error| {
+            tracing::error!(%error, "a request could not be admitted");
+            ApiError::new(Code::Internal, "the server made a mistake in reading this request; its log says more")
+        })?;
+        Ok(session?)
+    }
+}
+
+/// What all requests share. Cheap to clone.
+#[derive(Clone, Debug)]
+pub struct AppState(Arc<Shared>);
+
+#[derive(Debug)]
+struct Shared {
+    /// Empty while the model is being loaded.
+    service: OnceLock<Service>,
+    metrics: Arc<Metrics>,
+    body_max: usize,
+    draining: AtomicBool,
+}
+
+impl AppState {
+    /// A server whose model is still being loaded. `body_max`: bytes of a request's body at most, as [`BODY_MAX`].
+    #[must_use]
+    pub fn new(metrics: Arc<Metrics>, body_max: usize) -> Self {
+        Self(Arc::new(Shared { service: OnceLock::new(), metrics, body_max, draining: AtomicBool::new(false) }))
+    }
+
+    /// The model is loaded: from now on it is served. A second model is handed back.
+    ///
+    /// # Errors
+    /// When a model is being served already.
+    pub fn loaded(&self, service: Service) -> Result<(), Box<Service>> {
+        self.0.service.set(service).map_err(Box::new)
+    }
+
+    /// Takes no more requests, waits for those admitted, and after `patience` gives up on the rest. Returns how many
+    /// were given up.
+    pub async fn drain(&self, patience: Duration) -> usize {
+        self.0.draining.store(true, Ordering::Release);
+        match self.0.service.get() {
+            Some(service) => service.handle.drain(patience).await,
+            None => 0,
+        }
+    }
+
+    fn metrics(&self) -> Arc<Metrics> {
+        Arc::clone(&self.0.metrics)
+    }
+
+    fn body_max(&self) -> usize {
+        self.0.body_max
+    }
+
+    fn service(&self) -> Result<&Service, ApiError> {
+        if self.0.draining.load(Ordering::Acquire) {
+            return Err(ApiError::new(Code::Draining, "the server is shutting down and takes no new requests"));
+        }
+        self.0.service.get().ok_or_else(|| {
+            ApiError::new(Code::Loading, "the model is still being loaded; /ready says when it can be used")
+        })
+    }
+
+    fn check_ready(&self) -> Result<(), ApiError> {
+        match self.service()?.handle.readiness() {
+            Readiness::Ready => Ok(()),
+            Readiness::Draining => Err(ApiError::from(crate::engine::Rejected::Draining)),
+            Readiness::Failing { in_a_row } => {
+                let message = format!("the last {in_a_row} forward passes failed; the server's log says why");
+                Err(ApiError::new(Code::ModelFailing, message))
+            }
+        }
+    }
+}
+
+/// Every endpoint.
+pub fn router(state: AppState) -> Router {
+    let endpoints = Router::new()
+        .route("/", get(ops::root))
+        .route("/health", get(ops::health))
+        .route("/ready", get(ops::ready))
+        .route("/metrics", get(ops::metrics))
+        .route("/v1/models", get(models::list))
+        .route("/v1/models/{*id}", get(models::retrieve))
+        .route("/v1/completions", post(completions::create))
+        .route("/v1/infill", post(infill::create));
+    dressed(endpoints, state)
+}
+
+/// `endpoints` with what every path has in common: a ticket, and an error object whatever happens.
+fn dressed(endpoints: Router<AppState>, state: AppState) -> Router {
+    endpoints
+        .fallback(ops::unknown_path)
+        .method_not_allowed_fallback(ops::wrong_method)
+        .layer(CatchPanicLayer::custom(error::panicked))
+        .layer(middleware::from_fn_with_state(state.clone(), ticket::accompany))
+        .with_state(state)
+}
+
+/// Serves on `listener` until `shutdown` completes, then drains: new requests are refused, those admitted have
+/// `patience` to finish.
+///
+/// # Errors
+/// When the listener fails.
+pub async fn serve(
+    listener: TcpListener,
+    state: AppState,
+    shutdown: impl Future<Output = ()> + Send + 'static,
+    patience: Duration,
+) -> io::Result<()> {
+    let listener = listener.tap_io(|connection| {
+        let _ = connection.set_nodelay(true); // without it small frames only come later
+    });
+    let app = router(state.clone());
+    let (tell_drained, drained) = oneshot::channel();
+    let stop = async move {
+        shutdown.await;
+        let given_up = state.drain(patience).await;
+        tracing::info!(given_up, "drained");
+        let _ = tell_drained.send(()); // nobody listens once the server has failed
+    };
+    let lingered = async move {
+        let _ = drained.await; // an error says the same: there is nothing more to wait for
+        tokio::time::sleep(LINGER).await;
+    };
+    let server = axum::serve(listener, app).with_graceful_shutdown(stop).into_future();
+    tokio::select! {
+        served = server => served,
+        () = lingered => Ok(()),
+    }
+}

@@ -1,0 +1,122 @@
+//! What goes with a request from its arrival to its last byte: its name, its span, and the promise that its end is
+//! counted exactly once, however it ends. Refuses to know what was asked.
+
+use super::AppState;
+use crate::engine::Answer;
+use crate::telemetry::{Metrics, Outcome};
+use axum::extract::{MatchedPath, Request, State};
+use axum::http::{HeaderName, HeaderValue, StatusCode};
+use axum::middleware::Next;
+use axum::response::Response;
+use std::hash::{BuildHasher, RandomState};
+use std::sync::{Arc, OnceLock};
+use std::time::Instant;
+use tracing::{Instrument, Span};
+
+const REQUEST_ID: HeaderName = HeaderName::from_static("x-request-id");
+/// Characters of a caller's own request id; a longer one is replaced.
+const REQUEST_ID_MAX: usize = 128;
+
+/// One request's ticket. All clones are the same; the last one dropped counts the request.
+#[derive(Clone, Debug)]
+pub(super) struct Ticket(Arc<Stub>);
+
+#[derive(Debug)]
+struct Stub {
+    id: String,
+    endpoint: String,
+    arrived: Instant,
+    /// Unset when the caller goes away: then nothing is left running that could set it.
+    outcome: OnceLock<Outcome>,
+    has_text: OnceLock<()>,
+    metrics: Arc<Metrics>,
+    span: Span,
+}
+
+/// Put on a response whose body decides the outcome.
+#[derive(Clone, Copy, Debug)]
+pub(super) struct Streamed;
+
+impl Ticket {
+    /// The request's name: the caller's own, or a fresh one.
+    pub(super) fn id(&self) -> &str {
+        &self.0.id
+    }
+
+    /// Final text is about to be sent.
+    pub(super) fn has_text(&self) {
+        if self.0.has_text.set(()).is_ok() {
+            self.0.metrics.first_text(self.0.arrived.elapsed());
+        }
+    }
+
+    /// The answer is there.
+    pub(super) fn has_answer(&self, answer: &Answer) {
+        self.0.metrics.answered(answer.prompt_tokens, answer.completion_tokens);
+    }
+
+    /// Decides how the request ended, by the status its answer has or would have had; the first word stands.
+    pub(super) fn settle(&self, status: StatusCode) {
+        let _ = self.0.outcome.set(outcome(status));
+    }
+}
+
+impl Drop for Stub {
+    fn drop(&mut self) {
+        let _inside = self.span.enter();
+        let (outcome, took) = (self.outcome.get().copied().unwrap_or(Outcome::Cancelled), self.arrived.elapsed());
+        self.metrics.request(&self.endpoint, outcome, took);
+        tracing::info!(endpoint = self.endpoint, ?outcome, ?took, "request ended");
+    }
+}
+
+/// The outermost layer.
+pub(super) async fn accompany(
+    State(state): State<AppState>,
+    path: Option<MatchedPath>,
+    mut request: Request,
+    next: Next,
+) -> Response {
+    let id = own_id(&request).map_or_else(fresh_id, str::to_owned);
+    let span = tracing::info_span!("request", id, method = %request.method(), path = request.uri().path());
+    let ticket = Ticket(Arc::new(Stub {
+        id,
+        // unknown paths are one endpoint, so that nobody can make metrics without bound
+        endpoint: path.map_or_else(|| "other".to_owned(), |path| path.as_str().replace("{*", "{")),
+        arrived: Instant::now(),
+        outcome: OnceLock::new(),
+        has_text: OnceLock::new(),
+        metrics: state.metrics(),
+        span: span.clone(),
+    }));
+    request.extensions_mut().insert(ticket.clone());
+    let mut response = next.run(request).instrument(span).await;
+    if response.extensions().get::<Streamed>().is_none() {
+        ticket.settle(response.status());
+    }
+    if let Ok(id) = HeaderValue::from_str(ticket.id()) {
+        response.headers_mut().insert(REQUEST_ID, id);
+    }
+    response
+}
+
+/// The name a caller gave, if it can stand in headers, logs and event ids as it is.
+fn own_id(request: &Request) -> Option<&str> {
+    let id = request.headers().get(REQUEST_ID)?.to_str().ok()?;
+    let is_plain = id.bytes().all(|byte| byte.is_ascii_alphanumeric() || b"-_.".contains(&byte));
+    (is_plain && (1..=REQUEST_ID_MAX).contains(&id.len())).then_some(id)
+}
+
+/// 16 hexadecimal digits: std's hasher keys are the process's own randomness, and differ from one to the next.
+fn fresh_id() -> String {
+    format!("{:016x}", RandomState::new().hash_one(0_u8))
+}
+
+fn outcome(status: StatusCode) -> Outcome {
+    match status {
+        StatusCode::TOO_MANY_REQUESTS | StatusCode::SERVICE_UNAVAILABLE => Outcome::Refused,
+        status if status.is_server_error() => Outcome::Failed,
+        status if status.is_client_error() => Outcome::Invalid,
+        _ => Outcome::Ok,
+    }
+}

@@ -1,0 +1,60 @@
+//! The command line: what the user typed is turned into what it means, run, and reported. Nobody imports it; refuses
+//! to compute anything itself.
+#![allow(clippy::print_stdout, clippy::print_stderr)] // a terminal is where a command reports
+
+pub mod bench;
+mod infer;
+mod logging;
+mod model;
+mod read;
+mod refine;
+mod serve;
+mod watch;
+
+use clap::{Parser, Subcommand};
+use std::process::ExitCode;
+
+#[derive(Debug, Parser)]
+#[command(version, about, args_conflicts_with_subcommands = true)]
+#[command(after_help = "Without a command, `remask` serves: the embedded Sudoku model on http://127.0.0.1:8080.")]
+struct Cli {
+    #[command(subcommand)]
+    command: Option<Command>,
+    #[command(flatten)]
+    serve: serve::ServeArgs,
+}
+
+#[derive(Debug, Subcommand)]
+enum Command {
+    /// Serve a model over HTTP
+    Serve(Box<serve::ServeArgs>),
+    /// Write on from a prompt
+    Generate(Box<infer::GenerateArgs>),
+    /// Fill the blanks of a text and leave the rest as it is
+    Infill(Box<infer::InfillArgs>),
+    /// Print every number of one forward pass, for parity checks
+    Read(Box<read::ReadArgs>),
+    /// Measure passes per second, engine overhead and throughput
+    Bench(Box<bench::BenchArgs>),
+}
+
+/// Runs the command line; the exit code is 0, 1 after an error, or 2 when the line itself is wrong.
+#[must_use]
+pub fn run() -> ExitCode {
+    let cli = Cli::parse();
+    let done = match cli.command {
+        None => serve::run(cli.serve),
+        Some(Command::Serve(args)) => serve::run(*args),
+        Some(Command::Generate(args)) => infer::generate(*args),
+        Some(Command::Infill(args)) => infer::infill(*args),
+        Some(Command::Read(args)) => read::run(&args),
+        Some(Command::Bench(args)) => bench::run(&args),
+    };
+    match done {
+        Ok(()) => ExitCode::SUCCESS,
+        Err(error) => {
+            eprintln!("remask: {error:#}");
+            ExitCode::FAILURE
+        }
+    }
+}

@@ -1,0 +1,37 @@
+//! `remask read`: every number of one forward pass, for comparing with another implementation.
+
+use super::model::ModelArgs;
+use super::refine::ids;
+use anyhow::bail;
+use clap::Args;
+use serde_json::json;
+
+/// Flags of `remask read`.
+#[derive(Args, Clone, Debug)]
+pub(super) struct ReadArgs {
+    #[command(flatten)]
+    model: ModelArgs,
+    /// Token ids, as 1,2,3; the mask's id counts as a blank here
+    #[arg(long, value_name = "IDS")]
+    prompt_ids: String,
+    /// Print one JSON object, `{"logits": [[..] per position], "quality_logits": [..]}`; the only format so far
+    #[arg(long)]
+    json: bool,
+    /// Print the states after the final norm as well, as `hidden`
+    #[arg(long)]
+    hidden: bool,
+}
+
+pub(super) fn run(args: &ReadArgs) -> anyhow::Result<()> {
+    if !args.json {
+        bail!("add --json: these numbers are for a program to read");
+    }
+    let mut model = args.model.load()?.model;
+    let read = model.inspect(&ids(&args.prompt_ids)?)?;
+    let mut object = json!({ "logits": read.logits, "quality_logits": read.quality_logits });
+    if args.hidden {
+        object["hidden"] = json!(read.hidden);
+    }
+    println!("{object}");
+    Ok(())
+}

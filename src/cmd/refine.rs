@@ -1,0 +1,125 @@
+//! How a canvas is refined: the flags that `generate` and `infill` share, turned into a request.
+
+use crate::diffusion::{Order, TokenId};
+use crate::engine::{Remasking, Request, Task};
+use anyhow::{Context, bail};
+use clap::{Args, ValueEnum};
+use std::io::Read;
+
+/// Flags about refinement.
+#[derive(Args, Clone, Debug)]
+pub(super) struct RefineArgs {
+    /// Steps for the whole run, one forward pass each; default: one per blank
+    #[arg(long)]
+    steps: Option<u32>,
+    /// Cells per block, refined left to right; default: the model's
+    #[arg(long)]
+    block_length: Option<u32>,
+    /// Which blank is filled first
+    #[arg(long, default_value = "confidence")]
+    unmasking: Unmasking,
+    /// Fill every blank whose confidence reaches this, however many, instead of an even share per step
+    #[arg(long, value_name = "0..1")]
+    threshold: Option<f32>,
+    /// Which filled cells are erased again; default: by quality if the model has a head
+    #[arg(long)]
+    remasking: Option<RemaskingWord>,
+    /// Erasures per block at most
+    #[arg(long, value_name = "N")]
+    remask_budget: Option<u32>,
+    /// Erase only where the quality is below this
+    #[arg(long, value_name = "0..1")]
+    remask_below: Option<f32>,
+    /// Classifier-free guidance weight
+    #[arg(long, default_value_t = 0.0)]
+    cfg_scale: f32,
+    /// 0 takes the most probable token
+    #[arg(long, default_value_t = 0.0, allow_negative_numbers = true)]
+    temperature: f32,
+    /// Makes a run repeatable
+    #[arg(long)]
+    seed: Option<u64>,
+}
+
+#[derive(Clone, Copy, Debug, ValueEnum)]
+enum Unmasking {
+    Confidence,
+    Margin,
+    Entropy,
+    Random,
+    Leftmost,
+}
+
+#[derive(Clone, Copy, Debug, ValueEnum)]
+enum RemaskingWord {
+    Off,
+    Quality,
+    Random,
+}
+
+impl RefineArgs {
+    /// The request for `task`.
+    pub(super) fn request(&self, task: Task) -> anyhow::Result<Request> {
+        let order = match self.unmasking {
+            Unmasking::Confidence => Order::Confidence,
+            Unmasking::Margin => Order::Margin,
+            Unmasking::Entropy => Order::Entropy,
+            Unmasking::Random => Order::Random,
+            Unmasking::Leftmost => Order::Leftmost,
+        };
+        Ok(Request {
+            order,
+            threshold: self.threshold,
+            steps: self.steps,
+            block_length: self.block_length,
+            remasking: self.remasking()?,
+            cfg_scale: self.cfg_scale,
+            temperature: self.temperature,
+            seed: self.seed,
+            ..Request::new(task)
+        })
+    }
+
+    fn remasking(&self) -> anyhow::Result<Option<Remasking>> {
+        let (budget, below) = (self.remask_budget, self.remask_below);
+        Ok(match self.remasking {
+            None if budget.is_none() && below.is_none() => None,
+            Some(RemaskingWord::Off) if budget.is_some() || below.is_some() => {
+                bail!("--remask-budget and --remask-below do not go with --remasking off")
+            }
+            Some(RemaskingWord::Random) if below.is_some() => {
+                bail!("--remask-below goes with --remasking quality")
+            }
+            Some(RemaskingWord::Off) => Some(Remasking::Off),
+            Some(RemaskingWord::Random) => Some(Remasking::Random { budget, window: None }),
+            None | Some(RemaskingWord::Quality) => Some(Remasking::Quality { budget, below, window: None }),
+        })
+    }
+}
+
+/// `text`, or standard input where it is `-`; the line end at the end of that is not part of it.
+pub(super) fn text_or_stdin(text: &str) -> anyhow::Result<String> {
+    if text != "-" {
+        return Ok(text.to_owned());
+    }
+    let mut input = String::new();
+    std::io::stdin().read_to_string(&mut input).context("cannot read the prompt from standard input")?;
+    Ok(input.strip_suffix('\n').unwrap_or(&input).to_owned())
+}
+
+/// Ids as typed, `1,2,3`; `_` is a blank.
+pub(super) fn cells(typed: &str) -> anyhow::Result<Vec<Option<TokenId>>> {
+    let cell = |word: &str| match word.trim() {
+        "_" => Ok(None),
+        word => word.parse().map(|id| Some(TokenId(id))).with_context(|| {
+            format!("{word:?} is no token id; give numbers separated by commas, as 1,2,3 (in infill, _ for a blank)")
+        }),
+    };
+    typed.split(',').map(cell).collect()
+}
+
+/// Ids as typed, without blanks.
+pub(super) fn ids(typed: &str) -> anyhow::Result<Vec<TokenId>> {
+    let ids: Option<Vec<TokenId>> = cells(typed)?.into_iter().collect();
+    ids.context("_ stands for a blank, which only `remask infill` fills")
+}

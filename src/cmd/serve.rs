@@ -1,0 +1,131 @@
+//! `remask serve`: listens at once, loads the model meanwhile, and drains when told to stop.
+
+use super::logging::{self, LogFormat};
+use super::model::{Loaded, ModelArgs};
+use crate::api::{self, AppState, Service};
+use crate::engine::{Limits, start};
+use crate::telemetry::Metrics;
+use anyhow::{Context, anyhow};
+use clap::Args;
+use std::net::SocketAddr;
+use std::sync::Arc;
+use std::time::{Duration, SystemTime, UNIX_EPOCH};
+use tokio::net::TcpListener;
+use tokio::task::spawn_blocking;
+
+/// Flags of `remask serve`.
+#[derive(Args, Clone, Debug)]
+pub(super) struct ServeArgs {
+    #[command(flatten)]
+    model: ModelArgs,
+    /// The model's name in requests and answers; default: the last part of --model-id
+    #[arg(long, env = "REMASK_SERVED_MODEL_NAME", value_name = "NAME")]
+    served_model_name: Option<String>,
+    /// Address to listen on; 0.0.0.0 for every interface
+    #[arg(long, env = "REMASK_HOSTNAME", default_value = "127.0.0.1")]
+    hostname: String,
+    /// Port to listen on; 0 for a free one
+    #[arg(long, env = "REMASK_PORT", default_value_t = 8080)]
+    port: u16,
+    /// Tokens of one forward pass at most, all requests together; a longer canvas runs alone
+    #[arg(long, env = "REMASK_MAX_BATCH_TOKENS", default_value_t = Limits::default().batch_tokens_max, value_name = "N")]
+    max_batch_tokens: usize,
+    /// Requests refined at the same time at most
+    #[arg(long, env = "REMASK_MAX_CONCURRENT_REQUESTS", default_value_t = Limits::default().running_max, value_name = "N")]
+    max_concurrent_requests: usize,
+    /// Requests that may wait beyond those; more are answered 429
+    #[arg(long, env = "REMASK_MAX_QUEUE", default_value_t = Limits::default().queue_max, value_name = "N")]
+    max_queue: usize,
+    /// Cells of a canvas at most, prompt included; default: the model's own limit
+    #[arg(long, env = "REMASK_MAX_MODEL_LEN", value_name = "N")]
+    max_model_len: Option<usize>,
+    /// Bytes of a request's body at most
+    #[arg(long, env = "REMASK_PAYLOAD_LIMIT", default_value_t = api::BODY_MAX, value_name = "BYTES")]
+    payload_limit: usize,
+    /// Seconds that admitted requests have to finish once the server is told to stop
+    #[arg(long, env = "REMASK_DRAIN_TIMEOUT", default_value_t = 30, value_name = "SECONDS")]
+    drain_timeout: u64,
+    /// What a log line looks like
+    #[arg(long, env = "REMASK_LOG_FORMAT", default_value = "text")]
+    log_format: LogFormat,
+}
+
+#[tokio::main]
+pub(super) async fn run(args: ServeArgs) -> anyhow::Result<()> {
+    logging::init(args.log_format);
+    let metrics = Arc::new(Metrics::new()?);
+    let listener = TcpListener::bind((args.hostname.as_str(), args.port))
+        .await
+        .with_context(|| format!("cannot listen on {}:{}; choose another --port", args.hostname, args.port))?;
+    let address = listener.local_addr()?;
+    let stop = stop_signal()?;
+    let state = AppState::new(Arc::clone(&metrics), args.payload_limit);
+    let patience = Duration::from_secs(args.drain_timeout);
+    let mut server = tokio::spawn(api::serve(listener, state.clone(), stop, patience));
+
+    eprintln!("remask {}: loading {} ...", env!("CARGO_PKG_VERSION"), args.model.model_id);
+    let model = args.model.clone();
+    let loaded = tokio::select! {
+        loaded = spawn_blocking(move || model.load()) => loaded.context("the model's loader broke down")??,
+        served = &mut server => return Ok(served.context("the server broke down")??),
+    };
+    let service = put_to_work(loaded, &args, metrics)?;
+    let greeting = greeting(&service, address);
+    state.loaded(service).map_err(|_| anyhow!("a model is being served already"))?;
+    eprintln!("{greeting}");
+    Ok(server.await.context("the server broke down")??)
+}
+
+/// Starts the engine behind a loaded model.
+fn put_to_work(loaded: Loaded, args: &ServeArgs, metrics: Arc<Metrics>) -> anyhow::Result<Service> {
+    let name = args.served_model_name.clone().unwrap_or(loaded.name);
+    let spec = loaded.model.spec();
+    metrics.info("build_info", "The program", &[("version", env!("CARGO_PKG_VERSION"))])?;
+    metrics.info(
+        "model_info",
+        "The model served",
+        &[("name", &name), ("family", &spec.family), ("dtype", &spec.dtype), ("device", &spec.device)],
+    )?;
+    let limits = Limits {
+        batch_tokens_max: args.max_batch_tokens,
+        running_max: args.max_concurrent_requests,
+        queue_max: args.max_queue,
+        canvas_max: args.max_model_len,
+    };
+    let handle = start(loaded.model, loaded.tokenizer, limits, metrics)?;
+    let created = SystemTime::now().duration_since(UNIX_EPOCH).unwrap_or_default().as_secs();
+    Ok(Service { handle, name, created })
+}
+
+/// What is served and where, and a line to try.
+fn greeting(service: &Service, address: SocketAddr) -> String {
+    let spec = service.handle.spec();
+    let head = if spec.has_quality { "with a quality head" } else { "without a quality head" };
+    let example = match (service.name.as_str(), service.handle.tokenizer()) {
+        ("sudoku", _) => format!(
+            "curl {address}/v1/infill -d '{{\"blank\": \".\", \"template\": \"53..7....\\n6..195...\\n.98....6.\\n\
+             8...6...3\\n4..8.3..1\\n7...2...6\\n.6....28.\\n...419..5\\n....8..79\"}}'"
+        ),
+        (_, Some(_)) => format!("curl {address}/v1/completions -d '{{\"prompt\": \"Once upon a time\"}}'"),
+        (_, None) => format!("curl {address}/v1/completions -d '{{\"prompt\": [1, 2, 3]}}'"),
+    };
+    format!(
+        "serving {} ({}, {} parameters, {head}, {} on {}) on http://{address}\ntry:\n  {example}",
+        service.name, spec.family, spec.parameters, spec.dtype, spec.device
+    )
+}
+
+/// Completes on SIGTERM or on Ctrl-C.
+fn stop_signal() -> anyhow::Result<impl Future<Output = ()> + Send + 'static> {
+    #[cfg(unix)]
+    let mut terminate = tokio::signal::unix::signal(tokio::signal::unix::SignalKind::terminate())?;
+    Ok(async move {
+        #[cfg(unix)]
+        tokio::select! {
+            _ = terminate.recv() => {}
+            _ = tokio::signal::ctrl_c() => {}
+        }
+        #[cfg(not(unix))]
+        let _ = tokio::signal::ctrl_c().await; // an error means that no signal will ever come
+    })
+}
