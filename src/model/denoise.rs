@@ -11,7 +11,8 @@ use candle_core::utils::with_threadpool;
 use candle_core::{Storage, Tensor};
 use rayon::prelude::*;
 
-/// Cells whose logits a thread holds at once: 32 MB over LLaDA's vocabulary. More would gain no speed.
+/// Cells whose logits a thread holds at once: 32 MB over LLaDA's vocabulary, twice that with guidance. More would
+/// gain no speed.
 const STATES_MAX: usize = 64;
 
 /// A LLaDA network with or without a quality head.

@@ -46,8 +46,8 @@ impl Pass {
 /// Tokens of a pass that one thread takes through a block. They meet the others in the attention only.
 ///
 /// On a CPU a piece is part of one row, cut by that row's length alone: so no number of a row can depend on its
-/// neighbours in the pass, and threads meet twice a block instead of at every operation, which is what small
-/// models spend their time on. A GPU takes the whole pass as one piece.
+/// neighbours in the pass, and threads meet once a block instead of at every operation. A GPU takes the whole pass
+/// as one piece.
 struct Piece {
     ids: Tensor,       // (tokens)
     positions: Tensor, // (tokens)
@@ -78,9 +78,8 @@ struct KeysValues {
 
 impl KeysValues {
     fn of(looks: &[Look]) -> Result<Self> {
-        let [k, v] = [|look: &Look| look.k.clone(), |look: &Look| look.v.clone()]
-            .map(|part: fn(&Look) -> Tensor| Tensor::cat(&looks.iter().map(part).collect::<Vec<_>>(), 0));
-        Ok(Self { k: k?, v: v? })
+        let cat = |part: fn(&Look) -> &Tensor| Tensor::cat(&looks.iter().map(part).collect::<Vec<_>>(), 0);
+        Ok(Self { k: cat(|look| &look.k)?, v: cat(|look| &look.v)? })
     }
 }
 
