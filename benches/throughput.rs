@@ -3,13 +3,16 @@
 //! Compare with `benches/torch_llada.py`, which runs the same weights through plain PyTorch.
 
 use remask::cmd::bench::{dummy_model, measure, print_table, sudoku_model};
-use remask::model::{Device, Source, load};
+use remask::model::{Device, Source, load, settle_threads};
 use std::path::Path;
 
 const STEPS: u32 = 32;
 const REPEAT: usize = 5;
 
+#[allow(unsafe_code)]
 fn main() -> anyhow::Result<()> {
+    // SAFETY: no other thread runs yet.
+    unsafe { settle_threads() };
     let dir = Path::new(env!("CARGO_MANIFEST_DIR")).join("tests/data/llada-tiny");
     let tiny = load(&Source::Directory { dir, prism_head: None, adapter: None }, Device::Cpu)?;
     let mut figures = measure("llada-tiny", tiny, None, STEPS, REPEAT)?;

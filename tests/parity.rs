@@ -1,6 +1,8 @@
 //! The LLaDA forward pass against numbers computed by the published PyTorch code, from every file layout it is
 //! published in; and laws that tie one way of asking to another.
 
+#![allow(clippy::unwrap_used, clippy::print_stdout)] // helpers of tests
+
 use candle_core::safetensors::{load as load_tensors, save};
 use candle_core::{DType, Device as Cpu, Tensor};
 use remask::diffusion::{Canvas, Cell, Position, Seed, TokenId};
@@ -294,6 +296,52 @@ fn rows_read_together_are_read_as_if_alone() {
     }
     assert!(together[3].proposals.is_empty() && together[3].reviews.is_empty());
     assert_ne!(together[0].proposals, together[4].proposals, "temperature 1 draws something else");
+}
+
+/// Wide enough for the matrix product to sum in parts, rows and windows of many sizes, one of one.
+#[test]
+fn the_company_in_a_pass_changes_no_bit() {
+    let config = Config { d_model: 640, mlp_hidden_size: 1300, vocab_size: 777, ..Config::read(&tiny("")).unwrap() };
+    let config = Config { embedding_size: 777, n_kv_heads: 2, ..config };
+    let mut model = load(&Source::Dummy { config, seed: 5 }, Device::Cpu).unwrap();
+    let lengths = [1, 2, 5, 33, 64, 65, 130, 200];
+    let canvas = |length: u32| {
+        let cell = |at: u32| if (at + length).is_multiple_of(3) { Cell::Filled(TokenId(at)) } else { Cell::Blank };
+        Canvas::new((0..length).map(cell).collect())
+    };
+    let canvases = lengths.map(canvas);
+    let rows: Vec<Row<'_>> =
+        canvases.iter().flat_map(|canvas| [row(canvas), Row { window: 0..1, ..row(canvas) }]).collect();
+    let together = model.read(&rows).unwrap();
+    let mut reversed = model.read(&rows.iter().rev().cloned().collect::<Vec<_>>()).unwrap();
+    reversed.reverse();
+    assert_eq!(together, reversed);
+    for (row, together) in rows.iter().zip(together) {
+        assert_eq!(model.read(std::slice::from_ref(row)).unwrap(), [together], "{} cells", row.canvas.len());
+    }
+}
+
+#[test]
+fn what_admission_lets_through_by_mistake_is_refused() {
+    let mut model = model(&tiny(""), None, None);
+    let refusal = |model: &mut dyn Denoiser, row: Row<'_>| model.read(&[row]).unwrap_err().to_string();
+    let long = Canvas::continuing(&[], 513);
+    assert!(refusal(&mut *model, row(&long)).contains("513 cells; this model reads up to 512"));
+    let foreign = Canvas::continuing(&[TokenId(264)], 1);
+    assert!(refusal(&mut *model, row(&foreign)).contains("token id 264; this model's ids are below 264"));
+    let canvas = Canvas::continuing(&[], 1);
+    assert!(refusal(&mut *model, Row { guidance: Some(f32::NAN), ..row(&canvas) }).contains("guidance weight of NaN"));
+    let unweighted = altered(
+        |_| (),
+        |weights| {
+            let name = "model.transformer.ln_f.weight";
+            weights.insert(name.to_owned(), (&weights[name] * f64::INFINITY).unwrap());
+        },
+    );
+    let mut damaged = self::model(unweighted.path(), None, None);
+    assert!(refusal(&mut *damaged, row(&canvas)).contains("quality head"));
+    let error = refusal(&mut *damaged, Row { review: false, ..row(&canvas) });
+    assert!(error.contains("not finite (a logit)"), "{error}");
 }
 
 #[test]

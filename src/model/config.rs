@@ -6,6 +6,7 @@ use super::{Defaults, LoadError};
 use crate::diffusion::TokenId;
 use serde::Deserialize;
 use serde_json::{Map, Value, json};
+use std::collections::BTreeSet;
 use std::num::NonZeroU32;
 use std::path::Path;
 
@@ -157,12 +158,13 @@ enum Ids {
 }
 
 impl Ids {
-    fn list(found: Option<Self>) -> Vec<TokenId> {
-        match found {
-            None => Vec::new(),
-            Some(Self::One(id)) => vec![TokenId(id)],
-            Some(Self::Many(ids)) => ids.into_iter().map(TokenId).collect(),
-        }
+    /// The ids of both, each once.
+    fn ascending(these: Option<Self>, those: Option<Self>) -> Vec<TokenId> {
+        let ids = [these, those].into_iter().flatten().flat_map(|ids| match ids {
+            Self::One(id) => vec![id],
+            Self::Many(ids) => ids,
+        });
+        ids.collect::<BTreeSet<_>>().into_iter().map(TokenId).collect()
     }
 }
 
@@ -191,9 +193,8 @@ impl Config {
 
     fn generating(mut self, keys: Map<String, Value>, file: &str) -> Result<Self, LoadError> {
         let keys: GenerationKeys = strict::take(keys, file)?;
-        self.ends.extend(Ids::list(keys.eos_token_id));
-        self.ends.sort_unstable();
-        self.ends.dedup();
+        let ends = self.ends.iter().map(|end| end.0).collect();
+        self.ends = Ids::ascending(Some(Ids::Many(ends)), keys.eos_token_id);
         self.defaults.block_length = keys.block_length.or(self.defaults.block_length);
         self.defaults.steps = keys.steps.or(self.defaults.steps);
         self.defaults.new_tokens = keys.max_new_tokens.or(self.defaults.new_tokens);
@@ -229,7 +230,7 @@ impl Config {
             rms_norm_eps: keys.rms_norm_eps.unwrap_or(1e-5),
             weight_tying: keys.weight_tying,
             mask: TokenId(keys.mask_token_id),
-            ends: Ids::list(keys.eos_token_id),
+            ends: Ids::ascending(keys.eos_token_id, None),
             pad: keys.pad_token_id.map(TokenId),
             defaults: LLADAS_HABITS,
         };
@@ -316,5 +317,96 @@ impl Config {
             ));
         }
         Ok(())
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn hub(version: &str) -> Config {
+        let data = Path::new(env!("CARGO_MANIFEST_DIR")).join("tests/data/llada-hub");
+        Config::read(&data.join(version)).unwrap()
+    }
+
+    #[test]
+    fn the_published_models_are_read_as_they_are() {
+        let config = hub("instruct");
+        assert_eq!((config.mask, config.pad), (TokenId(126_336), Some(TokenId(126_081))));
+        assert_eq!(config.ends, [TokenId(126_081)]);
+        assert_eq!((config.head_dim(), config.max_sequence_length, config.rope), (128, 4096, true));
+        let numbers = config.tensors().map(|(_, shape)| shape.iter().product::<usize>()).sum::<usize>();
+        assert_eq!(numbers, 8_015_581_184);
+        assert_eq!([hub("base"), hub("1.5")], [config.clone(), config]);
+    }
+
+    #[test]
+    fn the_tensors_are_those_of_the_published_index() {
+        let index = include_bytes!("../../tests/data/llada-hub/instruct/model.safetensors.index.json");
+        let index = strict::object(index, "index").unwrap();
+        let published: BTreeSet<&String> = index["weight_map"].as_object().unwrap().keys().collect();
+        let ours: Vec<String> = hub("instruct").tensors().map(|(name, _)| name).collect();
+        assert_eq!(ours.iter().collect::<BTreeSet<_>>(), published);
+    }
+
+    /// The published configuration with one key changed, or removed for `None`.
+    fn changed(key: &str, value: Option<Value>) -> Result<Config, LoadError> {
+        let json = include_bytes!("../../tests/data/llada-hub/instruct/config.json");
+        let mut keys = strict::object(json, "config.json").unwrap();
+        match value {
+            Some(value) => keys.insert(key.to_owned(), value),
+            None => keys.remove(key),
+        };
+        Config::parse(Value::Object(keys).to_string().as_bytes(), "config.json")
+    }
+
+    #[test]
+    fn what_would_be_computed_wrongly_is_refused_by_name() {
+        for (key, value, message) in [
+            ("model_type", json!("dream"), r#"`model_type` is "dream", supported is "llada""#),
+            ("architectures", json!(["LLaDAMoEModel"]), r#"`architectures` is ["LLaDAMoEModel"], supported is"#),
+            ("block_type", json!("sequential"), r#"`block_type` is "sequential", supported is "llama""#),
+            ("layer_norm_type", json!("default"), r#"supported is "rms""#),
+            ("activation_type", json!("swiglu"), r#"supported is "silu""#),
+            ("alibi", json!(true), "`alibi` is true, supported is false"),
+            ("include_bias", json!(true), "`include_bias` is true"),
+            ("include_qkv_bias", json!(true), "`include_qkv_bias` is true, supported is false or null"),
+            ("block_group_size", json!(4), "`block_group_size` is 4, supported is 1"),
+            ("attention_layer_norm", json!(true), "`attention_layer_norm` is true"),
+            ("input_emb_norm", json!(true), "`input_emb_norm` is true"),
+            ("scale_logits", json!(true), "`scale_logits` is true"),
+            ("multi_query_attention", json!(true), "`multi_query_attention` is true"),
+            ("rope_scaling", json!({"type": "linear"}), "`rope_scaling` is {\"type\":\"linear\"}"),
+            ("n_heads", json!(33), "`d_model` is 4096, which `n_heads` = 33 does not divide"),
+            ("n_kv_heads", json!(5), "`n_heads` is 32, which `n_kv_heads` = 5 does not divide"),
+            ("n_layers", json!(0), "`n_layers` is 0"),
+            ("n_layers", json!("two"), "has a wrong `n_layers`"),
+            ("max_sequence_length", json!(1u64 << 40), "at most 1048576"),
+            ("embedding_size", json!(1000), "`embedding_size` is 1000, fewer than `vocab_size` = 126464"),
+            ("mask_token_id", json!(126_464), "names token id 126464, but the embedding has 126464 rows"),
+            ("vocab_size", json!(0), "no token but the mask could be proposed"),
+        ] {
+            let error = changed(key, Some(value)).unwrap_err().to_string();
+            assert!(error.starts_with("config.json") && error.contains(message), "{key}: {error}");
+        }
+        for key in ["model_type", "block_type", "mask_token_id", "weight_tying", "rope", "vocab_size"] {
+            let error = changed(key, None).unwrap_err().to_string();
+            assert!(error.contains(key), "{key}: {error}");
+        }
+    }
+
+    #[test]
+    fn what_is_left_out_has_the_published_default() {
+        let published = hub("instruct");
+        let widest = Config { mlp_hidden_size: 4 * 4096, ..published.clone() };
+        assert_eq!(changed("mlp_hidden_size", Some(json!(null))), Ok(widest), "mlp_ratio times d_model");
+        for (key, value) in
+            [("n_kv_heads", json!(null)), ("embedding_size", json!(null)), ("alibi_bias_max", json!(1.0))]
+        {
+            assert_eq!(changed(key, Some(value)), Ok(published.clone()), "{key}");
+        }
+        assert_eq!(changed("a_switch_that_is_off", Some(json!(false))), Ok(published.clone()));
+        let several = changed("eos_token_id", Some(json!([126_348, 126_081]))).unwrap();
+        assert_eq!(several.ends, [TokenId(126_081), TokenId(126_348)]);
     }
 }

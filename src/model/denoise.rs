@@ -7,13 +7,13 @@ use super::llada::{Llada, Pass};
 use super::summary::{Noise, Summary, Vocabulary, summarise};
 use super::{Batch, Denoiser, Inspection, ModelError, ModelSpec, Row};
 use crate::diffusion::{Cell, Draws, Position, Probability, Proposal, Purpose, Reading, Review, TokenId};
-use candle_core::Tensor;
 use candle_core::utils::with_threadpool;
+use candle_core::{Storage, Tensor};
 use rayon::prelude::*;
 
-/// States that go through the output layer or the head at once: logits of 256 positions over LLaDA's vocabulary
-/// are 130 MB, more would gain nothing.
-const STATES_MAX: usize = 256;
+/// Cells whose logits a thread holds at once: 32 MB over LLaDA's vocabulary, twice that with guidance. More would
+/// gain no speed.
+const STATES_MAX: usize = 64;
 
 /// A LLaDA network with or without a quality head.
 pub(super) struct LladaDenoiser {
@@ -48,29 +48,29 @@ impl LladaDenoiser {
     fn plan(&self, batch: &Batch<'_>) -> (Pass, Vec<Blank>, Vec<Filled>) {
         let (mut pass, mut blanks, mut filled) = (Pass::default(), Vec::new(), Vec::new());
         for (index, row) in batch.iter().enumerate() {
-            let asked_blanks: Vec<Position> = row.canvas.blanks(row.window.clone()).collect();
+            let unmasked: Vec<usize> = row.canvas.blanks(row.window.clone()).map(Position::index).collect();
             let reviewed = if row.review { row.window.clone() } else { 0..0 };
-            let asked_filled: Vec<Position> = row.canvas.filled(reviewed).map(|(at, _)| at).collect();
-            if asked_blanks.is_empty() && asked_filled.is_empty() {
+            let reviewed = row.canvas.filled(reviewed).map(|(at, _)| at.index());
+            let mut asked: Vec<usize> = unmasked.iter().copied().chain(reviewed).collect();
+            asked.sort_unstable();
+            if asked.is_empty() {
                 continue;
             }
-            let asked = asked_blanks.iter().chain(&asked_filled).map(|at| at.0);
-            let first = pass.push(self.ids(row, |token| token), asked);
-            let unguided = match row.guidance {
-                Some(_) if !asked_blanks.is_empty() => {
-                    Some(pass.push(self.ids(row, |_| self.spec.mask), asked_blanks.iter().map(|at| at.0)))
+            let states = pass.push(self.ids(row, |token| token), asked.clone())..;
+            let mut twins = match row.guidance {
+                Some(_) if !unmasked.is_empty() => {
+                    let first = pass.push(self.ids(row, |_| self.spec.mask), unmasked.clone());
+                    first..first + unmasked.len()
                 }
-                Some(_) | None => None,
+                Some(_) | None => 0..0,
             };
-            let states = (0..).zip(&asked_blanks);
-            blanks.extend(states.map(|(offset, &at)| Blank {
-                row: index,
-                at,
-                state: first + offset,
-                unguided: unguided.map(|first| first + offset),
-            }));
-            let states = (first + asked_blanks.len()..).zip(asked_filled);
-            filled.extend(states.map(|(state, at)| Filled { row: index, at, state }));
+            for (state, at) in states.zip(asked.into_iter().map(Position::at)) {
+                match row.canvas.cells()[at.index()] {
+                    Cell::Blank => blanks.push(Blank { row: index, at, state, unguided: twins.next() }),
+                    Cell::Filled(_) => filled.push(Filled { row: index, at, state }),
+                    Cell::Fixed(_) => {}
+                }
+            }
         }
         (pass, blanks, filled)
     }
@@ -86,25 +86,23 @@ impl LladaDenoiser {
     }
 
     fn propose(&self, batch: &Batch<'_>, hidden: &Tensor, blanks: &[Blank]) -> Result<Vec<Proposal>, ModelError> {
-        let guided = blanks.iter().filter_map(|blank| blank.unguided);
-        let states: Vec<usize> = blanks.iter().map(|blank| blank.state).chain(guided).collect();
+        let twins = blanks.iter().filter_map(|blank| blank.unguided);
+        let states: Vec<usize> = blanks.iter().map(|blank| blank.state).chain(twins).collect();
         let logits = self.model.logits(&select(hidden, &states)?)?; // (states, embedding_size)
         let width = logits.dim(1)?;
-        let logits = logits.flatten_all()?.to_vec1::<f32>()?;
-        let of = |index: usize| &logits[index * width..(index + 1) * width];
+        let logits = logits.to_device(&candle_core::Device::Cpu)?;
+        let (storage, _) = logits.storage_and_layout();
+        let Storage::Cpu(storage) = &*storage else {
+            return Err(ModelError::Failed("logits did not arrive on the CPU".to_owned()));
+        };
+        let mut rows = storage.as_slice::<f32>()?.chunks_exact(width);
+        let logits: Vec<&[f32]> = rows.by_ref().take(blanks.len()).collect();
+        let twins: Vec<Option<&[f32]>> = blanks.iter().map(|blank| blank.unguided.and_then(|_| rows.next())).collect();
 
-        // the unguided states follow the others, in the order of their blanks
-        let mut next = blanks.len()..;
-        let sources: Vec<_> = blanks.iter().map(|blank| blank.unguided.and_then(|_| next.next())).collect();
-        let proposals = blanks.par_iter().enumerate().map(|(index, blank)| {
+        let proposals = blanks.par_iter().zip(logits).zip(twins).map(|((blank, logits), twin)| {
             let row = &batch[blank.row];
-            let noise = noise(row, blank.at);
-            let summary = match (row.guidance, sources[index]) {
-                (Some(weight), Some(source)) => {
-                    summarise(&guide(of(index), of(source), weight), self.vocabulary, noise)
-                }
-                (Some(_) | None, None) | (None, Some(_)) => summarise(of(index), self.vocabulary, noise),
-            };
+            let guided = row.guidance.zip(twin).map(|(weight, unguided)| guide(logits, unguided, weight));
+            let summary = summarise(guided.as_deref().unwrap_or(logits), self.vocabulary, noise(row, blank.at));
             let Summary { token, confidence, margin, entropy } = summary.ok_or_else(|| self.not_finite("a logit"))?;
             Ok(Proposal { at: blank.at, token: TokenId(token), confidence, margin, entropy })
         });
@@ -155,17 +153,19 @@ impl LladaDenoiser {
         batch.iter().try_for_each(|row| self.check(row))?;
         let mut readings = vec![Reading::default(); batch.len()];
         let (pass, blanks, filled) = self.plan(batch);
-        if pass.asked.is_empty() {
+        if pass.asked() == 0 {
             return Ok(readings);
         }
         let hidden = self.model.forward(&pass)?; // (asked, d_model)
-        for blanks in blanks.chunks(STATES_MAX) {
-            for (blank, proposal) in blanks.iter().zip(self.propose(batch, &hidden, blanks)?) {
-                readings[blank.row].proposals.push(proposal);
-            }
+        let chunks = blanks.par_chunks(STATES_MAX).map(|chunk| self.propose(batch, &hidden, chunk));
+        let proposals = chunks.collect::<Result<Vec<_>, _>>()?;
+        for (blank, proposal) in blanks.iter().zip(proposals.into_iter().flatten()) {
+            readings[blank.row].proposals.push(proposal);
         }
-        for (head, filled) in self.head.iter().flat_map(|head| filled.chunks(STATES_MAX).map(move |c| (head, c))) {
-            for (cell, review) in filled.iter().zip(self.review(head, &hidden, filled)?) {
+        if let Some(head) = &self.head {
+            let chunks = filled.par_chunks(STATES_MAX).map(|chunk| self.review(head, &hidden, chunk));
+            let reviews = chunks.collect::<Result<Vec<_>, _>>()?;
+            for (cell, review) in filled.iter().zip(reviews.into_iter().flatten()) {
                 readings[cell.row].reviews.push(review);
             }
         }
@@ -182,7 +182,7 @@ impl LladaDenoiser {
             return Ok(Inspection { logits: Vec::new(), hidden: Vec::new(), quality_logits });
         }
         let mut pass = Pass::default();
-        pass.push(ids.iter().map(|id| id.0), (0..).take(ids.len()));
+        pass.push(ids.iter().map(|id| id.0), (0..ids.len()).collect());
         let hidden = self.model.forward(&pass)?; // (positions, d_model)
         let logits = self.model.logits(&hidden)?.narrow(1, 0, self.vocabulary.size)?; // (positions, vocab_size)
         Ok(Inspection {
@@ -213,10 +213,12 @@ impl From<candle_core::Error> for ModelError {
     }
 }
 
-/// Rows of `hidden` (states, `d_model`).
+/// Rows of `hidden` (states, `d_model`), a lone one twice: products with a vector add up in another order than
+/// products with a matrix, and a blank's numbers must not tell whether others were asked about with it.
 fn select(hidden: &Tensor, states: &[usize]) -> candle_core::Result<Tensor> {
+    let lone = if states.len() == 1 { states.first() } else { None };
     #[allow(clippy::cast_possible_truncation)] // a pass holds fewer than 2^32 tokens
-    let states: Vec<u32> = states.iter().map(|&state| state as u32).collect();
+    let states: Vec<u32> = states.iter().chain(lone).map(|&state| state as u32).collect();
     hidden.index_select(&Tensor::new(states, hidden.device())?, 0)
 }
 

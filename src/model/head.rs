@@ -2,9 +2,10 @@
 //! 2510.01384, section 3). Refuses to know which cells are asked about.
 
 use super::LoadError;
+use super::linear::Linear;
 use super::weights::Weights;
 use candle_core::{Result, Tensor};
-use candle_nn::{Linear, Module, ops};
+use candle_nn::ops;
 
 /// Epsilon of the published head's `LayerNorm`, PyTorch's default.
 const EPSILON: f32 = 1e-5;
@@ -26,7 +27,9 @@ pub(super) struct Head {
     norm_weight: Tensor,
     norm_bias: Tensor,
     proj1: Linear,
+    proj1_bias: Tensor,
     proj2: Linear,
+    proj2_bias: Tensor,
 }
 
 impl Head {
@@ -34,15 +37,17 @@ impl Head {
         Ok(Self {
             norm_weight: weights.head("norm.weight")?,
             norm_bias: weights.head("norm.bias")?,
-            proj1: Linear::new(weights.head("proj1.weight")?, Some(weights.head("proj1.bias")?)),
-            proj2: Linear::new(weights.head("proj2.weight")?, Some(weights.head("proj2.bias")?)),
+            proj1: Linear::new(&weights.head("proj1.weight")?)?,
+            proj1_bias: weights.head("proj1.bias")?,
+            proj2: Linear::new(&weights.head("proj2.weight")?)?,
+            proj2_bias: weights.head("proj2.bias")?,
         })
     }
 
     /// Qualities before the sigmoid, one per state: `hidden` (states, `d_model`), after the final norm.
     pub(super) fn forward(&self, hidden: &Tensor) -> Result<Vec<f32>> {
         let x = ops::layer_norm(hidden, &self.norm_weight, &self.norm_bias, EPSILON)?;
-        let x = self.proj1.forward(&x)?.gelu_erf()?; // (states, d_model)
-        self.proj2.forward(&x)?.squeeze(1)?.to_vec1() // (states)
+        let x = self.proj1.forward(&x)?.broadcast_add(&self.proj1_bias)?.gelu_erf()?; // (states, d_model)
+        self.proj2.forward(&x)?.broadcast_add(&self.proj2_bias)?.squeeze(1)?.to_vec1() // (states)
     }
 }

@@ -4,97 +4,136 @@
 use super::LoadError;
 use super::attention::{Span, attention};
 use super::config::Config;
+use super::linear::Linear;
 use super::weights::Weights;
 use candle_core::{Device, Result, Tensor};
-use candle_nn::{Embedding, Linear, Module, ops, rotary_emb};
+use candle_nn::{ops, rotary_emb};
+use rayon::prelude::*;
+use std::ops::Range;
 
 /// What one forward pass reads: rows laid end to end.
 #[derive(Clone, Debug, Default, PartialEq)]
 pub(super) struct Pass {
-    /// Token ids of all rows.
-    pub(super) ids: Vec<u32>,
-    /// Each token's position in its row.
-    pub(super) positions: Vec<u32>,
-    /// Indices into `ids` of the tokens whose hidden states are asked for, row by row.
-    pub(super) asked: Vec<u32>,
-    /// Per row: its tokens as `keys`, its part of `asked` as `queries`.
-    pub(super) spans: Vec<Span>,
+    ids: Vec<u32>,
+    rows: Vec<PassRow>,
+    asked: usize,
+}
+
+#[derive(Clone, Debug, PartialEq)]
+struct PassRow {
+    tokens: Range<usize>,
+    asked: Vec<usize>,
 }
 
 impl Pass {
-    /// Adds a row of tokens; `asked` counts from the row's first. The states asked for will be those from the
-    /// returned index on.
-    pub(super) fn push(&mut self, ids: impl Iterator<Item = u32>, asked: impl Iterator<Item = u32>) -> usize {
-        let (first, first_asked) = (self.ids.len(), self.asked.len());
+    /// Adds a row of tokens. The states of those at `asked`, ascending positions in the row, will follow those of
+    /// the rows before; returned is the index of the first.
+    pub(super) fn push(&mut self, ids: impl Iterator<Item = u32>, asked: Vec<usize>) -> usize {
+        let first = self.ids.len();
         self.ids.extend(ids);
-        let keys = first..self.ids.len();
-        #[allow(clippy::cast_possible_truncation)] // a pass holds fewer than 2^32 tokens
-        let offset = first as u32;
-        self.positions.extend((0..).take(keys.len()));
-        self.asked.extend(asked.map(|position| offset + position));
-        self.spans.push(Span { queries: first_asked..self.asked.len(), keys });
+        let first_asked = self.asked;
+        self.asked += asked.len();
+        self.rows.push(PassRow { tokens: first..self.ids.len(), asked });
         first_asked
+    }
+
+    /// States that the pass will give.
+    pub(super) const fn asked(&self) -> usize {
+        self.asked
     }
 }
 
-/// Tokens inside one pass: where they stand, as the attention and the rotation need it.
-struct Places {
-    spans: Vec<Span>,
-    cos_sin: Option<(Tensor, Tensor)>, // each (tokens, 1, head dim / 2)
+/// Tokens of a pass that one thread takes through a block. They meet the others in the attention only.
+///
+/// On a CPU a piece is part of one row, cut by that row's length alone: so no number of a row can depend on its
+/// neighbours in the pass, and threads meet once a block instead of at every operation. A GPU takes the whole pass
+/// as one piece.
+struct Piece {
+    ids: Tensor,       // (tokens)
+    positions: Tensor, // (tokens)
+    all: Queries,
+    asked: Queries,
 }
+
+/// Those tokens of a piece whose states are wanted, and the keys they look at.
+struct Queries {
+    index: Tensor, // (queries), into the piece's tokens
+    spans: Vec<Span>,
+    cos_sin: Option<(Tensor, Tensor)>, // each (queries, 1, head dim / 2)
+}
+
+/// A piece half way through a block.
+struct Look {
+    x: Tensor,      // (tokens, d_model)
+    normed: Tensor, // (tokens, d_model)
+    k: Tensor,      // (tokens, n_kv_heads, head_dim)
+    v: Tensor,      // (tokens, n_kv_heads, head_dim)
+}
+
+/// Keys and values of the whole pass.
+struct KeysValues {
+    k: Tensor, // (tokens of all rows, n_kv_heads, head_dim)
+    v: Tensor, // (tokens of all rows, n_kv_heads, head_dim)
+}
+
+impl KeysValues {
+    fn of(looks: &[Look]) -> Result<Self> {
+        let cat = |part: fn(&Look) -> &Tensor| Tensor::cat(&looks.iter().map(part).collect::<Vec<_>>(), 0);
+        Ok(Self { k: cat(|look| &look.k)?, v: cat(|look| &look.v)? })
+    }
+}
+
+/// Tokens of a piece at most, on a CPU: enough to use a weight a few times for each time it is fetched.
+const PIECE_MAX: usize = 64;
 
 /// The network up to the final norm, and the output layer.
 pub(super) struct Llada {
-    wte: Embedding,
-    wpe: Option<Embedding>,
+    wte: Tensor,         // (embedding_size, d_model)
+    wpe: Option<Tensor>, // (max_sequence_length, d_model)
     rotary: Option<Rotary>,
     blocks: Vec<Block>,
     ln_f: RmsNorm,
     ff_out: Linear,
-    pub(super) device: Device,
+    device: Device,
 }
 
 impl Llada {
     pub(super) fn new(config: &Config, weights: &Weights, device: Device) -> std::result::Result<Self, LoadError> {
         let get = |name: &str| weights.backbone(&format!("model.transformer.{name}.weight"));
         let wte = get("wte")?;
-        let wpe = if config.rope { None } else { Some(Embedding::new(get("wpe")?, config.d_model)) };
-        let rotary = if config.rope { Some(Rotary::new(config, &device)?) } else { None };
         let ff_out = if config.weight_tying { wte.clone() } else { get("ff_out")? };
         Ok(Self {
-            wte: Embedding::new(wte, config.d_model),
-            wpe,
-            rotary,
+            wte,
+            wpe: if config.rope { None } else { Some(get("wpe")?) },
+            rotary: if config.rope { Some(Rotary::new(config, &device)?) } else { None },
             blocks: (0..config.n_layers)
                 .map(|n| Block::new(config, weights, n))
                 .collect::<std::result::Result<_, _>>()?,
             ln_f: RmsNorm::new(get("ln_f")?, config),
-            ff_out: Linear::new(ff_out, None),
+            ff_out: Linear::new(&ff_out)?,
             device,
         })
     }
 
     /// Hidden states after the final norm of the tokens asked for: (asked, `d_model`).
     pub(super) fn forward(&self, pass: &Pass) -> Result<Tensor> {
-        let ids = Tensor::new(pass.ids.as_slice(), &self.device)?;
-        let positions = Tensor::new(pass.positions.as_slice(), &self.device)?;
-        let asked = Tensor::new(pass.asked.as_slice(), &self.device)?;
-
-        let every = pass.spans.iter().map(|span| Span { queries: span.keys.clone(), keys: span.keys.clone() });
-        let all = Places { spans: every.collect(), cos_sin: self.rotate(&positions)? };
-        let some = Places { spans: pass.spans.clone(), cos_sin: self.rotate(&positions.index_select(&asked, 0)?)? };
-
-        let mut x = self.wte.forward(&ids)?; // (tokens, d_model)
-        if let Some(wpe) = &self.wpe {
-            x = (x + wpe.forward(&positions)?)?;
-        }
-        let last = self.blocks.len() - 1;
-        for block in &self.blocks[..last] {
-            x = block.forward(&x, &all)?;
+        let pieces = self.cut(pass)?;
+        let mut looks = each(&pieces, |_, piece| self.blocks[0].look(self.embed(piece)?, piece))?;
+        for blocks in self.blocks.windows(2) {
+            let kv = KeysValues::of(&looks)?;
+            looks = each(&pieces, |index, piece| {
+                let x = blocks[0].forward(&looks[index], &kv, &piece.all)?;
+                blocks[1].look(x, piece)
+            })?;
         }
         // nobody reads the other tokens' last states: only their keys and values matter there
-        let x = self.blocks[last].forward_asked(&x, &all, &asked, &some)?; // (asked, d_model)
-        self.ln_f.forward(&x)
+        let kv = KeysValues::of(&looks)?;
+        let last = &self.blocks[self.blocks.len() - 1];
+        let xs = each(&pieces, |index, piece| match &piece.asked {
+            asked if asked.index.elem_count() == 0 => Ok(None),
+            asked => last.forward(&looks[index], &kv, asked).map(Some), // (asked, d_model) per piece
+        })?;
+        self.ln_f.forward(&Tensor::cat(&xs.into_iter().flatten().collect::<Vec<_>>(), 0)?)
     }
 
     /// Scores of every row of the embedding: (states, `d_model`) to (states, `embedding_size`).
@@ -102,9 +141,73 @@ impl Llada {
         self.ff_out.forward(hidden)
     }
 
-    fn rotate(&self, positions: &Tensor) -> Result<Option<(Tensor, Tensor)>> {
-        self.rotary.as_ref().map(|rotary| rotary.at(positions)).transpose()
+    fn embed(&self, piece: &Piece) -> Result<Tensor> {
+        let x = self.wte.index_select(&piece.ids, 0)?; // (tokens, d_model)
+        match &self.wpe {
+            None => Ok(x),
+            Some(wpe) => x + wpe.index_select(&piece.positions, 0)?,
+        }
     }
+
+    fn cut(&self, pass: &Pass) -> Result<Vec<Piece>> {
+        let rows = pass.rows.iter().enumerate();
+        if !self.device.is_cpu() {
+            let parts: Vec<_> = rows.map(|(row, PassRow { tokens, .. })| (row, 0..tokens.len())).collect();
+            return Ok(vec![self.piece(pass, &parts)?]);
+        }
+        let parts = rows.flat_map(|(row, PassRow { tokens, .. })| {
+            let length = tokens.len();
+            // an even number, for two threads have finished sooner with two halves than with three thirds
+            let count = length.div_ceil(PIECE_MAX).next_multiple_of(2).min(length);
+            (0..count).map(move |n| (row, length * n / count..length * (n + 1) / count))
+        });
+        parts.map(|part| self.piece(pass, &[part])).collect()
+    }
+
+    /// The piece of these parts, each a row and a range of positions in it.
+    fn piece(&self, pass: &Pass, parts: &[(usize, Range<usize>)]) -> Result<Piece> {
+        let (mut ids, mut positions, mut index) = (Vec::new(), Vec::new(), Vec::new());
+        let (mut all, mut asked) = (Vec::new(), Vec::new());
+        for (row, range) in parts {
+            let PassRow { tokens: keys, asked: wanted } = &pass.rows[*row];
+            let first = positions.len();
+            ids.extend_from_slice(&pass.ids[keys.start + range.start..keys.start + range.end]);
+            positions.extend(range.clone().map(id));
+            all.push(Span { queries: first..positions.len(), keys: keys.clone() });
+            let first_asked = index.len();
+            let wanted = wanted.iter().filter(|position| range.contains(position));
+            index.extend(wanted.map(|position| id(first + position - range.start)));
+            asked.push(Span { queries: first_asked..index.len(), keys: keys.clone() });
+        }
+        let everything = (0..positions.len()).map(id).collect();
+        let positions = Tensor::new(positions, &self.device)?;
+        Ok(Piece {
+            ids: Tensor::new(ids, &self.device)?,
+            all: self.queries(everything, &positions, all)?,
+            asked: self.queries(index, &positions, asked)?,
+            positions,
+        })
+    }
+
+    fn queries(&self, index: Vec<u32>, positions: &Tensor, spans: Vec<Span>) -> Result<Queries> {
+        let index = Tensor::new(index, &self.device)?;
+        let cos_sin = match &self.rotary {
+            Some(rotary) if index.elem_count() > 0 => Some(rotary.at(&positions.index_select(&index, 0)?)?),
+            Some(_) | None => None,
+        };
+        Ok(Queries { index, spans, cos_sin })
+    }
+}
+
+/// An index as the tensor library wants it.
+#[allow(clippy::cast_possible_truncation)] // a pass holds fewer than 2^32 tokens
+fn id(index: usize) -> u32 {
+    index as u32
+}
+
+/// Runs `f` on all pieces side by side.
+fn each<T: Send>(pieces: &[Piece], f: impl Fn(usize, &Piece) -> Result<T> + Sync) -> Result<Vec<T>> {
+    pieces.par_iter().enumerate().map(|(index, piece)| f(index, piece)).collect()
 }
 
 /// One transformer block.
@@ -124,7 +227,7 @@ struct Block {
 impl Block {
     fn new(config: &Config, weights: &Weights, n: usize) -> std::result::Result<Self, LoadError> {
         let get = |name: &str| weights.backbone(&format!("model.transformer.blocks.{n}.{name}.weight"));
-        let linear = |name: &str| Ok::<_, LoadError>(Linear::new(get(name)?, None));
+        let linear = |name: &str| Ok::<_, LoadError>(Linear::new(&get(name)?)?);
         Ok(Self {
             attn_norm: RmsNorm::new(get("attn_norm")?, config),
             q_proj: linear("q_proj")?,
@@ -139,33 +242,31 @@ impl Block {
         })
     }
 
-    /// (tokens, `d_model`) to the same.
-    fn forward(&self, x: &Tensor, all: &Places) -> Result<Tensor> {
-        let normed = self.attn_norm.forward(x)?;
-        self.rest(x, &normed, &normed, all, all)
+    /// The first half of a block, up to where a piece needs the others: `x` (tokens, `d_model`).
+    fn look(&self, x: Tensor, piece: &Piece) -> Result<Look> {
+        let normed = self.attn_norm.forward(&x)?;
+        let k = rotated(self.heads(&self.k_proj.forward(&normed)?)?, &piece.all)?;
+        let v = self.heads(&self.v_proj.forward(&normed)?)?;
+        Ok(Look { x, normed, k, v })
     }
 
-    /// (tokens, `d_model`) to (asked, `d_model`): all tokens are seen, those `asked` go on.
-    fn forward_asked(&self, x: &Tensor, all: &Places, asked: &Tensor, some: &Places) -> Result<Tensor> {
-        let normed = self.attn_norm.forward(x)?;
-        self.rest(&x.index_select(asked, 0)?, &normed.index_select(asked, 0)?, &normed, some, all)
-    }
-
-    /// `x` and `looking` (queries, `d_model`), `seen` (tokens, `d_model`).
-    fn rest(&self, x: &Tensor, looking: &Tensor, seen: &Tensor, from: &Places, at: &Places) -> Result<Tensor> {
-        let heads = |x: Tensor| {
-            let (tokens, width) = x.dims2()?;
-            x.reshape((tokens, width / self.head_dim, self.head_dim))
-        };
-        let q = rotated(&heads(self.q_proj.forward(looking)?)?, from)?; // (queries, n_heads, head_dim)
-        let k = rotated(&heads(self.k_proj.forward(seen)?)?, at)?; // (tokens, n_kv_heads, head_dim)
-        let v = heads(self.v_proj.forward(seen)?)?; // (tokens, n_kv_heads, head_dim)
-        let mixed = attention(&q, &k, &v, &from.spans)?; // (queries, d_model)
+    /// The second half, for some of the piece's tokens: (queries, `d_model`).
+    fn forward(&self, look: &Look, kv: &KeysValues, queries: &Queries) -> Result<Tensor> {
+        let x = look.x.index_select(&queries.index, 0)?; // (queries, d_model)
+        let q = self.q_proj.forward(&look.normed.index_select(&queries.index, 0)?)?;
+        let q = rotated(self.heads(&q)?, queries)?; // (queries, n_heads, head_dim)
+        let mixed = attention(&q, &kv.k, &kv.v, &queries.spans)?; // (queries, d_model)
         let x = (x + self.attn_out.forward(&mixed)?)?;
 
         let normed = self.ff_norm.forward(&x)?;
         let gated = (self.ff_proj.forward(&normed)?.silu()? * self.up_proj.forward(&normed)?)?; // (queries, mlp)
         x + self.ff_out.forward(&gated)?
+    }
+
+    /// (tokens, width) to (tokens, width / `head_dim`, `head_dim`).
+    fn heads(&self, x: &Tensor) -> Result<Tensor> {
+        let (tokens, width) = x.dims2()?;
+        x.reshape((tokens, width / self.head_dim, self.head_dim))
     }
 }
 
@@ -212,9 +313,9 @@ impl Rotary {
 }
 
 /// Rotates `x` (tokens, heads, `head_dim`), where the model has rotary positions.
-fn rotated(x: &Tensor, places: &Places) -> Result<Tensor> {
-    match &places.cos_sin {
-        None => Ok(x.clone()),
+fn rotated(x: Tensor, queries: &Queries) -> Result<Tensor> {
+    match &queries.cos_sin {
+        None => Ok(x),
         // each token is a batch entry of length one, so that each has angles of its own
         Some((cos, sin)) => rotary_emb::rope_thd(&x.unsqueeze(1)?, cos, sin)?.squeeze(1),
     }

@@ -119,6 +119,26 @@ fn cuda(ordinal: usize) -> Result<candle_core::Device, LoadError> {
     })
 }
 
+/// Tells candle how many threads to use, in the only way it listens to. Untold it counts the cores anew, from
+/// `/proc/cpuinfo`, in every matrix product, which doubles the time of a small model's pass; and its second pool,
+/// for additions and the like, lets one thread in at a time and keeps the others spinning, which costs a large
+/// model a fifth. What the environment already says is left as it is.
+///
+/// # Safety
+/// Sets environment variables, so no other thread may run yet: the first thing to do in `main`.
+#[allow(unsafe_code)]
+pub unsafe fn settle_threads() {
+    // physical cores, but no more than a container may use: two threads on a core gain nothing here
+    let allowed = std::thread::available_parallelism().map_or(1, std::num::NonZeroUsize::get);
+    let threads = candle_core::utils::get_num_threads().min(allowed);
+    for (variable, value) in [("RAYON_NUM_THREADS", threads), ("CANDLE_NUM_THREADS", 1)] {
+        if std::env::var_os(variable).is_none() {
+            // SAFETY: no other thread runs, as the caller promises.
+            unsafe { std::env::set_var(variable, value.to_string()) };
+        }
+    }
+}
+
 /// Loads a model, adapters folded in, computed in f32.
 ///
 /// # Errors

@@ -7,6 +7,7 @@ mod denoise;
 mod error;
 mod files;
 mod head;
+mod linear;
 mod llada;
 mod load;
 mod lora;
@@ -17,7 +18,7 @@ mod weights;
 
 pub use config::Config;
 pub use error::LoadError;
-pub use load::{Device, Source, load};
+pub use load::{Device, Source, load, settle_threads};
 pub use toy::Toy;
 
 use crate::diffusion::{Canvas, Reading, Seed, TokenId};

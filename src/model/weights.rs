@@ -100,23 +100,23 @@ impl Weights {
 
     /// Loads a backbone weight, its adapter folded in.
     pub(super) fn backbone(&self, name: &str) -> Result<Tensor, LoadError> {
-        let weight = self.load(Part::Backbone(name.to_owned()))?;
+        let weight = self.load(&Part::Backbone(name.to_owned()))?;
         let (a, b) = (Part::LoraA(name.to_owned()), Part::LoraB(name.to_owned()));
         if !self.homes.contains_key(&a) {
             return Ok(weight);
         }
-        Ok(lora::fold(&weight, &self.load(a)?, &self.load(b)?, self.recipe.scale)?)
+        Ok(lora::fold(&weight, &self.load(&a)?, &self.load(&b)?, self.recipe.scale)?)
     }
 
     /// Loads a tensor of the quality head.
     pub(super) fn head(&self, name: &str) -> Result<Tensor, LoadError> {
-        self.load(Part::Head(name.to_owned()))
+        self.load(&Part::Head(name.to_owned()))
     }
 
-    fn load(&self, part: Part) -> Result<Tensor, LoadError> {
-        match self.homes.get(&part) {
+    fn load(&self, part: &Part) -> Result<Tensor, LoadError> {
+        match self.homes.get(part) {
             Some(home) => self.files[home.file].load(&home.name, &self.device),
-            None => Err(self.missing(&part)),
+            None => Err(self.missing(part)),
         }
     }
 
