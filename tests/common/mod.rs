@@ -2,12 +2,14 @@
 
 #![allow(dead_code, unreachable_pub)] // each test binary uses its own part
 
-use remask::engine::{Answer, Event, Handle, Limits, Session, start};
-use remask::model::{Denoiser, Device, Source, Toy, load};
+use remask::diffusion::{Canvas, Cell, Reading, TokenId};
+use remask::engine::{Answer, Event, Handle, Length, Limits, Prompt, Remasking, Request, Session, Task, start};
+use remask::model::{Batch, Denoiser, Device, Inspection, ModelError, ModelSpec, Source, Toy, load};
 use remask::telemetry::Metrics;
 use remask::text::Tokenizer;
 use std::path::PathBuf;
-use std::sync::Arc;
+use std::sync::{Arc, mpsc};
+use std::time::Duration;
 
 /// A file or directory of `tests/data`.
 pub fn data(path: &str) -> PathBuf {
@@ -44,4 +46,105 @@ pub async fn finished(mut session: Session) -> Answer {
         }
     }
     panic!("the session ended without an answer");
+}
+
+/// A continuation of `prompt` by `new` tokens, one per step, nothing erased: `new` passes.
+pub fn ask(prompt: &str, new: usize) -> Request {
+    let task = Task::Continue { prompt: Prompt::Text(prompt.to_owned()), length: Length::New(new) };
+    Request { remasking: Some(Remasking::Off), ..Request::new(task) }
+}
+
+/// How a pass ends.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Verdict {
+    /// As the model behind it says.
+    Read,
+    /// The first row's reading lacks a proposal.
+    Spoil,
+    /// One reading is missing.
+    Lose,
+    /// With an error.
+    Fail,
+    /// With a panic.
+    Panic,
+}
+
+/// A model whose passes begin and end when the test says so.
+pub struct Puppet {
+    model: Box<dyn Denoiser>,
+    /// The hand holds the other end.
+    begun: mpsc::Sender<Vec<String>>,
+    /// The hand holds the other end.
+    verdicts: mpsc::Receiver<Verdict>,
+}
+
+/// Moves a puppet; once it is gone, passes end by themselves.
+pub struct Hand {
+    begun: mpsc::Receiver<Vec<String>>,
+    verdicts: mpsc::Sender<Verdict>,
+}
+
+pub fn puppet(model: Box<dyn Denoiser>) -> (Box<dyn Denoiser>, Hand) {
+    let ((begin, begun), (judge, verdicts)) = (mpsc::channel(), mpsc::channel());
+    (Box::new(Puppet { model, begun: begin, verdicts }), Hand { begun, verdicts: judge })
+}
+
+impl Hand {
+    /// Waits for a pass to begin; whose it is, each row by the text of its fixed cells.
+    #[track_caller]
+    pub fn begun(&self) -> Vec<String> {
+        self.begun.recv_timeout(Duration::from_secs(20)).expect("no pass has begun")
+    }
+
+    /// Ends the pass that has begun.
+    pub fn end(&self, verdict: Verdict) {
+        self.verdicts.send(verdict).unwrap();
+    }
+
+    /// A whole pass.
+    #[track_caller]
+    pub fn pass(&self) -> Vec<String> {
+        let rows = self.begun();
+        self.end(Verdict::Read);
+        rows
+    }
+
+    /// Waits until the model is dropped, letting every pass end.
+    pub fn until_gone(&self) {
+        while self.begun.recv_timeout(Duration::from_secs(20)) != Err(mpsc::RecvTimeoutError::Disconnected) {
+            self.end(Verdict::Read);
+        }
+    }
+}
+
+impl Denoiser for Puppet {
+    fn spec(&self) -> &ModelSpec {
+        self.model.spec()
+    }
+
+    fn read(&mut self, batch: &Batch<'_>) -> Result<Vec<Reading>, ModelError> {
+        let _ = self.begun.send(batch.iter().map(|row| fixed_text(row.canvas)).collect());
+        let verdict = self.verdicts.recv().unwrap_or(Verdict::Read);
+        let mut readings = self.model.read(batch)?;
+        match verdict {
+            Verdict::Read => {}
+            Verdict::Spoil => drop(readings[0].proposals.pop()),
+            Verdict::Lose => drop(readings.pop()),
+            Verdict::Fail => return Err(ModelError::Failed("told to".to_owned())),
+            Verdict::Panic => panic!("told to"),
+        }
+        Ok(readings)
+    }
+
+    fn inspect(&mut self, ids: &[TokenId]) -> Result<Inspection, ModelError> {
+        self.model.inspect(ids)
+    }
+}
+
+fn fixed_text(canvas: &Canvas) -> String {
+    let fixed = canvas.cells().iter().filter_map(|cell| match cell {
+        Cell::Fixed(token) => char::from_u32(token.0),
+        Cell::Blank | Cell::Filled(_) => None,
+    });
+    fixed.collect()
 }
