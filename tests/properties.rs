@@ -1,0 +1,315 @@
+//! Laws of whole runs through the front door: an answer is its edits, the schedule conserves, and an answer depends
+//! on its request alone.
+
+mod common;
+
+use common::{ask, engine, finished, llada_tiny_model, puppet, toy, toy_tokenizer};
+use proptest::prelude::*;
+use remask::diffusion::{Canvas, Cell, Edit, Order, Probability, TokenId};
+use remask::engine::{
+    Answer, DEFAULT_BLANK, Event, Finish, Handle, Length, Limits, Prompt, Remasking, Request, Session, StepEvent, Task,
+    Written,
+};
+use remask::model::{Denoiser, Toy};
+use std::sync::LazyLock;
+
+/// Runs an async test without a runtime of its own for each case.
+fn wait<F: Future>(future: F) -> F::Output {
+    tokio::runtime::Builder::new_current_thread().build().unwrap().block_on(future)
+}
+
+/// Letters as ids both models have.
+fn prompt() -> impl Strategy<Value = Prompt> {
+    prop::collection::vec(97u32..123, 1..6).prop_map(|ids| Prompt::Tokens(ids.into_iter().map(TokenId).collect()))
+}
+
+fn task(new_max: usize) -> impl Strategy<Value = Task> {
+    let gap = (0usize..3, 1usize..8).prop_map(|(letters, cells)| format!("{}<blank:{cells}>", &"abc"[..letters]));
+    let infill = (prop::collection::vec(gap, 1..4), "[a-z]{0,3}")
+        .prop_map(|(gaps, end)| Task::Infill { template: gaps.concat() + &end, blank: DEFAULT_BLANK.to_owned() });
+    let continuation =
+        (prompt(), 1..new_max).prop_map(|(prompt, new)| Task::Continue { prompt, length: Length::New(new) });
+    prop_oneof![3 => continuation, 1 => infill]
+}
+
+fn window() -> impl Strategy<Value = Option<[f32; 2]>> {
+    prop::option::of((0.0f32..0.5, 0.5001f32..1.0).prop_map(|(from, until)| [from, until]))
+}
+
+fn remasking() -> impl Strategy<Value = Option<Remasking>> {
+    let budget = || prop::option::of(0u32..9);
+    prop_oneof![
+        Just(None),
+        Just(Some(Remasking::Off)),
+        (budget(), prop::option::of(0.0f32..1.0), window())
+            .prop_map(|(budget, below, window)| Some(Remasking::Quality { budget, below, window })),
+        (budget(), window()).prop_map(|(budget, window)| Some(Remasking::Random { budget, window })),
+    ]
+}
+
+/// Requests of every kind, with a bound on their steps that keeps an unread session's events apart: beyond 32 unread
+/// steps the mailbox merges them.
+fn request(new_max: usize) -> impl Strategy<Value = Request> {
+    let order = prop_oneof![
+        Just(Order::Confidence),
+        Just(Order::Margin),
+        Just(Order::Entropy),
+        Just(Order::Random),
+        Just(Order::Leftmost)
+    ];
+    let plan = (order, prop::option::of(0.3f32..1.0), 8u32..30, 6u32..20, remasking());
+    let sampling = (prop_oneof![Just(0.0f32), 0.1f32..1.5], prop_oneof![3 => Just(0.0f32), 1 => 0.1f32..2.0]);
+    (task(new_max), plan, sampling, any::<u64>(), any::<bool>()).prop_map(
+        |(task, (order, threshold, steps, block, remasking), (temperature, cfg_scale), seed, return_quality)| Request {
+            order,
+            threshold,
+            steps: Some(steps),
+            block_length: Some(block),
+            remasking,
+            temperature,
+            cfg_scale,
+            seed: Some(seed),
+            return_quality,
+            ..Request::new(task)
+        },
+    )
+}
+
+/// A session's steps and its answer.
+async fn run(mut session: Session) -> (Vec<StepEvent>, Answer) {
+    let mut steps = Vec::new();
+    loop {
+        match session.next().await {
+            Some(Event::Step(step)) => steps.push(step),
+            Some(Event::Finished(answer)) => return (steps, *answer),
+            Some(Event::Failed(failure)) => panic!("{failure}"),
+            None => panic!("the session ended without an answer"),
+        }
+    }
+}
+
+static TOY: LazyLock<Handle> = LazyLock::new(toy);
+
+/// Erasures a request allows per block.
+fn budget(request: &Request, per_block: u32) -> u32 {
+    match &request.remasking {
+        Some(Remasking::Off) => 0,
+        Some(Remasking::Quality { budget, .. } | Remasking::Random { budget, .. }) => budget.unwrap_or(per_block),
+        None => per_block,
+    }
+}
+
+/// Checks every law of one run.
+fn check_laws(request: &Request) -> Result<(), TestCaseError> {
+    let session = TOY.submit(request.clone()).unwrap();
+    let start = session.start.clone();
+    let (steps, answer) = wait(run(session));
+    prop_assert_eq!(steps.len(), answer.steps as usize, "the steps arrived unmerged");
+
+    let first_blank = start.cells.iter().position(|cell| *cell == Cell::Blank).unwrap();
+    let block_length = request.block_length.unwrap() as usize;
+    let blanks_at_start = start.cells.iter().filter(|cell| **cell == Cell::Blank).count();
+    let per_block = u32::try_from(block_length.min(blanks_at_start)).unwrap();
+
+    // the prompt's cells are fixed, whatever they hold
+    let prompt = std::iter::repeat_n(Cell::Fixed(TokenId(0)), start.offset);
+    let mut canvas = Canvas::new(prompt.chain(start.cells.iter().copied()).collect());
+    let mut confidences = vec![None; canvas.len()];
+    let (mut block, mut erased_in_block, mut filled, mut erased) = (0, 0, 0, 0);
+    for (number, step) in steps.iter().enumerate() {
+        prop_assert_eq!(step.step as usize, number);
+        prop_assert!(!step.edits.is_empty(), "every step brings something");
+        let mut edited: Vec<usize> = step.edits.iter().map(|edit| edit.at().index()).collect();
+        let touched = edited.iter().map(|at| (at - start.offset - first_blank) / block_length);
+        let (first, last) = (touched.clone().min().unwrap(), touched.max().unwrap());
+        prop_assert_eq!(first, last, "a step stays in one block");
+        prop_assert!(first >= block, "blocks are finished left to right");
+        if first > block {
+            (block, erased_in_block) = (first, 0);
+            let before = start.offset + first_blank + block * block_length;
+            prop_assert_eq!(canvas.blanks(0..before).next(), None, "what lies before is finished");
+        }
+        edited.sort_unstable();
+        prop_assert!(edited.windows(2).all(|pair| pair[0] != pair[1]), "no cell is edited twice in one step");
+        for edit in &step.edits {
+            prop_assert!(canvas.apply(edit).is_ok(), "{:?} does not fit", edit);
+            match *edit {
+                Edit::Fill { at, confidence, .. } => {
+                    filled += 1;
+                    confidences[at.index()] = Some(confidence);
+                }
+                Edit::Erase { .. } => {
+                    erased += 1;
+                    erased_in_block += 1;
+                    prop_assert!(number + 1 < steps.len(), "nothing is erased in the last step");
+                }
+            }
+        }
+        prop_assert!(erased_in_block <= budget(request, per_block), "{} erasures", erased_in_block);
+        prop_assert_eq!(step.blanks, canvas.blanks(0..canvas.len()).count());
+    }
+
+    let replayed: Vec<_> =
+        canvas.filled(0..canvas.len()).map(|(at, token)| (at, token, confidences[at.index()].unwrap())).collect();
+    let written: Vec<_> = answer.written.iter().map(|cell| (cell.at, cell.token, cell.confidence)).collect();
+    prop_assert_eq!(replayed, written, "the answer is its edits");
+    prop_assert_eq!((filled, erased), (answer.filled, answer.erased));
+    prop_assert_eq!((filled - erased) as usize, answer.written.len());
+    let is_infill = matches!(request.task, Task::Infill { .. });
+    if is_infill || answer.finish == Finish::Length {
+        prop_assert_eq!(filled as usize, blanks_at_start + erased as usize, "no blank is left behind");
+    }
+
+    prop_assert!(answer.steps <= request.steps.unwrap());
+    prop_assert_eq!(answer.forward_passes, answer.steps + u32::from(request.return_quality));
+    prop_assert!(answer.written.iter().all(|cell| cell.quality.is_some() == request.return_quality));
+    if !is_infill {
+        let deltas: String = steps.iter().map(|step| step.text.as_str()).collect();
+        prop_assert_eq!(deltas + &answer.tail, answer.output.text());
+    }
+    let again = wait(finished(TOY.submit(request.clone()).unwrap()));
+    prop_assert_eq!(again, answer, "the same request gives the same answer");
+    Ok(())
+}
+
+proptest! {
+    #![proptest_config(ProptestConfig { failure_persistence: None, ..ProptestConfig::with_cases(96) })]
+
+    #[test]
+    fn the_laws_of_a_run(request in request(48)) {
+        check_laws(&request)?;
+    }
+
+    #[test]
+    fn any_requests_together_are_what_they_are_alone(
+        requests in prop::collection::vec(request(20), 2..6),
+        batch_tokens_max in 1usize..200,
+        running_max in 1usize..6,
+    ) {
+        let limits = Limits { batch_tokens_max, running_max, ..Limits::default() };
+        let handle = engine(Box::new(Toy::new()), Some(toy_tokenizer()), limits);
+        let sessions: Vec<Session> = requests.iter().map(|request| handle.submit(request.clone()).unwrap()).collect();
+        for (request, session) in requests.iter().zip(sessions) {
+            let alone = wait(finished(TOY.submit(request.clone()).unwrap()));
+            prop_assert_eq!(wait(finished(session)), alone, "{:?}", request);
+        }
+    }
+}
+
+#[test]
+fn seeds_make_a_difference_where_something_is_drawn() {
+    // by confidence the unlikely is filled last, and by quality erased again: seeds would hardly matter
+    let request =
+        |seed, temperature| Request { order: Order::Leftmost, seed: Some(seed), temperature, ..ask("hello", 40) };
+    let tokens = |request| -> Vec<TokenId> {
+        wait(finished(TOY.submit(request).unwrap())).written.iter().map(|written| written.token).collect()
+    };
+    let drawn: Vec<_> = (0..8).map(|seed| tokens(request(seed, 1.0))).collect();
+    for (index, one) in drawn.iter().enumerate() {
+        assert!(drawn[..index].iter().all(|other| other != one), "seed {index} repeats an earlier one");
+    }
+    assert_eq!(tokens(request(1, 0.0)), tokens(request(2, 0.0)), "nothing is drawn at temperature 0");
+    let unseeded = || tokens(Request { seed: None, ..request(0, 1.0) });
+    assert_ne!(unseeded(), unseeded(), "who names no seed gets a fresh one");
+}
+
+/// Thirty-two requests with little in common.
+fn mixed() -> Vec<Request> {
+    let orders = [Order::Confidence, Order::Margin, Order::Entropy, Order::Random, Order::Leftmost];
+    let remasking = |index: u32| match index % 4 {
+        0 => Remasking::Off,
+        1 => Remasking::Quality { budget: Some(1 + index % 7), below: None, window: None },
+        2 => Remasking::Quality { budget: None, below: Some(0.6), window: Some([0.2, 0.9]) },
+        _ => Remasking::Random { budget: Some(index % 5), window: None },
+    };
+    let task = |index: u32| {
+        let letters = &"abcdefghij"[..1 + index as usize % 10];
+        if index % 5 == 4 {
+            let template = format!("{letters}<blank:{}>x<blank:2>{letters}<blank>", 1 + index % 11);
+            return Task::Infill { template, blank: DEFAULT_BLANK.to_owned() };
+        }
+        Task::Continue { prompt: Prompt::Text(letters.to_owned()), length: Length::New(1 + index as usize * 11 % 61) }
+    };
+    let request = |index: u32| Request {
+        order: orders[index as usize % orders.len()],
+        threshold: (index % 3 == 1).then_some([0.02, 0.5, 0.9][index as usize / 3 % 3]),
+        steps: (index % 6 != 1).then_some(12 + index % 13),
+        block_length: Some([8, 61, 7, 16, 32][index as usize % 5]),
+        remasking: Some(remasking(index)),
+        cfg_scale: if index % 7 == 3 { 0.8 } else { 0.0 },
+        temperature: [0.0, 1.0, 0.0, 0.6][index as usize / 4 % 4],
+        seed: Some(u64::from(index)),
+        return_quality: index % 2 == 0,
+        ..Request::new(task(index))
+    };
+    (0..32).map(request).collect()
+}
+
+/// Answers the requests one after the other, and then together: in several orders of arrival, with passes that hold
+/// one row, some, or all.
+async fn check_independence(model: fn() -> Box<dyn Denoiser>, same: fn(&Answer, &Answer) -> bool) {
+    let requests = mixed();
+    let handle = engine(model(), Some(toy_tokenizer()), Limits::default());
+    let mut alone = Vec::new();
+    for request in &requests {
+        alone.push(finished(handle.submit(request.clone()).unwrap()).await);
+    }
+    assert!(alone.iter().map(|answer| answer.erased).sum::<u32>() > 50, "too little is erased to test anything");
+
+    let forwards: Vec<usize> = (0..requests.len()).collect();
+    let backwards = forwards.iter().rev().copied().collect();
+    let shuffled = forwards.iter().map(|index| (index * 13 + 5) % requests.len()).collect();
+    let limits = |batch_tokens_max, running_max| Limits { batch_tokens_max, running_max, ..Limits::default() };
+    let ways: [(Vec<usize>, Limits, usize); 4] = [
+        (forwards.clone(), limits(8192, 64), 28),
+        (backwards, limits(200, 64), 3),
+        (shuffled, limits(8192, 7), 5),
+        (forwards, limits(1, 64), 1),
+    ];
+    for (arrival, limits, rows_min) in ways {
+        let (model, hand) = puppet(model());
+        let handle = engine(model, Some(toy_tokenizer()), limits);
+        let sessions: Vec<Session> =
+            arrival.iter().map(|&index| handle.submit(requests[index].clone()).unwrap()).collect();
+        hand.pass(); // by the second pass all have arrived, and a few are done
+        let rows = hand.pass().len();
+        assert!(rows >= rows_min, "only {rows} rows shared a pass under {limits:?}");
+        drop(hand);
+        for (index, session) in arrival.into_iter().zip(sessions) {
+            let together = finished(session).await;
+            assert!(
+                same(&together, &alone[index]),
+                "request {index} under {limits:?}: {:?}\nalone {:#?}\ntogether {together:#?}",
+                requests[index],
+                alone[index]
+            );
+        }
+    }
+}
+
+#[tokio::test]
+async fn the_toys_answers_do_not_depend_on_who_shares_the_pass() {
+    check_independence(|| Box::new(Toy::new()), |one, other| one == other).await;
+}
+
+/// Everything but the last bits of confidences and qualities, whose dependence on the pass's shape `packing.rs` measures.
+fn same_but_for_rounding(one: &Answer, other: &Answer) -> bool {
+    let near = |one: f32, other: f32| (one - other).abs() <= 1e-4 * one.max(other);
+    let rounded = |answer: &Answer| {
+        let mut answer = answer.clone();
+        for written in &mut answer.written {
+            (written.confidence, written.quality) = (Probability::ONE, None);
+        }
+        answer
+    };
+    let numbers = |answer: &Answer| -> Vec<f32> {
+        let of = |written: &Written| [Some(written.confidence), written.quality];
+        answer.written.iter().flat_map(of).flatten().map(Probability::get).collect()
+    };
+    rounded(one) == rounded(other) && numbers(one).into_iter().zip(numbers(other)).all(|(one, other)| near(one, other))
+}
+
+#[tokio::test]
+async fn a_networks_tokens_do_not_depend_on_who_shares_the_pass() {
+    check_independence(llada_tiny_model, same_but_for_rounding).await;
+}
