@@ -2,6 +2,8 @@
 //!
 //! `ARCHITECTURE.md` draws the layers; each module's first sentence says its job and what it refuses to know.
 
+#![warn(clippy::unwrap_used)] // not in Cargo.toml: whole test files may
+
 pub mod api;
 pub mod cmd;
 pub mod diffusion;

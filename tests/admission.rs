@@ -49,7 +49,7 @@ type Case = (Request, &'static str, &'static str);
 #[track_caller]
 fn check(handle: &Handle, cases: Vec<Case>) {
     for (number, (request, param, fragment)) in cases.into_iter().enumerate() {
-        match handle.submit(request.clone()) {
+        match handle.submit(&request) {
             Err(Rejected::Invalid { param: found, message }) => {
                 assert_eq!(found, param, "case {number}: {message}");
                 assert!(message.contains(fragment), "case {number}: {message:?} does not say {fragment:?}");
@@ -186,8 +186,8 @@ async fn what_needs_a_head_is_refused_without_one() {
             (Request { return_quality: true, ..plain() }, "diffusion.return_quality", "needs a quality head"),
         ],
     );
-    handle.submit(random(Some(3), None)).unwrap();
-    handle.submit(plain()).unwrap();
+    handle.submit(&random(Some(3), None)).unwrap();
+    handle.submit(&plain()).unwrap();
 }
 
 #[tokio::test]
@@ -202,7 +202,7 @@ async fn text_is_refused_without_a_tokenizer() {
             (tokens(&[263], Length::New(4)), "prompt", "may not be the mask, 263"),
         ],
     );
-    handle.submit(tokens(&[1], Length::New(4))).unwrap();
+    handle.submit(&tokens(&[1], Length::New(4))).unwrap();
 }
 
 #[tokio::test]
@@ -221,7 +221,7 @@ async fn what_the_vocabulary_cannot_say_is_refused() {
             (with_blank(&".".repeat(90), "."), "template", "takes 90 cells; the canvas has 89"),
         ],
     );
-    handle.submit(with_blank("53..", ".")).unwrap();
+    handle.submit(&with_blank("53..", ".")).unwrap();
 }
 
 #[tokio::test]
@@ -246,7 +246,7 @@ async fn what_lies_on_a_limit_is_admitted() {
         infill("<blank:1019>hello"),
     ];
     for request in all {
-        let session = handle.submit(request.clone()).unwrap_or_else(|rejected| panic!("{rejected}: {request:?}"));
+        let session = handle.submit(&request).unwrap_or_else(|rejected| panic!("{rejected}: {request:?}"));
         assert!(session.start.offset + session.start.cells.len() <= 1024);
     }
 }

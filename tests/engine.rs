@@ -43,17 +43,17 @@ fn model_failure(message: &str) -> Failure {
 #[tokio::test]
 async fn a_full_queue_refuses_and_says_when_to_come_back() {
     let (handle, hand) = stage(Limits { running_max: 1, queue_max: 1, ..Limits::default() });
-    let first = handle.submit(ask("a", 1)).unwrap();
+    let first = handle.submit(&ask("a", 1)).unwrap();
     assert_eq!(hand.begun(), ["a"]);
-    let second = handle.submit(ask("b", 1)).unwrap();
-    match handle.submit(ask("c", 1)).unwrap_err() {
+    let second = handle.submit(&ask("b", 1)).unwrap();
+    match handle.submit(&ask("c", 1)).unwrap_err() {
         Rejected::Full { waiting, retry_after } => assert!(waiting == 2 && retry_after >= 1, "{waiting} {retry_after}"),
         other @ (Rejected::Invalid { .. } | Rejected::Draining) => panic!("{other}"),
     }
     hand.end(Verdict::Read);
     finished(first).await;
     assert_eq!(hand.begun(), ["b"], "who waited runs");
-    let third = handle.submit(ask("c", 1)).unwrap();
+    let third = handle.submit(&ask("c", 1)).unwrap();
     drop(hand);
     assert_eq!((finished(second).await.filled, finished(third).await.filled), (1, 1));
 }
@@ -62,22 +62,22 @@ async fn a_full_queue_refuses_and_says_when_to_come_back() {
 async fn a_rejected_request_takes_no_place() {
     let (handle, _hand) = stage(Limits { running_max: 1, queue_max: 0, ..Limits::default() });
     for _ in 0..3 {
-        assert!(matches!(handle.submit(ask("", 1)), Err(Rejected::Invalid { .. })));
+        assert!(matches!(handle.submit(&ask("", 1)), Err(Rejected::Invalid { .. })));
     }
-    handle.submit(ask("a", 1)).unwrap();
+    handle.submit(&ask("a", 1)).unwrap();
 }
 
 #[tokio::test]
 async fn a_dropped_session_is_out_of_the_next_pass_and_its_place_is_free() {
     let (handle, hand) = stage(Limits { running_max: 2, queue_max: 1, ..Limits::default() });
-    let [a, b, c] = ["a", "b", "c"].map(|prompt| handle.submit(ask(prompt, 3)).unwrap());
+    let [a, b, c] = ["a", "b", "c"].map(|prompt| handle.submit(&ask(prompt, 3)).unwrap());
     hand.pass(); // whoever had come
     assert_eq!(hand.begun().len(), 2);
     drop((a, c)); // one runs, one waits
-    assert!(handle.submit(ask("d", 3)).is_err(), "not noticed before the pass ends");
+    assert!(handle.submit(&ask("d", 3)).is_err(), "not noticed before the pass ends");
     hand.end(Verdict::Read);
     assert_eq!(hand.begun(), ["b"]);
-    let d = handle.submit(ask("d", 3)).unwrap();
+    let d = handle.submit(&ask("d", 3)).unwrap();
     drop(hand);
     assert_eq!((finished(b).await.steps, finished(d).await.steps), (3, 3));
 }
@@ -90,12 +90,12 @@ async fn a_failed_pass_fails_those_who_shared_it_and_nobody_else() {
         (Verdict::Lose, "the model gave 1 readings for 2 rows"),
     ] {
         let (handle, hand) = stage(Limits { batch_tokens_max: 8, ..Limits::default() });
-        let a = handle.submit(ask("a", 3)).unwrap();
+        let a = handle.submit(&ask("a", 3)).unwrap();
         assert_eq!(hand.begun(), ["a"]);
-        let [b, c] = ["b", "c"].map(|prompt| handle.submit(ask(prompt, 3)).unwrap());
+        let [b, c] = ["b", "c"].map(|prompt| handle.submit(&ask(prompt, 3)).unwrap());
         hand.end(Verdict::Read);
         assert_eq!(hand.begun(), ["a", "b"], "two rows of four tokens fit");
-        let d = handle.submit(ask("d", 3)).unwrap();
+        let d = handle.submit(&ask("d", 3)).unwrap();
         hand.end(verdict);
         assert_eq!(hand.begun(), ["c", "d"]);
         drop(hand);
@@ -108,9 +108,9 @@ async fn a_failed_pass_fails_those_who_shared_it_and_nobody_else() {
 #[tokio::test]
 async fn a_reading_that_does_not_fit_fails_its_own_request_only() {
     let (handle, hand) = stage(Limits::default());
-    let a = handle.submit(ask("a", 3)).unwrap();
+    let a = handle.submit(&ask("a", 3)).unwrap();
     assert_eq!(hand.begun(), ["a"]);
-    let b = handle.submit(ask("b", 3)).unwrap();
+    let b = handle.submit(&ask("b", 3)).unwrap();
     hand.end(Verdict::Read);
     assert_eq!(hand.begun(), ["a", "b"]);
     hand.end(Verdict::Spoil);
@@ -125,13 +125,13 @@ async fn three_failures_in_a_row_end_readiness_and_one_success_restores_it() {
     let (handle, hand) = stage(Limits::default());
     let failing = [Readiness::Ready, Readiness::Ready, Readiness::Failing { in_a_row: 3 }];
     for readiness in failing.into_iter().chain([Readiness::Failing { in_a_row: 4 }]) {
-        let session = handle.submit(ask("a", 2)).unwrap();
+        let session = handle.submit(&ask("a", 2)).unwrap();
         hand.begun();
         hand.end(Verdict::Fail);
         assert_eq!(failure(session).await, model_failure("told to"));
         assert_eq!(handle.readiness(), readiness);
     }
-    let mut session = handle.submit(ask("a", 2)).unwrap();
+    let mut session = handle.submit(&ask("a", 2)).unwrap();
     hand.pass();
     assert!(matches!(session.next().await, Some(Event::Step(_))));
     assert_eq!(handle.readiness(), Readiness::Ready);
@@ -144,11 +144,11 @@ async fn three_failures_in_a_row_end_readiness_and_one_success_restores_it() {
 #[tokio::test]
 async fn a_drain_finishes_what_was_admitted_and_refuses_the_rest() {
     let (handle, hand) = stage(Limits { running_max: 1, ..Limits::default() });
-    let [a, b] = ["a", "b"].map(|prompt| handle.submit(ask(prompt, 2)).unwrap());
+    let [a, b] = ["a", "b"].map(|prompt| handle.submit(&ask(prompt, 2)).unwrap());
     assert_eq!(hand.begun(), ["a"]);
     let meanwhile = async {
         assert_eq!(handle.readiness(), Readiness::Draining);
-        assert_eq!(handle.submit(ask("c", 2)).unwrap_err(), Rejected::Draining);
+        assert_eq!(handle.submit(&ask("c", 2)).unwrap_err(), Rejected::Draining);
         drop(hand);
         (finished(a).await.steps, finished(b).await.steps)
     };
@@ -159,7 +159,7 @@ async fn a_drain_finishes_what_was_admitted_and_refuses_the_rest() {
 #[tokio::test(start_paused = true)]
 async fn a_drain_out_of_patience_tells_every_owner() {
     let (handle, hand) = stage(Limits { running_max: 1, ..Limits::default() });
-    let [a, b] = ["a", "b"].map(|prompt| handle.submit(ask(prompt, 2)).unwrap());
+    let [a, b] = ["a", "b"].map(|prompt| handle.submit(&ask(prompt, 2)).unwrap());
     assert_eq!(hand.begun(), ["a"]);
     let drain = tokio::spawn({
         let handle = handle.clone();
@@ -176,7 +176,7 @@ async fn a_drain_out_of_patience_tells_every_owner() {
 #[tokio::test]
 async fn the_last_handle_gone_what_was_admitted_is_finished_and_the_model_dropped() {
     let (handle, hand) = stage(Limits::default());
-    let session = handle.submit(ask("a", 2)).unwrap();
+    let session = handle.submit(&ask("a", 2)).unwrap();
     drop(handle);
     hand.until_gone();
     assert_eq!(finished(session).await.steps, 2);
@@ -185,13 +185,13 @@ async fn the_last_handle_gone_what_was_admitted_is_finished_and_the_model_droppe
 #[tokio::test]
 async fn sequences_that_do_not_fit_together_take_turns() {
     let (handle, hand) = stage(one_row());
-    let _a = handle.submit(ask("a", 9)).unwrap();
+    let _a = handle.submit(&ask("a", 9)).unwrap();
     assert_eq!(hand.begun(), ["a"]);
-    let _b = handle.submit(ask("b", 9)).unwrap();
+    let _b = handle.submit(&ask("b", 9)).unwrap();
     hand.end(Verdict::Read);
     assert_eq!([(); 5].map(|()| hand.pass().concat()), ["a", "b", "a", "b", "a"]);
     assert_eq!(hand.begun(), ["b"]);
-    let _c = handle.submit(ask("c", 9)).unwrap();
+    let _c = handle.submit(&ask("c", 9)).unwrap();
     hand.end(Verdict::Read);
     assert_eq!([(); 6].map(|()| hand.pass().concat()), ["a", "b", "c", "a", "b", "c"], "within one round");
 }
@@ -199,9 +199,9 @@ async fn sequences_that_do_not_fit_together_take_turns() {
 #[tokio::test]
 async fn a_pass_takes_what_fits_least_recently_stepped_first() {
     let (handle, hand) = stage(Limits { batch_tokens_max: 20, ..Limits::default() });
-    let _big = handle.submit(ask("B", 30)).unwrap();
+    let _big = handle.submit(&ask("B", 30)).unwrap();
     assert_eq!(hand.begun(), ["B"], "a canvas larger than the limit runs alone");
-    let _small = ["a", "b", "c"].map(|prompt| handle.submit(ask(prompt, 7)).unwrap()); // 8 tokens each
+    let _small = ["a", "b", "c"].map(|prompt| handle.submit(&ask(prompt, 7)).unwrap()); // 8 tokens each
     hand.end(Verdict::Read);
     let passes = [(); 7].map(|()| hand.pass().concat());
     assert_eq!(passes, ["B", "ab", "ca", "B", "bc", "ab", "B"], "nobody waits for ever");
@@ -210,10 +210,10 @@ async fn a_pass_takes_what_fits_least_recently_stepped_first() {
 #[tokio::test]
 async fn guidance_counts_twice() {
     let (handle, hand) = stage(Limits { batch_tokens_max: 12, ..Limits::default() });
-    let _a = handle.submit(ask("a", 3)).unwrap();
+    let _a = handle.submit(&ask("a", 3)).unwrap();
     assert_eq!(hand.begun(), ["a"]);
-    let _b = handle.submit(Request { cfg_scale: 1.0, ..ask("b", 3) }).unwrap();
-    let _c = handle.submit(ask("c", 3)).unwrap();
+    let _b = handle.submit(&Request { cfg_scale: 1.0, ..ask("b", 3) }).unwrap();
+    let _c = handle.submit(&ask("c", 3)).unwrap();
     hand.end(Verdict::Read);
     assert_eq!(hand.pass(), ["a", "b"], "4 + 8 tokens");
     assert_eq!(hand.pass(), ["c", "a"]);
@@ -222,7 +222,7 @@ async fn guidance_counts_twice() {
 #[tokio::test]
 async fn no_more_run_than_may() {
     let (handle, hand) = stage(Limits { running_max: 2, ..Limits::default() });
-    let _sessions = ["a", "b", "c"].map(|prompt| handle.submit(ask(prompt, 3)).unwrap());
+    let _sessions = ["a", "b", "c"].map(|prompt| handle.submit(&ask(prompt, 3)).unwrap());
     hand.pass();
     assert_eq!(hand.pass().len(), 2);
 }
@@ -230,7 +230,7 @@ async fn no_more_run_than_may() {
 /// An answer whose blocks are this long, one token per pass.
 async fn in_blocks(block_length: u32, request: Request) -> Answer {
     let request = Request { block_length: Some(block_length), ..request };
-    finished(toy().submit(request).unwrap()).await
+    finished(toy().submit(&request).unwrap()).await
 }
 
 #[tokio::test]

@@ -101,7 +101,7 @@ fn budget(request: &Request, per_block: u32) -> u32 {
 
 /// Checks every law of one run.
 fn check_laws(request: &Request) -> Result<(), TestCaseError> {
-    let session = TOY.submit(request.clone()).unwrap();
+    let session = TOY.submit(request).unwrap();
     let start = session.start.clone();
     let (steps, answer) = wait(run(session));
     prop_assert_eq!(steps.len(), answer.steps as usize, "the steps arrived unmerged");
@@ -167,7 +167,7 @@ fn check_laws(request: &Request) -> Result<(), TestCaseError> {
         let deltas: String = steps.iter().map(|step| step.text.as_str()).collect();
         prop_assert_eq!(deltas + &answer.tail, answer.output.text());
     }
-    let again = wait(finished(TOY.submit(request.clone()).unwrap()));
+    let again = wait(finished(TOY.submit(request).unwrap()));
     prop_assert_eq!(again, answer, "the same request gives the same answer");
     Ok(())
 }
@@ -188,9 +188,9 @@ proptest! {
     ) {
         let limits = Limits { batch_tokens_max, running_max, ..Limits::default() };
         let handle = engine(Box::new(Toy::new()), Some(toy_tokenizer()), limits);
-        let sessions: Vec<Session> = requests.iter().map(|request| handle.submit(request.clone()).unwrap()).collect();
+        let sessions: Vec<Session> = requests.iter().map(|request| handle.submit(request).unwrap()).collect();
         for (request, session) in requests.iter().zip(sessions) {
-            let alone = wait(finished(TOY.submit(request.clone()).unwrap()));
+            let alone = wait(finished(TOY.submit(request).unwrap()));
             prop_assert_eq!(wait(finished(session)), alone, "{:?}", request);
         }
     }
@@ -202,7 +202,7 @@ fn seeds_make_a_difference_where_something_is_drawn() {
     let request =
         |seed, temperature| Request { order: Order::Leftmost, seed: Some(seed), temperature, ..ask("hello", 40) };
     let tokens = |request| -> Vec<TokenId> {
-        wait(finished(TOY.submit(request).unwrap())).written.iter().map(|written| written.token).collect()
+        wait(finished(TOY.submit(&request).unwrap())).written.iter().map(|written| written.token).collect()
     };
     let drawn: Vec<_> = (0..8).map(|seed| tokens(request(seed, 1.0))).collect();
     for (index, one) in drawn.iter().enumerate() {
@@ -239,7 +239,7 @@ fn mixed() -> Vec<Request> {
         cfg_scale: if index % 7 == 3 { 0.8 } else { 0.0 },
         temperature: [0.0, 1.0, 0.0, 0.6][index as usize / 4 % 4],
         seed: Some(u64::from(index)),
-        return_quality: index % 2 == 0,
+        return_quality: index.is_multiple_of(2),
         ..Request::new(task(index))
     };
     (0..32).map(request).collect()
@@ -252,7 +252,7 @@ async fn check_independence(model: fn() -> Box<dyn Denoiser>, same: fn(&Answer, 
     let handle = engine(model(), Some(toy_tokenizer()), Limits::default());
     let mut alone = Vec::new();
     for request in &requests {
-        alone.push(finished(handle.submit(request.clone()).unwrap()).await);
+        alone.push(finished(handle.submit(request).unwrap()).await);
     }
     assert!(alone.iter().map(|answer| answer.erased).sum::<u32>() > 50, "too little is erased to test anything");
 
@@ -269,8 +269,7 @@ async fn check_independence(model: fn() -> Box<dyn Denoiser>, same: fn(&Answer, 
     for (arrival, limits, rows_min) in ways {
         let (model, hand) = puppet(model());
         let handle = engine(model, Some(toy_tokenizer()), limits);
-        let sessions: Vec<Session> =
-            arrival.iter().map(|&index| handle.submit(requests[index].clone()).unwrap()).collect();
+        let sessions: Vec<Session> = arrival.iter().map(|&index| handle.submit(&requests[index]).unwrap()).collect();
         hand.pass(); // by the second pass all have arrived, and a few are done
         let rows = hand.pass().len();
         assert!(rows >= rows_min, "only {rows} rows shared a pass under {limits:?}");

@@ -98,7 +98,7 @@ async fn every_published_trace_is_reproduced_token_for_token() {
     assert_eq!(traces.traces.len(), 14);
     let handle = llada_tiny();
     for (number, trace) in traces.traces.iter().enumerate() {
-        let session = handle.submit_unmerged(trace.request()).unwrap();
+        let session = handle.submit_unmerged(&trace.request()).unwrap();
         assert!(session.start.cells.iter().all(|cell| *cell == Cell::Blank));
         let ours = canvases(session, traces.mask).await;
         let theirs = trace.canvases();
@@ -113,7 +113,7 @@ async fn every_published_trace_is_reproduced_token_for_token() {
 async fn all_traces_together_are_what_they_are_alone() {
     let traces: Traces = serde_json::from_slice(&std::fs::read(data("llada-tiny/traces.json")).unwrap()).unwrap();
     let handle = llada_tiny();
-    let sessions: Vec<Session> = traces.traces.iter().map(|trace| handle.submit(trace.request()).unwrap()).collect();
+    let sessions: Vec<Session> = traces.traces.iter().map(|trace| handle.submit(&trace.request()).unwrap()).collect();
     for (trace, session) in traces.traces.iter().zip(sessions) {
         let tokens: Vec<u32> = finished(session).await.written.iter().map(|written| written.token.0).collect();
         assert_eq!(&tokens, trace.canvases.last().unwrap(), "{}", trace.sampler);

@@ -77,14 +77,26 @@ fn parse<T: DeserializeOwned>(bytes: &[u8]) -> Result<T, ApiError> {
 }
 
 fn explain(path: Option<String>, error: &serde_json::Error) -> ApiError {
-    let message = match error.classify() {
-        Category::Syntax | Category::Eof | Category::Io => format!("the body is not valid JSON: {error}"),
+    match error.classify() {
+        Category::Syntax => {
+            ApiError::new(Code::InvalidRequest, format!("the body is not valid JSON: {error}")).at(path)
+        }
+        // the field where the text breaks off is not to blame
+        Category::Eof | Category::Io => {
+            ApiError::new(Code::InvalidRequest, format!("the body is not valid JSON: {error}"))
+        }
         Category::Data => {
             let place = format!(" at line {} column {}", error.line(), error.column());
             let text = error.to_string();
             let text = text.strip_suffix(&place).unwrap_or(&text);
-            path.as_ref().map_or_else(|| format!("the body: {text}"), |path| format!("{path}: {text}"))
+            let message = path.as_ref().map_or_else(|| format!("the body: {text}"), |path| format!("{path}: {text}"));
+            ApiError::new(Code::InvalidRequest, message).at(given_twice(path.as_deref(), text).or(path))
         }
-    };
-    ApiError::new(Code::InvalidRequest, message).at(path)
+    }
+}
+
+/// The field that is given twice, which only the message names; `path` leads to the object it is in.
+fn given_twice(path: Option<&str>, message: &str) -> Option<String> {
+    let field = message.strip_prefix("duplicate field `")?.strip_suffix('`')?;
+    Some(path.map_or_else(|| field.to_owned(), |path| format!("{path}.{field}")))
 }

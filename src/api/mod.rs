@@ -71,7 +71,7 @@ impl Service {
     /// Submits, encoding the text off the async threads.
     async fn submit(&self, request: Request) -> Result<Session, ApiError> {
         let handle = self.handle.clone();
-        let submitted = tokio::task::spawn_blocking(move || handle.submit(request)).await;
+        let submitted = tokio::task::spawn_blocking(move || handle.submit(&request)).await;
         let session = submitted.map_err(|error| {
             tracing::error!(%error, "a request could not be admitted");
             ApiError::new(Code::Internal, "the server made a mistake in reading this request; its log says more")

@@ -66,7 +66,12 @@ impl Drop for Stub {
         let _inside = self.span.enter();
         let (outcome, took) = (self.outcome.get().copied().unwrap_or(Outcome::Cancelled), self.arrived.elapsed());
         self.metrics.request(&self.endpoint, outcome, took);
-        tracing::info!(endpoint = self.endpoint, ?outcome, ?took, "request ended");
+        // probes and scrapes come every few seconds and say nothing new
+        if self.endpoint.starts_with("/v1/") {
+            tracing::info!(endpoint = self.endpoint, ?outcome, ?took, "request ended");
+        } else {
+            tracing::debug!(endpoint = self.endpoint, ?outcome, ?took, "request ended");
+        }
     }
 }
 

@@ -182,7 +182,7 @@ impl Run {
 async fn time_run(handle: &Handle, request: &Request, streams: usize, reading: &AtomicU64) -> anyhow::Result<Run> {
     let before = reading.load(Ordering::Relaxed);
     let begun = Instant::now();
-    let sessions: Vec<Session> = (0..streams).map(|_| handle.submit(request.clone())).collect::<Result<_, _>>()?;
+    let sessions: Vec<Session> = (0..streams).map(|_| handle.submit(request)).collect::<Result<_, _>>()?;
     let (mut passes, mut token_forwards, mut written) = (0, 0, 0);
     for mut session in sessions {
         let canvas = session.start.offset + session.start.cells.len();

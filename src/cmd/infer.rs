@@ -3,8 +3,8 @@
 use super::model::{Loaded, ModelArgs};
 use super::refine::{RefineArgs, cells, ids, text_or_stdin};
 use super::watch::Screen;
-use crate::diffusion::Edit;
-use crate::engine::{Answer, DEFAULT_BLANK, Event, Finish, Length, Limits, Prompt, StepEvent, Task, start};
+use crate::diffusion::{Edit, Probability};
+use crate::engine::{Answer, DEFAULT_BLANK, Event, Finish, Length, Limits, Prompt, Request, StepEvent, Task, start};
 use crate::telemetry::Metrics;
 use anyhow::{Context, bail};
 use clap::Args;
@@ -86,7 +86,7 @@ pub(super) fn generate(args: GenerateArgs) -> anyhow::Result<()> {
     };
     let mut request = args.refine.request(Task::Continue { prompt, length })?;
     request.stop = args.stop;
-    run(args.model.load()?, request, args.output)
+    run(args.model.load()?, &request, &args.output)
 }
 
 pub(super) fn infill(args: InfillArgs) -> anyhow::Result<()> {
@@ -99,11 +99,11 @@ pub(super) fn infill(args: InfillArgs) -> anyhow::Result<()> {
         (None, None) => bail!("give a text with blanks: --prompt TEXT (or - for standard input) or --prompt-ids 1,_,3"),
     };
     let request = args.refine.request(task)?;
-    run(args.model.load()?, request, args.output)
+    run(args.model.load()?, &request, &args.output)
 }
 
 #[tokio::main(flavor = "current_thread")]
-async fn run(loaded: Loaded, request: crate::engine::Request, output: OutputArgs) -> anyhow::Result<()> {
+async fn run(loaded: Loaded, request: &Request, output: &OutputArgs) -> anyhow::Result<()> {
     let handle = start(loaded.model, loaded.tokenizer, Limits::default(), Arc::new(Metrics::new()?))?;
     let mut session = handle.submit_unmerged(request)?;
     let offset = session.start.offset;
@@ -120,7 +120,7 @@ async fn run(loaded: Loaded, request: crate::engine::Request, output: OutputArgs
                 }
             }
             Event::Finished(answer) => {
-                report(&answer, steps, output, screen);
+                report(&answer, &steps, output, screen);
                 return Ok(());
             }
             Event::Failed(failure) => return Err(failure).context("no answer"),
@@ -129,7 +129,7 @@ async fn run(loaded: Loaded, request: crate::engine::Request, output: OutputArgs
     bail!("the engine ended without an answer")
 }
 
-fn report(answer: &Answer, steps: Vec<Value>, output: OutputArgs, screen: Option<Screen<'_>>) {
+fn report(answer: &Answer, steps: &[Value], output: &OutputArgs, screen: Option<Screen<'_>>) {
     let Answer { steps: taken, forward_passes, filled, erased, .. } = answer;
     if output.json {
         let tokens: Vec<u32> = answer.written.iter().map(|written| written.token.0).collect();
@@ -160,7 +160,7 @@ fn step_json(step: &StepEvent, offset: usize) -> Value {
                 json!({ "at": at, "kind": "fill", "token": token.0, "confidence": confidence.get() })
             }
             Edit::Erase { was, quality, .. } => {
-                json!({ "at": at, "kind": "erase", "was": was.0, "quality": quality.map(|quality| quality.get()) })
+                json!({ "at": at, "kind": "erase", "was": was.0, "quality": quality.map(Probability::get) })
             }
         }
     };

@@ -43,8 +43,8 @@ enum Command {
 pub fn run() -> ExitCode {
     let cli = Cli::parse();
     let done = match cli.command {
-        None => serve::run(cli.serve),
-        Some(Command::Serve(args)) => serve::run(*args),
+        None => serve::run(&cli.serve),
+        Some(Command::Serve(args)) => serve::run(&args),
         Some(Command::Generate(args)) => infer::generate(*args),
         Some(Command::Infill(args)) => infer::infill(*args),
         Some(Command::Read(args)) => read::run(&args),

@@ -51,7 +51,7 @@ pub(super) struct ServeArgs {
 }
 
 #[tokio::main]
-pub(super) async fn run(args: ServeArgs) -> anyhow::Result<()> {
+pub(super) async fn run(args: &ServeArgs) -> anyhow::Result<()> {
     logging::init(args.log_format);
     let metrics = Arc::new(Metrics::new()?);
     let listener = TcpListener::bind((args.hostname.as_str(), args.port))
@@ -69,7 +69,7 @@ pub(super) async fn run(args: ServeArgs) -> anyhow::Result<()> {
         loaded = spawn_blocking(move || model.load()) => loaded.context("the model's loader broke down")??,
         served = &mut server => return Ok(served.context("the server broke down")??),
     };
-    let service = put_to_work(loaded, &args, metrics)?;
+    let service = put_to_work(loaded, args, metrics)?;
     let greeting = greeting(&service, address);
     state.loaded(service).map_err(|_| anyhow!("a model is being served already"))?;
     eprintln!("{greeting}");

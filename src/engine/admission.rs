@@ -38,15 +38,15 @@ struct Draft {
 
 impl Admission {
     /// The job `request` stands for, and what its owner is told at once.
-    pub(super) fn admit(&self, request: Request) -> Result<(Job, Start), Rejected> {
-        check_sampling(&request)?;
+    pub(super) fn admit(&self, request: &Request) -> Result<(Job, Start), Rejected> {
+        check_sampling(request)?;
         let draft = match &request.task {
             Task::Continue { prompt, length } => self.continuation(prompt, *length, &request.stop)?,
             Task::Infill { template, blank } => self.infill(template, blank, &request.stop)?,
             Task::InfillTokens { cells } => self.infill_tokens(cells, &request.stop)?,
         };
         let blanks = draft.canvas.blanks(0..draft.canvas.len()).count();
-        let policy = self.policy(&request, blanks)?;
+        let policy = self.policy(request, blanks)?;
         let seed = Seed(request.seed.unwrap_or_else(fresh_seed));
         let cells = draft.canvas.cells()[draft.offset..].to_vec();
         let sequence =

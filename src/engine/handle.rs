@@ -59,7 +59,7 @@ impl Handle {
     ///
     /// # Errors
     /// When the request cannot be served ([`Rejected::Invalid`]) or not now.
-    pub fn submit(&self, request: Request) -> Result<Session, Rejected> {
+    pub fn submit(&self, request: &Request) -> Result<Session, Rejected> {
         self.place(request, UNREAD_MAX)
     }
 
@@ -68,11 +68,11 @@ impl Handle {
     ///
     /// # Errors
     /// As [`Self::submit`].
-    pub fn submit_unmerged(&self, request: Request) -> Result<Session, Rejected> {
+    pub fn submit_unmerged(&self, request: &Request) -> Result<Session, Rejected> {
         self.place(request, usize::MAX)
     }
 
-    fn place(&self, request: Request, unread_max: usize) -> Result<Session, Rejected> {
+    fn place(&self, request: &Request, unread_max: usize) -> Result<Session, Rejected> {
         if self.shared.draining.load(Ordering::Acquire) {
             return Err(Rejected::Draining);
         }

@@ -1,5 +1,5 @@
 //! Who runs next. Every tick chooses the sequences that share the next forward pass, has them read, and advances
-//! them. [`Engine`] is synchronous and knows neither clock nor channel; [`worker`] gives it both, and [`Handle`] is
+//! them. `Engine` is synchronous and knows neither clock nor channel; `worker` gives it both, and [`Handle`] is
 //! the one front door for every protocol.
 
 mod admission;

@@ -13,6 +13,7 @@ mod load;
 mod lora;
 mod strict;
 mod summary;
+mod supported;
 mod toy;
 mod weights;
 

@@ -2,6 +2,8 @@
 
 #![allow(dead_code, unreachable_pub)] // each test binary uses its own part
 
+pub mod server;
+
 use remask::diffusion::{Canvas, Cell, Reading, TokenId};
 use remask::engine::{Answer, Event, Handle, Length, Limits, Prompt, Remasking, Request, Session, Task, start};
 use remask::model::{Batch, Denoiser, Device, Inspection, ModelError, ModelSpec, Source, Toy, load};
@@ -30,6 +32,15 @@ pub fn toy() -> Handle {
 
 pub fn llada_tiny_model() -> Box<dyn Denoiser> {
     load(&Source::Directory { dir: data("llada-tiny"), prism_head: None, adapter: None }, Device::Cpu).unwrap()
+}
+
+pub fn sudoku_model() -> Box<dyn Denoiser> {
+    let dir = PathBuf::from(env!("CARGO_MANIFEST_DIR")).join("models/sudoku");
+    load(&Source::Directory { dir, prism_head: None, adapter: None }, Device::Cpu).unwrap()
+}
+
+pub fn sudoku_tokenizer() -> Arc<Tokenizer> {
+    Arc::new(Tokenizer::from_bytes(include_bytes!("../../models/sudoku/tokenizer.json")).unwrap())
 }
 
 pub fn llada_tiny() -> Handle {

@@ -1,0 +1,225 @@
+//! A real server on a port of its own, models that wait or fail when told to, and a reader of its events.
+
+use super::{sudoku_model, sudoku_tokenizer, toy_tokenizer};
+use remask::api::{AppState, BODY_MAX, Service, serve};
+use remask::diffusion::{Reading, TokenId};
+use remask::engine::{Limits, start};
+use remask::model::{Batch, Denoiser, Inspection, ModelError, ModelSpec, Toy};
+use remask::telemetry::Metrics;
+use remask::text::Tokenizer;
+use reqwest::{Client, Response};
+use serde_json::Value;
+use std::io;
+use std::sync::{Arc, Condvar, Mutex};
+use std::time::{Duration, Instant};
+use tokio::net::TcpListener;
+use tokio::sync::{Notify, oneshot};
+use tokio::task::JoinHandle;
+
+/// How long a test waits for what must happen before it calls it missing.
+const PATIENCE: Duration = Duration::from_secs(30);
+
+/// A server that runs until it is dropped or stopped.
+pub struct Server {
+    /// As `http://127.0.0.1:1234`.
+    pub base: String,
+    pub client: Client,
+    pub state: AppState,
+    metrics: Arc<Metrics>,
+    stop: oneshot::Sender<()>,
+    served: JoinHandle<io::Result<()>>,
+}
+
+impl Server {
+    /// A server that waits for its model; `patience` is for its drain.
+    pub async fn loading(body_max: usize, patience: Duration) -> Self {
+        let listener = TcpListener::bind("127.0.0.1:0").await.unwrap();
+        let base = format!("http://{}", listener.local_addr().unwrap());
+        let metrics = Arc::new(Metrics::new().unwrap());
+        let state = AppState::new(Arc::clone(&metrics), body_max);
+        let (stop, stopped) = oneshot::channel();
+        let shutdown = async move { drop(stopped.await) };
+        let served = tokio::spawn(serve(listener, state.clone(), shutdown, patience));
+        let client = Client::builder().no_proxy().build().unwrap();
+        Self { base, client, state, metrics, stop, served }
+    }
+
+    /// The model has been loaded; it is called `toy`, whatever it is.
+    pub fn load(&self, model: Box<dyn Denoiser>, tokenizer: Option<Arc<Tokenizer>>, limits: Limits) {
+        let handle = start(model, tokenizer, limits, Arc::clone(&self.metrics)).unwrap();
+        self.state.loaded(Service { handle, name: "toy".to_owned(), created: 1_700_000_000 }).unwrap();
+    }
+
+    pub async fn of(model: Box<dyn Denoiser>, limits: Limits) -> Self {
+        let server = Self::loading(BODY_MAX, PATIENCE).await;
+        server.load(model, Some(toy_tokenizer()), limits);
+        server
+    }
+
+    pub async fn toy() -> Self {
+        Self::of(Box::new(Toy::new()), Limits::default()).await
+    }
+
+    pub async fn sudoku() -> Self {
+        let server = Self::loading(BODY_MAX, PATIENCE).await;
+        server.load(sudoku_model(), Some(sudoku_tokenizer()), Limits::default());
+        server
+    }
+
+    pub fn url(&self, path: &str) -> String {
+        format!("{}{path}", self.base)
+    }
+
+    pub async fn get(&self, path: &str) -> Response {
+        self.client.get(self.url(path)).send().await.unwrap()
+    }
+
+    pub async fn post(&self, path: &str, body: &Value) -> Response {
+        self.client.post(self.url(path)).json(body).send().await.unwrap()
+    }
+
+    /// The answer to a request that must succeed.
+    pub async fn answer(&self, path: &str, body: &Value) -> Value {
+        let response = self.post(path, body).await;
+        let (status, answer) = (response.status(), response.json().await.unwrap());
+        assert_eq!(status, 200, "{body} gave {answer}");
+        answer
+    }
+
+    /// The events of a stream, read to its end.
+    pub async fn events(&self, path: &str, body: &Value) -> Vec<SseEvent> {
+        let response = self.post(path, body).await;
+        assert_eq!(response.status(), 200, "{body}");
+        assert_eq!(response.headers()["content-type"], "text/event-stream");
+        events(&response.text().await.unwrap())
+    }
+
+    /// Waits until the metrics hold this line.
+    pub async fn until(&self, line: &str) {
+        let begun = Instant::now();
+        loop {
+            let metrics = self.get("/metrics").await.text().await.unwrap();
+            if metrics.lines().any(|other| other == line) {
+                return;
+            }
+            assert!(begun.elapsed() < PATIENCE, "{line:?} never came:\n{metrics}");
+        }
+    }
+
+    /// Tells the server to stop, as a signal would.
+    pub fn stop(self) -> JoinHandle<io::Result<()>> {
+        self.stop.send(()).unwrap();
+        self.served
+    }
+}
+
+/// One server-sent event.
+#[derive(Clone, Debug, Default, PartialEq, Eq)]
+pub struct SseEvent {
+    pub name: String,
+    pub id: String,
+    pub data: String,
+}
+
+impl SseEvent {
+    pub fn json(&self) -> Value {
+        serde_json::from_str(&self.data).unwrap_or_else(|error| panic!("{error}: {self:?}"))
+    }
+}
+
+/// The events of a whole stream.
+pub fn events(stream: &str) -> Vec<SseEvent> {
+    let blocks = stream.split("\n\n").filter(|block| !block.is_empty() && !block.starts_with(':'));
+    let event = |block: &str| {
+        let mut event = SseEvent::default();
+        for line in block.lines() {
+            match line.split_once(": ") {
+                Some(("event", name)) => name.clone_into(&mut event.name),
+                Some(("id", id)) => id.clone_into(&mut event.id),
+                Some(("data", data)) => event.data.push_str(data),
+                _ => panic!("{line:?} is no line of an event"),
+            }
+        }
+        event
+    };
+    blocks.map(event).collect()
+}
+
+/// What a scripted model waits for before each pass.
+#[derive(Debug, Default)]
+pub struct Gate {
+    is_open: Mutex<bool>,
+    opened: Condvar,
+    reached: Notify,
+}
+
+impl Gate {
+    pub fn open(&self) {
+        *self.is_open.lock().unwrap() = true;
+        self.opened.notify_all();
+    }
+
+    pub fn close(&self) {
+        *self.is_open.lock().unwrap() = false;
+    }
+
+    /// Waits until the model stands before the gate.
+    pub async fn reached(&self) {
+        self.reached.notified().await;
+    }
+
+    fn pass(&self) {
+        self.reached.notify_one();
+        drop(self.opened.wait_while(self.is_open.lock().unwrap(), |is_open| !*is_open).unwrap());
+    }
+}
+
+/// A toy that thinks until its gate opens.
+pub struct Gated {
+    toy: Toy,
+    gate: Arc<Gate>,
+}
+
+impl Gated {
+    pub fn new() -> (Box<Self>, Arc<Gate>) {
+        let gate = Arc::new(Gate::default());
+        (Box::new(Self { toy: Toy::new(), gate: Arc::clone(&gate) }), gate)
+    }
+}
+
+impl Denoiser for Gated {
+    fn spec(&self) -> &ModelSpec {
+        self.toy.spec()
+    }
+
+    fn read(&mut self, batch: &Batch<'_>) -> Result<Vec<Reading>, ModelError> {
+        self.gate.pass();
+        self.toy.read(batch)
+    }
+
+    fn inspect(&mut self, ids: &[TokenId]) -> Result<Inspection, ModelError> {
+        self.toy.inspect(ids)
+    }
+}
+
+/// A toy whose passes fail from the `passes`-th on.
+pub struct Failing {
+    pub toy: Toy,
+    pub passes: usize,
+}
+
+impl Denoiser for Failing {
+    fn spec(&self) -> &ModelSpec {
+        self.toy.spec()
+    }
+
+    fn read(&mut self, batch: &Batch<'_>) -> Result<Vec<Reading>, ModelError> {
+        self.passes =
+            self.passes.checked_sub(1).ok_or_else(|| ModelError::Failed("the device is on fire".to_owned()))?;
+        self.toy.read(batch)
+    }
+
+    fn inspect(&mut self, ids: &[TokenId]) -> Result<Inspection, ModelError> {
+        self.toy.inspect(ids)
+    }
+}

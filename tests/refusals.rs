@@ -1,0 +1,303 @@
+//! Every way to be refused: the status, the field at fault, and words that help. One table, one check.
+
+mod common;
+
+use common::server::Server;
+use remask::engine::Limits;
+use remask::model::Toy;
+use reqwest::{Method, Response};
+use serde_json::{Value, json};
+use std::time::Duration;
+
+const USER: &str = "invalid_request_error";
+
+/// Checks that a response is OpenAI's error object with these words in its message.
+async fn check(what: &str, response: Response, status: u16, param: Option<&str>, code: Option<&str>, words: &str) {
+    assert_eq!(response.status(), status, "{what}");
+    assert_eq!(response.headers()["content-type"], "application/json", "{what}");
+    assert!(response.headers().contains_key("x-request-id"), "{what}");
+    let body: Value = response.json().await.unwrap();
+    let error = &body["error"];
+    assert_eq!(body.as_object().unwrap().len(), 1, "{what}");
+    assert_eq!(error.as_object().unwrap().len(), 4, "{what}: {body}");
+    assert_eq!(
+        (&error["type"], &error["param"], &error["code"]),
+        (&json!(USER), &json!(param), &json!(code)),
+        "{what}: {body}"
+    );
+    assert!(error["message"].as_str().unwrap().contains(words), "{what}: {body} lacks {words:?}");
+}
+
+#[tokio::test]
+async fn a_field_at_fault_is_named_with_what_is_allowed() {
+    let server = Server::toy().await;
+    let rows: &[(&str, &str, &str)] = &[
+        (r#"{}"#, "prompt", "prompt is missing; give a string"),
+        (r#"{"prompt": null}"#, "prompt", "prompt is missing"),
+        (r#"{"prompt": ""}"#, "prompt", "the prompt is empty"),
+        (r#"{"prompt": []}"#, "prompt", "the prompt is empty"),
+        (r#"{"prompt": 5}"#, "prompt", "give a string, an array of token ids"),
+        (r#"{"prompt": [1, -1]}"#, "prompt", "give a string, an array of token ids"),
+        (r#"{"prompt": [1, 1.5]}"#, "prompt", "give a string, an array of token ids"),
+        (r#"{"prompt": [1, 4294967296]}"#, "prompt", "give a string, an array of token ids"),
+        (r#"{"prompt": [1, "a"]}"#, "prompt", "give a string, an array of token ids"),
+        (r#"{"prompt": [1, 300]}"#, "prompt", "token 1 of the prompt is 300; ids are below 258"),
+        (r#"{"prompt": [256]}"#, "prompt", "may not be the mask, 256"),
+        (r#"{"prompt": ["a", "b"]}"#, "prompt", "given 2 prompts; not yet supported: one prompt per request"),
+        (r#"{"prompt": [[1], [2], [3]]}"#, "prompt", "given 3 prompts"),
+        (r#"{"prompt": "a", "prompt": "b"}"#, "prompt", "duplicate field"),
+        (
+            r#"{"prompt": "a", "max_token": 5}"#,
+            "max_token",
+            "unknown field `max_token`, expected one of `model`, `prompt`, `max_tokens`",
+        ),
+        (r#"{"prompt": "a", "max_tokens": 0}"#, "max_tokens", "ask for at least 1"),
+        (r#"{"prompt": "a", "max_tokens": -1}"#, "max_tokens", "given -1; give a whole number from 0 to 4294967295"),
+        (r#"{"prompt": "a", "max_tokens": 1.5}"#, "max_tokens", "given 1.5; give a whole number"),
+        (r#"{"prompt": "a", "max_tokens": "9"}"#, "max_tokens", "given \"9\"; give a whole number"),
+        (r#"{"prompt": "a", "max_tokens": 99999999999}"#, "max_tokens", "given 99999999999; give a whole number"),
+        (r#"{"prompt": "a", "max_tokens": 1024}"#, "max_tokens", "ask for at most 1023"),
+        (r#"{"prompt": "a", "temperature": -0.1}"#, "temperature", "temperature is -0.1"),
+        (r#"{"prompt": "a", "temperature": 1e39}"#, "temperature", "at most 3.4e38"),
+        (r#"{"prompt": "a", "temperature": 1e999}"#, "temperature", "not valid JSON: number out of range"),
+        (r#"{"prompt": "a", "temperature": NaN}"#, "temperature", "not valid JSON: expected value"),
+        (r#"{"prompt": "a", "temperature": [1]}"#, "temperature", "given [1]; give a number"),
+        (r#"{"prompt": "a", "seed": 18446744073709551616}"#, "seed", "give a whole number of 64 bits"),
+        (r#"{"prompt": "a", "seed": 0.5}"#, "seed", "given 0.5"),
+        (r#"{"prompt": "a", "stop": 3}"#, "stop", "give a string or an array of strings"),
+        (r#"{"prompt": "a", "stop": ""}"#, "stop", "none of them empty"),
+        (r#"{"prompt": "a", "stream": "yes"}"#, "stream", "expected a boolean"),
+        (
+            r#"{"prompt": "a", "stream_options": {"include_usage": true}}"#,
+            "stream_options",
+            "goes only with \"stream\": true",
+        ),
+        (
+            r#"{"prompt": "a", "stream": true, "stream_options": {"usage": true}}"#,
+            "stream_options.usage",
+            "expected `include_usage`",
+        ),
+        (r#"{"prompt": "a", "n": 2}"#, "n", "given 2; only 1 is supported so far"),
+        (r#"{"prompt": "a", "best_of": 3}"#, "best_of", "only 1"),
+        (r#"{"prompt": "a", "top_p": 0.9}"#, "top_p", "given 0.9; only 1"),
+        (r#"{"prompt": "a", "top_k": 40}"#, "top_k", "only 0"),
+        (r#"{"prompt": "a", "presence_penalty": 0.5}"#, "presence_penalty", "only 0"),
+        (r#"{"prompt": "a", "frequency_penalty": 0.5}"#, "frequency_penalty", "only 0"),
+        (r#"{"prompt": "a", "logprobs": 5}"#, "logprobs", "not supported yet"),
+        (r#"{"prompt": "a", "echo": true}"#, "echo", "only false"),
+        (r#"{"prompt": "a", "suffix": "b"}"#, "suffix", "not supported yet"),
+        (r#"{"prompt": "a", "logit_bias": {"5": 1}}"#, "logit_bias", "not supported yet"),
+        (r#"{"prompt": "a", "tools": [{}]}"#, "tools", "not supported yet"),
+        (r#"{"prompt": "a", "model": 3}"#, "model", "expected a string"),
+        (r#"{"prompt": "a", "diffusion": 3}"#, "diffusion", "expected an object"),
+        (r#"{"prompt": "a", "diffusion": [8]}"#, "diffusion", "expected an object"),
+        (
+            r#"{"prompt": "a", "diffusion": {"stesp": 8}}"#,
+            "diffusion.stesp",
+            "expected one of `steps`, `block_length`, `unmasking`",
+        ),
+        (r#"{"prompt": "a", "diffusion": {"steps": 0}}"#, "diffusion.steps", "steps is 0; give 1 to 65536"),
+        (r#"{"prompt": "a", "diffusion": {"steps": -1}}"#, "diffusion.steps", "diffusion.steps: given -1"),
+        (r#"{"prompt": "a", "diffusion": {"steps": 70000}}"#, "diffusion.steps", "at most 65536"),
+        (r#"{"prompt": "a", "diffusion": {"block_length": 0}}"#, "diffusion.block_length", "give at least 1"),
+        (r#"{"prompt": "a", "diffusion": {"cfg_scale": -1}}"#, "diffusion.cfg_scale", "not negative"),
+        (
+            r#"{"prompt": "a", "diffusion": {"unmasking": "best"}}"#,
+            "diffusion.unmasking",
+            "unknown variant `best`, expected one of `confidence`, `margin`",
+        ),
+        (r#"{"prompt": "a", "diffusion": {"unmasking": 3}}"#, "diffusion.unmasking", "expected a word or an object"),
+        (
+            r#"{"prompt": "a", "diffusion": {"unmasking": {"threshold": 1.5}}}"#,
+            "diffusion.unmasking.threshold",
+            "from 0 to 1",
+        ),
+        (
+            r#"{"prompt": "a", "diffusion": {"unmasking": {"factor": 1.5}}}"#,
+            "diffusion.unmasking.factor",
+            "expected `order` or `threshold`",
+        ),
+        (
+            r#"{"prompt": "a", "diffusion": {"remasking": "remdm"}}"#,
+            "diffusion.remasking",
+            "expected one of `off`, `quality`, `random`",
+        ),
+        (
+            r#"{"prompt": "a", "diffusion": {"remasking": {"budget": 1}}}"#,
+            "diffusion.remasking",
+            "missing field `policy`",
+        ),
+        (
+            r#"{"prompt": "a", "diffusion": {"remasking": {"policy": "random", "below": 0.5}}}"#,
+            "diffusion.remasking.below",
+            "goes with policy \"quality\" only",
+        ),
+        (
+            r#"{"prompt": "a", "diffusion": {"remasking": {"policy": "off", "budget": 1}}}"#,
+            "diffusion.remasking",
+            "takes no budget",
+        ),
+        (
+            r#"{"prompt": "a", "diffusion": {"remasking": {"policy": "quality", "below": 2}}}"#,
+            "diffusion.remasking.below",
+            "from 0 to 1",
+        ),
+        (
+            r#"{"prompt": "a", "diffusion": {"remasking": {"policy": "quality", "window": [0.5]}}}"#,
+            "diffusion.remasking.window",
+            "array of length 2",
+        ),
+        (
+            r#"{"prompt": "a", "diffusion": {"remasking": {"policy": "quality", "window": [0.5, 0.5]}}}"#,
+            "diffusion.remasking.window",
+            "its end must lie after its start",
+        ),
+        (
+            r#"{"prompt": "a", "diffusion": {"stream_edits": true}}"#,
+            "diffusion.stream_edits",
+            "goes only with \"stream\": true",
+        ),
+        (r#"{"prompt": "a", "diffusion": {"cache": "prefix"}}"#, "diffusion.cache", "only \"off\" is supported so far"),
+        (r#"{"prompt": "a", "diffusion": {"deadline_ms": 800}}"#, "diffusion.deadline_ms", "not supported yet"),
+    ];
+    for (body, param, words) in rows {
+        let response = server.client.post(server.url("/v1/completions")).body(*body).send().await.unwrap();
+        check(body, response, 400, Some(*param), None, words).await;
+    }
+    let rows: &[(&str, &str, &str)] = &[
+        (r#"{}"#, "template", "give a text with \"<blank>\" for each cell to fill"),
+        (r#"{"template": "full"}"#, "template", "holds no \"<blank>\""),
+        (r#"{"template": "<blank:2000>"}"#, "template", "takes 2000 cells; the canvas has 1024"),
+        (r#"{"template": "<|mask|> <blank>", "blank": ""}"#, "blank", "blank is empty"),
+        (
+            r#"{"template": "<blank>", "stop": "a"}"#,
+            "stop",
+            "unknown field `stop`, expected one of `model`, `template`, `blank`",
+        ),
+        (r#"{"template": "<blank>", "max_tokens": 3}"#, "max_tokens", "unknown field"),
+        (r#"{"template": "<blank>", "diffusion": {"stream_edits": true}}"#, "diffusion.stream_edits", "goes only with"),
+    ];
+    for (body, param, words) in rows {
+        let response = server.client.post(server.url("/v1/infill")).body(*body).send().await.unwrap();
+        check(body, response, 400, Some(*param), None, words).await;
+    }
+    server.until("remask_requests_total{endpoint=\"/v1/infill\",outcome=\"invalid\"} 7").await;
+}
+
+/// Method, path, body; status, field, code, words.
+type Row = (&'static str, &'static str, &'static str, u16, Option<&'static str>, Option<&'static str>, &'static str);
+
+#[tokio::test]
+async fn what_is_no_request_is_answered_all_the_same() {
+    let server = Server::toy().await;
+    let rows: &[Row] = &[
+        ("POST", "/v1/completions", "", 400, None, None, "the body is empty; send a JSON object"),
+        (
+            "POST",
+            "/v1/completions",
+            "prompt=hello",
+            400,
+            None,
+            None,
+            "the body is not valid JSON: expected value at line 1",
+        ),
+        ("POST", "/v1/completions", "{\"prompt\": \"a\"", 400, None, None, "not valid JSON: EOF while parsing"),
+        ("POST", "/v1/completions", "{\"prompt\": \"a\"} {}", 400, None, None, "trailing characters"),
+        ("POST", "/v1/completions", "[null, \"a\"]", 400, None, None, "the body is an array; send a JSON object"),
+        ("POST", "/v1/completions", "\"hello\"", 400, None, None, "expected a JSON object"),
+        (
+            "POST",
+            "/v1/completions",
+            r#"{"prompt": "a", "model": "gpt"}"#,
+            404,
+            Some("model"),
+            Some("model_not_found"),
+            "this server serves \"toy\"",
+        ),
+        (
+            "POST",
+            "/v1/infill",
+            r#"{"template": "<blank>", "model": "gpt"}"#,
+            404,
+            Some("model"),
+            Some("model_not_found"),
+            "\"gpt\" does not exist",
+        ),
+        ("GET", "/v1/models/gpt/4", "", 404, Some("model"), Some("model_not_found"), "\"gpt/4\" does not exist"),
+        ("GET", "/v1/models/%ff", "", 404, Some("model"), Some("model_not_found"), "does not exist"),
+        (
+            "GET",
+            "/v1/nothing",
+            "",
+            404,
+            None,
+            Some("unknown_url"),
+            "there is no GET /v1/nothing; this server knows POST /v1/completions",
+        ),
+        ("POST", "/v1/chat/completions", "{}", 404, None, Some("unknown_url"), "there is no POST /v1/chat/completions"),
+        ("GET", "/v1/completions/", "", 404, None, Some("unknown_url"), "there is no GET"),
+        ("GET", "/v1/completions", "", 405, None, Some("method_not_supported"), "does not take GET"),
+        ("DELETE", "/v1/models/toy", "", 405, None, Some("method_not_supported"), "does not take DELETE"),
+        ("POST", "/metrics", "", 405, None, Some("method_not_supported"), "does not take POST"),
+    ];
+    for (method, path, body, status, param, code, words) in rows {
+        let method = Method::from_bytes(method.as_bytes()).unwrap();
+        let response = server.client.request(method, server.url(path)).body(*body).send().await.unwrap();
+        if *status == 405 {
+            let allowed = response.headers()["allow"].to_str().unwrap();
+            assert!(["POST", "GET,HEAD"].contains(&allowed), "{path}: {allowed}");
+        }
+        check(&format!("{path} {body}"), response, *status, *param, *code, words).await;
+    }
+    server.until("remask_requests_total{endpoint=\"other\",outcome=\"invalid\"} 3").await;
+}
+
+#[tokio::test]
+async fn a_body_that_is_plainly_not_json_is_refused() {
+    let server = Server::toy().await;
+    let sent = async |name: &str, value: &str| {
+        let request = server.client.post(server.url("/v1/completions")).header(name, value);
+        request.body("{\"prompt\": \"a\", \"max_tokens\": 2}").send().await.unwrap()
+    };
+    for media_type in ["text/xml", "multipart/form-data; boundary=x", "image/png"] {
+        let response = sent("content-type", media_type).await;
+        check(media_type, response, 415, None, Some("unsupported_media_type"), "send application/json").await;
+    }
+    check("gzip", sent("content-encoding", "gzip").await, 415, None, Some("unsupported_media_type"), "uncompressed")
+        .await;
+    for media_type in
+        ["application/json; charset=utf-8", "Application/JSON", "text/plain;charset=UTF-8", "application/x+json"]
+    {
+        assert_eq!(sent("content-type", media_type).await.status(), 200, "{media_type}");
+    }
+}
+
+#[tokio::test]
+async fn a_body_over_the_limit_is_not_read_to_its_end() {
+    let server = Server::loading(64, Duration::ZERO).await;
+    server.load(Box::new(Toy::new()), Some(common::toy_tokenizer()), Limits::default());
+    let fits = "{\"prompt\": \"a\", \"max_tokens\": 2}";
+    assert_eq!(server.client.post(server.url("/v1/completions")).body(fits).send().await.unwrap().status(), 200);
+    let long = json!({"prompt": "a".repeat(64)}).to_string();
+    let pieces = futures_util::stream::iter(
+        long.clone().into_bytes().into_iter().map(|byte| Ok::<_, std::io::Error>(vec![byte])),
+    );
+    for (what, body) in [("declared", reqwest::Body::from(long)), ("in pieces", reqwest::Body::wrap_stream(pieces))] {
+        let response = server.client.post(server.url("/v1/completions")).body(body).send().await.unwrap();
+        check(what, response, 413, None, Some("body_too_large"), "larger than 64 bytes").await;
+    }
+}
+
+#[tokio::test]
+async fn quality_without_a_head_is_refused() {
+    let server = Server::of(Box::new(Toy::without_head()), Limits::default()).await;
+    for (diffusion, param) in [
+        (json!({"remasking": "quality"}), "diffusion.remasking"),
+        (json!({"return_quality": true}), "diffusion.return_quality"),
+    ] {
+        let response = server.post("/v1/completions", &json!({"prompt": "a", "diffusion": diffusion})).await;
+        check(param, response, 400, Some(param), None, "needs a quality head").await;
+    }
+    let answer = server.answer("/v1/completions", &json!({"prompt": "a", "max_tokens": 20})).await;
+    assert_eq!(answer["diffusion"]["erased"], 0, "off by default");
+}

@@ -1,0 +1,204 @@
+//! Streams: what is concatenated or replayed is what an answer in one piece says; and what happens when either side
+//! goes away.
+
+mod common;
+
+use common::server::{Failing, Gated, Server, SseEvent};
+use remask::engine::Limits;
+use remask::model::Toy;
+use serde_json::{Value, json};
+
+const COMPLETIONS: &str = "/v1/completions";
+const INFILL: &str = "/v1/infill";
+/// The toy tells each another of its sentences; two of them have characters of several bytes.
+const PROMPTS: [&str; 8] = ["Once", "a", "b", "c", "d", "ü 🍰", "twice", "thrice"];
+
+/// `body` with these fields added.
+fn with(body: &Value, more: Value) -> Value {
+    let mut body = body.clone();
+    let Value::Object(more) = more else { panic!("{more} is no object") };
+    body.as_object_mut().unwrap().extend(more);
+    body
+}
+
+/// The deltas of OpenAI's chunks, concatenated, and the chunks; checks that they end as they should.
+fn concatenated(events: &[SseEvent]) -> (String, Vec<Value>) {
+    let (last, chunks) = events.split_last().unwrap();
+    assert_eq!(last.data, "[DONE]");
+    let chunks: Vec<Value> = chunks.iter().map(SseEvent::json).collect();
+    let text = chunks.iter().filter_map(|chunk| chunk["choices"][0]["text"].as_str()).collect();
+    (text, chunks)
+}
+
+/// The canvas that begins as `tokens` after the edits of `step`; each edit must fit its cell.
+fn replay(tokens: &mut [Option<u64>], step: &Value) {
+    for edit in step["edits"].as_array().unwrap() {
+        let cell = &mut tokens[usize::try_from(edit["at"].as_u64().unwrap()).unwrap()];
+        match edit["kind"].as_str().unwrap() {
+            "fill" => {
+                assert_eq!(*cell, None, "{edit}");
+                assert!(edit["text"].is_string() && edit["confidence"].is_f64(), "{edit}");
+                *cell = edit["token"].as_u64();
+            }
+            "erase" => {
+                assert_eq!(*cell, edit["was"].as_u64(), "{edit}");
+                *cell = None;
+            }
+            other => panic!("{other}"),
+        }
+    }
+    assert_eq!(step["blanks"], tokens.iter().filter(|cell| cell.is_none()).count());
+}
+
+#[tokio::test]
+async fn concatenated_deltas_are_the_answer_in_one_piece() {
+    let server = Server::toy().await;
+    let (mut multibyte, mut several) = (0, 0);
+    for prompt in PROMPTS {
+        for (block_length, temperature, stop) in [(5, 0.0, ""), (7, 1.0, ""), (8, 0.0, "over"), (16, 0.5, "é")] {
+            let body = json!({"prompt": prompt, "max_tokens": 70, "seed": 11, "temperature": temperature,
+                              "diffusion": {"block_length": block_length}});
+            let body = if stop.is_empty() { body } else { with(&body, json!({"stop": stop})) };
+            let whole = server.answer(COMPLETIONS, &body).await;
+            let events = server.events(COMPLETIONS, &with(&body, json!({"stream": true}))).await;
+            let (text, chunks) = concatenated(&events);
+            assert_eq!(text, whole["choices"][0]["text"].as_str().unwrap(), "{body}");
+            let (last, before) = chunks.split_last().unwrap();
+            assert_eq!(last["choices"][0]["finish_reason"], whole["choices"][0]["finish_reason"]);
+            assert_eq!(last["diffusion"], whole["diffusion"]);
+            for chunk in before {
+                assert_eq!(chunk["object"], "text_completion");
+                assert_eq!((&chunk["id"], &chunk["created"]), (&last["id"], &last["created"]));
+                assert_eq!(chunk["choices"][0]["finish_reason"], Value::Null);
+                assert!(chunk.get("usage").is_none(), "not asked for");
+            }
+            multibyte += usize::from(!text.is_ascii());
+            several += usize::from(before.len() > 1);
+        }
+    }
+    assert!(multibyte > 3 && several > 3, "{multibyte} answers with long characters, {several} in several pieces");
+}
+
+#[tokio::test]
+async fn replayed_edits_are_the_tokens_of_a_completion() {
+    let server = Server::toy().await;
+    let mut erasures = 0;
+    for (number, prompt) in PROMPTS.into_iter().enumerate() {
+        let body = json!({
+            "prompt": prompt, "max_tokens": 64, "seed": number, "temperature": 0.5, "stream": true,
+            "stream_options": {"include_usage": true},
+            "diffusion": {"stream_edits": true, "return_quality": true, "steps": 40, "block_length": 16,
+                          "unmasking": "random"}, // by confidence, the toy would seldom err
+        });
+        let (text, chunks) = concatenated(&server.events(COMPLETIONS, &body).await);
+        let (usage, chunks) = chunks.split_last().unwrap();
+        assert_eq!(usage["choices"], json!([]));
+        assert!(chunks.iter().all(|chunk| chunk["usage"].is_null() && chunk.get("usage").is_some()));
+        let (last, chunks) = chunks.split_last().unwrap();
+
+        let steps: Vec<&Value> = chunks.iter().filter_map(|chunk| chunk.get("diffusion")).collect();
+        assert_eq!(steps[0]["canvas_length"], 64);
+        assert!(steps[1..].iter().all(|step| step.get("canvas_length").is_none()));
+        let mut canvas = vec![None; 64];
+        for step in &steps {
+            assert_eq!((&step["index"], &step["steps_planned"]), (&json!(0), &json!(40)));
+            erasures += step["edits"].as_array().unwrap().iter().filter(|edit| edit["kind"] == "erase").count();
+            replay(&mut canvas, step);
+        }
+        assert!(steps.windows(2).all(|pair| pair[0]["step"].as_u64() < pair[1]["step"].as_u64()));
+        let length = usize::try_from(usage["usage"]["completion_tokens"].as_u64().unwrap()).unwrap();
+        assert_eq!(json!(canvas[..length]), last["choices"][0]["quality"]["token_ids"]);
+        let bytes: Vec<u8> = canvas[..length].iter().map(|token| u8::try_from(token.unwrap()).unwrap()).collect();
+        assert_eq!(String::from_utf8_lossy(&bytes), text, "the toy's tokens are bytes");
+    }
+    assert!(erasures > 0, "nothing was ever erased");
+}
+
+#[tokio::test]
+async fn replayed_edits_are_the_grid_of_a_sudoku() {
+    let puzzle = "53..7....\n6..195...\n.98....6.\n8...6...3\n4..8.3..1\n7...2...6\n.6....28.\n...419..5\n....8..79";
+    let server = Server::sudoku().await;
+    let mut erasures = 0;
+    for temperature in [0.0, 1.0] {
+        let body = json!({"template": puzzle, "blank": ".", "seed": 3, "temperature": temperature,
+                          "diffusion": {"steps": 20, "unmasking": "random"}});
+        let whole = server.answer(INFILL, &body).await;
+        let events = server.events(INFILL, &with(&body, json!({"stream": true}))).await;
+        let names: Vec<&str> = events.iter().map(|event| event.name.as_str()).collect();
+        assert_eq!((names[0], names[names.len() - 1]), ("start", "done"));
+        assert!(names[1..names.len() - 1].iter().all(|name| *name == "step"));
+        let request = events[0].id.split_once(':').unwrap().0;
+        for (number, event) in events.iter().enumerate() {
+            assert_eq!(event.id, format!("{request}:{number}"));
+        }
+        let start = events[0].json();
+        let mut canvas = vec![None; usize::try_from(start["canvas_length"].as_u64().unwrap()).unwrap()];
+        for pinned in start["pinned"].as_array().unwrap() {
+            let at = usize::try_from(pinned["at"].as_u64().unwrap()).unwrap();
+            assert_eq!(pinned["text"], puzzle[at..=at]);
+            canvas[at] = pinned["token"].as_u64();
+        }
+        for step in events.iter().filter(|event| event.name == "step").map(SseEvent::json) {
+            erasures += step["edits"].as_array().unwrap().iter().filter(|edit| edit["kind"] == "erase").count();
+            replay(&mut canvas, &step);
+        }
+        let symbol = |token: &Option<u64>| char::from(b".123456789\n"[usize::try_from(token.unwrap()).unwrap()]);
+        let done = events.last().unwrap().json();
+        assert_eq!(done["choices"][0]["text"], canvas.iter().map(symbol).collect::<String>());
+        assert_eq!((&done["choices"], &done["usage"]), (&whole["choices"], &whole["usage"]));
+        assert_eq!((&done["diffusion"], &done["object"]), (&whole["diffusion"], &whole["object"]));
+    }
+    assert!(erasures > 0, "nothing was ever erased");
+}
+
+#[tokio::test]
+async fn a_client_that_goes_away_cancels_its_sequence() {
+    let (model, gate) = Gated::new();
+    let server = Server::of(model, Limits::default()).await;
+    for (number, (path, body)) in [
+        (COMPLETIONS, json!({"prompt": "Once", "stream": true})),
+        (INFILL, json!({"template": "a<blank:60>", "stream": true})),
+    ]
+    .into_iter()
+    .enumerate()
+    {
+        if number > 0 {
+            gate.close();
+        }
+        let response = server.post(path, &body).await;
+        assert_eq!(response.status(), 200);
+        gate.reached().await;
+        drop(response);
+        server.until(&format!("remask_requests_total{{endpoint=\"{path}\",outcome=\"cancelled\"}} 1")).await;
+        gate.open();
+        server.until(&format!("remask_sequences_cancelled_total {}", number + 1)).await;
+        server.until("remask_sequences_running 0").await;
+    }
+}
+
+#[tokio::test]
+async fn a_model_that_fails_amid_a_stream_is_told_in_the_stream() {
+    let body = json!({"prompt": "Once", "max_tokens": 8, "stream": true, "diffusion": {"stream_edits": true}});
+    let server = Server::of(Box::new(Failing { toy: Toy::new(), passes: 3 }), Limits::default()).await;
+    let events = server.events(COMPLETIONS, &body).await;
+    assert_eq!(events.len(), 4, "three steps and the error, no [DONE]: {events:?}");
+    let error = events[3].json()["error"].clone();
+    assert_eq!((&error["type"], &error["code"]), (&json!("server_error"), &json!("model_failure")));
+    let events = server.events(INFILL, &json!({"template": "<blank>", "stream": true})).await;
+    let names: Vec<&str> = events.iter().map(|event| event.name.as_str()).collect();
+    assert_eq!(names, ["start", "error"]);
+    server.until("remask_requests_total{endpoint=\"/v1/completions\",outcome=\"failed\"} 1").await;
+    server.until("remask_requests_total{endpoint=\"/v1/infill\",outcome=\"failed\"} 1").await;
+}
+
+#[tokio::test]
+async fn a_stream_is_not_to_be_held_back() {
+    let server = Server::toy().await;
+    let response = server.post(COMPLETIONS, &json!({"prompt": "Once", "max_tokens": 4, "stream": true})).await;
+    assert_eq!(response.headers()["cache-control"], "no-cache");
+    assert_eq!(response.headers()["x-accel-buffering"], "no");
+    response.text().await.unwrap();
+    server.until("remask_requests_total{endpoint=\"/v1/completions\",outcome=\"ok\"} 1").await;
+    server.until("remask_time_to_first_text_seconds_count 1").await;
+    server.until("remask_generated_tokens_total 4").await;
+}
