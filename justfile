@@ -22,13 +22,11 @@ deny:
 bench:
     cargo bench
 
-# The same models in plain PyTorch (needs torch, safetensors, numpy)
+# The same models beside plain PyTorch, as a table of ratios (needs torch, safetensors, numpy)
 bench-torch:
+    cargo build --release
     python3 benches/torch_llada.py --check tests/data/llada-tiny
-    for model in tests/data/llada-tiny dummy-100m; do \
-        python3 benches/torch_llada.py --model $model --canvas 128 --steps 32 --dtype f32; \
-    done
-    python3 benches/torch_llada.py --model models/sudoku --canvas 89 --steps 32 --dtype f32
+    python3 benches/compare.py
 
 # 64 clients that come and go, for a minute
 soak:

@@ -22,8 +22,8 @@ const DUMMY_100M: &str = r#"{
     "eos_token_id": null, "pad_token_id": null, "alibi": false, "include_bias": false, "include_qkv_bias": false
 }"#;
 
-/// Sequences that run at the same time, for throughput.
-const STREAMS: [usize; 3] = [1, 4, 16];
+/// Sequences that run at the same time, for throughput, unless the flags say otherwise.
+pub const STREAMS: [usize; 3] = [1, 4, 16];
 
 /// Flags of `remask bench`.
 #[derive(Args, Clone, Debug)]
@@ -39,6 +39,9 @@ pub struct BenchArgs {
     /// Forward passes per sequence
     #[arg(long, default_value_t = 32)]
     steps: u32,
+    /// Sequences at the same time, one line for each number
+    #[arg(long, value_name = "N,..", value_delimiter = ',', default_values_t = STREAMS)]
+    streams: Vec<usize>,
     /// Runs per figure
     #[arg(long, default_value_t = 5)]
     repeat: usize,
@@ -75,7 +78,7 @@ pub struct Figures {
 pub fn run(args: &BenchArgs) -> anyhow::Result<()> {
     let loaded = if args.dummy_100m { dummy_100m()? } else { args.model.load()? };
     let name = loaded.name.clone();
-    let figures = measure(&name, loaded.model, args.canvas, args.steps, args.repeat)?;
+    let figures = measure(&name, loaded.model, args.canvas, args.steps, &args.streams, args.repeat)?;
     if args.json {
         for line in &figures {
             println!("{}", serde_json::to_string(line)?);
@@ -109,18 +112,22 @@ pub fn sudoku_model() -> anyhow::Result<Box<dyn Denoiser>> {
 }
 
 /// Greedy runs in confidence order without erasing, one block, the first quarter of the canvas fixed; one line for
-/// each of 1, 4 and 16 sequences at a time.
+/// each number of `streams`, which is that of sequences at the same time.
 ///
 /// # Errors
-/// When the canvas does not fit the model or a run fails.
+/// When a number of streams is 0, the canvas does not fit the model, or a run fails.
 #[tokio::main(flavor = "current_thread")]
 pub async fn measure(
     name: &str,
     model: Box<dyn Denoiser>,
     canvas: Option<usize>,
     steps: u32,
+    streams: &[usize],
     repeat: usize,
 ) -> anyhow::Result<Vec<Figures>> {
+    if streams.contains(&0) {
+        bail!("0 sequences at the same time show nothing; give at least 1");
+    }
     let spec = model.spec().clone();
     let canvas = canvas.unwrap_or(spec.canvas_max.min(128));
     let reading = Arc::new(AtomicU64::new(0));
@@ -129,7 +136,7 @@ pub async fn measure(
     let request = request(&spec, canvas, steps);
     time_run(&handle, &request, 1, &reading).await?; // the first run pays for page faults and thread start-up
     let mut figures = Vec::new();
-    for streams in STREAMS {
+    for &streams in streams {
         let mut runs = Vec::new();
         for _ in 0..repeat.max(1) {
             runs.push(time_run(&handle, &request, streams, &reading).await?);
