@@ -11,3 +11,4 @@ pub mod engine;
 pub mod model;
 pub mod telemetry;
 pub mod text;
+pub mod train;
