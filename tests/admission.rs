@@ -39,6 +39,14 @@ fn random(budget: Option<u32>, window: Option<[f32; 2]>) -> Request {
     Request { remasking: Some(Remasking::Random { budget, window }), ..plain() }
 }
 
+fn confidence(budget: Option<u32>, below: Option<f32>) -> Request {
+    Request { remasking: Some(Remasking::Confidence { budget, below, window: None }), ..plain() }
+}
+
+fn remdm(budget: Option<u32>) -> Request {
+    Request { remasking: Some(Remasking::ReMdm { budget, window: None }), ..plain() }
+}
+
 fn stopping(stop: &[&str]) -> Vec<String> {
     stop.iter().map(|&stop| stop.to_owned()).collect()
 }
@@ -128,6 +136,9 @@ async fn impossible_remasking_is_refused() {
         vec![
             (quality(Some(65_537), None, None), budget, "budget is 65537; give at most 65536"),
             (random(Some(u32::MAX), None), budget, "give at most 65536"),
+            (confidence(Some(65_537), None), budget, "budget is 65537"),
+            (confidence(None, Some(1.5)), below, "below is 1.5; give a number from 0 to 1"),
+            (remdm(Some(65_537)), budget, "budget is 65537"),
             (quality(None, Some(f32::NAN), None), below, "below is NaN; give a number from 0 to 1"),
             (quality(None, Some(1.5), None), below, "below is 1.5"),
             (quality(None, None, Some([0.8, 0.2])), window, "window is [0.8, 0.2]; its end must lie after its start"),

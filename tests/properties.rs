@@ -42,6 +42,9 @@ fn remasking() -> impl Strategy<Value = Option<Remasking>> {
         Just(Some(Remasking::Off)),
         (budget(), prop::option::of(0.0f32..1.0), window())
             .prop_map(|(budget, below, window)| Some(Remasking::Quality { budget, below, window })),
+        (budget(), prop::option::of(0.0f32..1.0), window())
+            .prop_map(|(budget, below, window)| Some(Remasking::Confidence { budget, below, window })),
+        (budget(), window()).prop_map(|(budget, window)| Some(Remasking::ReMdm { budget, window })),
         (budget(), window()).prop_map(|(budget, window)| Some(Remasking::Random { budget, window })),
     ]
 }
@@ -93,7 +96,12 @@ static TOY: LazyLock<Handle> = LazyLock::new(toy);
 fn budget(request: &Request, per_block: u32) -> u32 {
     match &request.remasking {
         Some(Remasking::Off) => 0,
-        Some(Remasking::Quality { budget, .. } | Remasking::Random { budget, .. }) => budget.unwrap_or(per_block),
+        Some(
+            Remasking::Quality { budget, .. }
+            | Remasking::Confidence { budget, .. }
+            | Remasking::ReMdm { budget, .. }
+            | Remasking::Random { budget, .. },
+        ) => budget.unwrap_or(per_block),
         None => per_block,
     }
 }
@@ -215,11 +223,13 @@ fn seeds_make_a_difference_where_something_is_drawn() {
 /// Thirty-two requests with little in common.
 fn mixed() -> Vec<Request> {
     let orders = [Order::Confidence, Order::Margin, Order::Entropy, Order::Random, Order::Leftmost];
-    let remasking = |index: u32| match index % 4 {
+    let remasking = |index: u32| match (index + index / 6) % 6 {
         0 => Remasking::Off,
-        1 => Remasking::Quality { budget: Some(1 + index % 7), below: None, window: None },
+        3 => Remasking::Confidence { budget: Some(4 + index % 7), below: None, window: None },
+        4 => Remasking::ReMdm { budget: Some(3 + index % 5), window: None },
+        1 => Remasking::Quality { budget: Some(4 + index % 7), below: None, window: None },
         2 => Remasking::Quality { budget: None, below: Some(0.6), window: Some([0.2, 0.9]) },
-        _ => Remasking::Random { budget: Some(index % 5), window: None },
+        _ => Remasking::Random { budget: Some(3 + index % 5), window: None },
     };
     let task = |index: u32| {
         let letters = &"abcdefghij"[..1 + index as usize % 10];

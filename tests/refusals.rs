@@ -118,9 +118,9 @@ async fn a_field_at_fault_is_named_with_what_is_allowed() {
             "expected `order` or `threshold`",
         ),
         (
-            r#"{"prompt": "a", "diffusion": {"remasking": "remdm"}}"#,
+            r#"{"prompt": "a", "diffusion": {"remasking": "worst"}}"#,
             "diffusion.remasking",
-            "expected one of `off`, `quality`, `random`",
+            "expected one of `off`, `quality`, `confidence`, `remdm`, `random`",
         ),
         (
             r#"{"prompt": "a", "diffusion": {"remasking": {"budget": 1}}}"#,
@@ -128,9 +128,19 @@ async fn a_field_at_fault_is_named_with_what_is_allowed() {
             "missing field `policy`",
         ),
         (
+            r#"{"prompt": "a", "diffusion": {"remasking": {"policy": "remdm", "below": 0.5}}}"#,
+            "diffusion.remasking.below",
+            "with \"remdm\" and \"random\" give budget and window",
+        ),
+        (
+            r#"{"prompt": "a", "diffusion": {"remasking": {"policy": "confidence", "below": 1.5}}}"#,
+            "diffusion.remasking.below",
+            "from 0 to 1",
+        ),
+        (
             r#"{"prompt": "a", "diffusion": {"remasking": {"policy": "random", "below": 0.5}}}"#,
             "diffusion.remasking.below",
-            "goes with policy \"quality\" only",
+            "goes with the policies \"quality\" and \"confidence\"",
         ),
         (
             r#"{"prompt": "a", "diffusion": {"remasking": {"policy": "off", "budget": 1}}}"#,

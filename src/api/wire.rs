@@ -163,6 +163,8 @@ struct Unmasking {
 enum PolicyWord {
     Off,
     Quality,
+    Confidence,
+    ReMdm,
     Random,
 }
 
@@ -313,15 +315,17 @@ impl RemaskingField {
         let Self { policy, budget, below, window } = self;
         match (policy, budget, below, window) {
             (PolicyWord::Quality, ..) => Ok(Remasking::Quality { budget, below, window }),
+            (PolicyWord::Confidence, ..) => Ok(Remasking::Confidence { budget, below, window }),
+            (PolicyWord::ReMdm, _, None, _) => Ok(Remasking::ReMdm { budget, window }),
             (PolicyWord::Random, _, None, _) => Ok(Remasking::Random { budget, window }),
-            (PolicyWord::Random, _, Some(_), _) => Err(ApiError::invalid(
+            (PolicyWord::ReMdm | PolicyWord::Random, _, Some(_), _) => Err(ApiError::invalid(
                 "diffusion.remasking.below",
-                "below goes with policy \"quality\" only; with \"random\" give budget and window",
+                "below goes with the policies \"quality\" and \"confidence\"; with \"remdm\" and \"random\" give budget and window",
             )),
             (PolicyWord::Off, None, None, None) => Ok(Remasking::Off),
             (PolicyWord::Off, ..) => Err(ApiError::invalid(
                 "diffusion.remasking",
-                "policy \"off\" takes no budget, below or window; choose \"quality\" or \"random\"",
+                "policy \"off\" takes no budget, below or window; choose another policy, as \"quality\"",
             )),
         }
     }

@@ -42,7 +42,7 @@ pub(super) struct RefineArgs {
 }
 
 #[derive(Clone, Copy, Debug, ValueEnum)]
-enum Unmasking {
+pub(super) enum Unmasking {
     Confidence,
     Margin,
     Entropy,
@@ -50,25 +50,33 @@ enum Unmasking {
     Leftmost,
 }
 
+impl From<Unmasking> for Order {
+    fn from(word: Unmasking) -> Self {
+        match word {
+            Unmasking::Confidence => Self::Confidence,
+            Unmasking::Margin => Self::Margin,
+            Unmasking::Entropy => Self::Entropy,
+            Unmasking::Random => Self::Random,
+            Unmasking::Leftmost => Self::Leftmost,
+        }
+    }
+}
+
 #[derive(Clone, Copy, Debug, ValueEnum)]
 enum RemaskingWord {
     Off,
     Quality,
+    Confidence,
+    #[value(name = "remdm")]
+    ReMdm,
     Random,
 }
 
 impl RefineArgs {
     /// The request for `task`.
     pub(super) fn request(&self, task: Task) -> anyhow::Result<Request> {
-        let order = match self.unmasking {
-            Unmasking::Confidence => Order::Confidence,
-            Unmasking::Margin => Order::Margin,
-            Unmasking::Entropy => Order::Entropy,
-            Unmasking::Random => Order::Random,
-            Unmasking::Leftmost => Order::Leftmost,
-        };
         Ok(Request {
-            order,
+            order: self.unmasking.into(),
             threshold: self.threshold,
             steps: self.steps,
             block_length: self.block_length,
@@ -87,11 +95,13 @@ impl RefineArgs {
             Some(RemaskingWord::Off) if budget.is_some() || below.is_some() => {
                 bail!("--remask-budget and --remask-below do not go with --remasking off")
             }
-            Some(RemaskingWord::Random) if below.is_some() => {
-                bail!("--remask-below goes with --remasking quality")
+            Some(RemaskingWord::Random | RemaskingWord::ReMdm) if below.is_some() => {
+                bail!("--remask-below goes with --remasking quality or confidence")
             }
             Some(RemaskingWord::Off) => Some(Remasking::Off),
             Some(RemaskingWord::Random) => Some(Remasking::Random { budget, window: None }),
+            Some(RemaskingWord::ReMdm) => Some(Remasking::ReMdm { budget, window: None }),
+            Some(RemaskingWord::Confidence) => Some(Remasking::Confidence { budget, below, window: None }),
             None | Some(RemaskingWord::Quality) => Some(Remasking::Quality { budget, below, window: None }),
         })
     }

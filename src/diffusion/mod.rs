@@ -14,5 +14,6 @@ pub use canvas::{Canvas, Cell, Edit, EditError};
 pub use policy::{Order, Pace, Policy, Remask, Stretch};
 pub use random::{Draws, Purpose, Seed, gumbel};
 pub use reading::{Proposal, Reading, Review};
+pub use select::fills;
 pub use sequence::{PolicyError, ReadingError, Sequence, StepOutcome};
 pub use units::{Position, Probability, TokenId};

@@ -91,6 +91,25 @@ pub enum Remask {
         /// When in a block's life erasing is allowed.
         window: Stretch,
     },
+    /// The cells of the active block that were filled with the lowest confidence: what can be had without training. A cell's
+    /// confidence does not change while it stands, so a token that only later turns out wrong is not found.
+    Confidence {
+        /// Erasures per block at most.
+        budget: u32,
+        /// Only cells that were filled with a confidence below this are erased; `None` erases the worst whatever it was.
+        below: Option<Probability>,
+        /// When in a block's life erasing is allowed.
+        window: Stretch,
+    },
+    /// Cells of the active block drawn without replacement, each with a chance proportional to exp(-confidence at fill):
+    /// ReMDM-conf (arXiv 2503.00307, section 4.1) on a schedule that counts. The paper erases each cell by itself with that
+    /// softmax times sigma; here the step's planned number of cells is drawn from the same softmax.
+    ReMdm {
+        /// Erasures per block at most.
+        budget: u32,
+        /// When in a block's life erasing is allowed.
+        window: Stretch,
+    },
     /// Cells of the active block drawn at random: the control every learned policy has to beat.
     Random {
         /// Erasures per block at most.
@@ -106,7 +125,10 @@ impl Remask {
     pub const fn budget(&self) -> u32 {
         match self {
             Self::Never => 0,
-            Self::Quality { budget, .. } | Self::Random { budget, .. } => *budget,
+            Self::Quality { budget, .. }
+            | Self::Confidence { budget, .. }
+            | Self::ReMdm { budget, .. }
+            | Self::Random { budget, .. } => *budget,
         }
     }
 
@@ -115,7 +137,10 @@ impl Remask {
     pub const fn window(&self) -> Stretch {
         match self {
             Self::Never => Stretch::WHOLE,
-            Self::Quality { window, .. } | Self::Random { window, .. } => *window,
+            Self::Quality { window, .. }
+            | Self::Confidence { window, .. }
+            | Self::ReMdm { window, .. }
+            | Self::Random { window, .. } => *window,
         }
     }
 
@@ -124,7 +149,7 @@ impl Remask {
     pub const fn needs_quality(&self) -> bool {
         match self {
             Self::Quality { .. } => true,
-            Self::Never | Self::Random { .. } => false,
+            Self::Never | Self::Confidence { .. } | Self::ReMdm { .. } | Self::Random { .. } => false,
         }
     }
 }

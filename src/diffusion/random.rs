@@ -17,7 +17,7 @@ pub enum Purpose {
     Token,
     /// Which blank is filled first in random order.
     Fill,
-    /// Which cell is erased by the random policy.
+    /// Which cell is erased, by the policies that draw.
     Erase,
     /// What the toy model writes.
     Toy,

@@ -4,10 +4,10 @@
 use super::canvas::{Canvas, Edit, EditError};
 use super::policy::Policy;
 use super::random::Seed;
-use super::reading::Reading;
+use super::reading::{Proposal, Reading};
 use super::schedule::{Schedule, share_of_steps};
 use super::select;
-use super::units::Position;
+use super::units::{Position, Probability};
 use std::collections::VecDeque;
 use std::ops::Range;
 
@@ -63,6 +63,8 @@ pub struct Sequence {
     step: u32,
     steps_max: Option<u32>,
     blocks: VecDeque<Block>,
+    /// Per cell, the confidence with which it was filled last; 1 where it never was.
+    confidences: Vec<Probability>,
 }
 
 #[derive(Clone, Debug)]
@@ -101,7 +103,8 @@ impl Sequence {
                 Block { range, schedule }
             })
             .collect();
-        Ok(Self { canvas, policy, seed, step: 0, steps_max, blocks })
+        let confidences = vec![Probability::ONE; canvas.len()];
+        Ok(Self { canvas, policy, seed, step: 0, steps_max, blocks, confidences })
     }
 
     /// The canvas as it stands.
@@ -154,10 +157,17 @@ impl Sequence {
         let Some(block) = self.blocks.front_mut() else {
             return Ok(StepOutcome { step: self.step, edits: Vec::new(), finished: None });
         };
-        let edits = choose(&self.canvas, &self.policy, block, reading, (self.seed, self.step))?;
+        let standing = (&self.canvas, &self.confidences[..]);
+        let edits = choose(standing, &self.policy, block, reading, (self.seed, self.step))?;
         let mut canvas = self.canvas.clone();
         edits.iter().try_for_each(|edit| canvas.apply(edit))?;
         self.canvas = canvas;
+        for edit in &edits {
+            match edit {
+                Edit::Fill { at, confidence, .. } => self.confidences[at.index()] = *confidence,
+                Edit::Erase { .. } => {}
+            }
+        }
 
         let erased = count(edits.iter().filter(|edit| matches!(edit, Edit::Erase { .. })));
         block.schedule.advance(erased);
@@ -171,28 +181,26 @@ impl Sequence {
 
 /// The edits of one step, erasures first.
 fn choose(
-    canvas: &Canvas,
+    standing: (&Canvas, &[Probability]),
     policy: &Policy,
     block: &Block,
     reading: &Reading,
     key: (Seed, u32),
 ) -> Result<Vec<Edit>, ReadingError> {
+    let (canvas, _) = standing;
     let blanks = count(canvas.blanks(block.range.clone()));
     if !canvas.blanks(block.range.clone()).eq(reading.proposals.iter().map(|proposal| proposal.at)) {
         return Err(ReadingError::NotTheBlanks { given: reading.proposals.len(), blanks: blanks as usize });
     }
-    let is_ready = |confidence| block.schedule.threshold().is_some_and(|threshold| confidence >= threshold);
-    let ready = count(reading.proposals.iter().filter(|proposal| is_ready(proposal.confidence)));
+    let threshold = block.schedule.threshold();
+    let is_ready = |proposal: &Proposal| threshold.is_some_and(|threshold| proposal.confidence >= threshold);
+    let ready = count(reading.proposals.iter().filter(|proposal| is_ready(proposal)));
 
     let erasures_max = block.schedule.erasures_max(blanks, ready);
-    let mut edits = select::erasures(&policy.remask, canvas, block.range.clone(), reading, erasures_max, key);
+    let mut edits = select::erasures(&policy.remask, standing, block.range.clone(), reading, erasures_max, key);
     let fills = block.schedule.fills(blanks, ready, count(edits.iter()));
 
-    let mut ranked = select::ranked(policy.order, &reading.proposals, key.0, key.1);
-    // with a threshold the ready ones go first, whatever the order; the sort is stable
-    ranked.sort_by_key(|proposal| !is_ready(proposal.confidence));
-    let fills = ranked.into_iter().take(fills as usize);
-    edits.extend(fills.map(|p| Edit::Fill { at: p.at, token: p.token, confidence: p.confidence }));
+    edits.extend(select::fills(policy.order, &reading.proposals, is_ready, fills, key));
     Ok(edits)
 }
 

@@ -253,14 +253,17 @@ impl Admission {
             Remasking::Quality { .. } if !self.spec.has_quality => {
                 return Err(invalid("diffusion.remasking", format!("remasking by quality {NO_HEAD}, or \"off\"")));
             }
-            Remasking::Quality { budget, below, window } => Remask::Quality {
+            Remasking::Quality { budget, below, window } => {
+                Remask::Quality { budget: budget_of(budget)?, below: bar(*below, *budget)?, window: stretch(*window)? }
+            }
+            Remasking::Confidence { budget, below, window } => Remask::Confidence {
                 budget: budget_of(budget)?,
-                below: below
-                    .or(budget.is_none().then_some(DOUBTFUL))
-                    .map(|below| probability("diffusion.remasking.below", below))
-                    .transpose()?,
+                below: bar(*below, *budget)?,
                 window: stretch(*window)?,
             },
+            Remasking::ReMdm { budget, window } => {
+                Remask::ReMdm { budget: budget_of(budget)?, window: stretch(*window)? }
+            }
             Remasking::Random { budget, window } => {
                 Remask::Random { budget: budget_of(budget)?, window: stretch(*window)? }
             }
@@ -269,7 +272,7 @@ impl Admission {
 }
 
 const NO_HEAD: &str = "needs a quality head, which this model does not have; \
-                       start the server with --prism-head, or ask for remasking \"random\"";
+                       give one with --prism-head, or ask for remasking \"confidence\", \"remdm\" or \"random\"";
 
 fn check_no_stop(stop: &[String]) -> Result<(), Rejected> {
     if stop.is_empty() {
@@ -292,6 +295,12 @@ fn check_sampling(request: &Request) -> Result<(), Rejected> {
 fn probability(param: &'static str, value: f32) -> Result<Probability, Rejected> {
     Probability::new(value)
         .ok_or_else(|| invalid(param, format!("{} is {value}; give a number from 0 to 1", last_name(param))))
+}
+
+/// The bar below which a cell is erased: as asked for, else one if the number of erasures is left open, too.
+fn bar(below: Option<f32>, budget: Option<u32>) -> Result<Option<Probability>, Rejected> {
+    let below = below.or(budget.is_none().then_some(DOUBTFUL));
+    below.map(|below| probability("diffusion.remasking.below", below)).transpose()
 }
 
 fn stretch(window: Option<[f32; 2]>) -> Result<Stretch, Rejected> {

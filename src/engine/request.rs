@@ -61,6 +61,22 @@ pub enum Remasking {
         /// Part of each block's steps in which erasing is allowed, as two fractions. Default: all of it.
         window: Option<[f32; 2]>,
     },
+    /// Those filled with low confidence; needs no head.
+    Confidence {
+        /// As above.
+        budget: Option<u32>,
+        /// Only those filled with a confidence below this. Default: 0.5 without a budget, else the worst whatever it was.
+        below: Option<f32>,
+        /// As above.
+        window: Option<[f32; 2]>,
+    },
+    /// Some at random, sooner those filled with low confidence (ReMDM-conf, arXiv 2503.00307); needs no head.
+    ReMdm {
+        /// As above.
+        budget: Option<u32>,
+        /// As above.
+        window: Option<[f32; 2]>,
+    },
     /// Some at random.
     Random {
         /// Erasures per block at most; by default one per blank of the block.

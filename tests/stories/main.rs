@@ -228,6 +228,34 @@ fn nothing_is_erased_outside_the_window() {
 }
 
 #[test]
+fn what_was_filled_with_little_confidence_is_erased_without_a_head() {
+    check(
+        &script("the cat sat", "5 9 7", [slip(0, 1, "dog", 9)]),
+        Policy { remask: Remask::Confidence { budget: 1, below: None, window: Stretch::WHOLE }, ..steps(3) },
+        "
+        ___ ___ ___: +dog
+        ___ dog ___: -dog +sat +the
+        the ___ sat: +cat |
+        the cat sat",
+    );
+}
+
+#[test]
+fn a_confident_slip_is_not_found_without_a_head() {
+    let remask = Remask::Confidence { budget: 2, below: Some(tenths(8)), window: Stretch::WHOLE };
+    check(
+        &script("a b c d", "9 6 5 4", [slip(0, 0, "x", 1)]),
+        Policy { remask, ..steps(4) },
+        "
+        ___ ___ ___ ___: +x
+        x ___ ___ ___: +b
+        x b ___ ___: -b +c +d
+        x ___ c d: +b |
+        x b c d",
+    );
+}
+
+#[test]
 fn all_that_reach_the_threshold_are_filled_and_else_the_best() {
     check(
         &script("a b c d e", "9 6 7 5 8", []),
