@@ -179,7 +179,7 @@ impl Config {
     }
 
     /// Name and shape of every tensor of the backbone, as the published checkpoints have them.
-    pub(super) fn tensors(&self) -> impl Iterator<Item = (String, Vec<usize>)> + '_ {
+    pub(crate) fn tensors(&self) -> impl Iterator<Item = (String, Vec<usize>)> + '_ {
         let (d, kv, mlp) = (self.d_model, self.n_kv_heads * self.head_dim(), self.mlp_hidden_size);
         let blocks = (0..self.n_layers).flat_map(move |n| {
             [

@@ -52,6 +52,19 @@ pub enum LoadError {
         /// The shape it should have.
         expected: Vec<usize>,
     },
+    /// A quality head was made for other weights than those it was given to.
+    #[error(
+        "the quality head in {file} was made for the model {made_for}, this one is {found}; \
+         its judgements would mean nothing. Give the head that was trained with this model, or train one"
+    )]
+    WrongBase {
+        /// The head's file.
+        file: String,
+        /// Fingerprint of the weights it was made for.
+        made_for: String,
+        /// Fingerprint of the weights there are.
+        found: String,
+    },
     /// A tensor is stored in numbers that are not read.
     #[error("{file}: tensor `{tensor}` is stored as {found}, supported are F32, F16 and BF16")]
     WrongDtype {

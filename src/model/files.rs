@@ -8,7 +8,8 @@ use candle_core::{DType, Device, Tensor};
 use rand_philox::Philox;
 use rayon::prelude::*;
 use safetensors::Dtype;
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, HashMap};
+use std::io::Read;
 use std::path::Path;
 
 /// Standard deviation of random weights, LLaDA's `init_std`.
@@ -22,6 +23,8 @@ pub(super) struct TensorFile {
     pub(super) name: String,
     /// The shape of each tensor.
     pub(super) shapes: BTreeMap<String, Vec<usize>>,
+    /// What its header says beside names and shapes; only safetensors files have such words.
+    pub(super) words: HashMap<String, String>,
     store: Store,
 }
 
@@ -57,7 +60,9 @@ impl TensorFile {
         let headers = tensors.iter().map(|(tensor, view)| (tensor.clone(), view.dtype(), view.shape().to_vec()));
         let shapes = shapes(headers, &name)?;
         drop(tensors);
-        Ok(Self { name, shapes, store: Store::Mapped(file) })
+        let words =
+            words(path).map_err(|cause| LoadError::Unreadable { file: name.clone(), cause: cause.to_string() })?;
+        Ok(Self { name, shapes, words, store: Store::Mapped(file) })
     }
 
     /// The same for a safetensors file that is part of the binary.
@@ -65,7 +70,7 @@ impl TensorFile {
         let file = SliceSafetensors::new(bytes).map_err(|cause| damaged(name, &cause))?;
         let headers = file.tensors().into_iter().map(|(tensor, view)| (tensor, view.dtype(), view.shape().to_vec()));
         let shapes = shapes(headers, name)?;
-        Ok(Self { name: name.to_owned(), shapes, store: Store::Embedded(file) })
+        Ok(Self { name: name.to_owned(), shapes, words: HashMap::new(), store: Store::Embedded(file) })
     }
 
     fn pickled(path: &Path, name: String) -> Result<Self, LoadError> {
@@ -73,16 +78,22 @@ impl TensorFile {
         let headers = file.tensor_infos().values();
         let headers = headers.map(|info| (info.name.clone(), info.dtype.into(), info.layout.dims().to_vec()));
         let shapes = shapes(headers, &name)?;
-        Ok(Self { name, shapes, store: Store::Pickled(file) })
+        Ok(Self { name, shapes, words: HashMap::new(), store: Store::Pickled(file) })
     }
 
     /// A file that exists nowhere: normally distributed weights of the given shapes, the same for the same seed.
     pub(super) fn random(seed: u64, shapes: BTreeMap<String, Vec<usize>>) -> Self {
-        Self { name: format!("random weights of seed {seed}"), shapes, store: Store::Random(seed) }
+        let name = format!("random weights of seed {seed}");
+        Self { name, shapes, words: HashMap::new(), store: Store::Random(seed) }
     }
 
     /// Reads a tensor as f32.
     pub(super) fn load(&self, tensor: &str, device: &Device) -> Result<Tensor, LoadError> {
+        self.read(tensor, device)?.to_dtype(DType::F32).map_err(|cause| damaged(&self.name, &cause))
+    }
+
+    /// Reads a tensor as it is.
+    pub(super) fn read(&self, tensor: &str, device: &Device) -> Result<Tensor, LoadError> {
         let missing = || LoadError::MissingTensor { files: self.name.clone(), tensor: tensor.to_owned() };
         let loaded = match &self.store {
             Store::Mapped(file) => file.load(tensor, device),
@@ -99,9 +110,24 @@ impl TensorFile {
                 Tensor::from_vec(numbers, shape.as_slice(), device).and_then(|t| t.affine(1.0, centre))
             }
         };
-        let loaded = loaded.and_then(|tensor| tensor.to_device(device)?.to_dtype(DType::F32));
+        let loaded = loaded.and_then(|tensor| tensor.to_device(device));
         loaded.map_err(|cause| damaged(&self.name, &cause))
     }
+}
+
+/// The words in the header of a safetensors file: `__metadata__` of the JSON that follows its length in eight bytes.
+fn words(path: &Path) -> std::io::Result<HashMap<String, String>> {
+    #[derive(serde::Deserialize)]
+    struct Header {
+        #[serde(default, rename = "__metadata__")]
+        words: HashMap<String, String>,
+    }
+    let mut file = std::fs::File::open(path)?;
+    let mut length = [0; 8];
+    file.read_exact(&mut length)?;
+    let mut header = Vec::new();
+    file.take(u64::from_le_bytes(length)).read_to_end(&mut header)?;
+    Ok(serde_json::from_slice::<Header>(&header).map(|header| header.words).unwrap_or_default())
 }
 
 fn damaged(file: &str, cause: &candle_core::Error) -> LoadError {

@@ -11,7 +11,7 @@ use candle_nn::ops;
 const EPSILON: f32 = 1e-5;
 
 /// Name and shape of every tensor of a head on states of width `d`.
-pub(super) fn tensors(d: usize) -> [(&'static str, Vec<usize>); 6] {
+pub(crate) fn tensors(d: usize) -> [(&'static str, Vec<usize>); 6] {
     [
         ("norm.weight", vec![d]),
         ("norm.bias", vec![d]),

@@ -10,8 +10,9 @@ use super::lora::Recipe;
 use super::strict;
 use super::weights::{Part, Weights};
 use super::{Denoiser, LoadError, ModelSpec};
+use candle_core::Tensor;
 use candle_core::utils::with_threadpool;
-use std::collections::BTreeSet;
+use std::collections::{BTreeMap, BTreeSet};
 use std::fmt;
 use std::path::{Path, PathBuf};
 use std::str::FromStr;
@@ -92,7 +93,8 @@ impl FromStr for Device {
 }
 
 impl Device {
-    fn open(self) -> Result<(candle_core::Device, Self), LoadError> {
+    /// The device, and its own name where that was left open.
+    pub(crate) fn open(self) -> Result<(candle_core::Device, Self), LoadError> {
         match self {
             Self::Cpu => Ok((candle_core::Device::Cpu, Self::Cpu)),
             Self::Cuda(ordinal) => Ok((cuda(ordinal)?, self)),
@@ -119,6 +121,29 @@ fn cuda(ordinal: usize) -> Result<candle_core::Device, LoadError> {
     })
 }
 
+/// How a program uses its threads.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Threads {
+    /// All of them share each large product: for serving, where a pass is to be over soon.
+    ShareProducts,
+    /// Each has products of its own: for training, where a step has rows enough for all.
+    Alone,
+}
+
+/// Threads that can work at the same time: physical cores, but no more than a container may use. Two threads on a core gain
+/// nothing here.
+#[must_use]
+pub fn threads() -> usize {
+    static COUNT: std::sync::OnceLock<usize> = std::sync::OnceLock::new();
+    *COUNT.get_or_init(|| {
+        let told = std::env::var(THREADS).ok().and_then(|threads| threads.parse().ok()).filter(|threads| *threads > 0);
+        let allowed = std::thread::available_parallelism().map_or(1, std::num::NonZeroUsize::get);
+        told.unwrap_or_else(|| candle_core::utils::get_num_threads().min(allowed))
+    })
+}
+
+const THREADS: &str = "RAYON_NUM_THREADS";
+
 /// Tells candle how many threads to use, in the only way it listens to. Untold it counts the cores anew, from
 /// `/proc/cpuinfo`, in every matrix product, which doubles the time of a small model's pass; and its second pool,
 /// for additions and the like, lets one thread in at a time and keeps the others spinning, which costs a large
@@ -127,12 +152,16 @@ fn cuda(ordinal: usize) -> Result<candle_core::Device, LoadError> {
 /// # Safety
 /// Sets environment variables, so no other thread may run yet: the first thing to do in `main`.
 #[allow(unsafe_code)]
-pub unsafe fn settle_threads() {
-    // physical cores, but no more than a container may use: two threads on a core gain nothing here
-    let allowed = std::thread::available_parallelism().map_or(1, std::num::NonZeroUsize::get);
-    let threads = candle_core::utils::get_num_threads().min(allowed);
-    for (variable, value) in [("RAYON_NUM_THREADS", threads), ("CANDLE_NUM_THREADS", 1)] {
-        if std::env::var_os(variable).is_none() {
+pub unsafe fn settle_threads(use_of: Threads) {
+    let threads = match use_of {
+        Threads::ShareProducts => threads(),
+        Threads::Alone => {
+            let _ = threads(); // remembers what the environment says now
+            1
+        }
+    };
+    for (variable, value) in [(THREADS, threads), ("CANDLE_NUM_THREADS", 1)] {
+        if use_of == Threads::Alone || std::env::var_os(variable).is_none() {
             // SAFETY: no other thread runs, as the caller promises.
             unsafe { std::env::set_var(variable, value.to_string()) };
         }
@@ -169,6 +198,40 @@ pub fn load(source: &Source, device: Device) -> Result<Box<dyn Denoiser>, LoadEr
     with_threadpool(|| assemble(&config, files, recipe, device, name))
 }
 
+/// A model's numbers by their names in checkpoints, for training.
+#[derive(Clone, Debug)]
+pub(crate) struct Tensors {
+    /// `config.json` and `generation_config.json`.
+    pub(crate) config: Config,
+    /// The backbone, adapters folded in.
+    pub(crate) backbone: BTreeMap<String, Tensor>,
+    /// The quality head, where there is one.
+    pub(crate) head: Option<BTreeMap<String, Tensor>>,
+    /// Names the backbone's weights.
+    pub(crate) fingerprint: String,
+}
+
+/// Reads the numbers of a directory's model.
+///
+/// # Errors
+/// As [`load`].
+pub(crate) fn tensors(dir: &Path, prism_head: Option<&Path>, device: Device) -> Result<Tensors, LoadError> {
+    let (device, _) = device.open()?;
+    let config = Config::read(dir)?;
+    let (files, recipe) = directory(dir, prism_head, None)?;
+    let weights = Weights::of(&config, files, recipe, device)?;
+    weights.check_base()?;
+    let backbone = config.tensors().map(|(name, _)| Ok((name.clone(), weights.backbone(&name)?)));
+    let head = head::tensors(config.d_model).into_iter();
+    let head = head.map(|(name, _)| Ok((name.to_owned(), weights.head(name)?)));
+    Ok(Tensors {
+        backbone: backbone.collect::<Result<_, LoadError>>()?,
+        head: if weights.has_head() { Some(head.collect::<Result<_, LoadError>>()?) } else { None },
+        fingerprint: weights.fingerprint()?,
+        config,
+    })
+}
+
 fn assemble(
     config: &Config,
     files: Vec<TensorFile>,
@@ -177,6 +240,7 @@ fn assemble(
     name: Device,
 ) -> Result<Box<dyn Denoiser>, LoadError> {
     let weights = Weights::of(config, files, recipe, device.clone())?;
+    weights.check_base()?;
     let model = Llada::new(config, &weights, device)?;
     let head = if weights.has_head() { Some(Head::new(&weights)?) } else { None };
     #[allow(clippy::cast_possible_truncation)] // ids are 32 bits wide, so no vocabulary has more
@@ -198,7 +262,7 @@ fn assemble(
 }
 
 /// Every file that makes up the model of a directory, and how its adapters are to be folded.
-fn directory(
+pub(super) fn directory(
     dir: &Path,
     prism_head: Option<&Path>,
     adapter: Option<&Path>,

@@ -3,6 +3,7 @@
 
 mod attention;
 mod config;
+mod convert;
 mod denoise;
 mod error;
 mod files;
@@ -11,6 +12,7 @@ mod linear;
 mod llada;
 mod load;
 mod lora;
+mod save;
 mod strict;
 mod summary;
 mod supported;
@@ -18,9 +20,17 @@ mod toy;
 mod weights;
 
 pub use config::Config;
+pub(crate) use convert::{COMPANIONS, save_adapter};
+pub use convert::{ConvertError, put_together, take_apart};
 pub use error::LoadError;
-pub use load::{Device, Source, load, settle_threads};
+pub(crate) use head::tensors as head_tensors;
+pub use load::{Device, Source, Threads, load, settle_threads, threads};
+pub(crate) use load::{Tensors, tensors};
+pub use save::SaveError;
+pub(crate) use save::{save, save_tensors};
+pub(crate) use summary::{Noise, Vocabulary, summarise};
 pub use toy::Toy;
+pub(crate) use weights::BASE;
 
 use crate::diffusion::{Canvas, Reading, Seed, TokenId};
 use std::fmt;

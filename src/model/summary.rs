@@ -10,33 +10,33 @@ const FLOOR: f32 = -200.0;
 
 /// The ids that may be proposed: those below `size`, the mask excepted. At least one.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub(super) struct Vocabulary {
-    pub(super) size: usize,
-    pub(super) mask: usize,
+pub(crate) struct Vocabulary {
+    pub(crate) size: usize,
+    pub(crate) mask: usize,
 }
 
 /// A distribution over the vocabulary in the numbers a policy compares.
 #[derive(Clone, Copy, Debug, PartialEq)]
-pub(super) struct Summary {
-    pub(super) token: u32,
-    pub(super) confidence: Probability,
-    pub(super) margin: Probability,
-    pub(super) entropy: f32,
+pub(crate) struct Summary {
+    pub(crate) token: u32,
+    pub(crate) confidence: Probability,
+    pub(crate) margin: Probability,
+    pub(crate) entropy: f32,
 }
 
 /// How a token is drawn: `argmax(logit + temperature * gumbel)`, noise keyed by vocabulary index. Temperature
 /// above zero.
 #[derive(Clone, Copy, Debug)]
-pub(super) struct Noise {
-    pub(super) temperature: f64,
-    pub(super) draws: Draws,
+pub(crate) struct Noise {
+    pub(crate) temperature: f64,
+    pub(crate) draws: Draws,
 }
 
 /// Summarises one row; `None` when a logit of a token that may be proposed is not finite.
 ///
 /// `logits` may be longer than the vocabulary. The mask and what lies beyond count as minus infinity; they have no
 /// probability. Among equals the lowest id is taken. All but the token ignore the noise.
-pub(super) fn summarise(logits: &[f32], vocabulary: Vocabulary, noise: Option<Noise>) -> Option<Summary> {
+pub(crate) fn summarise(logits: &[f32], vocabulary: Vocabulary, noise: Option<Noise>) -> Option<Summary> {
     let best = Best::of(logits, vocabulary)?;
     let token = match noise {
         None => best.token,

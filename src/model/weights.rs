@@ -7,7 +7,11 @@ use super::files::TensorFile;
 use super::head;
 use super::lora::{self, Recipe};
 use candle_core::{Device, Tensor};
+use sha2::{Digest, Sha256};
 use std::collections::{BTreeMap, BTreeSet};
+
+/// The word in a head's file that says which weights it was made for.
+pub(crate) const BASE: &str = "base";
 
 /// What a tensor is to the model, from its name in a file. The published layouts (hub checkpoint, PEFT adapter,
 /// PRISM head alone, PRISM checkpoint with all three) differ only in prefixes and infixes.
@@ -111,6 +115,44 @@ impl Weights {
     /// Loads a tensor of the quality head.
     pub(super) fn head(&self, name: &str) -> Result<Tensor, LoadError> {
         self.load(&Part::Head(name.to_owned()))
+    }
+
+    /// A name for the base model's weights, adapters left out: the SHA-256 of every gain and of one matrix, in f32. Models
+    /// that were trained apart differ in these, and an 8B model's are read in a moment.
+    ///
+    /// # Errors
+    /// When a tensor cannot be read.
+    pub(super) fn fingerprint(&self) -> Result<String, LoadError> {
+        const MATRIX: &str = "model.transformer.blocks.0.attn_out.weight";
+        let mut hash = Sha256::new();
+        for (part, home) in &self.homes {
+            match part {
+                Part::Backbone(name) if home.shape.len() == 1 || name == MATRIX => {
+                    let numbers = self.load(part)?.flatten_all()?.to_vec1::<f32>()?;
+                    hash.update(name.as_bytes());
+                    numbers.into_iter().for_each(|number| hash.update(number.to_le_bytes()));
+                }
+                Part::Backbone(_) | Part::LoraA(_) | Part::LoraB(_) | Part::Head(_) => {}
+            }
+        }
+        Ok(hash.finalize().iter().take(8).map(|byte| format!("{byte:02x}")).collect())
+    }
+
+    /// Refuses a head that its file says was made for other weights.
+    ///
+    /// # Errors
+    /// When it was.
+    pub(super) fn check_base(&self) -> Result<(), LoadError> {
+        let head = self.homes.iter().find(|(part, _)| matches!(part, Part::Head(_)));
+        let file = head.map(|(_, home)| &self.files[home.file]);
+        let Some((file, made_for)) = file.and_then(|file| Some((&file.name, file.words.get(BASE)?))) else {
+            return Ok(());
+        };
+        let found = self.fingerprint()?;
+        if found == *made_for {
+            return Ok(());
+        }
+        Err(LoadError::WrongBase { file: file.clone(), made_for: made_for.clone(), found })
     }
 
     fn load(&self, part: &Part) -> Result<Tensor, LoadError> {
