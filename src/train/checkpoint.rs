@@ -1,0 +1,107 @@
+//! A run on disk: parameters, the optimiser's memory and the settings in one file that is either the old one or the new
+//! one, whatever happens while it is written. Refuses to know what a run is for.
+
+use super::TrainError;
+use super::optimiser::Memory;
+use super::parameters::Parameters;
+use crate::model::save_tensors;
+use candle_core::{Device, Tensor};
+use serde::Deserialize;
+use serde_json::{Map, Value, json};
+use std::collections::{BTreeMap, HashMap};
+use std::fs;
+use std::path::Path;
+
+/// What a run needs to go on as if it had never stopped. Its randomness is a function of the seed and the step.
+#[derive(Debug)]
+pub(super) struct Checkpoint {
+    /// Steps taken.
+    pub(super) step: u32,
+    /// What the run was told.
+    pub(super) settings: Map<String, Value>,
+    /// The parameters that change.
+    pub(super) parameters: BTreeMap<String, Tensor>,
+    /// The optimiser's memory of each.
+    pub(super) memory: BTreeMap<String, Memory>,
+}
+
+const RUN: &str = "run";
+
+/// What a checkpoint says of its run.
+#[derive(Deserialize)]
+struct About {
+    step: u32,
+    settings: Map<String, Value>,
+}
+
+/// What is saved of each parameter.
+const PARTS: [&str; 4] = ["parameter", "first", "second", "ema"];
+
+/// Writes a checkpoint.
+pub(super) fn save(
+    path: &Path,
+    step: u32,
+    settings: &Map<String, Value>,
+    parameters: &Parameters,
+    memory: &BTreeMap<String, Memory>,
+) -> Result<(), TrainError> {
+    let mut tensors = BTreeMap::new();
+    for (name, var) in parameters.trained() {
+        let Some(memory) = memory.get(name) else { continue };
+        let parts = [var.as_tensor(), &memory.first, &memory.second, &memory.ema];
+        for (part, tensor) in PARTS.into_iter().zip(parts) {
+            tensors.insert(format!("{part}/{name}"), tensor.clone());
+        }
+    }
+    // one word, for the order of several would change from run to run
+    let words = HashMap::from([(RUN.to_owned(), json!({ "step": step, "settings": settings }).to_string())]);
+    Ok(save_tensors(path, &tensors, Some(words))?)
+}
+
+/// Reads a checkpoint; `None` when there is none.
+pub(super) fn open(path: &Path, device: &Device) -> Result<Option<Checkpoint>, TrainError> {
+    let broken = |problem: String| TrainError::Checkpoint { file: path.display().to_string(), problem };
+    let bytes = match fs::read(path) {
+        Ok(bytes) => bytes,
+        Err(cause) if cause.kind() == std::io::ErrorKind::NotFound => return Ok(None),
+        Err(cause) => return Err(broken(format!("cannot be read: {cause}"))),
+    };
+    let damaged = |cause: &dyn std::fmt::Display| broken(format!("is damaged: {cause}"));
+    let (_, header) = safetensors::SafeTensors::read_metadata(&bytes).map_err(|cause| damaged(&cause))?;
+    let run = header.metadata().as_ref().and_then(|words| serde_json::from_str(words.get(RUN)?).ok());
+    let About { step, settings } = run.ok_or_else(|| broken("does not say of which run it is".to_owned()))?;
+    let tensors = candle_core::safetensors::load_buffer(&bytes, device).map_err(|cause| damaged(&cause))?;
+
+    let take = |part: &str, name: &str| {
+        let full = format!("{part}/{name}");
+        tensors.get(&full).cloned().ok_or_else(|| broken(format!("lacks {full}")))
+    };
+    let names = tensors.keys().filter_map(|name| name.strip_prefix("parameter/"));
+    let (mut parameters, mut memory) = (BTreeMap::new(), BTreeMap::new());
+    for name in names {
+        let [parameter, first, second, ema] = PARTS.map(|part| take(part, name));
+        parameters.insert(name.to_owned(), parameter?);
+        memory.insert(name.to_owned(), Memory { first: first?, second: second?, ema: ema? });
+    }
+    Ok(Some(Checkpoint { step, settings, parameters, memory }))
+}
+
+/// Refuses to resume a run that was told something else, naming what.
+pub(super) fn check_same(path: &Path, saved: &Map<String, Value>, now: &Map<String, Value>) -> Result<(), TrainError> {
+    let null = Value::Null;
+    let keys = saved.keys().chain(now.keys());
+    let mut differing = keys.filter(|key| saved.get(*key) != now.get(*key));
+    match differing.next() {
+        None => Ok(()),
+        Some(key) => {
+            let [saved, now] = [saved, now].map(|settings| settings.get(key).unwrap_or(&null));
+            Err(TrainError::Checkpoint {
+                file: path.display().to_string(),
+                problem: format!(
+                    "is of a run with {key} {saved}, this one is told {now}; resume with the same settings or give \
+                     another --out"
+                ),
+            })
+        }
+    }
+}

@@ -1,0 +1,210 @@
+//! What is learned: rows of tokens, of which the first are given and the others may be masked. Any row is a function of its
+//! number. Refuses to know models.
+
+use super::TrainError;
+use super::sudoku::{Grid, Split};
+use crate::diffusion::TokenId;
+use crate::text::{Special, Tokenizer};
+use serde::Deserialize;
+use std::path::Path;
+
+/// One example.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Example {
+    /// The tokens, as many in every row.
+    pub tokens: Vec<u32>,
+    /// Positions that may be masked, ascending.
+    pub free: Vec<u32>,
+}
+
+/// Where rows come from.
+#[derive(Debug)]
+pub enum Data {
+    /// Complete grids of one split, as many as are asked for.
+    Sudoku {
+        /// Which grids.
+        seed: u64,
+        /// Who may see them.
+        split: Split,
+    },
+    /// Rows of a file, over and over, in an order of their own in each round.
+    Rows {
+        /// The rows.
+        rows: Vec<Example>,
+        /// Decides the order.
+        seed: u64,
+    },
+}
+
+impl Data {
+    /// Row number `index`.
+    #[must_use]
+    pub fn row(&self, index: u64) -> Example {
+        match self {
+            Self::Sudoku { seed, split } => {
+                let tokens = Grid::complete(*seed, *split, index).tokens().to_vec();
+                let free = (0u32..).zip(&tokens).filter(|(_, token)| **token != super::sudoku::NEWLINE);
+                Example { free: free.map(|(position, _)| position).collect(), tokens }
+            }
+            Self::Rows { rows, seed } => {
+                let count = rows.len() as u64;
+                let place = shuffled(index % count, count, seed ^ (index / count).wrapping_mul(0x9e37_79b9_7f4a_7c15));
+                #[allow(clippy::cast_possible_truncation)] // below the number of rows
+                rows[place as usize].clone()
+            }
+        }
+    }
+
+    /// What to learn from, and rows to be tried on that are not in it: grids of the validation split, or one row in twenty. A
+    /// file with fewer rows than that is tried on what it was learned from.
+    #[must_use]
+    pub fn held_out(self) -> (Self, Self) {
+        match self {
+            Self::Sudoku { seed, split } => {
+                (Self::Sudoku { seed, split }, Self::Sudoku { seed, split: Split::Validation })
+            }
+            Self::Rows { rows, seed } if rows.len() < 20 => {
+                (Self::Rows { rows: rows.clone(), seed }, Self::Rows { rows, seed })
+            }
+            Self::Rows { rows, seed } => {
+                let (mut learned, mut tried) = (Vec::new(), Vec::new());
+                for (index, row) in rows.into_iter().enumerate() {
+                    if index % 20 == 19 { tried.push(row) } else { learned.push(row) }
+                }
+                (Self::Rows { rows: learned, seed }, Self::Rows { rows: tried, seed })
+            }
+        }
+    }
+
+    /// Tokens of a row.
+    #[must_use]
+    pub fn length(&self) -> usize {
+        match self {
+            Self::Sudoku { .. } => super::sudoku::CANVAS,
+            Self::Rows { rows, .. } => rows.first().map_or(0, |row| row.tokens.len()),
+        }
+    }
+
+    /// The rows of a file: JSONL with `prompt` and `response` by its extension (the prompt is never masked, the response is
+    /// filled up with `end`), else text, cut into rows of `length` tokens.
+    ///
+    /// # Errors
+    /// When the file cannot be read, a line is not understood, or nothing is left.
+    pub fn read(
+        path: &Path,
+        tokenizer: &Tokenizer,
+        length: usize,
+        end: Option<TokenId>,
+        seed: u64,
+    ) -> Result<Self, TrainError> {
+        let file = path.display().to_string();
+        let wrong = |problem: String| TrainError::Data { file: file.clone(), problem };
+        let text = std::fs::read_to_string(path).map_err(|cause| wrong(format!("cannot be read: {cause}")))?;
+        let encode = |what: String, text: &str| {
+            tokenizer.encode(text, Special::AsText).map_err(|cause| wrong(format!("{what}: {cause}")))
+        };
+        let rows: Vec<Example> = if path.extension().is_some_and(|extension| extension == "jsonl") {
+            let lines = (1..).zip(text.lines()).filter(|(_, line)| !line.trim().is_empty());
+            let row = |(number, line): (usize, &str)| {
+                let Dialogue { prompt, response } = serde_json::from_str(line)
+                    .map_err(|cause| wrong(format!("line {number} is no object with prompt and response: {cause}")))?;
+                let [prompt, response] = [prompt, response].map(|text| encode(format!("line {number}"), &text));
+                dialogue(&prompt?, &response?, length, end).map_err(|problem| wrong(format!("line {number} {problem}")))
+            };
+            lines.map(row).collect::<Result<_, _>>()?
+        } else {
+            let tokens = encode("the text".to_owned(), &text)?;
+            tokens.chunks_exact(length).map(|row| all_free(row.iter().map(|token| token.0).collect())).collect()
+        };
+        if rows.is_empty() {
+            return Err(wrong(format!("holds no row of {length} tokens; give more data or a smaller --length")));
+        }
+        Ok(Self::Rows { rows, seed })
+    }
+}
+
+#[derive(Deserialize)]
+struct Dialogue {
+    prompt: String,
+    response: String,
+}
+
+fn all_free(tokens: Vec<u32>) -> Example {
+    #[allow(clippy::cast_possible_truncation)] // rows are short
+    let free = (0..tokens.len() as u32).collect();
+    Example { tokens, free }
+}
+
+/// Prompt and response, cut or filled up to `length`. What fills up belongs to the response, as LLaDA is trained (arXiv
+/// 2502.09992, section 2.3).
+fn dialogue(prompt: &[TokenId], response: &[TokenId], length: usize, end: Option<TokenId>) -> Result<Example, String> {
+    if prompt.len() >= length {
+        return Err(format!("has a prompt of {} tokens, which leaves nothing of the {length} of a row", prompt.len()));
+    }
+    let mut tokens: Vec<u32> = prompt.iter().chain(response).map(|token| token.0).take(length).collect();
+    match end {
+        Some(end) => tokens.resize(length, end.0),
+        None if tokens.len() < length => {
+            return Err("is shorter than a row, and the model names no end of text to fill it up with".to_owned());
+        }
+        None => {}
+    }
+    #[allow(clippy::cast_possible_truncation)] // rows are short
+    let free = (prompt.len() as u32..length as u32).collect();
+    Ok(Example { tokens, free })
+}
+
+/// The place of `index` in a permutation of `0..count` that `key` decides: a few rounds of a Feistel network on the next
+/// even power of two, walked until it lands inside.
+fn shuffled(index: u64, count: u64, key: u64) -> u64 {
+    let half = (64 - count.max(2).saturating_sub(1).leading_zeros()).div_ceil(2);
+    let mask = (1u64 << half) - 1;
+    let mut place = index;
+    loop {
+        let (mut left, mut right) = (place >> half, place & mask);
+        for round in 0..4u64 {
+            let mixed = rand_philox::splitmix64(right ^ key.wrapping_add(round << 56));
+            (left, right) = (right, left ^ (mixed & mask));
+        }
+        place = left << half | right;
+        if place < count {
+            return place;
+        }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn every_round_is_a_permutation_of_its_own() {
+        for count in [1u64, 2, 3, 10, 17, 64, 1000] {
+            let round = |key| (0..count).map(|index| shuffled(index, count, key)).collect::<Vec<_>>();
+            let mut sorted = round(5);
+            sorted.sort_unstable();
+            assert_eq!(sorted, (0..count).collect::<Vec<_>>());
+            assert!(count < 10 || round(5) != round(6));
+        }
+    }
+
+    #[test]
+    fn a_prompt_is_never_free_and_what_fills_up_is() {
+        let ids = |ids: &[u32]| ids.iter().map(|id| TokenId(*id)).collect::<Vec<_>>();
+        let row = dialogue(&ids(&[1, 2]), &ids(&[3, 4]), 6, Some(TokenId(9))).unwrap();
+        assert_eq!(row, Example { tokens: vec![1, 2, 3, 4, 9, 9], free: vec![2, 3, 4, 5] });
+        assert_eq!(dialogue(&ids(&[1]), &ids(&[3, 4, 5]), 3, None).unwrap().tokens, [1, 3, 4]);
+        assert!(dialogue(&ids(&[1, 2, 3]), &ids(&[3]), 3, None).unwrap_err().contains("prompt of 3 tokens"));
+        assert!(dialogue(&ids(&[1]), &ids(&[3]), 3, None).unwrap_err().contains("no end of text"));
+    }
+
+    #[test]
+    fn a_sudoku_row_may_be_masked_everywhere_but_between_rows() {
+        let data = Data::Sudoku { seed: 1, split: Split::Train };
+        let row = data.row(3);
+        assert_eq!((row.tokens.len(), row.free.len()), (89, 81));
+        assert!(row.free.iter().all(|position| (1..=9).contains(&row.tokens[*position as usize])));
+        assert_eq!(data.row(3), row);
+        assert_ne!(data.row(4), row);
+    }
+}

@@ -1,0 +1,129 @@
+//! The LLaDA network and the PRISM head with gradients: the function of `model/`, on rows of equal length, out of
+//! parameters that can change. Refuses to know losses.
+
+use super::ops;
+use super::parameters::Parameters;
+use crate::model::Config;
+use candle_core::{Device, Result, Tensor};
+use candle_nn::{ops as library, rotary_emb};
+
+/// Epsilon of the head's `LayerNorm`.
+const HEAD_EPSILON: f32 = 1e-5;
+
+/// A network over parameters that it borrows.
+pub(super) struct Net<'a> {
+    config: &'a Config,
+    parameters: &'a Parameters,
+    rotary: Option<(Tensor, Tensor)>, // each (length, head dim / 2)
+    /// Multiplied with B A of an adapter.
+    lora_scale: f64,
+    device: Device,
+}
+
+impl<'a> Net<'a> {
+    /// For rows of at most `length` tokens.
+    pub(super) fn new(
+        config: &'a Config,
+        parameters: &'a Parameters,
+        length: usize,
+        lora_scale: f64,
+        device: &Device,
+    ) -> Result<Self> {
+        let rotary = if config.rope { Some(rotations(config, length, device)?) } else { None };
+        Ok(Self { config, parameters, rotary, lora_scale, device: device.clone() })
+    }
+
+    /// Hidden states after the final norm, (rows x length, `d_model`), of `ids`, `rows` rows end to end.
+    pub(super) fn hidden(&self, ids: &[u32], rows: usize) -> Result<Tensor> {
+        let (d, length) = (self.config.d_model, ids.len() / rows);
+        let ids = Tensor::new(ids, &self.device)?;
+        let mut x = self.weight("wte")?.index_select(&ids, 0)?; // (rows x length, d)
+        if !self.config.rope {
+            let wpe = self.weight("wpe")?.narrow(0, 0, length)?; // (length, d)
+            x = x.reshape((rows, length, d))?.broadcast_add(&wpe)?.reshape((rows * length, d))?;
+        }
+        for n in 0..self.config.n_layers {
+            x = self.block(&format!("blocks.{n}"), &x, (rows, length))?;
+        }
+        self.norm("ln_f", &x)
+    }
+
+    /// (states, `d_model`) to (states, `embedding_size`).
+    pub(super) fn logits(&self, hidden: &Tensor) -> Result<Tensor> {
+        hidden.matmul(&self.weight(if self.config.weight_tying { "wte" } else { "ff_out" })?.t()?)
+    }
+
+    /// Qualities before the sigmoid: (states, `d_model`) to (states).
+    pub(super) fn quality(&self, hidden: &Tensor) -> Result<Tensor> {
+        let get = |name: &str| self.parameters.get(name);
+        let x = library::layer_norm_slow(hidden, &get("norm.weight")?, &get("norm.bias")?, HEAD_EPSILON)?;
+        let x = x.matmul(&get("proj1.weight")?.t()?)?.broadcast_add(&get("proj1.bias")?)?.gelu_erf()?; // (states, d)
+        x.matmul(&get("proj2.weight")?.t()?)?.broadcast_add(&get("proj2.bias")?)?.squeeze(1) // (states)
+    }
+
+    fn weight(&self, name: &str) -> Result<Tensor> {
+        self.parameters.get(&format!("model.transformer.{name}.weight"))
+    }
+
+    fn norm(&self, name: &str, x: &Tensor) -> Result<Tensor> {
+        ops::rms_norm(x, &self.weight(name)?, self.config.rms_norm_eps)
+    }
+
+    /// x W^T, and x A^T B^T beside it where the weight has an adapter.
+    fn linear(&self, name: &str, x: &Tensor) -> Result<Tensor> {
+        let y = x.matmul(&self.weight(name)?.t()?)?; // (tokens, out)
+        let full = format!("model.transformer.{name}");
+        match self.parameters.lora(&full) {
+            None => Ok(y),
+            Some((a, b)) => y + x.matmul(&a.t()?)?.matmul(&b.t()?)?.affine(self.lora_scale, 0.0)?,
+        }
+    }
+
+    fn block(&self, block: &str, x: &Tensor, shape: (usize, usize)) -> Result<Tensor> {
+        let normed = self.norm(&format!("{block}.attn_norm"), x)?;
+        let x = (x + self.attend(block, &normed, shape)?)?;
+        let normed = self.norm(&format!("{block}.ff_norm"), &x)?;
+        let gate = self.linear(&format!("{block}.ff_proj"), &normed)?; // (tokens, mlp)
+        let up = self.linear(&format!("{block}.up_proj"), &normed)?; // (tokens, mlp)
+        x + self.linear(&format!("{block}.ff_out"), &ops::swiglu(&gate, &up)?)?
+    }
+
+    fn attend(&self, block: &str, x: &Tensor, (rows, length): (usize, usize)) -> Result<Tensor> {
+        let Config { n_heads, n_kv_heads, d_model, .. } = *self.config;
+        let head_dim = self.config.head_dim();
+        let heads = |name: &str, count: usize| {
+            let y = self.linear(&format!("{block}.{name}"), x)?.reshape((rows, length, count, head_dim))?;
+            y.transpose(1, 2)?.contiguous() // (rows, heads, length, head_dim)
+        };
+        let rotated = |y: Tensor| match &self.rotary {
+            None => Ok(y),
+            Some((cos, sin)) => rotary_emb::rope_slow(&y, cos, sin),
+        };
+        let repeated = |y: Tensor| {
+            let shape = (rows, n_kv_heads, n_heads / n_kv_heads, length, head_dim);
+            if n_heads == n_kv_heads {
+                return Ok(y);
+            }
+            y.unsqueeze(2)?.broadcast_as(shape)?.reshape((rows, n_heads, length, head_dim))
+        };
+        #[allow(clippy::cast_precision_loss)] // head widths are small
+        let scale = (head_dim as f64).sqrt().recip();
+        let q = rotated(heads("q_proj", n_heads)?)?.affine(scale, 0.0)?; // (rows, n_heads, length, head_dim)
+        let k = repeated(rotated(heads("k_proj", n_kv_heads)?)?)?;
+        let v = repeated(heads("v_proj", n_kv_heads)?)?;
+        let seen = ops::softmax(&q.matmul(&k.t()?)?)?; // (rows, n_heads, length, length)
+        let mixed = seen.matmul(&v)?.transpose(1, 2)?.reshape((rows * length, d_model))?;
+        self.linear(&format!("{block}.attn_out"), &mixed)
+    }
+}
+
+/// Angles of positions 0 to `length`, as the published code computes them in f32.
+fn rotations(config: &Config, length: usize, device: &Device) -> Result<(Tensor, Tensor)> {
+    let half = config.head_dim() / 2;
+    #[allow(clippy::cast_precision_loss)] // head widths and positions are far below 2^24
+    let frequency = |i: usize| config.rope_theta.powf(2.0 * i as f32 / config.head_dim() as f32).recip();
+    #[allow(clippy::cast_precision_loss)]
+    let angles = (0..length).flat_map(|t| (0..half).map(move |i| t as f32 * frequency(i)));
+    let angles = Tensor::from_iter(angles, &Device::Cpu)?.reshape((length, half))?;
+    Ok((angles.cos()?.to_device(device)?, angles.sin()?.to_device(device)?))
+}

@@ -1,0 +1,191 @@
+//! The losses: their gradients are their slopes, and ten steps are those of PyTorch (`tests/data/export_training.py`).
+
+use super::super::data::{Data, Example};
+use super::super::masked::{Denoised, Masked, denoise};
+use super::super::net::Net;
+use super::super::optimiser::{Optimiser, Schedule};
+use super::super::parameters::{Normals, Parameters};
+use super::super::prism::{Prism, Recipe, Row};
+use super::super::run::{Scored, Task};
+use super::{tiny, trainable};
+use crate::diffusion::{Canvas, Cell, Order, Seed, TokenId};
+use crate::model::Config;
+use candle_core::{Device, Tensor};
+use serde::Deserialize;
+use std::collections::BTreeMap;
+use std::num::NonZeroU32;
+
+fn near(a: f64, b: f64, relative: f64) -> bool {
+    (a - b).abs() <= relative * b.abs()
+}
+
+/// What the PyTorch script wrote.
+#[derive(Deserialize)]
+struct Reference {
+    schedule: Schedule,
+    lambda: f64,
+    fills: u32,
+    batches: Vec<Vec<Drawn>>,
+    base: Losses,
+    prism: Losses,
+}
+
+#[derive(Deserialize)]
+struct Drawn {
+    tokens: Vec<u32>,
+    masked: Vec<u32>,
+    weight: f32,
+}
+
+#[derive(Deserialize)]
+struct Losses {
+    losses: Vec<f64>,
+    gradient_norms: Vec<f64>,
+}
+
+fn reference() -> Reference {
+    serde_json::from_slice(&std::fs::read(tiny().join("training.json")).unwrap()).unwrap()
+}
+
+impl Drawn {
+    fn masked(&self, mask: u32) -> Masked {
+        let mut ids = self.tokens.clone();
+        let hidden = self.masked.iter().map(|at| (*at, std::mem::replace(&mut ids[*at as usize], mask))).collect();
+        Masked { ids, hidden, weight: self.weight }
+    }
+
+    fn row(&self, mask: u32) -> Row {
+        let mut cells: Vec<Cell> = self.tokens.iter().map(|token| Cell::Fixed(TokenId(*token))).collect();
+        self.masked.iter().for_each(|at| cells[*at as usize] = Cell::Blank);
+        Row::fresh(Canvas::new(cells), self.masked(mask), self.tokens.clone(), 0.0, Seed(1))
+    }
+}
+
+fn prism(config: &Config, fills: u32, lambda: f64, batch: usize) -> Prism {
+    let rows = vec![Example { tokens: vec![0; 24], free: (0..24).collect() }];
+    let recipe = Recipe {
+        fills,
+        order: Order::Confidence,
+        temperature: 0.0,
+        lambda,
+        rounds: NonZeroU32::MIN,
+        ratio_min: 0.1,
+        ratio_max: 0.9,
+    };
+    Prism::new(config.clone(), Data::Rows { rows, seed: 0 }, batch, recipe, 0, true)
+}
+
+/// The loss of some rows, with its graph.
+type Loss<'a> = &'a dyn Fn(&Net<'_>, &[Drawn]) -> Tensor;
+
+fn base_loss(config: &Config) -> impl Fn(&Net<'_>, &[Drawn]) -> Tensor + use<> {
+    let mask = config.mask.0;
+    move |net, rows| {
+        let rows: Vec<Masked> = rows.iter().map(|row| row.masked(mask)).collect();
+        let ids: Vec<u32> = rows.iter().flat_map(|row| row.ids.clone()).collect();
+        let hidden = net.hidden(&ids, rows.len()).unwrap();
+        let Denoised { loss, .. } = denoise(net, &hidden, &rows.iter().collect::<Vec<_>>()).unwrap().unwrap();
+        loss
+    }
+}
+
+fn prism_loss(config: &Config, fills: u32, lambda: f64) -> impl Fn(&Net<'_>, &[Drawn]) -> Tensor + use<> {
+    let (config, mask) = (config.clone(), config.mask.0);
+    move |net, rows| {
+        let mut task = prism(&config, fills, lambda, rows.len());
+        task.judge(fills as usize * rows.len());
+        let rows: Vec<Row> = rows.iter().map(|row| row.row(mask)).collect();
+        let Scored { loss, .. } = task.score(net, &rows).unwrap();
+        loss.unwrap()
+    }
+}
+
+fn gradients(loss: &Tensor, parameters: &Parameters) -> BTreeMap<String, Tensor> {
+    let store = loss.backward().unwrap();
+    let gradient = |(name, var): (&String, &candle_core::Var)| Some((name.clone(), store.get(var)?.clone()));
+    parameters.trained().iter().filter_map(gradient).collect()
+}
+
+#[test]
+fn ten_steps_are_pytorchs() {
+    let reference = reference();
+    let (config, _) = trainable();
+    let check = |what: &str, loss: Loss<'_>, expected: &Losses| {
+        let (config, parameters) = trainable();
+        let mut optimiser = Optimiser::new(reference.schedule.clone(), &parameters).unwrap();
+        for (step, rows) in (0u32..).zip(&reference.batches) {
+            let net = Net::new(&config, &parameters, 24, 0.0, &Device::Cpu).unwrap();
+            let loss = loss(&net, rows);
+            let gradients = gradients(&loss, &parameters);
+            let norm = optimiser.step(&parameters, &gradients, step).unwrap();
+            let loss = f64::from(loss.to_scalar::<f32>().unwrap());
+            let (expected, expected_norm) = (expected.losses[step as usize], expected.gradient_norms[step as usize]);
+            assert!(near(loss, expected, 1e-3), "{what}, step {step}: loss {loss}, PyTorch's {expected}");
+            assert!(near(norm, expected_norm, 5e-3), "{what}, step {step}: norm {norm}, PyTorch's {expected_norm}");
+        }
+    };
+    check("base", &base_loss(&config), &reference.base);
+    check("prism", &prism_loss(&config, reference.fills, reference.lambda), &reference.prism);
+}
+
+/// The slope of the loss along a direction that is half the gradient's own and half random, by the gradient and by two
+/// values of the loss, for each parameter by itself.
+fn check_slopes(loss: Loss<'_>, only: fn(&str) -> bool) {
+    const STEP: f64 = 5e-3;
+    let rows = &reference().batches[0][..2];
+    let (config, parameters) = trainable();
+    let value = || {
+        let net = Net::new(&config, &parameters, 24, 0.0, &Device::Cpu).unwrap();
+        loss(&net, rows)
+    };
+    let gradients = gradients(&value(), &parameters);
+    let mut checked = 0;
+    for (name, var) in parameters.trained().iter().filter(|(name, _)| only(name)) {
+        let gradient = &gradients[name];
+        let unit = |tensor: &Tensor| {
+            let norm = tensor.sqr().unwrap().sum_all().unwrap().to_scalar::<f32>().unwrap().sqrt();
+            tensor.affine(1.0 / f64::from(norm.max(1e-12)), 0.0).unwrap()
+        };
+        let random = Normals::new(checked).tensor(gradient.dims(), 1.0, &Device::Cpu).unwrap();
+        let direction = (unit(gradient) + unit(&random)).unwrap();
+        let slope = (gradient * &direction).unwrap().sum_all().unwrap().to_scalar::<f32>().unwrap();
+        let start = var.as_detached_tensor().copy().unwrap();
+        let at = |distance: f64| {
+            var.set(&(&start + direction.affine(distance, 0.0).unwrap()).unwrap()).unwrap();
+            f64::from(value().to_scalar::<f32>().unwrap())
+        };
+        let measured = (at(STEP) - at(-STEP)) / (2.0 * STEP);
+        var.set(&start).unwrap();
+        // the loss is known to about 5e-7, which the division by 1e-2 makes 5e-5
+        let slope = f64::from(slope);
+        assert!((measured - slope).abs() < 0.02 * slope.abs() + 2e-4, "{name}: {measured} measured, {slope} computed");
+        checked += 1;
+    }
+    assert!(checked > 5, "{checked} parameters");
+}
+
+#[test]
+fn the_gradient_of_the_denoising_loss_is_its_slope() {
+    let (config, _) = trainable();
+    check_slopes(&base_loss(&config), |name| name.starts_with("model."));
+}
+
+#[test]
+fn the_gradient_of_the_prism_loss_is_its_slope() {
+    let (config, _) = trainable();
+    // without the fills, which are no smooth function of the weights: judged is what the weights at the start fill
+    let filled = {
+        let (config, parameters) = trainable();
+        let net = Net::new(&config, &parameters, 24, 0.0, &Device::Cpu).unwrap();
+        let task = prism(&config, 3, 0.5, 2);
+        let rows: Vec<Row> = reference().batches[0][..2].iter().map(|row| row.row(config.mask.0)).collect();
+        task.score(&net, &rows).unwrap().outcomes
+    };
+    let rows = Row::continued_from(filled, config.mask.0);
+    let loss = move |net: &Net<'_>, _: &[Drawn]| {
+        let mut task = prism(&config, 3, 0.5, 2);
+        task.judge(6);
+        task.score(net, &rows).unwrap().loss.unwrap()
+    };
+    check_slopes(&loss, |_| true);
+}

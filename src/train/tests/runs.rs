@@ -1,0 +1,186 @@
+//! Runs: stopped and resumed, told other things, short of disk, gone wild; and heads in every form.
+
+use super::super::checkpoint;
+use super::super::data::{Data, Example};
+use super::super::masked::{Base, Start};
+use super::super::optimiser::Schedule;
+use super::super::prism::Recipe;
+use super::super::run::{Finished, Report, Run, Task};
+use super::super::sudoku::Split;
+use super::super::{Learns, TrainError, Tuned, Tuning};
+use super::{numbers, tiny};
+use crate::diffusion::Order;
+use crate::model::{self, Config, Source, load};
+use candle_core::Device;
+use serde_json::{Map, Value, json};
+use std::num::NonZeroU32;
+use std::path::{Path, PathBuf};
+use std::sync::atomic::{AtomicBool, AtomicU32, Ordering};
+
+fn run(steps: u32) -> Run {
+    let schedule =
+        Schedule { steps, learning_rate: 1e-3, warmup: 2, betas: [0.9, 0.98], weight_decay: 0.05, clip: 1.0, ema: 0.9 };
+    Run { schedule, piece: 2, threads: 2, save_every: 3, report_every: 1, device: model::Device::Cpu }
+}
+
+fn base() -> Base {
+    let json = json!({
+        "model_type": "llada", "block_type": "llama", "activation_type": "silu", "layer_norm_type": "rms",
+        "d_model": 32, "n_layers": 1, "n_heads": 2, "mlp_hidden_size": 40, "vocab_size": 11, "max_sequence_length": 89,
+        "rope": false, "weight_tying": false, "mask_token_id": 0,
+    });
+    let config = Config::parse(json.to_string().as_bytes(), "config.json").unwrap();
+    Base { config, data: Data::Sudoku { seed: 1, split: Split::Train }, batch: 5, ratio_max: 0.7, seed: 3 }
+}
+
+/// Runs a small pretraining, telling it to stop after some steps.
+fn pretrain(checkpoint: &Path, settings: &Value, stop_after: u32) -> Result<Finished, TrainError> {
+    let stop = AtomicBool::new(false);
+    let steps = AtomicU32::new(0);
+    let count = |_: &Report| {
+        if steps.fetch_add(1, Ordering::Relaxed) + 1 == stop_after {
+            stop.store(true, Ordering::Relaxed);
+        }
+    };
+    let Value::Object(settings) = settings else { panic!("settings are an object") };
+    base().run(&run(7), Start::Sudoku, checkpoint, settings, &stop, count)
+}
+
+#[test]
+fn a_run_that_was_stopped_is_the_run_that_was_not() {
+    let dir = tempfile::tempdir().unwrap();
+    let [whole, parts] = ["whole", "parts"].map(|name| dir.path().join(name));
+    let settings = json!({"steps": 7});
+    assert!(pretrain(&whole, &settings, 99).unwrap().is_complete);
+    for stop_after in [2, 4, 99] {
+        pretrain(&parts, &settings, stop_after).unwrap();
+    }
+    assert!(std::fs::read(whole).unwrap() == std::fs::read(parts).unwrap(), "the checkpoints differ");
+}
+
+#[test]
+fn a_run_with_other_settings_is_not_resumed() {
+    let dir = tempfile::tempdir().unwrap();
+    let file = dir.path().join("checkpoint");
+    pretrain(&file, &json!({"steps": 7, "seed": 3}), 2).unwrap();
+    let error = pretrain(&file, &json!({"steps": 7, "seed": 4}), 2).unwrap_err().to_string();
+    assert!(error.contains("is of a run with seed 3, this one is told 4"), "{error}");
+    std::fs::write(&file, b"not a checkpoint").unwrap();
+    let error = pretrain(&file, &json!({"steps": 7}), 2).unwrap_err().to_string();
+    assert!(error.contains("is damaged"), "{error}");
+}
+
+#[test]
+fn a_checkpoint_that_cannot_be_written_leaves_the_old_one() {
+    let dir = tempfile::tempdir().unwrap();
+    let file = dir.path().join("checkpoint");
+    pretrain(&file, &json!({}), 2).unwrap();
+    let before = std::fs::read(&file).unwrap();
+    // where the new one would be written first is a directory
+    std::fs::create_dir(dir.path().join("checkpoint.unfinished")).unwrap();
+    let error = pretrain(&file, &json!({}), 2).unwrap_err().to_string();
+    assert!(error.contains("cannot write") && error.contains("untouched"), "{error}");
+    assert!(std::fs::read(&file).unwrap() == before);
+}
+
+#[test]
+fn a_loss_that_is_no_number_stops_the_run_and_names_the_step() {
+    let dir = tempfile::tempdir().unwrap();
+    let file = dir.path().join("checkpoint");
+    let settings = Map::new();
+    let mut wild = run(50);
+    wild.schedule.learning_rate = 1e30;
+    wild.schedule.clip = 1e30;
+    wild.schedule.warmup = 0;
+    let error = base().run(&wild, Start::Sudoku, &file, &settings, &AtomicBool::new(false), |_| ()).unwrap_err();
+    match error {
+        TrainError::NotFinite { step, .. } => assert!((1..50).contains(&step), "{step}"),
+        other => panic!("{other}"),
+    }
+    if let Some(saved) = checkpoint::open(&file, &Device::Cpu).unwrap() {
+        assert!(saved.parameters.values().all(|tensor| numbers(tensor).iter().all(|number| number.is_finite())));
+    }
+}
+
+/// Trains a head for a fresh copy of llada-tiny on two rows.
+fn tune(out: &Path, learns: &Learns, rounds: u32, stops: &[u32]) -> Tuned {
+    let rows = (0..2u32)
+        .map(|row| Example { tokens: (0..24).map(|at| (row * 31 + at * 5) % 256).collect(), free: (8..24).collect() });
+    let rows: Vec<Example> = rows.collect();
+    let mut tuned = None;
+    for &stop_after in stops {
+        let recipe = Recipe {
+            fills: 3,
+            order: Order::Random,
+            temperature: 1.0,
+            lambda: 0.5,
+            rounds: NonZeroU32::new(rounds).unwrap(),
+            ratio_min: 0.2,
+            ratio_max: 0.9,
+        };
+        let data = Data::Rows { rows: rows.clone(), seed: 5 };
+        let tuning = Tuning { base: tiny(), data, batch: 4, recipe, learns: learns.clone(), seed: 2 };
+        let stop = AtomicBool::new(false);
+        let steps = AtomicU32::new(0);
+        let count = |report: &Report| {
+            assert!(report.judgement.is_none_or(f64::is_finite));
+            if steps.fetch_add(1, Ordering::Relaxed) + 1 >= stop_after {
+                stop.store(true, Ordering::Relaxed);
+            }
+        };
+        tuned = Some(tuning.run(&run(8), &out.join("checkpoint"), &Map::new(), &stop, count).unwrap());
+    }
+    tuned.unwrap()
+}
+
+#[test]
+fn a_head_is_trained_in_every_form_and_serves() {
+    let adapters = || Learns::Adapters { rank: 2, alpha: 4.0, targets: vec!["q_proj".to_owned(), "v_proj".to_owned()] };
+    for learns in [Learns::Everything, Learns::HeadAlone, adapters()] {
+        let dir = tempfile::tempdir().unwrap();
+        let tuned = tune(dir.path(), &learns, 4, &[99]);
+        assert!(tuned.finished.is_complete);
+        tuned.write(dir.path()).unwrap();
+        let (base, adapter) = match &learns {
+            Learns::Everything => (dir.path().to_owned(), None),
+            Learns::HeadAlone => (tiny(), None),
+            Learns::Adapters { .. } => (tiny(), Some(dir.path().join("adapter"))),
+        };
+        let head = dir.path().join("prism_head.safetensors");
+        let source = |dir: PathBuf, adapter| Source::Directory { dir, prism_head: Some(head.clone()), adapter };
+        let model = load(&source(base, adapter), model::Device::Cpu).unwrap();
+        assert!(model.spec().has_quality);
+        if learns == Learns::Everything {
+            let error = load(&source(tiny(), None), model::Device::Cpu).unwrap_err().to_string();
+            assert!(error.contains("was made for the model"), "{error}");
+        }
+    }
+}
+
+#[test]
+fn a_tuning_that_was_stopped_between_rounds_is_the_one_that_was_not() {
+    let [whole, parts] = [tempfile::tempdir().unwrap(), tempfile::tempdir().unwrap()];
+    tune(whole.path(), &Learns::Everything, 4, &[99]);
+    let stopped = tune(parts.path(), &Learns::Everything, 4, &[1]);
+    assert_eq!((stopped.finished.step, stopped.finished.is_complete), (4, false), "it ends its round first");
+    tune(parts.path(), &Learns::Everything, 4, &[99]);
+    let [whole, parts] = [whole, parts].map(|dir| std::fs::read(dir.path().join("checkpoint")).unwrap());
+    assert!(whole == parts, "the checkpoints differ");
+}
+
+#[test]
+fn what_is_masked_is_spread_evenly_and_weighted_by_its_ratio() {
+    let mut base = base();
+    base.batch = 50;
+    let rows = base.rows(4).unwrap();
+    let shares: Vec<f64> = rows.iter().map(|row| f64::from(u32::try_from(row.hidden.len()).unwrap()) / 81.0).collect();
+    let mean = shares.iter().sum::<f64>() / 50.0;
+    assert!((mean - 0.35).abs() < 0.02, "{mean}");
+    for (row, share) in rows.iter().zip(&shares) {
+        let ratio = 1.0 / (f64::from(row.weight) * 81.0 * 50.0);
+        assert!((ratio - share).abs() < 0.25, "{ratio} {share}");
+        assert!(row.hidden.iter().all(|(at, token)| row.ids[*at as usize] == 0 && (1..=9).contains(token)));
+    }
+    assert_eq!(base.rows(4).unwrap(), rows);
+    assert_ne!(base.rows(5).unwrap(), rows);
+}
