@@ -32,6 +32,12 @@ bench-torch:
 soak:
     REMASK_SOAK_SECONDS=60 cargo test --test soak -- --nocapture
 
+# Figures of models/sudoku: puzzles solved by policy and passes, calibration
+eval:
+    cargo run --release -- eval sudoku --count 1000
+    cargo run --release -- eval sudoku --count 1000 --order random --temperature 1 --erase-per-step 4
+    cargo run --release -- eval calibration
+
 # Type-check the CUDA build without a CUDA toolkit
 cuda-check:
     NVCC="{{ justfile_directory() }}/.ci/nvcc" CUDA_COMPUTE_CAP=90 CUDARC_CUDA_VERSION=13000 \

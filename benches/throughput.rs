@@ -3,7 +3,7 @@
 //! Compare with `benches/torch_llada.py`, which runs the same weights through plain PyTorch.
 
 use remask::cmd::bench::{STREAMS, dummy_model, measure, print_table, sudoku_model};
-use remask::model::{Device, Source, load, settle_threads};
+use remask::model::{Device, Source, Threads, load, settle_threads};
 use std::path::Path;
 
 const STEPS: u32 = 32;
@@ -12,7 +12,7 @@ const REPEAT: usize = 5;
 #[allow(unsafe_code)]
 fn main() -> anyhow::Result<()> {
     // SAFETY: no other thread runs yet.
-    unsafe { settle_threads() };
+    unsafe { settle_threads(Threads::ShareProducts) };
     let dir = Path::new(env!("CARGO_MANIFEST_DIR")).join("tests/data/llada-tiny");
     let tiny = load(&Source::Directory { dir, prism_head: None, adapter: None }, Device::Cpu)?;
     let mut figures = measure("llada-tiny", tiny, None, STEPS, &STREAMS, REPEAT)?;

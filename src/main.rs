@@ -3,6 +3,6 @@
 #[allow(unsafe_code)]
 fn main() -> std::process::ExitCode {
     // SAFETY: no other thread runs yet.
-    unsafe { remask::model::settle_threads() };
+    unsafe { remask::model::settle_threads(remask::cmd::threads()) };
     remask::cmd::run()
 }

@@ -16,8 +16,14 @@ const LAYERS: [(&str, &[&str]); 8] = [
 ];
 
 /// Families of crates (`candle` stands for `candle_core` too) and the modules they may appear in.
-const CRATES: [(&str, &[&str]); 4] =
-    [("candle", &["model", "train"]), ("axum", &["api", "cmd"]), ("tonic", &["api", "cmd"]), ("anyhow", &["cmd"])];
+const CRATES: [(&str, &[&str]); 6] = [
+    ("candle", &["model", "train"]),
+    ("axum", &["api", "cmd"]),
+    ("tonic", &["api", "cmd"]),
+    ("anyhow", &["cmd"]),
+    ("indicatif", &["cmd"]),
+    ("plotters", &["cmd"]),
+];
 
 /// Families that have no place in the algorithm.
 const IMPURE: [&str; 2] = ["serde", "tokio"];

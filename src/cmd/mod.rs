@@ -3,14 +3,18 @@
 #![allow(clippy::print_stdout, clippy::print_stderr)] // a terminal is where a command reports
 
 pub mod bench;
+mod convert;
+mod eval;
 mod infer;
 mod logging;
 mod model;
 mod read;
 mod refine;
 mod serve;
+mod train;
 mod watch;
 
+use crate::model::Threads;
 use clap::{Parser, Subcommand};
 use std::process::ExitCode;
 
@@ -34,8 +38,23 @@ enum Command {
     Infill(Box<infer::InfillArgs>),
     /// Print every number of one forward pass, for parity checks
     Read(Box<read::ReadArgs>),
+    /// Learn weights: a model from nothing, or a quality head for a model
+    Train(Box<train::TrainArgs>),
+    /// Take a published PRISM checkpoint apart, or make one
+    Convert(Box<convert::ConvertArgs>),
+    /// Measure how good the answers are
+    Eval(Box<eval::EvalArgs>),
     /// Measure passes per second, engine overhead and throughput
     Bench(Box<bench::BenchArgs>),
+}
+
+/// How the command that was typed uses threads. Has to be known before there are any, so it looks at the first word alone.
+#[must_use]
+pub fn threads() -> Threads {
+    match std::env::args().nth(1).as_deref() {
+        Some("train") => Threads::Alone,
+        Some(_) | None => Threads::ShareProducts,
+    }
 }
 
 /// Runs the command line; the exit code is 0, 1 after an error, or 2 when the line itself is wrong.
@@ -48,6 +67,9 @@ pub fn run() -> ExitCode {
         Some(Command::Generate(args)) => infer::generate(*args),
         Some(Command::Infill(args)) => infer::infill(*args),
         Some(Command::Read(args)) => read::run(&args),
+        Some(Command::Train(args)) => train::run(&args),
+        Some(Command::Convert(args)) => convert::run(&args),
+        Some(Command::Eval(args)) => eval::run(&args),
         Some(Command::Bench(args)) => bench::run(&args),
     };
     match done {

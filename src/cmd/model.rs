@@ -14,7 +14,7 @@ pub(super) const SUDOKU: Source = Source::Embedded {
     weights: include_bytes!("../../models/sudoku/model.safetensors"),
     prism_head: Some(include_bytes!("../../models/sudoku/prism_head.safetensors")),
 };
-const SUDOKU_TOKENIZER: &[u8] = include_bytes!("../../models/sudoku/tokenizer.json");
+pub(super) const SUDOKU_TOKENIZER: &[u8] = include_bytes!("../../models/sudoku/tokenizer.json");
 const TOY_TOKENIZER: &[u8] = include_bytes!("../../models/toy/tokenizer.json");
 
 /// Flags that choose a model.

@@ -116,7 +116,7 @@ fn greeting(service: &Service, address: SocketAddr) -> String {
 }
 
 /// Completes on SIGTERM or on Ctrl-C.
-fn stop_signal() -> anyhow::Result<impl Future<Output = ()> + Send + 'static> {
+pub(super) fn stop_signal() -> anyhow::Result<impl Future<Output = ()> + Send + 'static> {
     #[cfg(unix)]
     let mut terminate = tokio::signal::unix::signal(tokio::signal::unix::SignalKind::terminate())?;
     Ok(async move {

@@ -1,0 +1,179 @@
+//! Is a quality what it says it is: the head against the exact oracle, on rows it has never seen. A few blanks are filled as
+//! in training; for each the oracle masks that one token again, runs the model, and reads its probability (PRISM, arXiv
+//! 2510.01384, equation 5).
+
+use super::statistics::{Bin, Reliability, area_under_curve};
+use super::sudoku::SplitWord;
+use crate::cmd::model::ModelArgs;
+use crate::diffusion::{Canvas, Cell, Draws, Order, Position, Purpose, Reading, Seed, TokenId, fills};
+use crate::model::{Denoiser, Row, Sampling};
+use crate::train::Recipe;
+use crate::train::data::{Data, Example};
+use anyhow::bail;
+use clap::Args;
+use serde::Serialize;
+use std::num::NonZeroU32;
+
+#[derive(Args, Clone, Debug)]
+pub(super) struct CalibrationArgs {
+    #[command(flatten)]
+    model: ModelArgs,
+    /// Grids
+    #[arg(long, default_value_t = 500)]
+    count: u32,
+    /// Blanks that are filled and judged in each
+    #[arg(long, default_value_t = 4)]
+    fills: u32,
+    /// Smallest and largest share of a grid that is blank
+    #[arg(long, num_args = 2, value_names = ["MIN", "MAX"], default_values_t = [0.1, 0.7])]
+    ratio: Vec<f64>,
+    /// Which grids
+    #[arg(long, default_value = "test")]
+    split: SplitWord,
+    /// Which grids, and how tokens are drawn
+    #[arg(long, default_value_t = 0)]
+    seed: u64,
+    /// One JSON object instead of tables
+    #[arg(long)]
+    json: bool,
+}
+
+/// How well a head is calibrated.
+#[derive(Debug, Serialize)]
+pub(in crate::cmd) struct Calibration {
+    judged: usize,
+    /// Share of the judged tokens that are right.
+    right: f64,
+    /// Against the probability the model gives the token when it is masked again.
+    oracle: Reliability,
+    /// Against whether the token is right.
+    truth: Reliability,
+    /// Chance that a right token is judged better than a wrong one.
+    area_under_curve: Option<f64>,
+}
+
+/// One token that was judged.
+struct Judged {
+    quality: f64,
+    oracle: f64,
+    is_right: bool,
+}
+
+pub(super) fn run(args: &CalibrationArgs) -> anyhow::Result<()> {
+    let mut model = args.model.load()?.model;
+    let recipe = Recipe {
+        fills: args.fills,
+        order: Order::Random,
+        temperature: 1.0,
+        lambda: 0.0,
+        rounds: NonZeroU32::MIN,
+        ratio_min: args.ratio[0],
+        ratio_max: args.ratio[1],
+    };
+    let data = Data::Sudoku { seed: args.seed, split: args.split.into() };
+    let calibration = measure(model.as_mut(), &data, args.count, &recipe, args.seed)?;
+    if args.json {
+        println!("{}", serde_json::to_string(&calibration)?);
+    } else {
+        print!("{}", calibration.table());
+    }
+    Ok(())
+}
+
+/// Judges fills in the first `count` rows of `data`, masked and filled as `recipe` says.
+pub(in crate::cmd) fn measure(
+    model: &mut dyn Denoiser,
+    data: &Data,
+    count: u32,
+    recipe: &Recipe,
+    seed: u64,
+) -> anyhow::Result<Calibration> {
+    if !model.spec().has_quality {
+        bail!("this model has no quality head to be tried; give one with --prism-head");
+    }
+    let Recipe { ratio_min, ratio_max, .. } = *recipe;
+    if !(0.0 <= ratio_min && ratio_min <= ratio_max && ratio_max <= 1.0) || count == 0 {
+        bail!(
+            "given {count} rows of which {ratio_min} to {ratio_max} are blank; give at least 1, and shares from 0 to 1"
+        );
+    }
+    let mut judged = Vec::new();
+    for number in 0..count {
+        let ratio = ratio_min + (ratio_max - ratio_min) * (f64::from(number) + 0.5) / f64::from(count);
+        let seed = Seed(seed ^ (u64::from(number) << 32));
+        judged.extend(judge(model, &data.row(u64::from(number)), ratio, recipe, seed)?);
+    }
+    let right = judged.iter().filter(|token| token.is_right).count();
+    let scored: Vec<(f64, bool)> = judged.iter().map(|token| (token.quality, token.is_right)).collect();
+    #[allow(clippy::cast_precision_loss)] // counts
+    Ok(Calibration {
+        judged: judged.len(),
+        right: right as f64 / judged.len().max(1) as f64,
+        oracle: Reliability::of(judged.iter().map(|token| (token.quality, token.oracle))),
+        truth: Reliability::of(judged.iter().map(|token| (token.quality, f64::from(u8::from(token.is_right))))),
+        area_under_curve: area_under_curve(&scored),
+    })
+}
+
+/// Fills a few blanks of a row and judges them.
+fn judge(
+    model: &mut dyn Denoiser,
+    row: &Example,
+    ratio: f64,
+    recipe: &Recipe,
+    seed: Seed,
+) -> anyhow::Result<Vec<Judged>> {
+    let mut cells: Vec<Cell> = row.tokens.iter().map(|token| Cell::Fixed(TokenId(*token))).collect();
+    for &position in &row.free {
+        if Draws::new(seed, Purpose::Erase, 0, Position(position)).first() < ratio {
+            cells[position as usize] = Cell::Blank;
+        }
+    }
+    let mut canvas = Canvas::new(cells);
+    let reading = read(model, &canvas, recipe.temperature, seed)?;
+    for edit in fills(recipe.order, &reading.proposals, |_| false, recipe.fills, (seed, 0)) {
+        canvas.apply(&edit)?;
+    }
+    let mask = model.spec().mask;
+    let reading = read(model, &canvas, recipe.temperature, seed)?;
+    let mut judged = Vec::new();
+    for ((at, token), review) in canvas.filled(0..canvas.len()).zip(reading.reviews) {
+        let mut ids: Vec<TokenId> = canvas.cells().iter().map(|cell| cell.token().unwrap_or(mask)).collect();
+        ids[at.index()] = mask;
+        let logits = &model.inspect(&ids)?.logits[at.index()];
+        let allowed = (0u32..model.spec().vocabulary).filter(|id| *id != mask.0);
+        let below = |id: u32| f64::from(logits[id as usize] - logits[token.0 as usize]).exp();
+        let oracle = allowed.map(below).sum::<f64>().recip();
+        let is_right = row.tokens[at.index()] == token.0;
+        judged.push(Judged { quality: f64::from(review.quality.get()), oracle, is_right });
+    }
+    Ok(judged)
+}
+
+fn read(model: &mut dyn Denoiser, canvas: &Canvas, temperature: f32, seed: Seed) -> anyhow::Result<Reading> {
+    let sampling = Sampling { temperature, seed, step: 0 };
+    let row = Row { canvas, window: 0..canvas.len(), sampling, guidance: None, review: true };
+    Ok(model.read(&[row])?.remove(0))
+}
+
+impl Calibration {
+    /// In a sentence or two and a table, for people.
+    pub(in crate::cmd) fn table(&self) -> String {
+        let Self { judged, right, oracle, truth, area_under_curve } = self;
+        let mut text = format!("{judged} tokens judged, {:.1} % of them right\n", 100.0 * right);
+        let [from_oracle, from_truth] = [oracle.expected_error, truth.expected_error];
+        text += &format!(
+            "expected calibration error: {from_oracle:.4} against the oracle, {from_truth:.4} against the truth\n"
+        );
+        if let Some(area) = area_under_curve {
+            text += &format!("a right token is judged better than a wrong one {:.1} % of the time\n", 100.0 * area);
+        }
+        text += &format!("{:>9} {:>7} {:>8} {:>7} {:>6}\n", "quality", "tokens", "mean", "oracle", "right");
+        for (index, (Bin { count, predicted, found }, truth)) in (0u32..).zip(oracle.bins.iter().zip(&truth.bins)) {
+            let from = f64::from(index) / 10.0;
+            let until = from + 0.1;
+            text += &format!("{from:.1} - {until:.1} {count:>7} {predicted:>8.3} {found:>7.3} {:>6.3}\n", truth.found);
+        }
+        text
+    }
+}

@@ -1,0 +1,65 @@
+//! Success against forward passes, one line per policy, as a picture. Refuses to know where the numbers come from.
+
+use anyhow::{Context, bail};
+use plotters::prelude::{
+    ChartBuilder, Circle, ErrorBar, IntoDrawingArea, IntoFont, LineSeries, Palette, Palette99, PathElement, SVGBackend,
+    WHITE,
+};
+use plotters::style::Color;
+use std::path::Path;
+
+/// A measured point: forward passes, success rate, and the interval around it.
+pub(super) struct Point {
+    pub(super) passes: f64,
+    pub(super) share: f64,
+    pub(super) from: f64,
+    pub(super) until: f64,
+}
+
+/// Refuses a file that is not to be an SVG, before hours are spent on measuring.
+pub(super) fn check_name(file: &Path) -> anyhow::Result<()> {
+    if file.extension().is_none_or(|extension| extension != "svg") {
+        bail!("cannot draw into {}; give a name that ends with .svg", file.display());
+    }
+    Ok(())
+}
+
+/// Draws lines of points, each with its name, into an SVG file.
+pub(super) fn draw(file: &Path, title: &str, lines: &[(String, Vec<Point>)]) -> anyhow::Result<()> {
+    let passes = lines.iter().flat_map(|(_, points)| points).map(|point| point.passes);
+    let most = passes.fold(1.0, f64::max) * 1.05;
+    let mut text = String::new();
+    {
+        let area = SVGBackend::with_string(&mut text, (760, 480)).into_drawing_area();
+        area.fill(&WHITE)?;
+        let mut chart = ChartBuilder::on(&area)
+            .caption(title, ("sans-serif", 16).into_font())
+            .margin(12)
+            .x_label_area_size(36)
+            .y_label_area_size(52)
+            .build_cartesian_2d(0.0..most, 0.0..1.0)?;
+        let percent = |share: &f64| format!("{:.0} %", 100.0 * share);
+        chart
+            .configure_mesh()
+            .x_desc("forward passes (mean)")
+            .y_desc("puzzles solved")
+            .y_label_formatter(&percent)
+            .draw()?;
+        for (index, (name, points)) in lines.iter().enumerate() {
+            let colour = Palette99::pick(index);
+            let line = LineSeries::new(points.iter().map(|point| (point.passes, point.share)), colour.stroke_width(2));
+            let swatch = colour.stroke_width(2);
+            let drawn = chart.draw_series(line)?.label(name.as_str());
+            drawn.legend(move |(x, y)| PathElement::new([(x, y), (x + 18, y)], swatch));
+            let bar = |point: &Point| {
+                ErrorBar::new_vertical(point.passes, point.from, point.share, point.until, colour.filled(), 6)
+            };
+            chart.draw_series(points.iter().map(bar))?;
+            chart
+                .draw_series(points.iter().map(|point| Circle::new((point.passes, point.share), 3, colour.filled())))?;
+        }
+        chart.configure_series_labels().background_style(WHITE.mix(0.8)).border_style(WHITE).draw()?;
+        area.present()?;
+    }
+    std::fs::write(file, text).with_context(|| format!("cannot write {}", file.display()))
+}

@@ -1,0 +1,125 @@
+//! How sure a measured share or probability is. Refuses to know what was measured.
+
+use serde::Serialize;
+
+/// The two-sided 95 % quantile of the normal distribution.
+const Z: f64 = 1.959_963_984_540_054;
+
+/// A share of successes with its 95 % interval (Wilson 1927).
+#[derive(Clone, Copy, Debug, PartialEq, Serialize)]
+pub(super) struct Share {
+    pub(super) successes: usize,
+    pub(super) of: usize,
+    pub(super) share: f64,
+    /// Ends of the interval.
+    pub(super) from: f64,
+    pub(super) until: f64,
+}
+
+impl Share {
+    #[allow(clippy::cast_precision_loss)] // counts
+    pub(super) fn new(successes: usize, of: usize) -> Self {
+        let (n, share) = (of.max(1) as f64, successes as f64 / of.max(1) as f64);
+        let scale = (1.0 + Z * Z / n).recip();
+        let centre = scale * (share + Z * Z / (2.0 * n));
+        let half = scale * Z * (share * (1.0 - share) / n + Z * Z / (4.0 * n * n)).sqrt();
+        Self { successes, of, share, from: (centre - half).max(0.0), until: (centre + half).min(1.0) }
+    }
+}
+
+/// One tenth of a reliability table.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Serialize)]
+pub(super) struct Bin {
+    pub(super) count: usize,
+    /// Mean of what was predicted.
+    pub(super) predicted: f64,
+    /// Mean of what should have been predicted.
+    pub(super) found: f64,
+}
+
+/// How far predicted probabilities are from what they are about.
+#[derive(Clone, Debug, PartialEq, Serialize)]
+pub(super) struct Reliability {
+    /// By predicted probability, tenths of 0 to 1.
+    pub(super) bins: [Bin; 10],
+    /// Expected calibration error: mean distance of `predicted` and `found` over bins, weighted by their counts.
+    pub(super) expected_error: f64,
+}
+
+impl Reliability {
+    /// Of pairs of a predicted probability and what it is about: 0 or 1, or the right probability.
+    #[allow(clippy::cast_precision_loss)] // counts
+    pub(super) fn of(pairs: impl IntoIterator<Item = (f64, f64)>) -> Self {
+        let mut bins = [Bin::default(); 10];
+        let mut total = 0;
+        for (predicted, found) in pairs {
+            #[allow(clippy::cast_possible_truncation, clippy::cast_sign_loss)] // 0 to 9
+            let bin = &mut bins[((predicted * 10.0) as usize).min(9)];
+            bin.count += 1;
+            bin.predicted += predicted;
+            bin.found += found;
+            total += 1;
+        }
+        let distances = bins.iter().map(|bin| (bin.predicted - bin.found).abs()).sum::<f64>();
+        let expected_error = distances / f64::from(total.max(1));
+        for bin in bins.iter_mut().filter(|bin| bin.count > 0) {
+            bin.predicted /= bin.count as f64;
+            bin.found /= bin.count as f64;
+        }
+        Self { bins, expected_error }
+    }
+}
+
+/// Chance that a right one scores above a wrong one, ties counting half (area under the ROC curve); `None` unless there are
+/// both.
+pub(super) fn area_under_curve(scored: &[(f64, bool)]) -> Option<f64> {
+    let mut sorted = scored.to_vec();
+    sorted.sort_by(|a, b| a.0.total_cmp(&b.0));
+    #[allow(clippy::cast_precision_loss)] // counts
+    let (mut below, mut area) = (0.0, 0.0);
+    for group in sorted.chunk_by(|a, b| a.0.total_cmp(&b.0).is_eq()) {
+        let right = group.iter().filter(|(_, is_right)| *is_right).count();
+        #[allow(clippy::cast_precision_loss)] // counts
+        let (right, wrong) = (right as f64, (group.len() - right) as f64);
+        area += right * (below + wrong / 2.0);
+        below += wrong;
+    }
+    #[allow(clippy::cast_precision_loss)] // counts
+    let (right, wrong) = (scored.len() as f64 - below, below);
+    (right > 0.0 && wrong > 0.0).then(|| area / (right * wrong))
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn the_interval_is_wilsons() {
+        // Newcombe 1998, table I: 81 of 263 and 0 of 20
+        let share = Share::new(81, 263);
+        assert!((share.from - 0.2553).abs() < 5e-5 && (share.until - 0.3662).abs() < 5e-5, "{share:?}");
+        let share = Share::new(0, 20);
+        assert!(share.from.abs() < 1e-9 && (share.until - 0.1611).abs() < 5e-5, "{share:?}");
+    }
+
+    #[test]
+    fn an_honest_forecaster_has_no_error_and_a_boaster_has() {
+        let honest = (0..100).map(|index| (0.25, f64::from(u8::from(index % 4 == 0))));
+        assert!(Reliability::of(honest).expected_error < 1e-12);
+        let boaster = (0..100).map(|index| (0.95, f64::from(u8::from(index % 2 == 0))));
+        let boaster = Reliability::of(boaster);
+        assert!((boaster.expected_error - 0.45).abs() < 1e-12);
+        assert_eq!((boaster.bins[9].count, boaster.bins[2].count), (100, 0));
+        assert_eq!(Reliability::of([(1.0, 1.0)]).bins[9].count, 1);
+    }
+
+    #[test]
+    fn the_area_counts_pairs_in_the_right_order() {
+        let scored = [(0.1, false), (0.4, true), (0.35, false), (0.8, true)];
+        assert_eq!(area_under_curve(&scored), Some(1.0));
+        let scored = [(0.1, false), (0.4, false), (0.35, true), (0.8, true)];
+        assert_eq!(area_under_curve(&scored), Some(0.75));
+        assert_eq!(area_under_curve(&[(0.5, true), (0.5, false)]), Some(0.5));
+        assert_eq!(area_under_curve(&[(0.5, true)]), None);
+    }
+}

@@ -1,0 +1,293 @@
+//! Puzzles solved, for every policy at every number of forward passes. A puzzle is solved when all rules hold and no clue was
+//! touched.
+
+use super::plot::{Point, check_name, draw};
+use super::statistics::Share;
+use crate::cmd::model::ModelArgs;
+use crate::cmd::refine::Unmasking;
+use crate::diffusion::TokenId;
+use crate::engine::{Answer, Event, Handle, Limits, Remasking, Request, Session, Task, start};
+use crate::telemetry::Metrics;
+use crate::train::sudoku::{CANVAS, Grid, NEWLINE, Split};
+use anyhow::{Context, bail};
+use clap::{Args, ValueEnum};
+use serde::Serialize;
+use std::collections::VecDeque;
+use std::path::{Path, PathBuf};
+use std::sync::Arc;
+
+/// Puzzles that are worked on at the same time.
+const RUNNING_MAX: usize = 64;
+
+#[derive(Args, Clone, Debug)]
+pub(super) struct SudokuArgs {
+    #[command(flatten)]
+    model: ModelArgs,
+    /// Puzzles to solve instead of generated ones: a file with one a line, as 81 digits (. or 0 for a blank) or as the 89
+    /// numbers of a canvas separated by commas
+    #[arg(long, value_name = "FILE")]
+    puzzles: Option<PathBuf>,
+    /// Puzzles; default: 200, or all of --puzzles
+    #[arg(long)]
+    count: Option<usize>,
+    /// Blanks of generated puzzles
+    #[arg(long, default_value_t = 51, value_parser = clap::value_parser!(u8).range(1..=55))]
+    blanks: u8,
+    /// Which generated puzzles
+    #[arg(long, default_value = "test")]
+    split: SplitWord,
+    /// Which generated puzzles, and how tokens are drawn
+    #[arg(long, default_value_t = 0)]
+    seed: u64,
+    /// Steps, one forward pass each at most
+    #[arg(long, value_delimiter = ',', default_values_t = [13, 26, 51, 102])]
+    steps: Vec<u32>,
+    /// Policies of remasking
+    #[arg(long, value_delimiter = ',', default_value = "off,quality,random,remdm,confidence")]
+    policies: Vec<Policy>,
+    /// Which blank is filled first
+    #[arg(long, default_value = "confidence")]
+    order: Unmasking,
+    /// 0 takes the most probable token
+    #[arg(long, default_value_t = 0.0)]
+    temperature: f32,
+    /// Erasures a step plans; 4 in the paper
+    #[arg(long, default_value_t = 1)]
+    erase_per_step: u32,
+    /// Erase only below this quality or confidence
+    #[arg(long, value_name = "0..1")]
+    below: Option<f32>,
+    /// One JSON object a line instead of a table
+    #[arg(long)]
+    json: bool,
+    /// Draw success against forward passes into this SVG file, too
+    #[arg(long, value_name = "FILE.svg")]
+    plot: Option<PathBuf>,
+}
+
+#[derive(Clone, Copy, Debug, PartialEq, Eq, ValueEnum)]
+pub(super) enum SplitWord {
+    Train,
+    Validation,
+    Test,
+}
+
+impl From<SplitWord> for Split {
+    fn from(word: SplitWord) -> Self {
+        match word {
+            SplitWord::Train => Self::Train,
+            SplitWord::Validation => Self::Validation,
+            SplitWord::Test => Self::Test,
+        }
+    }
+}
+
+#[derive(Clone, Copy, Debug, PartialEq, Eq, ValueEnum, Serialize)]
+#[serde(rename_all = "lowercase")]
+enum Policy {
+    /// What a request that does not say gets
+    Default,
+    Off,
+    Quality,
+    Random,
+    #[value(name = "remdm")]
+    ReMdm,
+    Confidence,
+}
+
+/// One line of the table.
+#[derive(Clone, Debug, Serialize)]
+struct Line {
+    policy: Policy,
+    /// Steps asked for.
+    steps: u32,
+    solved: Share,
+    /// Means per puzzle.
+    forward_passes: f64,
+    erased: f64,
+}
+
+pub(super) fn run(args: &SudokuArgs) -> anyhow::Result<()> {
+    let puzzles = args.puzzles()?;
+    if let Some(file) = &args.plot {
+        check_name(file)?;
+    }
+    let loaded = args.model.load()?;
+    if args.policies.contains(&Policy::Quality) && !loaded.model.spec().has_quality {
+        bail!("this model has no quality head for the policy quality; give one with --prism-head, or other --policies");
+    }
+    let handle = start(loaded.model, loaded.tokenizer, Limits::default(), Arc::new(Metrics::new()?))?;
+    if !args.json {
+        println!("{} puzzles, {:?} order, temperature {}", puzzles.len(), args.order, args.temperature);
+        println!(
+            "{:<11} {:>5} {:>26} {:>14} {:>7}",
+            "remasking", "steps", "solved (95 % interval)", "forward passes", "erased"
+        );
+    }
+    let mut drawn = Vec::new();
+    for &policy in &args.policies {
+        let mut points = Vec::new();
+        // the default decides its steps itself
+        let steps = if policy == Policy::Default { &args.steps[..1] } else { &args.steps[..] };
+        for &steps in steps {
+            let line = measure(&handle, &puzzles, args, policy, steps)?;
+            line.print(args.json)?;
+            points.push(line.point());
+        }
+        drawn.push((policy.name(), points));
+    }
+    match &args.plot {
+        None => Ok(()),
+        Some(file) => {
+            let (count, order) = (puzzles.len(), args.order);
+            let title = format!("{count} Sudoku puzzles, {order:?} order, temperature {}", args.temperature);
+            draw(file, &title, &drawn)
+        }
+    }
+}
+
+impl SudokuArgs {
+    fn puzzles(&self) -> anyhow::Result<Vec<Grid>> {
+        let mut puzzles = match &self.puzzles {
+            Some(file) => read(file)?,
+            None => {
+                let numbers = 0..self.count.unwrap_or(200) as u64;
+                numbers
+                    .map(|number| Grid::puzzle(self.seed, self.split.into(), number, usize::from(self.blanks)).0)
+                    .collect()
+            }
+        };
+        puzzles.truncate(self.count.unwrap_or(usize::MAX));
+        if puzzles.is_empty() {
+            bail!("there is no puzzle to solve; give a file with at least one, or a --count of at least 1");
+        }
+        Ok(puzzles)
+    }
+
+    fn request(&self, puzzle: &Grid, number: usize, policy: Policy, steps: u32) -> Request {
+        let cell = |&token: &u32| (token != 0).then_some(TokenId(token));
+        let task = Task::InfillTokens { cells: puzzle.tokens().iter().map(cell).collect() };
+        let (budget, below, window) = (Some(self.erase_per_step.saturating_mul(steps)), self.below, None);
+        let remasking = match policy {
+            Policy::Default => None,
+            Policy::Off => Some(Remasking::Off),
+            Policy::Quality => Some(Remasking::Quality { budget, below, window }),
+            Policy::Random => Some(Remasking::Random { budget, window }),
+            Policy::ReMdm => Some(Remasking::ReMdm { budget, window }),
+            Policy::Confidence => Some(Remasking::Confidence { budget, below, window }),
+        };
+        let seed = Some(self.seed.wrapping_mul(1 << 32).wrapping_add(number as u64));
+        Request {
+            remasking,
+            steps: (policy != Policy::Default).then_some(steps),
+            order: self.order.into(),
+            temperature: self.temperature,
+            seed,
+            ..Request::new(task)
+        }
+    }
+}
+
+/// Solves all puzzles in one way.
+#[tokio::main(flavor = "current_thread")]
+async fn measure(
+    handle: &Handle,
+    puzzles: &[Grid],
+    args: &SudokuArgs,
+    policy: Policy,
+    steps: u32,
+) -> anyhow::Result<Line> {
+    let mut running: VecDeque<(usize, Session)> = VecDeque::new();
+    let mut next = 0;
+    let (mut solved, mut forward_passes, mut erased) = (0, 0u64, 0u64);
+    while next < puzzles.len() || !running.is_empty() {
+        while next < puzzles.len() && running.len() < RUNNING_MAX {
+            running.push_back((next, handle.submit(&args.request(&puzzles[next], next, policy, steps))?));
+            next += 1;
+        }
+        let Some((number, session)) = running.pop_front() else { break };
+        let (grid, answer) = finished(session).await?;
+        solved += usize::from(grid.is_solved() && grid.keeps(&puzzles[number]));
+        forward_passes += u64::from(answer.forward_passes);
+        erased += u64::from(answer.erased);
+    }
+    #[allow(clippy::cast_precision_loss)] // counts, for means
+    let mean = |sum: u64| sum as f64 / puzzles.len() as f64;
+    let (forward_passes, erased) = (mean(forward_passes), mean(erased));
+    Ok(Line { policy, steps, solved: Share::new(solved, puzzles.len()), forward_passes, erased })
+}
+
+/// The grid at the end, clues as the engine gives them back.
+async fn finished(mut session: Session) -> anyhow::Result<(Grid, Answer)> {
+    let mut tokens: Vec<u32> = session.start.cells.iter().map(|cell| cell.token().map_or(0, |token| token.0)).collect();
+    let offset = session.start.offset;
+    while let Some(event) = session.next().await {
+        match event {
+            Event::Step(_) => {}
+            Event::Finished(answer) => {
+                for written in &answer.written {
+                    tokens[written.at.index() - offset] = written.token.0;
+                }
+                return Ok((Grid::of_tokens(&tokens), *answer));
+            }
+            Event::Failed(failure) => return Err(failure.into()),
+        }
+    }
+    bail!("the engine ended without an answer")
+}
+
+impl Policy {
+    fn name(self) -> String {
+        self.to_possible_value().map(|value| value.get_name().to_owned()).unwrap_or_default()
+    }
+}
+
+impl Line {
+    const fn point(&self) -> Point {
+        let Share { share, from, until, .. } = self.solved;
+        Point { passes: self.forward_passes, share, from, until }
+    }
+
+    fn print(&self, as_json: bool) -> anyhow::Result<()> {
+        if as_json {
+            println!("{}", serde_json::to_string(self)?);
+            return Ok(());
+        }
+        let Share { share, from, until, .. } = self.solved;
+        let solved = format!("{:.1} % ({:.1} to {:.1})", 100.0 * share, 100.0 * from, 100.0 * until);
+        let policy = self.policy.name();
+        let Self { steps, forward_passes, erased, .. } = self;
+        println!("{policy:<11} {steps:>5} {solved:>26} {forward_passes:>14.1} {erased:>7.1}");
+        Ok(())
+    }
+}
+
+/// Puzzles of a file.
+fn read(file: &Path) -> anyhow::Result<Vec<Grid>> {
+    let text = std::fs::read_to_string(file).with_context(|| format!("cannot read {}", file.display()))?;
+    let lines = (1..).zip(text.lines()).filter(|(_, line)| !line.trim().is_empty());
+    let puzzle = |(number, line): (usize, &str)| {
+        let puzzle = if line.contains(',') { canvas(line) } else { line.parse().map_err(anyhow::Error::from) };
+        puzzle.with_context(|| format!("{}, line {number}", file.display()))
+    };
+    lines.map(puzzle).collect()
+}
+
+/// The 89 numbers of a canvas: 0 for a blank, 10 between rows.
+fn canvas(line: &str) -> anyhow::Result<Grid> {
+    let number = |word: &str| word.trim().parse::<u32>().with_context(|| format!("{word:?} is no number"));
+    let tokens: Vec<u32> = line.split(',').map(number).collect::<Result<_, _>>()?;
+    if tokens.len() != CANVAS {
+        bail!("has {} numbers; a canvas has {CANVAS}", tokens.len());
+    }
+    for (position, &token) in tokens.iter().enumerate() {
+        let is_between = position % 10 == 9;
+        if is_between != (token == NEWLINE) || token > NEWLINE {
+            bail!(
+                "has {token} as number {}; rows are 9 numbers from 0 to 9, with {NEWLINE} between them",
+                position + 1
+            );
+        }
+    }
+    Ok(Grid::of_tokens(&tokens))
+}

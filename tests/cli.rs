@@ -1,0 +1,161 @@
+//! The commands as people type them: what they print, what they leave behind, and what they say when something is wrong.
+
+use serde_json::Value;
+use std::path::Path;
+use std::process::{Command, Output};
+
+fn remask(args: &[&str]) -> Output {
+    Command::new(env!("CARGO_BIN_EXE_remask")).args(args).output().unwrap()
+}
+
+#[track_caller]
+fn printed(args: &[&str]) -> String {
+    let output = remask(args);
+    assert!(output.status.success(), "{args:?}: {}", String::from_utf8_lossy(&output.stderr));
+    String::from_utf8(output.stdout).unwrap()
+}
+
+#[track_caller]
+fn check_error(args: &[&str], words: &str) {
+    let output = remask(args);
+    let error = String::from_utf8_lossy(&output.stderr);
+    assert!(!output.status.success() && error.contains(words), "{args:?}: {error} lacks {words:?}");
+    assert!(!error.contains("panicked"), "{error}");
+}
+
+fn path(dir: &Path, name: &str) -> String {
+    dir.join(name).display().to_string()
+}
+
+#[test]
+fn a_model_is_trained_from_nothing_given_a_head_and_served() {
+    let dir = tempfile::tempdir().unwrap();
+    let [base, head] = ["base", "head"].map(|name| path(dir.path(), name));
+    let train = |steps: &str| {
+        let small = ["--d-model", "32", "--layers", "1", "--batch", "4", "--learning-rate", "1e-3", "--warmup", "2"];
+        let args = ["train", "base", "--task", "sudoku", "--steps", steps, "--out", &base];
+        remask(&[&args[..], &small[..]].concat())
+    };
+    let trained = train("20");
+    assert!(trained.status.success(), "{}", String::from_utf8_lossy(&trained.stderr));
+    let log = String::from_utf8(trained.stdout).unwrap();
+    let last: Value = serde_json::from_str(log.lines().last().unwrap()).unwrap();
+    assert_eq!((&last["step"], &last["steps"]), (&Value::from(20), &Value::from(20)));
+    for number in ["loss", "accuracy", "tokens_per_s", "seconds"] {
+        assert!(last[number].is_f64(), "{number}: {last}");
+    }
+    let error = train("30");
+    let error = String::from_utf8_lossy(&error.stderr);
+    assert!(error.contains("is of a run with steps 20, this one is told 30"), "{error}");
+
+    let tune = ["--steps", "8", "--batch", "4", "--learning-rate", "1e-3", "--warmup", "2", "--rounds", "4"];
+    printed(&[&["train", "prism", "--task", "sudoku", "--model-id", &base, "--out", &head], &tune[..]].concat());
+    let puzzle = "53..7....\n6..195...\n.98....6.\n8...6...3\n4..8.3..1\n7...2...6\n.6....28.\n...419..5\n....8..79";
+    let infill = ["infill", "--model-id", &head, "--blank", ".", "--prompt", puzzle, "--remask-budget", "8", "--json"];
+    let answer: Value = serde_json::from_str(&printed(&infill)).unwrap();
+    assert!(answer["erased"].as_u64().unwrap() > 0, "the head is used: {answer}");
+    let card = std::fs::read_to_string(path(Path::new(&head), "PRISM.md")).unwrap();
+    assert!(card.contains("expected calibration error") && card.contains(&base), "{card}");
+    let other = path(Path::new(&head), "prism_head.safetensors");
+    check_error(
+        &["infill", "--model-id", &base, "--prism-head", &other, "--prompt", puzzle, "--blank", "."],
+        "was made for the model",
+    );
+}
+
+#[test]
+fn the_embedded_model_is_evaluated() {
+    let dir = tempfile::tempdir().unwrap();
+    let plot = path(dir.path(), "plot.svg");
+    let policies = ["--policies", "off,quality,random,remdm,confidence", "--steps", "13,51", "--count", "4", "--json"];
+    let lines = printed(&[&["eval", "sudoku", "--plot", &plot], &policies[..]].concat());
+    let lines: Vec<Value> = lines.lines().map(|line| serde_json::from_str(line).unwrap()).collect();
+    assert_eq!(lines.len(), 10);
+    for line in &lines {
+        assert_eq!(line["solved"]["of"], 4, "{line}");
+        assert!(line["forward_passes"].as_f64() <= line["steps"].as_f64(), "{line}");
+        assert_eq!(line["erased"].as_f64() > Some(0.0), line["policy"] != "off", "{line}");
+    }
+    let off = |line: &&Value| line["policy"] == "off" && line["steps"] == 51;
+    assert!(lines.iter().find(off).unwrap()["solved"]["successes"].as_u64().unwrap() >= 2, "{lines:?}");
+    assert!(std::fs::read_to_string(plot).unwrap().contains("<svg"));
+
+    let report: Value = serde_json::from_str(&printed(&["eval", "calibration", "--count", "10", "--json"])).unwrap();
+    assert!((20..=40).contains(&report["judged"].as_u64().unwrap()), "{report}");
+    assert!(report["oracle"]["expected_error"].as_f64().unwrap() < 0.5, "{report}");
+}
+
+#[test]
+fn puzzles_and_texts_come_from_files() {
+    let dir = tempfile::tempdir().unwrap();
+    let write = |name: &str, text: &str| {
+        std::fs::write(dir.path().join(name), text).unwrap();
+        path(dir.path(), name)
+    };
+    let line = "53..7....6..195....98....6.8...6...34..8.3..17...2...6.6....28....419..5....8..79";
+    let solution = "534678912\n672195348\n198342567\n859761423\n426853791\n713924856\n961537284\n287419635\n345286179";
+    let rows: Vec<String> =
+        line.as_bytes().chunks(9).map(|row| String::from_utf8_lossy(row).replace('.', "0")).collect();
+    let numbers: Vec<String> =
+        rows.iter().map(|row| row.chars().map(String::from).collect::<Vec<_>>().join(",")).collect();
+    let puzzles = write("puzzles", &format!("{line}\n\n{}\n", numbers.join(",10,")));
+    let found = printed(&["eval", "sudoku", "--puzzles", &puzzles, "--policies", "off", "--steps", "51", "--json"]);
+    let found: Value = serde_json::from_str(&found).unwrap();
+    assert_eq!((&found["solved"]["of"], &found["solved"]["successes"]), (&Value::from(2), &Value::from(2)));
+
+    let template = rows.join("\n").replace('0', ".");
+    let case = serde_json::json!({"template": template, "text": solution, "blank": "."});
+    let texts = write("texts.jsonl", &format!("{case}\n"));
+    let report: Value = serde_json::from_str(&printed(&["eval", "infill", "--data", &texts, "--json"])).unwrap();
+    assert_eq!((&report["exact"]["successes"], &report["tokens"]["of"]), (&Value::from(1), &Value::from(51)));
+
+    for (text, words) in [
+        ("", "there is no puzzle"),
+        ("123", "line 1: a Sudoku has 81 cells, this has 3"),
+        ("1,2,3", "line 1: has 3 numbers"),
+        (&format!("{line}\n{}x", &line[..80]), "line 2: 'x' is no cell"),
+    ] {
+        check_error(&["eval", "sudoku", "--puzzles", &write("bad", text)], words);
+    }
+    check_error(&["eval", "sudoku", "--plot", "plot.png", "--count", "1", "--policies", "off"], "ends with .svg");
+    check_error(&["eval", "sudoku", "--policies", "best"], "[possible values: default, off, quality");
+    check_error(&["eval", "infill", "--data", &write("empty", "\n")], "holds no text");
+    check_error(&["eval", "infill", "--data", &write("bad", "{}")], "line 1: give an object with template and text");
+    check_error(&["eval", "calibration", "--model-id", "toy", "--prism-head", "x"], "is built in as it is");
+}
+
+#[test]
+fn training_says_what_is_wrong_with_what_it_is_told() {
+    let dir = tempfile::tempdir().unwrap();
+    let tiny = path(Path::new(env!("CARGO_MANIFEST_DIR")), "tests/data/llada-tiny");
+    let out = path(dir.path(), "out");
+    let sudoku = path(Path::new(env!("CARGO_MANIFEST_DIR")), "models/sudoku");
+    let data = |name: &str, text: &str| {
+        std::fs::write(dir.path().join(name), text).unwrap();
+        path(dir.path(), name)
+    };
+    let base = |more: &[&str]| {
+        let args = ["train", "base", "--steps", "1", "--learning-rate", "1e-3", "--out", &out];
+        args.iter().chain(more).map(|word| (*word).to_owned()).collect::<Vec<String>>()
+    };
+    let given = |data: &str, model: &str| base(&["--data", data, "--model-id", model, "--length", "8"]);
+    let check =
+        |args: Vec<String>, words: &str| check_error(&args.iter().map(String::as_str).collect::<Vec<_>>(), words);
+    check(given(&data("empty.txt", ""), &sudoku), "holds no row of 8 tokens");
+    check(given(&data("letters.txt", "hello"), &sudoku), "the model's vocabulary has nothing for 'h'");
+    check(given(&data("bad.jsonl", "{\"prompt\": 1}\n"), &sudoku), "line 1 is no object with prompt and response");
+    check(
+        given(&data("short.jsonl", "{\"prompt\": \"1\", \"response\": \"2\"}\n"), &sudoku),
+        "line 1 is shorter than a row",
+    );
+    check(given(&path(dir.path(), "nowhere"), &sudoku), "cannot be read");
+    check(given(&data("some.txt", "123456789"), &tiny), "has no tokenizer.json");
+    check(base(&[]), "--task");
+    check(base(&["--task", "sudoku", "--ratio-max", "1.5"]), "--ratio-max is 1.5");
+    check(base(&["--task", "sudoku", "--batch", "0"]), "must be at least 1");
+    let prism = ["train", "prism", "--task", "sudoku", "--steps", "1", "--learning-rate", "1e-3", "--out", &out];
+    check_error(&[&prism[..], &["--model-id", "nowhere"]].concat(), "nowhere/config.json");
+    let lora = ["--model-id", &sudoku, "--learns", "lora", "--targets", "qkv"];
+    check_error(&[&prism[..], &lora[..]].concat(), "has no matrix `qkv`");
+    check_error(&[&prism[..], &["--model-id", &sudoku, "--ratio", "0.5", "0.4"]].concat(), "--ratio is 0.5 0.4");
+}
