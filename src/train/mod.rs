@@ -2,6 +2,7 @@
 
 mod checkpoint;
 pub mod data;
+mod lanes;
 mod masked;
 mod net;
 mod ops;

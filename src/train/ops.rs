@@ -1,6 +1,7 @@
 //! Operations of the network whose gradients are worth writing out: on a CPU each runs over its rows once instead of a
 //! dozen times. Elsewhere the same functions are put together from the library's. Refuses to know parameters.
 
+use super::lanes::{dot, exp, sum};
 use candle_core::{CpuStorage, CustomOp1, CustomOp2, CustomOp3, D, Layout, Result, Shape, Tensor};
 use candle_nn::ops;
 
@@ -59,19 +60,6 @@ impl RmsNorm {
         let mean = dot(x, x) / x.len() as f32;
         (mean + self.eps).sqrt().recip()
     }
-}
-
-/// A sum of products in sixteen lanes, which the compiler turns into vector instructions.
-fn dot(a: &[f32], b: &[f32]) -> f32 {
-    let mut lanes = [0.0f32; 16];
-    let (a_chunks, b_chunks) = (a.chunks_exact(16), b.chunks_exact(16));
-    let rest: f32 = a_chunks.remainder().iter().zip(b_chunks.remainder()).map(|(a, b)| a * b).sum();
-    for (a, b) in a_chunks.zip(b_chunks) {
-        for (lane, (a, b)) in lanes.iter_mut().zip(a.iter().zip(b)) {
-            *lane += a * b;
-        }
-    }
-    lanes.iter().sum::<f32>() + rest
 }
 
 impl CustomOp2 for RmsNorm {
@@ -174,12 +162,8 @@ impl CustomOp1 for Softmax {
         let mut p = numbers(x, layout)?.to_vec();
         for row in p.chunks_exact_mut(width(layout)) {
             let largest = row.iter().copied().fold(f32::NEG_INFINITY, f32::max);
-            let mut sum = 0.0;
-            for x in row.iter_mut() {
-                *x = (*x - largest).exp();
-                sum += *x;
-            }
-            let scale = sum.recip();
+            row.iter_mut().for_each(|x| *x = exp(*x - largest));
+            let scale = sum(row).recip();
             row.iter_mut().for_each(|x| *x *= scale);
         }
         Ok(done(p, layout))
@@ -216,8 +200,9 @@ impl CustomOp2 for Softmax {
 
 struct SwiGlu;
 
+#[inline]
 fn sigmoid(x: f32) -> f32 {
-    (1.0 + (-x).exp()).recip()
+    (1.0 + exp(-x)).recip()
 }
 
 impl CustomOp2 for SwiGlu {
