@@ -7,7 +7,8 @@ use common::{ask, engine, finished, llada_tiny_model, puppet, toy, toy_tokenizer
 use proptest::prelude::*;
 use remask::diffusion::{Canvas, Cell, Edit, Order, TokenId};
 use remask::engine::{
-    Answer, DEFAULT_BLANK, Event, Finish, Handle, Length, Limits, Prompt, Remasking, Request, Session, StepEvent, Task,
+    Answer, DEFAULT_BLANK, Event, Finish, Handle, Length, Limits, Prompt, Proofreading, Remasking, Request, Session,
+    StepEvent, Task,
 };
 use remask::model::{Denoiser, Toy};
 use std::sync::LazyLock;
@@ -59,15 +60,25 @@ fn request(new_max: usize) -> impl Strategy<Value = Request> {
         Just(Order::Random),
         Just(Order::Leftmost)
     ];
-    let plan = (order, prop::option::of(0.3f32..1.0), 8u32..30, 6u32..20, remasking());
+    let proofreading = (2u32..4, prop::option::of(0.0f32..1.0), prop::option::of(0.0f32..1.5))
+        .prop_map(|(steps, below, temperature)| Some(Proofreading { steps, below, temperature }));
+    let length = prop_oneof![(8u32..30, 6u32..20, Just(None)), (8u32..16, 12u32..24, proofreading)];
+    let plan = (order, prop::option::of(0.3f32..1.0), length, remasking());
     let sampling = (prop_oneof![Just(0.0f32), 0.1f32..1.5], prop_oneof![3 => Just(0.0f32), 1 => 0.1f32..2.0]);
     (task(new_max), plan, sampling, any::<u64>(), any::<bool>()).prop_map(
-        |(task, (order, threshold, steps, block, remasking), (temperature, cfg_scale), seed, return_quality)| Request {
+        |(
+            task,
+            (order, threshold, (steps, block, proofreading), remasking),
+            (temperature, cfg_scale),
+            seed,
+            return_quality,
+        )| Request {
             order,
             threshold,
             steps: Some(steps),
             block_length: Some(block),
             remasking,
+            proofreading,
             temperature,
             cfg_scale,
             seed: Some(seed),
@@ -125,7 +136,10 @@ fn check_laws(request: &Request) -> Result<(), TestCaseError> {
     let (mut block, mut erased_in_block, mut filled, mut erased) = (0, 0, 0, 0);
     for (number, step) in steps.iter().enumerate() {
         prop_assert_eq!(step.step as usize, number);
-        prop_assert!(!step.edits.is_empty(), "every step brings something");
+        if step.edits.is_empty() {
+            prop_assert!(request.proofreading.is_some(), "every step brings something, but where all is read through");
+            continue;
+        }
         let mut edited: Vec<usize> = step.edits.iter().map(|edit| edit.at().index()).collect();
         let touched = edited.iter().map(|at| (at - start.offset - first_blank) / block_length);
         let (first, last) = (touched.clone().min().unwrap(), touched.max().unwrap());
@@ -152,7 +166,9 @@ fn check_laws(request: &Request) -> Result<(), TestCaseError> {
                 }
             }
         }
-        prop_assert!(erased_in_block <= budget(request, per_block), "{} erasures", erased_in_block);
+        // what proofreading erases is bounded by its steps
+        let is_bounded = request.proofreading.is_none();
+        prop_assert!(!is_bounded || erased_in_block <= budget(request, per_block), "{} erasures", erased_in_block);
         prop_assert_eq!(step.blanks, canvas.blanks(0..canvas.len()).count());
     }
 
@@ -167,7 +183,10 @@ fn check_laws(request: &Request) -> Result<(), TestCaseError> {
         prop_assert_eq!(filled as usize, blanks_at_start + erased as usize, "no blank is left behind");
     }
 
-    prop_assert!(answer.steps <= request.steps.unwrap());
+    prop_assert!(answer.steps <= start.steps_planned.unwrap());
+    let blocks = u32::try_from(blanks_at_start.div_ceil(block_length)).unwrap() + 1; // a gap may reach into one more
+    let proofreading = request.proofreading.as_ref().map_or(0, |proofreading| proofreading.steps);
+    prop_assert!(start.steps_planned.unwrap() <= request.steps.unwrap() + proofreading * blocks);
     prop_assert_eq!(answer.forward_passes, answer.steps + u32::from(request.return_quality));
     prop_assert!(answer.written.iter().all(|cell| cell.quality.is_some() == request.return_quality));
     if !is_infill {

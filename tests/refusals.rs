@@ -167,6 +167,28 @@ async fn a_field_at_fault_is_named_with_what_is_allowed() {
             "diffusion.stream_edits",
             "goes only with \"stream\": true",
         ),
+        (
+            r#"{"prompt": "a", "diffusion": {"proofreading": {"steps": 1}}}"#,
+            "diffusion.proofreading.steps",
+            "one to erase, one to write",
+        ),
+        (
+            r#"{"prompt": "a", "diffusion": {"proofreading": {"below": 0.5}}}"#,
+            "diffusion.proofreading.steps",
+            "is missing",
+        ),
+        (
+            r#"{"prompt": "a", "diffusion": {"proofreading": {"steps": 9, "below": 2}}}"#,
+            "diffusion.proofreading.below",
+            "from 0 to 1",
+        ),
+        (
+            r#"{"prompt": "a", "diffusion": {"proofreading": {"steps": 9, "temperature": -1}}}"#,
+            "diffusion.proofreading.temperature",
+            "not negative",
+        ),
+        (r#"{"prompt": "a", "diffusion": {"proofreading": "on"}}"#, "diffusion.proofreading", "expected `off`"),
+        (r#"{"prompt": "a", "diffusion": {"proofreading": 9}}"#, "diffusion.proofreading", "a word or an object"),
         (r#"{"prompt": "a", "diffusion": {"cache": "prefix"}}"#, "diffusion.cache", "only \"off\" is supported so far"),
         (r#"{"prompt": "a", "diffusion": {"deadline_ms": 800}}"#, "diffusion.deadline_ms", "not supported yet"),
     ];
@@ -303,6 +325,7 @@ async fn quality_without_a_head_is_refused() {
     let server = Server::of(Box::new(Toy::without_head()), Limits::default()).await;
     for (diffusion, param) in [
         (json!({"remasking": "quality"}), "diffusion.remasking"),
+        (json!({"proofreading": {"steps": 8}}), "diffusion.proofreading"),
         (json!({"return_quality": true}), "diffusion.return_quality"),
     ] {
         let response = server.post("/v1/completions", &json!({"prompt": "a", "diffusion": diffusion})).await;

@@ -4,7 +4,7 @@
 use super::error::ApiError;
 use super::field::{all, count, nothing, number, object, off, off_word, one, seed, unsupported, word_or_object, zero};
 use crate::diffusion::{Order, TokenId};
-use crate::engine::{DEFAULT_BLANK, Length, Prompt, Remasking, Request, Task};
+use crate::engine::{DEFAULT_BLANK, Length, Prompt, Proofreading, Remasking, Request, Task};
 use serde::Deserialize;
 use serde::de::IgnoredAny;
 
@@ -130,6 +130,8 @@ struct Diffusion {
     unmasking: Option<Unmasking>,
     #[serde(default, deserialize_with = "word_or_object::<_, PolicyWord, _>")]
     remasking: Option<RemaskingField>,
+    #[serde(default, deserialize_with = "word_or_object::<_, OffWord, _>")]
+    proofreading: Option<ProofreadingField>,
     #[serde(default, deserialize_with = "number")]
     cfg_scale: Option<f32>,
     stream_edits: Option<bool>,
@@ -177,6 +179,40 @@ struct RemaskingField {
     #[serde(default, deserialize_with = "number")]
     below: Option<f32>,
     window: Option<[f32; 2]>,
+}
+
+#[derive(Clone, Copy, Debug, Deserialize)]
+#[serde(rename_all = "lowercase")]
+enum OffWord {
+    Off,
+}
+
+#[derive(Debug, Deserialize)]
+#[serde(deny_unknown_fields)]
+struct ProofreadingField {
+    #[serde(default, deserialize_with = "count")]
+    steps: Option<u32>,
+    #[serde(default, deserialize_with = "number")]
+    below: Option<f32>,
+    #[serde(default, deserialize_with = "number")]
+    temperature: Option<f32>,
+}
+
+impl From<OffWord> for ProofreadingField {
+    fn from(word: OffWord) -> Self {
+        match word {
+            OffWord::Off => Self { steps: Some(0), below: None, temperature: None },
+        }
+    }
+}
+
+impl ProofreadingField {
+    fn read(self) -> Result<Proofreading, ApiError> {
+        let Self { steps, below, temperature } = self;
+        let steps =
+            steps.ok_or_else(|| missing("diffusion.proofreading.steps", "the most steps a full block may take"))?;
+        Ok(Proofreading { steps, below, temperature })
+    }
 }
 
 impl From<OrderWord> for Order {
@@ -303,6 +339,7 @@ impl Diffusion {
             steps: self.steps,
             block_length: self.block_length,
             remasking: self.remasking.map(RemaskingField::read).transpose()?,
+            proofreading: self.proofreading.map(ProofreadingField::read).transpose()?,
             cfg_scale: self.cfg_scale.unwrap_or(0.0),
             return_quality: self.return_quality == Some(true),
             ..request

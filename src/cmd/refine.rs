@@ -1,7 +1,7 @@
 //! How a canvas is refined: the flags that `generate` and `infill` share, turned into a request.
 
 use crate::diffusion::{Order, TokenId};
-use crate::engine::{Remasking, Request, Task};
+use crate::engine::{Proofreading, Remasking, Request, Task};
 use anyhow::{Context, bail};
 use clap::{Args, ValueEnum};
 use std::io::Read;
@@ -30,6 +30,12 @@ pub(super) struct RefineArgs {
     /// Erase only where the quality is below this
     #[arg(long, value_name = "0..1")]
     remask_below: Option<f32>,
+    /// Steps per block in which the full canvas is read through and what is doubted written again; default: the model's
+    #[arg(long, value_name = "N")]
+    proofread: Option<u32>,
+    /// Write again what is judged below this in proofreading
+    #[arg(long, value_name = "0..1", requires = "proofread")]
+    proofread_below: Option<f32>,
     /// Classifier-free guidance weight
     #[arg(long, default_value_t = 0.0)]
     cfg_scale: f32,
@@ -81,6 +87,11 @@ impl RefineArgs {
             steps: self.steps,
             block_length: self.block_length,
             remasking: self.remasking()?,
+            proofreading: self.proofread.map(|steps| Proofreading {
+                steps,
+                below: self.proofread_below,
+                temperature: None,
+            }),
             cfg_scale: self.cfg_scale,
             temperature: self.temperature,
             seed: self.seed,

@@ -11,7 +11,7 @@ mod sequence;
 mod units;
 
 pub use canvas::{Canvas, Cell, Edit, EditError};
-pub use policy::{Order, Pace, Policy, Remask, Stretch};
+pub use policy::{Order, Pace, Policy, Proofreading, Remask, Stretch};
 pub use random::{Draws, Purpose, Seed, gumbel};
 pub use reading::{Proposal, Reading, Review};
 pub use select::fills;

@@ -154,6 +154,16 @@ impl Remask {
     }
 }
 
+/// What happens once a block is full: the quality head reads it through, and what it doubts is erased and written again, until
+/// it doubts nothing, the block is as it was before, or the steps are spent.
+#[derive(Clone, Copy, Debug, PartialEq)]
+pub struct Proofreading {
+    /// Steps per block at most, beyond those of the pace. With fewer than two, one to erase and one to write, nothing happens.
+    pub steps: u32,
+    /// Cells whose quality is below this are erased, all of them at once.
+    pub below: Probability,
+}
+
 /// Everything that decides a sequence's edits besides the model and the seed.
 #[derive(Clone, Copy, Debug, PartialEq)]
 pub struct Policy {
@@ -165,4 +175,6 @@ pub struct Policy {
     pub remask: Remask,
     /// Cells per block; blocks are refined left to right, and a finished block never changes again.
     pub block_length: NonZeroU32,
+    /// What happens to a block that is full; `None` finishes it at once.
+    pub proofreading: Option<Proofreading>,
 }

@@ -5,8 +5,11 @@
 //! The published PRISM sampler plans erasures that its last steps cannot refill and drops those blanks; ours
 //! counts the erasures really made and spreads what is left over the steps that are left.
 
-use super::policy::{Pace, Remask, Stretch};
+use super::policy::{Pace, Policy, Stretch};
 use super::units::Probability;
+
+/// Steps that proofreading needs to change anything: one to erase, one to write.
+const ROUND: u32 = 2;
 
 /// The place of one block in its schedule.
 #[derive(Clone, Debug)]
@@ -15,8 +18,18 @@ pub(super) struct Schedule {
     budget: u32,
     window: Stretch,
     blanks_at_start: u32,
+    phase: Phase,
+    /// Counted from the phase's start.
     step: u32,
     erased: u32,
+    proofreading_steps: u32,
+}
+
+/// What a block is at.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+enum Phase {
+    Filling,
+    Proofreading,
 }
 
 /// A run's pace, as one block keeps it.
@@ -29,12 +42,26 @@ enum BlockPace {
 impl Schedule {
     /// The schedule of a block with `blanks` blanks and `steps` steps of its own (`None` without a bound, which
     /// only `Pace::Threshold` allows).
-    pub(super) fn new(pace: Pace, steps: Option<u32>, remask: &Remask, blanks: u32) -> Self {
-        let pace = match pace {
+    pub(super) fn new(policy: &Policy, steps: Option<u32>, blanks: u32) -> Self {
+        let pace = match policy.pace {
             Pace::Steps(all) => BlockPace::Steps(steps.unwrap_or(all.get())),
             Pace::Threshold { threshold, .. } => BlockPace::Threshold { threshold, steps_max: steps },
         };
-        Self { pace, budget: remask.budget(), window: remask.window(), blanks_at_start: blanks, step: 0, erased: 0 }
+        Self {
+            pace,
+            budget: policy.remask.budget(),
+            window: policy.remask.window(),
+            blanks_at_start: blanks,
+            phase: Phase::Filling,
+            step: 0,
+            erased: 0,
+            proofreading_steps: policy.proofreading.map_or(0, |proofreading| proofreading.steps),
+        }
+    }
+
+    /// Whether the block has been full, and is now read through.
+    pub(super) fn is_proofreading(&self) -> bool {
+        self.phase == Phase::Proofreading
     }
 
     /// The confidence from which a blank is filled however many that makes, if the pace has one.
@@ -51,6 +78,7 @@ impl Schedule {
             return 0;
         }
         match self.pace {
+            BlockPace::Steps(_) | BlockPace::Threshold { .. } if self.is_proofreading() => u32::MAX,
             BlockPace::Steps(steps) => planned_erasures(self.budget, self.window.of_steps(steps), self.step),
             // never more than are filled, so that an unbounded run moves forward until its budget is spent
             BlockPace::Threshold { .. } if self.window.contains(self.progress(blanks)) => {
@@ -61,25 +89,40 @@ impl Schedule {
     }
 
     /// Blanks this step fills, with `blanks` blanks of which `ready` reach the threshold, and `erased` erasures
-    /// made in the same step. At least one while there is a blank, at most `blanks`.
+    /// made in the same step. At least one while there is a blank, at most `blanks`. What proofreading erases is written again
+    /// one by one, as far as its steps allow.
     pub(super) fn fills(&self, blanks: u32, ready: u32, erased: u32) -> u32 {
         let share = self.steps_left().map_or(1, |left| blanks.div_ceil(left));
         let fills = match self.pace {
+            BlockPace::Steps(_) if self.is_proofreading() => share,
             BlockPace::Steps(_) => share + erased,
             BlockPace::Threshold { .. } => share.max(ready),
         };
         fills.min(blanks)
     }
 
-    /// Records a step that made `erased` erasures.
-    pub(super) fn advance(&mut self, erased: u32) {
+    /// Records a step that made `edits` edits, `erased` of them erasures, and left `blanks` blanks. Returns whether the block is
+    /// finished.
+    pub(super) fn advance(&mut self, edits: u32, erased: u32, blanks: u32) -> bool {
         self.step += 1;
         self.erased += erased;
+        match self.phase {
+            Phase::Filling | Phase::Proofreading if blanks > 0 => false,
+            Phase::Filling if self.proofreading_steps < ROUND => true,
+            Phase::Filling => {
+                (self.phase, self.step) = (Phase::Proofreading, 0);
+                false
+            }
+            Phase::Proofreading => edits == 0 || self.proofreading_steps - self.step < ROUND,
+        }
     }
 
     /// Steps left, this one included and at least one; `None` without a bound.
     fn steps_left(&self) -> Option<u32> {
         let steps = match self.pace {
+            BlockPace::Steps(_) | BlockPace::Threshold { .. } if self.is_proofreading() => {
+                Some(self.proofreading_steps)
+            }
             BlockPace::Steps(steps) => Some(steps),
             BlockPace::Threshold { steps_max, .. } => steps_max,
         };
@@ -111,12 +154,9 @@ pub(super) fn share_of_steps(steps: u32, blocks: u32) -> impl Iterator<Item = u3
 
 #[cfg(test)]
 mod tests {
+    use super::super::policy::{Order, Proofreading, Remask};
     use super::*;
     use std::num::NonZeroU32;
-
-    fn quality(budget: u32) -> Remask {
-        Remask::Quality { budget, below: None, window: Stretch::WHOLE }
-    }
 
     #[test]
     fn the_published_plan_of_erasures_is_kept() {
@@ -149,46 +189,66 @@ mod tests {
         assert_eq!(share_of_steps(2, 2).collect::<Vec<_>>(), [1, 1]);
     }
 
-    /// Runs a block in which every third filled cell (by `pattern`) may be erased, and checks the laws.
-    fn check_laws(pace: Pace, steps: Option<u32>, blanks_at_start: u32, budget: u32, pattern: u32) {
-        let mut schedule = Schedule::new(pace, steps, &quality(budget), blanks_at_start);
+    fn policy(pace: Pace, budget: u32, proofreading_steps: u32) -> Policy {
+        let proofreading = Some(Proofreading { steps: proofreading_steps, below: Probability::ONE });
+        Policy {
+            order: Order::Leftmost,
+            pace,
+            remask: Remask::Quality { budget, below: None, window: Stretch::WHOLE },
+            block_length: NonZeroU32::MAX,
+            proofreading,
+        }
+    }
+
+    /// Runs a block in which some of the filled cells (by `pattern`) may be erased, and checks the laws.
+    fn check_laws(pace: Pace, steps: Option<u32>, blanks_at_start: u32, budget: u32, proofreading: u32, pattern: u32) {
+        let mut schedule = Schedule::new(&policy(pace, budget, proofreading), steps, blanks_at_start);
         let (mut blanks, mut fills_made, mut erasures_made, mut taken) = (blanks_at_start, 0, 0, 0);
-        let case = format!("{pace:?} steps {steps:?} blanks {blanks_at_start} budget {budget} pattern {pattern}");
-        while blanks > 0 {
+        let (mut planned, mut is_finished) = (0, false);
+        let case = format!("{pace:?} {steps:?} blanks {blanks_at_start} budget {budget} {proofreading} {pattern}");
+        while !is_finished {
             let filled = blanks_at_start - blanks;
             let ready = (pattern >> (taken % 8)) % (blanks + 1);
             let erasable = (pattern >> (taken % 5)) % (filled + 1);
             let erased = schedule.erasures_max(blanks, ready).min(erasable);
             let fills = schedule.fills(blanks, ready, erased);
-            assert!((1..=blanks).contains(&fills), "{case}");
+            assert!(fills <= blanks && (fills > 0 || blanks == 0), "{case}");
             taken += 1;
-            if steps == Some(taken) {
-                assert_eq!((erased, fills), (0, blanks), "the last step erases nothing and leaves no blank: {case}");
+            if !schedule.is_proofreading() {
+                planned += erased;
+                if steps == Some(taken) {
+                    assert_eq!(
+                        (erased, fills),
+                        (0, blanks),
+                        "the last step erases nothing and leaves no blank: {case}"
+                    );
+                }
             }
-            schedule.advance(erased);
             blanks = blanks - fills + erased;
+            is_finished = schedule.advance(fills + erased, erased, blanks);
+            assert!(!is_finished || blanks == 0 && erased == 0, "a finished block is full: {case}");
             fills_made += fills;
             erasures_made += erased;
-            assert!(taken <= steps.unwrap_or(blanks_at_start + budget), "{case}");
+            assert!(taken <= steps.unwrap_or(blanks_at_start + budget) + proofreading, "{case}");
         }
         assert_eq!(fills_made, blanks_at_start + erasures_made, "{case}");
-        assert!(erasures_made <= budget, "{case}");
+        assert!(planned <= budget, "{case}");
     }
 
     #[test]
     fn the_laws_hold_over_all_small_inputs() {
         let threshold = Probability::new(0.9).unwrap();
-        for blanks in 1..=7 {
-            for budget in 0..=7 {
-                for pattern in 0..256 {
-                    for steps in 1..=9 {
-                        let bound = NonZeroU32::new(steps);
-                        check_laws(Pace::Steps(bound.unwrap()), Some(steps), blanks, budget, pattern);
-                        let pace = Pace::Threshold { threshold, steps_max: bound };
-                        check_laws(pace, Some(steps), blanks, budget, pattern);
-                    }
-                    check_laws(Pace::Threshold { threshold, steps_max: None }, None, blanks, budget, pattern);
+        for (blanks, budget) in (1..=7).flat_map(|blanks| (0..=7).map(move |budget| (blanks, budget))) {
+            for (proofreading, pattern) in [0, 1, 2, 3, 5].into_iter().flat_map(|p| (0..256).map(move |q| (p, q))) {
+                for steps in 1..=9 {
+                    let bound = NonZeroU32::new(steps);
+                    let pace = Pace::Steps(bound.unwrap());
+                    check_laws(pace, Some(steps), blanks, budget, proofreading, pattern);
+                    let pace = Pace::Threshold { threshold, steps_max: bound };
+                    check_laws(pace, Some(steps), blanks, budget, proofreading, pattern);
                 }
+                let pace = Pace::Threshold { threshold, steps_max: None };
+                check_laws(pace, None, blanks, budget, proofreading, pattern);
             }
         }
     }

@@ -1,8 +1,8 @@
 //! One answer on its way: a canvas, its blocks, and how far refinement has come. Turns readings into edits; refuses
 //! to know where a reading comes from or who is waiting for the edits.
 
-use super::canvas::{Canvas, Edit, EditError};
-use super::policy::Policy;
+use super::canvas::{Canvas, Cell, Edit, EditError};
+use super::policy::{Policy, Proofreading, Remask, Stretch};
 use super::random::Seed;
 use super::reading::{Proposal, Reading};
 use super::schedule::{Schedule, share_of_steps};
@@ -71,6 +71,8 @@ pub struct Sequence {
 struct Block {
     range: Range<usize>,
     schedule: Schedule,
+    /// What it held when it was full last.
+    read_before: Option<Vec<Cell>>,
 }
 
 impl Sequence {
@@ -95,15 +97,17 @@ impl Sequence {
         {
             return Err(PolicyError::TooFewSteps { steps, blocks });
         }
+        let proofreading = policy.proofreading.map_or(0, |proofreading| proofreading.steps.saturating_mul(blocks));
         let mut shares = steps_max.into_iter().flat_map(|steps| share_of_steps(steps, blocks.max(1)));
         let blocks = with_blanks
             .into_iter()
             .map(|(range, blanks)| {
-                let schedule = Schedule::new(policy.pace, shares.next(), &policy.remask, blanks);
-                Block { range, schedule }
+                let schedule = Schedule::new(&policy, shares.next(), blanks);
+                Block { range, schedule, read_before: None }
             })
             .collect();
         let confidences = vec![Probability::ONE; canvas.len()];
+        let steps_max = steps_max.map(|steps| steps.saturating_add(proofreading));
         Ok(Self { canvas, policy, seed, step: 0, steps_max, blocks, confidences })
     }
 
@@ -143,6 +147,18 @@ impl Sequence {
         self.blocks.front().map(|block| block.range.clone())
     }
 
+    /// Whether the next block to read has been full, and is now read through.
+    #[must_use]
+    pub fn is_proofreading(&self) -> bool {
+        self.blocks.front().is_some_and(|block| block.schedule.is_proofreading())
+    }
+
+    /// Whether the next step needs a review of every filled cell.
+    #[must_use]
+    pub fn needs_quality(&self) -> bool {
+        self.policy.remask.needs_quality() || self.is_proofreading()
+    }
+
     /// Drops the blocks that were not begun: what is blank stays blank.
     pub fn stop(&mut self) {
         self.blocks.clear();
@@ -170,12 +186,26 @@ impl Sequence {
         }
 
         let erased = count(edits.iter().filter(|edit| matches!(edit, Edit::Erase { .. })));
-        block.schedule.advance(erased);
-        let is_full = self.canvas.blanks(block.range.clone()).next().is_none();
-        let finished = if is_full { self.blocks.pop_front().map(|block| block.range) } else { None };
+        let blanks = count(self.canvas.blanks(block.range.clone()));
+        let is_finished = block.schedule.advance(count(edits.iter()), erased, blanks);
+        let finished = if is_finished || blanks == 0 && block.is_as_before(&self.canvas) {
+            self.blocks.pop_front().map(|block| block.range)
+        } else {
+            None
+        };
         let step = self.step;
         self.step += 1;
         Ok(StepOutcome { step, edits, finished })
+    }
+}
+
+impl Block {
+    /// Whether the block, which is full, holds what it held when it was full last: proofreading leads nowhere else.
+    fn is_as_before(&mut self, canvas: &Canvas) -> bool {
+        let now = &canvas.cells()[self.range.clone()];
+        let is_as_before = self.read_before.as_deref() == Some(now);
+        self.read_before = Some(now.to_vec());
+        is_as_before
     }
 }
 
@@ -197,7 +227,13 @@ fn choose(
     let ready = count(reading.proposals.iter().filter(|proposal| is_ready(proposal)));
 
     let erasures_max = block.schedule.erasures_max(blanks, ready);
-    let mut edits = select::erasures(&policy.remask, standing, block.range.clone(), reading, erasures_max, key);
+    let remask = match policy.proofreading {
+        Some(Proofreading { below, .. }) if block.schedule.is_proofreading() => {
+            Remask::Quality { budget: erasures_max, below: Some(below), window: Stretch::WHOLE }
+        }
+        Some(_) | None => policy.remask,
+    };
+    let mut edits = select::erasures(&remask, standing, block.range.clone(), reading, erasures_max, key);
     let fills = block.schedule.fills(blanks, ready, count(edits.iter()));
 
     edits.extend(select::fills(policy.order, &reading.proposals, is_ready, fills, key));

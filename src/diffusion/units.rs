@@ -32,6 +32,8 @@ pub struct Probability(f32);
 impl Probability {
     /// Nothing is less likely.
     pub const ZERO: Self = Self(0.0);
+    /// As likely as not.
+    pub const HALF: Self = Self(0.5);
     /// Nothing is more likely.
     pub const ONE: Self = Self(1.0);
 

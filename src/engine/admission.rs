@@ -3,9 +3,11 @@
 
 use super::event::Start;
 use super::job::{Job, Writing};
-use super::request::{Length, Prompt, Rejected, Remasking, Request, Task};
+use super::request::{self, Length, Prompt, Rejected, Remasking, Request, Task};
 use super::template::{self, Segment};
-use crate::diffusion::{Canvas, Cell, Pace, Policy, Probability, Remask, Seed, Sequence, Stretch, TokenId};
+use crate::diffusion::{
+    Canvas, Cell, Pace, Policy, Probability, Proofreading, Remask, Seed, Sequence, Stretch, TokenId,
+};
 use crate::model::ModelSpec;
 use crate::text::{Special, Tokenizer, Transcript};
 use std::hash::{BuildHasher, RandomState};
@@ -61,7 +63,10 @@ impl Admission {
             steps_planned: sequence.steps_max(),
         };
         let job = Job::new(sequence, draft.writing, &start)
-            .sampled(request.temperature, (request.cfg_scale != 0.0).then_some(request.cfg_scale))
+            .sampled(
+                [request.temperature, refill_temperature(request)],
+                (request.cfg_scale != 0.0).then_some(request.cfg_scale),
+            )
             .judged(request.return_quality);
         Ok((job, start))
     }
@@ -236,7 +241,29 @@ impl Admission {
             },
         };
         let remask = self.remask(request.remasking.as_ref(), block_length.min(blanks))?;
-        Ok(Policy { order: request.order, pace, remask, block_length })
+        let proofreading = self.proofreading(request)?;
+        Ok(Policy { order: request.order, pace, remask, block_length, proofreading })
+    }
+
+    /// As asked for; else the model's own habit, where the request leaves remasking to quality.
+    fn proofreading(&self, request: &Request) -> Result<Option<Proofreading>, Rejected> {
+        const STEPS: &str = "diffusion.proofreading.steps";
+        match (&request.proofreading, &request.remasking) {
+            (None, None | Some(Remasking::Quality { .. })) if self.spec.has_quality => {
+                Ok(self.spec.defaults.proofreading)
+            }
+            (None, _) | (Some(request::Proofreading { steps: 0, .. }), _) => Ok(None),
+            (Some(_), _) if !self.spec.has_quality => {
+                Err(invalid("diffusion.proofreading", format!("proofreading {NO_HEAD}")))
+            }
+            (Some(request::Proofreading { steps: 1, .. }), _) => {
+                Err(invalid(STEPS, format!("steps is 1; give 0, or 2 to {COUNT_MAX}: one to erase, one to write")))
+            }
+            (Some(request::Proofreading { steps, below, .. }), _) => Ok(Some(Proofreading {
+                steps: at_most(STEPS, *steps)?,
+                below: probability("diffusion.proofreading.below", below.unwrap_or(DOUBTFUL))?,
+            })),
+        }
     }
 
     fn remask(&self, asked: Option<&Remasking>, per_block: NonZeroU32) -> Result<Remask, Rejected> {
@@ -281,8 +308,18 @@ fn check_no_stop(stop: &[String]) -> Result<(), Rejected> {
     Err(invalid("stop", "stop does not go with a template, which is always filled to its end"))
 }
 
+/// Temperature at which proofreading writes.
+fn refill_temperature(request: &Request) -> f32 {
+    let asked = request.proofreading.as_ref().and_then(|proofreading| proofreading.temperature);
+    asked.unwrap_or(request.temperature)
+}
+
 fn check_sampling(request: &Request) -> Result<(), Rejected> {
-    let fields = [("temperature", request.temperature), ("diffusion.cfg_scale", request.cfg_scale)];
+    let fields = [
+        ("temperature", request.temperature),
+        ("diffusion.cfg_scale", request.cfg_scale),
+        ("diffusion.proofreading.temperature", refill_temperature(request)),
+    ];
     match fields.into_iter().find(|(_, value)| !value.is_finite() || *value < 0.0) {
         Some((param, value)) => {
             let name = last_name(param);

@@ -25,6 +25,7 @@ pub(super) struct Job {
     sequence: Sequence,
     writing: Writing,
     temperature: f32,
+    proofreading_temperature: f32,
     guidance: Option<f32>,
     judgement: Judgement,
     offset: usize,
@@ -51,6 +52,7 @@ impl Job {
             sequence,
             writing,
             temperature: 0.0,
+            proofreading_temperature: 0.0,
             guidance: None,
             judgement: Judgement::NotAsked,
             offset: start.offset,
@@ -64,8 +66,10 @@ impl Job {
         }
     }
 
-    pub(super) fn sampled(self, temperature: f32, guidance: Option<f32>) -> Self {
-        Self { temperature, guidance, ..self }
+    /// `temperatures`: of the steps that fill, and of those that proofread.
+    pub(super) fn sampled(self, temperatures: [f32; 2], guidance: Option<f32>) -> Self {
+        let [temperature, proofreading_temperature] = temperatures;
+        Self { temperature, proofreading_temperature, guidance, ..self }
     }
 
     pub(super) fn judged(self, judged: bool) -> Self {
@@ -81,10 +85,11 @@ impl Job {
 
     /// What the next pass is to read; `None` once there is nothing left to do.
     pub(super) fn row(&self) -> Option<Row<'_>> {
-        let sampling =
-            Sampling { temperature: self.temperature, seed: self.sequence.seed(), step: self.sequence.step() };
+        let temperature =
+            if self.sequence.is_proofreading() { self.proofreading_temperature } else { self.temperature };
+        let sampling = Sampling { temperature, seed: self.sequence.seed(), step: self.sequence.step() };
         let canvas = self.sequence.canvas();
-        let needs_quality = self.sequence.policy().remask.needs_quality();
+        let needs_quality = self.sequence.needs_quality();
         match (self.sequence.window(), self.judgement) {
             (Some(window), _) => Some(Row { canvas, window, sampling, guidance: self.guidance, review: needs_quality }),
             (None, Judgement::Pending) => {

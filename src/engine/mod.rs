@@ -14,7 +14,7 @@ mod worker;
 
 pub use event::{Answer, Event, Failure, Finish, Output, Start, StepEvent, Written};
 pub use handle::{Handle, Readiness, Session};
-pub use request::{Length, Prompt, Rejected, Remasking, Request, Task};
+pub use request::{Length, Prompt, Proofreading, Rejected, Remasking, Request, Task};
 pub use template::DEFAULT_BLANK;
 pub use worker::{Limits, start};
 

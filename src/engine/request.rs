@@ -86,6 +86,17 @@ pub enum Remasking {
     },
 }
 
+/// Reading a block through once it is full, as asked for; needs a head.
+#[derive(Clone, Debug, PartialEq)]
+pub struct Proofreading {
+    /// Steps per block at most, beyond the others; 0 is off, else at least 2.
+    pub steps: u32,
+    /// Tokens of lower quality are erased and written again. Default: 0.5.
+    pub below: Option<f32>,
+    /// Temperature at which they are written. Default: the request's.
+    pub temperature: Option<f32>,
+}
+
 /// One thing to do, with the user's wishes about how.
 #[derive(Clone, Debug, PartialEq)]
 pub struct Request {
@@ -101,6 +112,8 @@ pub struct Request {
     pub block_length: Option<u32>,
     /// Default: by quality if the model has a head, else off.
     pub remasking: Option<Remasking>,
+    /// Default: the model's, else off; off also where remasking is off and this is not said.
+    pub proofreading: Option<Proofreading>,
     /// Classifier-free guidance weight; 0 is off and costs nothing, anything else doubles the cost.
     pub cfg_scale: f32,
     /// 0 is greedy.
@@ -124,6 +137,7 @@ impl Request {
             steps: None,
             block_length: None,
             remasking: None,
+            proofreading: None,
             cfg_scale: 0.0,
             temperature: 0.0,
             seed: None,

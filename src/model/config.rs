@@ -3,7 +3,7 @@
 
 use super::supported::{KNOWN, rules};
 use super::{Defaults, LoadError, strict};
-use crate::diffusion::TokenId;
+use crate::diffusion::{Probability, Proofreading, TokenId};
 use serde::Deserialize;
 use serde_json::{Map, Value};
 use std::collections::BTreeSet;
@@ -53,7 +53,7 @@ pub struct Config {
 /// Blocks of 32 cells and one step per cell, as LLaDA's authors run their instruct model; 128 new tokens, as their
 /// `generate.py` does (arXiv 2502.09992).
 const LLADAS_HABITS: Defaults =
-    Defaults { block_length: NonZeroU32::new(32), steps: None, new_tokens: NonZeroU32::new(128) };
+    Defaults { block_length: NonZeroU32::new(32), steps: None, new_tokens: NonZeroU32::new(128), proofreading: None };
 
 #[derive(Deserialize)]
 struct Keys {
@@ -82,6 +82,14 @@ struct GenerationKeys {
     block_length: Option<NonZeroU32>,
     steps: Option<NonZeroU32>,
     max_new_tokens: Option<NonZeroU32>,
+    proofreading: Option<ProofreadingKeys>,
+}
+
+#[derive(Deserialize)]
+#[serde(deny_unknown_fields)]
+struct ProofreadingKeys {
+    steps: u32,
+    below: f32,
 }
 
 #[derive(Deserialize)]
@@ -132,6 +140,13 @@ impl Config {
         self.defaults.block_length = keys.block_length.or(self.defaults.block_length);
         self.defaults.steps = keys.steps.or(self.defaults.steps);
         self.defaults.new_tokens = keys.max_new_tokens.or(self.defaults.new_tokens);
+        if let Some(ProofreadingKeys { steps, below }) = keys.proofreading {
+            let Some(below) = Probability::new(below) else {
+                let problem = format!("has proofreading below {below}; give a number from 0 to 1");
+                return Err(LoadError::Malformed { file: file.to_owned(), problem });
+            };
+            self.defaults.proofreading = Some(Proofreading { steps, below });
+        }
         self.check(file)?;
         Ok(self)
     }

@@ -32,7 +32,7 @@ pub(crate) use summary::{Noise, Vocabulary, summarise};
 pub use toy::Toy;
 pub(crate) use weights::BASE;
 
-use crate::diffusion::{Canvas, Reading, Seed, TokenId};
+use crate::diffusion::{Canvas, Proofreading, Reading, Seed, TokenId};
 use std::fmt;
 use std::num::NonZeroU32;
 use std::ops::Range;
@@ -65,7 +65,7 @@ pub struct ModelSpec {
 }
 
 /// What a model's `generation_config.json`, else its family, proposes for requests that do not say.
-#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+#[derive(Clone, Copy, Debug, Default, PartialEq)]
 pub struct Defaults {
     /// Cells per block; `None` is the whole canvas.
     pub block_length: Option<NonZeroU32>,
@@ -73,6 +73,8 @@ pub struct Defaults {
     pub steps: Option<NonZeroU32>,
     /// New tokens of a continuation; `None` is what the canvas has room for.
     pub new_tokens: Option<NonZeroU32>,
+    /// How a model with a quality head reads through what it wrote; `None` is not at all.
+    pub proofreading: Option<Proofreading>,
 }
 
 /// How a token is drawn from the model's distribution.

@@ -56,6 +56,7 @@ impl Toy {
                     block_length: std::num::NonZeroU32::new(32),
                     steps: None,
                     new_tokens: std::num::NonZeroU32::new(96),
+                    proofreading: None,
                 },
             },
         }

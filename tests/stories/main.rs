@@ -3,7 +3,7 @@
 
 mod script;
 
-use remask::diffusion::{Order, Pace, Policy, Probability, Remask, Stretch};
+use remask::diffusion::{Order, Pace, Policy, Probability, Proofreading, Remask, Stretch};
 use script::{check, script, slip, tenths};
 use std::num::NonZeroU32;
 
@@ -17,7 +17,13 @@ fn steps(count: u32) -> Policy {
         pace: Pace::Steps(number(count)),
         remask: Remask::Never,
         block_length: NonZeroU32::MAX,
+        proofreading: None,
     }
+}
+
+/// Five tenths is what is doubted.
+fn proofread(steps: u32, policy: Policy) -> Policy {
+    Policy { proofreading: Some(Proofreading { steps, below: tenths(5) }), ..policy }
 }
 
 /// No bound on the steps; 0.7 is enough.
@@ -223,6 +229,74 @@ fn nothing_is_erased_outside_the_window() {
         x ___ ___ ___: +b
         x b ___ ___: -x +c +d
         ___ b c d: +a |
+        a b c d",
+    );
+}
+
+#[test]
+fn a_full_canvas_is_read_through_and_what_is_doubted_written_again() {
+    check(
+        &script("a b c d", "9 8 7 6", [slip(0, 0, "x", 1), slip(1, 2, "y", 4)]),
+        proofread(6, steps(2)),
+        "
+        ___ ___ ___ ___: +x +b
+        x b ___ ___: +y +d
+        x b y d: -x -y
+        ___ b ___ d: +a
+        a b ___ d: +c
+        a b c d: |
+        a b c d",
+    );
+}
+
+#[test]
+fn proofreading_ends_where_it_comes_back_to_what_was_there() {
+    check(
+        &script("a b", "9 8", [slip(0, 0, "x", 1), slip(2, 0, "x", 1)]),
+        proofread(9, steps(1)),
+        "
+        ___ ___: +x +b
+        x b: -x
+        ___ b: +x |
+        x b",
+    );
+}
+
+#[test]
+fn proofreading_leaves_no_blank_however_few_its_steps() {
+    let slips = || [slip(0, 0, "x", 1), slip(0, 1, "y", 2), slip(0, 2, "z", 3)];
+    check(
+        &script("a b c", "9 8 7", slips()),
+        proofread(2, steps(1)),
+        "
+        ___ ___ ___: +x +y +z
+        x y z: -x -y -z
+        ___ ___ ___: +a +b +c |
+        a b c",
+    );
+    check(
+        &script("a b c", "9 8 7", slips()),
+        proofread(1, steps(1)),
+        "
+        ___ ___ ___: +x +y +z |
+        x y z",
+    );
+}
+
+#[test]
+fn every_block_is_read_through_before_the_next() {
+    let policy = Policy { block_length: number(2), ..threshold(None) };
+    check(
+        &script("a b c d", "9 8 7 6", [slip(0, 0, "x", 1)]),
+        proofread(4, policy),
+        "
+        ___ ___ ___ ___: +x +b
+        x b ___ ___: -x
+        ___ b ___ ___: +a
+        a b ___ ___: |
+        a b ___ ___: +c
+        a b c ___: +d
+        a b c d: |
         a b c d",
     );
 }
