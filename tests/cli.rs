@@ -48,7 +48,20 @@ fn a_model_is_trained_from_nothing_given_a_head_and_served() {
     let error = String::from_utf8_lossy(&error.stderr);
     assert!(error.contains("is of a run with steps 20, this one is told 30"), "{error}");
 
-    let tune = ["--steps", "8", "--batch", "4", "--learning-rate", "1e-3", "--warmup", "2", "--rounds", "4"];
+    let tune = [
+        "--steps",
+        "8",
+        "--batch",
+        "4",
+        "--learning-rate",
+        "1e-3",
+        "--warmup",
+        "2",
+        "--rounds",
+        "4",
+        "--carried",
+        "0.5",
+    ];
     printed(&[&["train", "prism", "--task", "sudoku", "--model-id", &base, "--out", &head], &tune[..]].concat());
     let puzzle = "53..7....\n6..195...\n.98....6.\n8...6...3\n4..8.3..1\n7...2...6\n.6....28.\n...419..5\n....8..79";
     let infill = ["infill", "--model-id", &head, "--blank", ".", "--prompt", puzzle, "--remask-budget", "8", "--json"];

@@ -20,12 +20,14 @@ pub struct Example {
 /// Where rows come from.
 #[derive(Debug)]
 pub enum Data {
-    /// Complete grids of one split, as many as are asked for.
+    /// Complete grids of one split, as many as are asked for. Of each some cells are given as clues and never masked.
     Sudoku {
         /// Which grids.
         seed: u64,
         /// Who may see them.
         split: Split,
+        /// Share of the grids whose clues are those of a puzzle with one solution, 0 to 1; the others' are random cells.
+        puzzles: f64,
     },
     /// Rows of a file, over and over, in an order of their own in each round.
     Rows {
@@ -41,10 +43,10 @@ impl Data {
     #[must_use]
     pub fn row(&self, index: u64) -> Example {
         match self {
-            Self::Sudoku { seed, split } => {
-                let tokens = Grid::complete(*seed, *split, index).tokens().to_vec();
-                let free = (0u32..).zip(&tokens).filter(|(_, token)| **token != super::sudoku::NEWLINE);
-                Example { free: free.map(|(position, _)| position).collect(), tokens }
+            Self::Sudoku { seed, split, puzzles } => {
+                let (clues, grid) = clues_and_grid(*seed, *split, *puzzles, index);
+                let cells = (0u32..).zip(clues.tokens()).filter(|(_, token)| *token == 0);
+                Example { free: cells.map(|(position, _)| position).collect(), tokens: grid.tokens().to_vec() }
             }
             Self::Rows { rows, seed } => {
                 let count = rows.len() as u64;
@@ -60,8 +62,8 @@ impl Data {
     #[must_use]
     pub fn held_out(self) -> (Self, Self) {
         match self {
-            Self::Sudoku { seed, split } => {
-                (Self::Sudoku { seed, split }, Self::Sudoku { seed, split: Split::Validation })
+            Self::Sudoku { seed, split, puzzles } => {
+                (Self::Sudoku { seed, split, puzzles }, Self::Sudoku { seed, split: Split::Validation, puzzles })
             }
             Self::Rows { rows, seed } if rows.len() < 20 => {
                 (Self::Rows { rows: rows.clone(), seed }, Self::Rows { rows, seed })
@@ -120,6 +122,24 @@ impl Data {
             return Err(wrong(format!("holds no row of {length} tokens; give more data or a smaller --length")));
         }
         Ok(Self::Rows { rows, seed })
+    }
+}
+
+/// Cells of a grid that are free where the clues are random: 70 %, for beyond that a grid says hardly anything.
+const FREE_AT_RANDOM: usize = 57;
+/// Cells that are free where the clues are a puzzle's, one more than the last.
+const FREE_IN_PUZZLES: std::ops::Range<usize> = 48..56;
+
+/// A grid, and its clues as a grid with blanks.
+fn clues_and_grid(seed: u64, split: Split, puzzles: f64, index: u64) -> (Grid, Grid) {
+    #[allow(clippy::cast_precision_loss)] // 53 bits are exact
+    let drawn = (rand_philox::splitmix64(seed ^ rand_philox::splitmix64(index)) >> 11) as f64 / (1u64 << 53) as f64;
+    if drawn < puzzles {
+        let span = FREE_IN_PUZZLES.len() as u64;
+        #[allow(clippy::cast_possible_truncation)] // below the span
+        Grid::puzzle(seed, split, index, FREE_IN_PUZZLES.start + (index % span) as usize)
+    } else {
+        Grid::clued(seed, split, index, FREE_AT_RANDOM)
     }
 }
 
@@ -199,12 +219,28 @@ mod tests {
     }
 
     #[test]
-    fn a_sudoku_row_may_be_masked_everywhere_but_between_rows() {
-        let data = Data::Sudoku { seed: 1, split: Split::Train };
-        let row = data.row(3);
-        assert_eq!((row.tokens.len(), row.free.len()), (89, 81));
+    fn a_sudoku_row_is_a_grid_with_clues_that_are_never_masked() {
+        let data = |puzzles| Data::Sudoku { seed: 1, split: Split::Train, puzzles };
+        let clues = |row: &Example| {
+            let mut tokens = row.tokens.clone();
+            row.free.iter().for_each(|position| tokens[*position as usize] = 0);
+            Grid::of_tokens(&tokens)
+        };
+        let mut free = Vec::new();
+        for index in 0..24 {
+            let row = data(1.0).row(index);
+            assert!(Grid::of_tokens(&row.tokens).is_solved());
+            assert_eq!(clues(&row).solutions(2), 1, "a puzzle");
+            free.push(row.free.len());
+        }
+        assert!((48..56).all(|count| free.contains(&count)), "{free:?}");
+        let row = data(0.0).row(3);
+        assert_eq!((row.tokens.len(), row.free.len()), (89, 57));
         assert!(row.free.iter().all(|position| (1..=9).contains(&row.tokens[*position as usize])));
-        assert_eq!(data.row(3), row);
-        assert_ne!(data.row(4), row);
+        assert!(clues(&row).solutions(2) > 1, "random clues");
+        assert_eq!(data(0.0).row(3), row);
+        assert_ne!(data(0.0).row(4), row);
+        let puzzles = (0..400).filter(|index| data(0.25).row(*index).free.len() != 57).count();
+        assert!((70..130).contains(&puzzles), "{puzzles} of 400");
     }
 }

@@ -8,8 +8,8 @@ use super::masked::{Denoised, Masked, Masking, denoise};
 use super::net::Net;
 use super::run::{Scored, Task};
 use crate::diffusion::{
-    Canvas, Cell, Draws, Order, Pace, Policy, Position, Probability, Proposal, Purpose, Reading, Remask, Review, Seed,
-    Sequence, Stretch, TokenId, fills,
+    Canvas, Cell, Draws, Order, Pace, Policy, Position, Probability, Proofreading, Proposal, Purpose, Reading, Remask,
+    Review, Seed, Sequence, Stretch, TokenId, fills,
 };
 use crate::model::{Config, Noise, Vocabulary, summarise};
 use candle_core::Tensor;
@@ -26,7 +26,10 @@ pub struct Recipe {
     pub temperature: f32,
     /// Weight of the cross-entropy ("lambda"); the judgement's is 1.
     pub lambda: f64,
-    /// Steps that learn from a row: 1 is the paper's. In the others the sampler goes on with the row, by a policy drawn for it.
+    /// Share of a step's rows that the sampler goes on with, by a policy drawn for each: 0 is the paper's. They are fresh every
+    /// `rounds` steps.
+    pub carried: f64,
+    /// Steps that learn from a carried row.
     pub rounds: NonZeroU32,
     /// Smallest masking ratio of a fresh row.
     pub ratio_min: f64,
@@ -95,7 +98,11 @@ impl Prism {
         seed: u64,
         learns_backbone: bool,
     ) -> Self {
-        let running = vec![None; batch];
+        #[allow(clippy::cast_possible_truncation, clippy::cast_sign_loss, clippy::cast_precision_loss)]
+        // a part of the batch
+        let carried =
+            if recipe.rounds == NonZeroU32::MIN { 0 } else { (recipe.carried * batch as f64).round() as usize };
+        let running = vec![None; carried];
         Self { config, data, batch, recipe, seed, learns_backbone, running, judged: 0 }
     }
 
@@ -113,9 +120,9 @@ impl Prism {
         Row::fresh(Canvas::new(cells), masked, example.tokens, temperature, seed)
     }
 
-    /// The row as the sampler left it; `None` when it is over.
+    /// The row as the sampler left it; `None` when it is over, or is one that is always fresh.
     fn continued(&self, index: usize) -> Option<Row> {
-        let Running { sequence, truth, temperature } = self.running[index].as_ref()?;
+        let Running { sequence, truth, temperature } = self.running.get(index)?.as_ref()?;
         let canvas = sequence.canvas().clone();
         let ids = self.ids(&canvas).collect();
         let hidden: Vec<(u32, u32)> = canvas.blanks(0..canvas.len()).map(|at| (at.0, truth[at.index()])).collect();
@@ -204,7 +211,8 @@ impl Prism {
         let (per_step, erased) = (1 << (pace * 3.0) as u32, (erasing * 5.0) as u32);
         let steps = NonZeroU32::new(blanks.div_ceil(per_step)).unwrap_or(NonZeroU32::MIN);
         let remask = Remask::Quality { budget: erased * steps.get(), below: None, window: Stretch::WHOLE };
-        (Policy { order, pace: Pace::Steps(steps), remask, block_length: NonZeroU32::MAX }, temperature)
+        let proofreading = Some(Proofreading { steps: PROOFREADING_STEPS, below: Probability::HALF });
+        (Policy { order, pace: Pace::Steps(steps), remask, block_length: NonZeroU32::MAX, proofreading }, temperature)
     }
 }
 
@@ -268,11 +276,8 @@ impl Task for Prism {
     }
 
     fn absorb(&mut self, outcomes: Vec<Outcome>) -> Result<(), TrainError> {
-        if self.recipe.rounds == NonZeroU32::MIN {
-            return Ok(());
-        }
-        for (index, outcome) in outcomes.into_iter().enumerate() {
-            let next = match (outcome, self.running[index].take()) {
+        for (slot, outcome) in self.running.iter_mut().zip(outcomes) {
+            let next = match (outcome, slot.take()) {
                 (Outcome::Read(reading), Some(mut running)) if running.sequence.window().is_some() => {
                     running.sequence.advance(&reading).map_err(|error| TrainError::Failed(error.to_string()))?;
                     Some(running)
@@ -280,7 +285,7 @@ impl Task for Prism {
                 (Outcome::Filled { canvas, truth, seed }, None) => Some(Self::begun(canvas, truth, seed)?),
                 (Outcome::Read(_) | Outcome::Filled { .. }, _) => None, // the canvas is full and has been judged
             };
-            self.running[index] = next;
+            *slot = next;
         }
         Ok(())
     }
@@ -314,6 +319,9 @@ impl Row {
         filled.into_iter().map(row).collect()
     }
 }
+
+/// Steps of proofreading that a carried row gets at most.
+const PROOFREADING_STEPS: u32 = 12;
 
 /// Tokens the model filled, for its head to judge.
 #[derive(Default)]

@@ -62,6 +62,20 @@ impl Grid {
         complete(&mut generator(seed, split, index))
     }
 
+    /// A complete grid without `blanks` random cells, which may have other solutions, and the grid.
+    #[must_use]
+    pub fn clued(seed: u64, split: Split, index: u64, blanks: usize) -> (Self, Self) {
+        let mut generator = generator(seed, split, index);
+        let solution = complete(&mut generator);
+        let mut clues = solution;
+        let mut order: Vec<usize> = (0..CELLS).collect();
+        shuffle(&mut order, &mut generator);
+        for &cell in order.iter().take(blanks) {
+            clues.0[cell] = 0;
+        }
+        (clues, solution)
+    }
+
     /// A puzzle with exactly `blanks` blanks and one solution, and that solution. Blanks are made in random order wherever the
     /// solution stays the only one; a grid that does not give that many is given up for the next.
     ///
@@ -72,20 +86,24 @@ impl Grid {
         let mut generator = generator(seed, split, index);
         loop {
             let solution = complete(&mut generator);
-            let mut puzzle = solution;
+            let mut puzzle = Search::over(&solution);
             let mut order: Vec<usize> = (0..CELLS).collect();
             shuffle(&mut order, &mut generator);
+            let mut left = blanks;
             for cell in order {
-                if puzzle.blanks() == blanks {
-                    break;
+                if left == 0 {
+                    return (Self(puzzle.grid), solution);
                 }
-                let digit = std::mem::take(&mut puzzle.0[cell]);
-                if puzzle.solutions(2) != 1 {
-                    puzzle.0[cell] = digit;
+                let digit = solution.0[cell];
+                puzzle.take(cell);
+                if puzzle.allows_another(cell, digit) {
+                    puzzle.put(cell, digit);
+                } else {
+                    left -= 1;
                 }
             }
-            if puzzle.blanks() == blanks {
-                return (puzzle, solution);
+            if left == 0 {
+                return (Self(puzzle.grid), solution);
             }
         }
     }
@@ -189,6 +207,26 @@ impl Search {
             search.put(cell, digit);
         }
         Some(search)
+    }
+
+    /// Of a grid that breaks no rule.
+    fn over(grid: &Grid) -> Self {
+        let mut search = Self { grid: [0; CELLS], used: [[0; 9]; 3] };
+        for (cell, &digit) in grid.0.iter().enumerate() {
+            search.put(cell, digit);
+        }
+        search
+    }
+
+    /// Whether there is a solution with another digit than `digit` in this empty cell.
+    fn allows_another(&mut self, cell: usize, digit: u8) -> bool {
+        let others = self.possible(cell) & !(1 << digit);
+        (1..=9).filter(|other| others & (1 << other) != 0).any(|other| {
+            self.put(cell, other);
+            let found = self.count(1) > 0;
+            self.take(cell);
+            found
+        })
     }
 
     fn possible(&self, cell: usize) -> u16 {

@@ -24,9 +24,12 @@ pub(super) struct CalibrationArgs {
     /// Blanks that are filled and judged in each
     #[arg(long, default_value_t = 4)]
     fills: u32,
-    /// Smallest and largest share of a grid that is blank
-    #[arg(long, num_args = 2, value_names = ["MIN", "MAX"], default_values_t = [0.1, 0.7])]
+    /// Smallest and largest share of a grid's free cells that is blank
+    #[arg(long, num_args = 2, value_names = ["MIN", "MAX"], default_values_t = [0.1, 1.0])]
     ratio: Vec<f64>,
+    /// Share of the grids whose clues are those of a puzzle with one solution; the others' are random cells
+    #[arg(long, default_value_t = 0.5)]
+    puzzles: f64,
     /// Which grids
     #[arg(long, default_value = "test")]
     split: SplitWord,
@@ -66,11 +69,12 @@ pub(super) fn run(args: &CalibrationArgs) -> anyhow::Result<()> {
         order: Order::Random,
         temperature: 1.0,
         lambda: 0.0,
+        carried: 0.0,
         rounds: NonZeroU32::MIN,
         ratio_min: args.ratio[0],
         ratio_max: args.ratio[1],
     };
-    let data = Data::Sudoku { seed: args.seed, split: args.split.into() };
+    let data = Data::Sudoku { seed: args.seed, split: args.split.into(), puzzles: args.puzzles };
     let calibration = measure(model.as_mut(), &data, args.count, &recipe, args.seed)?;
     if args.json {
         println!("{}", serde_json::to_string(&calibration)?);

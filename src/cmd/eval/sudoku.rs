@@ -6,7 +6,7 @@ use super::statistics::Share;
 use crate::cmd::model::ModelArgs;
 use crate::cmd::refine::Unmasking;
 use crate::diffusion::TokenId;
-use crate::engine::{Answer, Event, Handle, Limits, Remasking, Request, Session, Task, start};
+use crate::engine::{Answer, Event, Handle, Limits, Proofreading, Remasking, Request, Session, Task, start};
 use crate::telemetry::Metrics;
 use crate::train::sudoku::{CANVAS, Grid, NEWLINE, Split};
 use anyhow::{Context, bail};
@@ -57,6 +57,15 @@ pub(super) struct SudokuArgs {
     /// Erase only below this quality or confidence
     #[arg(long, value_name = "0..1")]
     below: Option<f32>,
+    /// Steps in which the full grid is read through and what is doubted written again; with the policy quality
+    #[arg(long, value_name = "N", default_value_t = 0)]
+    proofread: u32,
+    /// What proofreading doubts
+    #[arg(long, value_name = "0..1", default_value_t = 0.5)]
+    proofread_below: f32,
+    /// Temperature at which proofreading writes; default: --temperature
+    #[arg(long)]
+    proofread_temperature: Option<f32>,
     /// One JSON object a line instead of a table
     #[arg(long)]
     json: bool,
@@ -177,8 +186,15 @@ impl SudokuArgs {
             Policy::Confidence => Some(Remasking::Confidence { budget, below, window }),
         };
         let seed = Some(self.seed.wrapping_mul(1 << 32).wrapping_add(number as u64));
+        let steps_of_proofreading = if policy == Policy::Quality { self.proofread } else { 0 };
+        let proofreading = (policy != Policy::Default).then_some(Proofreading {
+            steps: steps_of_proofreading,
+            below: Some(self.proofread_below),
+            temperature: self.proofread_temperature,
+        });
         Request {
             remasking,
+            proofreading,
             steps: (policy != Policy::Default).then_some(steps),
             order: self.order.into(),
             temperature: self.temperature,

@@ -79,6 +79,9 @@ struct RunArgs {
     /// Steps between checkpoints
     #[arg(long, default_value_t = 200)]
     save_every: u32,
+    /// Share of Sudoku rows whose clues are those of a puzzle with one solution; the others' are random cells
+    #[arg(long, default_value_t = 0.5)]
+    puzzles: f64,
     /// Where to compute: `auto`, `cpu`, `cuda` or `cuda:N`
     #[arg(long, default_value = "auto")]
     device: Device,
@@ -106,9 +109,9 @@ struct BaseArgs {
     /// Tokens of a row of --data
     #[arg(long, default_value_t = 256)]
     length: usize,
-    /// Largest share of a row that is masked
-    #[arg(long)]
-    ratio_max: Option<f64>,
+    /// Largest share of a row's free tokens that is masked
+    #[arg(long, default_value_t = 1.0)]
+    ratio_max: f64,
 }
 
 pub(super) fn run(args: &TrainArgs) -> anyhow::Result<()> {
@@ -139,14 +142,13 @@ fn base(args: &BaseArgs) -> anyhow::Result<()> {
             let config = Config::parse(json.to_string().as_bytes(), "the new config.json")?;
             fs::write(out.join("config.json"), format!("{json:#}\n"))?;
             fs::write(out.join("generation_config.json"), "{\n  \"block_length\": 89\n}\n")?;
-            let data = Data::Sudoku { seed: *seed, split: Split::Train };
-            (config, Some(SUDOKU_TOKENIZER), data, Start::Sudoku)
+            (config, Some(SUDOKU_TOKENIZER), args.run.sudoku()?, Start::Sudoku)
         }
     };
     if let Some(tokenizer) = tokenizer {
         fs::write(out.join("tokenizer.json"), tokenizer)?;
     }
-    let ratio_max = args.ratio_max.unwrap_or(if args.task.is_some() { 0.7 } else { 1.0 });
+    let ratio_max = args.ratio_max;
     if !(ratio_max > 0.0 && ratio_max <= 1.0) {
         bail!("--ratio-max is {ratio_max}; give a number above 0 and at most 1");
     }
@@ -205,12 +207,21 @@ impl RunArgs {
         })
     }
 
+    /// Grids to learn from.
+    fn sudoku(&self) -> anyhow::Result<Data> {
+        if !(0.0..=1.0).contains(&self.puzzles) {
+            bail!("--puzzles is {}; give a share from 0 to 1", self.puzzles);
+        }
+        Ok(Data::Sudoku { seed: self.seed, split: Split::Train, puzzles: self.puzzles })
+    }
+
     /// What decides the outcome.
     fn settings(&self) -> anyhow::Result<Map<String, Value>> {
         let Value::Object(mut settings) = serde_json::to_value(self.run()?.schedule)? else { return Ok(Map::new()) };
         settings.insert("batch".to_owned(), json!(self.batch));
         settings.insert("piece".to_owned(), json!(self.piece));
         settings.insert("seed".to_owned(), json!(self.seed));
+        settings.insert("puzzles".to_owned(), json!(self.puzzles));
         Ok(settings)
     }
 }

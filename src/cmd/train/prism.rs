@@ -6,7 +6,6 @@ use crate::cmd::refine::Unmasking;
 use crate::model::{Config, Denoiser, Source, load};
 use crate::text::Tokenizer;
 use crate::train::data::Data;
-use crate::train::sudoku::Split;
 use crate::train::{Learns, Recipe, Tuning};
 use anyhow::{Context, bail};
 use clap::{Args, ValueEnum};
@@ -65,8 +64,11 @@ pub(super) struct PrismArgs {
     /// Weight of the model's own loss beside the head's
     #[arg(long, default_value_t = 0.5)]
     lambda: f64,
-    /// Steps that learn from a row; beyond the first, the sampler goes on with the row by itself
-    #[arg(long, default_value_t = NonZeroU32::MIN)]
+    /// Share of a step's rows that the sampler goes on with by itself, so that the head sees what many steps lead to
+    #[arg(long, default_value_t = 0.0)]
+    carried: f64,
+    /// Steps that learn from a carried row
+    #[arg(long, default_value_t = NonZeroU32::new(32).unwrap_or(NonZeroU32::MIN))]
     rounds: NonZeroU32,
     /// Smallest and largest share of a fresh row that is masked
     #[arg(long, num_args = 2, value_names = ["MIN", "MAX"], default_values_t = [0.001, 1.0])]
@@ -83,19 +85,23 @@ pub(super) fn run(args: &PrismArgs) -> anyhow::Result<()> {
             let tokenizer = tokenizer.with_context(|| format!("{} has no tokenizer.json", dir.display()))?;
             Data::read(data, &tokenizer, args.length, Config::read(dir)?.ends.first().copied(), *seed)?
         }
-        None => Data::Sudoku { seed: *seed, split: Split::Train },
+        None => args.run.sudoku()?,
     };
     let (data, held_out) = data.held_out();
     let (ratio_min, ratio_max) = (args.ratio[0], args.ratio[1]);
     if !(ratio_min > 0.0 && ratio_min < ratio_max && ratio_max <= 1.0) {
         bail!("--ratio is {ratio_min} {ratio_max}; give two numbers above 0 and at most 1, the smaller first");
     }
+    if !(0.0..=1.0).contains(&args.carried) {
+        bail!("--carried is {}; give a share from 0 to 1", args.carried);
+    }
     let recipe = Recipe {
         fills: args.fills,
         order: args.order.into(),
         temperature: args.temperature,
         lambda: args.lambda,
-        rounds: args.rounds,
+        carried: args.carried,
+        rounds: if args.carried > 0.0 { args.rounds } else { NonZeroU32::MIN },
         ratio_min,
         ratio_max,
     };
