@@ -1,9 +1,7 @@
 //! From canvases to readings: packs rows into one pass, asks the output layer about blanks and the quality head
 //! about filled cells, and nobody about anything else. Refuses to know what a block of the network does.
 
-use super::config::Config;
-use super::head::Head;
-use super::llada::{Llada, Pass};
+use super::pass::{Network, Pass, States};
 use super::summary::{Noise, Summary, Vocabulary, summarise};
 use super::{Batch, Denoiser, Inspection, ModelError, ModelSpec, Row};
 use crate::diffusion::{Cell, Draws, Position, Probability, Proposal, Purpose, Reading, Review, TokenId};
@@ -15,10 +13,9 @@ use rayon::prelude::*;
 /// gain no speed.
 const STATES_MAX: usize = 64;
 
-/// A LLaDA network with or without a quality head.
-pub(super) struct LladaDenoiser {
-    model: Llada,
-    head: Option<Head>,
+/// A network of any family, with or without a quality head.
+pub(super) struct NetworkDenoiser {
+    network: Box<dyn Network>,
     spec: ModelSpec,
     vocabulary: Vocabulary,
 }
@@ -38,10 +35,10 @@ struct Filled {
     state: usize,
 }
 
-impl LladaDenoiser {
-    pub(super) fn new(config: &Config, model: Llada, head: Option<Head>, spec: ModelSpec) -> Self {
-        let vocabulary = Vocabulary { size: config.vocab_size, mask: config.mask.0 as usize };
-        Self { model, head, spec, vocabulary }
+impl NetworkDenoiser {
+    pub(super) fn new(network: Box<dyn Network>, spec: ModelSpec) -> Self {
+        let vocabulary = Vocabulary { size: spec.vocabulary as usize, mask: spec.mask.0 as usize };
+        Self { network, spec, vocabulary }
     }
 
     /// The pass that answers `batch`, and what its states are for.
@@ -88,7 +85,7 @@ impl LladaDenoiser {
     fn propose(&self, batch: &Batch<'_>, hidden: &Tensor, blanks: &[Blank]) -> Result<Vec<Proposal>, ModelError> {
         let twins = blanks.iter().filter_map(|blank| blank.unguided);
         let states: Vec<usize> = blanks.iter().map(|blank| blank.state).chain(twins).collect();
-        let logits = self.model.logits(&select(hidden, &states)?)?; // (states, embedding_size)
+        let logits = self.network.logits(&select(hidden, &states)?)?; // (states, embedding_size)
         let width = logits.dim(1)?;
         let logits = logits.to_device(&candle_core::Device::Cpu)?;
         let (storage, _) = logits.storage_and_layout();
@@ -109,9 +106,9 @@ impl LladaDenoiser {
         proposals.collect()
     }
 
-    fn review(&self, head: &Head, hidden: &Tensor, filled: &[Filled]) -> Result<Vec<Review>, ModelError> {
+    fn review(&self, judged: &Tensor, filled: &[Filled]) -> Result<Vec<Review>, ModelError> {
         let states: Vec<usize> = filled.iter().map(|cell| cell.state).collect();
-        let qualities = head.forward(&select(hidden, &states)?)?;
+        let qualities = self.network.qualities(&select(judged, &states)?)?.unwrap_or_default();
         let reviews = filled.iter().zip(qualities).map(|(cell, logit)| {
             let finite = if logit.is_finite() { Probability::rounded(sigmoid(logit)) } else { None };
             let quality = finite.ok_or_else(|| self.not_finite("a quality"))?;
@@ -138,7 +135,7 @@ impl LladaDenoiser {
             let size = spec.vocabulary;
             return Err(ModelError::Unsupported(format!("token id {id}; this model's ids are below {size}")));
         }
-        if row.review && self.head.is_none() {
+        if row.review && !self.spec.has_quality {
             return Err(ModelError::Unsupported("reviews need a model with a quality head".to_owned()));
         }
         match row.guidance {
@@ -156,18 +153,16 @@ impl LladaDenoiser {
         if pass.asked() == 0 {
             return Ok(readings);
         }
-        let hidden = self.model.forward(&pass)?; // (asked, d_model)
+        let States { hidden, judged } = self.network.forward(&pass)?; // (asked, width) each
         let chunks = blanks.par_chunks(STATES_MAX).map(|chunk| self.propose(batch, &hidden, chunk));
         let proposals = chunks.collect::<Result<Vec<_>, _>>()?;
         for (blank, proposal) in blanks.iter().zip(proposals.into_iter().flatten()) {
             readings[blank.row].proposals.push(proposal);
         }
-        if let Some(head) = &self.head {
-            let chunks = filled.par_chunks(STATES_MAX).map(|chunk| self.review(head, &hidden, chunk));
-            let reviews = chunks.collect::<Result<Vec<_>, _>>()?;
-            for (cell, review) in filled.iter().zip(reviews.into_iter().flatten()) {
-                readings[cell.row].reviews.push(review);
-            }
+        let chunks = filled.par_chunks(STATES_MAX).map(|chunk| self.review(&judged, chunk));
+        let reviews = chunks.collect::<Result<Vec<_>, _>>()?;
+        for (cell, review) in filled.iter().zip(reviews.into_iter().flatten()) {
+            readings[cell.row].reviews.push(review);
         }
         Ok(readings)
     }
@@ -178,22 +173,22 @@ impl LladaDenoiser {
         let sampling = super::Sampling { temperature: 0.0, seed: crate::diffusion::Seed(0), step: 0 };
         self.check(&Row { canvas: &canvas, window: 0..0, sampling, guidance: None, review: false })?;
         if ids.is_empty() {
-            let quality_logits = self.head.as_ref().map(|_| Vec::new());
+            let quality_logits = self.spec.has_quality.then(Vec::new);
             return Ok(Inspection { logits: Vec::new(), hidden: Vec::new(), quality_logits });
         }
         let mut pass = Pass::default();
         pass.push(ids.iter().map(|id| id.0), (0..ids.len()).collect());
-        let hidden = self.model.forward(&pass)?; // (positions, d_model)
-        let logits = self.model.logits(&hidden)?.narrow(1, 0, self.vocabulary.size)?; // (positions, vocab_size)
+        let States { hidden, judged } = self.network.forward(&pass)?; // (positions, width) each
+        let logits = self.network.logits(&hidden)?.narrow(1, 0, self.vocabulary.size)?; // (positions, vocab_size)
         Ok(Inspection {
             logits: logits.to_vec2()?,
             hidden: hidden.to_vec2()?,
-            quality_logits: self.head.as_ref().map(|head| head.forward(&hidden)).transpose()?,
+            quality_logits: self.network.qualities(&judged)?,
         })
     }
 }
 
-impl Denoiser for LladaDenoiser {
+impl Denoiser for NetworkDenoiser {
     fn spec(&self) -> &ModelSpec {
         &self.spec
     }

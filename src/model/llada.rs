@@ -4,44 +4,14 @@
 use super::LoadError;
 use super::attention::{Span, attention};
 use super::config::Config;
+use super::head::Head;
 use super::linear::Linear;
+use super::pass::{Network, Pass, PassRow, States};
 use super::weights::Weights;
 use candle_core::{Device, Result, Tensor};
 use candle_nn::{ops, rotary_emb};
 use rayon::prelude::*;
 use std::ops::Range;
-
-/// What one forward pass reads: rows laid end to end.
-#[derive(Clone, Debug, Default, PartialEq)]
-pub(super) struct Pass {
-    ids: Vec<u32>,
-    rows: Vec<PassRow>,
-    asked: usize,
-}
-
-#[derive(Clone, Debug, PartialEq)]
-struct PassRow {
-    tokens: Range<usize>,
-    asked: Vec<usize>,
-}
-
-impl Pass {
-    /// Adds a row of tokens. The states of those at `asked`, ascending positions in the row, will follow those of
-    /// the rows before; returned is the index of the first.
-    pub(super) fn push(&mut self, ids: impl Iterator<Item = u32>, asked: Vec<usize>) -> usize {
-        let first = self.ids.len();
-        self.ids.extend(ids);
-        let first_asked = self.asked;
-        self.asked += asked.len();
-        self.rows.push(PassRow { tokens: first..self.ids.len(), asked });
-        first_asked
-    }
-
-    /// States that the pass will give.
-    pub(super) const fn asked(&self) -> usize {
-        self.asked
-    }
-}
 
 /// Tokens of a pass that one thread takes through a block. They meet the others in the attention only.
 ///
@@ -80,6 +50,27 @@ impl KeysValues {
     fn of(looks: &[Look]) -> Result<Self> {
         let cat = |part: fn(&Look) -> &Tensor| Tensor::cat(&looks.iter().map(part).collect::<Vec<_>>(), 0);
         Ok(Self { k: cat(|look| &look.k)?, v: cat(|look| &look.v)? })
+    }
+}
+
+/// A network with its quality head, which reads states after the final norm.
+pub(super) struct WithHead {
+    pub(super) model: Llada,
+    pub(super) head: Option<Head>,
+}
+
+impl Network for WithHead {
+    fn forward(&self, pass: &Pass) -> Result<States> {
+        let hidden = self.model.forward(pass)?;
+        Ok(States { judged: hidden.clone(), hidden })
+    }
+
+    fn logits(&self, hidden: &Tensor) -> Result<Tensor> {
+        self.model.logits(hidden)
+    }
+
+    fn qualities(&self, judged: &Tensor) -> Result<Option<Vec<f32>>> {
+        self.head.as_ref().map(|head| head.forward(judged)).transpose()
     }
 }
 

@@ -2,10 +2,11 @@
 //! devices by name. Refuses to know what the model is for.
 
 use super::config::Config;
-use super::denoise::LladaDenoiser;
+use super::denoise::NetworkDenoiser;
+use super::dit;
 use super::files::TensorFile;
 use super::head::{self, Head};
-use super::llada::Llada;
+use super::llada::{Llada, WithHead};
 use super::lora::Recipe;
 use super::strict;
 use super::weights::{Part, Weights};
@@ -176,6 +177,14 @@ pub unsafe fn settle_threads(use_of: Threads) {
 pub fn load(source: &Source, device: Device) -> Result<Box<dyn Denoiser>, LoadError> {
     let (device, name) = device.open()?;
     let (config, files, recipe) = match source {
+        Source::Directory { dir, prism_head, adapter } if dit::is_in(dir) => {
+            if let Some(adapter) = adapter {
+                let problem = "is a LoRA adapter, which only LLaDA models take so far".to_owned();
+                return Err(LoadError::Malformed { file: adapter.display().to_string(), problem });
+            }
+            let head = head_file(dir, prism_head.as_deref())?.map(|path| TensorFile::open(&path)).transpose()?;
+            return with_threadpool(|| dit::load(dir, model_files(dir)?, head, &device, name));
+        }
         Source::Directory { dir, prism_head, adapter } => {
             let (files, recipe) = directory(dir, prism_head.as_deref(), adapter.as_deref())?;
             (Config::read(dir)?, files, recipe)
@@ -258,7 +267,7 @@ fn assemble(
         parameters: weights.parameters(),
         defaults: config.defaults,
     };
-    Ok(Box::new(LladaDenoiser::new(config, model, head, spec)))
+    Ok(Box::new(NetworkDenoiser::new(Box::new(WithHead { model, head }), spec)))
 }
 
 /// Every file that makes up the model of a directory, and how its adapters are to be folded.

@@ -2,9 +2,11 @@
 //! behind it. Refuses to know policies, requests and time.
 
 mod attention;
+mod catalogue;
 mod config;
 mod convert;
 mod denoise;
+mod dit;
 mod error;
 mod files;
 mod head;
@@ -12,6 +14,7 @@ mod linear;
 mod llada;
 mod load;
 mod lora;
+mod pass;
 mod save;
 mod strict;
 mod summary;
