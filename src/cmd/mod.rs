@@ -5,6 +5,7 @@
 pub mod bench;
 mod convert;
 mod eval;
+mod hub;
 mod infer;
 mod logging;
 mod model;

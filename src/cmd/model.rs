@@ -1,9 +1,10 @@
 //! Which model: the flags that name one, and the models that are part of the binary.
 
-use crate::model::{Denoiser, Device, Source, Toy, load};
+use super::hub;
+use crate::model::{Config, Denoiser, Device, Source, Toy, load};
 use crate::text::Tokenizer;
 use anyhow::{Context, bail};
-use clap::Args;
+use clap::{Args, ValueEnum};
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
 
@@ -20,9 +21,19 @@ const TOY_TOKENIZER: &[u8] = include_bytes!("../../models/toy/tokenizer.json");
 /// Flags that choose a model.
 #[derive(Args, Clone, Debug)]
 pub(super) struct ModelArgs {
-    /// A model directory (config.json, model.safetensors, tokenizer.json), or `sudoku` or `toy`, which are built in
-    #[arg(long, env = "REMASK_MODEL_ID", default_value = "sudoku", value_name = "DIR|sudoku|toy")]
+    /// A model of the Hugging Face hub, a directory (config.json, model.safetensors, tokenizer.json), or `sudoku` or `toy`,
+    /// which are built in
+    #[arg(long, env = "REMASK_MODEL_ID", default_value = "sudoku", value_name = "OWNER/NAME|DIR|sudoku|toy")]
     pub(super) model_id: String,
+    /// Branch, tag or commit of a model of the hub
+    #[arg(long, env = "REMASK_REVISION", default_value = "main")]
+    revision: String,
+    /// A token of the hub, for models that are private or gated; default: that of `hf auth login`
+    #[arg(long, env = "HF_TOKEN", hide_env_values = true, value_name = "TOKEN")]
+    hf_token: Option<String>,
+    /// Read the weights, or make up random ones of the shapes in config.json, quality head included, to measure speed with
+    #[arg(long, env = "REMASK_LOAD_FORMAT", default_value = "auto")]
+    load_format: LoadFormat,
     /// A PRISM quality head or a whole published PRISM checkpoint; by default the directory's own
     #[arg(long, env = "REMASK_PRISM_HEAD", value_name = "FILE")]
     prism_head: Option<PathBuf>,
@@ -32,6 +43,12 @@ pub(super) struct ModelArgs {
     /// Where to compute: `auto`, `cpu`, `cuda` or `cuda:N`
     #[arg(long, env = "REMASK_DEVICE", default_value = "auto")]
     device: Device,
+}
+
+#[derive(Clone, Copy, Debug, PartialEq, Eq, ValueEnum)]
+enum LoadFormat {
+    Auto,
+    Dummy,
 }
 
 /// A model, ready to run, and what goes with it.
@@ -62,14 +79,21 @@ impl ModelArgs {
     }
 
     fn load_dir(&self, dir: &Path) -> anyhow::Result<(Box<dyn Denoiser>, Option<Tokenizer>)> {
-        if !dir.is_dir() {
-            bail!("there is no such directory; give one with a config.json, or `sudoku` or `toy`");
-        }
-        let tokenizer = Tokenizer::from_dir(dir)?;
-        let source = Source::Directory {
-            dir: dir.to_path_buf(),
-            prism_head: self.prism_head.clone(),
-            adapter: self.adapter.clone(),
+        let dir = match &self.model_id {
+            _ if dir.is_dir() => dir.to_owned(),
+            name if hub::is_name(name) => hub::fetch(name, &self.revision, self.hf_token.as_deref())?,
+            _ => bail!(
+                "there is no such directory; give one with a config.json, a model of the hub as owner/name, or `sudoku` or `toy`"
+            ),
+        };
+        let tokenizer = Tokenizer::from_dir(&dir)?;
+        let (prism_head, adapter) = (self.prism_head.clone(), self.adapter.clone());
+        let source = match self.load_format {
+            LoadFormat::Auto => Source::Directory { dir, prism_head, adapter },
+            LoadFormat::Dummy if prism_head.is_some() || adapter.is_some() => {
+                bail!("--prism-head and --adapter are files of weights, which --load-format dummy does not read")
+            }
+            LoadFormat::Dummy => Source::Dummy { config: Config::read(&dir)?, seed: 0 },
         };
         Ok((load(&source, self.device)?, tokenizer))
     }

@@ -1,0 +1,170 @@
+//! Models from the Hugging Face hub: their files in the hub's own cache, fetched where they are not there yet. Refuses to
+//! know what stands in them, but for the index that names the shards.
+
+use anyhow::{Context, anyhow, bail};
+use hf_hub::api::sync::{ApiBuilder, ApiError, ApiRepo};
+use hf_hub::{Cache, CacheRepo, Repo, RepoType};
+use serde::Deserialize;
+use std::collections::{BTreeMap, BTreeSet};
+use std::path::{Path, PathBuf};
+use std::{env, fs, io};
+
+const CONFIG: &str = "config.json";
+const WEIGHTS: &str = "model.safetensors";
+const INDEX: &str = "model.safetensors.index.json";
+/// Files that go with a model where it has them.
+const COMPANIONS: [&str; 4] =
+    ["generation_config.json", "tokenizer.json", "tokenizer_config.json", "prism_head.safetensors"];
+/// Times that a download is taken up again where it broke off.
+const RETRIES_MAX: usize = 3;
+
+/// Whether `name` is one that the hub could know: an owner and a model.
+pub(super) fn is_name(name: &str) -> bool {
+    let is_word = |word: &str| {
+        !word.is_empty()
+            && !word.starts_with('.')
+            && word.chars().all(|c| c.is_ascii_alphanumeric() || "-_.".contains(c))
+    };
+    name.split_once('/').is_some_and(|(owner, model)| is_word(owner) && is_word(model))
+}
+
+/// The directory of the cache that holds the model's files, all of them there now.
+///
+/// Heeds `HF_HOME`, `HF_ENDPOINT` and `HF_HUB_OFFLINE`, as Hugging Face's own programs do.
+pub(super) fn fetch(name: &str, revision: &str, token: Option<&str>) -> anyhow::Result<PathBuf> {
+    let cache = Cache::from_env();
+    let repo = Repo::with_revision(name.to_owned(), RepoType::Model, revision.to_owned());
+    let token = token.map(str::to_owned).or_else(|| cache.token());
+    let api = if is_offline() {
+        None
+    } else {
+        let api = ApiBuilder::from_env().with_token(token).with_retries(RETRIES_MAX).build()?;
+        Some(api.repo(repo.clone()))
+    };
+    let hub = Hub { name, revision, cache: cache.repo(repo), place: cache.path().clone(), api };
+    let was_known = hub.cache.get(CONFIG).is_some();
+    let dir = hub.needed(CONFIG)?.parent().context("the cache has no directory for the model")?.to_owned();
+    match hub.optional(INDEX, was_known)? {
+        Some(index) => shards(&index)?.iter().try_for_each(|shard| hub.needed(shard).map(|_| ()))?,
+        None => hub.needed(WEIGHTS).map(|_| ())?,
+    }
+    for companion in COMPANIONS {
+        hub.optional(companion, was_known)?;
+    }
+    Ok(dir)
+}
+
+fn is_offline() -> bool {
+    env::var("HF_HUB_OFFLINE").is_ok_and(|word| ["1", "true", "yes", "on"].contains(&word.to_lowercase().as_str()))
+}
+
+/// The files that an index of shards names.
+fn shards(index: &Path) -> anyhow::Result<BTreeSet<String>> {
+    #[derive(Deserialize)]
+    struct Index {
+        weight_map: BTreeMap<String, String>,
+    }
+    let text = fs::read(index).with_context(|| format!("cannot read {}", index.display()))?;
+    let Index { weight_map } =
+        serde_json::from_slice(&text).with_context(|| format!("{} is no index of shards", index.display()))?;
+    let shards: BTreeSet<String> = weight_map.into_values().collect();
+    match shards.iter().find(|shard| shard.contains(['/', '\\']) || shard.starts_with('.')) {
+        None => Ok(shards),
+        Some(shard) => bail!("{} names {shard:?}, which is no file beside it", index.display()),
+    }
+}
+
+/// One model on the hub.
+struct Hub<'a> {
+    name: &'a str,
+    revision: &'a str,
+    cache: CacheRepo,
+    /// Where the cache is.
+    place: PathBuf,
+    /// `None` when only the cache is to be used.
+    api: Option<ApiRepo>,
+}
+
+impl Hub<'_> {
+    fn needed(&self, file: &str) -> anyhow::Result<PathBuf> {
+        let Self { name, revision, place, .. } = self;
+        match self.file(file)? {
+            Some(path) => Ok(path),
+            None if self.api.is_none() => bail!(
+                "{file} of {name} is not in the cache {}, and HF_HUB_OFFLINE forbids to fetch it; \
+                 unset that, or give a directory",
+                place.display()
+            ),
+            None => bail!("the hub has no {file} for {name} at revision {revision:?}; is the name right?"),
+        }
+    }
+
+    /// A file that not every model has. When the hub cannot be asked about a model that is in the cache, what is not there is
+    /// taken not to be.
+    fn optional(&self, file: &str, is_cached: bool) -> anyhow::Result<Option<PathBuf>> {
+        match self.file(file) {
+            Err(cause) if is_cached => {
+                tracing::warn!(file, %cause, "taken not to exist");
+                Ok(None)
+            }
+            found => found,
+        }
+    }
+
+    /// `None` when there is no such file.
+    fn file(&self, file: &str) -> anyhow::Result<Option<PathBuf>> {
+        match (self.cache.get(file), &self.api) {
+            (Some(path), _) => Ok(Some(path)),
+            (None, None) => Ok(None),
+            (None, Some(api)) => match api.download(file) {
+                Ok(path) => Ok(Some(path)),
+                Err(error) => self.explain(file, error),
+            },
+        }
+    }
+
+    fn explain(&self, file: &str, error: ApiError) -> anyhow::Result<Option<PathBuf>> {
+        let Self { name, place, .. } = self;
+        let place = place.display();
+        Err(match error {
+            ApiError::RequestError(cause) => match *cause {
+                ureq::Error::StatusCode(404) => return Ok(None),
+                ureq::Error::StatusCode(status @ (401 | 403)) => anyhow!(
+                    "the hub does not hand out {name} (status {status}): there is no such model, or it is private or \
+                     gated; accept its terms on its page, and give a token with --hf-token or HF_TOKEN"
+                ),
+                cause => anyhow!(
+                    "cannot fetch {file} of {name} from the hub: {cause}; give a directory instead, or bring the model into \
+                     the cache {place} (HF_HOME) where there is a connection"
+                ),
+            },
+            ApiError::TooManyRetries(cause) => return self.explain(file, *cause),
+            ApiError::IoError(cause)
+                if matches!(cause.kind(), io::ErrorKind::StorageFull | io::ErrorKind::PermissionDenied) =>
+            {
+                anyhow!("cannot write {file} of {name} into the cache {place}: {cause}; HF_HOME names another place")
+            }
+            ApiError::LockAcquisition(_) => {
+                anyhow!(
+                    "another program is fetching {file} of {name} into the cache {place}; try again when it is done"
+                )
+            }
+            cause => anyhow!(
+                "the download of {file} of {name} broke off: {cause}; the same command goes on where it stopped"
+            ),
+        })
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_name_is_an_owner_and_a_model() {
+        assert!(["GSAI-ML/LLaDA-8B-Instruct", "a/b_c.1"].into_iter().all(is_name));
+        assert!(
+            ["sudoku", "./model", "../a", "a/b/c", "a/", "/a", "a/.b", "a b/c", "a/b\n"].iter().all(|no| !is_name(no))
+        );
+    }
+}
