@@ -32,10 +32,22 @@ bench-torch:
 soak:
     REMASK_SOAK_SECONDS=60 cargo test --test soak -- --nocapture
 
+# The embedded model from nothing (hours on two cores; stopped, it goes on where it was)
+train-sudoku out="target/sudoku":
+    cargo run --release -- train base --task sudoku --layers 6 --puzzles 0.75 --steps 7500 --learning-rate 2e-3 \
+        --piece 4 --seed 1 --out {{ out }}/base
+    cargo run --release -- train prism --task sudoku --model-id {{ out }}/base --puzzles 0.75 --lambda 5 --carried 0.5 \
+        --rounds 64 --steps 2200 --learning-rate 1e-3 --warmup 100 --piece 4 --seed 2 --out {{ out }}/tuned
+
+# Training speed beside plain PyTorch, as a table of ratios (needs torch, safetensors, numpy)
+bench-training:
+    cargo build --release
+    python3 benches/compare.py --training
+
 # Figures of models/sudoku: puzzles solved by policy and passes, calibration
 eval:
-    cargo run --release -- eval sudoku --count 1000
-    cargo run --release -- eval sudoku --count 1000 --order random --temperature 1 --erase-per-step 4
+    cargo run --release -- eval sudoku --count 1000 --below 0.5 --policies default,off,quality,random,remdm,confidence
+    cargo run --release -- eval sudoku --count 1000 --order random --temperature 1 --erase-per-step 4 --steps 51
     cargo run --release -- eval calibration
 
 # Type-check the CUDA build without a CUDA toolkit

@@ -14,6 +14,7 @@ const NAME: &str = "chat_template";
 
 /// One turn of a conversation.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize)]
+#[cfg_attr(test, derive(Deserialize))]
 pub struct Message {
     /// `system`, `user`, `assistant`, or whatever else the template knows.
     pub role: String,
@@ -71,6 +72,7 @@ impl ChatTemplate {
         environment.add_function("raise_exception", |message: String| -> Result<Value, minijinja::Error> {
             Err(minijinja::Error::new(ErrorKind::InvalidOperation, message))
         });
+        environment.add_filter("trim", trim);
         environment.add_template_owned(NAME, template).map_err(|error| failed(&error))?;
         let text = |token: Option<SpecialToken>| token.map(String::from).unwrap_or_default();
         let (bos_token, eos_token) = (text(config.bos_token), text(config.eos_token));
@@ -89,6 +91,17 @@ impl ChatTemplate {
             .render(context! { messages => Serde(messages), add_generation_prompt, bos_token, eos_token })
             .map_err(failed)
     }
+}
+
+/// Jinja's `trim` with what Python calls white space: Unicode's, and the four separators from U+001C on.
+#[allow(clippy::needless_pass_by_value)] // the template engine's calling convention
+fn trim(text: String, characters: Option<String>) -> String {
+    let is_space = |c: char| c.is_whitespace() || ('\u{1c}'..='\u{1f}').contains(&c);
+    let trimmed = match characters {
+        None => text.trim_matches(is_space),
+        Some(characters) => text.trim_matches(|c| characters.contains(c)),
+    };
+    trimmed.to_owned()
 }
 
 #[cfg(test)]
@@ -116,6 +129,23 @@ mod tests {
              <|start_header_id|>user<|end_header_id|>\n\nHi\nthere<|eot_id|>\
              <|start_header_id|>assistant<|end_header_id|>\n\n"
         );
+    }
+
+    /// Expected texts come from transformers (`tests/data/export_chat.py`).
+    #[test]
+    fn conversations_are_written_as_transformers_writes_them() {
+        #[derive(Deserialize)]
+        struct Case {
+            messages: Vec<Message>,
+            add_generation_prompt: bool,
+            text: String,
+        }
+        let cases: Vec<Case> = serde_json::from_slice(include_bytes!("../../tests/data/chat.json")).unwrap();
+        let chat = ChatTemplate::from_config(LLADA_INSTRUCT).unwrap().unwrap();
+        assert_eq!(cases.len(), 22);
+        for Case { messages, add_generation_prompt, text } in cases {
+            assert_eq!(chat.render(&messages, add_generation_prompt).unwrap(), text, "{messages:?}");
+        }
     }
 
     #[test]
