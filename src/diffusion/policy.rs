@@ -154,14 +154,25 @@ impl Remask {
     }
 }
 
-/// What happens once a block is full: the quality head reads it through, and what it doubts is erased and written again, until
-/// it doubts nothing, the block is as it was before, or the steps are spent.
+/// What happens once a block is full: the quality head reads it through, what it doubts is erased and written again, and so on,
+/// until it doubts nothing or the steps are spent. From round to round more is erased with it: what is wrong mostly stands on
+/// other mistakes, which look right beside it.
 #[derive(Clone, Copy, Debug, PartialEq)]
 pub struct Proofreading {
     /// Steps per block at most, beyond those of the pace. With fewer than two, one to erase and one to write, nothing happens.
     pub steps: u32,
-    /// Cells whose quality is below this are erased, all of them at once.
+    /// A cell whose quality is below this is doubted.
     pub below: Probability,
+}
+
+impl Proofreading {
+    /// Quality below which cells are erased in a round, counted from 0, if any is doubted: `below` at first, then half as far
+    /// from 1 in each round as in the one before.
+    #[must_use]
+    pub fn bar(&self, round: u32) -> Probability {
+        let distance = (1.0 - self.below.get()) * 0.5f32.powi(round.min(24).cast_signed());
+        Probability::rounded(1.0 - distance).unwrap_or(Probability::ONE)
+    }
 }
 
 /// Everything that decides a sequence's edits besides the model and the seed.

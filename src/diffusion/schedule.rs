@@ -23,6 +23,8 @@ pub(super) struct Schedule {
     step: u32,
     erased: u32,
     proofreading_steps: u32,
+    /// Rounds of proofreading that erased something.
+    rounds: u32,
 }
 
 /// What a block is at.
@@ -56,12 +58,18 @@ impl Schedule {
             step: 0,
             erased: 0,
             proofreading_steps: policy.proofreading.map_or(0, |proofreading| proofreading.steps),
+            rounds: 0,
         }
     }
 
     /// Whether the block has been full, and is now read through.
     pub(super) fn is_proofreading(&self) -> bool {
         self.phase == Phase::Proofreading
+    }
+
+    /// Rounds of proofreading that have erased something.
+    pub(super) fn rounds(&self) -> u32 {
+        self.rounds
     }
 
     /// The confidence from which a blank is filled however many that makes, if the pace has one.
@@ -78,6 +86,7 @@ impl Schedule {
             return 0;
         }
         match self.pace {
+            BlockPace::Steps(_) | BlockPace::Threshold { .. } if self.is_proofreading() && blanks > 0 => 0,
             BlockPace::Steps(_) | BlockPace::Threshold { .. } if self.is_proofreading() => u32::MAX,
             BlockPace::Steps(steps) => planned_erasures(self.budget, self.window.of_steps(steps), self.step),
             // never more than are filled, so that an unbounded run moves forward until its budget is spent
@@ -90,7 +99,7 @@ impl Schedule {
 
     /// Blanks this step fills, with `blanks` blanks of which `ready` reach the threshold, and `erased` erasures
     /// made in the same step. At least one while there is a blank, at most `blanks`. What proofreading erases is written again
-    /// one by one, as far as its steps allow.
+    /// one by one, as far as its steps allow, before anything else is erased.
     pub(super) fn fills(&self, blanks: u32, ready: u32, erased: u32) -> u32 {
         let share = self.steps_left().map_or(1, |left| blanks.div_ceil(left));
         let fills = match self.pace {
@@ -106,6 +115,7 @@ impl Schedule {
     pub(super) fn advance(&mut self, edits: u32, erased: u32, blanks: u32) -> bool {
         self.step += 1;
         self.erased += erased;
+        self.rounds += u32::from(self.is_proofreading() && erased > 0);
         match self.phase {
             Phase::Filling | Phase::Proofreading if blanks > 0 => false,
             Phase::Filling if self.proofreading_steps < ROUND => true,

@@ -1,7 +1,7 @@
 //! One answer on its way: a canvas, its blocks, and how far refinement has come. Turns readings into edits; refuses
 //! to know where a reading comes from or who is waiting for the edits.
 
-use super::canvas::{Canvas, Cell, Edit, EditError};
+use super::canvas::{Canvas, Edit, EditError};
 use super::policy::{Policy, Proofreading, Remask, Stretch};
 use super::random::Seed;
 use super::reading::{Proposal, Reading};
@@ -71,8 +71,6 @@ pub struct Sequence {
 struct Block {
     range: Range<usize>,
     schedule: Schedule,
-    /// What it held when it was full last.
-    read_before: Option<Vec<Cell>>,
 }
 
 impl Sequence {
@@ -103,7 +101,7 @@ impl Sequence {
             .into_iter()
             .map(|(range, blanks)| {
                 let schedule = Schedule::new(&policy, shares.next(), blanks);
-                Block { range, schedule, read_before: None }
+                Block { range, schedule }
             })
             .collect();
         let confidences = vec![Probability::ONE; canvas.len()];
@@ -188,24 +186,10 @@ impl Sequence {
         let erased = count(edits.iter().filter(|edit| matches!(edit, Edit::Erase { .. })));
         let blanks = count(self.canvas.blanks(block.range.clone()));
         let is_finished = block.schedule.advance(count(edits.iter()), erased, blanks);
-        let finished = if is_finished || blanks == 0 && block.is_as_before(&self.canvas) {
-            self.blocks.pop_front().map(|block| block.range)
-        } else {
-            None
-        };
+        let finished = if is_finished { self.blocks.pop_front().map(|block| block.range) } else { None };
         let step = self.step;
         self.step += 1;
         Ok(StepOutcome { step, edits, finished })
-    }
-}
-
-impl Block {
-    /// Whether the block, which is full, holds what it held when it was full last: proofreading leads nowhere else.
-    fn is_as_before(&mut self, canvas: &Canvas) -> bool {
-        let now = &canvas.cells()[self.range.clone()];
-        let is_as_before = self.read_before.as_deref() == Some(now);
-        self.read_before = Some(now.to_vec());
-        is_as_before
     }
 }
 
@@ -228,9 +212,7 @@ fn choose(
 
     let erasures_max = block.schedule.erasures_max(blanks, ready);
     let remask = match policy.proofreading {
-        Some(Proofreading { below, .. }) if block.schedule.is_proofreading() => {
-            Remask::Quality { budget: erasures_max, below: Some(below), window: Stretch::WHOLE }
-        }
+        Some(proofreading) if block.schedule.is_proofreading() => doubt(&proofreading, &block.schedule, reading),
         Some(_) | None => policy.remask,
     };
     let mut edits = select::erasures(&remask, standing, block.range.clone(), reading, erasures_max, key);
@@ -238,6 +220,17 @@ fn choose(
 
     edits.extend(select::fills(policy.order, &reading.proposals, is_ready, fills, key));
     Ok(edits)
+}
+
+/// What a round of proofreading erases: nothing, where nothing is doubted.
+fn doubt(proofreading: &Proofreading, schedule: &Schedule, reading: &Reading) -> Remask {
+    match reading.reviews.iter().any(|review| review.quality < proofreading.below) {
+        false => Remask::Never,
+        true => {
+            let below = Some(proofreading.bar(schedule.rounds()));
+            Remask::Quality { budget: u32::MAX, below, window: Stretch::WHOLE }
+        }
+    }
 }
 
 /// Counts of cells fit in 32 bits, as positions do.

@@ -250,15 +250,22 @@ fn a_full_canvas_is_read_through_and_what_is_doubted_written_again() {
 }
 
 #[test]
-fn proofreading_ends_where_it_comes_back_to_what_was_there() {
+fn what_is_doubted_again_takes_more_with_it() {
+    // bars of 0.5, 0.75 and 0.875; what is right has a quality of 0.8
     check(
-        &script("a b", "9 8", [slip(0, 0, "x", 1), slip(2, 0, "x", 1)]),
-        proofread(9, steps(1)),
+        &script("a b", "9 8", [slip(0, 0, "x", 1), slip(2, 0, "x", 1), slip(4, 0, "x", 1)]),
+        proofread(12, steps(1)),
         "
         ___ ___: +x +b
         x b: -x
-        ___ b: +x |
-        x b",
+        ___ b: +x
+        x b: -x
+        ___ b: +x
+        x b: -x -b
+        ___ ___: +a
+        a ___: +b
+        a b: |
+        a b",
     );
 }
 
