@@ -53,6 +53,8 @@ pub(in crate::cmd) struct Calibration {
     truth: Reliability,
     /// Chance that a right token is judged better than a wrong one.
     area_under_curve: Option<f64>,
+    /// The same of the oracle, which a head cannot be expected to beat.
+    oracle_area_under_curve: Option<f64>,
 }
 
 /// One token that was judged.
@@ -69,6 +71,7 @@ pub(super) fn run(args: &CalibrationArgs) -> anyhow::Result<()> {
         order: Order::Random,
         temperature: 1.0,
         lambda: 0.0,
+        naming: 0.0,
         carried: 0.0,
         rounds: NonZeroU32::MIN,
         ratio_min: args.ratio[0],
@@ -108,14 +111,17 @@ pub(in crate::cmd) fn measure(
         judged.extend(judge(model, &data.row(u64::from(number)), ratio, recipe, seed)?);
     }
     let right = judged.iter().filter(|token| token.is_right).count();
-    let scored: Vec<(f64, bool)> = judged.iter().map(|token| (token.quality, token.is_right)).collect();
+    let area = |score: fn(&Judged) -> f64| {
+        area_under_curve(&judged.iter().map(|token| (score(token), token.is_right)).collect::<Vec<_>>())
+    };
     #[allow(clippy::cast_precision_loss)] // counts
     Ok(Calibration {
         judged: judged.len(),
         right: right as f64 / judged.len().max(1) as f64,
         oracle: Reliability::of(judged.iter().map(|token| (token.quality, token.oracle))),
         truth: Reliability::of(judged.iter().map(|token| (token.quality, f64::from(u8::from(token.is_right))))),
-        area_under_curve: area_under_curve(&scored),
+        area_under_curve: area(|token| token.quality),
+        oracle_area_under_curve: area(|token| token.oracle),
     })
 }
 
@@ -163,14 +169,17 @@ fn read(model: &mut dyn Denoiser, canvas: &Canvas, temperature: f32, seed: Seed)
 impl Calibration {
     /// In a sentence or two and a table, for people.
     pub(in crate::cmd) fn table(&self) -> String {
-        let Self { judged, right, oracle, truth, area_under_curve } = self;
+        let Self { judged, right, oracle, truth, area_under_curve, oracle_area_under_curve } = self;
         let mut text = format!("{judged} tokens judged, {:.1} % of them right\n", 100.0 * right);
         let [from_oracle, from_truth] = [oracle.expected_error, truth.expected_error];
         text += &format!(
             "expected calibration error: {from_oracle:.4} against the oracle, {from_truth:.4} against the truth\n"
         );
-        if let Some(area) = area_under_curve {
-            text += &format!("a right token is judged better than a wrong one {:.1} % of the time\n", 100.0 * area);
+        if let Some((head, oracle)) = area_under_curve.zip(*oracle_area_under_curve) {
+            let (head, oracle) = (100.0 * head, 100.0 * oracle);
+            text += &format!(
+                "a right token is judged better than a wrong one {head:.1} % of the time, by the oracle {oracle:.1} %\n"
+            );
         }
         text += &format!("{:>9} {:>7} {:>8} {:>7} {:>6}\n", "quality", "tokens", "mean", "oracle", "right");
         for (index, (Bin { count, predicted, found }, truth)) in (0u32..).zip(oracle.bins.iter().zip(&truth.bins)) {

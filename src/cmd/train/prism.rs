@@ -1,6 +1,6 @@
 //! `remask train prism`: a quality head for a model, and a card that says how far it can be believed.
 
-use super::{RunArgs, Screen, Task, stop_signal};
+use super::{RunArgs, Screen, Task, is_same, stop_signal};
 use crate::cmd::eval::calibration::measure;
 use crate::cmd::refine::Unmasking;
 use crate::model::{Config, Denoiser, Source, load};
@@ -64,6 +64,9 @@ pub(super) struct PrismArgs {
     /// Weight of the model's own loss beside the head's
     #[arg(long, default_value_t = 0.5)]
     lambda: f64,
+    /// Weight of a loss beside the head's: the model names what should stand where it filled something itself
+    #[arg(long, default_value_t = 0.0)]
+    naming: f64,
     /// Share of a step's rows that the sampler goes on with by itself, so that the head sees what many steps lead to
     #[arg(long, default_value_t = 0.0)]
     carried: f64,
@@ -79,6 +82,9 @@ pub(super) fn run(args: &PrismArgs) -> anyhow::Result<()> {
     let RunArgs { out, seed, batch, .. } = &args.run;
     fs::create_dir_all(out).with_context(|| format!("cannot make the directory {}", out.display()))?;
     let dir = &args.model_id;
+    if is_same(dir, out) {
+        bail!("--out and --model-id are both {}; give --out another one", out.display());
+    }
     let data = match &args.data {
         Some(data) => {
             let tokenizer = Tokenizer::from_dir(dir)?;
@@ -100,6 +106,7 @@ pub(super) fn run(args: &PrismArgs) -> anyhow::Result<()> {
         order: args.order.into(),
         temperature: args.temperature,
         lambda: args.lambda,
+        naming: args.naming,
         carried: args.carried,
         rounds: if args.carried > 0.0 { args.rounds } else { NonZeroU32::MIN },
         ratio_min,

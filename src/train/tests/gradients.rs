@@ -68,6 +68,7 @@ fn prism(config: &Config, fills: u32, lambda: f64, batch: usize) -> Prism {
         order: Order::Confidence,
         temperature: 0.0,
         lambda,
+        naming: 0.0,
         carried: 0.0,
         rounds: NonZeroU32::MIN,
         ratio_min: 0.1,
