@@ -44,6 +44,16 @@ fn a_model_is_trained_from_nothing_given_a_head_and_served() {
     for number in ["loss", "accuracy", "tokens_per_s", "seconds"] {
         assert!(last[number].is_f64(), "{number}: {last}");
     }
+    let more = path(dir.path(), "more");
+    let args = ["train", "base", "--task", "sudoku", "--steps", "1", "--batch", "4", "--learning-rate", "1e-9"];
+    printed(&[&args[..], &["--model-id", &base, "--out", &more]].concat());
+    let weights = |dir: &str| {
+        let file = path(Path::new(dir), "model.safetensors");
+        let tensors = candle_core::safetensors::load(file, &candle_core::Device::Cpu).unwrap();
+        tensors["model.transformer.wte.weight"].flatten_all().unwrap().to_vec1::<f32>().unwrap()
+    };
+    let moved = weights(&base).iter().zip(weights(&more)).map(|(a, b)| (a - b).abs()).fold(0.0, f32::max);
+    assert!(moved < 1e-6, "it goes on from the weights: {moved}");
     let error = train("30");
     let error = String::from_utf8_lossy(&error.stderr);
     assert!(error.contains("is of a run with steps 20, this one is told 30"), "{error}");
@@ -163,6 +173,18 @@ fn training_says_what_is_wrong_with_what_it_is_told() {
     );
     check(given(&path(dir.path(), "nowhere"), &sudoku), "cannot be read");
     check(given(&data("some.txt", "123456789"), &tiny), "has no tokenizer.json");
+    check(base(&["--task", "sudoku", "--model-id", &out]), "give --out another one");
+    let small = dir.path().join("small");
+    std::fs::create_dir(&small).unwrap();
+    let config = std::fs::read_to_string(path(Path::new(&sudoku), "config.json")).unwrap();
+    let config = config
+        .replace("\"vocab_size\": 11", "\"vocab_size\": 9")
+        .replace("\"embedding_size\": 11", "\"embedding_size\": 9");
+    std::fs::write(small.join("config.json"), config).unwrap();
+    check(
+        base(&["--task", "sudoku", "--model-id", small.to_str().unwrap()]),
+        "token id 10, but the model's vocabulary ends",
+    );
     check(base(&[]), "--task");
     check(base(&["--task", "sudoku", "--ratio-max", "1.5"]), "--ratio-max is 1.5");
     check(base(&["--task", "sudoku", "--batch", "0"]), "must be at least 1");

@@ -4,6 +4,7 @@
 use super::TrainError;
 use super::sudoku::{Grid, Split};
 use crate::diffusion::TokenId;
+use crate::model::Config;
 use crate::text::{Special, Tokenizer};
 use serde::Deserialize;
 use std::path::Path;
@@ -85,6 +86,30 @@ impl Data {
             Self::Sudoku { .. } => super::sudoku::CANVAS,
             Self::Rows { rows, .. } => rows.first().map_or(0, |row| row.tokens.len()),
         }
+    }
+
+    /// Whether a model can read the rows.
+    ///
+    /// # Errors
+    /// When they are longer than its canvas, or hold ids that it has no embedding for.
+    pub(super) fn check(&self, config: &Config) -> Result<(), TrainError> {
+        let (length, most) = (self.length(), config.max_sequence_length);
+        if length > most {
+            return Err(TrainError::Settings(format!(
+                "rows of {length} tokens do not fit the model, which takes {most}"
+            )));
+        }
+        let largest = match self {
+            Self::Sudoku { .. } => super::sudoku::NEWLINE,
+            Self::Rows { rows, .. } => rows.iter().flat_map(|row| &row.tokens).copied().max().unwrap_or(0),
+        };
+        if largest as usize >= config.embedding_size {
+            let ids = config.embedding_size;
+            return Err(TrainError::Settings(format!(
+                "the rows hold token id {largest}, but the model's vocabulary ends before {ids}; is this its own tokenizer?"
+            )));
+        }
+        Ok(())
     }
 
     /// The rows of a file: JSONL with `prompt` and `response` by its extension (the prompt is never masked, the response is

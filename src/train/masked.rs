@@ -7,7 +7,7 @@ use super::net::Net;
 use super::parameters::{Parameters, fresh_backbone};
 use super::run::{self, Finished, Learner, Report, Run, Scored, Sums, Task};
 use super::sudoku;
-use crate::model::{Config, save_tensors};
+use crate::model::{self, Config, save_tensors};
 use candle_core::{Device, Tensor};
 use rand_philox::Philox;
 use serde_json::{Map, Value};
@@ -115,7 +115,36 @@ pub enum Start {
     /// them. Without this a small model does not leave the plateau on which it only counts digits.
     Sudoku,
     /// Those of a model.
-    From(BTreeMap<String, Tensor>),
+    From {
+        /// By their names in checkpoints.
+        weights: BTreeMap<String, Tensor>,
+        /// Names them.
+        fingerprint: String,
+    },
+}
+
+impl Start {
+    /// The weights of the model in `dir`, or fresh ones where it has only a configuration.
+    ///
+    /// # Errors
+    /// When there are weights that do not fit the configuration or cannot be read.
+    pub fn of(dir: &Path, device: model::Device) -> Result<Self, TrainError> {
+        if !["model.safetensors", "model.safetensors.index.json"].iter().any(|name| dir.join(name).exists()) {
+            return Ok(Self::Fresh);
+        }
+        let model::Tensors { backbone: weights, fingerprint, .. } = model::tensors(dir, None, device)?;
+        Ok(Self::From { weights, fingerprint })
+    }
+
+    /// In a word, for a run's settings.
+    #[must_use]
+    pub fn name(&self) -> &str {
+        match self {
+            Self::Fresh => "fresh",
+            Self::Sudoku => "sudoku",
+            Self::From { fingerprint, .. } => fingerprint,
+        }
+    }
 }
 
 /// Pretraining of a model.
@@ -148,12 +177,7 @@ impl Base {
         report: impl FnMut(&Report),
     ) -> Result<Finished, TrainError> {
         let config = self.config.clone();
-        if self.data.length() > config.max_sequence_length {
-            let (length, most) = (self.data.length(), config.max_sequence_length);
-            return Err(TrainError::Settings(format!(
-                "rows of {length} tokens do not fit the model, which takes {most}"
-            )));
-        }
+        self.data.check(&config)?;
         let mut parameters = Parameters::default();
         for (name, tensor) in start.weights(&config, self.seed, &run.device.open()?.0)? {
             parameters.train(name, &tensor)?;
@@ -179,7 +203,7 @@ impl Finished {
 impl Start {
     fn weights(self, config: &Config, seed: u64, device: &Device) -> Result<BTreeMap<String, Tensor>, TrainError> {
         match self {
-            Self::From(weights) => Ok(weights),
+            Self::From { weights, .. } => Ok(weights),
             Self::Fresh => Ok(fresh_backbone(config, seed, device)?),
             Self::Sudoku => {
                 let mut weights = fresh_backbone(config, seed, device)?;

@@ -76,12 +76,7 @@ impl Tuning {
         let Self { base, data, batch, recipe, learns, seed } = self;
         let tensors = model::tensors(&base, None, run.device)?;
         let config = tensors.config.clone();
-        if data.length() > config.max_sequence_length {
-            let (length, most) = (data.length(), config.max_sequence_length);
-            return Err(TrainError::Settings(format!(
-                "rows of {length} tokens do not fit the model, which takes {most}"
-            )));
-        }
+        data.check(&config)?;
         let fingerprint = tensors.fingerprint.clone();
         let parameters = parameters(tensors, &learns, seed, run.device)?;
         let learns_backbone = learns != Learns::HeadAlone;

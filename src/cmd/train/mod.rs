@@ -103,8 +103,8 @@ struct BaseArgs {
     /// A file to learn from: text, or JSONL with `prompt` and `response`, of which the prompt is never masked
     #[arg(long, requires = "model_id", value_name = "FILE")]
     data: Option<PathBuf>,
-    /// A directory with config.json and tokenizer.json for --data; its weights are where training starts, if it has any
-    #[arg(long, value_name = "DIR")]
+    /// A directory with config.json (and tokenizer.json for --data); its weights are where training starts, if it has any
+    #[arg(long, value_name = "DIR", conflicts_with_all = ["d_model", "layers"])]
     model_id: Option<PathBuf>,
     /// Tokens of a row of --data
     #[arg(long, default_value_t = 256)]
@@ -124,30 +124,35 @@ pub(super) fn run(args: &TrainArgs) -> anyhow::Result<()> {
 fn base(args: &BaseArgs) -> anyhow::Result<()> {
     let RunArgs { out, seed, batch, .. } = &args.run;
     fs::create_dir_all(out).with_context(|| format!("cannot make the directory {}", out.display()))?;
-    let (config, tokenizer, data, start) = match (&args.data, &args.model_id) {
-        (Some(data), Some(dir)) => {
-            let config = Config::read(dir)?;
-            let tokenizer = Tokenizer::from_dir(dir)?;
-            let tokenizer = tokenizer.with_context(|| format!("{} has no tokenizer.json", dir.display()))?;
-            let data = Data::read(data, &tokenizer, args.length, config.ends.first().copied(), *seed)?;
+    let (config, start) = match &args.model_id {
+        Some(dir) if is_same(dir, out) => {
+            bail!("--out and --model-id are both {}; give --out another one", out.display())
+        }
+        Some(dir) => {
             for name in ["config.json", "generation_config.json", "tokenizer.json"] {
                 if dir.join(name).exists() {
                     fs::copy(dir.join(name), out.join(name))?;
                 }
             }
-            (config, None, data, Start::Fresh)
+            (Config::read(dir)?, Start::of(dir, args.run.device)?)
         }
-        (None, _) | (Some(_), None) => {
+        None => {
             let json = sudoku_config(args.d_model, args.layers);
             let config = Config::parse(json.to_string().as_bytes(), "the new config.json")?;
             fs::write(out.join("config.json"), format!("{json:#}\n"))?;
             fs::write(out.join("generation_config.json"), "{\n  \"block_length\": 89\n}\n")?;
-            (config, Some(SUDOKU_TOKENIZER), args.run.sudoku()?, Start::Sudoku)
+            fs::write(out.join("tokenizer.json"), SUDOKU_TOKENIZER)?;
+            (config, Start::Sudoku)
         }
     };
-    if let Some(tokenizer) = tokenizer {
-        fs::write(out.join("tokenizer.json"), tokenizer)?;
-    }
+    let data = match (&args.data, &args.model_id) {
+        (Some(data), Some(dir)) => {
+            let tokenizer = Tokenizer::from_dir(dir)?;
+            let tokenizer = tokenizer.with_context(|| format!("{} has no tokenizer.json", dir.display()))?;
+            Data::read(data, &tokenizer, args.length, config.ends.first().copied(), *seed)?
+        }
+        (None, _) | (Some(_), None) => args.run.sudoku()?, // --data requires --model-id
+    };
     let ratio_max = args.ratio_max;
     if !(ratio_max > 0.0 && ratio_max <= 1.0) {
         bail!("--ratio-max is {ratio_max}; give a number above 0 and at most 1");
@@ -157,6 +162,7 @@ fn base(args: &BaseArgs) -> anyhow::Result<()> {
     settings
         .insert("data".to_owned(), json!(args.data.as_ref().map_or("sudoku".into(), |data| data.to_string_lossy())));
     settings.insert("ratio_max".to_owned(), json!(ratio_max));
+    settings.insert("start".to_owned(), json!(start.name()));
     settings.insert("d_model".to_owned(), json!(config.d_model));
     settings.insert("layers".to_owned(), json!(config.n_layers));
     let task = Base { config, data, batch: *batch, ratio_max, seed: *seed };
@@ -168,6 +174,11 @@ fn base(args: &BaseArgs) -> anyhow::Result<()> {
     finished.write_backbone(&out.join("model.safetensors"))?;
     screen.close(&finished, out);
     Ok(())
+}
+
+/// Whether two paths lead to one directory.
+fn is_same(one: &Path, other: &Path) -> bool {
+    one.canonicalize().is_ok_and(|one| other.canonicalize().is_ok_and(|other| one == other))
 }
 
 /// LLaDA blocks for 9x9 grids.
