@@ -170,7 +170,9 @@ impl Card<'_> {
     fn text(&self, model: &mut dyn Denoiser) -> anyhow::Result<String> {
         let Self { args, fingerprint, held_out, recipe } = self;
         let RunArgs { seed, steps, batch, .. } = &args.run;
-        let data = args.data.as_ref().map_or("complete Sudoku grids".into(), |data| data.to_string_lossy());
+        let grids =
+            || format!("complete Sudoku grids, a share of {} with the clues of a puzzle", args.run.puzzles).into();
+        let data = args.data.as_ref().map_or_else(grids, |data| data.to_string_lossy());
         let rows = match held_out {
             Data::Sudoku { .. } => CARD_ROWS,
             Data::Rows { rows, .. } => u32::try_from(rows.len()).unwrap_or(CARD_ROWS).min(CARD_ROWS),
