@@ -82,7 +82,7 @@ async fn open(hub: &Arc<Hub>) -> String {
 async fn read(hub: &str, home: &Path, more: &[&str], offline: bool) -> Output {
     let mut command = Command::new(env!("CARGO_BIN_EXE_remask"));
     command.args(["read", "--prompt-ids", "5,3,7", "--json"]).args(more);
-    command.env("HF_HOME", home).env("HF_ENDPOINT", hub).env_remove("HF_TOKEN");
+    command.env("HF_HOME", home).env("HF_ENDPOINT", hub).env_remove("HF_TOKEN").env_remove("HF_HUB_OFFLINE");
     if offline {
         command.env("HF_HUB_OFFLINE", "1");
     }

@@ -112,7 +112,7 @@ pub struct Request {
     pub block_length: Option<u32>,
     /// Default: by quality if the model has a head, else off.
     pub remasking: Option<Remasking>,
-    /// Default: the model's, else off; off also where remasking is off and this is not said.
+    /// Default: the model's where remasking is by quality, else off.
     pub proofreading: Option<Proofreading>,
     /// Classifier-free guidance weight; 0 is off and costs nothing, anything else doubles the cost.
     pub cfg_scale: f32,

@@ -64,7 +64,8 @@ pub(super) struct PrismArgs {
     /// Weight of the model's own loss beside the head's
     #[arg(long, default_value_t = 0.5)]
     lambda: f64,
-    /// Weight of a loss beside the head's: the model names what should stand where it filled something itself
+    /// Weight of a loss beside the head's: the model names what should stand where it filled something itself; nothing with
+    /// --learns head
     #[arg(long, default_value_t = 0.0)]
     naming: f64,
     /// Share of a step's rows that the sampler goes on with by itself, so that the head sees what many steps lead to

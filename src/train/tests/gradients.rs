@@ -186,6 +186,7 @@ fn the_gradient_of_the_prism_loss_is_its_slope() {
     let rows = Row::continued_from(filled, config.mask.0);
     let loss = move |net: &Net<'_>, _: &[Drawn]| {
         let mut task = prism(&config, 3, 0.5, 2);
+        task.recipe.naming = 0.7;
         task.judge(6);
         task.score(net, &rows).unwrap().loss.unwrap()
     };
