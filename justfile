@@ -36,7 +36,7 @@ soak:
 train-sudoku out="target/sudoku":
     cargo run --release -- train base --task sudoku --layers 6 --puzzles 0.75 --steps 7500 --learning-rate 2e-3 \
         --piece 4 --seed 1 --out {{ out }}/base
-    cargo run --release -- train prism --task sudoku --model-id {{ out }}/base --puzzles 0.75 --lambda 5 --fills 8 --naming 1 \
+    cargo run --release -- train prism --task sudoku --model-id {{ out }}/base --puzzles 0.75 --lambda 5 --fills 8 \
         --carried 0.5 --rounds 64 --steps 3200 --learning-rate 1e-3 --warmup 100 --piece 4 --seed 2 --out {{ out }}/tuned
 
 # Training speed beside plain PyTorch, as a table of ratios (needs torch, safetensors, numpy)

@@ -3,16 +3,16 @@
 
 #![allow(clippy::unwrap_used, clippy::print_stdout)] // helpers of tests
 
+mod common;
+
 use candle_core::safetensors::{load as load_tensors, save};
 use candle_core::{DType, Device as Cpu, Tensor};
+use common::golden::{Golden, Tensors, near};
 use remask::diffusion::{Canvas, Cell, Seed, TokenId};
 use remask::model::{Denoiser, Device, Inspection, LoadError, Row, Sampling, Source, load};
 use serde_json::{Value, json};
-use std::collections::HashMap;
 use std::path::{Path, PathBuf};
 use tempfile::TempDir;
-
-type Tensors = HashMap<String, Tensor>;
 
 fn tiny(name: &str) -> PathBuf {
     Path::new(env!("CARGO_MANIFEST_DIR")).join("tests/data/dit-tiny").join(name)
@@ -26,26 +26,9 @@ fn model(head: Option<&str>) -> Box<dyn Denoiser> {
     open(&tiny(""), head.map(tiny), None).unwrap()
 }
 
-fn golden_ids(golden: &Tensors, row: usize) -> Vec<TokenId> {
-    let ids = golden[&format!("{row}.input_ids")].to_vec1::<i64>().unwrap();
-    ids.into_iter().map(|id| TokenId(u32::try_from(id).unwrap())).collect()
-}
-
-/// Relative difference of the whole.
-#[track_caller]
-fn near(what: &str, found: &[f32], expected: &Tensor) {
-    let expected = expected.flatten_all().unwrap().to_vec1::<f32>().unwrap();
-    assert_eq!(found.len(), expected.len(), "{what}");
-    let square = |numbers: &mut dyn Iterator<Item = f64>| numbers.map(|x| x * x).sum::<f64>();
-    let difference = square(&mut found.iter().zip(&expected).map(|(a, b)| f64::from(*a) - f64::from(*b)));
-    let whole = (difference / square(&mut expected.iter().map(|b| f64::from(*b)))).sqrt();
-    println!("{what}: {whole:.1e}");
-    assert!(whole < 1e-5, "{what}: {whole:e}");
-}
-
 #[test]
 fn the_network_and_both_heads_are_the_published_ones() {
-    let golden = load_tensors(tiny("io.safetensors"), &Cpu::Cpu).unwrap();
+    let golden = Golden::open(&tiny("io.safetensors"));
     for (head, quality) in
         [("prism_head_0.safetensors", "quality_logit_0"), ("prism_head_1.safetensors", "quality_logit_1")]
     {
@@ -54,23 +37,23 @@ fn the_network_and_both_heads_are_the_published_ones() {
         assert_eq!((spec.family.as_str(), spec.vocabulary, spec.mask, spec.canvas_max), ("mdlm", 67, TokenId(66), 48));
         assert!(spec.has_quality);
         for row in 0..2 {
-            let Inspection { logits, hidden, quality_logits } = model.inspect(&golden_ids(&golden, row)).unwrap();
-            near("hidden", &hidden.concat(), &golden[&format!("{row}.hidden")]);
-            near("logits", &logits.concat(), &golden[&format!("{row}.logits")]);
-            near(quality, &quality_logits.unwrap(), &golden[&format!("{row}.{quality}")]);
+            let Inspection { logits, hidden, quality_logits } = model.inspect(&golden.ids(row)).unwrap();
+            near("hidden", &hidden.concat(), &golden.numbers(row, "hidden"), 1e-5);
+            near("logits", &logits.concat(), &golden.numbers(row, "logits"), 1e-5);
+            near(quality, &quality_logits.unwrap(), &golden.numbers(row, quality), 1e-5);
         }
     }
     let mut headless = model(None);
     assert!(!headless.spec().has_quality);
-    assert_eq!(headless.inspect(&golden_ids(&golden, 0)).unwrap().quality_logits, None);
+    assert_eq!(headless.inspect(&golden.ids(0)).unwrap().quality_logits, None);
 }
 
 #[test]
 fn a_row_is_read_the_same_alone_and_in_company() {
-    let golden = load_tensors(tiny("io.safetensors"), &Cpu::Cpu).unwrap();
+    let golden = Golden::open(&tiny("io.safetensors"));
     let mut model = model(Some("prism_head_1.safetensors"));
     let canvas = |(row, length): (usize, usize)| {
-        let cells = golden_ids(&golden, row).into_iter().take(length).enumerate();
+        let cells = golden.ids(row).into_iter().take(length).enumerate();
         Canvas::new(
             cells
                 .map(|(at, token)| match (at % 3, TokenId(token.0 % 66)) {
@@ -85,7 +68,7 @@ fn a_row_is_read_the_same_alone_and_in_company() {
     let sampling = Sampling { temperature: 0.7, seed: Seed(3), step: 2 };
     let rows: Vec<Row<'_>> = canvases
         .iter()
-        .map(|canvas| Row { canvas, window: 0..canvas.len(), sampling, guidance: Some(0.5), review: true })
+        .map(|canvas| Row { canvas, window: 0..canvas.len(), sampling, guidance: Some(0.5), biases: &[], review: true })
         .collect();
     let together = model.read(&rows).unwrap();
     assert!(together.iter().take(2).all(|reading| reading.proposals.len() > 5 && reading.reviews.len() > 5));
@@ -124,10 +107,10 @@ fn the_hubs_layout_is_read_too() {
             tensors.insert("backbone.rotary_emb.inv_freq".to_owned(), angles);
         },
     );
-    let golden = load_tensors(tiny("io.safetensors"), &Cpu::Cpu).unwrap();
+    let golden = Golden::open(&tiny("io.safetensors"));
     let mut model = open(published.path(), None, None).unwrap();
     assert_eq!(model.spec().mask, TokenId(66));
-    near("logits", &model.inspect(&golden_ids(&golden, 1)).unwrap().logits.concat(), &golden["1.logits"]);
+    near("logits", &model.inspect(&golden.ids(1)).unwrap().logits.concat(), &golden.numbers(1, "logits"), 1e-5);
 }
 
 #[test]

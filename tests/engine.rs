@@ -4,8 +4,11 @@
 mod common;
 
 use common::{Hand, Verdict, ask, engine, finished, puppet, toy, toy_tokenizer};
+use remask::diffusion::Edit;
 use remask::diffusion::TokenId;
-use remask::engine::{Answer, Event, Failure, Finish, Handle, Limits, Readiness, Rejected, Request, Session};
+use remask::engine::{
+    Answer, EndOfText, Event, Failure, Finish, Handle, Limits, Readiness, Rejected, Request, Session, warm_up,
+};
 use remask::model::{ModelError, Toy};
 use std::time::Duration;
 
@@ -103,6 +106,38 @@ async fn a_failed_pass_fails_those_who_shared_it_and_nobody_else() {
         assert_eq!(failure(b).await, model_failure(message));
         assert_eq!((finished(c).await.steps, finished(d).await.steps), (3, 3));
     }
+}
+
+#[tokio::test]
+async fn a_pass_without_room_is_taken_again_by_fewer_and_fails_only_alone() {
+    let (handle, hand) = stage(Limits::default());
+    let a = handle.submit(&ask("a", 3)).unwrap();
+    assert_eq!(hand.begun(), ["a"]);
+    let [b, c, d] = ["b", "c", "d"].map(|prompt| handle.submit(&ask(prompt, 3)).unwrap());
+    hand.end(Verdict::Read);
+    assert_eq!(hand.begun(), ["a", "b", "c", "d"], "four rows of four tokens");
+    hand.end(Verdict::NoRoom);
+    assert_eq!(hand.begun(), ["a", "b"], "half as many");
+    hand.end(Verdict::Read);
+    assert_eq!(hand.begun(), ["c", "d"], "and never more again");
+    assert_eq!(handle.readiness(), Readiness::Ready);
+    hand.end(Verdict::NoRoom);
+    assert_eq!(hand.begun(), ["c"]);
+    hand.end(Verdict::NoRoom);
+    assert_eq!(hand.begun(), ["d"], "whoever has no room alone is told");
+    drop(hand);
+    assert_eq!(failure(c).await, Failure::Model(ModelError::OutOfMemory("told to".to_owned())));
+    assert_eq!([finished(a).await.steps, finished(b).await.steps, finished(d).await.steps], [3, 3, 3]);
+}
+
+#[test]
+fn the_first_pass_is_as_large_as_told() {
+    let (model, hand) = puppet(Box::new(Toy::new()));
+    let mut model = model;
+    let warmed = std::thread::spawn(move || warm_up(model.as_mut(), 2500));
+    assert_eq!(hand.begun().len(), 3, "canvases of 1,024 cells and what is left");
+    hand.end(Verdict::Read);
+    warmed.join().unwrap().unwrap();
 }
 
 #[tokio::test]
@@ -243,6 +278,32 @@ async fn blocks_after_the_end_of_the_text_are_never_computed() {
     assert_eq!(answer.written.len(), blocks * 16);
     assert_eq!(answer.forward_passes as usize, blocks * 16);
     assert_eq!((answer.completion_tokens, answer.output.text().len()), (end, end));
+}
+
+#[tokio::test]
+async fn the_end_of_a_text_may_be_banned_or_put_off() {
+    const END: TokenId = TokenId(257);
+    let free = in_blocks(16, ask("a", 160)).await;
+    let never = in_blocks(16, Request { end_of_text: EndOfText::Never, ..ask("a", 160) }).await;
+    assert_eq!((never.finish, never.completion_tokens), (Finish::Length, 160));
+    assert!(never.written.iter().all(|written| written.token != END));
+    assert_eq!(never.output.text()[..free.completion_tokens], *free.output.text(), "what comes before stays");
+
+    let request = Request { end_of_text: EndOfText::Last, block_length: Some(16), ..ask("a", 160) };
+    let mut session = toy().submit(&request).unwrap();
+    let mut blocks: Vec<Vec<TokenId>> = vec![Vec::new(); 10];
+    while let Some(event) = session.next().await {
+        let Event::Step(step) = event else { break };
+        for edit in step.edits {
+            let Edit::Fill { at, token, .. } = edit else { panic!("{edit:?}") };
+            blocks[(at.index() - 1) / 16].push(token);
+        }
+    }
+    let ending = blocks.iter().find(|block| block.contains(&END)).unwrap();
+    let first = ending.iter().position(|token| *token == END).unwrap();
+    assert!(first > 0 && ending[first..].iter().all(|token| *token == END), "{ending:?}");
+    let mixed = in_blocks(16, ask("a", 160)).await;
+    assert_eq!(mixed.output, free.output);
 }
 
 #[tokio::test]

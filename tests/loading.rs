@@ -201,6 +201,18 @@ fn heads_that_do_not_fit() {
 }
 
 #[test]
+fn a_gain_that_is_not_a_number() {
+    for (file, name) in
+        [("model.safetensors", "model.transformer.ln_f.weight"), ("prism_head.safetensors", "norm.bias")]
+    {
+        let damaged = Copy::of(&["prism_head.safetensors"]).tensors(file, |tensors| {
+            tensors.insert(name.into(), (&tensors[name] * f64::NAN).unwrap());
+        });
+        damaged.refused(None, false, &[file, name, "holds a number that is not finite"]);
+    }
+}
+
+#[test]
 fn devices_by_name() {
     for (word, device) in
         [("auto", Device::Auto), ("cpu", Device::Cpu), ("cuda", Device::Cuda(0)), ("cuda:3", Device::Cuda(3))]

@@ -3,71 +3,16 @@
 
 #![allow(clippy::unwrap_used, clippy::print_stdout)] // helpers of tests
 
+mod common;
+
 use candle_core::safetensors::{load as load_tensors, save};
 use candle_core::{DType, Device as Cpu, Tensor};
+use common::data;
+use common::golden::{Golden, Tensors, model, near, tiny};
 use remask::diffusion::{Canvas, Cell, Position, Seed, TokenId};
 use remask::model::{Config, Denoiser, Device, Inspection, Row, Sampling, Source, load};
 use serde_json::{Value, json};
-use std::collections::HashMap;
-use std::path::{Path, PathBuf};
 use tempfile::TempDir;
-
-type Tensors = HashMap<String, Tensor>;
-
-fn data(name: &str) -> PathBuf {
-    Path::new(env!("CARGO_MANIFEST_DIR")).join(name)
-}
-
-fn tiny(name: &str) -> PathBuf {
-    data("tests/data/llada-tiny").join(name)
-}
-
-fn model(dir: &Path, prism_head: Option<PathBuf>, adapter: Option<PathBuf>) -> Box<dyn Denoiser> {
-    load(&Source::Directory { dir: dir.to_owned(), prism_head, adapter }, Device::Cpu).unwrap()
-}
-
-/// Rows of ids and what the published code computed for them.
-struct Golden {
-    tensors: Tensors,
-}
-
-impl Golden {
-    fn open(path: &Path) -> Self {
-        Self { tensors: load_tensors(path, &Cpu::Cpu).unwrap() }
-    }
-
-    fn ids(&self, row: usize) -> Vec<TokenId> {
-        let ids = self.tensors[&format!("{row}.input_ids")].to_vec1::<i64>().unwrap();
-        ids.into_iter().map(|id| TokenId(u32::try_from(id).unwrap())).collect()
-    }
-
-    /// Holds `found` against every number there is for the row.
-    fn check(&self, row: usize, lora: &str, found: &Inspection, tolerance: f64) {
-        let numbers =
-            |name: &str| self.tensors[&format!("{row}.{name}")].flatten_all().unwrap().to_vec1::<f32>().unwrap();
-        near(&format!("{row} logits"), &found.logits.concat(), &numbers(&format!("{lora}logits")), tolerance);
-        let quality = found.quality_logits.as_ref().unwrap();
-        near(&format!("{row} quality"), quality, &numbers(&format!("{lora}quality_logit")), tolerance);
-        if lora.is_empty() {
-            near(&format!("{row} hidden"), &found.hidden.concat(), &numbers("hidden"), tolerance);
-        }
-    }
-}
-
-/// Relative difference as a whole, and of the worst number measured by the largest.
-fn near(what: &str, found: &[f32], expected: &[f32], tolerance: f64) {
-    assert_eq!(found.len(), expected.len(), "{what}");
-    let (mut square, mut norm, mut worst, mut largest) = (0.0f64, 0.0f64, 0.0f64, 0.0f64);
-    for (a, b) in found.iter().map(|a| f64::from(*a)).zip(expected.iter().map(|b| f64::from(*b))) {
-        square += (a - b).powi(2);
-        norm += b * b;
-        worst = worst.max((a - b).abs());
-        largest = largest.max(b.abs());
-    }
-    let (whole, worst) = ((square / norm).sqrt(), worst / largest);
-    println!("{what}: {whole:.1e} as a whole, {worst:.1e} at worst");
-    assert!(whole <= tolerance && worst <= tolerance, "{what}: {whole:e}, {worst:e}");
-}
 
 /// The tiny model after a change to its configuration and tensors.
 fn altered(config: impl FnOnce(&mut Value), tensors: impl FnOnce(&mut Tensors)) -> TempDir {
@@ -130,8 +75,8 @@ fn a_checkpoint_alone_needs_no_other_weights() {
 
 #[test]
 fn the_sudoku_model_is_that_of_the_published_code_embedded_or_not() {
-    let golden = Golden::open(&data("tests/data/sudoku/io.safetensors"));
-    let mut from_files = model(&data("models/sudoku"), None, None);
+    let golden = Golden::open(&data("sudoku/io.safetensors"));
+    let mut from_files = model(&data("../../models/sudoku"), None, None);
     let found = from_files.inspect(&golden.ids(0)).unwrap();
     golden.check(0, "", &found, 1e-5);
 
@@ -247,7 +192,7 @@ fn canvas(ids: &[TokenId], prompt: usize) -> Canvas {
 
 fn row(canvas: &Canvas) -> Row<'_> {
     let sampling = Sampling { temperature: 0.0, seed: Seed(1), step: 0 };
-    Row { canvas, window: 0..canvas.len(), sampling, guidance: None, review: true }
+    Row { canvas, window: 0..canvas.len(), sampling, guidance: None, biases: &[], review: true }
 }
 
 #[test]
@@ -334,7 +279,7 @@ fn what_admission_lets_through_by_mistake_is_refused() {
     let unweighted = altered(
         |_| (),
         |weights| {
-            let name = "model.transformer.ln_f.weight";
+            let name = "model.transformer.ff_out.weight";
             weights.insert(name.to_owned(), (&weights[name] * f64::INFINITY).unwrap());
         },
     );
@@ -342,6 +287,32 @@ fn what_admission_lets_through_by_mistake_is_refused() {
     assert!(refusal(&mut *damaged, row(&canvas)).contains("quality head"));
     let error = refusal(&mut *damaged, Row { review: false, ..row(&canvas) });
     assert!(error.contains("not finite (a logit)"), "{error}");
+}
+
+#[test]
+fn a_biased_token_is_likelier_by_that_and_a_banned_one_is_never_proposed() {
+    let golden = Golden::open(&tiny("io.safetensors"));
+    let mut model = model(&tiny(""), None, None);
+    let canvas = canvas(&golden.ids(2), 4);
+    let mut read = |biases: &[(TokenId, f32)]| model.read(&[Row { biases, ..row(&canvas) }]).unwrap().remove(0);
+    let plain = read(&[]);
+    let first = plain.proposals[0];
+    let odds = |confidence: f32| (confidence / (1.0 - confidence)).ln();
+    let raised = read(&[(first.token, 2.0)]).proposals[0];
+    assert_eq!(raised.token, first.token);
+    let (before, after) = (odds(first.confidence.get()), odds(raised.confidence.get()));
+    assert!((after - before - 2.0).abs() < 1e-3, "{before} {after}");
+
+    let banned: Vec<(TokenId, f32)> = plain.proposals.iter().map(|p| (p.token, f32::NEG_INFINITY)).collect();
+    let others = read(&banned);
+    assert!(others.proposals.iter().all(|proposal| banned.iter().all(|(token, _)| *token != proposal.token)));
+    assert!(others.proposals.iter().all(|proposal| proposal.confidence.get() > 0.0 && proposal.entropy.is_finite()));
+    assert_eq!(others.reviews, plain.reviews, "what stands is judged as it is");
+
+    for (id, bias) in [(264, 1.0), (5, f32::NAN), (5, f32::INFINITY)] {
+        let error = model.read(&[Row { biases: &[(TokenId(id), bias)], ..row(&canvas) }]).unwrap_err().to_string();
+        assert!(error.contains(&format!("a bias of {bias} for token {id}")), "{error}");
+    }
 }
 
 #[test]

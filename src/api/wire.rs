@@ -4,7 +4,7 @@
 use super::error::ApiError;
 use super::field::{all, count, nothing, number, object, off, off_word, one, seed, unsupported, word_or_object, zero};
 use crate::diffusion::{Order, TokenId};
-use crate::engine::{DEFAULT_BLANK, Length, Prompt, Proofreading, Remasking, Request, Task};
+use crate::engine::{DEFAULT_BLANK, EndOfText, Length, Prompt, Proofreading, Remasking, Request, Task};
 use serde::Deserialize;
 use serde::de::IgnoredAny;
 
@@ -132,6 +132,7 @@ struct Diffusion {
     remasking: Option<RemaskingField>,
     #[serde(default, deserialize_with = "word_or_object::<_, OffWord, _>")]
     proofreading: Option<ProofreadingField>,
+    end_of_text: Option<EndOfTextWord>,
     #[serde(default, deserialize_with = "number")]
     cfg_scale: Option<f32>,
     stream_edits: Option<bool>,
@@ -183,6 +184,14 @@ struct RemaskingField {
 
 #[derive(Clone, Copy, Debug, Deserialize)]
 #[serde(rename_all = "lowercase")]
+enum EndOfTextWord {
+    Free,
+    Last,
+    Never,
+}
+
+#[derive(Clone, Copy, Debug, Deserialize)]
+#[serde(rename_all = "lowercase")]
 enum OffWord {
     Off,
 }
@@ -223,6 +232,16 @@ impl From<OrderWord> for Order {
             OrderWord::Entropy => Self::Entropy,
             OrderWord::Random => Self::Random,
             OrderWord::Leftmost => Self::Leftmost,
+        }
+    }
+}
+
+impl From<EndOfTextWord> for EndOfText {
+    fn from(word: EndOfTextWord) -> Self {
+        match word {
+            EndOfTextWord::Free => Self::Free,
+            EndOfTextWord::Last => Self::Last,
+            EndOfTextWord::Never => Self::Never,
         }
     }
 }
@@ -340,6 +359,7 @@ impl Diffusion {
             block_length: self.block_length,
             remasking: self.remasking.map(RemaskingField::read).transpose()?,
             proofreading: self.proofreading.map(ProofreadingField::read).transpose()?,
+            end_of_text: self.end_of_text.map(Into::into).unwrap_or_default(),
             cfg_scale: self.cfg_scale.unwrap_or(0.0),
             return_quality: self.return_quality == Some(true),
             ..request

@@ -9,6 +9,7 @@ mod hub;
 mod infer;
 mod logging;
 mod model;
+mod quantise;
 mod read;
 mod refine;
 mod serve;
@@ -43,6 +44,8 @@ enum Command {
     Train(Box<train::TrainArgs>),
     /// Take a published PRISM checkpoint apart, or make one
     Convert(Box<convert::ConvertArgs>),
+    /// Store a model in few bits: a GGUF file of a model directory
+    Quantize(quantise::QuantiseArgs),
     /// Measure how good the answers are
     Eval(Box<eval::EvalArgs>),
     /// Measure passes per second, engine overhead and throughput
@@ -70,6 +73,7 @@ pub fn run() -> ExitCode {
         Some(Command::Read(args)) => read::run(&args),
         Some(Command::Train(args)) => train::run(&args),
         Some(Command::Convert(args)) => convert::run(&args),
+        Some(Command::Quantize(args)) => quantise::run(&args),
         Some(Command::Eval(args)) => eval::run(&args),
         Some(Command::Bench(args)) => bench::run(&args),
     };

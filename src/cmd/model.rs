@@ -1,8 +1,8 @@
 //! Which model: the flags that name one, and the models that are part of the binary.
 
 use super::hub;
-use crate::model::{Config, Denoiser, Device, Source, Toy, load};
-use crate::text::Tokenizer;
+use crate::model::{Config, Denoiser, Device, Lexicon, Source, Tokens, Toy, load};
+use crate::text::{Lists, Tokenizer};
 use anyhow::{Context, bail};
 use clap::{Args, ValueEnum};
 use std::path::{Path, PathBuf};
@@ -21,9 +21,9 @@ const TOY_TOKENIZER: &[u8] = include_bytes!("../../models/toy/tokenizer.json");
 /// Flags that choose a model.
 #[derive(Args, Clone, Debug)]
 pub(super) struct ModelArgs {
-    /// A model of the Hugging Face hub, a directory (config.json, model.safetensors, tokenizer.json), or `sudoku` or `toy`,
-    /// which are built in
-    #[arg(long, env = "REMASK_MODEL_ID", default_value = "sudoku", value_name = "OWNER/NAME|DIR|sudoku|toy")]
+    /// A model of the Hugging Face hub, a directory (config.json, model.safetensors, tokenizer.json), a GGUF file, or `sudoku`
+    /// or `toy`, which are built in
+    #[arg(long, env = "REMASK_MODEL_ID", default_value = "sudoku", value_name = "OWNER/NAME|DIR|FILE.gguf|sudoku|toy")]
     pub(super) model_id: String,
     /// Branch, tag or commit of a model of the hub
     #[arg(long, env = "REMASK_REVISION", default_value = "main")]
@@ -63,27 +63,67 @@ pub(super) struct Loaded {
 impl ModelArgs {
     /// Reads the model; takes as long as its files are large.
     pub(super) fn load(&self) -> anyhow::Result<Loaded> {
+        let (device, why) = self.device.choose();
+        if let Some(why) = why {
+            eprintln!("remask: computing on the CPU, for {why}");
+        }
         let (model, tokenizer) = match self.model_id.as_str() {
             "sudoku" | "toy" if self.prism_head.is_some() || self.adapter.is_some() => {
                 bail!("--prism-head and --adapter go with a model directory; {} is built in as it is", self.model_id)
             }
-            "sudoku" => (load(&SUDOKU, self.device)?, Some(Tokenizer::from_bytes(SUDOKU_TOKENIZER)?)),
+            "sudoku" => (load(&SUDOKU, device)?, Some(Tokenizer::from_bytes(SUDOKU_TOKENIZER)?)),
             "toy" => (Box::new(Toy::new()) as Box<dyn Denoiser>, Some(Tokenizer::from_bytes(TOY_TOKENIZER)?)),
-            dir => self.load_dir(Path::new(dir)).with_context(|| format!("cannot load the model {dir:?}"))?,
+            file if self.is_gguf() => {
+                self.load_gguf(device).with_context(|| format!("cannot load the model {file:?}"))?
+            }
+            dir => self.load_dir(Path::new(dir), device).with_context(|| format!("cannot load the model {dir:?}"))?,
         };
-        let name = match Path::new(&self.model_id).file_name() {
+        let name = match Path::new(&self.model_id).file_stem().filter(|_| self.is_gguf()) {
+            Some(name) => Some(name),
+            None => Path::new(&self.model_id).file_name(),
+        };
+        let name = match name {
             Some(name) => name.to_string_lossy().into_owned(),
             None => self.model_id.clone(),
         };
         Ok(Loaded { model, tokenizer: tokenizer.map(Arc::new), name })
     }
 
-    fn load_dir(&self, dir: &Path) -> anyhow::Result<(Box<dyn Denoiser>, Option<Tokenizer>)> {
+    fn is_gguf(&self) -> bool {
+        let file = Path::new(&self.model_id);
+        file.extension().is_some_and(|extension| extension.eq_ignore_ascii_case("gguf")) && !file.is_dir()
+    }
+
+    fn load_gguf(&self, device: Device) -> anyhow::Result<(Box<dyn Denoiser>, Option<Tokenizer>)> {
+        if self.adapter.is_some() {
+            bail!("--adapter is folded into whole weights: give it to `remask quantize` when the GGUF file is made");
+        }
+        if self.load_format == LoadFormat::Dummy {
+            bail!(
+                "--load-format dummy makes up the weights of a directory's config.json; a GGUF file is read as it is"
+            );
+        }
+        let file = PathBuf::from(&self.model_id);
+        let lexicon = Lexicon::read(&file)?;
+        let config = lexicon.as_ref().and_then(|lexicon| lexicon.tokenizer_config.as_deref()).map(str::as_bytes);
+        let beside = file.with_file_name("tokenizer.json");
+        let tokenizer = match lexicon.as_ref().map(|lexicon| &lexicon.tokens) {
+            Some(Tokens::Whole(json)) => Some(Tokenizer::from_texts(json.as_bytes(), config)?),
+            _ if beside.exists() => Some(Tokenizer::from_texts(&std::fs::read(&beside)?, config)?),
+            Some(Tokens::Parts { words, special, merges, cut }) => {
+                Some(Tokenizer::from_lists(&Lists { words, special, merges, cut }, config)?)
+            }
+            None => None,
+        };
+        Ok((load(&Source::Gguf { file, prism_head: self.prism_head.clone() }, device)?, tokenizer))
+    }
+
+    fn load_dir(&self, dir: &Path, device: Device) -> anyhow::Result<(Box<dyn Denoiser>, Option<Tokenizer>)> {
         let dir = match &self.model_id {
             _ if dir.is_dir() => dir.to_owned(),
             name if hub::is_name(name) => hub::fetch(name, &self.revision, self.hf_token.as_deref())?,
             _ => bail!(
-                "there is no such directory; give one with a config.json, a model of the hub as owner/name, or `sudoku` or `toy`"
+                "there is no such directory; give one with a config.json, a GGUF file, a model of the hub as owner/name, or `sudoku` or `toy`"
             ),
         };
         let tokenizer = Tokenizer::from_dir(&dir)?;
@@ -95,6 +135,6 @@ impl ModelArgs {
             }
             LoadFormat::Dummy => Source::Dummy { config: Config::read(&dir)?, seed: 0 },
         };
-        Ok((load(&source, self.device)?, tokenizer))
+        Ok((load(&source, device)?, tokenizer))
     }
 }

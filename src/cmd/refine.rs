@@ -1,7 +1,7 @@
 //! How a canvas is refined: the flags that `generate` and `infill` share, turned into a request.
 
 use crate::diffusion::{Order, TokenId};
-use crate::engine::{Proofreading, Remasking, Request, Task};
+use crate::engine::{EndOfText, Proofreading, Remasking, Request, Task};
 use anyhow::{Context, bail};
 use clap::{Args, ValueEnum};
 use std::io::Read;
@@ -36,6 +36,9 @@ pub(super) struct RefineArgs {
     /// Write again what is judged below this in proofreading
     #[arg(long, value_name = "0..1", requires = "proofread")]
     proofread_below: Option<f32>,
+    /// When tokens that end a text may be filled in
+    #[arg(long, default_value = "free")]
+    end_of_text: EndOfTextWord,
     /// Classifier-free guidance weight
     #[arg(long, default_value_t = 0.0)]
     cfg_scale: f32,
@@ -69,6 +72,16 @@ impl From<Unmasking> for Order {
 }
 
 #[derive(Clone, Copy, Debug, ValueEnum)]
+enum EndOfTextWord {
+    /// Like any other
+    Free,
+    /// After all else of their block
+    Last,
+    /// Never
+    Never,
+}
+
+#[derive(Clone, Copy, Debug, ValueEnum)]
 enum RemaskingWord {
     Off,
     Quality,
@@ -92,6 +105,11 @@ impl RefineArgs {
                 below: self.proofread_below,
                 temperature: None,
             }),
+            end_of_text: match self.end_of_text {
+                EndOfTextWord::Free => EndOfText::Free,
+                EndOfTextWord::Last => EndOfText::Last,
+                EndOfTextWord::Never => EndOfText::Never,
+            },
             cfg_scale: self.cfg_scale,
             temperature: self.temperature,
             seed: self.seed,

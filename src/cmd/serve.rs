@@ -3,7 +3,8 @@
 use super::logging::{self, LogFormat};
 use super::model::{Loaded, ModelArgs};
 use crate::api::{self, AppState, Service};
-use crate::engine::{Limits, start};
+use crate::engine::{Limits, start, warm_up};
+use crate::model::ModelError;
 use crate::telemetry::Metrics;
 use anyhow::{Context, anyhow};
 use clap::Args;
@@ -64,9 +65,9 @@ pub(super) async fn run(args: &ServeArgs) -> anyhow::Result<()> {
     let mut server = tokio::spawn(api::serve(listener, state.clone(), stop, patience));
 
     eprintln!("remask {}: loading {} ...", env!("CARGO_PKG_VERSION"), args.model.model_id);
-    let model = args.model.clone();
+    let (model, batch_tokens_max) = (args.model.clone(), args.max_batch_tokens);
     let loaded = tokio::select! {
-        loaded = spawn_blocking(move || model.load()) => loaded.context("the model's loader broke down")??,
+        loaded = spawn_blocking(move || warm(model.load()?, batch_tokens_max)) => loaded.context("the model's loader broke down")??,
         served = &mut server => return Ok(served.context("the server broke down")??),
     };
     let service = put_to_work(loaded, args, metrics)?;
@@ -74,6 +75,22 @@ pub(super) async fn run(args: &ServeArgs) -> anyhow::Result<()> {
     state.loaded(service).map_err(|_| anyhow!("a model is being served already"))?;
     eprintln!("{greeting}");
     Ok(server.await.context("the server broke down")??)
+}
+
+/// Tokens of the first pass on a CPU, which has no memory to reserve and for which the largest pass may take minutes.
+const WARM_UP_ON_CPU: usize = 64;
+
+/// Has a model read once before it is called ready: on a GPU as much as it may ever be asked at once.
+fn warm(mut loaded: Loaded, batch_tokens_max: usize) -> anyhow::Result<Loaded> {
+    let tokens = if loaded.model.spec().device == "cpu" { WARM_UP_ON_CPU } else { batch_tokens_max };
+    let tokens = tokens.min(batch_tokens_max);
+    warm_up(loaded.model.as_mut(), tokens).map_err(|cause| match cause {
+        ModelError::OutOfMemory(cause) => {
+            anyhow!("a pass of {tokens} tokens does not fit ({cause}); give a smaller --max-batch-tokens")
+        }
+        cause => anyhow!("the first pass failed: {cause}"),
+    })?;
+    Ok(loaded)
 }
 
 /// Starts the engine behind a loaded model.

@@ -9,18 +9,18 @@ use super::units::{Position, Probability, TokenId};
 use std::cmp::Reverse;
 use std::ops::Range;
 
-/// Fills the `count` blanks that come first in `order`; those that are ready come before the others, whatever the order.
+/// Fills the `count` blanks that come first in `order`, whatever the order those of a lower class before those of a higher.
 /// What filling means in training as in serving.
 #[must_use]
 pub fn fills(
     order: Order,
     proposals: &[Proposal],
-    is_ready: impl Fn(&Proposal) -> bool,
+    class: impl Fn(&Proposal) -> u8,
     count: u32,
     (seed, step): (Seed, u32),
 ) -> Vec<Edit> {
     let mut ranked = ranked(order, proposals, seed, step);
-    ranked.sort_by_key(|proposal| !is_ready(proposal)); // the sort is stable
+    ranked.sort_by_key(class); // the sort is stable
     let first = ranked.into_iter().take(count as usize);
     first.map(|Proposal { at, token, confidence, .. }| Edit::Fill { at, token, confidence }).collect()
 }

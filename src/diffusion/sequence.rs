@@ -7,7 +7,7 @@ use super::random::Seed;
 use super::reading::{Proposal, Reading};
 use super::schedule::{Schedule, share_of_steps};
 use super::select;
-use super::units::{Position, Probability};
+use super::units::{Position, Probability, TokenId};
 use std::collections::VecDeque;
 use std::ops::Range;
 
@@ -65,6 +65,8 @@ pub struct Sequence {
     blocks: VecDeque<Block>,
     /// Per cell, the confidence with which it was filled last; 1 where it never was.
     confidences: Vec<Probability>,
+    /// Tokens that are filled in only where nothing else is left.
+    postponed: Vec<TokenId>,
 }
 
 #[derive(Clone, Debug)]
@@ -106,7 +108,14 @@ impl Sequence {
             .collect();
         let confidences = vec![Probability::ONE; canvas.len()];
         let steps_max = steps_max.map(|steps| steps.saturating_add(proofreading));
-        Ok(Self { canvas, policy, seed, step: 0, steps_max, blocks, confidences })
+        Ok(Self { canvas, policy, seed, step: 0, steps_max, blocks, confidences, postponed: Vec::new() })
+    }
+
+    /// The same, but blanks for which one of these tokens is proposed come after all others of their block, whatever the
+    /// order and the pace (LLaDA's `confidence_eos_eot_inf`, arXiv 2502.09992, appendix B.4).
+    #[must_use]
+    pub fn postponing(self, postponed: Vec<TokenId>) -> Self {
+        Self { postponed, ..self }
     }
 
     /// The canvas as it stands.
@@ -172,7 +181,7 @@ impl Sequence {
             return Ok(StepOutcome { step: self.step, edits: Vec::new(), finished: None });
         };
         let standing = (&self.canvas, &self.confidences[..]);
-        let edits = choose(standing, &self.policy, block, reading, (self.seed, self.step))?;
+        let edits = choose(standing, (&self.policy, &self.postponed), block, reading, (self.seed, self.step))?;
         let mut canvas = self.canvas.clone();
         edits.iter().try_for_each(|edit| canvas.apply(edit))?;
         self.canvas = canvas;
@@ -193,10 +202,15 @@ impl Sequence {
     }
 }
 
+/// Classes of proposals, the first to be filled first.
+const READY: u8 = 0;
+const WAITING: u8 = 1;
+const POSTPONED: u8 = 2;
+
 /// The edits of one step, erasures first.
 fn choose(
     standing: (&Canvas, &[Probability]),
-    policy: &Policy,
+    (policy, postponed): (&Policy, &[TokenId]),
     block: &Block,
     reading: &Reading,
     key: (Seed, u32),
@@ -207,8 +221,12 @@ fn choose(
         return Err(ReadingError::NotTheBlanks { given: reading.proposals.len(), blanks: blanks as usize });
     }
     let threshold = block.schedule.threshold();
-    let is_ready = |proposal: &Proposal| threshold.is_some_and(|threshold| proposal.confidence >= threshold);
-    let ready = count(reading.proposals.iter().filter(|proposal| is_ready(proposal)));
+    let class = |proposal: &Proposal| match threshold {
+        _ if postponed.contains(&proposal.token) => POSTPONED,
+        Some(threshold) if proposal.confidence >= threshold => READY,
+        Some(_) | None => WAITING,
+    };
+    let ready = count(reading.proposals.iter().filter(|proposal| class(proposal) == READY));
 
     let erasures_max = block.schedule.erasures_max(blanks, ready);
     let remask = match policy.proofreading {
@@ -218,7 +236,7 @@ fn choose(
     let mut edits = select::erasures(&remask, standing, block.range.clone(), reading, erasures_max, key);
     let fills = block.schedule.fills(blanks, ready, count(edits.iter()));
 
-    edits.extend(select::fills(policy.order, &reading.proposals, is_ready, fills, key));
+    edits.extend(select::fills(policy.order, &reading.proposals, class, fills, key));
     Ok(edits)
 }
 

@@ -3,7 +3,7 @@
 
 use super::event::Start;
 use super::job::{Job, Writing};
-use super::request::{self, Length, Prompt, Rejected, Remasking, Request, Task};
+use super::request::{self, EndOfText, Length, Prompt, Rejected, Remasking, Request, Task};
 use super::template::{self, Segment};
 use crate::diffusion::{
     Canvas, Cell, Pace, Policy, Probability, Proofreading, Remask, Seed, Sequence, Stretch, TokenId,
@@ -62,13 +62,28 @@ impl Admission {
             prompt_tokens: draft.prompt_tokens,
             steps_planned: sequence.steps_max(),
         };
+        let ends = self.ends();
+        let (sequence, banned) = match request.end_of_text {
+            EndOfText::Free => (sequence, &[][..]),
+            EndOfText::Last => (sequence.postponing(ends), &[][..]),
+            EndOfText::Never => (sequence, &ends[..]),
+        };
         let job = Job::new(sequence, draft.writing, &start)
+            .banning(banned)
             .sampled(
                 [request.temperature, refill_temperature(request)],
                 (request.cfg_scale != 0.0).then_some(request.cfg_scale),
             )
             .judged(request.return_quality);
         Ok((job, start))
+    }
+
+    /// The tokens that end a text: the model's own, and those that end a turn in a conversation.
+    fn ends(&self) -> Vec<TokenId> {
+        let mut ends = self.spec.ends.clone();
+        let turns = self.tokenizer.iter().flat_map(|tokenizer| tokenizer.turn_ends());
+        ends.extend(turns.filter(|end| end.0 < self.spec.vocabulary && !self.spec.ends.contains(end)));
+        ends
     }
 
     fn continuation(&self, prompt: &Prompt, length: Length, stop: &[String]) -> Result<Draft, Rejected> {
@@ -112,7 +127,7 @@ impl Admission {
             canvas: Canvas::continuing(&prompt, new_tokens),
             offset: prompt.len(),
             prompt_tokens: prompt.len(),
-            writing: Writing::Continuation { transcript, ends: self.spec.ends.clone() },
+            writing: Writing::Continuation { transcript, ends: self.ends() },
         })
     }
 

@@ -27,6 +27,7 @@ pub(super) struct Job {
     temperature: f32,
     proofreading_temperature: f32,
     guidance: Option<f32>,
+    biases: Vec<(TokenId, f32)>,
     judgement: Judgement,
     offset: usize,
     prompt_tokens: usize,
@@ -54,6 +55,7 @@ impl Job {
             temperature: 0.0,
             proofreading_temperature: 0.0,
             guidance: None,
+            biases: Vec::new(),
             judgement: Judgement::NotAsked,
             offset: start.offset,
             prompt_tokens: start.prompt_tokens,
@@ -70,6 +72,11 @@ impl Job {
     pub(super) fn sampled(self, temperatures: [f32; 2], guidance: Option<f32>) -> Self {
         let [temperature, proofreading_temperature] = temperatures;
         Self { temperature, proofreading_temperature, guidance, ..self }
+    }
+
+    /// These tokens are never proposed.
+    pub(super) fn banning(self, tokens: &[TokenId]) -> Self {
+        Self { biases: tokens.iter().map(|token| (*token, f32::NEG_INFINITY)).collect(), ..self }
     }
 
     pub(super) fn judged(self, judged: bool) -> Self {
@@ -91,10 +98,13 @@ impl Job {
         let canvas = self.sequence.canvas();
         let needs_quality = self.sequence.needs_quality();
         match (self.sequence.window(), self.judgement) {
-            (Some(window), _) => Some(Row { canvas, window, sampling, guidance: self.guidance, review: needs_quality }),
+            (Some(window), _) => {
+                let (guidance, biases) = (self.guidance, &self.biases[..]);
+                Some(Row { canvas, window, sampling, guidance, biases, review: needs_quality })
+            }
             (None, Judgement::Pending) => {
                 let window = self.written_range();
-                Some(Row { canvas, window, sampling, guidance: None, review: true })
+                Some(Row { canvas, window, sampling, guidance: None, biases: &[], review: true })
             }
             (None, Judgement::NotAsked | Judgement::Done) => None,
         }

@@ -10,12 +10,14 @@ mod mailbox;
 mod pace;
 mod request;
 mod template;
+mod warm_up;
 mod worker;
 
 pub use event::{Answer, Event, Failure, Finish, Output, Start, StepEvent, Written};
 pub use handle::{Handle, Readiness, Session};
-pub use request::{Length, Prompt, Proofreading, Rejected, Remasking, Request, Task};
+pub use request::{EndOfText, Length, Prompt, Proofreading, Rejected, Remasking, Request, Task};
 pub use template::DEFAULT_BLANK;
+pub use warm_up::warm_up;
 pub use worker::{Limits, start};
 
 use crate::model::{Denoiser, ModelError, Row};
@@ -38,6 +40,8 @@ struct Tick {
     tokens: usize,
     /// Whether the forward pass failed.
     failed: bool,
+    /// The limit on the tokens of a pass from now on, where the device had no room for as many as allowed.
+    shrunk: Option<usize>,
     /// What the owners hear, in order.
     events: Vec<(SequenceId, Event)>,
 }
@@ -76,11 +80,17 @@ impl Engine {
         let admitted = self.admit();
         let mut batch = self.choose();
         let rows: Vec<Row<'_>> = batch.iter().filter_map(|(_, job)| job.row()).collect();
-        let (sequences, tokens) = (rows.len(), rows.iter().map(Row::tokens).sum());
+        let (sequences, tokens): (usize, usize) = (rows.len(), rows.iter().map(Row::tokens).sum());
         let readings = read(self.model.as_mut(), &rows);
         let failed = readings.is_err();
         drop(rows);
 
+        if let (Err(ModelError::OutOfMemory(_)), true) = (&readings, batch.len() > 1) {
+            // nobody's fault: the same sequences try again, fewer at a time
+            self.batch_tokens_max = (tokens / 2).max(1);
+            batch.into_iter().rev().for_each(|sequence| self.running.push_front(sequence));
+            return Tick { admitted, shrunk: Some(self.batch_tokens_max), ..Tick::default() };
+        }
         let mut events = Vec::new();
         match readings {
             Ok(readings) => {
@@ -94,7 +104,7 @@ impl Engine {
             }
             Err(error) => events.extend(batch.drain(..).map(|(id, _)| (id, Event::Failed(error.clone().into())))),
         }
-        Tick { admitted, sequences, tokens, failed, events }
+        Tick { admitted, sequences, tokens, failed, shrunk: None, events }
     }
 
     /// Moves sequences from the queue to the running ones while there is room.

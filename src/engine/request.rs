@@ -97,6 +97,18 @@ pub struct Proofreading {
     pub temperature: Option<f32>,
 }
 
+/// What becomes of the tokens that end a text (LLaDA, arXiv 2502.09992, appendix B.4).
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub enum EndOfText {
+    /// They are tokens like others.
+    #[default]
+    Free,
+    /// They are filled in after all else of their block.
+    Last,
+    /// They are never proposed.
+    Never,
+}
+
 /// One thing to do, with the user's wishes about how.
 #[derive(Clone, Debug, PartialEq)]
 pub struct Request {
@@ -114,6 +126,8 @@ pub struct Request {
     pub remasking: Option<Remasking>,
     /// Default: the model's where remasking is by quality, else off.
     pub proofreading: Option<Proofreading>,
+    /// When the tokens that end a text may be filled in.
+    pub end_of_text: EndOfText,
     /// Classifier-free guidance weight; 0 is off and costs nothing, anything else doubles the cost.
     pub cfg_scale: f32,
     /// 0 is greedy.
@@ -138,6 +152,7 @@ impl Request {
             block_length: None,
             remasking: None,
             proofreading: None,
+            end_of_text: EndOfText::Free,
             cfg_scale: 0.0,
             temperature: 0.0,
             seed: None,

@@ -171,7 +171,10 @@ impl Worker {
         for owner in tick.admitted.iter().filter_map(|id| self.owners.get(id)) {
             self.metrics.left_queue(begun.duration_since(owner.submitted));
         }
-        if tick.failed {
+        if let Some(limit) = tick.shrunk {
+            tracing::warn!(limit, "the device ran out of memory; passes hold fewer tokens from now on");
+            self.metrics.model_failed();
+        } else if tick.failed {
             self.shared.failures_in_a_row.fetch_add(1, Ordering::Relaxed);
             self.metrics.model_failed();
         } else {

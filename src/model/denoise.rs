@@ -2,12 +2,13 @@
 //! about filled cells, and nobody about anything else. Refuses to know what a block of the network does.
 
 use super::pass::{Network, Pass, States};
-use super::summary::{Noise, Summary, Vocabulary, summarise};
+use super::summary::{Noise, Summary, Vocabulary, biased, summarise};
 use super::{Batch, Denoiser, Inspection, ModelError, ModelSpec, Row};
 use crate::diffusion::{Cell, Draws, Position, Probability, Proposal, Purpose, Reading, Review, TokenId};
 use candle_core::utils::with_threadpool;
 use candle_core::{Storage, Tensor};
 use rayon::prelude::*;
+use std::borrow::Cow;
 
 /// Cells whose logits a thread holds at once: 32 MB over LLaDA's vocabulary, twice that with guidance. More would
 /// gain no speed.
@@ -98,8 +99,11 @@ impl NetworkDenoiser {
 
         let proposals = blanks.par_iter().zip(logits).zip(twins).map(|((blank, logits), twin)| {
             let row = &batch[blank.row];
-            let guided = row.guidance.zip(twin).map(|(weight, unguided)| guide(logits, unguided, weight));
-            let summary = summarise(guided.as_deref().unwrap_or(logits), self.vocabulary, noise(row, blank.at));
+            let logits = match row.guidance.zip(twin) {
+                Some((weight, unguided)) => Cow::Owned(guide(logits, unguided, weight)),
+                None => Cow::Borrowed(logits),
+            };
+            let summary = summarise(&biased(logits, row.biases), self.vocabulary, noise(row, blank.at));
             let Summary { token, confidence, margin, entropy } = summary.ok_or_else(|| self.not_finite("a logit"))?;
             Ok(Proposal { at: blank.at, token: TokenId(token), confidence, margin, entropy })
         });
@@ -134,6 +138,16 @@ impl NetworkDenoiser {
         if let Some(TokenId(id)) = tokens.find(|token| token.0 >= spec.vocabulary) {
             let size = spec.vocabulary;
             return Err(ModelError::Unsupported(format!("token id {id}; this model's ids are below {size}")));
+        }
+        if let Some((token, bias)) = row
+            .biases
+            .iter()
+            .find(|(token, bias)| token.0 >= spec.vocabulary || bias.is_nan() || *bias == f32::INFINITY)
+        {
+            let (size, id) = (spec.vocabulary, token.0);
+            return Err(ModelError::Unsupported(format!(
+                "a bias of {bias} for token {id}; ids are below {size}, and a bias is finite or minus infinity"
+            )));
         }
         if row.review && !self.spec.has_quality {
             return Err(ModelError::Unsupported("reviews need a model with a quality head".to_owned()));
@@ -171,7 +185,7 @@ impl NetworkDenoiser {
         let cells = ids.iter().map(|id| if *id == self.spec.mask { Cell::Blank } else { Cell::Fixed(*id) });
         let canvas = crate::diffusion::Canvas::new(cells.collect());
         let sampling = super::Sampling { temperature: 0.0, seed: crate::diffusion::Seed(0), step: 0 };
-        self.check(&Row { canvas: &canvas, window: 0..0, sampling, guidance: None, review: false })?;
+        self.check(&Row { canvas: &canvas, window: 0..0, sampling, guidance: None, biases: &[], review: false })?;
         if ids.is_empty() {
             let quality_logits = self.spec.has_quality.then(Vec::new);
             return Ok(Inspection { logits: Vec::new(), hidden: Vec::new(), quality_logits });
@@ -204,7 +218,11 @@ impl Denoiser for NetworkDenoiser {
 
 impl From<candle_core::Error> for ModelError {
     fn from(error: candle_core::Error) -> Self {
-        Self::Failed(error.to_string())
+        let message = error.to_string();
+        match message.to_lowercase().replace('_', " ").contains("out of memory") {
+            true => Self::OutOfMemory(message),
+            false => Self::Failed(message),
+        }
     }
 }
 

@@ -2,7 +2,9 @@
 //! Refuses to know what a name means.
 
 use super::LoadError;
+use super::gguf::{FINGERPRINT, Gguf};
 use candle_core::pickle::PthTensors;
+use candle_core::quantized::QTensor;
 use candle_core::safetensors::{MmapedSafetensors, SliceSafetensors};
 use candle_core::{DType, Device, Tensor};
 use rand_philox::Philox;
@@ -23,7 +25,7 @@ pub(super) struct TensorFile {
     pub(super) name: String,
     /// The shape of each tensor.
     pub(super) shapes: BTreeMap<String, Vec<usize>>,
-    /// What its header says beside names and shapes; only safetensors files have such words.
+    /// What its header says beside names and shapes; only safetensors and GGUF files have such words.
     pub(super) words: HashMap<String, String>,
     store: Store,
 }
@@ -32,11 +34,12 @@ enum Store {
     Mapped(MmapedSafetensors),
     Embedded(SliceSafetensors<'static>),
     Pickled(PthTensors),
+    Gguf(Box<Gguf>),
     Random(u64),
 }
 
 impl TensorFile {
-    /// Opens a safetensors file, or a PyTorch file by its extension.
+    /// Opens a safetensors file, or a PyTorch or GGUF file by its extension.
     pub(super) fn open(path: &Path) -> Result<Self, LoadError> {
         let name = path.display().to_string();
         std::fs::File::open(path)
@@ -44,11 +47,18 @@ impl TensorFile {
         match path.extension().and_then(|extension| extension.to_str()) {
             Some("safetensors") => Self::mapped(path, name),
             Some("bin" | "pt" | "pth") => Self::pickled(path, name),
+            Some(_) if Gguf::is_named(path) => Self::gguf(Gguf::open(path)?, name),
             Some(_) | None => Err(LoadError::Malformed {
                 file: name,
-                problem: "is no file of weights by its name; .safetensors, .bin, .pt and .pth are".to_owned(),
+                problem: "is no file of weights by its name; .safetensors, .gguf, .bin, .pt and .pth are".to_owned(),
             }),
         }
+    }
+
+    /// The same for a GGUF file that is open already.
+    pub(super) fn gguf(file: Gguf, name: String) -> Result<Self, LoadError> {
+        let base = file.text(FINGERPRINT)?.map(|base| (FINGERPRINT.to_owned(), base.to_owned()));
+        Ok(Self { name, shapes: file.shapes(), words: base.into_iter().collect(), store: Store::Gguf(Box::new(file)) })
     }
 
     fn mapped(path: &Path, name: String) -> Result<Self, LoadError> {
@@ -87,12 +97,27 @@ impl TensorFile {
         Self { name, shapes, words: HashMap::new(), store: Store::Random(seed) }
     }
 
-    /// Reads a tensor as f32.
+    /// Reads a tensor as f32; a vector only where all of its numbers are finite.
     pub(super) fn load(&self, tensor: &str, device: &Device) -> Result<Tensor, LoadError> {
-        self.read(tensor, device)?.to_dtype(DType::F32).map_err(|cause| damaged(&self.name, &cause))
+        let loaded = self.read(tensor, device)?.to_dtype(DType::F32).map_err(|cause| damaged(&self.name, &cause))?;
+        // gains and biases are few, and what is wrong with a file mostly shows in them
+        let is_finite = loaded.rank() != 1 || loaded.to_vec1::<f32>()?.iter().all(|number| number.is_finite());
+        if is_finite {
+            return Ok(loaded);
+        }
+        let problem = format!("is damaged: tensor `{tensor}` holds a number that is not finite");
+        Err(LoadError::Malformed { file: self.name.clone(), problem })
     }
 
-    /// Reads a tensor as it is.
+    /// Reads a tensor that is stored in fewer bits than a float has; `None` where it is not.
+    pub(super) fn quantised(&self, tensor: &str, device: &Device) -> Result<Option<QTensor>, LoadError> {
+        match &self.store {
+            Store::Gguf(file) if file.is_quantised(tensor) => file.tensor(tensor, device).map(Some),
+            Store::Gguf(_) | Store::Mapped(_) | Store::Embedded(_) | Store::Pickled(_) | Store::Random(_) => Ok(None),
+        }
+    }
+
+    /// Reads a tensor as it is, a quantised one as f32.
     pub(super) fn read(&self, tensor: &str, device: &Device) -> Result<Tensor, LoadError> {
         let missing = || LoadError::MissingTensor { files: self.name.clone(), tensor: tensor.to_owned() };
         let loaded = match &self.store {
@@ -101,6 +126,7 @@ impl TensorFile {
             Store::Pickled(file) => {
                 file.get(tensor).map_err(|cause| damaged(&self.name, &cause))?.ok_or_else(missing)?.contiguous()
             }
+            Store::Gguf(file) => file.tensor(tensor, device)?.dequantize(device),
             Store::Random(seed) => {
                 let mut tensors = self.shapes.iter().enumerate();
                 let (index, (_, shape)) = tensors.find(|(_, (name, _))| *name == tensor).ok_or_else(missing)?;

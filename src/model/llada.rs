@@ -5,7 +5,7 @@ use super::LoadError;
 use super::attention::{Span, attention};
 use super::config::Config;
 use super::head::Head;
-use super::linear::Linear;
+use super::linear::{Embedding, Linear};
 use super::pass::{Network, Pass, PassRow, States};
 use super::weights::Weights;
 use candle_core::{Device, Result, Tensor};
@@ -79,7 +79,7 @@ const PIECE_MAX: usize = 64;
 
 /// The network up to the final norm, and the output layer.
 pub(super) struct Llada {
-    wte: Tensor,         // (embedding_size, d_model)
+    wte: Embedding,      // (embedding_size, d_model)
     wpe: Option<Tensor>, // (max_sequence_length, d_model)
     rotary: Option<Rotary>,
     blocks: Vec<Block>,
@@ -90,9 +90,10 @@ pub(super) struct Llada {
 
 impl Llada {
     pub(super) fn new(config: &Config, weights: &Weights, device: Device) -> std::result::Result<Self, LoadError> {
-        let get = |name: &str| weights.backbone(&format!("model.transformer.{name}.weight"));
-        let wte = get("wte")?;
-        let ff_out = if config.weight_tying { wte.clone() } else { get("ff_out")? };
+        let name = |name: &str| format!("model.transformer.{name}.weight");
+        let get = |part: &str| weights.backbone(&name(part));
+        let wte = weights.embedding(&name("wte"))?;
+        let ff_out = if config.weight_tying { wte.linear()? } else { weights.linear(&name("ff_out"))? };
         Ok(Self {
             wte,
             wpe: if config.rope { None } else { Some(get("wpe")?) },
@@ -101,7 +102,7 @@ impl Llada {
                 .map(|n| Block::new(config, weights, n))
                 .collect::<std::result::Result<_, _>>()?,
             ln_f: RmsNorm::new(get("ln_f")?, config),
-            ff_out: Linear::new(&ff_out)?,
+            ff_out,
             device,
         })
     }
@@ -133,7 +134,7 @@ impl Llada {
     }
 
     fn embed(&self, piece: &Piece) -> Result<Tensor> {
-        let x = self.wte.index_select(&piece.ids, 0)?; // (tokens, d_model)
+        let x = self.wte.rows(&piece.ids)?; // (tokens, d_model)
         match &self.wpe {
             None => Ok(x),
             Some(wpe) => x + wpe.index_select(&piece.positions, 0)?,
@@ -217,8 +218,9 @@ struct Block {
 
 impl Block {
     fn new(config: &Config, weights: &Weights, n: usize) -> std::result::Result<Self, LoadError> {
-        let get = |name: &str| weights.backbone(&format!("model.transformer.blocks.{n}.{name}.weight"));
-        let linear = |name: &str| Ok::<_, LoadError>(Linear::new(&get(name)?)?);
+        let name = |part: &str| format!("model.transformer.blocks.{n}.{part}.weight");
+        let get = |part: &str| weights.backbone(&name(part));
+        let linear = |part: &str| weights.linear(&name(part));
         Ok(Self {
             attn_norm: RmsNorm::new(get("attn_norm")?, config),
             q_proj: linear("q_proj")?,

@@ -1,10 +1,11 @@
-//! From files, embedded bytes or nothing but a configuration to a model on a device. The only place that knows
-//! devices by name. Refuses to know what the model is for.
+//! From files, embedded bytes or nothing but a configuration to a model on a device. Refuses to know what the model is for.
 
 use super::config::Config;
 use super::denoise::NetworkDenoiser;
+use super::device::Device;
 use super::dit;
 use super::files::TensorFile;
+use super::gguf::Gguf;
 use super::head::{self, Head};
 use super::llada::{Llada, WithHead};
 use super::lora::Recipe;
@@ -14,9 +15,7 @@ use super::{Denoiser, LoadError, ModelSpec};
 use candle_core::Tensor;
 use candle_core::utils::with_threadpool;
 use std::collections::{BTreeMap, BTreeSet};
-use std::fmt;
 use std::path::{Path, PathBuf};
-use std::str::FromStr;
 
 /// Where a model comes from.
 #[derive(Clone, Debug)]
@@ -33,6 +32,13 @@ pub enum Source {
         prism_head: Option<PathBuf>,
         /// A directory with a LoRA adapter in PEFT's layout, to be folded into the weights.
         adapter: Option<PathBuf>,
+    },
+    /// A GGUF file: sizes, vocabulary and weights in one, as llama.cpp converts LLaDA or `remask quantize` writes it.
+    Gguf {
+        /// The file.
+        file: PathBuf,
+        /// A file with a PRISM head, or a directory that holds one; `None` takes the one in the file, if any.
+        prism_head: Option<PathBuf>,
     },
     /// Files that are part of the binary.
     Embedded {
@@ -54,121 +60,6 @@ pub enum Source {
     },
 }
 
-/// What a model is computed on.
-#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
-pub enum Device {
-    /// The first GPU where there is one and this binary can use it, else the CPU.
-    #[default]
-    Auto,
-    /// The CPU.
-    Cpu,
-    /// The GPU of this number.
-    Cuda(usize),
-}
-
-impl fmt::Display for Device {
-    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        match self {
-            Self::Auto => write!(f, "auto"),
-            Self::Cpu => write!(f, "cpu"),
-            Self::Cuda(ordinal) => write!(f, "cuda:{ordinal}"),
-        }
-    }
-}
-
-impl FromStr for Device {
-    type Err = LoadError;
-
-    fn from_str(word: &str) -> Result<Self, LoadError> {
-        match word.split_once(':') {
-            None if word == "auto" => Ok(Self::Auto),
-            None if word == "cpu" => Ok(Self::Cpu),
-            None if word == "cuda" => Ok(Self::Cuda(0)),
-            Some(("cuda", ordinal)) if ordinal.parse::<usize>().is_ok() => Ok(Self::Cuda(ordinal.parse().unwrap_or(0))),
-            None | Some(_) => Err(LoadError::Device {
-                device: word.to_owned(),
-                problem: "is none of auto, cpu, cuda and cuda:N".to_owned(),
-            }),
-        }
-    }
-}
-
-impl Device {
-    /// The device, and its own name where that was left open.
-    pub(crate) fn open(self) -> Result<(candle_core::Device, Self), LoadError> {
-        match self {
-            Self::Cpu => Ok((candle_core::Device::Cpu, Self::Cpu)),
-            Self::Cuda(ordinal) => Ok((cuda(ordinal)?, self)),
-            Self::Auto => match cuda(0) {
-                Ok(device) => Ok((device, Self::Cuda(0))),
-                Err(_) => Ok((candle_core::Device::Cpu, Self::Cpu)),
-            },
-        }
-    }
-}
-
-#[cfg(feature = "cuda")]
-fn cuda(ordinal: usize) -> Result<candle_core::Device, LoadError> {
-    candle_core::Device::new_cuda(ordinal)
-        .map_err(|cause| LoadError::Device { device: format!("cuda:{ordinal}"), problem: cause.to_string() })
-}
-
-#[cfg(not(feature = "cuda"))]
-fn cuda(ordinal: usize) -> Result<candle_core::Device, LoadError> {
-    Err(LoadError::Device {
-        device: format!("cuda:{ordinal}"),
-        problem: "this binary was built without the feature `cuda`; use `cpu`, or build with `--features cuda`"
-            .to_owned(),
-    })
-}
-
-/// How a program uses its threads.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub enum Threads {
-    /// All of them share each large product: for serving, where a pass is to be over soon.
-    ShareProducts,
-    /// Each has products of its own: for training, where a step has rows enough for all.
-    Alone,
-}
-
-/// Threads that can work at the same time: physical cores, but no more than a container may use. Two threads on a core gain
-/// nothing here.
-#[must_use]
-pub fn threads() -> usize {
-    static COUNT: std::sync::OnceLock<usize> = std::sync::OnceLock::new();
-    *COUNT.get_or_init(|| {
-        let told = std::env::var(THREADS).ok().and_then(|threads| threads.parse().ok()).filter(|threads| *threads > 0);
-        let allowed = std::thread::available_parallelism().map_or(1, std::num::NonZeroUsize::get);
-        told.unwrap_or_else(|| candle_core::utils::get_num_threads().min(allowed))
-    })
-}
-
-const THREADS: &str = "RAYON_NUM_THREADS";
-
-/// Tells candle how many threads to use, in the only way it listens to. Untold it counts the cores anew, from
-/// `/proc/cpuinfo`, in every matrix product, which doubles the time of a small model's pass; and its second pool,
-/// for additions and the like, lets one thread in at a time and keeps the others spinning, which costs a large
-/// model a fifth. What the environment already says is left as it is.
-///
-/// # Safety
-/// Sets environment variables, so no other thread may run yet: the first thing to do in `main`.
-#[allow(unsafe_code)]
-pub unsafe fn settle_threads(use_of: Threads) {
-    let threads = match use_of {
-        Threads::ShareProducts => threads(),
-        Threads::Alone => {
-            let _ = threads(); // remembers what the environment says now
-            1
-        }
-    };
-    for (variable, value) in [(THREADS, threads), ("CANDLE_NUM_THREADS", 1)] {
-        if use_of == Threads::Alone || std::env::var_os(variable).is_none() {
-            // SAFETY: no other thread runs, as the caller promises.
-            unsafe { std::env::set_var(variable, value.to_string()) };
-        }
-    }
-}
-
 /// Loads a model, adapters folded in, computed in f32.
 ///
 /// # Errors
@@ -188,6 +79,17 @@ pub fn load(source: &Source, device: Device) -> Result<Box<dyn Denoiser>, LoadEr
         Source::Directory { dir, prism_head, adapter } => {
             let (files, recipe) = directory(dir, prism_head.as_deref(), adapter.as_deref())?;
             (Config::read(dir)?, files, recipe)
+        }
+        Source::Gguf { file, prism_head } => {
+            let gguf = Gguf::open(file)?;
+            let config = gguf.config()?;
+            let mut files = vec![TensorFile::gguf(gguf, file.display().to_string())?];
+            if let Some(path) = head_file(file, prism_head.as_deref())? {
+                let head = TensorFile::open(&path)?;
+                require(&head, |part| matches!(part, Part::Head(_)), HEADS_TENSORS)?;
+                files.push(head);
+            }
+            (config, files, Recipe::PUBLISHED)
         }
         Source::Embedded { config, generation_config, weights, prism_head } => {
             let mut files = vec![TensorFile::embedded(weights, "the embedded model.safetensors")?];
@@ -280,7 +182,7 @@ pub(super) fn directory(
     let mut recipe = Recipe::PUBLISHED;
     if let Some(path) = head_file(dir, prism_head)? {
         let file = TensorFile::open(&path)?;
-        require(&file, |part| matches!(part, Part::Head(_)), "norm.*, proj1.* and proj2.* of a PRISM head")?;
+        require(&file, |part| matches!(part, Part::Head(_)), HEADS_TENSORS)?;
         let beside = path.with_file_name("adapter_config.json");
         if has(&file, |part| matches!(part, Part::LoraA(_))) && beside.exists() {
             recipe = Recipe::read(&beside)?;
@@ -298,6 +200,9 @@ pub(super) fn directory(
     }
     Ok((files, recipe))
 }
+
+/// What a file with a head must have.
+const HEADS_TENSORS: &str = "norm.*, proj1.* and proj2.* of a PRISM head";
 
 fn has(file: &TensorFile, wanted: fn(&Part) -> bool) -> bool {
     file.shapes.keys().filter_map(|name| Part::of(name)).any(|part| wanted(&part))

@@ -6,15 +6,19 @@ mod catalogue;
 mod config;
 mod convert;
 mod denoise;
+mod device;
 mod dit;
 mod error;
 mod files;
+mod gguf;
 mod head;
+mod lexicon;
 mod linear;
 mod llada;
 mod load;
 mod lora;
 mod pass;
+mod quantise;
 mod save;
 mod strict;
 mod summary;
@@ -25,10 +29,13 @@ mod weights;
 pub use config::Config;
 pub(crate) use convert::{COMPANIONS, save_adapter};
 pub use convert::{ConvertError, put_together, take_apart};
+pub use device::{Device, Threads, settle_threads, threads};
 pub use error::LoadError;
 pub(crate) use head::tensors as head_tensors;
-pub use load::{Device, Source, Threads, load, settle_threads, threads};
+pub use lexicon::{Lexicon, Tokens};
+pub use load::{Source, load};
 pub(crate) use load::{Tensors, tensors};
+pub use quantise::{Format, quantise};
 pub use save::SaveError;
 pub(crate) use save::{save, save_tensors};
 pub(crate) use summary::{Noise, Vocabulary, summarise};
@@ -103,6 +110,8 @@ pub struct Row<'a> {
     /// Classifier-free guidance weight w: `l = l_u + (1 + w) (l - l_u)`, `l_u` read with every fixed cell
     /// masked, as a second row of the same pass (LLaDA, arXiv 2502.09992, appendix A.2). `None` costs nothing.
     pub guidance: Option<f32>,
+    /// Added to the logits of these tokens before anything is made of them; minus infinity bans a token.
+    pub biases: &'a [(TokenId, f32)],
     /// Whether filled cells are reviewed. Needs a model with a quality head.
     pub review: bool,
 }
@@ -143,7 +152,10 @@ pub enum ModelError {
     /// A row asked for what this model does not have.
     #[error("{0}")]
     Unsupported(String),
-    /// The tensor library failed: out of memory, a device error.
+    /// The device has no room for a pass of this size.
+    #[error("the device ran out of memory: {0}")]
+    OutOfMemory(String),
+    /// The tensor library failed, or the device did.
     #[error("the forward pass failed: {0}")]
     Failed(String),
 }

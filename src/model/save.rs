@@ -5,7 +5,7 @@ use candle_core::Tensor;
 use std::collections::{BTreeMap, HashMap};
 use std::fmt::Display;
 use std::fs::{self, File};
-use std::io::Write;
+use std::io::{self, Write};
 use std::path::Path;
 
 /// A file could not be written; what was there before is untouched.
@@ -42,9 +42,17 @@ pub(crate) fn save_tensors(
 /// # Errors
 /// When the file cannot be written.
 pub(crate) fn save(path: &Path, bytes: &[u8]) -> Result<(), SaveError> {
+    save_with(path, |file| file.write_all(bytes))
+}
+
+/// The same for a file that `write` fills.
+///
+/// # Errors
+/// When the file cannot be written.
+pub(super) fn save_with(path: &Path, write: impl FnOnce(&mut File) -> io::Result<()>) -> Result<(), SaveError> {
     let beside = path.with_extension("unfinished");
     let written = File::create(&beside).and_then(|mut file| {
-        file.write_all(bytes)?;
+        write(&mut file)?;
         file.sync_all()
     });
     let renamed = written.and_then(|()| fs::rename(&beside, path));

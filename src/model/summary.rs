@@ -1,7 +1,8 @@
 //! What a policy needs to know about one blank, from its row of logits: a token, its probability, the margin, the
 //! entropy. Refuses to know tensors and canvases.
 
-use crate::diffusion::{Draws, Probability, gumbel};
+use crate::diffusion::{Draws, Probability, TokenId, gumbel};
+use std::borrow::Cow;
 
 /// Logits summed in f32 before the sum goes on in f64: short enough to lose nothing that f32 could show.
 const CHUNK: usize = 64;
@@ -64,6 +65,21 @@ pub(crate) fn summarise(logits: &[f32], vocabulary: Vocabulary, noise: Option<No
         // H = ln Z - sum p (l - max), with Z relative to the maximum
         entropy: narrow(mass.ln() - moment / mass).max(0.0),
     })
+}
+
+/// The logits with what is added to some of them. A banned token's is the lowest finite one: it is neither proposed nor of
+/// any weight, and a logit that is not finite stays the sign of a broken model.
+pub(crate) fn biased<'a>(logits: Cow<'a, [f32]>, biases: &[(TokenId, f32)]) -> Cow<'a, [f32]> {
+    if biases.is_empty() {
+        return logits;
+    }
+    let mut logits = logits.into_owned();
+    for (token, bias) in biases {
+        if let Some(logit) = logits.get_mut(token.0 as usize) {
+            *logit = if *bias == f32::NEG_INFINITY { f32::MIN } else { *logit + bias };
+        }
+    }
+    Cow::Owned(logits)
 }
 
 /// The two largest logits.

@@ -2,7 +2,7 @@
 //! tried on it. It knows a few sentences by heart and guesses a letter the better the more of its neighbours it sees,
 //! so cells filled early are sometimes wrong, and turn out to be once their neighbours stand. Refuses to need files.
 
-use super::summary::{Noise, Vocabulary, summarise};
+use super::summary::{Noise, Vocabulary, biased, summarise};
 use super::{Batch, Defaults, Denoiser, Inspection, ModelError, ModelSpec, Row};
 use crate::diffusion::{Cell, Draws, Position, Probability, Proposal, Purpose, Reading, Review, Seed, TokenId};
 
@@ -111,7 +111,7 @@ impl Toy {
             let temperature = f64::from(row.sampling.temperature);
             let noise = (temperature > 0.0).then_some(Noise { temperature, draws });
             let vocabulary = Vocabulary { size: VOCABULARY, mask: MASK.0 as usize };
-            let summary = summarise(&logits(at), vocabulary, noise)
+            let summary = summarise(&biased(logits(at).into(), row.biases), vocabulary, noise)
                 .ok_or(ModelError::NotFinite { what: "logits", dtype: self.spec.dtype.clone() })?;
             let (token, entropy) = (TokenId(summary.token), summary.entropy);
             Ok(Proposal { at, token, confidence: summary.confidence, margin: summary.margin, entropy })

@@ -4,11 +4,15 @@
 use super::LoadError;
 use super::config::Config;
 use super::files::TensorFile;
+use super::gguf::FINGERPRINT;
 use super::head;
+use super::linear::{Embedding, Linear};
 use super::lora::{self, Recipe};
+use candle_core::quantized::QTensor;
 use candle_core::{Device, Tensor};
 use sha2::{Digest, Sha256};
 use std::collections::{BTreeMap, BTreeSet};
+use std::sync::Arc;
 
 /// The word in a head's file that says which weights it was made for.
 pub(crate) const BASE: &str = "base";
@@ -112,6 +116,30 @@ impl Weights {
         Ok(lora::fold(&weight, &self.load(&a)?, &self.load(&b)?, self.recipe.scale)?)
     }
 
+    /// Loads a matrix of the backbone to multiply with: as it is stored where that takes fewer bits than a float, else in f32,
+    /// its adapter folded in.
+    pub(super) fn linear(&self, name: &str) -> Result<Linear, LoadError> {
+        match self.quantised(name)? {
+            Some(weight) => Ok(Linear::quantised(weight)?),
+            None => Ok(Linear::new(&self.backbone(name)?)?),
+        }
+    }
+
+    /// Loads a matrix of the backbone to take rows from, likewise.
+    pub(super) fn embedding(&self, name: &str) -> Result<Embedding, LoadError> {
+        match self.quantised(name)? {
+            Some(weight) => Ok(Embedding::Quantised(weight)),
+            None => Ok(Embedding::Full(self.backbone(name)?)),
+        }
+    }
+
+    fn quantised(&self, name: &str) -> Result<Option<Arc<QTensor>>, LoadError> {
+        match self.homes.get(&Part::Backbone(name.to_owned())) {
+            Some(home) => Ok(self.files[home.file].quantised(&home.name, &self.device)?.map(Arc::new)),
+            None => Ok(None),
+        }
+    }
+
     /// Loads a tensor of the quality head.
     pub(super) fn head(&self, name: &str) -> Result<Tensor, LoadError> {
         self.load(&Part::Head(name.to_owned()))
@@ -124,6 +152,9 @@ impl Weights {
     /// When a tensor cannot be read.
     pub(super) fn fingerprint(&self) -> Result<String, LoadError> {
         const MATRIX: &str = "model.transformer.blocks.0.attn_out.weight";
+        if let Some(told) = self.files.iter().find_map(|file| file.words.get(FINGERPRINT)) {
+            return Ok(told.clone()); // quantised weights are not what the head was made for to the bit
+        }
         let mut hash = Sha256::new();
         for (part, home) in &self.homes {
             match part {

@@ -1,8 +1,10 @@
 //! Strings to ids and back, through the model's own tokenizer and chat template. Refuses to know canvases and models.
 
+mod bpe;
 mod chat;
 mod transcript;
 
+pub use bpe::Lists;
 pub use chat::{ChatTemplate, Message};
 pub use transcript::{Delta, Transcript};
 
@@ -73,6 +75,15 @@ impl Tokenizer {
         Ok(Self { with_special, as_text, chat: None })
     }
 
+    /// A tokenizer from the text of a `tokenizer.json`, with the chat template of a `tokenizer_config.json` where that is given.
+    ///
+    /// # Errors
+    /// When they are none.
+    pub fn from_texts(json: &[u8], tokenizer_config: Option<&[u8]>) -> Result<Self, TextError> {
+        let chat = tokenizer_config.map(ChatTemplate::from_config).transpose()?.flatten();
+        Ok(Self { chat, ..Self::from_bytes(json)? })
+    }
+
     /// The tokenizer of a model directory, with the chat template of its `tokenizer_config.json` if it has one;
     /// `None` if there is no `tokenizer.json`.
     ///
@@ -132,12 +143,23 @@ impl Tokenizer {
         self.with_special.get_vocab_size(true)
     }
 
+    /// The special tokens that end a turn of a conversation, under the names that models of this kind give them. Not every
+    /// model's files say so: LLaDA-8B's name only the end of the text.
+    pub fn turn_ends(&self) -> impl Iterator<Item = TokenId> {
+        let special = self.with_special.get_added_vocabulary();
+        let id = |name: &&str| self.with_special.token_to_id(name).filter(|_| special.is_special_token(name));
+        TURN_ENDS.iter().filter_map(id).map(TokenId)
+    }
+
     /// How conversations are written down, if the model has a way.
     #[must_use]
     pub const fn chat(&self) -> Option<&ChatTemplate> {
         self.chat.as_ref()
     }
 }
+
+/// LLaDA-8B's and Llama's, LLaDA-MoE's, ChatML's.
+const TURN_ENDS: [&str; 3] = ["<|eot_id|>", "<|role_end|>", "<|im_end|>"];
 
 /// Characters shown of those that cannot be expressed.
 const SHOWN_MAX: usize = 5;
@@ -219,6 +241,16 @@ mod tests {
         assert_eq!(tokenizer.decode(&[TokenId(97), TokenId(257)]), "a");
         assert_eq!(tokenizer.piece(TokenId(257)), "<|end|>");
         assert_eq!(tokenizer.piece(TokenId(9999)), "");
+    }
+
+    #[test]
+    fn turns_end_with_special_tokens_of_known_names() {
+        let json = br#"{"version":"1.0","model":{"type":"BPE","vocab":{"a":0,"<|im_end|>":1},"merges":[]},"added_tokens":[
+            {"id":2,"content":"<|eot_id|>","single_word":false,"lstrip":false,"rstrip":false,"normalized":false,"special":true},
+            {"id":3,"content":"<|end|>","single_word":false,"lstrip":false,"rstrip":false,"normalized":false,"special":true}]}"#;
+        let ends: Vec<TokenId> = Tokenizer::from_bytes(json).unwrap().turn_ends().collect();
+        assert_eq!(ends, [TokenId(2)], "an ordinary word of such a name is none");
+        assert_eq!(toy().turn_ends().count(), 0);
     }
 
     #[test]

@@ -26,10 +26,6 @@ pub struct Recipe {
     pub temperature: f32,
     /// Weight of the cross-entropy ("lambda"); the judgement's is 1.
     pub lambda: f64,
-    /// Weight of the cross-entropies of the judged tokens: the model names what should stand where it filled something itself. 0
-    /// is the paper's. A fill says nothing about the right token that its context did not, so the best answer is the
-    /// distribution of the token masked again, of which the head's is one number: the same lesson, but told in full.
-    pub naming: f64,
     /// Share of a step's rows that the sampler goes on with, by a policy drawn for each: 0 is the paper's. They are fresh every
     /// `rounds` steps.
     pub carried: f64,
@@ -175,7 +171,7 @@ impl Prism {
     /// A fresh row's canvas with the first fills.
     fn filled(&self, row: &Row, proposals: &[Proposal]) -> candle_core::Result<Canvas> {
         let mut canvas = row.canvas.clone();
-        for edit in fills(self.recipe.order, proposals, |_| false, self.recipe.fills, (row.seed, row.step)) {
+        for edit in fills(self.recipe.order, proposals, |_| 0, self.recipe.fills, (row.seed, row.step)) {
             canvas.apply(&edit).map_err(candle_core::Error::wrap)?;
         }
         Ok(canvas)
@@ -190,7 +186,7 @@ impl Prism {
         Ok(Running { sequence, truth, temperature })
     }
 
-    /// The mean judgement, naming included, and lambda times the cross-entropy of these rows' share of the step.
+    /// The mean judgement and lambda times the cross-entropy of these rows' share of the step.
     fn loss(&self, denoised: Option<Denoised>, judgement: Option<Tensor>) -> candle_core::Result<Option<Tensor>> {
         #[allow(clippy::cast_precision_loss)] // a count
         let judgement = judgement.map(|sum| sum.affine(1.0 / self.judged.max(1) as f64, 0.0)).transpose()?;
@@ -267,22 +263,13 @@ impl Task for Prism {
         }
         let states = judged.states()?; // (judged, d_model)
         let quality = states.as_ref().map(|states| net.quality(states)).transpose()?; // (judged)
-        let mut judgement =
-            quality.as_ref().map(|quality| binary_cross_entropy(quality, &judged.labels)).transpose()?;
+        let judgement = quality.as_ref().map(|quality| binary_cross_entropy(quality, &judged.labels)).transpose()?;
         let mut sums = denoised.as_ref().map(|denoised| denoised.sums).unwrap_or_default();
         if let Some(judgement) = &judgement {
             sums.judgement = f64::from(judgement.to_scalar::<f32>()?);
             #[allow(clippy::cast_precision_loss)] // a count, for a mean
             let count = judged.labels.len() as f64;
             (sums.judged, sums.judged_right) = (count, judged.labels.iter().map(|label| f64::from(*label)).sum());
-        }
-        if let (Some(sum), Some(states)) = (&judgement, &states)
-            && self.recipe.naming > 0.0
-            && self.learns_backbone
-        {
-            let weights = vec![1.0; judged.truths.len()];
-            let named = super::ops::cross_entropy(&net.logits(states)?, &judged.truths, &weights)?;
-            judgement = Some((sum + named.affine(self.recipe.naming, 0.0)?)?);
         }
         let logits = quality.map(|quality| quality.detach().to_vec1::<f32>()).transpose()?.unwrap_or_default();
         let loss = self.loss(denoised, judgement)?;
@@ -343,8 +330,6 @@ struct Judged {
     states: Vec<Tensor>,
     /// 1 where the token is right.
     labels: Vec<f32>,
-    /// What should stand there.
-    truths: Vec<u32>,
 }
 
 impl Judged {
@@ -358,7 +343,6 @@ impl Judged {
         self.states.push(hidden.index_select(&Tensor::new(index, hidden.device())?, 0)?); // (filled, d_model)
         let label = |&(at, token): &(Position, TokenId)| f32::from(u8::from(truth[at.index()] == token.0));
         self.labels.extend(filled.iter().map(label));
-        self.truths.extend(filled.iter().map(|(at, _)| truth[at.index()]));
         Ok(())
     }
 

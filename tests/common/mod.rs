@@ -2,6 +2,7 @@
 
 #![allow(dead_code, unreachable_pub)] // each test binary uses its own part
 
+pub mod golden;
 pub mod server;
 
 use remask::diffusion::{Canvas, Cell, Reading, TokenId};
@@ -76,6 +77,8 @@ pub enum Verdict {
     Lose,
     /// With an error.
     Fail,
+    /// With the error that a full device gives.
+    NoRoom,
     /// With a panic.
     Panic,
 }
@@ -142,6 +145,7 @@ impl Denoiser for Puppet {
             Verdict::Spoil => drop(readings[0].proposals.pop()),
             Verdict::Lose => drop(readings.pop()),
             Verdict::Fail => return Err(ModelError::Failed("told to".to_owned())),
+            Verdict::NoRoom => return Err(ModelError::OutOfMemory("told to".to_owned())),
             Verdict::Panic => panic!("told to"),
         }
         Ok(readings)

@@ -71,7 +71,6 @@ pub(super) fn run(args: &CalibrationArgs) -> anyhow::Result<()> {
         order: Order::Random,
         temperature: 1.0,
         lambda: 0.0,
-        naming: 0.0,
         carried: 0.0,
         rounds: NonZeroU32::MIN,
         ratio_min: args.ratio[0],
@@ -141,7 +140,7 @@ fn judge(
     }
     let mut canvas = Canvas::new(cells);
     let reading = read(model, &canvas, recipe.temperature, seed)?;
-    for edit in fills(recipe.order, &reading.proposals, |_| false, recipe.fills, (seed, 0)) {
+    for edit in fills(recipe.order, &reading.proposals, |_| 0, recipe.fills, (seed, 0)) {
         canvas.apply(&edit)?;
     }
     let mask = model.spec().mask;
@@ -162,7 +161,7 @@ fn judge(
 
 fn read(model: &mut dyn Denoiser, canvas: &Canvas, temperature: f32, seed: Seed) -> anyhow::Result<Reading> {
     let sampling = Sampling { temperature, seed, step: 0 };
-    let row = Row { canvas, window: 0..canvas.len(), sampling, guidance: None, review: true };
+    let row = Row { canvas, window: 0..canvas.len(), sampling, guidance: None, biases: &[], review: true };
     Ok(model.read(&[row])?.remove(0))
 }
 

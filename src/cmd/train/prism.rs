@@ -24,6 +24,9 @@ enum LearnsWord {
     Lora,
 }
 
+/// Steps that learn from a carried row, where nothing is said.
+const ROUNDS: NonZeroU32 = NonZeroU32::new(32).unwrap();
+
 #[derive(Args, Clone, Debug)]
 pub(super) struct PrismArgs {
     #[command(flatten)]
@@ -64,16 +67,12 @@ pub(super) struct PrismArgs {
     /// Weight of the model's own loss beside the head's
     #[arg(long, default_value_t = 0.5)]
     lambda: f64,
-    /// Weight of a loss beside the head's: the model names what should stand where it filled something itself; nothing with
-    /// --learns head
-    #[arg(long, default_value_t = 0.0)]
-    naming: f64,
     /// Share of a step's rows that the sampler goes on with by itself, so that the head sees what many steps lead to
     #[arg(long, default_value_t = 0.0)]
     carried: f64,
-    /// Steps that learn from a carried row
-    #[arg(long, default_value_t = NonZeroU32::new(32).unwrap_or(NonZeroU32::MIN))]
-    rounds: NonZeroU32,
+    /// Steps that learn from a carried row [default: 32]
+    #[arg(long, requires = "carried")]
+    rounds: Option<NonZeroU32>,
     /// Smallest and largest share of a fresh row that is masked
     #[arg(long, num_args = 2, value_names = ["MIN", "MAX"], default_values_t = [0.001, 1.0])]
     ratio: Vec<f64>,
@@ -107,9 +106,8 @@ pub(super) fn run(args: &PrismArgs) -> anyhow::Result<()> {
         order: args.order.into(),
         temperature: args.temperature,
         lambda: args.lambda,
-        naming: args.naming,
         carried: args.carried,
-        rounds: if args.carried > 0.0 { args.rounds } else { NonZeroU32::MIN },
+        rounds: if args.carried > 0.0 { args.rounds.unwrap_or(ROUNDS) } else { NonZeroU32::MIN },
         ratio_min,
         ratio_max,
     };

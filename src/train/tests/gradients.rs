@@ -68,7 +68,6 @@ fn prism(config: &Config, fills: u32, lambda: f64, batch: usize) -> Prism {
         order: Order::Confidence,
         temperature: 0.0,
         lambda,
-        naming: 0.0,
         carried: 0.0,
         rounds: NonZeroU32::MIN,
         ratio_min: 0.1,
@@ -186,7 +185,6 @@ fn the_gradient_of_the_prism_loss_is_its_slope() {
     let rows = Row::continued_from(filled, config.mask.0);
     let loss = move |net: &Net<'_>, _: &[Drawn]| {
         let mut task = prism(&config, 3, 0.5, 2);
-        task.recipe.naming = 0.7;
         task.judge(6);
         task.score(net, &rows).unwrap().loss.unwrap()
     };

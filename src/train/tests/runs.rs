@@ -120,7 +120,6 @@ fn tune(out: &Path, learns: &Learns, rounds: u32, stops: &[u32]) -> Tuned {
             order: Order::Random,
             temperature: 1.0,
             lambda: 0.5,
-            naming: if rounds > 1 { 0.5 } else { 0.0 },
             carried: if rounds > 1 { 0.5 } else { 0.0 },
             rounds: NonZeroU32::new(rounds).unwrap(),
             ratio_min: 0.2,

@@ -1,0 +1,27 @@
+//! The first pass of all, before anybody waits for one: weights are fetched, kernels chosen, memory taken. Refuses to serve.
+
+use crate::diffusion::{Canvas, Cell, Seed, TokenId};
+use crate::model::{Denoiser, ModelError, Row, Sampling};
+
+/// Reads canvases of `tokens` tokens together, half of their cells blank and half filled: all that a pass of that size may be
+/// asked. What a GPU has no room for shows here and not under load.
+///
+/// # Errors
+/// When the pass fails.
+pub fn warm_up(model: &mut dyn Denoiser, tokens: usize) -> Result<(), ModelError> {
+    let spec = model.spec();
+    let (mask, review) = (spec.mask, spec.has_quality);
+    let filling = (0..spec.vocabulary).map(TokenId).find(|token| *token != mask).unwrap_or(TokenId(0));
+    let cell = |at: usize| if at.is_multiple_of(2) { Cell::Blank } else { Cell::Filled(filling) };
+    let mut canvases = Vec::new();
+    let mut left = tokens.max(1);
+    while left > 0 {
+        let length = left.min(spec.canvas_max);
+        canvases.push(Canvas::new((0..length).map(cell).collect()));
+        left -= length;
+    }
+    let sampling = Sampling { temperature: 0.0, seed: Seed(0), step: 0 };
+    let row = |canvas| Row { canvas, window: 0..Canvas::len(canvas), sampling, guidance: None, biases: &[], review };
+    let rows: Vec<Row<'_>> = canvases.iter().map(row).collect();
+    model.read(&rows).map(|_| ())
+}

@@ -1,0 +1,147 @@
+//! What models are computed on, and with how many threads. The only place that knows devices by name. Refuses to know
+//! models.
+
+use super::LoadError;
+use std::fmt;
+use std::str::FromStr;
+
+/// What a model is computed on.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub enum Device {
+    /// The first GPU where there is one and this binary can use it, else the CPU.
+    #[default]
+    Auto,
+    /// The CPU.
+    Cpu,
+    /// The GPU of this number.
+    Cuda(usize),
+}
+
+impl fmt::Display for Device {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        match self {
+            Self::Auto => write!(f, "auto"),
+            Self::Cpu => write!(f, "cpu"),
+            Self::Cuda(ordinal) => write!(f, "cuda:{ordinal}"),
+        }
+    }
+}
+
+impl FromStr for Device {
+    type Err = LoadError;
+
+    fn from_str(word: &str) -> Result<Self, LoadError> {
+        match word.split_once(':') {
+            None if word == "auto" => Ok(Self::Auto),
+            None if word == "cpu" => Ok(Self::Cpu),
+            None if word == "cuda" => Ok(Self::Cuda(0)),
+            Some(("cuda", ordinal)) if ordinal.parse::<usize>().is_ok() => Ok(Self::Cuda(ordinal.parse().unwrap_or(0))),
+            None | Some(_) => Err(LoadError::Device {
+                device: word.to_owned(),
+                problem: "is none of auto, cpu, cuda and cuda:N".to_owned(),
+            }),
+        }
+    }
+}
+
+impl Device {
+    /// The device that `auto` stands for, and why it is not a GPU where this binary could use one. Others stand for themselves.
+    #[must_use]
+    pub fn choose(self) -> (Self, Option<String>) {
+        match self {
+            Self::Cpu | Self::Cuda(_) => (self, None),
+            Self::Auto => match cuda(0) {
+                Ok(_) => (Self::Cuda(0), None),
+                Err(why) => (Self::Cpu, cfg!(feature = "cuda").then(|| why.to_string())),
+            },
+        }
+    }
+
+    /// The device, and its own name where that was left open.
+    pub(crate) fn open(self) -> Result<(candle_core::Device, Self), LoadError> {
+        match self.choose().0 {
+            Self::Cuda(ordinal) => Ok((cuda(ordinal)?, Self::Cuda(ordinal))),
+            Self::Cpu | Self::Auto => Ok((candle_core::Device::Cpu, Self::Cpu)),
+        }
+    }
+}
+
+#[cfg(feature = "cuda")]
+fn cuda(ordinal: usize) -> Result<candle_core::Device, LoadError> {
+    use candle_core::cuda_backend::cudarc::driver::CudaContext;
+    use std::panic;
+
+    let open = || {
+        let count = CudaContext::device_count().map_err(|cause| format!("the NVIDIA driver fails: {cause}"))?;
+        match usize::try_from(count) {
+            Ok(count) if ordinal < count => candle_core::Device::new_cuda(ordinal).map_err(|cause| cause.to_string()),
+            Ok(_) | Err(_) => Err(format!("the NVIDIA driver knows {count} GPUs; they are numbered from 0")),
+        }
+    };
+    // a library that is not there is a panic in cudarc, and an error here
+    let hook = panic::take_hook();
+    panic::set_hook(Box::new(|_| {}));
+    let opened = panic::catch_unwind(open);
+    panic::set_hook(hook);
+    let missing = "the NVIDIA driver or a CUDA library (libcuda, libcublas, libcublasLt, libcurand) is not to be found; \
+                   install them, name their place in LD_LIBRARY_PATH, or use `cpu`";
+    opened
+        .unwrap_or_else(|_| Err(missing.to_owned()))
+        .map_err(|problem| LoadError::Device { device: format!("cuda:{ordinal}"), problem })
+}
+
+#[cfg(not(feature = "cuda"))]
+fn cuda(ordinal: usize) -> Result<candle_core::Device, LoadError> {
+    Err(LoadError::Device {
+        device: format!("cuda:{ordinal}"),
+        problem: "this binary was built without the feature `cuda`; use `cpu`, or build with `--features cuda`"
+            .to_owned(),
+    })
+}
+
+/// How a program uses its threads.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Threads {
+    /// All of them share each large product: for serving, where a pass is to be over soon.
+    ShareProducts,
+    /// Each has products of its own: for training, where a step has rows enough for all.
+    Alone,
+}
+
+/// Threads that can work at the same time: physical cores, but no more than a container may use. Two threads on a core gain
+/// nothing here.
+#[must_use]
+pub fn threads() -> usize {
+    static COUNT: std::sync::OnceLock<usize> = std::sync::OnceLock::new();
+    *COUNT.get_or_init(|| {
+        let told = std::env::var(THREADS).ok().and_then(|threads| threads.parse().ok()).filter(|threads| *threads > 0);
+        let allowed = std::thread::available_parallelism().map_or(1, std::num::NonZeroUsize::get);
+        told.unwrap_or_else(|| candle_core::utils::get_num_threads().min(allowed))
+    })
+}
+
+const THREADS: &str = "RAYON_NUM_THREADS";
+
+/// Tells candle how many threads to use, in the only way it listens to. Untold it counts the cores anew, from
+/// `/proc/cpuinfo`, in every matrix product, which doubles the time of a small model's pass; and its second pool,
+/// for additions and the like, lets one thread in at a time and keeps the others spinning, which costs a large
+/// model a fifth. What the environment already says is left as it is.
+///
+/// # Safety
+/// Sets environment variables, so no other thread may run yet: the first thing to do in `main`.
+#[allow(unsafe_code)]
+pub unsafe fn settle_threads(use_of: Threads) {
+    let threads = match use_of {
+        Threads::ShareProducts => threads(),
+        Threads::Alone => {
+            let _ = threads(); // remembers what the environment says now
+            1
+        }
+    };
+    for (variable, value) in [(THREADS, threads), ("CANDLE_NUM_THREADS", 1)] {
+        if use_of == Threads::Alone || std::env::var_os(variable).is_none() {
+            // SAFETY: no other thread runs, as the caller promises.
+            unsafe { std::env::set_var(variable, value.to_string()) };
+        }
+    }
+}

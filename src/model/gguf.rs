@@ -1,0 +1,322 @@
+//! GGUF files of LLaDA models: one file with sizes, vocabulary and weights, quantised or not, as llama.cpp converts the
+//! published checkpoints and `remask quantize` writes them (<https://github.com/ggml-org/ggml/blob/master/docs/gguf.md>).
+//! Refuses to know what is computed with the weights.
+
+use super::LoadError;
+use super::config::Config;
+use candle_core::Device;
+use candle_core::quantized::gguf_file::{Content, Value};
+use candle_core::quantized::{GgmlDType, QStorage, QTensor};
+use serde_json::json;
+use std::borrow::Cow;
+use std::collections::BTreeMap;
+use std::fs::File;
+use std::io::{BufReader, Read, Seek, SeekFrom};
+use std::path::Path;
+use std::sync::{Mutex, PoisonError};
+
+/// The architecture's name in `general.architecture`, and before every key of its own.
+pub(super) const ARCHITECTURE: &str = "llada";
+/// Keys of our own, for what GGUF has no word for: the text of the model's other files, and whose weights these are.
+pub(super) const GENERATION_CONFIG: &str = "remask.generation_config";
+pub(super) const TOKENIZER_CONFIG: &str = "remask.tokenizer_config";
+pub(super) const FINGERPRINT: &str = "remask.base";
+/// GGUF's own key for the whole `tokenizer.json`.
+pub(super) const TOKENIZER: &str = "tokenizer.huggingface.json";
+/// What a head's tensors are called, as in the published checkpoints.
+pub(super) const HEAD: &str = "remasking_head.";
+
+/// LLaDA's names and llama.cpp's, outside and inside the blocks.
+const NAMES: [(&str, &str); 4] =
+    [("wte", "token_embd"), ("wpe", "position_embd"), ("ln_f", "output_norm"), ("ff_out", "output")];
+const BLOCK_NAMES: [(&str, &str); 9] = [
+    ("attn_norm", "attn_norm"),
+    ("q_proj", "attn_q"),
+    ("k_proj", "attn_k"),
+    ("v_proj", "attn_v"),
+    ("attn_out", "attn_output"),
+    ("ff_norm", "ffn_norm"),
+    ("ff_proj", "ffn_gate"),
+    ("up_proj", "ffn_up"),
+    ("ff_out", "ffn_down"),
+];
+
+/// The GGUF name of a tensor of the backbone; `None` where it has none.
+pub(super) fn name(canonical: &str) -> Option<String> {
+    let module = canonical.strip_prefix("model.transformer.")?.strip_suffix(".weight")?;
+    let renamed = |names: &[(&str, &str)], module: &str| {
+        names.iter().find(|(ours, _)| *ours == module).map(|(_, theirs)| (*theirs).to_owned())
+    };
+    match module.strip_prefix("blocks.") {
+        None => renamed(&NAMES, module).map(|name| format!("{name}.weight")),
+        Some(rest) => {
+            let (block, module) = rest.split_once('.')?;
+            renamed(&BLOCK_NAMES, module).map(|name| format!("blk.{block}.{name}.weight"))
+        }
+    }
+}
+
+/// The canonical name of a GGUF tensor; a head's and an unknown one's stay as they are.
+fn canonical(name: &str) -> String {
+    let module = name.strip_suffix(".weight").unwrap_or(name);
+    let renamed = |names: &[(&str, &str)], module: &str| {
+        names.iter().find(|(_, theirs)| *theirs == module).map(|(ours, _)| (*ours).to_owned())
+    };
+    let renamed = match module.strip_prefix("blk.").and_then(|rest| rest.split_once('.')) {
+        None => renamed(&NAMES, module),
+        Some((block, module)) => renamed(&BLOCK_NAMES, module).map(|name| format!("blocks.{block}.{name}")),
+    };
+    renamed.map_or_else(|| name.to_owned(), |module| format!("model.transformer.{module}.weight"))
+}
+
+/// Row `r` of a rotated matrix in a checkpoint is row `interleaved(r)` in a GGUF file: llama.cpp rotates neighbours, LLaDA
+/// the halves of a head, so the conversion shuffles the rows of every head (`width` rows).
+pub(super) const fn interleaved(row: usize, width: usize) -> usize {
+    let (head, within) = (row / width, row % width);
+    head * width + 2 * (within % (width / 2)) + within / (width / 2)
+}
+
+/// Whether the conversion shuffles the rows of this tensor, if the model has rotary positions.
+pub(super) fn is_shuffled(canonical: &str) -> bool {
+    canonical.ends_with(".q_proj.weight") || canonical.ends_with(".k_proj.weight")
+}
+
+/// An open file.
+pub(super) struct Gguf {
+    name: String,
+    content: Content,
+    file: Mutex<BufReader<File>>,
+    /// Rows of a head, where rows are shuffled.
+    shuffled: Option<usize>,
+    /// GGUF names by canonical ones.
+    names: BTreeMap<String, String>,
+}
+
+impl Gguf {
+    /// Whether a path is a GGUF file's by its name.
+    pub(super) fn is_named(path: &Path) -> bool {
+        path.extension().is_some_and(|extension| extension.eq_ignore_ascii_case("gguf"))
+    }
+
+    /// Reads the header.
+    ///
+    /// # Errors
+    /// When there is no such file, or it is damaged, incomplete or of another architecture.
+    pub(super) fn open(path: &Path) -> Result<Self, LoadError> {
+        let name = path.display().to_string();
+        let unreadable = |cause: std::io::Error| LoadError::Unreadable { file: name.clone(), cause: cause.to_string() };
+        let file = File::open(path).map_err(unreadable)?;
+        let length = file.metadata().map_err(unreadable)?.len();
+        let mut file = BufReader::new(file);
+        let content = Content::read(&mut file).map_err(|cause| LoadError::Malformed {
+            file: name.clone(),
+            problem: format!("is damaged, incomplete or no GGUF file: {cause}"),
+        })?;
+        let names = content.tensor_infos.keys().map(|theirs| (canonical(theirs), theirs.clone())).collect();
+        let mut gguf = Self { name, content, file: Mutex::new(file), shuffled: None, names };
+        match gguf.text("general.architecture")? {
+            Some(ARCHITECTURE) => {}
+            found => {
+                let given = found.map_or_else(|| "missing".to_owned(), |found| format!("{found:?}"));
+                let (key, supported) = ("general.architecture".to_owned(), format!("{ARCHITECTURE:?}"));
+                return Err(LoadError::Unsupported { file: gguf.name.clone(), key, given, supported });
+            }
+        }
+        gguf.check_length(length)?;
+        let config = gguf.config()?;
+        gguf.shuffled = config.rope.then(|| config.head_dim());
+        Ok(gguf)
+    }
+
+    /// A file cut short is found out now, not when the last tensor is read.
+    fn check_length(&self, length: u64) -> Result<(), LoadError> {
+        for (name, info) in &self.content.tensor_infos {
+            let (numbers, block) = (info.shape.elem_count(), info.ggml_dtype.block_size());
+            if info.shape.dims().last().is_none_or(|row| !row.is_multiple_of(block)) {
+                let (shape, format) = (info.shape.dims(), info.ggml_dtype);
+                let problem = format!("is damaged: tensor `{name}` of shape {shape:?} cannot be {format:?}");
+                return Err(LoadError::Malformed { file: self.name.clone(), problem });
+            }
+            let bytes = (numbers / block * info.ggml_dtype.type_size()) as u64;
+            let end = self.content.tensor_data_offset.saturating_add(info.offset).saturating_add(bytes);
+            if end > length {
+                let problem =
+                    format!("is incomplete: tensor `{name}` ends at byte {end}, the file at {length}; fetch it again");
+                return Err(LoadError::Malformed { file: self.name.clone(), problem });
+            }
+        }
+        Ok(())
+    }
+
+    /// The model's sizes and ids, and the habits its file tells.
+    ///
+    /// # Errors
+    /// When a key is missing, of another type, or says something that is not supported.
+    pub(super) fn config(&self) -> Result<Config, LoadError> {
+        let own = |key: &str| format!("{ARCHITECTURE}.{key}");
+        let needed = |key: &str| {
+            let key = own(key);
+            self.number(&key)?.ok_or_else(|| self.wrong(&key, "missing"))
+        };
+        let shape = |name: &str| self.content.tensor_infos.get(name).map(|info| info.shape.dims().to_vec());
+        let (d_model, heads) = (needed("embedding_length")?, needed("attention.head_count")?);
+        if let Some(Value::Bool(true)) = self.content.metadata.get(&own("attention.causal")) {
+            return Err(self.wrong(&own("attention.causal"), "true, supported is false"));
+        }
+        let rope = shape("position_embd.weight").is_none();
+        match self.number(&own("rope.dimension_count"))? {
+            Some(width) if rope && heads > 0 && width != d_model / heads => {
+                let whole = d_model / heads;
+                return Err(self.wrong(&own("rope.dimension_count"), &format!("{width}, supported is {whole}")));
+            }
+            Some(_) | None => {}
+        }
+        let rows = shape("token_embd.weight").and_then(|shape| shape.first().copied()).unwrap_or(0);
+        let ends = ["eos", "eot"].map(|end| self.number(&format!("tokenizer.ggml.{end}_token_id")));
+        let ends = ends.into_iter().collect::<Result<Vec<_>, _>>()?;
+        let mask = "tokenizer.ggml.mask_token_id";
+        let keys = json!({
+            "model_type": "llada", "block_type": "llama", "layer_norm_type": "rms", "activation_type": "silu",
+            "d_model": d_model,
+            "n_layers": needed("block_count")?,
+            "n_heads": heads,
+            "n_kv_heads": self.number(&own("attention.head_count_kv"))?,
+            "mlp_hidden_size": needed("feed_forward_length")?,
+            "max_sequence_length": needed("context_length")?,
+            "vocab_size": self.number(&own("vocab_size"))?.unwrap_or(rows as u64),
+            "embedding_size": rows,
+            "rope": rope,
+            "rope_theta": self.float(&own("rope.freq_base"))?,
+            "rms_norm_eps": self.float(&own("attention.layer_norm_rms_epsilon"))?,
+            "weight_tying": shape("output.weight").is_none(),
+            "mask_token_id": self.number(mask)?.ok_or_else(|| self.wrong(mask, "missing"))?,
+            "eos_token_id": ends.into_iter().flatten().collect::<Vec<_>>(),
+            "pad_token_id": self.number("tokenizer.ggml.padding_token_id")?,
+        });
+        let config = Config::parse(keys.to_string().as_bytes(), &self.name)?;
+        match self.text(GENERATION_CONFIG)? {
+            None => Ok(config),
+            Some(text) => config.parse_generation(text.as_bytes(), &format!("{}: {GENERATION_CONFIG}", self.name)),
+        }
+    }
+
+    /// The shape of each tensor by its canonical name.
+    pub(super) fn shapes(&self) -> BTreeMap<String, Vec<usize>> {
+        let shape = |(ours, theirs): (&String, &String)| (ours.clone(), self.content.tensor_infos[theirs].shape.dims());
+        self.names.iter().map(shape).map(|(name, shape)| (name, shape.to_vec())).collect()
+    }
+
+    /// Whether a tensor is stored in fewer bits than a float has.
+    pub(super) fn is_quantised(&self, canonical: &str) -> bool {
+        let info = self.names.get(canonical).and_then(|theirs| self.content.tensor_infos.get(theirs));
+        info.is_some_and(|info| !matches!(info.ggml_dtype, GgmlDType::F32 | GgmlDType::F16 | GgmlDType::BF16))
+    }
+
+    /// Reads a tensor as it is stored, its rows in the order of the checkpoint.
+    ///
+    /// # Errors
+    /// When there is none of this name or the file cannot be read.
+    pub(super) fn tensor(&self, canonical: &str, device: &Device) -> Result<QTensor, LoadError> {
+        let missing = || LoadError::MissingTensor { files: self.name.clone(), tensor: canonical.to_owned() };
+        let info = self.names.get(canonical).and_then(|theirs| self.content.tensor_infos.get(theirs));
+        let info = info.ok_or_else(missing)?;
+        let (format, shape) = (info.ggml_dtype, info.shape.dims().to_vec());
+        let mut bytes = vec![0; info.shape.elem_count() / format.block_size() * format.type_size()];
+        let mut file = self.file.lock().unwrap_or_else(PoisonError::into_inner);
+        let start = SeekFrom::Start(self.content.tensor_data_offset + info.offset);
+        file.seek(start)
+            .and_then(|_| file.read_exact(&mut bytes))
+            .map_err(|cause| LoadError::Unreadable { file: self.name.clone(), cause: cause.to_string() })?;
+        drop(file);
+        if let (Some(width), [rows, _], true) = (self.shuffled, shape.as_slice(), is_shuffled(canonical)) {
+            bytes = reordered(&bytes, *rows, |row| interleaved(row, width));
+        }
+        Ok(QTensor::new(QStorage::from_data(Cow::Owned(bytes), device, format)?, shape)?)
+    }
+
+    /// A text under a key; `None` where there is no such key.
+    ///
+    /// # Errors
+    /// When it is no text.
+    pub(super) fn text(&self, key: &str) -> Result<Option<&str>, LoadError> {
+        match self.content.metadata.get(key) {
+            None => Ok(None),
+            Some(Value::String(text)) => Ok(Some(text)),
+            Some(_) => Err(self.wrong(key, "no text")),
+        }
+    }
+
+    /// A list under a key, of whatever `take` finds in its values.
+    ///
+    /// # Errors
+    /// When it is no list of these.
+    pub(super) fn list<T>(&self, key: &str, take: fn(&Value) -> Option<T>) -> Result<Option<Vec<T>>, LoadError> {
+        match self.content.metadata.get(key) {
+            None => Ok(None),
+            Some(Value::Array(values)) => {
+                let taken = values.iter().map(take).collect::<Option<Vec<T>>>();
+                taken.map(Some).ok_or_else(|| self.wrong(key, "a list of something else"))
+            }
+            Some(_) => Err(self.wrong(key, "no list")),
+        }
+    }
+
+    /// A whole number under a key.
+    ///
+    /// # Errors
+    /// When it is something else.
+    pub(super) fn number(&self, key: &str) -> Result<Option<u64>, LoadError> {
+        match self.content.metadata.get(key) {
+            None => Ok(None),
+            Some(Value::I32(number)) if *number >= 0 => Ok(Some(u64::from(number.unsigned_abs()))),
+            Some(Value::I64(number)) if *number >= 0 => Ok(Some(number.unsigned_abs())),
+            Some(value) => value.to_u64().map(Some).map_err(|_| self.wrong(key, "no whole number")),
+        }
+    }
+
+    fn float(&self, key: &str) -> Result<Option<f32>, LoadError> {
+        match self.content.metadata.get(key) {
+            None => Ok(None),
+            Some(value) => value.to_f32().map(Some).map_err(|_| self.wrong(key, "no f32")),
+        }
+    }
+
+    fn wrong(&self, key: &str, what: &str) -> LoadError {
+        LoadError::Malformed { file: self.name.clone(), problem: format!("says `{key}` is {what}") }
+    }
+}
+
+/// Rows of equal length in another order: row `r` of the result is row `from(r)`.
+pub(super) fn reordered(bytes: &[u8], rows: usize, from: impl Fn(usize) -> usize) -> Vec<u8> {
+    let row = bytes.len() / rows.max(1);
+    (0..rows).flat_map(|to| &bytes[from(to) * row..(from(to) + 1) * row]).copied().collect()
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn names_go_both_ways() {
+        for (ours, theirs) in [
+            ("model.transformer.wte.weight", "token_embd.weight"),
+            ("model.transformer.ff_out.weight", "output.weight"),
+            ("model.transformer.blocks.31.ff_out.weight", "blk.31.ffn_down.weight"),
+            ("model.transformer.blocks.0.attn_norm.weight", "blk.0.attn_norm.weight"),
+        ] {
+            assert_eq!(name(ours).as_deref(), Some(theirs));
+            assert_eq!(canonical(theirs), ours);
+        }
+        assert_eq!(name("norm.weight"), None);
+        assert_eq!(canonical("remasking_head.norm.weight"), "remasking_head.norm.weight");
+        assert_eq!(canonical("rope_freqs.weight"), "rope_freqs.weight");
+    }
+
+    #[test]
+    fn halves_of_a_head_lie_side_by_side_in_a_gguf_file() {
+        // two heads of four rows: 0 1 | 2 3 are rotated together as (0, 2) and (1, 3)
+        assert_eq!((0..8).map(|row| interleaved(row, 4)).collect::<Vec<_>>(), [0, 2, 1, 3, 4, 6, 5, 7]);
+        let rows: Vec<u8> = vec![10, 10, 12, 12, 11, 11, 13, 13];
+        assert_eq!(reordered(&rows, 4, |row| interleaved(row, 4)), [10, 10, 11, 11, 12, 12, 13, 13]);
+    }
+}
