@@ -50,6 +50,50 @@ eval:
     cargo run --release -- eval sudoku --count 1000 --order random --temperature 1 --erase-per-step 4 --steps 51
     cargo run --release -- eval calibration
 
+# Where `cuda-toolchain` puts a CUDA toolkit, and the build for it
+cuda_home := env("CUDA_HOME", justfile_directory() / "target/cuda-toolkit/nvidia/cu13")
+cuda_target := "target/cuda-build/x86_64-unknown-linux-gnu/release"
+
+# A CUDA 13.0 toolkit from PyPI (400 MB), with empty libraries to link against: the driver's are opened at run time
+cuda-toolchain:
+    python3 -m pip install --quiet --no-deps --no-compile --upgrade --target target/cuda-toolkit nvidia-cuda-nvcc==13.0.88 \
+        nvidia-cuda-crt==13.0.88 nvidia-nvvm==13.0.88 nvidia-cuda-cccl==13.0.85 nvidia-cuda-runtime==13.0.96
+    mkdir -p {{ cuda_home }}/lib/stubs
+    for l in cuda:1 nvrtc:13 curand:10 cublas:13 cublasLt:13; do \
+        echo | gcc -shared -fPIC -x c - -Wl,-soname,lib${l%%:*}.so.${l##*:} -o {{ cuda_home }}/lib/stubs/lib${l%%:*}.so; done
+    ln -sf ../libcudart_static.a {{ cuda_home }}/lib/stubs/libcudart.a
+
+# Build for GPUs of one kind (90 is H100 and H200) where there need be none
+cuda-build compute_cap="90" *what="build":
+    CUDA_HOME={{ cuda_home }} PATH={{ cuda_home }}/bin:$PATH CUDA_COMPUTE_CAP={{ compute_cap }} CUDARC_CUDA_VERSION=13000 \
+        CUDAFORGE_THREADS=2 CARGO_BUILD_TARGET=x86_64-unknown-linux-gnu CARGO_TARGET_DIR=target/cuda-build \
+        CARGO_TARGET_X86_64_UNKNOWN_LINUX_GNU_RUSTFLAGS='--cfg feature="dynamic-loading"' \
+        cargo {{ what }} --release --features cuda
+
+# The kernels' PTX from their source (after `cuda-toolchain`)
+kernels:
+    cd src/model/kernels && PATH={{ cuda_home }}/bin:$PATH nvcc -ptx -arch=compute_80 -O3 -std=c++17 summary.cu -o summary.ptx
+    cd src/model/kernels && sed -i 's/^\.version .*/.version 8.3/' summary.ptx
+    cd src/model/kernels && sed -i "1i // of summary.cu, sha256 $(sha256sum summary.cu | cut -d' ' -f1)" summary.ptx
+    cd src/model/kernels && PATH={{ cuda_home }}/bin:$PATH ptxas -arch=sm_90 summary.ptx -o /dev/null
+
+# One archive with all that `benches/gpu.sh` needs on a machine with a GPU: unpack it there and run `./gpu.sh`
+gpu-archive: cuda-toolchain cuda-build (cuda-build "90" "test --no-run --lib --test gpu")
+    rm -rf target/gpu && mkdir -p target/gpu/tests/data target/gpu/model
+    cp benches/gpu.sh benches/http_load.py target/gpu/
+    cp -r tests/data/llada-tiny target/gpu/tests/data/
+    cp tests/data/llada-hub/instruct/*.json target/gpu/model/
+    cp {{ cuda_target }}/remask target/gpu/
+    cp $(ls -t {{ cuda_target }}/deps/gpu-* | grep -v '\.d$' | head -1) target/gpu/gpu-tests
+    cp $(ls -t {{ cuda_target }}/deps/remask-* | grep -v '\.d$' | head -1) target/gpu/kernel-tests
+    strip target/gpu/remask target/gpu/gpu-tests target/gpu/kernel-tests
+    tar -C target -cJf target/gpu.tar.xz gpu
+    ls -lh target/gpu.tar.xz
+
+# On a machine with a GPU and this repository: build, test and measure
+gpu: gpu-archive
+    cd target/gpu && ./gpu.sh
+
 # Type-check the CUDA build without a CUDA toolkit
 cuda-check:
     NVCC="{{ justfile_directory() }}/.ci/nvcc" CUDA_COMPUTE_CAP=90 CUDARC_CUDA_VERSION=13000 \

@@ -1,7 +1,7 @@
 //! Which model: the flags that name one, and the models that are part of the binary.
 
 use super::hub;
-use crate::model::{Config, Denoiser, Device, Lexicon, Source, Tokens, Toy, load};
+use crate::model::{Config, Denoiser, Device, Lexicon, Precision, Source, Tokens, Toy, load_in};
 use crate::text::{Lists, Tokenizer};
 use anyhow::{Context, bail};
 use clap::{Args, ValueEnum};
@@ -40,6 +40,9 @@ pub(super) struct ModelArgs {
     /// A LoRA adapter in PEFT's layout, to be folded into the weights
     #[arg(long, env = "REMASK_ADAPTER", value_name = "DIR")]
     adapter: Option<PathBuf>,
+    /// Numbers to compute in; `auto` is bf16 on a GPU and f32 on a CPU
+    #[arg(long, env = "REMASK_DTYPE", default_value = "auto")]
+    dtype: Dtype,
     /// Where to compute: `auto`, `cpu`, `cuda` or `cuda:N`
     #[arg(long, env = "REMASK_DEVICE", default_value = "auto")]
     device: Device,
@@ -49,6 +52,23 @@ pub(super) struct ModelArgs {
 enum LoadFormat {
     Auto,
     Dummy,
+}
+
+#[derive(Clone, Copy, Debug, PartialEq, Eq, ValueEnum)]
+enum Dtype {
+    Auto,
+    F32,
+    Bf16,
+}
+
+impl From<Dtype> for Precision {
+    fn from(word: Dtype) -> Self {
+        match word {
+            Dtype::Auto => Self::Auto,
+            Dtype::F32 => Self::F32,
+            Dtype::Bf16 => Self::Bf16,
+        }
+    }
 }
 
 /// A model, ready to run, and what goes with it.
@@ -71,7 +91,7 @@ impl ModelArgs {
             "sudoku" | "toy" if self.prism_head.is_some() || self.adapter.is_some() => {
                 bail!("--prism-head and --adapter go with a model directory; {} is built in as it is", self.model_id)
             }
-            "sudoku" => (load(&SUDOKU, device)?, Some(Tokenizer::from_bytes(SUDOKU_TOKENIZER)?)),
+            "sudoku" => (load_in(&SUDOKU, device, self.dtype.into())?, Some(Tokenizer::from_bytes(SUDOKU_TOKENIZER)?)),
             "toy" => (Box::new(Toy::new()) as Box<dyn Denoiser>, Some(Tokenizer::from_bytes(TOY_TOKENIZER)?)),
             file if self.is_gguf() => {
                 self.load_gguf(device).with_context(|| format!("cannot load the model {file:?}"))?
@@ -115,7 +135,8 @@ impl ModelArgs {
             }
             None => None,
         };
-        Ok((load(&Source::Gguf { file, prism_head: self.prism_head.clone() }, device)?, tokenizer))
+        let source = Source::Gguf { file, prism_head: self.prism_head.clone() };
+        Ok((load_in(&source, device, self.dtype.into())?, tokenizer))
     }
 
     fn load_dir(&self, dir: &Path, device: Device) -> anyhow::Result<(Box<dyn Denoiser>, Option<Tokenizer>)> {
@@ -135,6 +156,6 @@ impl ModelArgs {
             }
             LoadFormat::Dummy => Source::Dummy { config: Config::read(&dir)?, seed: 0 },
         };
-        Ok((load(&source, device)?, tokenizer))
+        Ok((load_in(&source, device, self.dtype.into())?, tokenizer))
     }
 }

@@ -43,6 +43,19 @@ impl Draws {
         Self { key, counter }
     }
 
+    /// The generator's key, for those who draw elsewhere.
+    #[must_use]
+    pub const fn key(&self) -> [u32; 2] {
+        self.key
+    }
+
+    /// The upper three words of the counter: purpose, step, position. The lowest is the block's number.
+    #[must_use]
+    #[allow(clippy::cast_possible_truncation)] // words of the counter
+    pub const fn place(&self) -> [u32; 3] {
+        [(self.counter >> 96) as u32, (self.counter >> 64) as u32, (self.counter >> 32) as u32]
+    }
+
     /// The first uniform in `(0, 1)`.
     #[must_use]
     pub fn first(&self) -> f64 {

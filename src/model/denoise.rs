@@ -1,18 +1,23 @@
 //! From canvases to readings: packs rows into one pass, asks the output layer about blanks and the quality head
 //! about filled cells, and nobody about anything else. Refuses to know what a block of the network does.
 
+use super::kernels::{self, Ask};
 use super::pass::{Network, Pass, States};
 use super::summary::{Noise, Summary, Vocabulary, biased, summarise};
 use super::{Batch, Denoiser, Inspection, ModelError, ModelSpec, Row};
 use crate::diffusion::{Cell, Draws, Position, Probability, Proposal, Purpose, Reading, Review, TokenId};
 use candle_core::utils::with_threadpool;
-use candle_core::{Storage, Tensor};
+use candle_core::{DType, Storage, Tensor};
 use rayon::prelude::*;
 use std::borrow::Cow;
 
 /// Cells whose logits a thread holds at once: 32 MB over LLaDA's vocabulary, twice that with guidance. More would
 /// gain no speed.
 const STATES_MAX: usize = 64;
+
+/// The same on a GPU: 260 MB of bf16 over LLaDA's vocabulary, and seldom more than one chunk a pass, each of which the host
+/// waits for.
+const STATES_MAX_THERE: usize = 1024;
 
 /// A network of any family, with or without a quality head.
 pub(super) struct NetworkDenoiser {
@@ -87,6 +92,9 @@ impl NetworkDenoiser {
         let twins = blanks.iter().filter_map(|blank| blank.unguided);
         let states: Vec<usize> = blanks.iter().map(|blank| blank.state).chain(twins).collect();
         let logits = self.network.logits(&select(hidden, &states)?)?; // (states, embedding_size)
+        if !logits.device().is_cpu() {
+            return self.propose_there(batch, &logits, blanks);
+        }
         let width = logits.dim(1)?;
         let logits = logits.to_device(&candle_core::Device::Cpu)?;
         let (storage, _) = logits.storage_and_layout();
@@ -104,8 +112,36 @@ impl NetworkDenoiser {
                 None => Cow::Borrowed(logits),
             };
             let summary = summarise(&biased(logits, row.biases), self.vocabulary, noise(row, blank.at));
-            let Summary { token, confidence, margin, entropy } = summary.ok_or_else(|| self.not_finite("a logit"))?;
-            Ok(Proposal { at: blank.at, token: TokenId(token), confidence, margin, entropy })
+            summary.map(|summary| proposal(blank.at, summary)).ok_or_else(|| self.not_finite("a logit"))
+        });
+        proposals.collect()
+    }
+
+    /// The same for logits on a GPU: what comes to the host is a few words a blank.
+    fn propose_there(&self, batch: &Batch<'_>, logits: &Tensor, blanks: &[Blank]) -> Result<Vec<Proposal>, ModelError> {
+        let rows = || blanks.iter().map(|blank| (&batch[blank.row], blank));
+        let asks: Vec<Ask<'_>> =
+            rows().map(|(row, blank)| Ask { noise: noise(row, blank.at), biases: row.biases }).collect();
+        let own = logits.narrow(0, 0, blanks.len())?; // (blanks, embedding_size)
+        let logits = if rows().any(|(row, blank)| row.guidance.is_some() && blank.unguided.is_some()) {
+            let mut twins = blanks.len()..;
+            #[allow(clippy::cast_possible_truncation)] // a chunk holds few states
+            let twin = |(index, blank): (usize, &Blank)| match blank.unguided {
+                Some(_) => twins.next().unwrap_or(index) as u32,
+                None => index as u32,
+            };
+            let twins: Vec<u32> = blanks.iter().enumerate().map(twin).collect();
+            let weights: Vec<f32> = rows().map(|(row, _)| 1.0 + row.guidance.unwrap_or(0.0)).collect();
+            let unguided = logits.index_select(&Tensor::new(twins, logits.device())?, 0)?.to_dtype(DType::F32)?;
+            let weights = Tensor::new(weights, logits.device())?.unsqueeze(1)?; // (blanks, 1)
+            let step = (own.to_dtype(DType::F32)? - &unguided)?.broadcast_mul(&weights)?;
+            (unguided + step)?
+        } else {
+            own
+        };
+        let summaries = kernels::summarise(&logits, self.vocabulary, &asks)?;
+        let proposals = blanks.iter().zip(summaries).map(|(blank, summary)| {
+            summary.map(|summary| proposal(blank.at, summary)).ok_or_else(|| self.not_finite("a logit"))
         });
         proposals.collect()
     }
@@ -168,8 +204,13 @@ impl NetworkDenoiser {
             return Ok(readings);
         }
         let States { hidden, judged } = self.network.forward(&pass)?; // (asked, width) each
-        let chunks = blanks.par_chunks(STATES_MAX).map(|chunk| self.propose(batch, &hidden, chunk));
-        let proposals = chunks.collect::<Result<Vec<_>, _>>()?;
+        let proposals = if hidden.device().is_cpu() {
+            let chunks = blanks.par_chunks(STATES_MAX).map(|chunk| self.propose(batch, &hidden, chunk));
+            chunks.collect::<Result<Vec<_>, _>>()?
+        } else {
+            let chunks = blanks.chunks(STATES_MAX_THERE).map(|chunk| self.propose(batch, &hidden, chunk));
+            chunks.collect::<Result<Vec<_>, _>>()?
+        };
         for (blank, proposal) in blanks.iter().zip(proposals.into_iter().flatten()) {
             readings[blank.row].proposals.push(proposal);
         }
@@ -195,8 +236,8 @@ impl NetworkDenoiser {
         let States { hidden, judged } = self.network.forward(&pass)?; // (positions, width) each
         let logits = self.network.logits(&hidden)?.narrow(1, 0, self.vocabulary.size)?; // (positions, vocab_size)
         Ok(Inspection {
-            logits: logits.to_vec2()?,
-            hidden: hidden.to_vec2()?,
+            logits: logits.to_dtype(DType::F32)?.to_vec2()?,
+            hidden: hidden.to_dtype(DType::F32)?.to_vec2()?,
             quality_logits: self.network.qualities(&judged)?,
         })
     }
@@ -233,6 +274,11 @@ fn select(hidden: &Tensor, states: &[usize]) -> candle_core::Result<Tensor> {
     #[allow(clippy::cast_possible_truncation)] // a pass holds fewer than 2^32 tokens
     let states: Vec<u32> = states.iter().chain(lone).map(|&state| state as u32).collect();
     hidden.index_select(&Tensor::new(states, hidden.device())?, 0)
+}
+
+fn proposal(at: Position, summary: Summary) -> Proposal {
+    let Summary { token, confidence, margin, entropy } = summary;
+    Proposal { at, token: TokenId(token), confidence, margin, entropy }
 }
 
 fn noise(row: &Row<'_>, at: Position) -> Option<Noise> {

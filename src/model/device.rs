@@ -2,6 +2,7 @@
 //! models.
 
 use super::LoadError;
+use candle_core::DType;
 use std::fmt;
 use std::str::FromStr;
 
@@ -23,6 +24,35 @@ impl fmt::Display for Device {
             Self::Auto => write!(f, "auto"),
             Self::Cpu => write!(f, "cpu"),
             Self::Cuda(ordinal) => write!(f, "cuda:{ordinal}"),
+        }
+    }
+}
+
+/// Numbers a model is computed in.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub enum Precision {
+    /// bf16 on a GPU, f32 on a CPU.
+    #[default]
+    Auto,
+    /// 32 bits.
+    F32,
+    /// 16 bits, sums in 32; only on a GPU.
+    Bf16,
+}
+
+impl Precision {
+    /// The numbers for a device.
+    pub(super) fn on(self, device: &candle_core::Device) -> Result<DType, LoadError> {
+        match self {
+            Self::F32 => Ok(DType::F32),
+            Self::Auto if device.is_cpu() => Ok(DType::F32),
+            Self::Bf16 if device.is_cpu() => Err(LoadError::Device {
+                device: "cpu".to_owned(),
+                problem: "computes in f32; bf16 needs a GPU. To save memory, store the weights in few bits with \
+                          `remask quantize`"
+                    .to_owned(),
+            }),
+            Self::Auto | Self::Bf16 => Ok(DType::BF16),
         }
     }
 }

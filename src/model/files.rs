@@ -130,10 +130,16 @@ impl TensorFile {
             Store::Random(seed) => {
                 let mut tensors = self.shapes.iter().enumerate();
                 let (index, (_, shape)) = tensors.find(|(_, (name, _))| *name == tensor).ok_or_else(missing)?;
-                let numbers = normals(*seed, index, shape.iter().product());
                 // a gain is one give or take, everything else zero give or take
                 let centre = if shape.len() == 1 && tensor.ends_with(".weight") { 1.0 } else { 0.0 };
-                Tensor::from_vec(numbers, shape.as_slice(), device).and_then(|t| t.affine(1.0, centre))
+                if device.is_cpu() {
+                    let numbers = normals(*seed, index, shape.iter().product());
+                    Tensor::from_vec(numbers, shape.as_slice(), device).and_then(|t| t.affine(1.0, centre))
+                } else {
+                    device
+                        .set_seed(*seed ^ ((index as u64) << 32))
+                        .and_then(|()| Tensor::randn(centre as f32, RANDOM_STD as f32, shape.as_slice(), device))
+                }
             }
         };
         let loaded = loaded.and_then(|tensor| tensor.to_device(device));

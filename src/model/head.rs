@@ -4,7 +4,7 @@
 use super::LoadError;
 use super::linear::Linear;
 use super::weights::Weights;
-use candle_core::{Result, Tensor};
+use candle_core::{DType, Result, Tensor};
 use candle_nn::ops;
 
 /// Epsilon of the published head's `LayerNorm`, PyTorch's default.
@@ -44,9 +44,10 @@ impl Head {
         })
     }
 
-    /// Qualities before the sigmoid, one per state: `hidden` (states, `d_model`), after the final norm.
+    /// Qualities before the sigmoid, one per state: `hidden` (states, `d_model`), after the final norm. Computed in f32.
     pub(super) fn forward(&self, hidden: &Tensor) -> Result<Vec<f32>> {
-        let x = ops::layer_norm(hidden, &self.norm_weight, &self.norm_bias, EPSILON)?;
+        let hidden = hidden.to_dtype(DType::F32)?;
+        let x = ops::layer_norm(&hidden, &self.norm_weight, &self.norm_bias, EPSILON)?;
         let x = self.proj1.forward(&x)?.broadcast_add(&self.proj1_bias)?.gelu_erf()?; // (states, d_model)
         self.proj2.forward(&x)?.broadcast_add(&self.proj2_bias)?.squeeze(1)?.to_vec1() // (states)
     }

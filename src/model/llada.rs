@@ -8,7 +8,7 @@ use super::head::Head;
 use super::linear::{Embedding, Linear};
 use super::pass::{Network, Pass, PassRow, States};
 use super::weights::Weights;
-use candle_core::{Device, Result, Tensor};
+use candle_core::{DType, Device, Result, Tensor};
 use candle_nn::{ops, rotary_emb};
 use rayon::prelude::*;
 use std::ops::Range;
@@ -310,6 +310,9 @@ fn rotated(x: Tensor, queries: &Queries) -> Result<Tensor> {
     match &queries.cos_sin {
         None => Ok(x),
         // each token is a batch entry of length one, so that each has angles of its own
-        Some((cos, sin)) => rotary_emb::rope_thd(&x.unsqueeze(1)?, cos, sin)?.squeeze(1),
+        Some((cos, sin)) => {
+            let rotated = rotary_emb::rope_thd(&x.to_dtype(DType::F32)?.unsqueeze(1)?, cos, sin)?.squeeze(1)?;
+            rotated.to_dtype(x.dtype())
+        }
     }
 }

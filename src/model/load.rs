@@ -2,7 +2,7 @@
 
 use super::config::Config;
 use super::denoise::NetworkDenoiser;
-use super::device::Device;
+use super::device::{Device, Precision};
 use super::dit;
 use super::files::TensorFile;
 use super::gguf::Gguf;
@@ -12,8 +12,8 @@ use super::lora::Recipe;
 use super::strict;
 use super::weights::{Part, Weights};
 use super::{Denoiser, LoadError, ModelSpec};
-use candle_core::Tensor;
 use candle_core::utils::with_threadpool;
+use candle_core::{DType, Tensor};
 use std::collections::{BTreeMap, BTreeSet};
 use std::path::{Path, PathBuf};
 
@@ -60,13 +60,22 @@ pub enum Source {
     },
 }
 
-/// Loads a model, adapters folded in, computed in f32.
+/// Loads a model, adapters folded in, computed in what the device is best at.
+///
+/// # Errors
+/// As [`load_in`].
+pub fn load(source: &Source, device: Device) -> Result<Box<dyn Denoiser>, LoadError> {
+    load_in(source, device, Precision::Auto)
+}
+
+/// Loads a model, adapters folded in, computed in numbers of the given width.
 ///
 /// # Errors
 /// When a file is missing, damaged or of another model, when the configuration asks for something that is not
 /// implemented, or when the device is not there. Names and shapes are checked before any weight is read.
-pub fn load(source: &Source, device: Device) -> Result<Box<dyn Denoiser>, LoadError> {
+pub fn load_in(source: &Source, device: Device, precision: Precision) -> Result<Box<dyn Denoiser>, LoadError> {
     let (device, name) = device.open()?;
+    let dtype = precision.on(&device)?;
     let (config, files, recipe) = match source {
         Source::Directory { dir, prism_head, adapter } if dit::is_in(dir) => {
             if let Some(adapter) = adapter {
@@ -106,7 +115,7 @@ pub fn load(source: &Source, device: Device) -> Result<Box<dyn Denoiser>, LoadEr
             (config.clone(), vec![TensorFile::random(*seed, shapes)], Recipe::PUBLISHED)
         }
     };
-    with_threadpool(|| assemble(&config, files, recipe, device, name))
+    with_threadpool(|| assemble(&config, files, recipe, (device, dtype), name))
 }
 
 /// A model's numbers by their names in checkpoints, for training.
@@ -147,10 +156,10 @@ fn assemble(
     config: &Config,
     files: Vec<TensorFile>,
     recipe: Recipe,
-    device: candle_core::Device,
+    (device, dtype): (candle_core::Device, DType),
     name: Device,
 ) -> Result<Box<dyn Denoiser>, LoadError> {
-    let weights = Weights::of(config, files, recipe, device.clone())?;
+    let weights = Weights::of(config, files, recipe, device.clone())?.computed_in(dtype);
     weights.check_base()?;
     let model = Llada::new(config, &weights, device)?;
     let head = if weights.has_head() { Some(Head::new(&weights)?) } else { None };
@@ -164,7 +173,7 @@ fn assemble(
         ends: config.ends.clone(),
         has_quality: head.is_some(),
         adapters_folded: weights.has_adapters(),
-        dtype: "f32".to_owned(),
+        dtype: dtype.as_str().to_owned(),
         device: name.to_string(),
         parameters: weights.parameters(),
         defaults: config.defaults,

@@ -55,16 +55,24 @@ pub(crate) fn summarise(logits: &[f32], vocabulary: Vocabulary, noise: Option<No
         mass += f64::from(chunk_mass);
         moment += f64::from(chunk_moment);
     }
-    let probability = |logit: f32| f64::from(logit - best.logit).exp() / mass;
-    #[allow(clippy::cast_possible_truncation)] // the readings are f32
-    let narrow = |value: f64| value as f32;
-    Some(Summary {
-        token,
-        confidence: Probability::rounded(narrow(probability(logits[token as usize])))?,
-        margin: Probability::rounded(narrow(1.0 / mass - probability(best.second)))?,
-        // H = ln Z - sum p (l - max), with Z relative to the maximum
-        entropy: narrow(mass.ln() - moment / mass).max(0.0),
-    })
+    Summary::of(token, [logits[token as usize], best.logit, best.second], mass, moment)
+}
+
+impl Summary {
+    /// From the logits of the token, of the likeliest one and of the second, and two sums over the vocabulary: of exp(l - max),
+    /// and of exp(l - max) (l - max).
+    pub(super) fn of(token: u32, [logit, largest, second]: [f32; 3], mass: f64, moment: f64) -> Option<Self> {
+        let probability = |logit: f32| f64::from(logit - largest).exp() / mass;
+        #[allow(clippy::cast_possible_truncation)] // the readings are f32
+        let narrow = |value: f64| value as f32;
+        Some(Self {
+            token,
+            confidence: Probability::rounded(narrow(probability(logit)))?,
+            margin: Probability::rounded(narrow(1.0 / mass - probability(second)))?,
+            // H = ln Z - sum p (l - max), with Z relative to the maximum
+            entropy: narrow(mass.ln() - moment / mass).max(0.0),
+        })
+    }
 }
 
 /// The logits with what is added to some of them. A banned token's is the lowest finite one: it is neither proposed nor of

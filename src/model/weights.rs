@@ -9,7 +9,7 @@ use super::head;
 use super::linear::{Embedding, Linear};
 use super::lora::{self, Recipe};
 use candle_core::quantized::QTensor;
-use candle_core::{Device, Tensor};
+use candle_core::{DType, Device, Tensor};
 use sha2::{Digest, Sha256};
 use std::collections::{BTreeMap, BTreeSet};
 use std::sync::Arc;
@@ -68,6 +68,7 @@ pub(super) struct Weights {
     homes: BTreeMap<Part, Home>,
     recipe: Recipe,
     device: Device,
+    dtype: DType,
 }
 
 impl Weights {
@@ -81,13 +82,18 @@ impl Weights {
         recipe: Recipe,
         device: Device,
     ) -> Result<Self, LoadError> {
-        let mut weights = Self { files, homes: BTreeMap::new(), recipe, device };
+        let mut weights = Self { files, homes: BTreeMap::new(), recipe, device, dtype: DType::F32 };
         weights.sort()?;
         let backbone: BTreeMap<String, Vec<usize>> = config.tensors().collect();
         weights.check_backbone(config, &backbone)?;
         weights.check_adapters(&backbone)?;
         weights.check_head(config)?;
         Ok(weights)
+    }
+
+    /// The same, the backbone's weights handed out in these numbers instead of f32.
+    pub(super) fn computed_in(self, dtype: DType) -> Self {
+        Self { dtype, ..self }
     }
 
     /// Whether there is a quality head.
@@ -106,14 +112,15 @@ impl Weights {
         kept.map(|(_, home)| home.shape.iter().product::<usize>() as u64).sum()
     }
 
-    /// Loads a backbone weight, its adapter folded in.
+    /// Loads a backbone weight, its adapter folded in before anything is rounded.
     pub(super) fn backbone(&self, name: &str) -> Result<Tensor, LoadError> {
         let weight = self.load(&Part::Backbone(name.to_owned()))?;
         let (a, b) = (Part::LoraA(name.to_owned()), Part::LoraB(name.to_owned()));
-        if !self.homes.contains_key(&a) {
-            return Ok(weight);
-        }
-        Ok(lora::fold(&weight, &self.load(&a)?, &self.load(&b)?, self.recipe.scale)?)
+        let weight = match self.homes.contains_key(&a) {
+            false => weight,
+            true => lora::fold(&weight, &self.load(&a)?, &self.load(&b)?, self.recipe.scale)?,
+        };
+        Ok(weight.to_dtype(self.dtype)?)
     }
 
     /// Loads a matrix of the backbone to multiply with: as it is stored where that takes fewer bits than a float, else in f32,
@@ -140,7 +147,7 @@ impl Weights {
         }
     }
 
-    /// Loads a tensor of the quality head.
+    /// Loads a tensor of the quality head, in f32.
     pub(super) fn head(&self, name: &str) -> Result<Tensor, LoadError> {
         self.load(&Part::Head(name.to_owned()))
     }
