@@ -1,15 +1,18 @@
 //! The commands as people type them: what they print, what they leave behind, and what they say when something is wrong.
 
 use serde_json::Value;
+use std::ffi::OsStr;
+use std::fmt::Debug;
+use std::io::{BufRead, BufReader};
 use std::path::Path;
-use std::process::{Command, Output};
+use std::process::{Command, Output, Stdio};
 
-fn remask(args: &[&str]) -> Output {
+fn remask(args: &[impl AsRef<OsStr>]) -> Output {
     Command::new(env!("CARGO_BIN_EXE_remask")).args(args).output().unwrap()
 }
 
 #[track_caller]
-fn printed(args: &[&str]) -> String {
+fn printed(args: &[impl AsRef<OsStr> + Debug]) -> String {
     let output = remask(args);
     assert!(output.status.success(), "{args:?}: {}", String::from_utf8_lossy(&output.stderr));
     String::from_utf8(output.stdout).unwrap()
@@ -25,6 +28,47 @@ fn check_error(args: &[&str], words: &str) {
 
 fn path(dir: &Path, name: &str) -> String {
     dir.join(name).display().to_string()
+}
+
+/// Runs a command and kills it, without a warning, once it has logged this step.
+fn kill_at(step: &str, args: &[String]) {
+    let mut child = Command::new(env!("CARGO_BIN_EXE_remask"))
+        .args(args)
+        .stdout(Stdio::piped())
+        .stderr(Stdio::null())
+        .spawn()
+        .unwrap();
+    let mut lines = BufReader::new(child.stdout.take().unwrap()).lines();
+    let has_come = lines.any(|line| line.unwrap().contains(&format!("\"step\":{step},")));
+    assert!(has_come, "{args:?} logged no step {step}");
+    child.kill().unwrap();
+    assert!(!child.wait().unwrap().success(), "{args:?} was over before it was killed");
+}
+
+#[test]
+fn a_run_that_was_killed_goes_on_to_the_same_bytes() {
+    let dir = tempfile::tempdir().unwrap();
+    let [whole, killed, head, killed_head] = ["whole", "killed", "h", "kh"].map(|name| path(dir.path(), name));
+    let usual = |args: &[&str], out: &str| {
+        let usual = "--task sudoku --batch 4 --learning-rate 1e-3 --warmup 2 --save-every 7 --out";
+        let words = args.iter().copied().chain(usual.split(' ')).chain([out]);
+        words.map(str::to_owned).collect::<Vec<String>>()
+    };
+    let base = |out: &str| usual(&["train", "base", "--steps", "60", "--d-model", "32", "--layers", "1"], out);
+    let bytes = |dir: &str, name: &str| std::fs::read(path(Path::new(dir), name)).unwrap();
+    printed(&base(&whole));
+    kill_at("20", &base(&killed));
+    printed(&base(&killed));
+    for name in ["model.safetensors", "checkpoint.safetensors"] {
+        assert!(bytes(&whole, name) == bytes(&killed, name), "{name}");
+    }
+    let carried = ["train", "prism", "--steps", "40", "--carried", "0.5", "--rounds", "8", "--model-id", &whole];
+    printed(&usual(&carried, &head));
+    kill_at("20", &usual(&carried, &killed_head));
+    printed(&usual(&carried, &killed_head));
+    for name in ["model.safetensors", "prism_head.safetensors", "checkpoint.safetensors"] {
+        assert!(bytes(&head, name) == bytes(&killed_head, name), "{name}");
+    }
 }
 
 #[test]
