@@ -9,7 +9,7 @@ use candle_core::safetensors::{load as load_tensors, save};
 use candle_core::{DType, Device as Cpu, Tensor};
 use common::golden::{Golden, Tensors, near};
 use remask::diffusion::{Canvas, Cell, Seed, TokenId};
-use remask::model::{Denoiser, Device, Inspection, LoadError, Row, Sampling, Source, load};
+use remask::model::{Denoiser, Device, Filter, Inspection, LoadError, Row, Sampling, Source, load};
 use serde_json::{Value, json};
 use std::path::{Path, PathBuf};
 use tempfile::TempDir;
@@ -65,7 +65,7 @@ fn a_row_is_read_the_same_alone_and_in_company() {
         )
     };
     let canvases: Vec<Canvas> = [(0, 48), (1, 31), (0, 1), (1, 7), (0, 20)].map(canvas).into();
-    let sampling = Sampling { temperature: 0.7, seed: Seed(3), step: 2 };
+    let sampling = Sampling { temperature: 0.7, seed: Seed(3), step: 2, filter: Filter::ALL };
     let rows: Vec<Row<'_>> = canvases
         .iter()
         .map(|canvas| Row { canvas, window: 0..canvas.len(), sampling, guidance: Some(0.5), biases: &[], review: true })

@@ -8,7 +8,9 @@ mod common;
 use common::golden::{Golden, near, tiny};
 use common::{data, sudoku_model};
 use remask::diffusion::{Canvas, Cell, Seed, TokenId};
-use remask::model::{Denoiser, Device, Format, Lexicon, LoadError, Row, Sampling, Source, Tokens, load, quantise};
+use remask::model::{
+    Denoiser, Device, Filter, Format, Lexicon, LoadError, Row, Sampling, Source, Tokens, load, quantise,
+};
 use remask::text::{Lists, Special, Tokenizer};
 use std::fs;
 use std::path::{Path, PathBuf};
@@ -123,7 +125,7 @@ fn the_sudoku_model_in_eight_bits_reads_as_the_whole_one() {
         token => Cell::Filled(token),
     });
     let canvas = Canvas::new(cells.collect());
-    let sampling = Sampling { temperature: 0.0, seed: Seed(0), step: 0 };
+    let sampling = Sampling { temperature: 0.0, seed: Seed(0), step: 0, filter: Filter::ALL };
     let row = Row { canvas: &canvas, window: 0..canvas.len(), sampling, guidance: None, biases: &[], review: true };
     let read = |model: &mut Box<dyn Denoiser>| model.read(std::slice::from_ref(&row)).unwrap().remove(0);
     let (whole, small) = (read(&mut whole), read(&mut small));
@@ -150,7 +152,7 @@ fn the_company_in_a_pass_changes_no_bit_of_quantised_readings() {
         Canvas::new((0..length).map(cell).collect())
     };
     let canvases = [89, 1, 70, 7, 64].map(canvas);
-    let sampling = Sampling { temperature: 1.0, seed: Seed(4), step: 2 };
+    let sampling = Sampling { temperature: 1.0, seed: Seed(4), step: 2, filter: Filter::ALL };
     let row =
         |canvas| Row { canvas, window: 0..Canvas::len(canvas), sampling, guidance: None, biases: &[], review: true };
     let together = model.read(&canvases.each_ref().map(row)).unwrap();

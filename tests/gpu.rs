@@ -6,7 +6,7 @@ mod common;
 
 use common::golden::Golden;
 use remask::diffusion::{Canvas, Cell, Reading, Seed, TokenId};
-use remask::model::{Denoiser, Device, Precision, Row, Sampling, Source, load_in};
+use remask::model::{Denoiser, Device, Filter, Precision, Row, Sampling, Source, load_in};
 use std::path::PathBuf;
 
 /// Where the tiny model is: beside this program when it was carried.
@@ -36,7 +36,11 @@ fn readings(model: &mut dyn Denoiser, canvases: &[Canvas]) -> Vec<Reading> {
     let banned = [(TokenId(257), f32::NEG_INFINITY)];
     let row = |(index, canvas): (usize, &'_ Canvas)| -> (Sampling, Option<f32>, bool) {
         let temperature = if index % 2 == 0 { 0.0 } else { 1.0 };
-        (Sampling { temperature, seed: Seed(7), step: 3 }, (index % 3 == 2).then_some(0.6), canvas.len() > 40)
+        (
+            Sampling { temperature, seed: Seed(7), step: 3, filter: Filter::ALL },
+            (index % 3 == 2).then_some(0.6),
+            canvas.len() > 40,
+        )
     };
     let wishes: Vec<_> = canvases.iter().enumerate().map(row).collect();
     let rows: Vec<Row<'_>> = canvases

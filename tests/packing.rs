@@ -5,7 +5,7 @@ mod common;
 
 use common::{llada_tiny_model, sudoku_model};
 use remask::diffusion::{Canvas, Cell, Reading, Seed, TokenId};
-use remask::model::{Denoiser, Row, Sampling};
+use remask::model::{Denoiser, Filter, Row, Sampling};
 
 /// How many of each kind of cell a canvas has.
 #[derive(Clone, Copy, Debug)]
@@ -39,7 +39,7 @@ fn read_both_ways(model: &mut dyn Denoiser, shape: Shape, temperature: f32, guid
     let vocabulary = model.spec().vocabulary;
     let large = Shape { fixed: 3, filled: 6, blanks: 25 }.canvas(vocabulary);
     let canvas = shape.canvas(vocabulary);
-    let sampling = Sampling { temperature, seed: Seed(1), step: 0 };
+    let sampling = Sampling { temperature, seed: Seed(1), step: 0, filter: Filter::ALL };
     let row = |canvas| Row { canvas, window: 0..Canvas::len(canvas), sampling, guidance, biases: &[], review: true };
     let alone = model.read(&[row(&canvas)]).unwrap().remove(0);
     let packed = model.read(&[row(&large), row(&canvas), row(&large)]).unwrap().remove(1);

@@ -10,7 +10,7 @@ use candle_core::{DType, Device as Cpu, Tensor};
 use common::data;
 use common::golden::{Golden, Tensors, model, near, tiny};
 use remask::diffusion::{Canvas, Cell, Position, Seed, TokenId};
-use remask::model::{Config, Denoiser, Device, Inspection, Row, Sampling, Source, load};
+use remask::model::{Config, Denoiser, Device, Filter, Inspection, Row, Sampling, Source, load};
 use serde_json::{Value, json};
 use tempfile::TempDir;
 
@@ -191,7 +191,7 @@ fn canvas(ids: &[TokenId], prompt: usize) -> Canvas {
 }
 
 fn row(canvas: &Canvas) -> Row<'_> {
-    let sampling = Sampling { temperature: 0.0, seed: Seed(1), step: 0 };
+    let sampling = Sampling { temperature: 0.0, seed: Seed(1), step: 0, filter: Filter::ALL };
     Row { canvas, window: 0..canvas.len(), sampling, guidance: None, biases: &[], review: true }
 }
 
@@ -233,7 +233,10 @@ fn rows_read_together_are_read_as_if_alone() {
     let mut rows: Vec<Row<'_>> = canvases.iter().map(row).collect();
     rows[1].guidance = Some(0.5);
     rows.push(Row { window: 0..0, ..row(&canvases[0]) }); // asks for nothing
-    rows.push(Row { sampling: Sampling { temperature: 1.0, seed: Seed(3), step: 2 }, ..row(&canvases[0]) });
+    rows.push(Row {
+        sampling: Sampling { temperature: 1.0, seed: Seed(3), step: 2, filter: Filter::ALL },
+        ..row(&canvases[0])
+    });
     let together = model.read(&rows).unwrap();
     for (row, together) in rows.iter().zip(&together) {
         let alone = model.read(std::slice::from_ref(row)).unwrap().remove(0);

@@ -14,9 +14,11 @@ pub(super) struct Usage {
     total_tokens: usize,
 }
 
-impl From<&Answer> for Usage {
-    fn from(answer: &Answer) -> Self {
-        let Answer { prompt_tokens, completion_tokens, .. } = *answer;
+impl Usage {
+    /// Of some answers, as many for each prompt as `choices`; a prompt counts once.
+    pub(super) fn of(answers: &[Answer], choices: usize) -> Self {
+        let prompt_tokens = answers.iter().map(|answer| answer.prompt_tokens).sum::<usize>() / choices.max(1);
+        let completion_tokens = answers.iter().map(|answer| answer.completion_tokens).sum();
         Self { prompt_tokens, completion_tokens, total_tokens: prompt_tokens + completion_tokens }
     }
 }
@@ -31,10 +33,17 @@ pub(super) struct Summary {
     degraded: bool,
 }
 
-impl From<&Answer> for Summary {
-    fn from(answer: &Answer) -> Self {
-        let Answer { steps, forward_passes, filled, erased, .. } = *answer;
-        Self { steps, forward_passes, filled, erased, degraded: false } // no answer is hurried yet
+impl Summary {
+    /// Of some answers together: the most steps that one took, the sum of all else.
+    pub(super) fn of(answers: &[Answer]) -> Self {
+        let sum = |count: fn(&Answer) -> u32| answers.iter().map(count).sum();
+        Self {
+            steps: answers.iter().map(|answer| answer.steps).max().unwrap_or(0),
+            forward_passes: sum(|answer| answer.forward_passes),
+            filled: sum(|answer| answer.filled),
+            erased: sum(|answer| answer.erased),
+            degraded: false, // no answer is hurried yet
+        }
     }
 }
 
@@ -74,8 +83,13 @@ pub(super) struct Words<'a>(pub(super) Option<&'a Tokenizer>);
 
 impl Words<'_> {
     /// The text of one token; `None` where the model has no tokenizer.
-    fn piece(self, token: TokenId) -> Option<String> {
+    pub(super) fn piece(self, token: TokenId) -> Option<String> {
         self.0.map(|tokenizer| tokenizer.piece(token))
+    }
+
+    /// The text of some tokens; empty where the model has no tokenizer.
+    pub(super) fn text(self, tokens: &[TokenId]) -> String {
+        self.0.map(|tokenizer| tokenizer.decode(tokens)).unwrap_or_default()
     }
 }
 
@@ -112,10 +126,10 @@ pub(super) struct StepObject {
 }
 
 impl StepObject {
-    /// `step` of a canvas that began as `start`.
-    pub(super) fn new(step: &StepEvent, start: &Start, words: Words<'_>) -> Self {
+    /// `step` of a choice's canvas that began as `start`.
+    pub(super) fn new(index: usize, step: &StepEvent, start: &Start, words: Words<'_>) -> Self {
         Self {
-            index: 0,
+            index,
             step: step.step,
             steps_planned: start.steps_planned,
             blanks: step.blanks,

@@ -62,9 +62,32 @@ pub(super) fn off_word<'de, D: Deserializer<'de>>(input: D) -> Result<(), D::Err
     only(input, "only \"off\" is supported so far", |value| value == "off")
 }
 
-/// 0 or -1, which both mean "all".
-pub(super) fn all<'de, D: Deserializer<'de>>(input: D) -> Result<(), D::Error> {
-    only(input, "only 0 (every token) is supported so far", |value| matches!(value.as_i64(), Some(0 | -1)))
+/// A whole number from 1 on; 0 and -1 mean that there is no limit.
+pub(super) fn limit<'de, D: Deserializer<'de>>(input: D) -> Result<Option<u32>, D::Error> {
+    let read = |value: &Value| match value.as_i64()? {
+        -1 | 0 => Some(None),
+        limit => u32::try_from(limit).ok().map(Some),
+    };
+    optional(input, "give a whole number from 1 to 4294967295, or 0 for no limit", read).map(Option::flatten)
+}
+
+/// Only that no tool is called.
+pub(super) fn no_tool<'de, D: Deserializer<'de>>(input: D) -> Result<(), D::Error> {
+    only(input, "only \"none\" and \"auto\" are supported: there are no tools", |value| {
+        value == "none" || value == "auto"
+    })
+}
+
+/// Only a text without a format.
+pub(super) fn plain_text<'de, D: Deserializer<'de>>(input: D) -> Result<(), D::Error> {
+    only(input, "only {\"type\": \"text\"} is supported so far", |value| {
+        value.get("type").is_some_and(|kind| kind == "text")
+    })
+}
+
+/// Only an answer in text.
+pub(super) fn text_only<'de, D: Deserializer<'de>>(input: D) -> Result<(), D::Error> {
+    only(input, "only [\"text\"] is supported", |value| value == &serde_json::json!(["text"]))
 }
 
 fn optional<'de, D: Deserializer<'de>, T>(

@@ -33,10 +33,11 @@ pub(super) async fn create(
     };
     match delivery {
         Delivery::Whole => {
-            let answer = stream::answer(session, &ticket).await?;
-            Ok(Json(report.whole(&answer)).into_response())
+            let answers = stream::answers(vec![session], &ticket).await?;
+            let answer = answers.first().ok_or_else(stream::gone)?;
+            Ok(Json(report.whole(answer)).into_response())
         }
-        Delivery::Stream { .. } => Ok(stream::respond(session, report, ticket)),
+        Delivery::Stream { .. } => Ok(stream::respond(vec![session], report, ticket)),
     }
 }
 
@@ -85,8 +86,8 @@ impl Report {
             object: "infill",
             model: &self.model,
             choices: [Choice { index: 0, text, gaps, finish_reason: finish_reason(answer.finish), quality }],
-            usage: answer.into(),
-            diffusion: answer.into(),
+            usage: Usage::of(std::slice::from_ref(answer), 1),
+            diffusion: Summary::of(std::slice::from_ref(answer)),
         }
     }
 
@@ -99,19 +100,23 @@ impl Report {
 }
 
 impl Script for Report {
-    fn begin(&mut self, start: &Start) -> Vec<Frame> {
+    fn begin(&mut self, _: usize, start: &Start) -> Vec<Frame> {
         let event = self.event().event("start");
         vec![event.json_data(StartObject::new(start, self.words()))]
     }
 
-    fn step(&mut self, step: &StepEvent, start: &Start) -> Vec<Frame> {
+    fn step(&mut self, index: usize, step: &StepEvent, start: &Start) -> Vec<Frame> {
         let event = self.event().event("step");
-        vec![event.json_data(StepObject::new(step, start, self.words()))]
+        vec![event.json_data(StepObject::new(index, step, start, self.words()))]
     }
 
-    fn finish(&mut self, answer: &Answer) -> Vec<Frame> {
+    fn finish(&mut self, _: usize, answer: Answer) -> Vec<Frame> {
         let event = self.event().event("done");
-        vec![event.json_data(self.whole(answer))]
+        vec![event.json_data(self.whole(&answer))]
+    }
+
+    fn close(&mut self) -> Vec<Frame> {
+        Vec::new()
     }
 
     fn fail(&mut self, error: &ApiError) -> Vec<Frame> {

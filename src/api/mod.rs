@@ -7,7 +7,9 @@ mod completions;
 mod error;
 mod field;
 mod infill;
+mod logprobs;
 mod models;
+mod openai;
 mod ops;
 mod stream;
 mod ticket;
@@ -37,6 +39,7 @@ const LINGER: Duration = Duration::from_secs(5);
 /// What is served, for people who lost their way.
 const ENDPOINTS: &[&str] = &[
     "POST /v1/completions",
+    "POST /v1/chat/completions",
     "POST /v1/infill",
     "GET /v1/models",
     "GET /v1/models/{id}",
@@ -157,6 +160,7 @@ pub fn router(state: AppState) -> Router {
         .route("/v1/models", get(models::list))
         .route("/v1/models/{*id}", get(models::retrieve))
         .route("/v1/completions", post(completions::create))
+        .route("/v1/chat/completions", post(completions::chat))
         .route("/v1/infill", post(infill::create));
     dressed(endpoints, state)
 }

@@ -17,6 +17,7 @@ pub(super) const SUDOKU: Source = Source::Embedded {
 };
 pub(super) const SUDOKU_TOKENIZER: &[u8] = include_bytes!("../../models/sudoku/tokenizer.json");
 const TOY_TOKENIZER: &[u8] = include_bytes!("../../models/toy/tokenizer.json");
+const TOY_TOKENIZER_CONFIG: &[u8] = include_bytes!("../../models/toy/tokenizer_config.json");
 
 /// Flags that choose a model.
 #[derive(Args, Clone, Debug)]
@@ -92,7 +93,10 @@ impl ModelArgs {
                 bail!("--prism-head and --adapter go with a model directory; {} is built in as it is", self.model_id)
             }
             "sudoku" => (load_in(&SUDOKU, device, self.dtype.into())?, Some(Tokenizer::from_bytes(SUDOKU_TOKENIZER)?)),
-            "toy" => (Box::new(Toy::new()) as Box<dyn Denoiser>, Some(Tokenizer::from_bytes(TOY_TOKENIZER)?)),
+            "toy" => (
+                Box::new(Toy::new()) as Box<dyn Denoiser>,
+                Some(Tokenizer::from_texts(TOY_TOKENIZER, Some(TOY_TOKENIZER_CONFIG))?),
+            ),
             file if self.is_gguf() => {
                 self.load_gguf(device).with_context(|| format!("cannot load the model {file:?}"))?
             }

@@ -1,23 +1,22 @@
 //! From what a user asked for to a job that can run: every default looked up, every limit checked, once for all
 //! protocols. Refuses to run anything.
 
+use super::draft::check_no_stop;
 use super::event::Start;
-use super::job::{Job, Writing};
-use super::request::{self, EndOfText, Length, Prompt, Rejected, Remasking, Request, Task};
-use super::template::{self, Segment};
-use crate::diffusion::{
-    Canvas, Cell, Pace, Policy, Probability, Proofreading, Remask, Seed, Sequence, Stretch, TokenId,
-};
-use crate::model::ModelSpec;
-use crate::text::{Special, Tokenizer, Transcript};
+use super::job::Job;
+use super::request::{self, EndOfText, Rejected, Remasking, Request, Task};
+use super::template::Segment;
+use crate::diffusion::{Pace, Policy, Probability, Proofreading, Remask, Seed, Sequence, Stretch, TokenId};
+use crate::model::{Filter, ModelSpec};
+use crate::text::Tokenizer;
 use std::hash::{BuildHasher, RandomState};
 use std::num::NonZeroU32;
 use std::sync::Arc;
 
 /// Steps and erasures a request may ask for, so that no request runs for ever.
 const COUNT_MAX: u32 = 65_536;
-/// Stop strings of one request; each costs a search per finished block.
-const STOPS_MAX: usize = 16;
+/// Furthest a logit may be moved, as OpenAI has it: nearly a ban, or nearly nothing else.
+const BIAS_MAX: f32 = 100.0;
 /// Quality below which a token counts as doubtful where the user does not say: more likely wrong than right.
 const DOUBTFUL: f32 = 0.5;
 
@@ -30,20 +29,19 @@ pub(super) struct Admission {
     pub(super) canvas_max: usize,
 }
 
-/// A canvas not yet refined, and how its answer is put into words.
-struct Draft {
-    canvas: Canvas,
-    offset: usize,
-    prompt_tokens: usize,
-    writing: Writing,
-}
-
 impl Admission {
     /// The job `request` stands for, and what its owner is told at once.
     pub(super) fn admit(&self, request: &Request) -> Result<(Job, Start), Rejected> {
         check_sampling(request)?;
         let draft = match &request.task {
-            Task::Continue { prompt, length } => self.continuation(prompt, *length, &request.stop)?,
+            Task::Continue { prompt, length } => self.continuation(prompt, *length, request)?,
+            Task::Between { before, cells, after } => {
+                check_no_stop(&request.stop)?;
+                let texts = [before, after].map(|text| Segment::Text(text.clone()));
+                let [before, after] = texts;
+                let segments = [before, Segment::Blanks(*cells), after];
+                self.segments(segments.into_iter().filter(|part| *part != Segment::Text(String::new())).collect())?
+            }
             Task::Infill { template, blank } => self.infill(template, blank, &request.stop)?,
             Task::InfillTokens { cells } => self.infill_tokens(cells, &request.stop)?,
         };
@@ -62,14 +60,17 @@ impl Admission {
             prompt_tokens: draft.prompt_tokens,
             steps_planned: sequence.steps_max(),
         };
-        let ends = self.ends();
-        let (sequence, banned) = match request.end_of_text {
-            EndOfText::Free => (sequence, &[][..]),
-            EndOfText::Last => (sequence.postponing(ends), &[][..]),
-            EndOfText::Never => (sequence, &ends[..]),
+        let mut biases = self.biases(&request.logit_bias)?;
+        let sequence = match request.end_of_text {
+            EndOfText::Free => sequence,
+            EndOfText::Last => sequence.postponing(self.ends()),
+            EndOfText::Never => {
+                biases.extend(self.ends().into_iter().map(|end| (end, f32::NEG_INFINITY)));
+                sequence
+            }
         };
         let job = Job::new(sequence, draft.writing, &start)
-            .banning(banned)
+            .steered(biases, filter(request)?)
             .sampled(
                 [request.temperature, refill_temperature(request)],
                 (request.cfg_scale != 0.0).then_some(request.cfg_scale),
@@ -79,164 +80,24 @@ impl Admission {
     }
 
     /// The tokens that end a text: the model's own, and those that end a turn in a conversation.
-    fn ends(&self) -> Vec<TokenId> {
+    pub(super) fn ends(&self) -> Vec<TokenId> {
         let mut ends = self.spec.ends.clone();
         let turns = self.tokenizer.iter().flat_map(|tokenizer| tokenizer.turn_ends());
         ends.extend(turns.filter(|end| end.0 < self.spec.vocabulary && !self.spec.ends.contains(end)));
         ends
     }
 
-    fn continuation(&self, prompt: &Prompt, length: Length, stop: &[String]) -> Result<Draft, Rejected> {
-        let prompt = match prompt {
-            Prompt::Text(text) => self.encode("prompt", text)?,
-            Prompt::Tokens(tokens) => tokens.clone(),
-        };
-        self.check_prompt(&prompt)?;
-        let room = self.canvas_max - prompt.len();
-        let new_tokens = match length {
-            Length::Default => self.spec.defaults.new_tokens.map_or(room, |new| room.min(new.get() as usize)),
-            Length::New(0) => return Err(invalid("max_tokens", "max_tokens is 0; ask for at least 1")),
-            Length::New(new) if new > room => {
-                let (given, limit) = (prompt.len(), self.canvas_max);
-                return Err(invalid(
-                    "max_tokens",
-                    format!(
-                        "max_tokens {new} does not fit: the prompt has {given} tokens and the canvas {limit} cells; \
-                         ask for at most {room}"
-                    ),
-                ));
-            }
-            Length::New(new) => new,
-            Length::Total(total) if total <= prompt.len() || total > self.canvas_max => {
-                let (given, limit) = (prompt.len(), self.canvas_max);
-                return Err(invalid(
-                    "total_length",
-                    format!("total_length {total} must be above the prompt's {given} tokens and at most {limit}"),
-                ));
-            }
-            Length::Total(total) => total - prompt.len(),
-        };
-        if stop.len() > STOPS_MAX || stop.iter().any(String::is_empty) {
-            return Err(invalid(
-                "stop",
-                format!("stop has {} strings; give at most {STOPS_MAX}, none of them empty", stop.len()),
-            ));
-        }
-        let transcript = Transcript::new(self.tokenizer.clone(), stop.to_vec());
-        Ok(Draft {
-            canvas: Canvas::continuing(&prompt, new_tokens),
-            offset: prompt.len(),
-            prompt_tokens: prompt.len(),
-            writing: Writing::Continuation { transcript, ends: self.ends() },
-        })
-    }
-
-    fn infill(&self, template: &str, blank: &str, stop: &[String]) -> Result<Draft, Rejected> {
-        if blank.is_empty() {
-            return Err(invalid("blank", "blank is empty; say what stands for one blank cell, as \"<blank>\""));
-        }
-        check_no_stop(stop)?;
-        let segments = template::parse(template, blank);
-        if !segments.iter().any(|segment| matches!(segment, Segment::Blanks(_))) {
-            return Err(invalid(
-                "template",
-                format!("the template holds no {blank:?}; mark each cell to fill with it, or name another \"blank\""),
-            ));
-        }
-        let mut cells = Vec::new();
-        for segment in &segments {
-            match segment {
-                Segment::Text(text) => {
-                    cells.extend(self.encode("template", text)?.into_iter().map(Cell::Fixed));
-                }
-                Segment::Blanks(count) if *count > self.canvas_max => return Err(self.too_long("template", *count)),
-                Segment::Blanks(count) => cells.extend(std::iter::repeat_n(Cell::Blank, *count)),
-            }
-            if cells.len() > self.canvas_max {
-                return Err(self.too_long("template", cells.len()));
+    /// Checks what is to be added to logits.
+    fn biases(&self, asked: &[(TokenId, f32)]) -> Result<Vec<(TokenId, f32)>, Rejected> {
+        const PARAM: &str = "logit_bias";
+        self.check_ids(PARAM, &asked.iter().map(|(token, _)| *token).collect::<Vec<_>>())?;
+        match asked.iter().find(|(_, bias)| !(-BIAS_MAX..=BIAS_MAX).contains(bias)) {
+            None => Ok(asked.to_vec()),
+            Some((token, bias)) => {
+                let message = format!("logit_bias of token {} is {bias}; give -{BIAS_MAX} to {BIAS_MAX}", token.0);
+                Err(invalid(PARAM, message))
             }
         }
-        let fixed = cells.iter().filter(|cell| matches!(cell, Cell::Fixed(_))).count();
-        let tokenizer = self.tokenizer.clone();
-        let canvas = Canvas::new(cells);
-        Ok(Draft { canvas, offset: 0, prompt_tokens: fixed, writing: Writing::Infill { tokenizer, segments } })
-    }
-
-    fn infill_tokens(&self, cells: &[Option<TokenId>], stop: &[String]) -> Result<Draft, Rejected> {
-        check_no_stop(stop)?;
-        if cells.len() > self.canvas_max {
-            return Err(self.too_long("template", cells.len()));
-        }
-        if !cells.iter().any(Option::is_none) {
-            return Err(invalid("template", "the template holds no blank; leave at least one cell to fill"));
-        }
-        let fixed: Vec<TokenId> = cells.iter().copied().flatten().collect();
-        self.check_ids("template", &fixed)?;
-        let text = |tokens: &[TokenId]| self.tokenizer.as_ref().map(|t| t.decode(tokens)).unwrap_or_default();
-        let segments = cells
-            .chunk_by(|a, b| a.is_some() == b.is_some())
-            .map(|run| match run.iter().copied().collect::<Option<Vec<_>>>() {
-                Some(pinned) => Segment::Text(text(&pinned)),
-                None => Segment::Blanks(run.len()),
-            })
-            .collect();
-        let canvas = Canvas::new(cells.iter().map(|cell| cell.map_or(Cell::Blank, Cell::Fixed)).collect());
-        let writing = Writing::Infill { tokenizer: self.tokenizer.clone(), segments };
-        Ok(Draft { canvas, offset: 0, prompt_tokens: fixed.len(), writing })
-    }
-
-    fn encode(&self, param: &'static str, text: &str) -> Result<Vec<TokenId>, Rejected> {
-        let Some(tokenizer) = &self.tokenizer else {
-            return Err(invalid(
-                param,
-                "this model was loaded without a tokenizer.json; give token ids instead of text",
-            ));
-        };
-        let tokens =
-            tokenizer.encode(text, Special::AsText).map_err(|error| invalid(param, format!("{param}: {error}")))?;
-        match tokens.iter().position(|&token| token == self.spec.mask) {
-            Some(at) => {
-                let piece = tokenizer.piece(self.spec.mask);
-                Err(invalid(
-                    param,
-                    format!(
-                        "token {at} of the {param} is the model's mask ({piece:?}), which stands for a blank; \
-                         blanks are asked for with /v1/infill and \"blank\": {piece:?}"
-                    ),
-                ))
-            }
-            None => Ok(tokens),
-        }
-    }
-
-    fn check_prompt(&self, prompt: &[TokenId]) -> Result<(), Rejected> {
-        if prompt.is_empty() {
-            return Err(invalid("prompt", "the prompt is empty; give at least one token"));
-        }
-        if prompt.len() >= self.canvas_max {
-            return Err(self.too_long("prompt", prompt.len()));
-        }
-        self.check_ids("prompt", prompt)
-    }
-
-    fn check_ids(&self, param: &'static str, tokens: &[TokenId]) -> Result<(), Rejected> {
-        let (vocabulary, mask) = (self.spec.vocabulary, self.spec.mask);
-        match tokens.iter().enumerate().find(|(_, token)| token.0 >= vocabulary || **token == mask) {
-            Some((at, token)) => Err(invalid(
-                param,
-                format!(
-                    "token {at} of the {param} is {}; ids are below {vocabulary} and may not be the mask, {}",
-                    token.0, mask.0
-                ),
-            )),
-            None => Ok(()),
-        }
-    }
-
-    fn too_long(&self, param: &'static str, given: usize) -> Rejected {
-        let limit = self.canvas_max;
-        let room = if param == "prompt" { ", new tokens included" } else { "" };
-        invalid(param, format!("the {param} takes {given} cells; the canvas has {limit}{room}"))
     }
 
     fn policy(&self, request: &Request, blanks: usize) -> Result<Policy, Rejected> {
@@ -316,11 +177,15 @@ impl Admission {
 const NO_HEAD: &str = "needs a quality head, which this model does not have; \
                        give one with --prism-head, or ask for remasking \"confidence\", \"remdm\" or \"random\"";
 
-fn check_no_stop(stop: &[String]) -> Result<(), Rejected> {
-    if stop.is_empty() {
-        return Ok(());
+/// Which tokens may be drawn.
+fn filter(request: &Request) -> Result<Filter, Rejected> {
+    let top_k = request.top_k.map(|top_k| count("top_k", top_k)).transpose()?;
+    match request.top_p {
+        Some(top_p) if !(top_p > 0.0 && top_p <= 1.0) => {
+            Err(invalid("top_p", format!("top_p is {top_p}; give a number above 0 and at most 1")))
+        }
+        top_p => Ok(Filter { top_k, top_p: top_p.filter(|top_p| *top_p < 1.0) }),
     }
-    Err(invalid("stop", "stop does not go with a template, which is always filled to its end"))
 }
 
 /// Temperature at which proofreading writes.
@@ -378,7 +243,7 @@ fn last_name(param: &str) -> &str {
     param.rsplit('.').next().unwrap_or(param)
 }
 
-fn invalid(param: &'static str, message: impl Into<String>) -> Rejected {
+pub(super) fn invalid(param: &'static str, message: impl Into<String>) -> Rejected {
     Rejected::Invalid { param, message: message.into() }
 }
 

@@ -4,7 +4,7 @@
 use super::event::{Answer, Event, Failure, Finish, Output, Start, StepEvent, Written};
 use super::template::Segment;
 use crate::diffusion::{Edit, Position, Reading, Sequence, TokenId};
-use crate::model::{ModelError, Row, Sampling};
+use crate::model::{Filter, ModelError, Row, Sampling};
 use crate::text::{Tokenizer, Transcript};
 use std::collections::BTreeMap;
 use std::ops::Range;
@@ -27,6 +27,7 @@ pub(super) struct Job {
     temperature: f32,
     proofreading_temperature: f32,
     guidance: Option<f32>,
+    filter: Filter,
     biases: Vec<(TokenId, f32)>,
     judgement: Judgement,
     offset: usize,
@@ -55,6 +56,7 @@ impl Job {
             temperature: 0.0,
             proofreading_temperature: 0.0,
             guidance: None,
+            filter: Filter::ALL,
             biases: Vec::new(),
             judgement: Judgement::NotAsked,
             offset: start.offset,
@@ -74,9 +76,9 @@ impl Job {
         Self { temperature, proofreading_temperature, guidance, ..self }
     }
 
-    /// These tokens are never proposed.
-    pub(super) fn banning(self, tokens: &[TokenId]) -> Self {
-        Self { biases: tokens.iter().map(|token| (*token, f32::NEG_INFINITY)).collect(), ..self }
+    /// What is added to logits, and which tokens may be drawn.
+    pub(super) fn steered(self, biases: Vec<(TokenId, f32)>, filter: Filter) -> Self {
+        Self { biases, filter, ..self }
     }
 
     pub(super) fn judged(self, judged: bool) -> Self {
@@ -94,7 +96,8 @@ impl Job {
     pub(super) fn row(&self) -> Option<Row<'_>> {
         let temperature =
             if self.sequence.is_proofreading() { self.proofreading_temperature } else { self.temperature };
-        let sampling = Sampling { temperature, seed: self.sequence.seed(), step: self.sequence.step() };
+        let sampling =
+            Sampling { temperature, seed: self.sequence.seed(), step: self.sequence.step(), filter: self.filter };
         let canvas = self.sequence.canvas();
         let needs_quality = self.sequence.needs_quality();
         match (self.sequence.window(), self.judgement) {

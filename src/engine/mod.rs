@@ -3,6 +3,7 @@
 //! the one front door for every protocol.
 
 mod admission;
+mod draft;
 mod event;
 mod handle;
 mod job;

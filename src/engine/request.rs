@@ -2,6 +2,7 @@
 //! a job. Knows neither wire formats nor tensors.
 
 use crate::diffusion::{Order, TokenId};
+use crate::text::Message;
 
 /// Text, or the ids it stands for.
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -10,6 +11,8 @@ pub enum Prompt {
     Text(String),
     /// Ids as they are.
     Tokens(Vec<TokenId>),
+    /// A conversation, to be written down with the model's own template, the assistant's turn opened.
+    Chat(Vec<Message>),
 }
 
 /// How much is written.
@@ -39,6 +42,15 @@ pub enum Task {
         template: String,
         /// What stands for one blank cell; `<blank>` also comes as `<blank:12>`, twelve cells.
         blank: String,
+    },
+    /// Write what stands between two texts.
+    Between {
+        /// The text before.
+        before: String,
+        /// Tokens between them.
+        cells: usize,
+        /// The text after.
+        after: String,
     },
     /// Fill the blanks among some tokens and leave the rest as it is.
     InfillTokens {
@@ -132,10 +144,18 @@ pub struct Request {
     pub cfg_scale: f32,
     /// 0 is greedy.
     pub temperature: f32,
+    /// Only this many of the likeliest tokens are drawn; `None` is all.
+    pub top_k: Option<u32>,
+    /// Only the likeliest tokens are drawn whose probabilities together reach this; `None` is all.
+    pub top_p: Option<f32>,
+    /// Added to the logits of these tokens, -100 to 100.
+    pub logit_bias: Vec<(TokenId, f32)>,
     /// Default: a fresh one.
     pub seed: Option<u64>,
     /// Texts that end a continuation; they are not part of it.
     pub stop: Vec<String>,
+    /// Tokens that end a continuation, like the model's own; they are not part of it.
+    pub stop_tokens: Vec<TokenId>,
     /// Judge every generated token at the end; costs one more forward pass.
     pub return_quality: bool,
 }
@@ -155,8 +175,12 @@ impl Request {
             end_of_text: EndOfText::Free,
             cfg_scale: 0.0,
             temperature: 0.0,
+            top_k: None,
+            top_p: None,
+            logit_bias: Vec::new(),
             seed: None,
             stop: Vec::new(),
+            stop_tokens: Vec::new(),
             return_quality: false,
         }
     }

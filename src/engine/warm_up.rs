@@ -1,7 +1,7 @@
 //! The first pass of all, before anybody waits for one: weights are fetched, kernels chosen, memory taken. Refuses to serve.
 
 use crate::diffusion::{Canvas, Cell, Seed, TokenId};
-use crate::model::{Denoiser, ModelError, Row, Sampling};
+use crate::model::{Denoiser, Filter, ModelError, Row, Sampling};
 
 /// Reads canvases of `tokens` tokens together, half of their cells blank and half filled: all that a pass of that size may be
 /// asked. What a GPU has no room for shows here and not under load.
@@ -20,7 +20,7 @@ pub fn warm_up(model: &mut dyn Denoiser, tokens: usize) -> Result<(), ModelError
         canvases.push(Canvas::new((0..length).map(cell).collect()));
         left -= length;
     }
-    let sampling = Sampling { temperature: 0.0, seed: Seed(0), step: 0 };
+    let sampling = Sampling { temperature: 0.0, seed: Seed(0), step: 0, filter: Filter::ALL };
     let row = |canvas| Row { canvas, window: 0..Canvas::len(canvas), sampling, guidance: None, biases: &[], review };
     let rows: Vec<Row<'_>> = canvases.iter().map(row).collect();
     model.read(&rows).map(|_| ())

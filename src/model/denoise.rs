@@ -3,8 +3,9 @@
 
 use super::kernels::{self, Ask};
 use super::pass::{Network, Pass, States};
-use super::summary::{Noise, Summary, Vocabulary, biased, summarise};
-use super::{Batch, Denoiser, Inspection, ModelError, ModelSpec, Row};
+use super::sampling::Noise;
+use super::summary::{Summary, Vocabulary, biased, summarise};
+use super::{Batch, Denoiser, Filter, Inspection, ModelError, ModelSpec, Row};
 use crate::diffusion::{Cell, Draws, Position, Probability, Proposal, Purpose, Reading, Review, TokenId};
 use candle_core::utils::with_threadpool;
 use candle_core::{DType, Storage, Tensor};
@@ -139,7 +140,13 @@ impl NetworkDenoiser {
         } else {
             own
         };
-        let summaries = kernels::summarise(&logits, self.vocabulary, &asks)?;
+        let mut summaries = kernels::summarise(&logits, self.vocabulary, &asks)?;
+        // finding the likeliest few is for the host: rows that ask for it come over whole
+        let is_filtered = |ask: &Ask<'_>| ask.noise.is_some_and(|noise| noise.filter != Filter::ALL);
+        for (index, ask) in asks.iter().enumerate().filter(|(_, ask)| is_filtered(ask)) {
+            let row = logits.get(index)?.to_dtype(DType::F32)?.to_vec1::<f32>()?;
+            summaries[index] = summarise(&biased(row.into(), ask.biases), self.vocabulary, ask.noise);
+        }
         let proposals = blanks.iter().zip(summaries).map(|(blank, summary)| {
             summary.map(|summary| proposal(blank.at, summary)).ok_or_else(|| self.not_finite("a logit"))
         });
@@ -225,7 +232,8 @@ impl NetworkDenoiser {
     fn inspect_all(&self, ids: &[TokenId]) -> Result<Inspection, ModelError> {
         let cells = ids.iter().map(|id| if *id == self.spec.mask { Cell::Blank } else { Cell::Fixed(*id) });
         let canvas = crate::diffusion::Canvas::new(cells.collect());
-        let sampling = super::Sampling { temperature: 0.0, seed: crate::diffusion::Seed(0), step: 0 };
+        let sampling =
+            super::Sampling { temperature: 0.0, seed: crate::diffusion::Seed(0), step: 0, filter: Filter::ALL };
         self.check(&Row { canvas: &canvas, window: 0..0, sampling, guidance: None, biases: &[], review: false })?;
         if ids.is_empty() {
             let quality_logits = self.spec.has_quality.then(Vec::new);
@@ -284,6 +292,7 @@ fn proposal(at: Position, summary: Summary) -> Proposal {
 fn noise(row: &Row<'_>, at: Position) -> Option<Noise> {
     let sampling = row.sampling;
     (sampling.temperature > 0.0).then(|| Noise {
+        filter: sampling.filter,
         temperature: f64::from(sampling.temperature),
         draws: Draws::new(sampling.seed, Purpose::Token, sampling.step, at),
     })

@@ -4,7 +4,8 @@
 //! `kernels/summary.ptx` is made of `kernels/summary.cu` by `just kernels`; the driver compiles it for the GPU at hand. On
 //! a machine without one, `.ci/kernels` runs the source as C++ against the cases below.
 
-use super::summary::{Noise, Summary, Vocabulary};
+use super::sampling::Noise;
+use super::summary::{Summary, Vocabulary};
 use crate::diffusion::TokenId;
 use candle_core::{Result, Tensor};
 
@@ -34,7 +35,7 @@ impl Words {
         let mut words = Self::default();
         for Ask { noise, biases } in asks {
             let (key, [purpose, step, position], temperature) = match noise {
-                Some(Noise { temperature, draws }) => (draws.key(), draws.place(), *temperature),
+                Some(Noise { temperature, draws, .. }) => (draws.key(), draws.place(), *temperature),
                 None => ([0; 2], [0; 3], 0.0),
             };
             #[allow(clippy::cast_possible_truncation)] // the two halves of a number
@@ -133,6 +134,7 @@ mod tests {
     use super::super::summary::{biased, summarise as on_the_cpu};
     use super::*;
     use crate::diffusion::{Draws, Position, Purpose, Seed};
+    use crate::model::Filter;
     use std::path::Path;
 
     /// Rows of logits that a bf16 holds exactly, and what is asked about them.
@@ -160,7 +162,7 @@ mod tests {
             logits[2 * width + mask] = f32::INFINITY; // of row 2, where nobody looks
             let noise = |row: u32| {
                 let temperature = [0.0, 0.0, 0.7, 1.0, 0.0, 2.5][row as usize];
-                (temperature > 0.0).then(|| Noise { temperature, draws: draws(row) })
+                (temperature > 0.0).then(|| Noise { temperature, draws: draws(row), filter: Filter::ALL })
             };
             #[allow(clippy::cast_possible_truncation)]
             let id = |at: usize| TokenId((at % size) as u32);

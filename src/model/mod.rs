@@ -20,6 +20,7 @@ mod load;
 mod lora;
 mod pass;
 mod quantise;
+mod sampling;
 mod save;
 mod strict;
 mod summary;
@@ -37,9 +38,10 @@ pub use lexicon::{Lexicon, Tokens};
 pub use load::{Source, load, load_in};
 pub(crate) use load::{Tensors, tensors};
 pub use quantise::{Format, quantise};
+pub(crate) use sampling::Noise;
 pub use save::SaveError;
 pub(crate) use save::{save, save_tensors};
-pub(crate) use summary::{Noise, Vocabulary, summarise};
+pub(crate) use summary::{Vocabulary, summarise};
 pub use toy::Toy;
 pub(crate) use weights::BASE;
 
@@ -97,6 +99,23 @@ pub struct Sampling {
     pub seed: Seed,
     /// The sequence's forward passes so far, so that a refill draws afresh.
     pub step: u32,
+    /// Which tokens may be drawn.
+    pub filter: Filter,
+}
+
+/// Which tokens may be drawn: those left by both limits, of the tempered distribution. What is said of a token (confidence,
+/// margin, entropy) is said of the whole one.
+#[derive(Clone, Copy, Debug, Default, PartialEq)]
+pub struct Filter {
+    /// The likeliest ones, as many as this.
+    pub top_k: Option<NonZeroU32>,
+    /// The likeliest ones whose probabilities together reach this, that of the crossing one included; above 0 and at most 1.
+    pub top_p: Option<f32>,
+}
+
+impl Filter {
+    /// Every token.
+    pub const ALL: Self = Self { top_k: None, top_p: None };
 }
 
 /// One canvas to read.

@@ -1,7 +1,9 @@
 //! What a policy needs to know about one blank, from its row of logits: a token, its probability, the margin, the
 //! entropy. Refuses to know tensors and canvases.
 
-use crate::diffusion::{Draws, Probability, TokenId, gumbel};
+use super::Filter;
+use super::sampling::{Noise, allowed, sample, sample_among};
+use crate::diffusion::{Probability, TokenId};
 use std::borrow::Cow;
 
 /// Logits summed in f32 before the sum goes on in f64: short enough to lose nothing that f32 could show.
@@ -25,14 +27,6 @@ pub(crate) struct Summary {
     pub(crate) entropy: f32,
 }
 
-/// How a token is drawn: `argmax(logit + temperature * gumbel)`, noise keyed by vocabulary index. Temperature
-/// above zero.
-#[derive(Clone, Copy, Debug)]
-pub(crate) struct Noise {
-    pub(crate) temperature: f64,
-    pub(crate) draws: Draws,
-}
-
 /// Summarises one row; `None` when a logit of a token that may be proposed is not finite.
 ///
 /// `logits` may be longer than the vocabulary. The mask and what lies beyond count as minus infinity; they have no
@@ -41,7 +35,8 @@ pub(crate) fn summarise(logits: &[f32], vocabulary: Vocabulary, noise: Option<No
     let best = Best::of(logits, vocabulary)?;
     let token = match noise {
         None => best.token,
-        Some(noise) => sample(logits, vocabulary, noise, best.token),
+        Some(noise) if noise.filter == Filter::ALL => sample(logits, vocabulary, noise, best.token),
+        Some(noise) => sample_among(&allowed(logits, vocabulary, noise), logits, noise),
     };
     let (mut mass, mut moment) = (0.0, 0.0);
     for (_, chunk) in chunks(logits, vocabulary) {
@@ -121,12 +116,12 @@ impl Best {
 }
 
 /// The larger of two numbers that are finite; unlike `f32::max` a single instruction.
-fn larger(a: f32, b: f32) -> f32 {
+pub(super) fn larger(a: f32, b: f32) -> f32 {
     if a > b { a } else { b }
 }
 
 /// The logits of the tokens that may be proposed, a few at a time, each with its first token's id.
-fn chunks(logits: &[f32], vocabulary: Vocabulary) -> impl Iterator<Item = (u32, &[f32])> {
+pub(super) fn chunks(logits: &[f32], vocabulary: Vocabulary) -> impl Iterator<Item = (u32, &[f32])> {
     let Vocabulary { size, mask } = vocabulary;
     let before = 0..mask.min(size);
     let after = (mask + 1).min(size)..size;
@@ -137,54 +132,19 @@ fn chunks(logits: &[f32], vocabulary: Vocabulary) -> impl Iterator<Item = (u32, 
     })
 }
 
-/// The Gumbel-max trick (Gumbel 1954): the winner is distributed as softmax(logits / temperature).
-fn sample(logits: &[f32], vocabulary: Vocabulary, noise: Noise, likeliest: u32) -> u32 {
-    let Noise { temperature, draws } = noise;
-    let score = |id: usize, uniform: f64| f64::from(logits[id]) + temperature * gumbel(uniform);
-    let mut uniforms = [0.0; CHUNK];
-
-    // start from a strong candidate, so that few others need their noise computed
-    let likeliest = likeliest as usize;
-    draws.fill(likeliest & !1, &mut uniforms[..2]);
-    let mut winner = (score(likeliest, uniforms[likeliest & 1]), likeliest);
-
-    for (start, chunk) in (0..).step_by(CHUNK).zip(logits[..vocabulary.size].chunks(CHUNK)) {
-        draws.fill(start, &mut uniforms[..chunk.len()]);
-        for (id, (&logit, &uniform)) in (start..).zip(chunk.iter().zip(&uniforms)) {
-            if id == vocabulary.mask || f64::from(logit) + temperature * gumbel_bound(uniform) < winner.0 {
-                continue;
-            }
-            let score = score(id, uniform);
-            if score > winner.0 || (score == winner.0 && id < winner.1) {
-                winner = (score, id);
-            }
-        }
-    }
-    #[allow(clippy::cast_possible_truncation)] // ids are 32 bits wide
-    let token = winner.1 as u32;
-    token
-}
-
-/// At least `gumbel(uniform)`, without a logarithm: -ln(-ln u) < -ln(1 - u), which the binary exponent of 1 - u
-/// bounds.
-fn gumbel_bound(uniform: f64) -> f64 {
-    let exponent = ((1.0 - uniform).to_bits() >> 52) as i32 - 1023; // of a positive number below one
-    f64::from(-exponent) * std::f64::consts::LN_2 + 1e-12
-}
-
 #[cfg(test)]
-mod tests {
+pub(super) mod tests {
     use super::*;
-    use crate::diffusion::{Position, Purpose, Seed};
+    use crate::diffusion::{Draws, Position, Purpose, Seed};
 
-    const NO_MASK: usize = usize::MAX - 1;
+    pub(in crate::model) const NO_MASK: usize = usize::MAX - 1;
 
-    fn draws(seed: u64, position: u32) -> Draws {
+    pub(in crate::model) fn draws(seed: u64, position: u32) -> Draws {
         Draws::new(Seed(seed), Purpose::Token, 0, Position(position))
     }
 
     /// Logits between -4 and 4, some far outside.
-    fn random_logits(seed: u64, size: usize) -> Vec<f32> {
+    pub(in crate::model) fn random_logits(seed: u64, size: usize) -> Vec<f32> {
         let mut uniforms = vec![0.0; size];
         draws(seed, 0).fill(0, &mut uniforms);
         #[allow(clippy::cast_possible_truncation)]
@@ -242,57 +202,5 @@ mod tests {
         }
         let huge = summarise(&[f32::MAX, 0.0, f32::MIN], vocabulary, None).unwrap();
         assert_eq!((huge.token, huge.confidence, huge.entropy), (0, Probability::ONE, 0.0));
-    }
-
-    #[test]
-    fn samples_follow_the_tempered_distribution_and_never_show_what_is_banned() {
-        const DRAWS: u32 = 20_000;
-        let logits = [0.3, 9.0, -1.0, 1.2, 0.0, 2.0, 9.0, 9.0];
-        let vocabulary = Vocabulary { size: 6, mask: 1 };
-        for temperature in [0.5, 1.0, 2.5] {
-            let mut counts = [0u32; 8];
-            for position in 0..DRAWS {
-                let noise = Noise { temperature, draws: draws(9, position) };
-                counts[summarise(&logits, vocabulary, Some(noise)).unwrap().token as usize] += 1;
-            }
-            assert_eq!((counts[1], counts[6], counts[7]), (0, 0, 0), "banned");
-            let weight = |id: usize| (f64::from(logits[id]) / temperature).exp();
-            let mass: f64 = [0, 2, 3, 4, 5].map(weight).iter().sum();
-            let chi2: f64 = [0, 2, 3, 4, 5]
-                .map(|id| {
-                    let expected = f64::from(DRAWS) * weight(id) / mass;
-                    (f64::from(counts[id]) - expected).powi(2) / expected
-                })
-                .iter()
-                .sum();
-            // 4 degrees of freedom exceed 23.5 once in ten thousand times
-            assert!(chi2 < 23.5, "{temperature}: {chi2} {counts:?}");
-        }
-    }
-
-    #[test]
-    fn skipping_hopeless_tokens_changes_no_sample() {
-        let logits = random_logits(3, 999);
-        let vocabulary = Vocabulary { size: 999, mask: 17 };
-        for position in 0..200 {
-            let noise = Noise { temperature: 0.9, draws: draws(4, position) };
-            let mut uniforms = vec![0.0; 999];
-            noise.draws.fill(0, &mut uniforms);
-            let score = |id: &usize| f64::from(logits[*id]) + 0.9 * gumbel(uniforms[*id]);
-            let full = (0..999).filter(|id| *id != 17).max_by(|a, b| score(a).total_cmp(&score(b))).unwrap();
-            let found = summarise(&logits, vocabulary, Some(noise)).unwrap();
-            assert_eq!(found.token as usize, full);
-        }
-    }
-
-    #[test]
-    fn the_bound_is_above_the_noise() {
-        for position in 0..10_000 {
-            let uniform = draws(1, position).first();
-            assert!(gumbel_bound(uniform) >= gumbel(uniform), "{uniform}");
-        }
-        for uniform in [f64::EPSILON, 0.5, 1.0 - f64::EPSILON, 1.0 - f64::EPSILON / 2.0] {
-            assert!(gumbel_bound(uniform) >= gumbel(uniform), "{uniform}");
-        }
     }
 }

@@ -2,7 +2,8 @@
 //! tried on it. It knows a few sentences by heart and guesses a letter the better the more of its neighbours it sees,
 //! so cells filled early are sometimes wrong, and turn out to be once their neighbours stand. Refuses to need files.
 
-use super::summary::{Noise, Vocabulary, biased, summarise};
+use super::sampling::Noise;
+use super::summary::{Vocabulary, biased, summarise};
 use super::{Batch, Defaults, Denoiser, Inspection, ModelError, ModelSpec, Row};
 use crate::diffusion::{Cell, Draws, Position, Probability, Proposal, Purpose, Reading, Review, Seed, TokenId};
 
@@ -109,7 +110,7 @@ impl Toy {
         let propose = |at: Position| {
             let draws = Draws::new(row.sampling.seed, Purpose::Token, row.sampling.step, at);
             let temperature = f64::from(row.sampling.temperature);
-            let noise = (temperature > 0.0).then_some(Noise { temperature, draws });
+            let noise = (temperature > 0.0).then_some(Noise { temperature, draws, filter: row.sampling.filter });
             let vocabulary = Vocabulary { size: VOCABULARY, mask: MASK.0 as usize };
             let summary = summarise(&biased(logits(at).into(), row.biases), vocabulary, noise)
                 .ok_or(ModelError::NotFinite { what: "logits", dtype: self.spec.dtype.clone() })?;

@@ -124,6 +124,37 @@ impl Tokenizer {
         }
     }
 
+    /// The ids of a conversation written down with the model's template, the assistant's turn opened; `None` where it has
+    /// none. What the messages say stays text, even where it spells a special token.
+    ///
+    /// # Errors
+    /// When the template refuses the conversation, or the vocabulary cannot express it.
+    pub fn encode_chat(&self, messages: &[Message]) -> Result<Option<Vec<TokenId>>, TextError> {
+        let Some(chat) = &self.chat else { return Ok(None) };
+        let mut special: Vec<String> = self.special().collect();
+        special.sort_unstable_by_key(|name| std::cmp::Reverse(name.len())); // the longest first, should one begin another
+        let (messages, spelled) = disguise(messages, &special);
+        let text = chat.render(&messages, true)?;
+        let mut ids = Vec::new();
+        let mut rest = text.as_str();
+        while let Some(at) = rest.find(|c| spelled.iter().any(|(disguise, _)| *disguise == c)) {
+            let (before, after) = rest.split_at(at);
+            ids.extend(self.encode(before, Special::AsTokens)?);
+            let mut after = after.chars();
+            let name = after.next().and_then(|c| spelled.iter().find(|(disguise, _)| *disguise == c));
+            ids.extend(self.encode(name.map_or("", |(_, name)| name), Special::AsText)?);
+            rest = after.as_str();
+        }
+        ids.extend(self.encode(rest, Special::AsTokens)?);
+        Ok(Some(ids))
+    }
+
+    /// Names of the special tokens.
+    fn special(&self) -> impl Iterator<Item = String> {
+        let added = self.with_special.get_added_tokens_decoder();
+        added.into_values().filter(|token| token.special).map(|token| token.content)
+    }
+
     /// The text of some ids. Special tokens and ids outside the vocabulary have none; half a character is U+FFFD.
     #[must_use]
     pub fn decode(&self, tokens: &[TokenId]) -> String {
@@ -160,6 +191,29 @@ impl Tokenizer {
 
 /// LLaDA-8B's and Llama's, LLaDA-MoE's, ChatML's.
 const TURN_ENDS: [&str; 3] = ["<|eot_id|>", "<|role_end|>", "<|im_end|>"];
+
+/// The messages with every special token's name in them replaced by a character that stands nowhere in them, so that a
+/// template handles them as a text, and what each character stands for.
+fn disguise(messages: &[Message], special: &[String]) -> (Vec<Message>, Vec<(char, String)>) {
+    let mut messages = messages.to_vec();
+    let says = |messages: &[Message], text: &str| {
+        messages.iter().any(|message| message.content.contains(text) || message.role.contains(text))
+    };
+    let mut spelled = Vec::new();
+    for name in special {
+        if !says(&messages, name) {
+            continue;
+        }
+        let disguise = ('\u{f0000}'..='\u{ffffd}').find(|c| !says(&messages, c.encode_utf8(&mut [0; 4])));
+        let Some(disguise) = disguise else { continue }; // 65,534 characters nobody has a use for
+        for message in &mut messages {
+            message.content = message.content.replace(name, disguise.encode_utf8(&mut [0; 4]));
+            message.role = message.role.replace(name, disguise.encode_utf8(&mut [0; 4]));
+        }
+        spelled.push((disguise, name.clone()));
+    }
+    (messages, spelled)
+}
 
 /// Characters shown of those that cannot be expressed.
 const SHOWN_MAX: usize = 5;

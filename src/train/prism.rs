@@ -11,7 +11,7 @@ use crate::diffusion::{
     Canvas, Cell, Draws, Order, Pace, Policy, Position, Probability, Proofreading, Proposal, Purpose, Reading, Remask,
     Review, Seed, Sequence, Stretch, TokenId, fills,
 };
-use crate::model::{Config, Noise, Vocabulary, summarise};
+use crate::model::{Config, Filter, Noise, Vocabulary, summarise};
 use candle_core::Tensor;
 use std::num::NonZeroU32;
 
@@ -154,7 +154,7 @@ impl Prism {
                 let at = Position(at.0);
                 let draws = Draws::new(row.seed, Purpose::Token, row.step, at);
                 let temperature = f64::from(row.temperature);
-                let noise = (temperature > 0.0).then_some(Noise { temperature, draws });
+                let noise = (temperature > 0.0).then_some(Noise { temperature, draws, filter: Filter::ALL });
                 let summary = summarise(logits, vocabulary, noise)?;
                 let (token, confidence) = (TokenId(summary.token), summary.confidence);
                 Some(Proposal { at, token, confidence, margin: summary.margin, entropy: summary.entropy })

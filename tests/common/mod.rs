@@ -20,7 +20,9 @@ pub fn data(path: &str) -> PathBuf {
 }
 
 pub fn toy_tokenizer() -> Arc<Tokenizer> {
-    Arc::new(Tokenizer::from_bytes(include_bytes!("../../models/toy/tokenizer.json")).unwrap())
+    let tokenizer = include_bytes!("../../models/toy/tokenizer.json");
+    let config: &[u8] = include_bytes!("../../models/toy/tokenizer_config.json");
+    Arc::new(Tokenizer::from_texts(tokenizer, Some(config)).unwrap())
 }
 
 pub fn engine(model: Box<dyn Denoiser>, tokenizer: Option<Arc<Tokenizer>>, limits: Limits) -> Handle {

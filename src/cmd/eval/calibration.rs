@@ -6,7 +6,7 @@ use super::statistics::{Bin, Reliability, area_under_curve};
 use super::sudoku::SplitWord;
 use crate::cmd::model::ModelArgs;
 use crate::diffusion::{Canvas, Cell, Draws, Order, Position, Purpose, Reading, Seed, TokenId, fills};
-use crate::model::{Denoiser, Row, Sampling};
+use crate::model::{Denoiser, Filter, Row, Sampling};
 use crate::train::Recipe;
 use crate::train::data::{Data, Example};
 use anyhow::bail;
@@ -160,7 +160,7 @@ fn judge(
 }
 
 fn read(model: &mut dyn Denoiser, canvas: &Canvas, temperature: f32, seed: Seed) -> anyhow::Result<Reading> {
-    let sampling = Sampling { temperature, seed, step: 0 };
+    let sampling = Sampling { temperature, seed, step: 0, filter: Filter::ALL };
     let row = Row { canvas, window: 0..canvas.len(), sampling, guidance: None, biases: &[], review: true };
     Ok(model.read(&[row])?.remove(0))
 }

@@ -1,0 +1,64 @@
+//! How sure the model was of each token it wrote, in OpenAI's two shapes. What other tokens it thought of is not known.
+
+use super::answer::Words;
+use super::openai::Shape;
+use crate::engine::{Answer, Written};
+use serde::Serialize;
+
+/// Lowest logarithm told: JSON has no infinity.
+const LOWEST: f32 = -9999.0;
+
+/// The logarithm of each written token's probability when it was written.
+#[derive(Debug, Serialize)]
+#[serde(untagged)]
+pub(super) enum Logprobs {
+    /// Of completions.
+    Text {
+        tokens: Vec<String>,
+        token_logprobs: Vec<f32>,
+        top_logprobs: Option<()>,
+        /// Characters before each token.
+        text_offset: Vec<usize>,
+    },
+    /// Of chat completions.
+    Chat { content: Vec<Token>, refusal: Option<()> },
+}
+
+#[derive(Debug, Serialize)]
+pub(super) struct Token {
+    token: String,
+    logprob: f32,
+    bytes: Option<Vec<u8>>,
+    top_logprobs: [(); 0],
+}
+
+impl Logprobs {
+    /// Those of an answer, before whose text `echo` stands.
+    pub(super) fn of(answer: &Answer, shape: Shape, words: Words<'_>, echo: &str) -> Self {
+        let written = &answer.written[..answer.completion_tokens.min(answer.written.len())];
+        let piece = |written: &Written| words.piece(written.token).unwrap_or_default();
+        let logprob = |written: &Written| written.confidence.get().ln().max(LOWEST);
+        match shape {
+            Shape::Text => {
+                let tokens: Vec<String> = written.iter().map(piece).collect();
+                let lengths = tokens.iter().map(|token| token.chars().count());
+                let text_offset = lengths.scan(echo.chars().count(), |end, length| {
+                    let start = *end;
+                    *end += length;
+                    Some(start)
+                });
+                let text_offset = text_offset.collect();
+                let token_logprobs = written.iter().map(logprob).collect();
+                Self::Text { tokens, token_logprobs, top_logprobs: None, text_offset }
+            }
+            Shape::Chat => {
+                let token = |written: &Written| {
+                    let token = piece(written);
+                    let bytes = Some(token.bytes().collect()).filter(|_| !token.contains('\u{fffd}'));
+                    Token { token, logprob: logprob(written), bytes, top_logprobs: [] }
+                };
+                Self::Chat { content: written.iter().map(token).collect(), refusal: None }
+            }
+        }
+    }
+}

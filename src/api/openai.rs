@@ -1,0 +1,270 @@
+//! OpenAI's two shapes of an answer, completions and chat completions, whole and in chunks, with `diffusion` beside
+//! them. Refuses to know how a request is checked or run.
+
+use super::answer::{Quality, StepObject, Summary, Usage, Words, finish_reason};
+use super::error::ApiError;
+use super::stream::{self, Frame, Script};
+use super::ticket::Ticket;
+use super::wire::{Delivery, Wish};
+use super::{Service, logprobs::Logprobs};
+use crate::engine::{Answer, Handle, Output, Start, StepEvent};
+use axum::Json;
+use axum::response::sse::Event;
+use axum::response::{IntoResponse, Response};
+use serde::Serialize;
+use std::time::{SystemTime, UNIX_EPOCH};
+
+/// What an answer looks like.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(super) enum Shape {
+    /// `/v1/completions`.
+    Text,
+    /// `/v1/chat/completions`.
+    Chat,
+}
+
+/// Runs what `wish` asks for and answers in `shape`.
+///
+/// # Errors
+/// When a request is not admitted, or has no answer.
+pub(super) async fn respond(service: &Service, ticket: Ticket, wish: Wish, shape: Shape) -> Result<Response, ApiError> {
+    let Wish { requests, choices, delivery, logprobs, echo } = wish;
+    let mut sessions = Vec::with_capacity(requests.len());
+    for request in requests {
+        sessions.push(service.submit(request).await?); // the others are dropped, hence cancelled, when one is refused
+    }
+    let teller = Teller { shape, logprobs, echo, choices, handle: service.handle.clone() };
+    match delivery {
+        Delivery::Whole => {
+            let head = Head::new(&ticket, service, shape, false);
+            let answers = stream::answers(sessions, &ticket).await?;
+            let choices = answers.iter().enumerate().map(|(index, answer)| teller.whole(index, answer)).collect();
+            let (usage, diffusion) = (Some(Some(teller.usage(&answers))), Some(Side::Summary(Summary::of(&answers))));
+            Ok(Json(Completion { head: &head, choices, usage, diffusion }).into_response())
+        }
+        Delivery::Stream { with_edits, with_usage } => {
+            let head = Head::new(&ticket, service, shape, true);
+            let answers = Vec::with_capacity(sessions.len());
+            let has_edits = vec![false; sessions.len()];
+            let chunks = Chunks { head, teller, with_edits, with_usage, has_edits, answers };
+            Ok(stream::respond(sessions, chunks, ticket))
+        }
+    }
+}
+
+/// What every chunk of an answer repeats.
+#[derive(Clone, Debug, Serialize)]
+struct Head {
+    id: String,
+    object: &'static str,
+    created: u64,
+    model: String,
+    system_fingerprint: &'static str,
+}
+
+impl Head {
+    fn new(ticket: &Ticket, service: &Service, shape: Shape, is_chunk: bool) -> Self {
+        let (prefix, object) = match (shape, is_chunk) {
+            (Shape::Text, _) => ("cmpl", "text_completion"),
+            (Shape::Chat, false) => ("chatcmpl", "chat.completion"),
+            (Shape::Chat, true) => ("chatcmpl", "chat.completion.chunk"),
+        };
+        Self {
+            id: format!("{prefix}-{}", ticket.id()),
+            object,
+            created: SystemTime::now().duration_since(UNIX_EPOCH).map_or(0, |since| since.as_secs()),
+            model: service.name.clone(),
+            system_fingerprint: concat!("remask-", env!("CARGO_PKG_VERSION")),
+        }
+    }
+}
+
+/// An answer, or a piece of one.
+#[derive(Debug, Serialize)]
+struct Completion<'a> {
+    #[serde(flatten)]
+    head: &'a Head,
+    choices: Vec<Choice<'a>>,
+    /// Outer `None`: not asked for. Inner `None`: not known yet.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    usage: Option<Option<Usage>>,
+    #[serde(skip_serializing_if = "Option::is_none")]
+    diffusion: Option<Side>,
+}
+
+/// What only a diffusion model has to tell.
+#[derive(Debug, Serialize)]
+#[serde(untagged)]
+enum Side {
+    Step(StepObject),
+    Summary(Summary),
+}
+
+#[derive(Debug, Serialize)]
+struct Choice<'a> {
+    index: usize,
+    #[serde(flatten)]
+    said: Said<'a>,
+    logprobs: Option<Logprobs>,
+    finish_reason: Option<&'static str>,
+    #[serde(skip_serializing_if = "Option::is_none")]
+    quality: Option<Quality>,
+}
+
+#[derive(Debug, Serialize)]
+#[serde(rename_all = "lowercase")]
+enum Said<'a> {
+    Text(String),
+    Message(Message<'a>),
+    Delta(Delta<'a>),
+}
+
+#[derive(Debug, Serialize)]
+struct Message<'a> {
+    role: &'static str,
+    content: &'a str,
+    refusal: Option<()>,
+}
+
+#[derive(Debug, Serialize)]
+struct Delta<'a> {
+    #[serde(skip_serializing_if = "Option::is_none")]
+    role: Option<&'static str>,
+    #[serde(skip_serializing_if = "Option::is_none")]
+    content: Option<&'a str>,
+}
+
+const ASSISTANT: &str = "assistant";
+
+/// Puts answers into choices.
+struct Teller {
+    shape: Shape,
+    logprobs: bool,
+    /// What stands before each text; empty where nothing does.
+    echo: Vec<String>,
+    /// Choices for each prompt.
+    choices: usize,
+    handle: Handle,
+}
+
+impl Teller {
+    fn words(&self) -> Words<'_> {
+        Words(self.handle.tokenizer())
+    }
+
+    fn echo(&self, index: usize) -> &str {
+        self.echo.get(index).map_or("", String::as_str)
+    }
+
+    /// A whole answer.
+    fn whole<'a>(&self, index: usize, answer: &'a Answer) -> Choice<'a> {
+        let written = written(answer, answer.output.text());
+        let said = match self.shape {
+            Shape::Text => Said::Text(format!("{}{written}", self.echo(index))),
+            Shape::Chat => Said::Message(Message { role: ASSISTANT, content: written, refusal: None }),
+        };
+        self.last(index, answer, said)
+    }
+
+    /// The last piece of an answer.
+    fn last<'a>(&self, index: usize, answer: &Answer, said: Said<'a>) -> Choice<'a> {
+        Choice {
+            index,
+            said,
+            logprobs: self.logprobs.then(|| Logprobs::of(answer, self.shape, self.words(), self.echo(index))),
+            finish_reason: Some(finish_reason(answer.finish)),
+            quality: Quality::of(answer, self.words()),
+        }
+    }
+
+    /// A piece of text, or nothing.
+    fn delta<'a>(&self, text: &'a str) -> Said<'a> {
+        match self.shape {
+            Shape::Text => Said::Text(text.to_owned()),
+            Shape::Chat => Said::Delta(Delta { role: None, content: Some(text).filter(|text| !text.is_empty()) }),
+        }
+    }
+
+    fn usage(&self, answers: &[Answer]) -> Usage {
+        Usage::of(answers, self.choices)
+    }
+}
+
+/// What an answer wrote: between two texts only what stands between them.
+fn written<'a>(answer: &'a Answer, continuation: &'a str) -> &'a str {
+    match &answer.output {
+        Output::Continuation(_) => continuation,
+        Output::Infill { gaps, .. } => gaps.first().map_or("", String::as_str),
+    }
+}
+
+/// An answer as OpenAI's chunks.
+struct Chunks {
+    head: Head,
+    teller: Teller,
+    with_edits: bool,
+    with_usage: bool,
+    /// Of each choice, whether a chunk with edits was sent; the first one tells the canvas's length.
+    has_edits: Vec<bool>,
+    answers: Vec<Answer>,
+}
+
+impl Chunks {
+    fn chunk(&self, choice: Choice<'_>, diffusion: Option<Side>) -> Frame {
+        let usage = self.with_usage.then_some(None);
+        Event::default().json_data(Completion { head: &self.head, choices: vec![choice], usage, diffusion })
+    }
+
+    fn piece(&self, index: usize, said: Said<'_>, diffusion: Option<Side>) -> Frame {
+        self.chunk(Choice { index, said, logprobs: None, finish_reason: None, quality: None }, diffusion)
+    }
+}
+
+impl Script for Chunks {
+    fn begin(&mut self, index: usize, _start: &Start) -> Vec<Frame> {
+        match (self.teller.shape, self.teller.echo(index)) {
+            (Shape::Chat, _) => {
+                let delta = Delta { role: Some(ASSISTANT), content: Some("") };
+                vec![self.piece(index, Said::Delta(delta), None)]
+            }
+            (Shape::Text, "") => Vec::new(),
+            (Shape::Text, echo) => vec![self.piece(index, Said::Text(echo.to_owned()), None)],
+        }
+    }
+
+    fn step(&mut self, index: usize, step: &StepEvent, start: &Start) -> Vec<Frame> {
+        let mut frames = Vec::new();
+        if self.with_edits {
+            let mut object = StepObject::new(index, step, start, self.teller.words());
+            if !std::mem::replace(&mut self.has_edits[index], true) {
+                object = object.with_canvas(start);
+            }
+            frames.push(self.piece(index, self.teller.delta(""), Some(Side::Step(object))));
+        }
+        if !step.text.is_empty() {
+            frames.push(self.piece(index, self.teller.delta(&step.text), None));
+        }
+        frames
+    }
+
+    fn finish(&mut self, index: usize, answer: Answer) -> Vec<Frame> {
+        let choice = self.teller.last(index, &answer, self.teller.delta(written(&answer, &answer.tail)));
+        let frame = self.chunk(choice, Some(Side::Summary(Summary::of(std::slice::from_ref(&answer)))));
+        self.answers.push(answer);
+        vec![frame]
+    }
+
+    fn close(&mut self) -> Vec<Frame> {
+        let mut frames = Vec::new();
+        if self.with_usage {
+            let (head, usage) = (&self.head, Some(Some(self.teller.usage(&self.answers))));
+            frames.push(Event::default().json_data(Completion { head, choices: vec![], usage, diffusion: None }));
+        }
+        frames.push(Ok(Event::default().data("[DONE]")));
+        frames
+    }
+
+    fn fail(&mut self, error: &ApiError) -> Vec<Frame> {
+        vec![Event::default().json_data(error.body())]
+    }
+}

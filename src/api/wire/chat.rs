@@ -1,0 +1,92 @@
+//! The body of `POST /v1/chat/completions`. Refuses to judge values.
+
+use super::options::body;
+use super::{Wish, missing};
+use crate::api::error::ApiError;
+use crate::engine::{Length, Prompt, Request, Task};
+use crate::text::Message;
+use serde::Deserialize;
+use serde::de::IgnoredAny;
+
+body! {
+    /// OpenAI's chat completion request, and `diffusion` beside it.
+    ChatRequest {
+        messages: Option<Vec<MessageField>>,
+        /// Default: the model's own, else what its canvas has room for.
+        #[serde(default, deserialize_with = "crate::api::field::count")]
+        max_completion_tokens: Option<u32>,
+        /// OpenAI's older name for the same.
+        #[serde(default, deserialize_with = "crate::api::field::count")]
+        max_tokens: Option<u32>,
+        logprobs: Option<bool>,
+        #[serde(default, rename = "top_logprobs", deserialize_with = "crate::api::field::zero")]
+        _top_logprobs: (),
+        #[serde(default, rename = "modalities", deserialize_with = "crate::api::field::text_only")]
+        _modalities: (),
+        #[serde(rename = "reasoning_effort")]
+        _reasoning_effort: Option<IgnoredAny>,
+        #[serde(rename = "verbosity")]
+        _verbosity: Option<IgnoredAny>,
+    }
+}
+
+#[derive(Debug, Deserialize)]
+#[serde(deny_unknown_fields, expecting = "an object with role and content")]
+struct MessageField {
+    role: String,
+    content: Option<Content>,
+    #[serde(rename = "name")]
+    _name: Option<IgnoredAny>,
+    #[serde(default, rename = "refusal", deserialize_with = "crate::api::field::unsupported")]
+    _refusal: (),
+    #[serde(default, rename = "tool_calls", deserialize_with = "crate::api::field::nothing")]
+    _tool_calls: (),
+    #[serde(default, rename = "tool_call_id", deserialize_with = "crate::api::field::unsupported")]
+    _tool_call_id: (),
+}
+
+#[derive(Debug, Deserialize)]
+#[serde(untagged, expecting = "give a text, or an array of {\"type\": \"text\", \"text\": ..}")]
+enum Content {
+    Text(String),
+    Parts(Vec<Part>),
+}
+
+#[derive(Debug, Deserialize)]
+#[serde(tag = "type", rename_all = "snake_case")]
+enum Part {
+    Text { text: String },
+}
+
+impl ChatRequest {
+    /// What the engine is asked for, and how the answer is wanted.
+    ///
+    /// # Errors
+    /// When a field is missing, or asks for what goes only with another one.
+    pub(in crate::api) fn read(mut self) -> Result<Wish, ApiError> {
+        let options = self.options();
+        let messages = self.messages.ok_or_else(|| missing("messages", "an array of {\"role\", \"content\"}"))?;
+        let length = match (self.max_completion_tokens, self.max_tokens) {
+            (Some(one), Some(other)) if one != other => {
+                let message =
+                    format!("max_tokens: given {other}, and {one} as max_completion_tokens; give one of the two");
+                return Err(ApiError::invalid("max_tokens", message));
+            }
+            (one, other) => one.or(other).map_or(Length::Default, |max| Length::New(max as usize)),
+        };
+        let messages = messages.into_iter().map(MessageField::read).collect();
+        let task = Task::Continue { prompt: Prompt::Chat(messages), length };
+        options.wish(vec![Request::new(task)], self.logprobs == Some(true), Vec::new())
+    }
+}
+
+impl MessageField {
+    fn read(self) -> Message {
+        let content = match self.content {
+            None => String::new(),
+            Some(Content::Text(text)) => text,
+            Some(Content::Parts(parts)) => parts.into_iter().map(|Part::Text { text }| text).collect(),
+        };
+        Message { role: self.role, content }
+    }
+}

@@ -1,0 +1,97 @@
+//! The body of `POST /v1/completions`. Refuses to judge values.
+
+use super::options::body;
+use super::{Wish, missing};
+use crate::api::error::ApiError;
+use crate::diffusion::TokenId;
+use crate::engine::{Length, Prompt, Request, Task};
+use serde::Deserialize;
+
+body! {
+    /// OpenAI's completion request, and `diffusion` beside it.
+    CompletionRequest {
+        prompt: Option<PromptField>,
+        /// Default: the model's own, else what its canvas has room for.
+        #[serde(default, deserialize_with = "crate::api::field::count")]
+        max_tokens: Option<u32>,
+        /// What follows the text that is written: makes it an infill.
+        suffix: Option<String>,
+        echo: Option<bool>,
+        #[serde(default, deserialize_with = "crate::api::field::count")]
+        logprobs: Option<u32>,
+        #[serde(default, rename = "best_of", deserialize_with = "crate::api::field::one")]
+        _best_of: (),
+    }
+}
+
+#[derive(Debug, Deserialize)]
+#[serde(untagged, expecting = "give a string, an array of token ids, or an array of strings or of arrays of token ids")]
+enum PromptField {
+    Text(String),
+    Tokens(Vec<u32>),
+    Texts(Vec<String>),
+    TokenLists(Vec<Vec<u32>>),
+}
+
+impl CompletionRequest {
+    /// What the engine is asked for, and how the answer is wanted. `spell` puts tokens into words, for `echo`.
+    ///
+    /// # Errors
+    /// When a field is missing, or asks for what goes only with another one.
+    pub(in crate::api) fn read(mut self, spell: impl Fn(&[TokenId]) -> String) -> Result<Wish, ApiError> {
+        let options = self.options();
+        let prompts = self.prompt.ok_or_else(|| missing("prompt", "a string, or an array of token ids"))?.read();
+        let echo = match self.echo {
+            Some(true) => prompts.iter().map(|prompt| text_of(prompt, &spell)).collect(),
+            Some(false) | None => Vec::new(),
+        };
+        let logprobs = match self.logprobs {
+            None => false,
+            Some(0 | 1) => true,
+            Some(given) => {
+                let message = format!(
+                    "logprobs: given {given}; 0 and 1 are supported: the written token's own, no others are known"
+                );
+                return Err(ApiError::invalid("logprobs", message));
+            }
+        };
+        let task = |prompt| match (&self.suffix, self.max_tokens, prompt) {
+            (None, max, prompt) => {
+                let length = max.map_or(Length::Default, |max| Length::New(max as usize));
+                Ok(Request::new(Task::Continue { prompt, length }))
+            }
+            (Some(_), None, _) => Err(missing("max_tokens", "the number of tokens between prompt and suffix")),
+            (Some(suffix), Some(max), Prompt::Text(before)) => {
+                Ok(Request::new(Task::Between { before, cells: max as usize, after: suffix.clone() }))
+            }
+            (Some(_), Some(_), Prompt::Tokens(_) | Prompt::Chat(_)) => {
+                Err(ApiError::invalid("suffix", "suffix goes with a prompt that is a text; token ids have /v1/infill"))
+            }
+        };
+        let requests = prompts.into_iter().map(task).collect::<Result<Vec<_>, _>>()?;
+        if requests.is_empty() {
+            return Err(ApiError::invalid("prompt", "the prompt is empty; give at least one token"));
+        }
+        options.wish(requests, logprobs, echo)
+    }
+}
+
+fn text_of(prompt: &Prompt, spell: &impl Fn(&[TokenId]) -> String) -> String {
+    match prompt {
+        Prompt::Text(text) => text.clone(),
+        Prompt::Tokens(tokens) => spell(tokens),
+        Prompt::Chat(_) => String::new(),
+    }
+}
+
+impl PromptField {
+    fn read(self) -> Vec<Prompt> {
+        let tokens = |tokens: Vec<u32>| Prompt::Tokens(tokens.into_iter().map(TokenId).collect());
+        match self {
+            Self::Text(text) => vec![Prompt::Text(text)],
+            Self::Tokens(list) => vec![tokens(list)],
+            Self::Texts(texts) => texts.into_iter().map(Prompt::Text).collect(),
+            Self::TokenLists(lists) => lists.into_iter().map(tokens).collect(),
+        }
+    }
+}

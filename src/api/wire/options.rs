@@ -1,0 +1,195 @@
+//! The fields that OpenAI's completions and chat completions have in common. Refuses to judge values.
+
+use super::diffusion::Diffusion;
+use super::{Delivery, Wish, needs_stream};
+use crate::api::error::ApiError;
+use crate::api::field::off;
+use crate::diffusion::TokenId;
+use crate::engine::Request;
+use serde::Deserialize;
+use std::collections::BTreeMap;
+
+/// Choices of one answer at most, all prompts together.
+const CHOICES_MAX: usize = 128;
+
+#[derive(Debug, Deserialize)]
+#[serde(untagged, expecting = "give a string or an array of strings")]
+pub(super) enum Stop {
+    One(String),
+    Many(Vec<String>),
+}
+
+#[derive(Debug, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub(super) struct StreamOptions {
+    include_usage: Option<bool>,
+    /// Padding against eavesdroppers who measure chunks.
+    #[serde(default, rename = "include_obfuscation", deserialize_with = "off")]
+    _include_obfuscation: (),
+}
+
+/// Tokens by their ids, as keys of a JSON object, and what is added to their logits.
+pub(super) type LogitBias = BTreeMap<String, f32>;
+
+/// Declares a body with its own fields and those that both have in common; serde's own way to share fields does not
+/// refuse unknown ones.
+macro_rules! body {
+    ($(#[$of_body:meta])* $name:ident { $($own:tt)* }) => {
+        $(#[$of_body])*
+        #[derive(Debug, serde::Deserialize)]
+        #[serde(deny_unknown_fields, expecting = "a JSON object")]
+        pub(in crate::api) struct $name {
+            pub(in crate::api) model: Option<String>,
+            $($own)*
+            /// Default 0, greedy, where OpenAI's is 1.
+            #[serde(default, deserialize_with = "crate::api::field::number")]
+            temperature: Option<f32>,
+            #[serde(default, deserialize_with = "crate::api::field::number")]
+            top_p: Option<f32>,
+            /// vLLM's; 0 and -1 are all tokens.
+            #[serde(default, deserialize_with = "crate::api::field::limit")]
+            top_k: Option<u32>,
+            #[serde(default, deserialize_with = "crate::api::field::seed")]
+            seed: Option<u64>,
+            /// Default 1.
+            #[serde(default, deserialize_with = "crate::api::field::count")]
+            n: Option<u32>,
+            stop: Option<crate::api::wire::options::Stop>,
+            /// vLLM's.
+            stop_token_ids: Option<Vec<u32>>,
+            logit_bias: Option<crate::api::wire::options::LogitBias>,
+            stream: Option<bool>,
+            #[serde(default, deserialize_with = "crate::api::field::object")]
+            stream_options: Option<crate::api::wire::options::StreamOptions>,
+            #[serde(default, deserialize_with = "crate::api::field::object")]
+            diffusion: Option<crate::api::wire::diffusion::Diffusion>,
+
+            // OpenAI's, taken where they ask for nothing
+            #[serde(default, rename = "presence_penalty", deserialize_with = "crate::api::field::zero")]
+            _presence_penalty: (),
+            #[serde(default, rename = "frequency_penalty", deserialize_with = "crate::api::field::zero")]
+            _frequency_penalty: (),
+            #[serde(default, rename = "tools", deserialize_with = "crate::api::field::nothing")]
+            _tools: (),
+            #[serde(default, rename = "functions", deserialize_with = "crate::api::field::nothing")]
+            _functions: (),
+            #[serde(default, rename = "tool_choice", deserialize_with = "crate::api::field::no_tool")]
+            _tool_choice: (),
+            #[serde(default, rename = "response_format", deserialize_with = "crate::api::field::plain_text")]
+            _response_format: (),
+            #[serde(default, rename = "store", deserialize_with = "crate::api::field::off")]
+            _store: (),
+
+            // OpenAI's, which mean nothing here
+            #[serde(rename = "user")]
+            _user: Option<serde::de::IgnoredAny>,
+            #[serde(rename = "metadata")]
+            _metadata: Option<serde::de::IgnoredAny>,
+            #[serde(rename = "service_tier")]
+            _service_tier: Option<serde::de::IgnoredAny>,
+            #[serde(rename = "parallel_tool_calls")]
+            _parallel_tool_calls: Option<serde::de::IgnoredAny>,
+            #[serde(rename = "safety_identifier")]
+            _safety_identifier: Option<serde::de::IgnoredAny>,
+            #[serde(rename = "prompt_cache_key")]
+            _prompt_cache_key: Option<serde::de::IgnoredAny>,
+        }
+
+        impl $name {
+            /// Takes out what both bodies have in common.
+            fn options(&mut self) -> crate::api::wire::options::Options {
+                crate::api::wire::options::Options {
+                    temperature: self.temperature,
+                    top_p: self.top_p,
+                    top_k: self.top_k,
+                    seed: self.seed,
+                    choices: self.n,
+                    stop: self.stop.take(),
+                    stop_token_ids: self.stop_token_ids.take(),
+                    logit_bias: self.logit_bias.take(),
+                    is_streamed: self.stream == Some(true),
+                    stream_options: self.stream_options.take(),
+                    diffusion: self.diffusion.take().unwrap_or_default(),
+                }
+            }
+        }
+    };
+}
+pub(super) use body;
+
+/// The fields in common.
+#[derive(Debug)]
+pub(super) struct Options {
+    pub(super) temperature: Option<f32>,
+    pub(super) top_p: Option<f32>,
+    pub(super) top_k: Option<u32>,
+    pub(super) seed: Option<u64>,
+    pub(super) choices: Option<u32>,
+    pub(super) stop: Option<Stop>,
+    pub(super) stop_token_ids: Option<Vec<u32>>,
+    pub(super) logit_bias: Option<LogitBias>,
+    pub(super) is_streamed: bool,
+    pub(super) stream_options: Option<StreamOptions>,
+    pub(super) diffusion: Diffusion,
+}
+
+impl Options {
+    /// What is asked for with these options: `prompts` are requests that say nothing but their task.
+    ///
+    /// # Errors
+    /// When a field asks for what goes only with another one, or there are too many choices.
+    pub(super) fn wish(self, prompts: Vec<Request>, logprobs: bool, echo: Vec<String>) -> Result<Wish, ApiError> {
+        let delivery = if self.is_streamed {
+            let with_usage = self.stream_options.is_some_and(|options| options.include_usage == Some(true));
+            Delivery::Stream { with_edits: self.diffusion.stream_edits == Some(true), with_usage }
+        } else if self.stream_options.is_some() {
+            return Err(needs_stream("stream_options"));
+        } else {
+            self.diffusion.check_whole()?;
+            Delivery::Whole
+        };
+        let choices = self.choices.unwrap_or(1) as usize;
+        if choices == 0 || prompts.len().saturating_mul(choices) > CHOICES_MAX {
+            let (given, most) = (prompts.len(), CHOICES_MAX / prompts.len().max(1));
+            let message = match most {
+                0 => {
+                    return Err(ApiError::invalid(
+                        "prompt",
+                        format!("prompt: given {given} prompts; give at most {CHOICES_MAX}"),
+                    ));
+                }
+                most => format!("n: given {choices}; give 1 to {most}: all choices together are at most {CHOICES_MAX}"),
+            };
+            return Err(ApiError::invalid("n", message));
+        }
+        let stop = match self.stop {
+            None => Vec::new(),
+            Some(Stop::One(stop)) => vec![stop],
+            Some(Stop::Many(stops)) => stops,
+        };
+        let logit_bias = self.logit_bias.unwrap_or_default().into_iter().map(|(token, bias)| match token.parse() {
+            Ok(id) => Ok((TokenId(id), bias)),
+            Err(_) => Err(ApiError::invalid(
+                format!("logit_bias.{token}"),
+                format!("logit_bias: {token:?} is no token id; its keys are ids, its values numbers from -100 to 100"),
+            )),
+        });
+        let common = Request {
+            temperature: self.temperature.unwrap_or(0.0),
+            top_p: self.top_p,
+            top_k: self.top_k,
+            stop,
+            stop_tokens: self.stop_token_ids.unwrap_or_default().into_iter().map(TokenId).collect(),
+            logit_bias: logit_bias.collect::<Result<_, _>>()?,
+            ..Request::new(crate::engine::Task::InfillTokens { cells: Vec::new() })
+        };
+        let common = self.diffusion.read(common)?;
+        let seed = |choice: usize| self.seed.map(|seed| seed.wrapping_add(choice as u64));
+        let requests = prompts.into_iter().flat_map(|Request { task, .. }| {
+            let request = Request { task, ..common.clone() };
+            (0..choices).map(move |choice| Request { seed: seed(choice), ..request.clone() })
+        });
+        let echo = echo.into_iter().flat_map(|text| std::iter::repeat_n(text, choices));
+        Ok(Wish { requests: requests.collect(), choices, delivery, logprobs, echo: echo.collect() })
+    }
+}

@@ -1,0 +1,212 @@
+//! From a task to a canvas: texts encoded, lengths and ids checked, the way back into words prepared. Refuses to know
+//! how the canvas is refined.
+
+use super::admission::{Admission, invalid};
+use super::job::Writing;
+use super::request::{Length, Prompt, Rejected, Request};
+use super::template::{self, Segment};
+use crate::diffusion::{Canvas, Cell, TokenId};
+use crate::text::{Message, Special, Transcript};
+
+/// Stop strings of one request; each costs a search per finished block.
+const STOPS_MAX: usize = 16;
+
+/// A canvas not yet refined, and how its answer is put into words.
+pub(super) struct Draft {
+    pub(super) canvas: Canvas,
+    pub(super) offset: usize,
+    pub(super) prompt_tokens: usize,
+    pub(super) writing: Writing,
+}
+
+impl Admission {
+    /// The ids of a conversation, the assistant's turn opened.
+    fn encode_chat(&self, messages: &[Message]) -> Result<Vec<TokenId>, Rejected> {
+        const PARAM: &str = "messages";
+        if messages.is_empty() {
+            return Err(invalid(PARAM, "messages is empty; give at least one"));
+        }
+        let tokens = match &self.tokenizer {
+            Some(tokenizer) => {
+                tokenizer.encode_chat(messages).map_err(|error| invalid(PARAM, format!("messages: {error}")))?
+            }
+            None => None,
+        };
+        tokens.ok_or_else(|| {
+            invalid(
+                PARAM,
+                "this model has no chat template; ask it with /v1/completions, or add a tokenizer_config.json with one",
+            )
+        })
+    }
+
+    pub(super) fn continuation(&self, prompt: &Prompt, length: Length, request: &Request) -> Result<Draft, Rejected> {
+        let (param, prompt) = match prompt {
+            Prompt::Text(text) => ("prompt", self.encode("prompt", text)?),
+            Prompt::Tokens(tokens) => ("prompt", tokens.clone()),
+            Prompt::Chat(messages) => ("messages", self.encode_chat(messages)?),
+        };
+        let Request { stop, stop_tokens, .. } = request;
+        self.check_prompt(param, &prompt)?;
+        self.check_ids("stop_token_ids", stop_tokens)?;
+        let room = self.canvas_max - prompt.len();
+        let new_tokens = match length {
+            Length::Default => self.spec.defaults.new_tokens.map_or(room, |new| room.min(new.get() as usize)),
+            Length::New(0) => return Err(invalid("max_tokens", "max_tokens is 0; ask for at least 1")),
+            Length::New(new) if new > room => {
+                let (given, limit) = (prompt.len(), self.canvas_max);
+                return Err(invalid(
+                    "max_tokens",
+                    format!(
+                        "max_tokens {new} does not fit: the prompt has {given} tokens and the canvas {limit} cells; \
+                         ask for at most {room}"
+                    ),
+                ));
+            }
+            Length::New(new) => new,
+            Length::Total(total) if total <= prompt.len() || total > self.canvas_max => {
+                let (given, limit) = (prompt.len(), self.canvas_max);
+                return Err(invalid(
+                    "total_length",
+                    format!("total_length {total} must be above the prompt's {given} tokens and at most {limit}"),
+                ));
+            }
+            Length::Total(total) => total - prompt.len(),
+        };
+        if stop.len() > STOPS_MAX || stop.iter().any(String::is_empty) {
+            return Err(invalid(
+                "stop",
+                format!("stop has {} strings; give at most {STOPS_MAX}, none of them empty", stop.len()),
+            ));
+        }
+        let transcript = Transcript::new(self.tokenizer.clone(), stop.clone());
+        let mut ends = self.ends();
+        ends.extend(stop_tokens);
+        Ok(Draft {
+            canvas: Canvas::continuing(&prompt, new_tokens),
+            offset: prompt.len(),
+            prompt_tokens: prompt.len(),
+            writing: Writing::Continuation { transcript, ends },
+        })
+    }
+
+    pub(super) fn infill(&self, template: &str, blank: &str, stop: &[String]) -> Result<Draft, Rejected> {
+        if blank.is_empty() {
+            return Err(invalid("blank", "blank is empty; say what stands for one blank cell, as \"<blank>\""));
+        }
+        check_no_stop(stop)?;
+        let segments = template::parse(template, blank);
+        if !segments.iter().any(|segment| matches!(segment, Segment::Blanks(_))) {
+            return Err(invalid(
+                "template",
+                format!("the template holds no {blank:?}; mark each cell to fill with it, or name another \"blank\""),
+            ));
+        }
+        self.segments(segments)
+    }
+
+    pub(super) fn segments(&self, segments: Vec<Segment>) -> Result<Draft, Rejected> {
+        let mut cells = Vec::new();
+        for segment in &segments {
+            match segment {
+                Segment::Text(text) => {
+                    cells.extend(self.encode("template", text)?.into_iter().map(Cell::Fixed));
+                }
+                Segment::Blanks(count) if *count > self.canvas_max => return Err(self.too_long("template", *count)),
+                Segment::Blanks(count) => cells.extend(std::iter::repeat_n(Cell::Blank, *count)),
+            }
+            if cells.len() > self.canvas_max {
+                return Err(self.too_long("template", cells.len()));
+            }
+        }
+        let fixed = cells.iter().filter(|cell| matches!(cell, Cell::Fixed(_))).count();
+        let tokenizer = self.tokenizer.clone();
+        let canvas = Canvas::new(cells);
+        Ok(Draft { canvas, offset: 0, prompt_tokens: fixed, writing: Writing::Infill { tokenizer, segments } })
+    }
+
+    pub(super) fn infill_tokens(&self, cells: &[Option<TokenId>], stop: &[String]) -> Result<Draft, Rejected> {
+        check_no_stop(stop)?;
+        if cells.len() > self.canvas_max {
+            return Err(self.too_long("template", cells.len()));
+        }
+        if !cells.iter().any(Option::is_none) {
+            return Err(invalid("template", "the template holds no blank; leave at least one cell to fill"));
+        }
+        let fixed: Vec<TokenId> = cells.iter().copied().flatten().collect();
+        self.check_ids("template", &fixed)?;
+        let text = |tokens: &[TokenId]| self.tokenizer.as_ref().map(|t| t.decode(tokens)).unwrap_or_default();
+        let segments = cells
+            .chunk_by(|a, b| a.is_some() == b.is_some())
+            .map(|run| match run.iter().copied().collect::<Option<Vec<_>>>() {
+                Some(pinned) => Segment::Text(text(&pinned)),
+                None => Segment::Blanks(run.len()),
+            })
+            .collect();
+        let canvas = Canvas::new(cells.iter().map(|cell| cell.map_or(Cell::Blank, Cell::Fixed)).collect());
+        let writing = Writing::Infill { tokenizer: self.tokenizer.clone(), segments };
+        Ok(Draft { canvas, offset: 0, prompt_tokens: fixed.len(), writing })
+    }
+
+    fn encode(&self, param: &'static str, text: &str) -> Result<Vec<TokenId>, Rejected> {
+        let Some(tokenizer) = &self.tokenizer else {
+            return Err(invalid(
+                param,
+                "this model was loaded without a tokenizer.json; give token ids instead of text",
+            ));
+        };
+        let tokens =
+            tokenizer.encode(text, Special::AsText).map_err(|error| invalid(param, format!("{param}: {error}")))?;
+        match tokens.iter().position(|&token| token == self.spec.mask) {
+            Some(at) => {
+                let piece = tokenizer.piece(self.spec.mask);
+                Err(invalid(
+                    param,
+                    format!(
+                        "token {at} of the {param} is the model's mask ({piece:?}), which stands for a blank; \
+                         blanks are asked for with /v1/infill and \"blank\": {piece:?}"
+                    ),
+                ))
+            }
+            None => Ok(tokens),
+        }
+    }
+
+    fn check_prompt(&self, param: &'static str, prompt: &[TokenId]) -> Result<(), Rejected> {
+        if prompt.is_empty() {
+            return Err(invalid(param, "the prompt is empty; give at least one token"));
+        }
+        if prompt.len() >= self.canvas_max {
+            return Err(self.too_long(param, prompt.len()));
+        }
+        self.check_ids(param, prompt)
+    }
+
+    pub(super) fn check_ids(&self, param: &'static str, tokens: &[TokenId]) -> Result<(), Rejected> {
+        let (vocabulary, mask) = (self.spec.vocabulary, self.spec.mask);
+        match tokens.iter().enumerate().find(|(_, token)| token.0 >= vocabulary || **token == mask) {
+            Some((at, token)) => Err(invalid(
+                param,
+                format!(
+                    "token {at} of the {param} is {}; ids are below {vocabulary} and may not be the mask, {}",
+                    token.0, mask.0
+                ),
+            )),
+            None => Ok(()),
+        }
+    }
+
+    fn too_long(&self, param: &'static str, given: usize) -> Rejected {
+        let limit = self.canvas_max;
+        let room = if ["prompt", "messages"].contains(&param) { ", new tokens included" } else { "" };
+        let takes = if param == "messages" { "take" } else { "takes" };
+        invalid(param, format!("the {param} {takes} {given} cells; the canvas has {limit}{room}"))
+    }
+}
+
+pub(super) fn check_no_stop(stop: &[String]) -> Result<(), Rejected> {
+    if stop.is_empty() {
+        return Ok(());
+    }
+    Err(invalid("stop", "stop does not go with a template or a suffix: what lies between fixed texts is always filled"))
+}
