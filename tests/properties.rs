@@ -60,8 +60,9 @@ fn request(new_max: usize) -> impl Strategy<Value = Request> {
         Just(Order::Random),
         Just(Order::Leftmost)
     ];
-    let proofreading = (2u32..4, prop::option::of(0.0f32..1.0), prop::option::of(0.0f32..1.5))
-        .prop_map(|(steps, below, temperature)| Some(Proofreading { steps, below, temperature }));
+    let proofreading = (2u32..4, prop::option::of(0.0f32..1.0), prop::option::of(0.0f32..1.5)).prop_map(
+        |(steps, below, temperature)| Some(Proofreading { steps: Some(steps), below, most: None, temperature }),
+    );
     let length = prop_oneof![(8u32..30, 6u32..20, Just(None)), (8u32..16, 12u32..24, proofreading)];
     let plan = (order, prop::option::of(0.3f32..1.0), length, remasking());
     let sampling = (prop_oneof![Just(0.0f32), 0.1f32..1.5], prop_oneof![3 => Just(0.0f32), 1 => 0.1f32..2.0]);
@@ -185,7 +186,7 @@ fn check_laws(request: &Request) -> Result<(), TestCaseError> {
 
     prop_assert!(answer.steps <= start.steps_planned.unwrap());
     let blocks = u32::try_from(blanks_at_start.div_ceil(block_length)).unwrap() + 1; // a gap may reach into one more
-    let proofreading = request.proofreading.as_ref().map_or(0, |proofreading| proofreading.steps);
+    let proofreading = request.proofreading.as_ref().map_or(0, |proofreading| proofreading.steps.unwrap_or(0));
     prop_assert!(start.steps_planned.unwrap() <= request.steps.unwrap() + proofreading * blocks);
     prop_assert_eq!(answer.forward_passes, answer.steps + u32::from(request.return_quality));
     prop_assert!(answer.written.iter().all(|cell| cell.quality.is_some() == request.return_quality));

@@ -78,7 +78,7 @@ impl Report {
     fn whole<'a>(&'a self, answer: &'a Answer) -> Infill<'a> {
         let (text, gaps) = match &answer.output {
             Output::Infill { text, gaps } => (text, gaps.as_slice()),
-            Output::Continuation(text) => (text, [].as_slice()),
+            Output::Continuation(text) | Output::Given(text) => (text, [].as_slice()),
         };
         let quality = Quality::of(answer, self.words());
         Infill {

@@ -6,6 +6,7 @@ mod body;
 mod completions;
 mod error;
 mod field;
+mod given;
 mod infill;
 mod logprobs;
 mod models;
@@ -13,6 +14,7 @@ mod openai;
 mod ops;
 mod stream;
 mod ticket;
+mod tokens;
 mod wire;
 
 use crate::engine::{Handle, Readiness, Request, Session};
@@ -41,6 +43,10 @@ const ENDPOINTS: &[&str] = &[
     "POST /v1/completions",
     "POST /v1/chat/completions",
     "POST /v1/infill",
+    "POST /v1/score",
+    "POST /v1/repair",
+    "POST /tokenize",
+    "POST /detokenize",
     "GET /v1/models",
     "GET /v1/models/{id}",
     "GET /health",
@@ -161,7 +167,11 @@ pub fn router(state: AppState) -> Router {
         .route("/v1/models/{*id}", get(models::retrieve))
         .route("/v1/completions", post(completions::create))
         .route("/v1/chat/completions", post(completions::chat))
-        .route("/v1/infill", post(infill::create));
+        .route("/v1/infill", post(infill::create))
+        .route("/v1/score", post(given::score))
+        .route("/v1/repair", post(given::repair))
+        .route("/tokenize", post(tokens::tokenize))
+        .route("/detokenize", post(tokens::detokenize));
     dressed(endpoints, state)
 }
 

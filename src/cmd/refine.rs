@@ -101,8 +101,9 @@ impl RefineArgs {
             block_length: self.block_length,
             remasking: self.remasking()?,
             proofreading: self.proofread.map(|steps| Proofreading {
-                steps,
+                steps: Some(steps),
                 below: self.proofread_below,
+                most: None,
                 temperature: None,
             }),
             end_of_text: match self.end_of_text {

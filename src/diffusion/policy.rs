@@ -163,6 +163,8 @@ pub struct Proofreading {
     pub steps: u32,
     /// A cell whose quality is below this is doubted.
     pub below: Probability,
+    /// Erasures of a round at most, the worst first; `None` is all that are doubted.
+    pub most: Option<NonZeroU32>,
 }
 
 impl Proofreading {

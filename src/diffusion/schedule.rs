@@ -62,6 +62,21 @@ impl Schedule {
         }
     }
 
+    /// The schedule of a block that is full already, and is read through in at most `steps` steps.
+    pub(super) fn reading(steps: u32) -> Self {
+        Self {
+            pace: BlockPace::Steps(0),
+            budget: 0,
+            window: Stretch::WHOLE,
+            blanks_at_start: 0,
+            phase: Phase::Proofreading,
+            step: 0,
+            erased: 0,
+            proofreading_steps: steps,
+            rounds: 0,
+        }
+    }
+
     /// Whether the block has been full, and is now read through.
     pub(super) fn is_proofreading(&self) -> bool {
         self.phase == Phase::Proofreading
@@ -200,7 +215,7 @@ mod tests {
     }
 
     fn policy(pace: Pace, budget: u32, proofreading_steps: u32) -> Policy {
-        let proofreading = Some(Proofreading { steps: proofreading_steps, below: Probability::ONE });
+        let proofreading = Some(Proofreading { steps: proofreading_steps, below: Probability::ONE, most: None });
         Policy {
             order: Order::Leftmost,
             pace,

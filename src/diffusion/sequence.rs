@@ -2,13 +2,14 @@
 //! to know where a reading comes from or who is waiting for the edits.
 
 use super::canvas::{Canvas, Edit, EditError};
-use super::policy::{Policy, Proofreading, Remask, Stretch};
+use super::policy::{Order, Pace, Policy, Proofreading, Remask, Stretch};
 use super::random::Seed;
 use super::reading::{Proposal, Reading};
 use super::schedule::{Schedule, share_of_steps};
 use super::select;
 use super::units::{Position, Probability, TokenId};
 use std::collections::VecDeque;
+use std::num::NonZeroU32;
 use std::ops::Range;
 
 /// Why a policy does not fit a canvas.
@@ -91,7 +92,7 @@ impl Sequence {
             .filter(|(_, blanks)| *blanks > 0)
             .collect();
         let blocks = count(with_blanks.iter());
-        let steps_max = policy.pace.steps_max().map(std::num::NonZeroU32::get);
+        let steps_max = policy.pace.steps_max().map(NonZeroU32::get);
         if let Some(steps) = steps_max
             && steps < blocks
         {
@@ -109,6 +110,25 @@ impl Sequence {
         let confidences = vec![Probability::ONE; canvas.len()];
         let steps_max = steps_max.map(|steps| steps.saturating_add(proofreading));
         Ok(Self { canvas, policy, seed, step: 0, steps_max, blocks, confidences, postponed: Vec::new() })
+    }
+
+    /// Takes a canvas that is full already, all of it one block, and reads it through: what is doubted of its filled cells is
+    /// erased and written again. With fewer than two steps nothing can be mended, and the canvas is finished at once.
+    #[must_use]
+    pub fn mending(canvas: Canvas, order: Order, proofreading: Proofreading, seed: Seed) -> Self {
+        let steps = proofreading.steps;
+        let is_full = canvas.blanks(0..canvas.len()).next().is_none();
+        let block = Block { range: 0..canvas.len(), schedule: Schedule::reading(steps) };
+        let blocks = if is_full && steps >= 2 { VecDeque::from([block]) } else { VecDeque::new() };
+        let policy = Policy {
+            order,
+            pace: Pace::Steps(NonZeroU32::MIN),
+            remask: Remask::Never,
+            block_length: NonZeroU32::MAX,
+            proofreading: Some(proofreading),
+        };
+        let confidences = vec![Probability::ONE; canvas.len()];
+        Self { canvas, policy, seed, step: 0, steps_max: Some(steps), blocks, confidences, postponed: Vec::new() }
     }
 
     /// The same, but blanks for which one of these tokens is proposed come after all others of their block, whatever the
@@ -232,6 +252,10 @@ fn choose(
     let remask = match policy.proofreading {
         Some(proofreading) if block.schedule.is_proofreading() => doubt(&proofreading, &block.schedule, reading),
         Some(_) | None => policy.remask,
+    };
+    let erasures_max = match policy.proofreading.and_then(|proofreading| proofreading.most) {
+        Some(most) if block.schedule.is_proofreading() => erasures_max.min(most.get()),
+        Some(_) | None => erasures_max,
     };
     let mut edits = select::erasures(&remask, standing, block.range.clone(), reading, erasures_max, key);
     let fills = block.schedule.fills(blanks, ready, count(edits.iter()));

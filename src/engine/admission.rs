@@ -15,6 +15,8 @@ use std::sync::Arc;
 
 /// Steps and erasures a request may ask for, so that no request runs for ever.
 const COUNT_MAX: u32 = 65_536;
+/// Steps of proofreading where the user does not say, at most; else one a cell.
+const PROOFREADING_MAX: u32 = 128;
 /// Furthest a logit may be moved, as OpenAI has it: nearly a ban, or nearly nothing else.
 const BIAS_MAX: f32 = 100.0;
 /// Quality below which a token counts as doubtful where the user does not say: more likely wrong than right.
@@ -44,13 +46,22 @@ impl Admission {
             }
             Task::Infill { template, blank } => self.infill(template, blank, &request.stop)?,
             Task::InfillTokens { cells } => self.infill_tokens(cells, &request.stop)?,
+            Task::Score { text } => self.given(text, &[])?,
+            Task::Repair { text, pinned } => self.given(text, pinned)?,
         };
         let blanks = draft.canvas.blanks(0..draft.canvas.len()).count();
-        let policy = self.policy(request, blanks)?;
         let seed = Seed(request.seed.unwrap_or_else(fresh_seed));
         let cells = draft.canvas.cells()[draft.offset..].to_vec();
-        let sequence =
-            Sequence::new(draft.canvas, policy, seed).map_err(|error| invalid("diffusion.steps", error.to_string()))?;
+        let sequence = match &request.task {
+            Task::Repair { .. } => {
+                let nothing = request::Proofreading { steps: None, below: None, most: None, temperature: None };
+                let asked = request.proofreading.as_ref().unwrap_or(&nothing);
+                let proofreading = proofread(asked, u32::try_from(cells.len()).unwrap_or(u32::MAX), REPAIR)?;
+                Sequence::mending(draft.canvas, request.order, proofreading, seed)
+            }
+            _ => Sequence::new(draft.canvas, self.policy(request, blanks)?, seed)
+                .map_err(|error| invalid("diffusion.steps", error.to_string()))?,
+        };
         if request.return_quality && !self.spec.has_quality {
             return Err(invalid("diffusion.return_quality", format!("return_quality {NO_HEAD}")));
         }
@@ -75,7 +86,7 @@ impl Admission {
                 [request.temperature, refill_temperature(request)],
                 (request.cfg_scale != 0.0).then_some(request.cfg_scale),
             )
-            .judged(request.return_quality);
+            .judged(request.return_quality || matches!(request.task, Task::Score { .. }));
         Ok((job, start))
     }
 
@@ -117,28 +128,21 @@ impl Admission {
             },
         };
         let remask = self.remask(request.remasking.as_ref(), block_length.min(blanks))?;
-        let proofreading = self.proofreading(request)?;
+        let proofreading = self.proofreading(request, blanks.get())?;
         Ok(Policy { order: request.order, pace, remask, block_length, proofreading })
     }
 
     /// As asked for; else the model's own habit, where the request leaves remasking to quality.
-    fn proofreading(&self, request: &Request) -> Result<Option<Proofreading>, Rejected> {
-        const STEPS: &str = "diffusion.proofreading.steps";
+    fn proofreading(&self, request: &Request, cells: u32) -> Result<Option<Proofreading>, Rejected> {
         match (&request.proofreading, &request.remasking) {
             (None, None | Some(Remasking::Quality { .. })) if self.spec.has_quality => {
                 Ok(self.spec.defaults.proofreading)
             }
-            (None, _) | (Some(request::Proofreading { steps: 0, .. }), _) => Ok(None),
+            (None, _) | (Some(request::Proofreading { steps: Some(0), .. }), _) => Ok(None),
             (Some(_), _) if !self.spec.has_quality => {
                 Err(invalid("diffusion.proofreading", format!("proofreading {NO_HEAD}")))
             }
-            (Some(request::Proofreading { steps: 1, .. }), _) => {
-                Err(invalid(STEPS, format!("steps is 1; give 0, or 2 to {COUNT_MAX}: one to erase, one to write")))
-            }
-            (Some(request::Proofreading { steps, below, .. }), _) => Ok(Some(Proofreading {
-                steps: at_most(STEPS, *steps)?,
-                below: probability("diffusion.proofreading.below", below.unwrap_or(DOUBTFUL))?,
-            })),
+            (Some(asked), _) => proofread(asked, cells, PROOFREADING).map(Some),
         }
     }
 
@@ -176,6 +180,26 @@ impl Admission {
 
 const NO_HEAD: &str = "needs a quality head, which this model does not have; \
                        give one with --prism-head, or ask for remasking \"confidence\", \"remdm\" or \"random\"";
+
+/// What the fields of a proofreading are called: steps, below, most.
+type Names = [&'static str; 3];
+const PROOFREADING: Names =
+    ["diffusion.proofreading.steps", "diffusion.proofreading.below", "diffusion.proofreading.most"];
+const REPAIR: Names = ["steps", "below", "worst"];
+
+/// A proofreading as asked for, of `cells` cells.
+fn proofread(asked: &request::Proofreading, cells: u32, [steps, below, most]: Names) -> Result<Proofreading, Rejected> {
+    let given = asked.steps.unwrap_or(cells.clamp(2, PROOFREADING_MAX));
+    if given < 2 {
+        let message = format!("steps is {given}; give 0, or 2 to {COUNT_MAX}: one to erase, one to write");
+        return Err(invalid(steps, message));
+    }
+    Ok(Proofreading {
+        steps: at_most(steps, given)?,
+        below: probability(below, asked.below.unwrap_or(DOUBTFUL))?,
+        most: asked.most.map(|given| count(most, given)).transpose()?,
+    })
+}
 
 /// Which tokens may be drawn.
 fn filter(request: &Request) -> Result<Filter, Rejected> {

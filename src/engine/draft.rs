@@ -7,6 +7,7 @@ use super::request::{Length, Prompt, Rejected, Request};
 use super::template::{self, Segment};
 use crate::diffusion::{Canvas, Cell, TokenId};
 use crate::text::{Message, Special, Transcript};
+use std::ops::Range;
 
 /// Stop strings of one request; each costs a search per finished block.
 const STOPS_MAX: usize = 16;
@@ -146,6 +147,51 @@ impl Admission {
         let canvas = Canvas::new(cells.iter().map(|cell| cell.map_or(Cell::Blank, Cell::Fixed)).collect());
         let writing = Writing::Infill { tokenizer: self.tokenizer.clone(), segments };
         Ok(Draft { canvas, offset: 0, prompt_tokens: fixed.len(), writing })
+    }
+
+    /// A given text, every token of which may be judged; those of which a character is pinned stay.
+    pub(super) fn given(&self, text: &Prompt, pinned: &[Range<usize>]) -> Result<Draft, Rejected> {
+        const PARAM: &str = "text";
+        if !self.spec.has_quality {
+            return Err(invalid(
+                PARAM,
+                "judging a text needs a quality head, which this model does not have; give one with --prism-head",
+            ));
+        }
+        let (tokens, unit, length) = match text {
+            Prompt::Text(text) => {
+                self.encode(PARAM, text)?; // refuses in words
+                let tokenizer = self.tokenizer.as_ref();
+                let spans = tokenizer.map(|tokenizer| tokenizer.encode_with_spans(text)).transpose();
+                let spans = spans.map_err(|error| invalid(PARAM, format!("text: {error}")))?.unwrap_or_default();
+                (spans, "characters", text.chars().count())
+            }
+            Prompt::Tokens(tokens) => {
+                let spans = tokens.iter().enumerate().map(|(at, token)| (*token, at..at + 1));
+                (spans.collect(), "tokens", tokens.len())
+            }
+            Prompt::Chat(_) => return Err(invalid(PARAM, "text is a conversation; give a text or token ids")),
+        };
+        if tokens.is_empty() {
+            return Err(invalid(PARAM, "the text is empty; give at least one token"));
+        }
+        if tokens.len() > self.canvas_max {
+            return Err(self.too_long(PARAM, tokens.len()));
+        }
+        self.check_ids(PARAM, &tokens.iter().map(|(token, _)| *token).collect::<Vec<_>>())?;
+        if let Some(Range { start, end }) = pinned.iter().find(|span| span.start >= span.end || span.end > length) {
+            let message = format!(
+                "pinned has [{start}, {end}]; give pairs of {unit}, the first before the second, and that at most {length}"
+            );
+            return Err(invalid("pinned", message));
+        }
+        let is_pinned = |span: &Range<usize>| pinned.iter().any(|pin| span.start < pin.end && pin.start < span.end);
+        let cell = |(token, span): &(TokenId, Range<usize>)| {
+            if is_pinned(span) { Cell::Fixed(*token) } else { Cell::Filled(*token) }
+        };
+        let canvas = Canvas::new(tokens.iter().map(cell).collect());
+        let writing = Writing::Given { tokenizer: self.tokenizer.clone() };
+        Ok(Draft { canvas, offset: 0, prompt_tokens: tokens.len(), writing })
     }
 
     fn encode(&self, param: &'static str, text: &str) -> Result<Vec<TokenId>, Rejected> {

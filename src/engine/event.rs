@@ -72,6 +72,8 @@ pub enum Output {
         /// What was written into each run of blanks.
         gaps: Vec<String>,
     },
+    /// A given text, as it stands now.
+    Given(String),
 }
 
 impl Output {
@@ -79,7 +81,7 @@ impl Output {
     #[must_use]
     pub fn text(&self) -> &str {
         match self {
-            Self::Continuation(text) | Self::Infill { text, .. } => text,
+            Self::Continuation(text) | Self::Infill { text, .. } | Self::Given(text) => text,
         }
     }
 }

@@ -3,7 +3,7 @@
 
 use super::event::{Answer, Event, Failure, Finish, Output, Start, StepEvent, Written};
 use super::template::Segment;
-use crate::diffusion::{Edit, Position, Reading, Sequence, TokenId};
+use crate::diffusion::{Edit, Position, Probability, Reading, Sequence, TokenId};
 use crate::model::{Filter, ModelError, Row, Sampling};
 use crate::text::{Tokenizer, Transcript};
 use std::collections::BTreeMap;
@@ -17,6 +17,8 @@ pub(super) enum Writing {
     Continuation { transcript: Transcript, ends: Vec<TokenId> },
     /// A template whose gaps are filled.
     Infill { tokenizer: Option<Arc<Tokenizer>>, segments: Vec<Segment> },
+    /// A text that was given, judged or mended.
+    Given { tokenizer: Option<Arc<Tokenizer>> },
 }
 
 /// An admitted request.
@@ -50,7 +52,13 @@ enum Judgement {
 
 impl Job {
     pub(super) fn new(sequence: Sequence, writing: Writing, start: &Start) -> Self {
+        let canvas = sequence.canvas();
+        let given = canvas.filled(0..canvas.len()).map(|(at, token)| {
+            let confidence = Probability::ONE; // whoever gave them
+            (at, Written { at, token, confidence, quality: None })
+        });
         Self {
+            written: given.collect(),
             sequence,
             writing,
             temperature: 0.0,
@@ -61,7 +69,6 @@ impl Job {
             judgement: Judgement::NotAsked,
             offset: start.offset,
             prompt_tokens: start.prompt_tokens,
-            written: BTreeMap::new(),
             text_tokens: 0,
             ended: false,
             passes: 0,
@@ -188,6 +195,12 @@ impl Job {
             Writing::Infill { tokenizer, segments } => {
                 let output = fill_in(segments, &tokens, tokenizer.as_deref());
                 (output, String::new(), Finish::Stop, tokens.len())
+            }
+            Writing::Given { tokenizer } => {
+                let tokens: Vec<TokenId> =
+                    self.sequence.canvas().cells().iter().filter_map(|cell| cell.token()).collect();
+                let text = tokenizer.as_ref().map(|tokenizer| tokenizer.decode(&tokens)).unwrap_or_default();
+                (Output::Given(text), String::new(), Finish::Stop, self.filled as usize)
             }
         };
         Answer {

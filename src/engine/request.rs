@@ -3,6 +3,7 @@
 
 use crate::diffusion::{Order, TokenId};
 use crate::text::Message;
+use std::ops::Range;
 
 /// Text, or the ids it stands for.
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -51,6 +52,18 @@ pub enum Task {
         cells: usize,
         /// The text after.
         after: String,
+    },
+    /// Judge every token of a given text; needs a head.
+    Score {
+        /// The text.
+        text: Prompt,
+    },
+    /// Read a given text through, erase what is doubted and write it again, as [`Request::proofreading`] says; needs a head.
+    Repair {
+        /// The text.
+        text: Prompt,
+        /// Characters (of a text) or tokens (of ids) that stay as they are.
+        pinned: Vec<Range<usize>>,
     },
     /// Fill the blanks among some tokens and leave the rest as it is.
     InfillTokens {
@@ -101,10 +114,13 @@ pub enum Remasking {
 /// Reading a block through once it is full, as asked for; needs a head.
 #[derive(Clone, Debug, PartialEq)]
 pub struct Proofreading {
-    /// Steps per block at most, beyond the others; 0 is off, else at least 2.
-    pub steps: u32,
+    /// Steps per block at most, beyond the others; 0 is off, else at least 2. Default: one for each cell, 128 at
+    /// most.
+    pub steps: Option<u32>,
     /// Tokens of lower quality are erased and written again. Default: 0.5.
     pub below: Option<f32>,
+    /// Erasures of a round at most, the worst first. Default: all that are doubted.
+    pub most: Option<u32>,
     /// Temperature at which they are written. Default: the request's.
     pub temperature: Option<f32>,
 }

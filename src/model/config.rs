@@ -145,7 +145,7 @@ impl Config {
                 let problem = format!("has proofreading below {below}; give a number from 0 to 1");
                 return Err(LoadError::Malformed { file: file.to_owned(), problem });
             };
-            self.defaults.proofreading = Some(Proofreading { steps, below });
+            self.defaults.proofreading = Some(Proofreading { steps, below, most: None });
         }
         self.check(file)?;
         Ok(self)

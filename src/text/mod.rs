@@ -10,6 +10,7 @@ pub use transcript::{Delta, Transcript};
 
 use crate::diffusion::TokenId;
 use std::fmt;
+use std::ops::Range;
 use std::path::{Path, PathBuf};
 
 /// What becomes of a special token's name in a text.
@@ -122,6 +123,18 @@ impl Tokenizer {
                 characters => Err(TextError::Inexpressible { characters }),
             },
         }
+    }
+
+    /// The ids of a text, and which of its characters each stands for (half a character counts as the whole).
+    ///
+    /// # Errors
+    /// As [`Self::encode`].
+    pub fn encode_with_spans(&self, text: &str) -> Result<Vec<(TokenId, Range<usize>)>, TextError> {
+        let ids = self.encode(text, Special::AsText)?;
+        let encoding = self.as_text.encode_char_offsets(text, false);
+        let encoding = encoding.map_err(|error| TextError::Tokenizer(error.to_string()))?;
+        let spans = encoding.get_offsets().iter().map(|&(from, to)| from..to);
+        Ok(ids.into_iter().zip(spans).collect())
     }
 
     /// The ids of a conversation written down with the model's template, the assistant's turn opened; `None` where it has
@@ -295,6 +308,18 @@ mod tests {
         assert_eq!(tokenizer.decode(&[TokenId(97), TokenId(257)]), "a");
         assert_eq!(tokenizer.piece(TokenId(257)), "<|end|>");
         assert_eq!(tokenizer.piece(TokenId(9999)), "");
+    }
+
+    #[test]
+    fn each_token_knows_its_characters() {
+        let spans = toy().encode_with_spans("aé🦀b").unwrap();
+        let spans: Vec<Range<usize>> = spans.into_iter().map(|(_, span)| span).collect();
+        assert_eq!(spans, [0..1, 1..2, 1..2, 2..3, 2..3, 2..3, 2..3, 3..4]);
+        let spans = sudoku().encode_with_spans("5.\n3").unwrap();
+        assert_eq!(
+            spans.into_iter().map(|(id, span)| (id.0, span)).collect::<Vec<_>>(),
+            [(5, 0..1), (0, 1..2), (10, 2..3), (3, 3..4)]
+        );
     }
 
     #[test]

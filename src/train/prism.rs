@@ -211,7 +211,7 @@ impl Prism {
         let (per_step, erased) = (1 << (pace * 3.0) as u32, (erasing * 5.0) as u32);
         let steps = NonZeroU32::new(blanks.div_ceil(per_step)).unwrap_or(NonZeroU32::MIN);
         let remask = Remask::Quality { budget: erased * steps.get(), below: None, window: Stretch::WHOLE };
-        let proofreading = Some(Proofreading { steps: PROOFREADING_STEPS, below: Probability::HALF });
+        let proofreading = Some(Proofreading { steps: PROOFREADING_STEPS, below: Probability::HALF, most: None });
         (Policy { order, pace: Pace::Steps(steps), remask, block_length: NonZeroU32::MAX, proofreading }, temperature)
     }
 }

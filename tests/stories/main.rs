@@ -23,7 +23,7 @@ fn steps(count: u32) -> Policy {
 
 /// Five tenths is what is doubted.
 fn proofread(steps: u32, policy: Policy) -> Policy {
-    Policy { proofreading: Some(Proofreading { steps, below: tenths(5) }), ..policy }
+    Policy { proofreading: Some(Proofreading { steps, below: tenths(5), most: None }), ..policy }
 }
 
 /// No bound on the steps; 0.7 is enough.

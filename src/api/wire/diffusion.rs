@@ -92,6 +92,8 @@ struct ProofreadingField {
     steps: Option<u32>,
     #[serde(default, deserialize_with = "number")]
     below: Option<f32>,
+    #[serde(default, deserialize_with = "count")]
+    most: Option<u32>,
     #[serde(default, deserialize_with = "number")]
     temperature: Option<f32>,
 }
@@ -99,17 +101,17 @@ struct ProofreadingField {
 impl From<OffWord> for ProofreadingField {
     fn from(word: OffWord) -> Self {
         match word {
-            OffWord::Off => Self { steps: Some(0), below: None, temperature: None },
+            OffWord::Off => Self { steps: Some(0), below: None, most: None, temperature: None },
         }
     }
 }
 
 impl ProofreadingField {
     fn read(self) -> Result<Proofreading, ApiError> {
-        let Self { steps, below, temperature } = self;
+        let Self { steps, below, most, temperature } = self;
         let steps =
             steps.ok_or_else(|| missing("diffusion.proofreading.steps", "the most steps a full block may take"))?;
-        Ok(Proofreading { steps, below, temperature })
+        Ok(Proofreading { steps: Some(steps), below, most, temperature })
     }
 }
 

@@ -4,11 +4,13 @@
 mod chat;
 mod completion;
 mod diffusion;
+mod given;
 mod infill;
 mod options;
 
 pub(super) use chat::ChatRequest;
 pub(super) use completion::CompletionRequest;
+pub(super) use given::{RepairRequest, ScoreRequest};
 pub(super) use infill::InfillRequest;
 
 use super::error::ApiError;

@@ -188,7 +188,8 @@ impl SudokuArgs {
         let seed = Some(self.seed.wrapping_mul(1 << 32).wrapping_add(number as u64));
         let steps_of_proofreading = if policy == Policy::Quality { self.proofread } else { 0 };
         let proofreading = (policy != Policy::Default).then_some(Proofreading {
-            steps: steps_of_proofreading,
+            most: None,
+            steps: Some(steps_of_proofreading),
             below: Some(self.proofread_below),
             temperature: self.proofread_temperature,
         });

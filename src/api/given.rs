@@ -1,0 +1,208 @@
+//! `POST /v1/score` and `POST /v1/repair`: a given text judged token by token, or mended. Refuses to know how a request is
+//! checked or run.
+
+use super::answer::{StartObject, StepObject, Summary, Usage, Words};
+use super::error::ApiError;
+use super::stream::{self, Frame, Script};
+use super::ticket::Ticket;
+use super::wire::{Delivery, RepairRequest, ScoreRequest};
+use super::{AppState, body};
+use crate::diffusion::{Probability, TokenId};
+use crate::engine::{Answer, Handle, Start, StepEvent};
+use axum::extract::{Request, State};
+use axum::response::sse::Event;
+use axum::response::{IntoResponse, Response};
+use axum::{Extension, Json};
+use serde::Serialize;
+use similar::TextDiff;
+
+/// Judges every token of a text, in one forward pass.
+pub(super) async fn score(
+    State(state): State<AppState>,
+    Extension(ticket): Extension<Ticket>,
+    request: Request,
+) -> Result<Response, ApiError> {
+    let service = state.service()?;
+    let asked: ScoreRequest = body::read(request, state.body_max()).await?;
+    service.check_model(asked.model.as_deref())?;
+    let (request, below) = asked.read()?;
+    let answers = stream::answers(vec![service.submit(request).await?], &ticket).await?;
+    let answer = answers.first().ok_or_else(stream::gone)?;
+    let tokens = judged(answer, Words(service.handle.tokenizer()));
+    let doubtful = tokens.iter().filter(|token| token.quality.is_some_and(|quality| quality < below));
+    Ok(Json(Score {
+        id: format!("score-{}", ticket.id()),
+        object: "score",
+        model: &service.name,
+        doubtful: doubtful.map(|token| token.at).collect(),
+        tokens,
+        usage: Usage::of(&answers, 1),
+        diffusion: Summary::of(&answers),
+    })
+    .into_response())
+}
+
+/// Erases what is doubted of a text and writes it again.
+pub(super) async fn repair(
+    State(state): State<AppState>,
+    Extension(ticket): Extension<Ticket>,
+    request: Request,
+) -> Result<Response, ApiError> {
+    let service = state.service()?;
+    let asked: RepairRequest = body::read(request, state.body_max()).await?;
+    service.check_model(asked.model.as_deref())?;
+    let (request, delivery) = asked.read()?;
+    let session = service.submit(request).await?;
+    let tokens = session.start.cells.iter().filter_map(|cell| cell.token());
+    let report = Report {
+        request_id: ticket.id().to_owned(),
+        model: service.name.clone(),
+        handle: service.handle.clone(),
+        given: tokens.collect(),
+        events_sent: 0,
+    };
+    match delivery {
+        Delivery::Whole => {
+            let answers = stream::answers(vec![session], &ticket).await?;
+            let answer = answers.first().ok_or_else(stream::gone)?;
+            Ok(Json(report.whole(answer)).into_response())
+        }
+        Delivery::Stream { .. } => Ok(stream::respond(vec![session], report, ticket)),
+    }
+}
+
+#[derive(Debug, Serialize)]
+struct Score<'a> {
+    id: String,
+    object: &'static str,
+    model: &'a str,
+    tokens: Vec<Judged>,
+    /// Where the tokens stand that are judged below the bar.
+    doubtful: Vec<usize>,
+    usage: Usage,
+    diffusion: Summary,
+}
+
+/// A token and the probability that it is right.
+#[derive(Debug, Serialize)]
+struct Judged {
+    at: usize,
+    token: u32,
+    text: Option<String>,
+    quality: Option<f32>,
+}
+
+fn judged(answer: &Answer, words: Words<'_>) -> Vec<Judged> {
+    let judged = answer.written.iter().map(|written| Judged {
+        at: written.at.index(),
+        token: written.token.0,
+        text: words.piece(written.token),
+        quality: written.quality.map(Probability::get),
+    });
+    judged.collect()
+}
+
+#[derive(Debug, Serialize)]
+struct Repair<'a> {
+    id: String,
+    object: &'static str,
+    model: &'a str,
+    /// The text as it stands now.
+    text: &'a str,
+    /// What became of it, token by token.
+    edits: Vec<Replaced>,
+    /// The same, as `diff -u` writes it; empty where nothing was changed.
+    diff: String,
+    /// Only where it was asked for: how every token that was not pinned is judged now.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    tokens: Option<Vec<Judged>>,
+    usage: Usage,
+    diffusion: Summary,
+}
+
+/// A token that another one took the place of.
+#[derive(Debug, Serialize)]
+struct Replaced {
+    at: usize,
+    was: u32,
+    was_text: Option<String>,
+    token: u32,
+    text: Option<String>,
+    /// The new token's probability when it was written.
+    confidence: f32,
+}
+
+/// A repair as it goes along.
+struct Report {
+    request_id: String,
+    model: String,
+    handle: Handle,
+    given: Vec<TokenId>,
+    events_sent: usize,
+}
+
+impl Report {
+    fn words(&self) -> Words<'_> {
+        Words(self.handle.tokenizer())
+    }
+
+    fn whole<'a>(&'a self, answer: &'a Answer) -> Repair<'a> {
+        let words = self.words();
+        let replaced = answer.written.iter().filter_map(|written| {
+            let was = *self.given.get(written.at.index()).filter(|was| **was != written.token)?;
+            Some(Replaced {
+                at: written.at.index(),
+                was: was.0,
+                was_text: words.piece(was),
+                token: written.token.0,
+                text: words.piece(written.token),
+                confidence: written.confidence.get(),
+            })
+        });
+        let (before, after) = (words.text(&self.given), answer.output.text());
+        let diff = TextDiff::from_lines(before.as_str(), after);
+        let is_judged = answer.written.iter().any(|written| written.quality.is_some());
+        Repair {
+            id: format!("repair-{}", self.request_id),
+            object: "repair",
+            model: &self.model,
+            text: after,
+            edits: replaced.collect(),
+            diff: diff.unified_diff().header("given", "repaired").to_string(),
+            tokens: is_judged.then(|| judged(answer, words)),
+            usage: Usage::of(std::slice::from_ref(answer), 1),
+            diffusion: Summary::of(std::slice::from_ref(answer)),
+        }
+    }
+
+    fn event(&mut self) -> Event {
+        let id = format!("{}:{}", self.request_id, self.events_sent);
+        self.events_sent += 1;
+        Event::default().id(id)
+    }
+}
+
+impl Script for Report {
+    fn begin(&mut self, _: usize, start: &Start) -> Vec<Frame> {
+        let event = self.event().event("start");
+        vec![event.json_data(StartObject::new(start, self.words()))]
+    }
+
+    fn step(&mut self, index: usize, step: &StepEvent, start: &Start) -> Vec<Frame> {
+        let event = self.event().event("step");
+        vec![event.json_data(StepObject::new(index, step, start, self.words()))]
+    }
+
+    fn finish(&mut self, _: usize, answer: Answer) -> Vec<Frame> {
+        let event = self.event().event("done");
+        vec![event.json_data(self.whole(&answer))]
+    }
+
+    fn close(&mut self) -> Vec<Frame> {
+        Vec::new()
+    }
+
+    fn fail(&mut self, error: &ApiError) -> Vec<Frame> {
+        vec![self.event().event("error").json_data(error.body())]
+    }
+}

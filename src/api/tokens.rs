@@ -1,0 +1,83 @@
+//! `POST /tokenize` and `POST /detokenize`, as vLLM has them. Refuses to know what tokens are for.
+
+use super::error::ApiError;
+use super::{AppState, Service, body};
+use crate::diffusion::TokenId;
+use crate::text::{Special, Tokenizer};
+use axum::Json;
+use axum::extract::{Request, State};
+use serde::de::IgnoredAny;
+use serde::{Deserialize, Serialize};
+
+#[derive(Debug, Deserialize)]
+#[serde(deny_unknown_fields, expecting = "a JSON object")]
+struct TokenizeRequest {
+    model: Option<String>,
+    prompt: Option<String>,
+    /// Tell the text of each token as well; default false.
+    return_token_strs: Option<bool>,
+    /// vLLM's; nothing is ever added here.
+    #[serde(rename = "add_special_tokens")]
+    _add_special_tokens: Option<IgnoredAny>,
+}
+
+#[derive(Debug, Serialize)]
+struct Tokenized {
+    count: usize,
+    /// Cells of a canvas at most.
+    max_model_len: usize,
+    tokens: Vec<u32>,
+    token_strs: Option<Vec<String>>,
+}
+
+#[derive(Debug, Deserialize)]
+#[serde(deny_unknown_fields, expecting = "a JSON object")]
+struct DetokenizeRequest {
+    model: Option<String>,
+    tokens: Option<Vec<u32>>,
+}
+
+#[derive(Debug, Serialize)]
+struct Detokenized {
+    prompt: String,
+}
+
+/// The ids of a text; special tokens in it stay text.
+pub(super) async fn tokenize(
+    State(state): State<AppState>,
+    request: Request,
+) -> Result<Json<impl Serialize>, ApiError> {
+    let service = state.service()?;
+    let asked: TokenizeRequest = body::read(request, state.body_max()).await?;
+    service.check_model(asked.model.as_deref())?;
+    let prompt = asked.prompt.ok_or_else(|| ApiError::invalid("prompt", "prompt is missing; give a string"))?;
+    let tokenizer = tokenizer(service)?;
+    let tokens = tokenizer
+        .encode(&prompt, Special::AsText)
+        .map_err(|error| ApiError::invalid("prompt", format!("prompt: {error}")))?;
+    let texts = || tokens.iter().map(|token| tokenizer.piece(*token)).collect();
+    Ok(Json(Tokenized {
+        count: tokens.len(),
+        max_model_len: service.handle.canvas_max(),
+        token_strs: (asked.return_token_strs == Some(true)).then(texts),
+        tokens: tokens.iter().map(|token| token.0).collect(),
+    }))
+}
+
+/// The text of some ids.
+pub(super) async fn detokenize(
+    State(state): State<AppState>,
+    request: Request,
+) -> Result<Json<impl Serialize>, ApiError> {
+    let service = state.service()?;
+    let asked: DetokenizeRequest = body::read(request, state.body_max()).await?;
+    service.check_model(asked.model.as_deref())?;
+    let missing = || ApiError::invalid("tokens", "tokens is missing; give an array of token ids");
+    let tokens: Vec<TokenId> = asked.tokens.ok_or_else(missing)?.into_iter().map(TokenId).collect();
+    Ok(Json(Detokenized { prompt: tokenizer(service)?.decode(&tokens) }))
+}
+
+fn tokenizer(service: &Service) -> Result<&Tokenizer, ApiError> {
+    let message = "this model was loaded without a tokenizer.json, so its tokens have no texts";
+    service.handle.tokenizer().ok_or_else(|| ApiError::invalid("model", message))
+}

@@ -1,0 +1,116 @@
+//! The bodies of `POST /v1/score` and `POST /v1/repair`: texts that are there already. Refuses to judge values.
+
+use super::diffusion::Diffusion;
+use super::{Delivery, missing};
+use crate::api::error::ApiError;
+use crate::api::field::{count, number, object, seed};
+use crate::diffusion::TokenId;
+use crate::engine::{Prompt, Proofreading, Request, Task};
+use serde::Deserialize;
+use serde::de::IgnoredAny;
+
+#[derive(Debug, Deserialize)]
+#[serde(untagged, expecting = "give a string or an array of token ids")]
+enum TextField {
+    Text(String),
+    Tokens(Vec<u32>),
+}
+
+impl TextField {
+    fn read(text: Option<Self>) -> Result<Prompt, ApiError> {
+        match text.ok_or_else(|| missing("text", "a string, or an array of token ids"))? {
+            Self::Text(text) => Ok(Prompt::Text(text)),
+            Self::Tokens(tokens) => Ok(Prompt::Tokens(tokens.into_iter().map(TokenId).collect())),
+        }
+    }
+}
+
+/// A text to be judged.
+#[derive(Debug, Deserialize)]
+#[serde(deny_unknown_fields, expecting = "a JSON object")]
+pub(in crate::api) struct ScoreRequest {
+    pub(in crate::api) model: Option<String>,
+    text: Option<TextField>,
+    /// Tokens of lower quality are listed as doubtful; default 0.5.
+    #[serde(default, deserialize_with = "number")]
+    below: Option<f32>,
+    #[serde(rename = "user")]
+    _user: Option<IgnoredAny>,
+}
+
+/// Quality below which a token is more likely wrong than right.
+const DOUBTFUL: f32 = 0.5;
+
+impl ScoreRequest {
+    /// What the engine is asked for, and the quality below which a token is doubtful.
+    ///
+    /// # Errors
+    /// When a field is missing or out of its range.
+    pub(in crate::api) fn read(self) -> Result<(Request, f32), ApiError> {
+        let below = self.below.unwrap_or(DOUBTFUL);
+        if !(0.0..=1.0).contains(&below) {
+            return Err(ApiError::invalid("below", format!("below is {below}; give a number from 0 to 1")));
+        }
+        Ok((Request::new(Task::Score { text: TextField::read(self.text)? }), below))
+    }
+}
+
+/// A text to be mended.
+#[derive(Debug, Deserialize)]
+#[serde(deny_unknown_fields, expecting = "a JSON object")]
+pub(in crate::api) struct RepairRequest {
+    pub(in crate::api) model: Option<String>,
+    text: Option<TextField>,
+    /// Characters (of a string) or tokens (of ids) that stay, as pairs of a start and an end.
+    pinned: Option<Vec<[usize; 2]>>,
+    /// Tokens of lower quality are erased; default 0.5, or 1 with `worst`.
+    #[serde(default, deserialize_with = "number")]
+    below: Option<f32>,
+    /// As many tokens are erased in a round at most, the worst first.
+    #[serde(default, deserialize_with = "count")]
+    worst: Option<u32>,
+    /// Forward passes at most; default: one a token, 128 at most.
+    #[serde(default, deserialize_with = "count")]
+    steps: Option<u32>,
+    /// Default 0, greedy.
+    #[serde(default, deserialize_with = "number")]
+    temperature: Option<f32>,
+    #[serde(default, deserialize_with = "seed")]
+    seed: Option<u64>,
+    stream: Option<bool>,
+    #[serde(default, deserialize_with = "object")]
+    diffusion: Option<Diffusion>,
+    #[serde(rename = "user")]
+    _user: Option<IgnoredAny>,
+}
+
+impl RepairRequest {
+    /// What the engine is asked for, and how the answer is wanted; a streamed repair always tells its edits.
+    ///
+    /// # Errors
+    /// When a field is missing, or asks for what goes only with another one.
+    pub(in crate::api) fn read(self) -> Result<(Request, Delivery), ApiError> {
+        let text = TextField::read(self.text)?;
+        let pinned = self.pinned.unwrap_or_default().into_iter().map(|[start, end]| start..end).collect();
+        let diffusion = self.diffusion.unwrap_or_default();
+        let delivery = if self.stream == Some(true) {
+            Delivery::Stream { with_edits: true, with_usage: true }
+        } else {
+            diffusion.check_whole()?;
+            Delivery::Whole
+        };
+        let request = Request { seed: self.seed, ..Request::new(Task::Repair { text, pinned }) };
+        let request = diffusion.read(request)?;
+        if request.steps.is_some() || request.proofreading.is_some() || request.remasking.is_some() {
+            let message = "a repair takes steps, below and worst beside its text; in diffusion it takes none of steps, \
+                           remasking and proofreading";
+            return Err(ApiError::invalid("diffusion", message));
+        }
+        let below = self.below.or(self.worst.map(|_| 1.0));
+        let proofreading = match (self.steps, below, self.worst) {
+            (None, None, None) => None,
+            (steps, below, most) => Some(Proofreading { steps, below, most, temperature: None }),
+        };
+        Ok((Request { proofreading, temperature: self.temperature.unwrap_or(0.0), ..request }, delivery))
+    }
+}
