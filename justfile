@@ -32,6 +32,10 @@ bench-torch:
 soak:
     REMASK_SOAK_SECONDS=60 cargo test --test soak -- --nocapture
 
+# The official openai packages (Python and Node), LangChain, litellm and llm against a running server
+clients:
+    .ci/clients
+
 # The embedded model from nothing (hours on two cores; stopped, it goes on where it was)
 train-sudoku out="target/sudoku":
     cargo run --release -- train base --task sudoku --layers 6 --puzzles 0.75 --steps 7500 --learning-rate 2e-3 \
