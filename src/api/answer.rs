@@ -42,7 +42,7 @@ impl Summary {
             forward_passes: sum(|answer| answer.forward_passes),
             filled: sum(|answer| answer.filled),
             erased: sum(|answer| answer.erased),
-            degraded: false, // no answer is hurried yet
+            degraded: answers.iter().any(|answer| answer.degraded),
         }
     }
 }

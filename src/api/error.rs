@@ -3,7 +3,7 @@
 
 use crate::engine::{Failure, Rejected};
 use axum::Json;
-use axum::http::header::RETRY_AFTER;
+use axum::http::header::{RETRY_AFTER, WWW_AUTHENTICATE};
 use axum::http::{HeaderValue, StatusCode};
 use axum::response::{IntoResponse, Response};
 use serde::Serialize;
@@ -12,11 +12,18 @@ use std::any::Any;
 /// Seconds after which asking again makes sense while the server is loading, or its successor is starting.
 const RETRY_LATER: u64 = 5;
 
+/// Seconds after which one of a key's own requests may have ended.
+const RETRY_SOON: u64 = 1;
+
 /// What went wrong, as programs tell cases apart.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(super) enum Code {
     /// The body or one of its fields is at fault.
     InvalidRequest,
+    /// No API key, or none of ours.
+    NoKey,
+    /// The API key has as much under way as it may.
+    KeyFull,
     UnknownPath,
     ModelNotFound,
     WrongMethod,
@@ -24,6 +31,8 @@ pub(super) enum Code {
     UnsupportedMediaType,
     QueueFull,
     ModelFailure,
+    /// The deadline came first.
+    TooLate,
     /// A bug of the server's.
     Internal,
     Loading,
@@ -47,6 +56,8 @@ impl Code {
         const SERVER: &str = "server_error";
         let (status, kind, code) = match self {
             Self::InvalidRequest => (S::BAD_REQUEST, USER, None),
+            Self::NoKey => (S::UNAUTHORIZED, USER, Some("invalid_api_key")),
+            Self::KeyFull => (S::TOO_MANY_REQUESTS, "rate_limit_error", Some("key_limit")),
             Self::UnknownPath => (S::NOT_FOUND, USER, Some("unknown_url")),
             Self::ModelNotFound => (S::NOT_FOUND, USER, Some("model_not_found")),
             Self::WrongMethod => (S::METHOD_NOT_ALLOWED, USER, Some("method_not_supported")),
@@ -54,6 +65,7 @@ impl Code {
             Self::UnsupportedMediaType => (S::UNSUPPORTED_MEDIA_TYPE, USER, Some("unsupported_media_type")),
             Self::QueueFull => (S::TOO_MANY_REQUESTS, "rate_limit_error", Some("queue_full")),
             Self::ModelFailure => (S::INTERNAL_SERVER_ERROR, SERVER, Some("model_failure")),
+            Self::TooLate => (S::GATEWAY_TIMEOUT, SERVER, Some("deadline_exceeded")),
             Self::Internal => (S::INTERNAL_SERVER_ERROR, SERVER, Some("internal_error")),
             Self::Loading => (S::SERVICE_UNAVAILABLE, SERVER, Some("loading")),
             Self::ModelFailing => (S::SERVICE_UNAVAILABLE, SERVER, Some("model_failing")),
@@ -66,7 +78,9 @@ impl Code {
     const fn retry_after(self) -> Option<u64> {
         match self {
             Self::Loading | Self::ModelFailing | Self::Draining => Some(RETRY_LATER),
+            Self::KeyFull => Some(RETRY_SOON),
             Self::InvalidRequest
+            | Self::NoKey
             | Self::UnknownPath
             | Self::ModelNotFound
             | Self::WrongMethod
@@ -74,6 +88,7 @@ impl Code {
             | Self::UnsupportedMediaType
             | Self::QueueFull
             | Self::ModelFailure
+            | Self::TooLate
             | Self::Internal => None,
         }
     }
@@ -132,6 +147,9 @@ struct ErrorObject<'a> {
 impl IntoResponse for ApiError {
     fn into_response(self) -> Response {
         let mut response = (self.status(), Json(self.body())).into_response();
+        if self.code == Code::NoKey {
+            response.headers_mut().insert(WWW_AUTHENTICATE, HeaderValue::from_static("Bearer"));
+        }
         if let Some(seconds) = self.retry_after {
             response.headers_mut().insert(RETRY_AFTER, HeaderValue::from(seconds));
         }
@@ -156,6 +174,7 @@ impl From<Failure> for ApiError {
     fn from(failure: Failure) -> Self {
         let code = match failure {
             Failure::Model(_) => Code::ModelFailure,
+            Failure::TooLate { .. } => Code::TooLate,
             Failure::ShutDown => Code::Draining,
         };
         Self::new(code, failure.to_string())

@@ -2,6 +2,7 @@
 //! behind [`Handle`]. Refuses to know tensors, and how models are loaded.
 
 mod answer;
+mod auth;
 mod body;
 mod completions;
 mod error;
@@ -19,6 +20,9 @@ mod wire;
 
 use crate::engine::{Handle, Readiness, Request, Session};
 use crate::telemetry::Metrics;
+pub use auth::{Guard, GuardError};
+use axum::http::header::RETRY_AFTER;
+use axum::http::{HeaderName, HeaderValue, Method};
 use axum::routing::{get, post};
 use axum::serve::ListenerExt;
 use axum::{Router, middleware};
@@ -31,6 +35,7 @@ use std::time::Duration;
 use tokio::net::TcpListener;
 use tokio::sync::oneshot;
 use tower_http::catch_panic::CatchPanicLayer;
+use tower_http::cors::{AllowHeaders, AllowOrigin, CorsLayer};
 
 /// Bytes of a request's body at most, unless the operator says otherwise: a canvas of 8,192 tokens spelled as ids
 /// takes less than 0.1 MB.
@@ -99,14 +104,25 @@ struct Shared {
     service: OnceLock<Service>,
     metrics: Arc<Metrics>,
     body_max: usize,
+    access: Access,
     draining: AtomicBool,
+}
+
+/// Who may ask, and from where.
+#[derive(Debug, Default)]
+pub struct Access {
+    /// Asks for API keys; `None` lets everybody in.
+    pub guard: Option<Guard>,
+    /// Origins whose pages may ask, as `https://example.org`; `*` is all. Empty: pages of no other origin.
+    pub origins: Vec<HeaderValue>,
 }
 
 impl AppState {
     /// A server whose model is still being loaded. `body_max`: bytes of a request's body at most, as [`BODY_MAX`].
     #[must_use]
-    pub fn new(metrics: Arc<Metrics>, body_max: usize) -> Self {
-        Self(Arc::new(Shared { service: OnceLock::new(), metrics, body_max, draining: AtomicBool::new(false) }))
+    pub fn new(metrics: Arc<Metrics>, body_max: usize, access: Access) -> Self {
+        let draining = AtomicBool::new(false);
+        Self(Arc::new(Shared { service: OnceLock::new(), metrics, body_max, access, draining }))
     }
 
     /// The model is loaded: from now on it is served. A second model is handed back.
@@ -129,6 +145,10 @@ impl AppState {
 
     fn metrics(&self) -> Arc<Metrics> {
         Arc::clone(&self.0.metrics)
+    }
+
+    fn guard(&self) -> Option<&Guard> {
+        self.0.access.guard.as_ref()
     }
 
     fn body_max(&self) -> usize {
@@ -177,12 +197,26 @@ pub fn router(state: AppState) -> Router {
 
 /// `endpoints` with what every path has in common: a ticket, and an error object whatever happens.
 fn dressed(endpoints: Router<AppState>, state: AppState) -> Router {
-    endpoints
+    let origins = state.0.access.origins.clone();
+    let endpoints = endpoints
         .fallback(ops::unknown_path)
         .method_not_allowed_fallback(ops::wrong_method)
         .layer(CatchPanicLayer::custom(error::panicked))
+        .layer(middleware::from_fn_with_state(state.clone(), auth::check))
         .layer(middleware::from_fn_with_state(state.clone(), ticket::accompany))
-        .with_state(state)
+        .with_state(state);
+    if origins.is_empty() { endpoints } else { endpoints.layer(cors(origins)) }
+}
+
+/// What browsers are told: pages of these origins may send everything a client sends, their key included.
+fn cors(origins: Vec<HeaderValue>) -> CorsLayer {
+    let origins =
+        if origins.iter().any(|origin| origin == "*") { AllowOrigin::any() } else { AllowOrigin::list(origins) };
+    CorsLayer::new()
+        .allow_origin(origins)
+        .allow_methods([Method::GET, Method::POST, Method::DELETE])
+        .allow_headers(AllowHeaders::mirror_request())
+        .expose_headers([HeaderName::from_static("x-request-id"), RETRY_AFTER])
 }
 
 /// Serves on `listener` until `shutdown` completes, then drains: new requests are refused, those admitted have

@@ -11,6 +11,7 @@ use axum::response::Response;
 use std::hash::{BuildHasher, RandomState};
 use std::sync::{Arc, OnceLock};
 use std::time::Instant;
+use tokio::sync::OwnedSemaphorePermit;
 use tracing::{Instrument, Span};
 
 const REQUEST_ID: HeaderName = HeaderName::from_static("x-request-id");
@@ -29,6 +30,8 @@ struct Stub {
     /// Unset when the caller goes away: then nothing is left running that could set it.
     outcome: OnceLock<Outcome>,
     has_text: OnceLock<()>,
+    /// Its API key's, given back with the last byte.
+    place: OnceLock<OwnedSemaphorePermit>,
     metrics: Arc<Metrics>,
     span: Span,
 }
@@ -41,6 +44,11 @@ impl Ticket {
     /// The request's name: the caller's own, or a fresh one.
     pub(super) fn id(&self) -> &str {
         &self.0.id
+    }
+
+    /// Keeps a place for as long as the request lasts.
+    pub(super) fn keep(&self, place: OwnedSemaphorePermit) {
+        let _ = self.0.place.set(place); // a request takes one
     }
 
     /// Final text is about to be sent.
@@ -91,6 +99,7 @@ pub(super) async fn accompany(
         arrived: Instant::now(),
         outcome: OnceLock::new(),
         has_text: OnceLock::new(),
+        place: OnceLock::new(),
         metrics: state.metrics(),
         span: span.clone(),
     }));

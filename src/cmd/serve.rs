@@ -2,13 +2,15 @@
 
 use super::logging::{self, LogFormat};
 use super::model::{Loaded, ModelArgs};
-use crate::api::{self, AppState, Service};
+use crate::api::{self, Access, AppState, Guard, Service};
 use crate::engine::{Limits, start, warm_up};
 use crate::model::ModelError;
 use crate::telemetry::Metrics;
 use anyhow::{Context, anyhow};
+use axum::http::HeaderValue;
 use clap::Args;
 use std::net::SocketAddr;
+use std::path::PathBuf;
 use std::sync::Arc;
 use std::time::{Duration, SystemTime, UNIX_EPOCH};
 use tokio::net::TcpListener;
@@ -43,6 +45,18 @@ pub(super) struct ServeArgs {
     /// Bytes of a request's body at most
     #[arg(long, env = "REMASK_PAYLOAD_LIMIT", default_value_t = api::BODY_MAX, value_name = "BYTES")]
     payload_limit: usize,
+    /// An API key that requests must send as `Authorization: Bearer KEY`; several with commas. Without one everybody may ask
+    #[arg(long, env = "REMASK_API_KEY", hide_env_values = true, value_delimiter = ',', value_name = "KEY,..")]
+    api_key: Vec<String>,
+    /// A file with an API key a line; read again when it changes
+    #[arg(long, env = "REMASK_API_KEY_FILE", value_name = "FILE")]
+    api_key_file: Option<PathBuf>,
+    /// Requests of one API key at the same time at most
+    #[arg(long, env = "REMASK_MAX_REQUESTS_PER_KEY", value_name = "N")]
+    max_requests_per_key: Option<usize>,
+    /// Origins whose pages may ask this server, as https://example.org, or `*` for all; several with commas
+    #[arg(long, env = "REMASK_CORS_ALLOW_ORIGIN", value_delimiter = ',', value_name = "ORIGIN,..")]
+    cors_allow_origin: Vec<HeaderValue>,
     /// Seconds that admitted requests have to finish once the server is told to stop
     #[arg(long, env = "REMASK_DRAIN_TIMEOUT", default_value_t = 30, value_name = "SECONDS")]
     drain_timeout: u64,
@@ -60,7 +74,9 @@ pub(super) async fn run(args: &ServeArgs) -> anyhow::Result<()> {
         .with_context(|| format!("cannot listen on {}:{}; choose another --port", args.hostname, args.port))?;
     let address = listener.local_addr()?;
     let stop = stop_signal()?;
-    let state = AppState::new(Arc::clone(&metrics), args.payload_limit);
+    let guard = Guard::new(&args.api_key, args.api_key_file.as_deref(), args.max_requests_per_key)?;
+    let access = Access { guard, origins: args.cors_allow_origin.clone() };
+    let state = AppState::new(Arc::clone(&metrics), args.payload_limit, access);
     let patience = Duration::from_secs(args.drain_timeout);
     let mut server = tokio::spawn(api::serve(listener, state.clone(), stop, patience));
 

@@ -77,6 +77,23 @@ impl Schedule {
         }
     }
 
+    /// The schedule of a block that has `blanks` blanks left and is to be done in `steps` steps: nothing is erased any more.
+    pub(super) fn hurried(steps: u32, blanks: u32) -> Self {
+        let phase = Phase::Filling;
+        Self { pace: BlockPace::Steps(steps), blanks_at_start: blanks, phase, ..Self::reading(0) }
+    }
+
+    /// Steps until the block is finished at the latest.
+    pub(super) fn steps_to_go(&self) -> u32 {
+        let proofreading = match self.phase {
+            Phase::Filling if self.proofreading_steps >= ROUND => self.proofreading_steps,
+            Phase::Filling | Phase::Proofreading => 0,
+        };
+        // without a bound a step fills at least one blank, and each erasure makes one
+        let left = self.steps_left().unwrap_or(self.blanks_at_start.saturating_add(self.budget));
+        left.saturating_add(proofreading)
+    }
+
     /// Whether the block has been full, and is now read through.
     pub(super) fn is_proofreading(&self) -> bool {
         self.phase == Phase::Proofreading

@@ -186,6 +186,31 @@ impl Sequence {
         self.policy.remask.needs_quality() || self.is_proofreading()
     }
 
+    /// Has the run finish in `passes` steps, at least one, where it might take more: what is left of the steps is shared anew,
+    /// and nothing is erased or read through any more. Where there are fewer passes than blocks they become one. Returns
+    /// whether anything had to be given up.
+    pub fn hurry(&mut self, passes: u32) -> bool {
+        let to_go = self.blocks.iter().map(|block| block.schedule.steps_to_go());
+        if to_go.fold(0, u32::saturating_add) <= passes {
+            return false;
+        }
+        let blanks = |canvas: &Canvas, range: &Range<usize>| count(canvas.blanks(range.clone()));
+        let passes = passes.max(1);
+        let blocks = count(self.blocks.iter());
+        if passes < blocks {
+            let ends = self.blocks.front().zip(self.blocks.back());
+            let Some(range) = ends.map(|(first, last)| first.range.start..last.range.end) else { return false };
+            let schedule = Schedule::hurried(passes, blanks(&self.canvas, &range));
+            self.blocks = VecDeque::from([Block { range, schedule }]);
+        } else {
+            for (block, steps) in self.blocks.iter_mut().zip(share_of_steps(passes, blocks)) {
+                block.schedule = Schedule::hurried(steps, blanks(&self.canvas, &block.range));
+            }
+        }
+        self.steps_max = Some(self.step.saturating_add(passes));
+        true
+    }
+
     /// Drops the blocks that were not begun: what is blank stays blank.
     pub fn stop(&mut self) {
         self.blocks.clear();

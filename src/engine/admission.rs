@@ -12,6 +12,7 @@ use crate::text::Tokenizer;
 use std::hash::{BuildHasher, RandomState};
 use std::num::NonZeroU32;
 use std::sync::Arc;
+use std::time::Duration;
 
 /// Steps and erasures a request may ask for, so that no request runs for ever.
 const COUNT_MAX: u32 = 65_536;
@@ -35,6 +36,9 @@ impl Admission {
     /// The job `request` stands for, and what its owner is told at once.
     pub(super) fn admit(&self, request: &Request) -> Result<(Job, Start), Rejected> {
         check_sampling(request)?;
+        if request.deadline == Some(Duration::ZERO) {
+            return Err(invalid("diffusion.deadline_ms", "deadline_ms is 0; give at least 1"));
+        }
         let draft = match &request.task {
             Task::Continue { prompt, length } => self.continuation(prompt, *length, request)?,
             Task::Between { before, cells, after } => {
@@ -86,6 +90,7 @@ impl Admission {
                 [request.temperature, refill_temperature(request)],
                 (request.cfg_scale != 0.0).then_some(request.cfg_scale),
             )
+            .due(request.deadline)
             .judged(request.return_quality || matches!(request.task, Task::Score { .. }));
         Ok((job, start))
     }

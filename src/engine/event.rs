@@ -4,6 +4,7 @@
 use crate::diffusion::{Cell, Edit, Position, Probability, TokenId};
 use crate::model::ModelError;
 use std::collections::BTreeMap;
+use std::time::Duration;
 
 /// The canvas before the first step, known as soon as a request is admitted.
 #[derive(Clone, Debug, PartialEq)]
@@ -120,6 +121,8 @@ pub struct Answer {
     pub filled: u32,
     /// Erasures made.
     pub erased: u32,
+    /// Whether steps were given up to meet the deadline.
+    pub degraded: bool,
     /// Text that was held back until the end, following what the steps brought.
     pub tail: String,
 }
@@ -130,6 +133,12 @@ pub enum Failure {
     /// The forward pass failed.
     #[error("{0}")]
     Model(#[from] ModelError),
+    /// The deadline came before the request's turn.
+    #[error("the deadline of {} ms came before this request's turn; give it longer, or try when fewer are waiting", deadline.as_millis())]
+    TooLate {
+        /// What was asked for.
+        deadline: Duration,
+    },
     /// The server stopped before the answer was ready.
     #[error("the server shut down before this answer was ready")]
     ShutDown,

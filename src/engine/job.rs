@@ -9,6 +9,7 @@ use crate::text::{Tokenizer, Transcript};
 use std::collections::BTreeMap;
 use std::ops::Range;
 use std::sync::Arc;
+use std::time::Duration;
 
 /// How tokens become an answer.
 #[derive(Debug)]
@@ -40,6 +41,8 @@ pub(super) struct Job {
     passes: u32,
     filled: u32,
     erased: u32,
+    deadline: Option<Duration>,
+    degraded: bool,
 }
 
 /// Whether the finished canvas is read once more for the quality of its tokens.
@@ -74,6 +77,29 @@ impl Job {
             passes: 0,
             filled: 0,
             erased: 0,
+            deadline: None,
+            degraded: false,
+        }
+    }
+
+    /// The answer is wanted this long after the submission.
+    pub(super) fn due(self, deadline: Option<Duration>) -> Self {
+        Self { deadline, ..self }
+    }
+
+    /// When the answer is wanted, counted from the submission.
+    pub(super) const fn deadline(&self) -> Option<Duration> {
+        self.deadline
+    }
+
+    /// Has the answer ready after so many passes, at least one, giving up what does not fit.
+    pub(super) fn hurry(&mut self, passes: u32) {
+        let judging = u32::from(self.judgement == Judgement::Pending);
+        if self.sequence.hurry(passes.saturating_sub(judging)) {
+            self.degraded = true;
+        }
+        if self.degraded && passes <= judging && self.sequence.window().is_some() {
+            self.judgement = Judgement::NotAsked;
         }
     }
 
@@ -213,6 +239,7 @@ impl Job {
             forward_passes: self.passes,
             filled: self.filled,
             erased: self.erased,
+            degraded: self.degraded,
             tail,
         }
     }

@@ -25,6 +25,7 @@ use crate::model::{Denoiser, ModelError, Row};
 use job::Job;
 use std::collections::VecDeque;
 use std::panic::{AssertUnwindSafe, catch_unwind};
+use std::time::Duration;
 
 /// Names a sequence from its admission to its last event.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Hash)]
@@ -132,6 +133,28 @@ impl Engine {
         }
         self.running = passed_over;
         chosen
+    }
+
+    /// Hurries the sequences that have a deadline: `passes_left` says of each how many passes of its own it has still time for,
+    /// or that its time is up. Those whose time is up before their turn are given up.
+    fn hurry(&mut self, passes_left: impl Fn(SequenceId, Duration, u32) -> Option<u32>) -> Vec<(SequenceId, Event)> {
+        let tokens: usize = self.running.iter().filter_map(|(_, job)| job.row()).map(|row| row.tokens()).sum();
+        let rounds = u32::try_from(tokens.div_ceil(self.batch_tokens_max.max(1))).unwrap_or(u32::MAX).max(1);
+        let mut events = Vec::new();
+        self.waiting.retain(|(id, job)| match job.deadline() {
+            Some(deadline) if passes_left(*id, deadline, rounds).is_none() => {
+                events.push((*id, Event::Failed(Failure::TooLate { deadline })));
+                false
+            }
+            Some(_) | None => true,
+        });
+        // who waits has at most as much time as now
+        for (id, job) in self.running.iter_mut().chain(&mut self.waiting) {
+            if let Some(deadline) = job.deadline() {
+                job.hurry(passes_left(*id, deadline, rounds).unwrap_or(0));
+            }
+        }
+        events
     }
 
     /// Passes after which the first running sequence is expected to be done, as far as its pace tells.

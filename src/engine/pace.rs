@@ -35,6 +35,11 @@ impl Pace {
         self.passes_until_room.store(passes_until_room, Ordering::Relaxed);
     }
 
+    /// What a step takes, as measured lately.
+    pub(super) fn step(&self) -> Duration {
+        Duration::from_micros(self.step_micros.load(Ordering::Relaxed))
+    }
+
     /// Whole seconds after which a place is likely to be free; 1 to 60.
     #[allow(clippy::cast_possible_truncation, clippy::cast_sign_loss, clippy::cast_precision_loss)]
     pub(super) fn retry_after(&self) -> u64 {

@@ -4,6 +4,7 @@
 use crate::diffusion::{Order, TokenId};
 use crate::text::Message;
 use std::ops::Range;
+use std::time::Duration;
 
 /// Text, or the ids it stands for.
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -172,6 +173,8 @@ pub struct Request {
     pub stop: Vec<String>,
     /// Tokens that end a continuation, like the model's own; they are not part of it.
     pub stop_tokens: Vec<TokenId>,
+    /// The answer is there after this time, counted from its submission, as good as it can be by then. Default: it takes its time.
+    pub deadline: Option<Duration>,
     /// Judge every generated token at the end; costs one more forward pass.
     pub return_quality: bool,
 }
@@ -197,6 +200,7 @@ impl Request {
             seed: None,
             stop: Vec::new(),
             stop_tokens: Vec::new(),
+            deadline: None,
             return_quality: false,
         }
     }

@@ -15,7 +15,7 @@ use std::collections::BTreeMap;
 use std::io;
 use std::sync::Arc;
 use std::sync::atomic::Ordering;
-use std::time::Instant;
+use std::time::{Duration, Instant};
 use tokio::sync::{OwnedSemaphorePermit, Semaphore, mpsc};
 
 /// What an operator may bound.
@@ -161,9 +161,24 @@ impl Worker {
 
     fn step(&mut self) {
         let begun = Instant::now();
+        let late = self.hurry(begun);
+        self.deliver(late);
         let tick = self.engine.tick();
         self.measure(&tick, begun);
         self.deliver(tick.events);
+    }
+
+    /// Has those with a deadline give up what they have no time for, by what a step takes now.
+    fn hurry(&mut self, now: Instant) -> Vec<(SequenceId, Event)> {
+        let step = self.shared.pace.step();
+        let owners = &self.owners;
+        self.engine.hurry(|id, deadline, rounds| {
+            let waited = owners.get(&id).map_or(Duration::ZERO, |owner| now.duration_since(owner.submitted));
+            let left = deadline.checked_sub(waited)?.as_secs_f64();
+            #[allow(clippy::cast_possible_truncation, clippy::cast_sign_loss)] // saturates, and is not negative
+            let passes = (left / (step.as_secs_f64() * f64::from(rounds)).max(1e-9)) as u32;
+            Some(passes)
+        })
     }
 
     fn measure(&self, tick: &Tick, begun: Instant) {

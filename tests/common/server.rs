@@ -1,7 +1,7 @@
 //! A real server on a port of its own, models that wait or fail when told to, and a reader of its events.
 
 use super::{sudoku_model, sudoku_tokenizer, toy_tokenizer};
-use remask::api::{AppState, BODY_MAX, Service, serve};
+use remask::api::{Access, AppState, BODY_MAX, Service, serve};
 use remask::diffusion::{Reading, TokenId};
 use remask::engine::{Limits, start};
 use remask::model::{Batch, Denoiser, Inspection, ModelError, ModelSpec, Toy};
@@ -33,10 +33,15 @@ pub struct Server {
 impl Server {
     /// A server that waits for its model; `patience` is for its drain.
     pub async fn loading(body_max: usize, patience: Duration) -> Self {
+        Self::guarded(body_max, patience, Access::default()).await
+    }
+
+    /// The same, with a guard at the door.
+    pub async fn guarded(body_max: usize, patience: Duration, access: Access) -> Self {
         let listener = TcpListener::bind("127.0.0.1:0").await.unwrap();
         let base = format!("http://{}", listener.local_addr().unwrap());
         let metrics = Arc::new(Metrics::new().unwrap());
-        let state = AppState::new(Arc::clone(&metrics), body_max);
+        let state = AppState::new(Arc::clone(&metrics), body_max, access);
         let (stop, stopped) = oneshot::channel();
         let shutdown = async move { drop(stopped.await) };
         let served = tokio::spawn(serve(listener, state.clone(), shutdown, patience));

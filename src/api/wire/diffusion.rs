@@ -2,10 +2,11 @@
 
 use super::{missing, needs_stream};
 use crate::api::error::ApiError;
-use crate::api::field::{count, number, off_word, unsupported, word_or_object};
+use crate::api::field::{count, number, off_word, word_or_object};
 use crate::diffusion::Order;
 use crate::engine::{EndOfText, Proofreading, Remasking, Request};
 use serde::Deserialize;
+use std::time::Duration;
 
 /// What only a diffusion model can do.
 #[derive(Debug, Default, Deserialize)]
@@ -28,8 +29,8 @@ pub(in crate::api) struct Diffusion {
     return_quality: Option<bool>,
     #[serde(default, rename = "cache", deserialize_with = "off_word")]
     _cache: (),
-    #[serde(default, rename = "deadline_ms", deserialize_with = "unsupported")]
-    _deadline_ms: (),
+    #[serde(default, deserialize_with = "count")]
+    deadline_ms: Option<u32>,
 }
 
 #[derive(Clone, Copy, Debug, Deserialize)]
@@ -165,6 +166,7 @@ impl Diffusion {
             remasking: self.remasking.map(RemaskingField::read).transpose()?,
             proofreading: self.proofreading.map(ProofreadingField::read).transpose()?,
             end_of_text: self.end_of_text.map(Into::into).unwrap_or_default(),
+            deadline: self.deadline_ms.map(|millis| Duration::from_millis(millis.into())),
             cfg_scale: self.cfg_scale.unwrap_or(0.0),
             return_quality: self.return_quality == Some(true),
             ..request
