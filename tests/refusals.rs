@@ -215,7 +215,11 @@ async fn a_field_at_fault_is_named_with_what_is_allowed() {
         (r#"{"prompt": "a", "diffusion": {"proofreading": "on"}}"#, "diffusion.proofreading", "expected `off`"),
         (r#"{"prompt": "a", "diffusion": {"proofreading": 9}}"#, "diffusion.proofreading", "a word or an object"),
         (r#"{"prompt": "a", "diffusion": {"cache": "prefix"}}"#, "diffusion.cache", "only \"off\" is supported so far"),
-        (r#"{"prompt": "a", "diffusion": {"deadline_ms": 800}}"#, "diffusion.deadline_ms", "not supported yet"),
+        (
+            r#"{"prompt": "a", "diffusion": {"deadline_ms": 0}}"#,
+            "diffusion.deadline_ms",
+            "deadline_ms is 0; give at least 1",
+        ),
     ];
     for (body, param, words) in rows {
         let response = server.client.post(server.url("/v1/completions")).body(*body).send().await.unwrap();

@@ -54,7 +54,7 @@ pub(super) struct ServeArgs {
     /// Requests of one API key at the same time at most
     #[arg(long, env = "REMASK_MAX_REQUESTS_PER_KEY", value_name = "N")]
     max_requests_per_key: Option<usize>,
-    /// Origins whose pages may ask this server, as https://example.org, or `*` for all; several with commas
+    /// Origins whose pages may ask this server, as `https://example.org`, or `*` for all; several with commas
     #[arg(long, env = "REMASK_CORS_ALLOW_ORIGIN", value_delimiter = ',', value_name = "ORIGIN,..")]
     cors_allow_origin: Vec<HeaderValue>,
     /// Seconds that admitted requests have to finish once the server is told to stop
