@@ -40,8 +40,10 @@ clients:
 train-sudoku out="target/sudoku":
     cargo run --release -- train base --task sudoku --layers 6 --puzzles 0.75 --steps 7500 --learning-rate 2e-3 \
         --piece 4 --seed 1 --out {{ out }}/base
-    cargo run --release -- train prism --task sudoku --model-id {{ out }}/base --puzzles 0.75 --lambda 5 --fills 8 \
-        --carried 0.5 --rounds 64 --steps 3200 --learning-rate 1e-3 --warmup 100 --piece 4 --seed 2 --out {{ out }}/tuned
+    cargo run --release -- train base --task sudoku --model-id {{ out }}/base --puzzles 0.75 --steps 10000 \
+        --learning-rate 2e-3 --piece 4 --seed 3 --out {{ out }}/more
+    cargo run --release -- train prism --task sudoku --model-id {{ out }}/more --puzzles 0.75 --lambda 5 --fills 8 \
+        --carried 0.5 --rounds 64 --steps 2400 --learning-rate 1e-3 --warmup 100 --piece 4 --seed 4 --out {{ out }}/tuned
 
 # Training speed beside plain PyTorch, as a table of ratios (needs torch, safetensors, numpy)
 bench-training:
@@ -50,7 +52,8 @@ bench-training:
 
 # Figures of models/sudoku: puzzles solved by policy and passes, calibration
 eval:
-    cargo run --release -- eval sudoku --count 1000 --below 0.5 --policies default,off,quality,random,remdm,confidence
+    cargo run --release -- eval sudoku --count 1000 --policies default
+    cargo run --release -- eval sudoku --count 1000 --below 0.5 --steps 13,26,51,102
     cargo run --release -- eval sudoku --count 1000 --order random --temperature 1 --erase-per-step 4 --steps 51
     cargo run --release -- eval calibration
 
