@@ -238,3 +238,9 @@ fn training_says_what_is_wrong_with_what_it_is_told() {
     check_error(&[&prism[..], &lora[..]].concat(), "has no matrix `qkv`");
     check_error(&[&prism[..], &["--model-id", &sudoku, "--ratio", "0.5", "0.4"]].concat(), "--ratio is 0.5 0.4");
 }
+
+#[test]
+fn a_bound_on_keys_needs_keys() {
+    check_error(&["serve", "--model-id", "toy", "--port", "0", "--max-requests-per-key", "2"], "and there are none");
+    check_error(&["serve", "--max-requests-per-key", "0", "--api-key", "a"], "--max-requests-per-key");
+}

@@ -1,16 +1,16 @@
 //! `POST /v1/score` and `POST /v1/repair`: a given text judged token by token, or mended. Refuses to know how a request is
 //! checked or run.
 
-use super::answer::{StartObject, StepObject, Summary, Usage, Words};
+use super::answer::{Summary, Usage, Words};
 use super::error::ApiError;
-use super::stream::{self, Frame, Script};
+use super::report::{Ending, Report};
+use super::stream;
 use super::ticket::Ticket;
 use super::wire::{Delivery, RepairRequest, ScoreRequest};
 use super::{AppState, body};
 use crate::diffusion::{Probability, TokenId};
-use crate::engine::{Answer, Handle, Start, StepEvent};
+use crate::engine::Answer;
 use axum::extract::{Request, State};
-use axum::response::sse::Event;
 use axum::response::{IntoResponse, Response};
 use axum::{Extension, Json};
 use serde::Serialize;
@@ -53,14 +53,8 @@ pub(super) async fn repair(
     service.check_model(asked.model.as_deref())?;
     let (request, delivery) = asked.read()?;
     let session = service.submit(request).await?;
-    let tokens = session.start.cells.iter().filter_map(|cell| cell.token());
-    let report = Report {
-        request_id: ticket.id().to_owned(),
-        model: service.name.clone(),
-        handle: service.handle.clone(),
-        given: tokens.collect(),
-        events_sent: 0,
-    };
+    let given = session.start.cells.iter().filter_map(|cell| cell.token()).collect();
+    let report = Report::new(&ticket, service.handle.clone(), Mended { model: service.name.clone(), given });
     match delivery {
         Delivery::Whole => {
             let answers = stream::answers(vec![session], &ticket).await?;
@@ -132,22 +126,14 @@ struct Replaced {
     confidence: f32,
 }
 
-/// A repair as it goes along.
-struct Report {
-    request_id: String,
+/// What a repair answers.
+struct Mended {
     model: String,
-    handle: Handle,
     given: Vec<TokenId>,
-    events_sent: usize,
 }
 
-impl Report {
-    fn words(&self) -> Words<'_> {
-        Words(self.handle.tokenizer())
-    }
-
-    fn whole<'a>(&'a self, answer: &'a Answer) -> Repair<'a> {
-        let words = self.words();
+impl Ending for Mended {
+    fn whole<'a>(&'a self, id: &str, answer: &'a Answer, words: Words<'_>) -> impl Serialize + 'a {
         let replaced = answer.written.iter().filter_map(|written| {
             let was = *self.given.get(written.at.index()).filter(|was| **was != written.token)?;
             Some(Replaced {
@@ -163,7 +149,7 @@ impl Report {
         let diff = TextDiff::from_lines(before.as_str(), after);
         let is_judged = answer.written.iter().any(|written| written.quality.is_some());
         Repair {
-            id: format!("repair-{}", self.request_id),
+            id: format!("repair-{id}"),
             object: "repair",
             model: &self.model,
             text: after,
@@ -173,36 +159,5 @@ impl Report {
             usage: Usage::of(std::slice::from_ref(answer), 1),
             diffusion: Summary::of(std::slice::from_ref(answer)),
         }
-    }
-
-    fn event(&mut self) -> Event {
-        let id = format!("{}:{}", self.request_id, self.events_sent);
-        self.events_sent += 1;
-        Event::default().id(id)
-    }
-}
-
-impl Script for Report {
-    fn begin(&mut self, _: usize, start: &Start) -> Vec<Frame> {
-        let event = self.event().event("start");
-        vec![event.json_data(StartObject::new(start, self.words()))]
-    }
-
-    fn step(&mut self, index: usize, step: &StepEvent, start: &Start) -> Vec<Frame> {
-        let event = self.event().event("step");
-        vec![event.json_data(StepObject::new(index, step, start, self.words()))]
-    }
-
-    fn finish(&mut self, _: usize, answer: Answer) -> Vec<Frame> {
-        let event = self.event().event("done");
-        vec![event.json_data(self.whole(&answer))]
-    }
-
-    fn close(&mut self) -> Vec<Frame> {
-        Vec::new()
-    }
-
-    fn fail(&mut self, error: &ApiError) -> Vec<Frame> {
-        vec![self.event().event("error").json_data(error.body())]
     }
 }

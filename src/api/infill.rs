@@ -1,15 +1,15 @@
 //! `POST /v1/infill`: a template with its gaps filled, whole or as named events. Refuses to know how a request is
 //! checked or run.
 
-use super::answer::{Quality, StartObject, StepObject, Summary, Usage, Words, finish_reason};
+use super::answer::{Quality, Summary, Usage, Words, finish_reason};
 use super::error::ApiError;
-use super::stream::{self, Frame, Script};
+use super::report::{Ending, Report};
+use super::stream;
 use super::ticket::Ticket;
 use super::wire::{Delivery, InfillRequest};
 use super::{AppState, body};
-use crate::engine::{Answer, Handle, Output, Start, StepEvent};
+use crate::engine::{Answer, Output};
 use axum::extract::{Request, State};
-use axum::response::sse::Event;
 use axum::response::{IntoResponse, Response};
 use axum::{Extension, Json};
 use serde::Serialize;
@@ -25,12 +25,7 @@ pub(super) async fn create(
     service.check_model(asked.model.as_deref())?;
     let (request, delivery) = asked.read()?;
     let session = service.submit(request).await?;
-    let report = Report {
-        request_id: ticket.id().to_owned(),
-        model: service.name.clone(),
-        handle: service.handle.clone(),
-        events_sent: 0,
-    };
+    let report = Report::new(&ticket, service.handle.clone(), Filled { model: service.name.clone() });
     match delivery {
         Delivery::Whole => {
             let answers = stream::answers(vec![session], &ticket).await?;
@@ -62,64 +57,25 @@ struct Choice<'a> {
     quality: Option<Quality>,
 }
 
-/// An infill as it goes along.
-struct Report {
-    request_id: String,
+/// What an infill answers.
+struct Filled {
     model: String,
-    handle: Handle,
-    events_sent: usize,
 }
 
-impl Report {
-    fn words(&self) -> Words<'_> {
-        Words(self.handle.tokenizer())
-    }
-
-    fn whole<'a>(&'a self, answer: &'a Answer) -> Infill<'a> {
+impl Ending for Filled {
+    fn whole<'a>(&'a self, id: &str, answer: &'a Answer, words: Words<'_>) -> impl Serialize + 'a {
         let (text, gaps) = match &answer.output {
             Output::Infill { text, gaps } => (text, gaps.as_slice()),
             Output::Continuation(text) | Output::Given(text) => (text, [].as_slice()),
         };
-        let quality = Quality::of(answer, self.words());
+        let quality = Quality::of(answer, words);
         Infill {
-            id: format!("infill-{}", self.request_id),
+            id: format!("infill-{id}"),
             object: "infill",
             model: &self.model,
             choices: [Choice { index: 0, text, gaps, finish_reason: finish_reason(answer.finish), quality }],
             usage: Usage::of(std::slice::from_ref(answer), 1),
             diffusion: Summary::of(std::slice::from_ref(answer)),
         }
-    }
-
-    /// The next event. Its id says which of which request it is, so that a reader knows how far it came.
-    fn event(&mut self) -> Event {
-        let id = format!("{}:{}", self.request_id, self.events_sent);
-        self.events_sent += 1;
-        Event::default().id(id)
-    }
-}
-
-impl Script for Report {
-    fn begin(&mut self, _: usize, start: &Start) -> Vec<Frame> {
-        let event = self.event().event("start");
-        vec![event.json_data(StartObject::new(start, self.words()))]
-    }
-
-    fn step(&mut self, index: usize, step: &StepEvent, start: &Start) -> Vec<Frame> {
-        let event = self.event().event("step");
-        vec![event.json_data(StepObject::new(index, step, start, self.words()))]
-    }
-
-    fn finish(&mut self, _: usize, answer: Answer) -> Vec<Frame> {
-        let event = self.event().event("done");
-        vec![event.json_data(self.whole(&answer))]
-    }
-
-    fn close(&mut self) -> Vec<Frame> {
-        Vec::new()
-    }
-
-    fn fail(&mut self, error: &ApiError) -> Vec<Frame> {
-        vec![self.event().event("error").json_data(error.body())]
     }
 }

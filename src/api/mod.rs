@@ -13,6 +13,7 @@ mod logprobs;
 mod models;
 mod openai;
 mod ops;
+mod report;
 mod stream;
 mod ticket;
 mod tokens;

@@ -6,10 +6,11 @@ use crate::api::{self, Access, AppState, Guard, Service};
 use crate::engine::{Limits, start, warm_up};
 use crate::model::ModelError;
 use crate::telemetry::Metrics;
-use anyhow::{Context, anyhow};
+use anyhow::{Context, anyhow, bail};
 use axum::http::HeaderValue;
 use clap::Args;
 use std::net::SocketAddr;
+use std::num::NonZeroUsize;
 use std::path::PathBuf;
 use std::sync::Arc;
 use std::time::{Duration, SystemTime, UNIX_EPOCH};
@@ -53,7 +54,7 @@ pub(super) struct ServeArgs {
     api_key_file: Option<PathBuf>,
     /// Requests of one API key at the same time at most
     #[arg(long, env = "REMASK_MAX_REQUESTS_PER_KEY", value_name = "N")]
-    max_requests_per_key: Option<usize>,
+    max_requests_per_key: Option<NonZeroUsize>,
     /// Origins whose pages may ask this server, as `https://example.org`, or `*` for all; several with commas
     #[arg(long, env = "REMASK_CORS_ALLOW_ORIGIN", value_delimiter = ',', value_name = "ORIGIN,..")]
     cors_allow_origin: Vec<HeaderValue>,
@@ -74,7 +75,11 @@ pub(super) async fn run(args: &ServeArgs) -> anyhow::Result<()> {
         .with_context(|| format!("cannot listen on {}:{}; choose another --port", args.hostname, args.port))?;
     let address = listener.local_addr()?;
     let stop = stop_signal()?;
-    let guard = Guard::new(&args.api_key, args.api_key_file.as_deref(), args.max_requests_per_key)?;
+    let per_key_max = args.max_requests_per_key.map(NonZeroUsize::get);
+    let guard = Guard::new(&args.api_key, args.api_key_file.as_deref(), per_key_max)?;
+    if guard.is_none() && per_key_max.is_some() {
+        bail!("--max-requests-per-key bounds API keys, and there are none; give --api-key or --api-key-file");
+    }
     let access = Access { guard, origins: args.cors_allow_origin.clone() };
     let state = AppState::new(Arc::clone(&metrics), args.payload_limit, access);
     let patience = Duration::from_secs(args.drain_timeout);

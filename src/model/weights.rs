@@ -141,9 +141,10 @@ impl Weights {
     }
 
     fn quantised(&self, name: &str) -> Result<Option<Arc<QTensor>>, LoadError> {
+        let is_adapted = self.homes.contains_key(&Part::LoraA(name.to_owned())); // then it is folded in, in f32
         match self.homes.get(&Part::Backbone(name.to_owned())) {
-            Some(home) => Ok(self.files[home.file].quantised(&home.name, &self.device)?.map(Arc::new)),
-            None => Ok(None),
+            Some(home) if !is_adapted => Ok(self.files[home.file].quantised(&home.name, &self.device)?.map(Arc::new)),
+            Some(_) | None => Ok(None),
         }
     }
 
