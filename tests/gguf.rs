@@ -115,6 +115,7 @@ fn the_sudoku_model_in_eight_bits_reads_as_the_whole_one() {
     let (_dir, file) = quantised(&sudoku(), Format::Q8_0);
     let (mut whole, mut small) = (sudoku_model(), open(&file, None).unwrap());
     assert_eq!(whole.spec().defaults, small.spec().defaults);
+    assert_eq!([&whole, &small].map(|model| model.spec().weights.as_str()), ["f32", "q8_0"]);
     let tokenizer = match Lexicon::read(&file).unwrap().unwrap().tokens {
         Tokens::Whole(json) => Tokenizer::from_bytes(json.as_bytes()).unwrap(),
         parts @ Tokens::Parts { .. } => panic!("{parts:?}"),

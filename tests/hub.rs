@@ -180,6 +180,24 @@ async fn what_cannot_be_fetched_is_said_with_what_to_do() {
     check_error(&unreachable, &["cannot fetch config.json of owner/other from the hub", "give a directory instead"]);
 }
 
+#[cfg(target_os = "linux")] // which has a device that is always full
+#[tokio::test]
+async fn a_full_disk_is_named_with_the_place_to_make_room() {
+    let hub = Arc::new(Hub { files: files(&["config.json", "model.safetensors"]), ..Hub::default() });
+    let (address, home) = (open(&hub).await, tempfile::tempdir().unwrap());
+    let blobs = home.path().join("hub/models--owner--tiny/blobs");
+    std::fs::create_dir_all(&blobs).unwrap();
+    let etag = format!("model.safetensors-{}", hub.files["model.safetensors"].len());
+    let part = blobs.join(etag).with_extension("part");
+    std::os::unix::fs::symlink("/dev/full", &part).unwrap();
+    let full = read(&address, home.path(), &NAME, false).await;
+    check_error(&full, &["cannot write model.safetensors of owner/tiny", "No space left", "HF_HOME"]);
+
+    // with room again, the same command goes on
+    std::fs::remove_file(&part).unwrap();
+    numbers(&read(&address, home.path(), &NAME, false).await);
+}
+
 #[test]
 fn made_up_weights_need_no_weights() {
     let dir = tempfile::tempdir().unwrap();

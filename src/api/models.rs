@@ -32,7 +32,10 @@ struct Facts {
     canvas_limit: usize,
     has_quality_head: bool,
     adapters_folded: bool,
+    /// Numbers the forward pass is computed in.
     dtype: String,
+    /// Numbers most weights are held in.
+    weights: String,
     device: String,
     parameters: u64,
 }
@@ -52,6 +55,7 @@ impl Model {
                 has_quality_head: spec.has_quality,
                 adapters_folded: spec.adapters_folded,
                 dtype: spec.dtype.clone(),
+                weights: spec.weights.clone(),
                 device: spec.device.clone(),
                 parameters: spec.parameters,
             },

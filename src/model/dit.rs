@@ -82,6 +82,7 @@ pub(super) fn load(
         has_quality: head.is_some(),
         adapters_folded: false,
         dtype: "f32".to_owned(),
+        weights: "f32".to_owned(),
         device: device_name.to_string(),
         parameters: weights.parameters() + head.as_ref().map_or(0, Catalogue::parameters),
         defaults: Defaults::default(),

@@ -109,6 +109,14 @@ impl TensorFile {
         Err(LoadError::Malformed { file: self.name.clone(), problem })
     }
 
+    /// The number format of most weights, as `q4_k`, where that takes fewer bits than a float.
+    pub(super) fn format(&self) -> Option<String> {
+        match &self.store {
+            Store::Gguf(file) => file.format(),
+            Store::Mapped(_) | Store::Embedded(_) | Store::Pickled(_) | Store::Random(_) => None,
+        }
+    }
+
     /// Reads a tensor that is stored in fewer bits than a float has; `None` where it is not.
     pub(super) fn quantised(&self, tensor: &str, device: &Device) -> Result<Option<QTensor>, LoadError> {
         match &self.store {

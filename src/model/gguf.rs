@@ -212,6 +212,16 @@ impl Gguf {
         info.is_some_and(|info| !matches!(info.ggml_dtype, GgmlDType::F32 | GgmlDType::F16 | GgmlDType::BF16))
     }
 
+    /// The number format of most of its weights, as `q4_k`, where that takes fewer bits than a float.
+    pub(super) fn format(&self) -> Option<String> {
+        let mut weights: BTreeMap<String, usize> = BTreeMap::new();
+        for (_, theirs) in self.names.iter().filter(|(ours, _)| self.is_quantised(ours)) {
+            let info = &self.content.tensor_infos[theirs];
+            *weights.entry(format!("{:?}", info.ggml_dtype).to_lowercase()).or_default() += info.shape.elem_count();
+        }
+        weights.into_iter().max_by_key(|(_, count)| *count).map(|(format, _)| format)
+    }
+
     /// Reads a tensor as it is stored, its rows in the order of the checkpoint.
     ///
     /// # Errors

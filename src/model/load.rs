@@ -174,6 +174,7 @@ fn assemble(
         has_quality: head.is_some(),
         adapters_folded: weights.has_adapters(),
         dtype: dtype.as_str().to_owned(),
+        weights: weights.format(),
         device: name.to_string(),
         parameters: weights.parameters(),
         defaults: config.defaults,

@@ -69,6 +69,8 @@ pub struct ModelSpec {
     pub adapters_folded: bool,
     /// Numbers the forward pass is computed in, as `f32`.
     pub dtype: String,
+    /// Numbers most weights are held in, as `f32` or `q4_k`.
+    pub weights: String,
     /// Where it is computed, as `cpu` or `cuda:0`.
     pub device: String,
     /// Parameters, head included.

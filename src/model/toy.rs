@@ -51,6 +51,7 @@ impl Toy {
                 has_quality: true,
                 adapters_folded: false,
                 dtype: "f32".to_owned(),
+                weights: "f32".to_owned(),
                 device: "cpu".to_owned(),
                 parameters: 0,
                 defaults: Defaults {

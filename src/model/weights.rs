@@ -106,6 +106,12 @@ impl Weights {
         self.homes.keys().any(|part| matches!(part, Part::LoraA(_)))
     }
 
+    /// The number format in which most weights are held: as they are stored where that takes fewer bits than a float, else what
+    /// is computed in.
+    pub(super) fn format(&self) -> String {
+        self.files.iter().find_map(TensorFile::format).unwrap_or_else(|| self.dtype.as_str().to_owned())
+    }
+
     /// Numbers in the model once adapters are folded in.
     pub(super) fn parameters(&self) -> u64 {
         let kept = self.homes.iter().filter(|(part, _)| matches!(part, Part::Backbone(_) | Part::Head(_)));
