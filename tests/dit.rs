@@ -68,7 +68,15 @@ fn a_row_is_read_the_same_alone_and_in_company() {
     let sampling = Sampling { temperature: 0.7, seed: Seed(3), step: 2, filter: Filter::ALL };
     let rows: Vec<Row<'_>> = canvases
         .iter()
-        .map(|canvas| Row { canvas, window: 0..canvas.len(), sampling, guidance: Some(0.5), biases: &[], review: true })
+        .map(|canvas| Row {
+            canvas,
+            window: 0..canvas.len(),
+            sampling,
+            guidance: Some(0.5),
+            biases: &[],
+            only: &[],
+            review: true,
+        })
         .collect();
     let together = model.read(&rows).unwrap();
     assert!(together.iter().take(2).all(|reading| reading.proposals.len() > 5 && reading.reviews.len() > 5));

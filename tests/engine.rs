@@ -62,6 +62,45 @@ async fn a_full_queue_refuses_and_says_when_to_come_back() {
 }
 
 #[tokio::test]
+async fn who_is_more_urgent_waits_less_and_among_equals_who_came_first() {
+    let (handle, hand) = stage(Limits { running_max: 1, ..Limits::default() });
+    let submit = |prompt, priority| handle.submit(&Request { priority, ..ask(prompt, 1) }).unwrap();
+    let first = submit("a", 0);
+    assert_eq!(hand.begun(), ["a"]);
+    let waiting = [("b", 0), ("c", 5), ("d", -1), ("e", 0), ("f", -1)].map(|(prompt, rank)| submit(prompt, rank));
+    hand.end(Verdict::Read);
+    let order = [0; 5].map(|_| hand.pass().remove(0));
+    assert_eq!(order, ["d", "f", "b", "e", "c"]);
+    drop(hand);
+    finished(first).await;
+    for session in waiting {
+        finished(session).await;
+    }
+}
+
+#[tokio::test]
+async fn under_load_requests_keep_a_share_of_their_steps() {
+    let limits = Limits { running_max: 1, queue_max: 4, brown_out: Some(0.5), ..Limits::default() };
+    let (handle, hand) = stage(limits);
+    let submit = |request: Request| handle.submit(&request).unwrap();
+    let sessions = [submit(ask("a", 20)), submit(ask("b", 20)), submit(ask("c", 20)), submit(ask("d", 20))];
+    let blocks = submit(Request { block_length: Some(2), steps: Some(12), ..ask("e", 20) });
+    assert!(handle.submit(&ask("f", 20)).is_err(), "the queue is full");
+    drop(hand);
+    let planned = sessions.each_ref().map(|session| session.start.steps_planned);
+    assert_eq!(planned, [20, 18, 15, 13].map(Some), "who need not wait keeps all of them");
+    let mut degraded = Vec::new();
+    for session in sessions {
+        let answer = finished(session).await;
+        assert_eq!(answer.completion_tokens, 20);
+        degraded.push(answer.degraded);
+    }
+    assert_eq!(degraded, [false, true, true, true]);
+    let answer = finished(blocks).await;
+    assert!((10..12).contains(&answer.steps) && answer.degraded, "each block keeps a step: {answer:?}");
+}
+
+#[tokio::test]
 async fn a_rejected_request_takes_no_place() {
     let (handle, _hand) = stage(Limits { running_max: 1, queue_max: 0, ..Limits::default() });
     for _ in 0..3 {

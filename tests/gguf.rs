@@ -127,7 +127,15 @@ fn the_sudoku_model_in_eight_bits_reads_as_the_whole_one() {
     });
     let canvas = Canvas::new(cells.collect());
     let sampling = Sampling { temperature: 0.0, seed: Seed(0), step: 0, filter: Filter::ALL };
-    let row = Row { canvas: &canvas, window: 0..canvas.len(), sampling, guidance: None, biases: &[], review: true };
+    let row = Row {
+        canvas: &canvas,
+        window: 0..canvas.len(),
+        sampling,
+        guidance: None,
+        biases: &[],
+        only: &[],
+        review: true,
+    };
     let read = |model: &mut Box<dyn Denoiser>| model.read(std::slice::from_ref(&row)).unwrap().remove(0);
     let (whole, small) = (read(&mut whole), read(&mut small));
     let off = |pairs: &mut dyn Iterator<Item = (f32, f32)>| {
@@ -154,8 +162,15 @@ fn the_company_in_a_pass_changes_no_bit_of_quantised_readings() {
     };
     let canvases = [89, 1, 70, 7, 64].map(canvas);
     let sampling = Sampling { temperature: 1.0, seed: Seed(4), step: 2, filter: Filter::ALL };
-    let row =
-        |canvas| Row { canvas, window: 0..Canvas::len(canvas), sampling, guidance: None, biases: &[], review: true };
+    let row = |canvas| Row {
+        canvas,
+        window: 0..Canvas::len(canvas),
+        sampling,
+        guidance: None,
+        biases: &[],
+        only: &[],
+        review: true,
+    };
     let together = model.read(&canvases.each_ref().map(row)).unwrap();
     for (canvas, reading) in canvases.iter().zip(together) {
         assert_eq!(model.read(&[row(canvas)]).unwrap(), [reading]);

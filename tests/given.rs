@@ -3,6 +3,8 @@
 mod common;
 
 use common::server::Server;
+use remask::engine::Limits;
+use remask::model::Toy;
 use serde_json::{Value, json};
 
 const SCORE: &str = "/v1/score";
@@ -20,6 +22,32 @@ async fn right(server: &Server) -> String {
 /// The text with some of its letters changed.
 fn wrong(text: &str, at: &[usize]) -> String {
     text.char_indices().map(|(index, letter)| if at.contains(&index) { '~' } else { letter }).collect()
+}
+
+#[tokio::test]
+async fn a_likelihood_is_each_tokens_probability_given_all_others() {
+    let server = Server::toy().await;
+    let right = right(&server).await;
+    let wrong = wrong(&right, &[3]);
+    let answer = server.answer(SCORE, &json!({"text": wrong, "likelihood": true})).await;
+    let tokens = answer["tokens"].as_array().unwrap();
+    let likelihood = |at: usize| tokens[at]["likelihood"].as_f64().unwrap();
+    assert!(likelihood(3) < 0.1 && likelihood(10) > 0.3, "{tokens:?}");
+    // the toy's quality is the very thing: a token's probability, its own cell unseen
+    for token in tokens {
+        let (likelihood, quality) = (token["likelihood"].as_f64().unwrap(), token["quality"].as_f64().unwrap());
+        assert!((likelihood - quality).abs() < 1e-6, "{token}");
+    }
+    assert_eq!(answer["diffusion"]["forward_passes"], json!(41), "one, and one for each token");
+
+    // a model without a head has likelihoods, too
+    let headless = Server::of(Box::new(Toy::without_head()), Limits::default()).await;
+    let again = headless.answer(SCORE, &json!({"text": wrong, "likelihood": true})).await;
+    assert_eq!(
+        (again["tokens"][3]["likelihood"].as_f64(), &again["tokens"][3]["quality"]),
+        (Some(likelihood(3)), &Value::Null)
+    );
+    assert_eq!(headless.post(SCORE, &json!({"text": wrong})).await.status(), 400);
 }
 
 #[tokio::test]

@@ -52,6 +52,7 @@ fn readings(model: &mut dyn Denoiser, canvases: &[Canvas]) -> Vec<Reading> {
             sampling,
             guidance,
             biases: if bans { &banned } else { &[] },
+            only: &[],
             review: true,
         })
         .collect();

@@ -40,7 +40,15 @@ fn read_both_ways(model: &mut dyn Denoiser, shape: Shape, temperature: f32, guid
     let large = Shape { fixed: 3, filled: 6, blanks: 25 }.canvas(vocabulary);
     let canvas = shape.canvas(vocabulary);
     let sampling = Sampling { temperature, seed: Seed(1), step: 0, filter: Filter::ALL };
-    let row = |canvas| Row { canvas, window: 0..Canvas::len(canvas), sampling, guidance, biases: &[], review: true };
+    let row = |canvas| Row {
+        canvas,
+        window: 0..Canvas::len(canvas),
+        sampling,
+        guidance,
+        biases: &[],
+        only: &[],
+        review: true,
+    };
     let alone = model.read(&[row(&canvas)]).unwrap().remove(0);
     let packed = model.read(&[row(&large), row(&canvas), row(&large)]).unwrap().remove(1);
     [alone, packed]

@@ -192,7 +192,7 @@ fn canvas(ids: &[TokenId], prompt: usize) -> Canvas {
 
 fn row(canvas: &Canvas) -> Row<'_> {
     let sampling = Sampling { temperature: 0.0, seed: Seed(1), step: 0, filter: Filter::ALL };
-    Row { canvas, window: 0..canvas.len(), sampling, guidance: None, biases: &[], review: true }
+    Row { canvas, window: 0..canvas.len(), sampling, guidance: None, biases: &[], only: &[], review: true }
 }
 
 #[test]

@@ -4,9 +4,11 @@
 mod common;
 
 use common::server::{Failing, Gated, Server, SseEvent};
+use remask::api::Patience;
 use remask::engine::Limits;
 use remask::model::Toy;
 use serde_json::{Value, json};
+use std::time::Duration;
 
 const COMPLETIONS: &str = "/v1/completions";
 const INFILL: &str = "/v1/infill";
@@ -154,7 +156,8 @@ async fn replayed_edits_are_the_grid_of_a_sudoku() {
 #[tokio::test]
 async fn a_client_that_goes_away_cancels_its_sequence() {
     let (model, gate) = Gated::new();
-    let server = Server::of(model, Limits::default()).await;
+    let patience = Patience { resume: Duration::ZERO, ..Patience::DEFAULT };
+    let server = Server::patient(model, Limits::default(), patience).await;
     for (number, (path, body)) in [
         (COMPLETIONS, json!({"prompt": "Once", "stream": true})),
         (INFILL, json!({"template": "a<blank:60>", "stream": true})),

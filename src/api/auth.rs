@@ -23,7 +23,7 @@ const LOOK_EVERY: Duration = Duration::from_secs(1);
 const OTHER_HEADER: &str = "x-api-key";
 
 /// What a key is remembered as, so that no key lies in memory longer than its request.
-type Fingerprint = [u8; 32];
+pub(super) type Fingerprint = [u8; 32];
 
 /// The keys that open the door.
 #[derive(Debug)]
@@ -164,12 +164,16 @@ pub(super) async fn check(State(state): State<AppState>, request: Request, next:
         let message = "this server asks for an API key: send one of its own as \"Authorization: Bearer KEY\"";
         return ApiError::new(Code::NoKey, message).into_response();
     };
+    let ticket = request.extensions().get::<Ticket>().cloned();
+    if let Some(ticket) = &ticket {
+        ticket.belongs_to(key);
+    }
     if let Some(places) = guard.places(key) {
         let Ok(place) = places.try_acquire_owned() else {
             let message = "this API key has as many requests under way as it may; wait for one to end";
             return ApiError::new(Code::KeyFull, message).into_response();
         };
-        if let Some(ticket) = request.extensions().get::<Ticket>() {
+        if let Some(ticket) = ticket {
             ticket.keep(place);
         }
     }

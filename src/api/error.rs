@@ -15,6 +15,12 @@ const RETRY_LATER: u64 = 5;
 /// Seconds after which one of a key's own requests may have ended.
 const RETRY_SOON: u64 = 1;
 
+/// nginx's status for a request whose client has no more use for an answer.
+pub(super) const CLIENT_CLOSED_REQUEST: StatusCode = match StatusCode::from_u16(499) {
+    Ok(status) => status,
+    Err(_) => StatusCode::BAD_REQUEST,
+};
+
 /// What went wrong, as programs tell cases apart.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(super) enum Code {
@@ -26,6 +32,10 @@ pub(super) enum Code {
     KeyFull,
     UnknownPath,
     ModelNotFound,
+    /// None of that name is under way or kept.
+    UnknownRequest,
+    /// An Idempotency-Key came with two requests.
+    KeyReused,
     WrongMethod,
     BodyTooLarge,
     UnsupportedMediaType,
@@ -33,6 +43,10 @@ pub(super) enum Code {
     ModelFailure,
     /// The deadline came first.
     TooLate,
+    /// It took as long as any may.
+    TimedOut,
+    /// Its owner had it stopped.
+    Cancelled,
     /// A bug of the server's.
     Internal,
     Loading,
@@ -60,12 +74,16 @@ impl Code {
             Self::KeyFull => (S::TOO_MANY_REQUESTS, "rate_limit_error", Some("key_limit")),
             Self::UnknownPath => (S::NOT_FOUND, USER, Some("unknown_url")),
             Self::ModelNotFound => (S::NOT_FOUND, USER, Some("model_not_found")),
+            Self::UnknownRequest => (S::NOT_FOUND, USER, Some("request_not_found")),
+            Self::KeyReused => (S::UNPROCESSABLE_ENTITY, USER, Some("idempotency_key_reused")),
             Self::WrongMethod => (S::METHOD_NOT_ALLOWED, USER, Some("method_not_supported")),
             Self::BodyTooLarge => (S::PAYLOAD_TOO_LARGE, USER, Some("body_too_large")),
             Self::UnsupportedMediaType => (S::UNSUPPORTED_MEDIA_TYPE, USER, Some("unsupported_media_type")),
             Self::QueueFull => (S::TOO_MANY_REQUESTS, "rate_limit_error", Some("queue_full")),
             Self::ModelFailure => (S::INTERNAL_SERVER_ERROR, SERVER, Some("model_failure")),
             Self::TooLate => (S::GATEWAY_TIMEOUT, SERVER, Some("deadline_exceeded")),
+            Self::TimedOut => (S::GATEWAY_TIMEOUT, SERVER, Some("timeout")),
+            Self::Cancelled => (CLIENT_CLOSED_REQUEST, USER, Some("cancelled")),
             Self::Internal => (S::INTERNAL_SERVER_ERROR, SERVER, Some("internal_error")),
             Self::Loading => (S::SERVICE_UNAVAILABLE, SERVER, Some("loading")),
             Self::ModelFailing => (S::SERVICE_UNAVAILABLE, SERVER, Some("model_failing")),
@@ -83,12 +101,16 @@ impl Code {
             | Self::NoKey
             | Self::UnknownPath
             | Self::ModelNotFound
+            | Self::UnknownRequest
+            | Self::KeyReused
             | Self::WrongMethod
             | Self::BodyTooLarge
             | Self::UnsupportedMediaType
             | Self::QueueFull
             | Self::ModelFailure
             | Self::TooLate
+            | Self::TimedOut
+            | Self::Cancelled
             | Self::Internal => None,
         }
     }

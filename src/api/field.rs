@@ -30,6 +30,12 @@ pub(super) fn seed<'de, D: Deserializer<'de>>(input: D) -> Result<Option<u64>, D
     optional(input, "give a whole number of 64 bits", read)
 }
 
+/// A whole number of 32 bits.
+pub(super) fn rank<'de, D: Deserializer<'de>>(input: D) -> Result<Option<i32>, D::Error> {
+    let read = |value: &Value| i32::try_from(value.as_i64()?).ok();
+    optional(input, "give a whole number from -2147483648 to 2147483647", read)
+}
+
 /// Only 1.
 pub(super) fn one<'de, D: Deserializer<'de>>(input: D) -> Result<(), D::Error> {
     only(input, "only 1 is supported so far", |value| value.as_f64() == Some(1.0))
@@ -75,13 +81,6 @@ pub(super) fn limit<'de, D: Deserializer<'de>>(input: D) -> Result<Option<u32>, 
 pub(super) fn no_tool<'de, D: Deserializer<'de>>(input: D) -> Result<(), D::Error> {
     only(input, "only \"none\" and \"auto\" are supported: there are no tools", |value| {
         value == "none" || value == "auto"
-    })
-}
-
-/// Only a text without a format.
-pub(super) fn plain_text<'de, D: Deserializer<'de>>(input: D) -> Result<(), D::Error> {
-    only(input, "only {\"type\": \"text\"} is supported so far", |value| {
-        value.get("type").is_some_and(|kind| kind == "text")
     })
 }
 

@@ -7,7 +7,7 @@ use super::report::{Ending, Report};
 use super::stream;
 use super::ticket::Ticket;
 use super::wire::{Delivery, RepairRequest, ScoreRequest};
-use super::{AppState, body};
+use super::{AppState, body, resume};
 use crate::diffusion::{Probability, TokenId};
 use crate::engine::Answer;
 use axum::extract::{Request, State};
@@ -48,6 +48,9 @@ pub(super) async fn repair(
     Extension(ticket): Extension<Ticket>,
     request: Request,
 ) -> Result<Response, ApiError> {
+    if let Some(last) = resume::last_event(&request) {
+        return state.requests().resume(last, ticket.owner());
+    }
     let service = state.service()?;
     let asked: RepairRequest = body::read(request, state.body_max()).await?;
     service.check_model(asked.model.as_deref())?;
@@ -61,7 +64,7 @@ pub(super) async fn repair(
             let answer = answers.first().ok_or_else(stream::gone)?;
             Ok(Json(report.whole(answer)).into_response())
         }
-        Delivery::Stream { .. } => Ok(stream::respond(vec![session], report, ticket)),
+        Delivery::Stream { .. } => Ok(stream::respond_kept(&state, session, report, &ticket)),
     }
 }
 
@@ -84,6 +87,9 @@ struct Judged {
     token: u32,
     text: Option<String>,
     quality: Option<f32>,
+    /// Its probability given all other tokens; only where it was asked for.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    likelihood: Option<f32>,
 }
 
 fn judged(answer: &Answer, words: Words<'_>) -> Vec<Judged> {
@@ -92,6 +98,7 @@ fn judged(answer: &Answer, words: Words<'_>) -> Vec<Judged> {
         token: written.token.0,
         text: words.piece(written.token),
         quality: written.quality.map(Probability::get),
+        likelihood: written.likelihood.map(Probability::get),
     });
     judged.collect()
 }

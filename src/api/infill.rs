@@ -7,7 +7,7 @@ use super::report::{Ending, Report};
 use super::stream;
 use super::ticket::Ticket;
 use super::wire::{Delivery, InfillRequest};
-use super::{AppState, body};
+use super::{AppState, body, resume};
 use crate::engine::{Answer, Output};
 use axum::extract::{Request, State};
 use axum::response::{IntoResponse, Response};
@@ -20,6 +20,9 @@ pub(super) async fn create(
     Extension(ticket): Extension<Ticket>,
     request: Request,
 ) -> Result<Response, ApiError> {
+    if let Some(last) = resume::last_event(&request) {
+        return state.requests().resume(last, ticket.owner());
+    }
     let service = state.service()?;
     let asked: InfillRequest = body::read(request, state.body_max()).await?;
     service.check_model(asked.model.as_deref())?;
@@ -32,7 +35,7 @@ pub(super) async fn create(
             let answer = answers.first().ok_or_else(stream::gone)?;
             Ok(Json(report.whole(answer)).into_response())
         }
-        Delivery::Stream { .. } => Ok(stream::respond(vec![session], report, ticket)),
+        Delivery::Stream { .. } => Ok(stream::respond_kept(&state, session, report, &ticket)),
     }
 }
 

@@ -11,9 +11,12 @@ mod given;
 mod infill;
 mod logprobs;
 mod models;
+mod once;
 mod openai;
 mod ops;
 mod report;
+mod requests;
+mod resume;
 mod stream;
 mod ticket;
 mod tokens;
@@ -28,6 +31,7 @@ use axum::routing::{get, post};
 use axum::serve::ListenerExt;
 use axum::{Router, middleware};
 use error::{ApiError, Code};
+pub use requests::RESUME_GRACE;
 use std::future::{Future, IntoFuture};
 use std::io;
 use std::sync::atomic::{AtomicBool, Ordering};
@@ -51,6 +55,8 @@ const ENDPOINTS: &[&str] = &[
     "POST /v1/infill",
     "POST /v1/score",
     "POST /v1/repair",
+    "GET /v1/requests/{id}",
+    "DELETE /v1/requests/{id}",
     "POST /tokenize",
     "POST /detokenize",
     "GET /v1/models",
@@ -107,6 +113,23 @@ struct Shared {
     body_max: usize,
     access: Access,
     draining: AtomicBool,
+    patience: OnceLock<Patience>,
+    requests: Arc<requests::Requests>,
+    answers: Arc<once::Answers>,
+}
+
+/// How long the server waits for what.
+#[derive(Clone, Copy, Debug)]
+pub struct Patience {
+    /// A request may take so long, its body and its answer's last byte included; `None` is without end.
+    pub timeout: Option<Duration>,
+    /// A named stream goes on so long when its reader is gone; zero drops it at once.
+    pub resume: Duration,
+}
+
+impl Patience {
+    /// As long as it takes, and ten seconds.
+    pub const DEFAULT: Self = Self { timeout: None, resume: RESUME_GRACE };
 }
 
 /// Who may ask, and from where.
@@ -123,7 +146,35 @@ impl AppState {
     #[must_use]
     pub fn new(metrics: Arc<Metrics>, body_max: usize, access: Access) -> Self {
         let draining = AtomicBool::new(false);
-        Self(Arc::new(Shared { service: OnceLock::new(), metrics, body_max, access, draining }))
+        Self(Arc::new(Shared {
+            service: OnceLock::new(),
+            metrics,
+            body_max,
+            access,
+            draining,
+            patience: OnceLock::new(),
+            requests: Arc::default(),
+            answers: Arc::default(),
+        }))
+    }
+
+    /// The same server with other patience than [`Patience::DEFAULT`]; to be said before anybody asks.
+    #[must_use]
+    pub fn patient(self, patience: Patience) -> Self {
+        let _ = self.0.patience.set(patience); // said once
+        self
+    }
+
+    fn patience(&self) -> Patience {
+        *self.0.patience.get().unwrap_or(&Patience::DEFAULT)
+    }
+
+    fn requests(&self) -> &Arc<requests::Requests> {
+        &self.0.requests
+    }
+
+    fn answers(&self) -> &Arc<once::Answers> {
+        &self.0.answers
     }
 
     /// The model is loaded: from now on it is served. A second model is handed back.
@@ -191,6 +242,7 @@ pub fn router(state: AppState) -> Router {
         .route("/v1/infill", post(infill::create))
         .route("/v1/score", post(given::score))
         .route("/v1/repair", post(given::repair))
+        .route("/v1/requests/{id}", get(resume::read).delete(resume::cancel))
         .route("/tokenize", post(tokens::tokenize))
         .route("/detokenize", post(tokens::detokenize));
     dressed(endpoints, state)
@@ -203,6 +255,8 @@ fn dressed(endpoints: Router<AppState>, state: AppState) -> Router {
         .fallback(ops::unknown_path)
         .method_not_allowed_fallback(ops::wrong_method)
         .layer(CatchPanicLayer::custom(error::panicked))
+        .layer(middleware::from_fn_with_state(state.clone(), once::serve))
+        .layer(middleware::from_fn_with_state(state.clone(), requests::enter))
         .layer(middleware::from_fn_with_state(state.clone(), auth::check))
         .layer(middleware::from_fn_with_state(state.clone(), ticket::accompany))
         .with_state(state);

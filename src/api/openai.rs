@@ -221,6 +221,8 @@ impl Chunks {
 }
 
 impl Script for Chunks {
+    type Frame = Frame;
+
     fn begin(&mut self, index: usize, _start: &Start) -> Vec<Frame> {
         match (self.teller.shape, self.teller.echo(index)) {
             (Shape::Chat, _) => {

@@ -3,10 +3,10 @@
 
 use super::answer::{StartObject, StepObject, Words};
 use super::error::ApiError;
-use super::stream::{Frame, Script};
+use super::requests::Record;
+use super::stream::Script;
 use super::ticket::Ticket;
 use crate::engine::{Answer, Handle, Start, StepEvent};
-use axum::response::sse::Event;
 use serde::Serialize;
 
 /// What an endpoint answers in the end, streamed or not.
@@ -20,12 +20,11 @@ pub(super) struct Report<E> {
     id: String,
     handle: Handle,
     ending: E,
-    events_sent: usize,
 }
 
 impl<E: Ending> Report<E> {
     pub(super) fn new(ticket: &Ticket, handle: Handle, ending: E) -> Self {
-        Self { id: ticket.id().to_owned(), handle, ending, events_sent: 0 }
+        Self { id: ticket.id().to_owned(), handle, ending }
     }
 
     /// The answer in one piece.
@@ -37,35 +36,37 @@ impl<E: Ending> Report<E> {
         Words(self.handle.tokenizer())
     }
 
-    /// The next event. Its id says which of which request it is, so that a reader knows how far it came.
-    fn event(&mut self, name: &str) -> Event {
-        let id = format!("{}:{}", self.id, self.events_sent);
-        self.events_sent += 1;
-        Event::default().id(id).event(name)
+    fn record(name: &'static str, data: &impl Serialize) -> Vec<Record> {
+        match serde_json::to_string(data) {
+            Ok(data) => vec![Record { name, data }],
+            Err(error) => {
+                tracing::error!(%error, name, "an event could not be written");
+                Vec::new()
+            }
+        }
     }
 }
 
 impl<E: Ending> Script for Report<E> {
-    fn begin(&mut self, _: usize, start: &Start) -> Vec<Frame> {
-        let event = self.event("start");
-        vec![event.json_data(StartObject::new(start, self.words()))]
+    type Frame = Record;
+
+    fn begin(&mut self, _: usize, start: &Start) -> Vec<Record> {
+        Self::record("start", &StartObject::new(start, self.words()))
     }
 
-    fn step(&mut self, index: usize, step: &StepEvent, start: &Start) -> Vec<Frame> {
-        let event = self.event("step");
-        vec![event.json_data(StepObject::new(index, step, start, self.words()))]
+    fn step(&mut self, index: usize, step: &StepEvent, start: &Start) -> Vec<Record> {
+        Self::record("step", &StepObject::new(index, step, start, self.words()))
     }
 
-    fn finish(&mut self, _: usize, answer: Answer) -> Vec<Frame> {
-        let event = self.event("done");
-        vec![event.json_data(self.whole(&answer))]
+    fn finish(&mut self, _: usize, answer: Answer) -> Vec<Record> {
+        Self::record("done", &self.whole(&answer))
     }
 
-    fn close(&mut self) -> Vec<Frame> {
+    fn close(&mut self) -> Vec<Record> {
         Vec::new()
     }
 
-    fn fail(&mut self, error: &ApiError) -> Vec<Frame> {
-        vec![self.event("error").json_data(error.body())]
+    fn fail(&mut self, error: &ApiError) -> Vec<Record> {
+        Self::record("error", &error.body())
     }
 }

@@ -1,6 +1,8 @@
 //! Server-sent events: hears a session to its end and has each event put into frames. Refuses to know their shape.
 
+use super::AppState;
 use super::error::{ApiError, Code};
+use super::requests::{Record, Source};
 use super::ticket::{Streamed, Ticket};
 use crate::engine::{Answer, Event, Session, Start, StepEvent};
 use axum::http::{HeaderName, HeaderValue, StatusCode};
@@ -11,43 +13,55 @@ use std::pin::Pin;
 use std::time::Duration;
 
 /// Silence after which a comment is sent, so that proxies do not take a thinking model for a dead one.
-const KEEP_ALIVE: Duration = Duration::from_secs(15);
+pub(super) const KEEP_ALIVE: Duration = Duration::from_secs(15);
 
 /// One server-sent event, or why it could not be written.
 pub(super) type Frame = Result<sse::Event, axum::Error>;
 
 /// How one endpoint puts the events of its choices into frames; each choice is a session, by its index.
 pub(super) trait Script: Send + 'static {
-    fn begin(&mut self, index: usize, start: &Start) -> Vec<Frame>;
-    fn step(&mut self, index: usize, step: &StepEvent, start: &Start) -> Vec<Frame>;
-    fn finish(&mut self, index: usize, answer: Answer) -> Vec<Frame>;
+    /// A frame, or what one is made of.
+    type Frame: Send + 'static;
+    fn begin(&mut self, index: usize, start: &Start) -> Vec<Self::Frame>;
+    fn step(&mut self, index: usize, step: &StepEvent, start: &Start) -> Vec<Self::Frame>;
+    fn finish(&mut self, index: usize, answer: Answer) -> Vec<Self::Frame>;
     /// After the last choice.
-    fn close(&mut self) -> Vec<Frame>;
-    fn fail(&mut self, error: &ApiError) -> Vec<Frame>;
+    fn close(&mut self) -> Vec<Self::Frame>;
+    fn fail(&mut self, error: &ApiError) -> Vec<Self::Frame>;
 }
 
 /// What a session brings next; `None` when it ended without an answer.
 type Heard = (usize, Option<Event>);
 
 /// Sessions being streamed. Dropping it, as happens when the client goes away, drops the sessions.
-struct Show<S> {
+struct Show<S: Script> {
     sessions: Pin<Box<dyn Stream<Item = Heard> + Send>>,
     starts: Vec<Start>,
     script: S,
     ticket: Ticket,
     unfinished: usize,
+    opening: Option<Vec<S::Frame>>,
 }
 
-/// The response that streams `sessions`, put into frames by `script`.
-pub(super) fn respond(sessions: Vec<Session>, mut script: impl Script, ticket: Ticket) -> Response {
-    let starts: Vec<Start> = sessions.iter().map(|session| session.start.clone()).collect();
-    let opening: Vec<Frame> = starts.iter().enumerate().flat_map(|(index, start)| script.begin(index, start)).collect();
-    let unfinished = sessions.len();
-    let sessions = Box::pin(stream::select_all(sessions.into_iter().enumerate().map(heard)));
-    let show = Show { sessions, starts, script, ticket, unfinished };
-    let events = stream::unfold(show, async |mut show| Some((show.next().await?, show)));
-    let frames = stream::once(async { opening }).chain(events).flat_map(stream::iter);
-    let mut response = Sse::new(frames).keep_alive(KeepAlive::new().interval(KEEP_ALIVE)).into_response();
+/// The response that streams `sessions`, put into frames by `script`, for as long as somebody reads it.
+pub(super) fn respond(sessions: Vec<Session>, script: impl Script<Frame = Frame>, ticket: Ticket) -> Response {
+    let show = Show::new(sessions, script, ticket);
+    let frames = stream::unfold(show, async |mut show| Some((show.next().await?, show))).flat_map(stream::iter);
+    streamed(Sse::new(frames).keep_alive(KeepAlive::new().interval(KEEP_ALIVE)).into_response())
+}
+
+/// The same for named events, which go on for a while without a reader and can be read on.
+pub(super) fn respond_kept(
+    state: &AppState,
+    session: Session,
+    script: impl Script<Frame = Record>,
+    ticket: &Ticket,
+) -> Response {
+    let show = Show::new(vec![session], script, ticket.clone());
+    streamed(state.requests().begin(ticket, show, state.patience().resume))
+}
+
+fn streamed(mut response: Response) -> Response {
     response.extensions_mut().insert(Streamed);
     // nginx would hold frames back until its buffer is full
     response.headers_mut().insert(HeaderName::from_static("x-accel-buffering"), HeaderValue::from_static("no"));
@@ -64,12 +78,33 @@ fn heard((index, session): (usize, Session)) -> Pin<Box<dyn Stream<Item = Heard>
     }))
 }
 
+impl<S: Script<Frame = Record>> Source for Show<S> {
+    async fn next(&mut self) -> Option<Vec<Record>> {
+        Self::next(self).await
+    }
+}
+
 impl<S: Script> Show<S> {
-    async fn next(&mut self) -> Option<Vec<Frame>> {
+    fn new(sessions: Vec<Session>, mut script: S, ticket: Ticket) -> Self {
+        let starts: Vec<Start> = sessions.iter().map(|session| session.start.clone()).collect();
+        let opening = starts.iter().enumerate().flat_map(|(index, start)| script.begin(index, start)).collect();
+        let unfinished = sessions.len();
+        let sessions = Box::pin(stream::select_all(sessions.into_iter().enumerate().map(heard)));
+        Self { sessions, starts, script, ticket, unfinished, opening: Some(opening) }
+    }
+
+    async fn next(&mut self) -> Option<Vec<S::Frame>> {
+        if let Some(opening) = self.opening.take() {
+            return Some(opening);
+        }
         if self.unfinished == 0 {
             return None;
         }
-        let (index, event) = self.sessions.next().await?;
+        let (index, event) = tokio::select! {
+            biased;
+            heard = self.sessions.next() => heard?,
+            error = self.ticket.interrupted() => return Some(self.fail(&error)),
+        };
         Some(match event {
             Some(Event::Step(step)) => {
                 if !step.text.is_empty() {
@@ -93,7 +128,7 @@ impl<S: Script> Show<S> {
     }
 
     /// One choice without an answer ends them all.
-    fn fail(&mut self, error: &ApiError) -> Vec<Frame> {
+    fn fail(&mut self, error: &ApiError) -> Vec<S::Frame> {
         self.unfinished = 0;
         self.ticket.settle(error.status());
         self.script.fail(error)
@@ -103,8 +138,16 @@ impl<S: Script> Show<S> {
 /// Waits for all answers, in order. The sessions live in the returned future, so that dropping it cancels them.
 ///
 /// # Errors
-/// When a session fails.
+/// When a session fails, or the request is interrupted.
 pub(super) async fn answers(sessions: Vec<Session>, ticket: &Ticket) -> Result<Vec<Answer>, ApiError> {
+    tokio::select! {
+        biased;
+        answers = all(sessions, ticket) => answers,
+        error = ticket.interrupted() => Err(error),
+    }
+}
+
+async fn all(sessions: Vec<Session>, ticket: &Ticket) -> Result<Vec<Answer>, ApiError> {
     let mut answers = Vec::with_capacity(sessions.len());
     for mut session in sessions {
         answers.push(loop {

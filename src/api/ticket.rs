@@ -2,21 +2,26 @@
 //! counted exactly once, however it ends. Refuses to know what was asked.
 
 use super::AppState;
+use super::auth::Fingerprint;
+use super::error::{ApiError, CLIENT_CLOSED_REQUEST, Code};
 use crate::engine::Answer;
 use crate::telemetry::{Metrics, Outcome};
 use axum::extract::{MatchedPath, Request, State};
 use axum::http::{HeaderName, HeaderValue, StatusCode};
 use axum::middleware::Next;
-use axum::response::Response;
+use axum::response::{IntoResponse, Response};
 use std::hash::{BuildHasher, RandomState};
 use std::sync::{Arc, OnceLock};
-use std::time::Instant;
-use tokio::sync::OwnedSemaphorePermit;
+use std::time::{Duration, Instant};
+use tokio::sync::{OwnedSemaphorePermit, watch};
 use tracing::{Instrument, Span};
 
 const REQUEST_ID: HeaderName = HeaderName::from_static("x-request-id");
 /// Characters of a caller's own request id; a longer one is replaced.
 const REQUEST_ID_MAX: usize = 128;
+
+/// How much later than a request its connection is given up.
+const GRACE: Duration = Duration::from_millis(500);
 
 /// One request's ticket. All clones are the same; the last one dropped counts the request.
 #[derive(Clone, Debug)]
@@ -32,6 +37,10 @@ struct Stub {
     has_text: OnceLock<()>,
     /// Its API key's, given back with the last byte.
     place: OnceLock<OwnedSemaphorePermit>,
+    owner: OnceLock<Fingerprint>,
+    cancel: Arc<watch::Sender<bool>>,
+    /// How long it may take.
+    limit: Option<Duration>,
     metrics: Arc<Metrics>,
     span: Span,
 }
@@ -44,6 +53,50 @@ impl Ticket {
     /// The request's name: the caller's own, or a fresh one.
     pub(super) fn id(&self) -> &str {
         &self.0.id
+    }
+
+    /// Whose API key the request told.
+    pub(super) fn owner(&self) -> Option<Fingerprint> {
+        self.0.owner.get().copied()
+    }
+
+    /// The request told this API key; it can be stopped by whoever tells the same.
+    pub(super) fn belongs_to(&self, owner: Fingerprint) {
+        let _ = self.0.owner.set(owner); // a request tells one
+    }
+
+    /// What stops the request when it is set to true.
+    pub(super) fn stopper(&self) -> &Arc<watch::Sender<bool>> {
+        &self.0.cancel
+    }
+
+    /// Waits until somebody has the request stopped, or it has taken as long as any may.
+    pub(super) async fn interrupted(&self) -> ApiError {
+        let mut cancel = self.0.cancel.subscribe();
+        let cancelled = async { drop(cancel.wait_for(|is_cancelled| *is_cancelled).await) }; // the ticket holds the sender
+        let limit = self.0.limit;
+        let expired = async {
+            match limit {
+                Some(limit) => tokio::time::sleep_until((self.0.arrived + limit).into()).await,
+                None => std::future::pending().await,
+            }
+        };
+        tokio::select! {
+            () = cancelled => {
+                let message = "this request was cancelled by DELETE /v1/requests/{id}";
+                ApiError::new(Code::Cancelled, message)
+            }
+            () = expired => {
+                let seconds = limit.unwrap_or_default().as_secs();
+                let message = format!("this request has taken {seconds} s, the most that any may; ask for fewer tokens or steps");
+                ApiError::new(Code::TimedOut, message)
+            }
+        }
+    }
+
+    /// Whether it is known to have ended without an answer.
+    pub(super) fn has_failed(&self) -> bool {
+        self.0.outcome.get().is_some_and(|outcome| *outcome != Outcome::Ok)
     }
 
     /// Keeps a place for as long as the request lasts.
@@ -100,11 +153,22 @@ pub(super) async fn accompany(
         outcome: OnceLock::new(),
         has_text: OnceLock::new(),
         place: OnceLock::new(),
+        owner: OnceLock::new(),
+        cancel: Arc::new(watch::Sender::new(false)),
+        limit: state.patience().timeout,
         metrics: state.metrics(),
         span: span.clone(),
     }));
     request.extensions_mut().insert(ticket.clone());
-    let mut response = next.run(request).instrument(span).await;
+    let answered = next.run(request).instrument(span);
+    let mut response = match state.patience().timeout {
+        None => answered.await,
+        // a body that never ends, too; an answer that is waited for says itself why it ended
+        Some(limit) => match tokio::time::timeout(limit + GRACE, answered).await {
+            Ok(response) => response,
+            Err(_) => ticket.interrupted().await.into_response(),
+        },
+    };
     if response.extensions().get::<Streamed>().is_none() {
         ticket.settle(response.status());
     }
@@ -129,6 +193,7 @@ fn fresh_id() -> String {
 fn outcome(status: StatusCode) -> Outcome {
     match status {
         StatusCode::TOO_MANY_REQUESTS | StatusCode::SERVICE_UNAVAILABLE => Outcome::Refused,
+        status if status == CLIENT_CLOSED_REQUEST => Outcome::Cancelled,
         status if status.is_server_error() => Outcome::Failed,
         status if status.is_client_error() => Outcome::Invalid,
         _ => Outcome::Ok,

@@ -2,7 +2,7 @@
 
 use super::logging::{self, LogFormat};
 use super::model::{Loaded, ModelArgs};
-use crate::api::{self, Access, AppState, Guard, Service};
+use crate::api::{self, Access, AppState, Guard, Patience, Service};
 use crate::engine::{Limits, start, warm_up};
 use crate::model::ModelError;
 use crate::telemetry::Metrics;
@@ -10,7 +10,7 @@ use anyhow::{Context, anyhow, bail};
 use axum::http::HeaderValue;
 use clap::Args;
 use std::net::SocketAddr;
-use std::num::NonZeroUsize;
+use std::num::{NonZeroU32, NonZeroUsize};
 use std::path::PathBuf;
 use std::sync::Arc;
 use std::time::{Duration, SystemTime, UNIX_EPOCH};
@@ -40,6 +40,9 @@ pub(super) struct ServeArgs {
     /// Requests that may wait beyond those; more are answered 429
     #[arg(long, env = "REMASK_MAX_QUEUE", default_value_t = Limits::default().queue_max, value_name = "N")]
     max_queue: usize,
+    /// Under load, give requests fewer steps before the queue is full: down to this share of them, as 0.5. Answers say "degraded"
+    #[arg(long, env = "REMASK_BROWN_OUT", value_name = "SHARE", value_parser = share)]
+    brown_out: Option<f32>,
     /// Cells of a canvas at most, prompt included; default: the model's own limit
     #[arg(long, env = "REMASK_MAX_MODEL_LEN", value_name = "N")]
     max_model_len: Option<usize>,
@@ -58,6 +61,12 @@ pub(super) struct ServeArgs {
     /// Origins whose pages may ask this server, as `https://example.org`, or `*` for all; several with commas
     #[arg(long, env = "REMASK_CORS_ALLOW_ORIGIN", value_delimiter = ',', value_name = "ORIGIN,..")]
     cors_allow_origin: Vec<HeaderValue>,
+    /// Seconds that a request may take, its answer's last byte included; default: as long as it takes
+    #[arg(long, env = "REMASK_REQUEST_TIMEOUT", value_name = "SECONDS")]
+    request_timeout: Option<NonZeroU32>,
+    /// Seconds that a stream of /v1/infill or /v1/repair goes on when its connection is lost, to be read on; 0 ends it at once
+    #[arg(long, env = "REMASK_RESUME_GRACE", default_value_t = api::RESUME_GRACE.as_secs(), value_name = "SECONDS")]
+    resume_grace: u64,
     /// Seconds that admitted requests have to finish once the server is told to stop
     #[arg(long, env = "REMASK_DRAIN_TIMEOUT", default_value_t = 30, value_name = "SECONDS")]
     drain_timeout: u64,
@@ -81,7 +90,11 @@ pub(super) async fn run(args: &ServeArgs) -> anyhow::Result<()> {
         bail!("--max-requests-per-key bounds API keys, and there are none; give --api-key or --api-key-file");
     }
     let access = Access { guard, origins: args.cors_allow_origin.clone() };
-    let state = AppState::new(Arc::clone(&metrics), args.payload_limit, access);
+    let patience = Patience {
+        timeout: args.request_timeout.map(|seconds| Duration::from_secs(seconds.get().into())),
+        resume: Duration::from_secs(args.resume_grace),
+    };
+    let state = AppState::new(Arc::clone(&metrics), args.payload_limit, access).patient(patience);
     let patience = Duration::from_secs(args.drain_timeout);
     let mut server = tokio::spawn(api::serve(listener, state.clone(), stop, patience));
 
@@ -129,10 +142,18 @@ fn put_to_work(loaded: Loaded, args: &ServeArgs, metrics: Arc<Metrics>) -> anyho
         running_max: args.max_concurrent_requests,
         queue_max: args.max_queue,
         canvas_max: args.max_model_len,
+        brown_out: args.brown_out,
     };
     let handle = start(loaded.model, loaded.tokenizer, limits, metrics)?;
     let created = SystemTime::now().duration_since(UNIX_EPOCH).unwrap_or_default().as_secs();
     Ok(Service { handle, name, created })
+}
+
+fn share(word: &str) -> Result<f32, String> {
+    match word.parse::<f32>() {
+        Ok(share) if share > 0.0 && share < 1.0 => Ok(share),
+        Ok(_) | Err(_) => Err("give a number above 0 and below 1".to_owned()),
+    }
 }
 
 /// What is served and where, and a line to try.

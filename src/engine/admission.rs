@@ -4,14 +4,15 @@
 use super::draft::check_no_stop;
 use super::event::Start;
 use super::job::Job;
-use super::request::{self, EndOfText, Rejected, Remasking, Request, Task};
+use super::request::{self, EndOfText, Format, Rejected, Remasking, Request, Task};
+use super::shape::Spellings;
 use super::template::Segment;
 use crate::diffusion::{Pace, Policy, Probability, Proofreading, Remask, Seed, Sequence, Stretch, TokenId};
 use crate::model::{Filter, ModelSpec};
 use crate::text::Tokenizer;
 use std::hash::{BuildHasher, RandomState};
 use std::num::NonZeroU32;
-use std::sync::Arc;
+use std::sync::{Arc, OnceLock};
 use std::time::Duration;
 
 /// Steps and erasures a request may ask for, so that no request runs for ever.
@@ -30,11 +31,14 @@ pub(super) struct Admission {
     pub(super) tokenizer: Option<Arc<Tokenizer>>,
     /// Cells of a canvas at most: the model's limit, or the operator's if that is less.
     pub(super) canvas_max: usize,
+    /// Tokens that shapes need, once one has needed them.
+    pub(super) spellings: Arc<OnceLock<Spellings>>,
 }
 
 impl Admission {
-    /// The job `request` stands for, and what its owner is told at once.
-    pub(super) fn admit(&self, request: &Request) -> Result<(Job, Start), Rejected> {
+    /// The job `request` stands for, and what its owner is told at once. `share`: of its steps that it keeps, where more would
+    /// keep others waiting.
+    pub(super) fn admit(&self, request: &Request, share: f32) -> Result<(Job, Start), Rejected> {
         check_sampling(request)?;
         if request.deadline == Some(Duration::ZERO) {
             return Err(invalid("diffusion.deadline_ms", "deadline_ms is 0; give at least 1"));
@@ -50,9 +54,15 @@ impl Admission {
             }
             Task::Infill { template, blank } => self.infill(template, blank, &request.stop)?,
             Task::InfillTokens { cells } => self.infill_tokens(cells, &request.stop)?,
-            Task::Score { text } => self.given(text, &[])?,
-            Task::Repair { text, pinned } => self.given(text, pinned)?,
+            Task::Score { text, likelihood } => self.given(text, &[], !likelihood)?,
+            Task::Repair { text, pinned } => self.given(text, pinned, true)?,
         };
+        if request.format != Format::Text && !matches!(request.task, Task::Continue { .. }) {
+            return Err(invalid(
+                "response_format",
+                "response_format does not go with a template, a suffix or a given text",
+            ));
+        }
         let blanks = draft.canvas.blanks(0..draft.canvas.len()).count();
         let seed = Seed(request.seed.unwrap_or_else(fresh_seed));
         let cells = draft.canvas.cells()[draft.offset..].to_vec();
@@ -61,9 +71,10 @@ impl Admission {
                 let nothing = request::Proofreading { steps: None, below: None, most: None, temperature: None };
                 let asked = request.proofreading.as_ref().unwrap_or(&nothing);
                 let proofreading = proofread(asked, u32::try_from(cells.len()).unwrap_or(u32::MAX), REPAIR)?;
+                let proofreading = less_reading(proofreading, share);
                 Sequence::mending(draft.canvas, request.order, proofreading, seed)
             }
-            _ => Sequence::new(draft.canvas, self.policy(request, blanks)?, seed)
+            _ => Sequence::new(draft.canvas, fewer_steps(self.policy(request, blanks)?, cells.len(), share), seed)
                 .map_err(|error| invalid("diffusion.steps", error.to_string()))?,
         };
         if request.return_quality && !self.spec.has_quality {
@@ -75,6 +86,7 @@ impl Admission {
             prompt_tokens: draft.prompt_tokens,
             steps_planned: sequence.steps_max(),
         };
+        let is_scored = matches!(request.task, Task::Score { .. });
         let mut biases = self.biases(&request.logit_bias)?;
         let sequence = match request.end_of_text {
             EndOfText::Free => sequence,
@@ -91,7 +103,10 @@ impl Admission {
                 (request.cfg_scale != 0.0).then_some(request.cfg_scale),
             )
             .due(request.deadline)
-            .judged(request.return_quality || matches!(request.task, Task::Score { .. }));
+            .reduced(share < 1.0 && start.steps_planned.is_some_and(|steps| steps > 0))
+            .judged(request.return_quality || (is_scored && self.spec.has_quality))
+            .likened(matches!(request.task, Task::Score { likelihood: true, .. }))
+            .urgent(request.priority);
         Ok((job, start))
     }
 
@@ -204,6 +219,30 @@ fn proofread(asked: &request::Proofreading, cells: u32, [steps, below, most]: Na
         below: probability(below, asked.below.unwrap_or(DOUBTFUL))?,
         most: asked.most.map(|given| count(most, given)).transpose()?,
     })
+}
+
+/// A policy that keeps a share of its steps, at least one for each block of a canvas of `cells` cells.
+fn fewer_steps(policy: Policy, cells: usize, share: f32) -> Policy {
+    let blocks = cells.div_ceil(policy.block_length.get() as usize) + 1; // the first one may begin anywhere
+    let blocks = u32::try_from(blocks).unwrap_or(u32::MAX);
+    let pace = match policy.pace {
+        Pace::Steps(steps) => Pace::Steps(reduced(steps, share).max(steps.min(blocks.try_into().unwrap_or(steps)))),
+        Pace::Threshold { .. } => policy.pace,
+    };
+    let proofreading = policy.proofreading.map(|proofreading| less_reading(proofreading, share));
+    Policy { pace, proofreading, ..policy }
+}
+
+fn less_reading(proofreading: Proofreading, share: f32) -> Proofreading {
+    let steps = NonZeroU32::new(proofreading.steps).map_or(0, |steps| reduced(steps, share).get().max(2));
+    Proofreading { steps: steps.min(proofreading.steps), ..proofreading }
+}
+
+/// A share of some steps, rounded up.
+#[allow(clippy::cast_possible_truncation, clippy::cast_sign_loss)] // of a number above zero, no more than it was
+fn reduced(steps: NonZeroU32, share: f32) -> NonZeroU32 {
+    let fewer = (f64::from(steps.get()) * f64::from(share)).ceil() as u32;
+    NonZeroU32::new(fewer).map_or(steps, |fewer| fewer.min(steps))
 }
 
 /// Which tokens may be drawn.

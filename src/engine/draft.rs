@@ -3,7 +3,7 @@
 
 use super::admission::{Admission, invalid};
 use super::job::Writing;
-use super::request::{Length, Prompt, Rejected, Request};
+use super::request::{Format, Length, Prompt, Rejected, Request};
 use super::template::{self, Segment};
 use crate::diffusion::{Canvas, Cell, TokenId};
 use crate::text::{Message, Special, Transcript};
@@ -80,15 +80,46 @@ impl Admission {
                 format!("stop has {} strings; give at most {STOPS_MAX}, none of them empty", stop.len()),
             ));
         }
+        if request.format != Format::Text && !stop.is_empty() {
+            return Err(invalid(
+                "stop",
+                "stop does not go with a response_format: the answer ends where its JSON does",
+            ));
+        }
+        if let Format::Shaped(shape) = &request.format {
+            let room = if length == Length::Default { room } else { new_tokens };
+            return self.shaped(&prompt, room, shape);
+        }
         let transcript = Transcript::new(self.tokenizer.clone(), stop.clone());
         let mut ends = self.ends();
         ends.extend(stop_tokens);
-        Ok(Draft {
-            canvas: Canvas::continuing(&prompt, new_tokens),
-            offset: prompt.len(),
-            prompt_tokens: prompt.len(),
-            writing: Writing::Continuation { transcript, ends },
-        })
+        let (canvas, writing) = match request.format {
+            Format::Json => self.object(&prompt, new_tokens, transcript, ends)?,
+            Format::Text | Format::Shaped(_) => {
+                (Canvas::continuing(&prompt, new_tokens), Writing::Continuation { transcript, ends, is_json: false })
+            }
+        };
+        Ok(Draft { canvas, offset: prompt.len(), prompt_tokens: prompt.len(), writing })
+    }
+
+    /// A canvas on which an object begins after the prompt.
+    fn object(
+        &self,
+        prompt: &[TokenId],
+        new_tokens: usize,
+        mut transcript: Transcript,
+        ends: Vec<TokenId>,
+    ) -> Result<(Canvas, Writing), Rejected> {
+        const PARAM: &str = "response_format";
+        let opening = self.encode(PARAM, "{")?;
+        if opening.len() >= new_tokens {
+            let message = format!("an object takes at least {} tokens; ask for more max_tokens", opening.len() + 1);
+            return Err(invalid(PARAM, message));
+        }
+        transcript.push(&opening);
+        let given = prompt.iter().chain(&opening).copied().map(Cell::Fixed);
+        let cells = given.chain(std::iter::repeat_n(Cell::Blank, new_tokens - opening.len()));
+        Ok((Canvas::new(cells.collect()), Writing::Continuation { transcript, ends, is_json: true }))
     }
 
     pub(super) fn infill(&self, template: &str, blank: &str, stop: &[String]) -> Result<Draft, Rejected> {
@@ -150,9 +181,9 @@ impl Admission {
     }
 
     /// A given text, every token of which may be judged; those of which a character is pinned stay.
-    pub(super) fn given(&self, text: &Prompt, pinned: &[Range<usize>]) -> Result<Draft, Rejected> {
+    pub(super) fn given(&self, text: &Prompt, pinned: &[Range<usize>], needs_head: bool) -> Result<Draft, Rejected> {
         const PARAM: &str = "text";
-        if !self.spec.has_quality {
+        if needs_head && !self.spec.has_quality {
             return Err(invalid(
                 PARAM,
                 "judging a text needs a quality head, which this model does not have; give one with --prism-head",

@@ -98,6 +98,8 @@ pub struct Written {
     pub confidence: Probability,
     /// Its quality on the final canvas, if it was asked for.
     pub quality: Option<Probability>,
+    /// Its probability given all other tokens of the final canvas, if that was asked for.
+    pub likelihood: Option<Probability>,
 }
 
 /// Everything about a finished request.

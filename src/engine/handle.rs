@@ -6,7 +6,7 @@ use super::event::{Event, Start};
 use super::mailbox::{Inbox, UNREAD_MAX, mailbox};
 use super::pace::Pace;
 use super::request::{Rejected, Request};
-use super::worker::{Command, Submission};
+use super::worker::{Command, Limits, Submission};
 use crate::model::ModelSpec;
 use crate::text::Tokenizer;
 use std::sync::Arc;
@@ -50,6 +50,7 @@ pub struct Handle {
     /// One permit per unfinished request; bounds the command channel too.
     pub(super) places: Arc<Semaphore>,
     pub(super) places_max: u32,
+    pub(super) limits: Limits,
     pub(super) shared: Arc<Shared>,
 }
 
@@ -77,7 +78,7 @@ impl Handle {
             return Err(Rejected::Draining);
         }
         let place = Arc::clone(&self.places).try_acquire_owned().map_err(|_| self.full())?;
-        let (job, start) = self.admission.admit(request)?;
+        let (job, start) = self.admission.admit(request, self.share_of_steps())?;
         let (outbox, inbox) = mailbox(unread_max);
         let id = super::SequenceId(self.shared.next_id.fetch_add(1, Ordering::Relaxed));
         let submission = Submission { id, job, outbox, place, at: Instant::now() };
@@ -88,8 +89,21 @@ impl Handle {
         Ok(Session { start, inbox })
     }
 
+    /// Requests admitted and unfinished.
+    fn unfinished(&self) -> usize {
+        self.places_max as usize - self.places.available_permits()
+    }
+
+    /// The share of its steps that a request keeps which comes now.
+    #[allow(clippy::cast_precision_loss)] // a few hundred
+    fn share_of_steps(&self) -> f32 {
+        let Limits { brown_out, running_max, queue_max, .. } = self.limits;
+        let waiting = self.unfinished().saturating_sub(running_max) as f32 / (queue_max.max(1)) as f32;
+        brown_out.map_or(1.0, |least| 1.0 - (1.0 - least) * waiting.min(1.0))
+    }
+
     fn full(&self) -> Rejected {
-        let waiting = self.places_max as usize - self.places.available_permits();
+        let waiting = self.unfinished();
         Rejected::Full { waiting, retry_after: self.shared.pace.retry_after() }
     }
 
@@ -131,7 +145,7 @@ impl Handle {
         if tokio::time::timeout(patience, self.places.acquire_many(self.places_max)).await.is_ok() {
             return 0;
         }
-        let unfinished = self.places_max as usize - self.places.available_permits();
+        let unfinished = self.unfinished();
         // the worker may have gone already, or finish them first: either way nobody is left waiting
         let _ = self.commands.send(Command::Abandon).await;
         let _ = self.places.acquire_many(self.places_max).await;

@@ -2,10 +2,11 @@
 //! takes the reading; refuses to know who else is in the batch.
 
 use super::event::{Answer, Event, Failure, Finish, Output, Start, StepEvent, Written};
+use super::shape::Layout;
 use super::template::Segment;
-use crate::diffusion::{Edit, Position, Probability, Reading, Sequence, TokenId};
-use crate::model::{Filter, ModelError, Row, Sampling};
-use crate::text::{Tokenizer, Transcript};
+use crate::diffusion::{Canvas, Cell, Edit, Position, Probability, Reading, Sequence, TokenId};
+use crate::model::{Filter, ModelError, Restriction, Row, Sampling};
+use crate::text::{Tokenizer, Transcript, heal};
 use std::collections::BTreeMap;
 use std::ops::Range;
 use std::sync::Arc;
@@ -14,8 +15,10 @@ use std::time::Duration;
 /// How tokens become an answer.
 #[derive(Debug)]
 pub(super) enum Writing {
-    /// Text that grows block by block and may end early.
-    Continuation { transcript: Transcript, ends: Vec<TokenId> },
+    /// Text that grows block by block and may end early; JSON is told when it is whole.
+    Continuation { transcript: Transcript, ends: Vec<TokenId>, is_json: bool },
+    /// JSON of a given shape, whose gaps are filled.
+    Shaped { tokenizer: Option<Arc<Tokenizer>>, layout: Layout },
     /// A template whose gaps are filled.
     Infill { tokenizer: Option<Arc<Tokenizer>>, segments: Vec<Segment> },
     /// A text that was given, judged or mended.
@@ -32,7 +35,11 @@ pub(super) struct Job {
     guidance: Option<f32>,
     filter: Filter,
     biases: Vec<(TokenId, f32)>,
+    restrictions: Vec<Restriction>,
+    priority: i32,
     judgement: Judgement,
+    /// Each token of a finished canvas in its turn, and the canvas without it; what is left to do of that.
+    likelihoods: Option<Shadow>,
     offset: usize,
     prompt_tokens: usize,
     written: BTreeMap<Position, Written>,
@@ -43,6 +50,14 @@ pub(super) struct Job {
     erased: u32,
     deadline: Option<Duration>,
     degraded: bool,
+}
+
+/// A finished canvas whose tokens are told from all others, one after the other.
+#[derive(Debug)]
+struct Shadow {
+    at: Position,
+    canvas: Canvas,
+    only: [Restriction; 1],
 }
 
 /// Whether the finished canvas is read once more for the quality of its tokens.
@@ -58,9 +73,9 @@ impl Job {
         let canvas = sequence.canvas();
         let given = canvas.filled(0..canvas.len()).map(|(at, token)| {
             let confidence = Probability::ONE; // whoever gave them
-            (at, Written { at, token, confidence, quality: None })
+            (at, Written { at, token, confidence, quality: None, likelihood: None })
         });
-        Self {
+        let job = Self {
             written: given.collect(),
             sequence,
             writing,
@@ -69,7 +84,10 @@ impl Job {
             guidance: None,
             filter: Filter::ALL,
             biases: Vec::new(),
+            restrictions: Vec::new(),
+            priority: 0,
             judgement: Judgement::NotAsked,
+            likelihoods: None,
             offset: start.offset,
             prompt_tokens: start.prompt_tokens,
             text_tokens: 0,
@@ -79,12 +97,40 @@ impl Job {
             erased: 0,
             deadline: None,
             degraded: false,
+        };
+        Self { restrictions: job.restrictions(), ..job }
+    }
+
+    /// Tells each token from all others in the end.
+    pub(super) fn likened(mut self, likened: bool) -> Self {
+        self.likelihoods = if likened { self.shadow(0) } else { None };
+        self
+    }
+
+    /// Who waits with a lower number is served first.
+    pub(super) fn urgent(self, priority: i32) -> Self {
+        Self { priority, ..self }
+    }
+
+    pub(super) const fn priority(&self) -> i32 {
+        self.priority
+    }
+
+    fn restrictions(&self) -> Vec<Restriction> {
+        match &self.writing {
+            Writing::Shaped { layout, .. } => layout.restrictions(self.sequence.canvas()),
+            Writing::Continuation { .. } | Writing::Infill { .. } | Writing::Given { .. } => Vec::new(),
         }
     }
 
     /// The answer is wanted this long after the submission.
     pub(super) fn due(self, deadline: Option<Duration>) -> Self {
         Self { deadline, ..self }
+    }
+
+    /// Steps were taken from it at its admission.
+    pub(super) fn reduced(self, degraded: bool) -> Self {
+        Self { degraded, ..self }
     }
 
     /// When the answer is wanted, counted from the submission.
@@ -122,7 +168,9 @@ impl Job {
     /// Passes this job may still need, where its pace has a bound.
     pub(super) fn passes_left(&self) -> Option<u32> {
         let judging = u32::from(self.judgement == Judgement::Pending);
-        self.sequence.steps_max().map(|steps| steps.saturating_sub(self.sequence.step()) + judging)
+        let to_liken = self.likelihoods.as_ref().map_or(0, |shadow| self.written.range(shadow.at..).count());
+        let judging = judging + u32::try_from(to_liken).unwrap_or(u32::MAX);
+        self.sequence.steps_max().map(|steps| steps.saturating_sub(self.sequence.step()).saturating_add(judging))
     }
 
     /// What the next pass is to read; `None` once there is nothing left to do.
@@ -133,16 +181,20 @@ impl Job {
             Sampling { temperature, seed: self.sequence.seed(), step: self.sequence.step(), filter: self.filter };
         let canvas = self.sequence.canvas();
         let needs_quality = self.sequence.needs_quality();
-        match (self.sequence.window(), self.judgement) {
-            (Some(window), _) => {
-                let (guidance, biases) = (self.guidance, &self.biases[..]);
-                Some(Row { canvas, window, sampling, guidance, biases, review: needs_quality })
+        match (self.sequence.window(), self.judgement, &self.likelihoods) {
+            (Some(window), ..) => {
+                let (guidance, biases, only) = (self.guidance, &self.biases[..], &self.restrictions[..]);
+                Some(Row { canvas, window, sampling, guidance, biases, only, review: needs_quality })
             }
-            (None, Judgement::Pending) => {
+            (None, Judgement::Pending, _) => {
                 let window = self.written_range();
-                Some(Row { canvas, window, sampling, guidance: None, biases: &[], review: true })
+                Some(Row { canvas, window, sampling, guidance: None, biases: &[], only: &[], review: true })
             }
-            (None, Judgement::NotAsked | Judgement::Done) => None,
+            (None, Judgement::NotAsked | Judgement::Done, Some(Shadow { at, canvas, only })) => {
+                let window = at.index()..at.index() + 1;
+                Some(Row { canvas, window, sampling, guidance: None, biases: &[], only, review: false })
+            }
+            (None, Judgement::NotAsked | Judgement::Done, None) => None,
         }
     }
 
@@ -153,8 +205,10 @@ impl Job {
         let mut events = Vec::new();
         if self.sequence.window().is_some() {
             events.push(Event::Step(self.step(reading)?));
-        } else {
+        } else if self.judgement == Judgement::Pending {
             self.judge(reading);
+        } else {
+            self.liken(reading);
         }
         if self.row().is_none() {
             events.push(Event::Finished(Box::new(self.answer())));
@@ -168,7 +222,7 @@ impl Job {
             match *edit {
                 Edit::Fill { at, token, confidence } => {
                     self.filled += 1;
-                    self.written.insert(at, Written { at, token, confidence, quality: None });
+                    self.written.insert(at, Written { at, token, confidence, quality: None, likelihood: None });
                 }
                 Edit::Erase { at, .. } => {
                     self.erased += 1;
@@ -176,6 +230,7 @@ impl Job {
                 }
             }
         }
+        self.restrictions = self.restrictions();
         let text = outcome.finished.map(|block| self.close_block(&block)).unwrap_or_default();
         let canvas = self.sequence.canvas();
         let blanks = canvas.blanks(0..canvas.len()).count();
@@ -184,16 +239,17 @@ impl Job {
 
     /// The text a finished block adds. Ends the sequence where the text ends.
     fn close_block(&mut self, block: &Range<usize>) -> String {
-        let Writing::Continuation { transcript, ends } = &mut self.writing else { return String::new() };
+        let Writing::Continuation { transcript, ends, is_json } = &mut self.writing else { return String::new() };
         let tokens: Vec<TokenId> = self.sequence.canvas().filled(block.clone()).map(|(_, token)| token).collect();
         let end = tokens.iter().position(|token| ends.contains(token));
         self.text_tokens += end.unwrap_or(tokens.len());
         let delta = transcript.push(&tokens[..end.unwrap_or(tokens.len())]);
-        if end.is_some() || delta.stopped {
+        let is_whole = *is_json && heal(transcript.text()).is_whole;
+        if end.is_some() || delta.stopped || is_whole {
             self.ended = true;
             self.sequence.stop();
         }
-        delta.text
+        if *is_json { String::new() } else { delta.text }
     }
 
     fn judge(&mut self, reading: &Reading) {
@@ -205,6 +261,23 @@ impl Job {
         self.judgement = Judgement::Done;
     }
 
+    fn liken(&mut self, reading: &Reading) {
+        let Some(Shadow { at, .. }) = self.likelihoods.take() else { return };
+        if let (Some(written), Some(proposal)) = (self.written.get_mut(&at), reading.proposals.first()) {
+            written.likelihood = Some(proposal.confidence);
+        }
+        self.likelihoods = self.shadow(at.index() + 1);
+    }
+
+    /// The canvas without the first token that was written at or behind `from`.
+    fn shadow(&self, from: usize) -> Option<Shadow> {
+        let (at, written) = self.written.range(Position::at(from)..).next()?;
+        let mut cells = self.sequence.canvas().cells().to_vec();
+        *cells.get_mut(at.index())? = Cell::Blank;
+        let only = [Restriction { cells: at.index()..at.index() + 1, tokens: [written.token].into() }];
+        Some(Shadow { at: *at, canvas: Canvas::new(cells), only })
+    }
+
     /// From the first cell that could be written to the last that was.
     fn written_range(&self) -> Range<usize> {
         self.offset..self.written.last_key_value().map_or(self.offset, |(at, _)| at.index() + 1)
@@ -213,6 +286,16 @@ impl Job {
     fn answer(&mut self) -> Answer {
         let tokens: Vec<TokenId> = self.written.values().map(|written| written.token).collect();
         let (output, tail, finish, completion_tokens) = match &mut self.writing {
+            Writing::Continuation { transcript, is_json: true, .. } => {
+                transcript.finish();
+                let healed = heal(transcript.text());
+                let finish = if healed.is_whole { Finish::Stop } else { Finish::Length };
+                (Output::Continuation(healed.json.clone()), healed.json, finish, self.text_tokens)
+            }
+            Writing::Shaped { tokenizer, layout } => {
+                let json = layout.json(&self.written, tokenizer.as_deref());
+                (Output::Continuation(json.clone()), json, Finish::Stop, tokens.len())
+            }
             Writing::Continuation { transcript, .. } => {
                 let tail = transcript.finish();
                 let finish = if self.ended { Finish::Stop } else { Finish::Length };

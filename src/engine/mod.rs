@@ -10,13 +10,15 @@ mod job;
 mod mailbox;
 mod pace;
 mod request;
+mod shape;
 mod template;
 mod warm_up;
 mod worker;
 
 pub use event::{Answer, Event, Failure, Finish, Output, Start, StepEvent, Written};
 pub use handle::{Handle, Readiness, Session};
-pub use request::{EndOfText, Length, Prompt, Proofreading, Rejected, Remasking, Request, Task};
+pub use request::{EndOfText, Format, Length, Prompt, Proofreading, Rejected, Remasking, Request, Task};
+pub use shape::Shape;
 pub use template::DEFAULT_BLANK;
 pub use warm_up::warm_up;
 pub use worker::{Limits, start};
@@ -64,8 +66,10 @@ impl Engine {
         Self { model, running_max, batch_tokens_max, waiting: VecDeque::new(), running: VecDeque::new() }
     }
 
+    /// Queues a job behind those that are no less urgent.
     fn submit(&mut self, id: SequenceId, job: Job) {
-        self.waiting.push_back((id, job));
+        let place = self.waiting.partition_point(|(_, other)| other.priority() <= job.priority());
+        self.waiting.insert(place, (id, job));
     }
 
     fn cancel(&mut self, id: SequenceId) {

@@ -1,6 +1,7 @@
 //! What a user may ask for, as it was asked: every option optional, nothing looked up yet. `admission` turns it into
 //! a job. Knows neither wire formats nor tensors.
 
+use super::shape::Shape;
 use crate::diffusion::{Order, TokenId};
 use crate::text::Message;
 use std::ops::Range;
@@ -54,10 +55,12 @@ pub enum Task {
         /// The text after.
         after: String,
     },
-    /// Judge every token of a given text; needs a head.
+    /// Judge every token of a given text; needs a head unless only likelihoods are asked for.
     Score {
         /// The text.
         text: Prompt,
+        /// Also tell each token's probability given all others; one more forward pass for each.
+        likelihood: bool,
     },
     /// Read a given text through, erase what is doubted and write it again, as [`Request::proofreading`] says; needs a head.
     Repair {
@@ -138,6 +141,18 @@ pub enum EndOfText {
     Never,
 }
 
+/// What a continuation is to be.
+#[derive(Clone, Debug, Default, PartialEq, Eq)]
+pub enum Format {
+    /// Any text.
+    #[default]
+    Text,
+    /// A JSON object of whatever members; one that is cut short or goes wrong is closed there.
+    Json,
+    /// JSON of this shape.
+    Shaped(Shape),
+}
+
 /// One thing to do, with the user's wishes about how.
 #[derive(Clone, Debug, PartialEq)]
 pub struct Request {
@@ -169,6 +184,10 @@ pub struct Request {
     pub logit_bias: Vec<(TokenId, f32)>,
     /// Default: a fresh one.
     pub seed: Option<u64>,
+    /// What a continuation is to be.
+    pub format: Format,
+    /// Who waits with a lower number is served first; among equals who came first.
+    pub priority: i32,
     /// Texts that end a continuation; they are not part of it.
     pub stop: Vec<String>,
     /// Tokens that end a continuation, like the model's own; they are not part of it.
@@ -198,6 +217,8 @@ impl Request {
             top_p: None,
             logit_bias: Vec::new(),
             seed: None,
+            format: Format::Text,
+            priority: 0,
             stop: Vec::new(),
             stop_tokens: Vec::new(),
             deadline: None,

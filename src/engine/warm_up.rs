@@ -21,7 +21,15 @@ pub fn warm_up(model: &mut dyn Denoiser, tokens: usize) -> Result<(), ModelError
         left -= length;
     }
     let sampling = Sampling { temperature: 0.0, seed: Seed(0), step: 0, filter: Filter::ALL };
-    let row = |canvas| Row { canvas, window: 0..Canvas::len(canvas), sampling, guidance: None, biases: &[], review };
+    let row = |canvas| Row {
+        canvas,
+        window: 0..Canvas::len(canvas),
+        sampling,
+        guidance: None,
+        biases: &[],
+        only: &[],
+        review,
+    };
     let rows: Vec<Row<'_>> = canvases.iter().map(row).collect();
     model.read(&rows).map(|_| ())
 }

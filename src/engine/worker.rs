@@ -19,7 +19,7 @@ use std::time::{Duration, Instant};
 use tokio::sync::{OwnedSemaphorePermit, Semaphore, mpsc};
 
 /// What an operator may bound.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+#[derive(Clone, Copy, Debug, PartialEq)]
 pub struct Limits {
     /// Tokens of one forward pass at most; a single canvas larger than that runs alone.
     pub batch_tokens_max: usize,
@@ -29,12 +29,15 @@ pub struct Limits {
     pub queue_max: usize,
     /// Cells of a canvas at most, where that is to be less than the model's own limit.
     pub canvas_max: Option<usize>,
+    /// Share of its steps that a request keeps which takes the last place of the queue, above 0 and below 1; who comes while it is
+    /// shorter keeps more. `None`: all of them.
+    pub brown_out: Option<f32>,
 }
 
 impl Default for Limits {
     /// Bounds for a small model: 8,192 tokens a pass, 64 running, 256 waiting.
     fn default() -> Self {
-        Self { batch_tokens_max: 8192, running_max: 64, queue_max: 256, canvas_max: None }
+        Self { batch_tokens_max: 8192, running_max: 64, queue_max: 256, canvas_max: None, brown_out: None }
     }
 }
 
@@ -81,10 +84,11 @@ pub fn start(
     let places_max = u32::try_from(limits.running_max.saturating_add(limits.queue_max).clamp(1, 1 << 20)).unwrap_or(1);
     let (commands, inbox) = mpsc::channel(places_max as usize + 1); // every place, and one command to give up
     let handle = Handle {
-        admission: Arc::new(Admission { spec, tokenizer, canvas_max }),
+        admission: Arc::new(Admission { spec, tokenizer, canvas_max, spellings: Arc::default() }),
         commands,
         places: Arc::new(Semaphore::new(places_max as usize)),
         places_max,
+        limits,
         shared: Arc::default(),
     };
     let worker = Worker {

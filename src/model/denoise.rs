@@ -4,7 +4,7 @@
 use super::kernels::{self, Ask};
 use super::pass::{Network, Pass, States};
 use super::sampling::Noise;
-use super::summary::{Summary, Vocabulary, biased, summarise};
+use super::summary::{Summary, Vocabulary, biased, summarise_among};
 use super::{Batch, Denoiser, Filter, Inspection, ModelError, ModelSpec, Row};
 use crate::diffusion::{Cell, Draws, Position, Probability, Proposal, Purpose, Reading, Review, TokenId};
 use candle_core::utils::with_threadpool;
@@ -112,7 +112,8 @@ impl NetworkDenoiser {
                 Some((weight, unguided)) => Cow::Owned(guide(logits, unguided, weight)),
                 None => Cow::Borrowed(logits),
             };
-            let summary = summarise(&biased(logits, row.biases), self.vocabulary, noise(row, blank.at));
+            let (logits, noise) = (biased(logits, row.biases), noise(row, blank.at));
+            let summary = summarise_among(row.allowed(blank.at), &logits, self.vocabulary, noise);
             summary.map(|summary| proposal(blank.at, summary)).ok_or_else(|| self.not_finite("a logit"))
         });
         proposals.collect()
@@ -141,11 +142,15 @@ impl NetworkDenoiser {
             own
         };
         let mut summaries = kernels::summarise(&logits, self.vocabulary, &asks)?;
-        // finding the likeliest few is for the host: rows that ask for it come over whole
+        // finding the likeliest of a few is for the host: rows that ask for it come over whole
         let is_filtered = |ask: &Ask<'_>| ask.noise.is_some_and(|noise| noise.filter != Filter::ALL);
-        for (index, ask) in asks.iter().enumerate().filter(|(_, ask)| is_filtered(ask)) {
-            let row = logits.get(index)?.to_dtype(DType::F32)?.to_vec1::<f32>()?;
-            summaries[index] = summarise(&biased(row.into(), ask.biases), self.vocabulary, ask.noise);
+        for ((index, ask), (row, blank)) in asks.iter().enumerate().zip(rows()) {
+            let only = row.allowed(blank.at);
+            if only.is_some() || is_filtered(ask) {
+                let logits = logits.get(index)?.to_dtype(DType::F32)?.to_vec1::<f32>()?;
+                let logits = biased(logits.into(), ask.biases);
+                summaries[index] = summarise_among(only, &logits, self.vocabulary, ask.noise);
+            }
         }
         let proposals = blanks.iter().zip(summaries).map(|(blank, summary)| {
             summary.map(|summary| proposal(blank.at, summary)).ok_or_else(|| self.not_finite("a logit"))
@@ -192,6 +197,14 @@ impl NetworkDenoiser {
                 "a bias of {bias} for token {id}; ids are below {size}, and a bias is finite or minus infinity"
             )));
         }
+        let is_writable = |token: &TokenId| token.0 < spec.vocabulary && *token != spec.mask;
+        if let Some(only) = row.only.iter().find(|only| only.tokens.is_empty() || !only.tokens.iter().all(is_writable))
+        {
+            let (cells, size, tokens) = (&only.cells, spec.vocabulary, &only.tokens);
+            return Err(ModelError::Unsupported(format!(
+                "only {tokens:?} in the cells {cells:?}; give at least one id below {size} that is not the mask"
+            )));
+        }
         if row.review && !self.spec.has_quality {
             return Err(ModelError::Unsupported("reviews need a model with a quality head".to_owned()));
         }
@@ -234,7 +247,15 @@ impl NetworkDenoiser {
         let canvas = crate::diffusion::Canvas::new(cells.collect());
         let sampling =
             super::Sampling { temperature: 0.0, seed: crate::diffusion::Seed(0), step: 0, filter: Filter::ALL };
-        self.check(&Row { canvas: &canvas, window: 0..0, sampling, guidance: None, biases: &[], review: false })?;
+        self.check(&Row {
+            canvas: &canvas,
+            window: 0..0,
+            sampling,
+            guidance: None,
+            biases: &[],
+            only: &[],
+            review: false,
+        })?;
         if ids.is_empty() {
             let quality_logits = self.spec.has_quality.then(Vec::new);
             return Ok(Inspection { logits: Vec::new(), hidden: Vec::new(), quality_logits });

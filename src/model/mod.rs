@@ -45,10 +45,11 @@ pub(crate) use summary::{Vocabulary, summarise};
 pub use toy::Toy;
 pub(crate) use weights::BASE;
 
-use crate::diffusion::{Canvas, Proofreading, Reading, Seed, TokenId};
+use crate::diffusion::{Canvas, Position, Proofreading, Reading, Seed, TokenId};
 use std::fmt;
 use std::num::NonZeroU32;
 use std::ops::Range;
+use std::sync::Arc;
 
 /// What a model can take and what it offers; everything admission needs to know.
 #[derive(Clone, Debug, PartialEq)]
@@ -120,6 +121,15 @@ impl Filter {
     pub const ALL: Self = Self { top_k: None, top_p: None };
 }
 
+/// Cells in which only some tokens may be written.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Restriction {
+    /// The cells.
+    pub cells: Range<usize>,
+    /// The tokens; at least one, none of them the mask.
+    pub tokens: Arc<[TokenId]>,
+}
+
 /// One canvas to read.
 #[derive(Clone, Debug)]
 pub struct Row<'a> {
@@ -134,6 +144,9 @@ pub struct Row<'a> {
     pub guidance: Option<f32>,
     /// Added to the logits of these tokens before anything is made of them; minus infinity bans a token.
     pub biases: &'a [(TokenId, f32)],
+    /// Cells in which only some tokens may be written; of several that name a cell the first one holds. What is said of a token
+    /// is said of the whole distribution, as with a filter, which does not apply there.
+    pub only: &'a [Restriction],
     /// Whether filled cells are reviewed. Needs a model with a quality head.
     pub review: bool,
 }
@@ -143,6 +156,11 @@ impl Row<'_> {
     #[must_use]
     pub fn tokens(&self) -> usize {
         self.canvas.len() * if self.guidance.is_some() { 2 } else { 1 }
+    }
+
+    /// The tokens that may be written at `at`; `None` is all.
+    fn allowed(&self, at: Position) -> Option<&[TokenId]> {
+        self.only.iter().find(|only| only.cells.contains(&at.index())).map(|only| &*only.tokens)
     }
 }
 

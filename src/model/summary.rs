@@ -32,11 +32,23 @@ pub(crate) struct Summary {
 /// `logits` may be longer than the vocabulary. The mask and what lies beyond count as minus infinity; they have no
 /// probability. Among equals the lowest id is taken. All but the token ignore the noise.
 pub(crate) fn summarise(logits: &[f32], vocabulary: Vocabulary, noise: Option<Noise>) -> Option<Summary> {
+    summarise_among(None, logits, vocabulary, noise)
+}
+
+/// The same, but the token is one of `only`, where that is given. All but the token is said of the whole row all the same.
+pub(super) fn summarise_among(
+    only: Option<&[TokenId]>,
+    logits: &[f32],
+    vocabulary: Vocabulary,
+    noise: Option<Noise>,
+) -> Option<Summary> {
     let best = Best::of(logits, vocabulary)?;
-    let token = match noise {
-        None => best.token,
-        Some(noise) if noise.filter == Filter::ALL => sample(logits, vocabulary, noise, best.token),
-        Some(noise) => sample_among(&allowed(logits, vocabulary, noise), logits, noise),
+    let token = match (only, noise) {
+        (Some(only), None) => likeliest(only, logits)?,
+        (Some(only), Some(noise)) => sample_among(&only.iter().map(|token| token.0).collect::<Vec<_>>(), logits, noise),
+        (None, None) => best.token,
+        (None, Some(noise)) if noise.filter == Filter::ALL => sample(logits, vocabulary, noise, best.token),
+        (None, Some(noise)) => sample_among(&allowed(logits, vocabulary, noise), logits, noise),
     };
     let (mut mass, mut moment) = (0.0, 0.0);
     for (_, chunk) in chunks(logits, vocabulary) {
@@ -115,6 +127,12 @@ impl Best {
     }
 }
 
+/// The token with the largest logit, the lowest id among equals; `None` of none.
+fn likeliest(only: &[TokenId], logits: &[f32]) -> Option<u32> {
+    let better = |a: &&TokenId, b: &&TokenId| logits[a.0 as usize].total_cmp(&logits[b.0 as usize]).then(b.0.cmp(&a.0));
+    only.iter().max_by(better).map(|token| token.0)
+}
+
 /// The larger of two numbers that are finite; unlike `f32::max` a single instruction.
 pub(super) fn larger(a: f32, b: f32) -> f32 {
     if a > b { a } else { b }
@@ -190,6 +208,27 @@ pub(super) mod tests {
         let found = summarise(&[0.5; 200], Vocabulary { size: 200, mask: 0 }, None).unwrap();
         assert_eq!((found.token, found.margin), (1, Probability::ZERO));
         assert!((found.entropy - 199f32.ln()).abs() < 1e-6);
+    }
+
+    #[test]
+    fn among_some_tokens_the_likeliest_is_taken_and_judged_among_all() {
+        let (logits, vocabulary) = ([0.5f32, 0.2, 0.15, 0.1, 0.05].map(f32::ln), Vocabulary { size: 5, mask: 4 });
+        let among = |only: &[u32], noise| {
+            let only: Vec<TokenId> = only.iter().copied().map(TokenId).collect();
+            summarise_among(Some(&only), &logits, vocabulary, noise).unwrap()
+        };
+        let found = among(&[3, 1, 2], None);
+        let whole = summarise(&logits, vocabulary, None).unwrap();
+        assert_eq!((found.token, found.margin, found.entropy), (1, whole.margin, whole.entropy));
+        assert!((found.confidence.get() - 0.2 / 0.95).abs() < 1e-6, "{found:?}");
+        assert_eq!(among(&[3], None).token, 3);
+        let drawn = |position| {
+            let filter = Filter { top_k: std::num::NonZeroU32::new(1), top_p: None };
+            among(&[2, 3], Some(Noise { temperature: 1.0, draws: draws(3, position), filter })).token
+        };
+        let twos = (0..5000).filter(|position| drawn(*position) == 2).count();
+        assert!((2850..3150).contains(&twos), "{twos} of 5000, where 0.15 to 0.1 makes 3000");
+        assert!((0..5000).all(|position| [2, 3].contains(&drawn(position))));
     }
 
     #[test]

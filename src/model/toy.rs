@@ -3,7 +3,7 @@
 //! so cells filled early are sometimes wrong, and turn out to be once their neighbours stand. Refuses to need files.
 
 use super::sampling::Noise;
-use super::summary::{Vocabulary, biased, summarise};
+use super::summary::{Vocabulary, biased, summarise_among};
 use super::{Batch, Defaults, Denoiser, Inspection, ModelError, ModelSpec, Row};
 use crate::diffusion::{Cell, Draws, Position, Probability, Proposal, Purpose, Reading, Review, Seed, TokenId};
 
@@ -113,7 +113,7 @@ impl Toy {
             let temperature = f64::from(row.sampling.temperature);
             let noise = (temperature > 0.0).then_some(Noise { temperature, draws, filter: row.sampling.filter });
             let vocabulary = Vocabulary { size: VOCABULARY, mask: MASK.0 as usize };
-            let summary = summarise(&biased(logits(at).into(), row.biases), vocabulary, noise)
+            let summary = summarise_among(row.allowed(at), &biased(logits(at).into(), row.biases), vocabulary, noise)
                 .ok_or(ModelError::NotFinite { what: "logits", dtype: self.spec.dtype.clone() })?;
             let (token, entropy) = (TokenId(summary.token), summary.entropy);
             Ok(Proposal { at, token, confidence: summary.confidence, margin: summary.margin, entropy })

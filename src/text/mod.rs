@@ -2,10 +2,12 @@
 
 mod bpe;
 mod chat;
+mod json;
 mod transcript;
 
 pub use bpe::Lists;
 pub use chat::{ChatTemplate, Message};
+pub use json::{Healed, heal, json_string};
 pub use transcript::{Delta, Transcript};
 
 use crate::diffusion::TokenId;

@@ -1,7 +1,7 @@
 //! A real server on a port of its own, models that wait or fail when told to, and a reader of its events.
 
 use super::{sudoku_model, sudoku_tokenizer, toy_tokenizer};
-use remask::api::{Access, AppState, BODY_MAX, Service, serve};
+use remask::api::{Access, AppState, BODY_MAX, Patience, Service, serve};
 use remask::diffusion::{Reading, TokenId};
 use remask::engine::{Limits, start};
 use remask::model::{Batch, Denoiser, Inspection, ModelError, ModelSpec, Toy};
@@ -38,13 +38,17 @@ impl Server {
 
     /// The same, with a guard at the door.
     pub async fn guarded(body_max: usize, patience: Duration, access: Access) -> Self {
+        Self::open(body_max, patience, access, Patience::DEFAULT).await
+    }
+
+    async fn open(body_max: usize, to_drain: Duration, access: Access, patience: Patience) -> Self {
         let listener = TcpListener::bind("127.0.0.1:0").await.unwrap();
         let base = format!("http://{}", listener.local_addr().unwrap());
         let metrics = Arc::new(Metrics::new().unwrap());
-        let state = AppState::new(Arc::clone(&metrics), body_max, access);
+        let state = AppState::new(Arc::clone(&metrics), body_max, access).patient(patience);
         let (stop, stopped) = oneshot::channel();
         let shutdown = async move { drop(stopped.await) };
-        let served = tokio::spawn(serve(listener, state.clone(), shutdown, patience));
+        let served = tokio::spawn(serve(listener, state.clone(), shutdown, to_drain));
         let client = Client::builder().no_proxy().build().unwrap();
         Self { base, client, state, metrics, stop, served }
     }
@@ -57,6 +61,13 @@ impl Server {
 
     pub async fn of(model: Box<dyn Denoiser>, limits: Limits) -> Self {
         let server = Self::loading(BODY_MAX, PATIENCE).await;
+        server.load(model, Some(toy_tokenizer()), limits);
+        server
+    }
+
+    /// The same, with patience of its own.
+    pub async fn patient(model: Box<dyn Denoiser>, limits: Limits, patience: Patience) -> Self {
+        let server = Self::open(BODY_MAX, PATIENCE, Access::default(), patience).await;
         server.load(model, Some(toy_tokenizer()), limits);
         server
     }

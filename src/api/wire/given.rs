@@ -3,7 +3,7 @@
 use super::diffusion::Diffusion;
 use super::{Delivery, missing};
 use crate::api::error::ApiError;
-use crate::api::field::{count, number, object, seed};
+use crate::api::field::{count, number, object, rank, seed};
 use crate::diffusion::TokenId;
 use crate::engine::{Prompt, Proofreading, Request, Task};
 use serde::Deserialize;
@@ -34,6 +34,11 @@ pub(in crate::api) struct ScoreRequest {
     /// Tokens of lower quality are listed as doubtful; default 0.5.
     #[serde(default, deserialize_with = "number")]
     below: Option<f32>,
+    /// Also tell each token's probability given all others, for one more forward pass each; default false.
+    likelihood: Option<bool>,
+    /// Who waits with a lower number is served first; default 0.
+    #[serde(default, deserialize_with = "rank")]
+    priority: Option<i32>,
     #[serde(rename = "user")]
     _user: Option<IgnoredAny>,
 }
@@ -51,7 +56,8 @@ impl ScoreRequest {
         if !(0.0..=1.0).contains(&below) {
             return Err(ApiError::invalid("below", format!("below is {below}; give a number from 0 to 1")));
         }
-        Ok((Request::new(Task::Score { text: TextField::read(self.text)? }), below))
+        let task = Task::Score { text: TextField::read(self.text)?, likelihood: self.likelihood == Some(true) };
+        Ok((Request { priority: self.priority.unwrap_or(0), ..Request::new(task) }, below))
     }
 }
 
@@ -77,6 +83,9 @@ pub(in crate::api) struct RepairRequest {
     temperature: Option<f32>,
     #[serde(default, deserialize_with = "seed")]
     seed: Option<u64>,
+    /// Who waits with a lower number is served first; default 0.
+    #[serde(default, deserialize_with = "rank")]
+    priority: Option<i32>,
     stream: Option<bool>,
     #[serde(default, deserialize_with = "object")]
     diffusion: Option<Diffusion>,
@@ -99,7 +108,8 @@ impl RepairRequest {
             diffusion.check_whole()?;
             Delivery::Whole
         };
-        let request = Request { seed: self.seed, ..Request::new(Task::Repair { text, pinned }) };
+        let (seed, priority) = (self.seed, self.priority.unwrap_or(0));
+        let request = Request { seed, priority, ..Request::new(Task::Repair { text, pinned }) };
         let request = diffusion.read(request)?;
         if request.steps.is_some() || request.proofreading.is_some() || request.remasking.is_some() {
             let message = "a repair takes steps, below and worst beside its text; in diffusion it takes none of steps, \

@@ -3,7 +3,7 @@
 use super::diffusion::Diffusion;
 use super::{Delivery, missing};
 use crate::api::error::ApiError;
-use crate::api::field::{number, object, seed};
+use crate::api::field::{number, object, rank, seed};
 use crate::engine::{DEFAULT_BLANK, Request, Task};
 use serde::Deserialize;
 use serde::de::IgnoredAny;
@@ -21,6 +21,9 @@ pub(in crate::api) struct InfillRequest {
     temperature: Option<f32>,
     #[serde(default, deserialize_with = "seed")]
     seed: Option<u64>,
+    /// Who waits with a lower number is served first; default 0.
+    #[serde(default, deserialize_with = "rank")]
+    priority: Option<i32>,
     stream: Option<bool>,
     #[serde(default, deserialize_with = "object")]
     diffusion: Option<Diffusion>,
@@ -48,6 +51,7 @@ impl InfillRequest {
         let request = Request {
             temperature: self.temperature.unwrap_or(0.0),
             seed: self.seed,
+            priority: self.priority.unwrap_or(0),
             ..Request::new(Task::Infill { template, blank })
         };
         Ok((diffusion.read(request)?, delivery))

@@ -4,6 +4,7 @@
 mod chat;
 mod completion;
 mod diffusion;
+mod format;
 mod given;
 mod infill;
 mod options;

@@ -58,6 +58,10 @@ macro_rules! body {
             /// vLLM's.
             stop_token_ids: Option<Vec<u32>>,
             logit_bias: Option<crate::api::wire::options::LogitBias>,
+            response_format: Option<serde_json::Value>,
+            /// vLLM's: who waits with a lower number is served first; default 0.
+            #[serde(default, deserialize_with = "crate::api::field::rank")]
+            priority: Option<i32>,
             stream: Option<bool>,
             #[serde(default, deserialize_with = "crate::api::field::object")]
             stream_options: Option<crate::api::wire::options::StreamOptions>,
@@ -75,8 +79,6 @@ macro_rules! body {
             _functions: (),
             #[serde(default, rename = "tool_choice", deserialize_with = "crate::api::field::no_tool")]
             _tool_choice: (),
-            #[serde(default, rename = "response_format", deserialize_with = "crate::api::field::plain_text")]
-            _response_format: (),
             #[serde(default, rename = "store", deserialize_with = "crate::api::field::off")]
             _store: (),
 
@@ -107,6 +109,8 @@ macro_rules! body {
                     stop: self.stop.take(),
                     stop_token_ids: self.stop_token_ids.take(),
                     logit_bias: self.logit_bias.take(),
+                    response_format: self.response_format.take(),
+                    priority: self.priority,
                     is_streamed: self.stream == Some(true),
                     stream_options: self.stream_options.take(),
                     diffusion: self.diffusion.take().unwrap_or_default(),
@@ -128,6 +132,8 @@ pub(super) struct Options {
     pub(super) stop: Option<Stop>,
     pub(super) stop_token_ids: Option<Vec<u32>>,
     pub(super) logit_bias: Option<LogitBias>,
+    pub(super) response_format: Option<serde_json::Value>,
+    pub(super) priority: Option<i32>,
     pub(super) is_streamed: bool,
     pub(super) stream_options: Option<StreamOptions>,
     pub(super) diffusion: Diffusion,
@@ -181,6 +187,8 @@ impl Options {
             stop,
             stop_tokens: self.stop_token_ids.unwrap_or_default().into_iter().map(TokenId).collect(),
             logit_bias: logit_bias.collect::<Result<_, _>>()?,
+            format: super::format::read(self.response_format.as_ref())?,
+            priority: self.priority.unwrap_or(0),
             ..Request::new(crate::engine::Task::InfillTokens { cells: Vec::new() })
         };
         let common = self.diffusion.read(common)?;

@@ -1,0 +1,42 @@
+//! `/v1/requests/{id}`: a request under way, by its name: read on, or stopped. Refuses to know what was asked.
+
+use super::AppState;
+use super::error::ApiError;
+use super::ticket::Ticket;
+use axum::extract::{Path, Request, State};
+use axum::response::Response;
+use axum::{Extension, Json};
+use serde::Serialize;
+
+/// The event after which a stream is to be read on, if the caller lost one.
+pub(super) fn last_event(request: &Request) -> Option<&str> {
+    request.headers().get("last-event-id")?.to_str().ok().filter(|id| !id.is_empty())
+}
+
+/// A named stream, from its beginning or behind `Last-Event-ID`.
+pub(super) async fn read(
+    State(state): State<AppState>,
+    Extension(ticket): Extension<Ticket>,
+    Path(id): Path<String>,
+    request: Request,
+) -> Result<Response, ApiError> {
+    let last = last_event(&request).filter(|last| last.rsplit_once(':').is_some_and(|(of, _)| of == id));
+    state.requests().resume(last.unwrap_or(&id), ticket.owner())
+}
+
+#[derive(Debug, Serialize)]
+struct Cancelled {
+    id: String,
+    object: &'static str,
+    cancelled: bool,
+}
+
+/// Stops a request before its next forward pass.
+pub(super) async fn cancel(
+    State(state): State<AppState>,
+    Extension(ticket): Extension<Ticket>,
+    Path(id): Path<String>,
+) -> Result<Json<impl Serialize>, ApiError> {
+    state.requests().cancel(&id, ticket.owner())?;
+    Ok(Json(Cancelled { id, object: "request", cancelled: true }))
+}

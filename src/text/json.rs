@@ -1,0 +1,235 @@
+//! JSON out of a text that may be cut short or go on behind it. Refuses to know who wrote it.
+
+use serde::de::IgnoredAny;
+
+/// Nesting at most; what lies deeper is dropped. serde's own limit is the same.
+const DEPTH_MAX: usize = 127;
+
+/// JSON, and whether the text held all of it.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Healed {
+    /// Always a JSON value.
+    pub json: String,
+    /// False where something was closed or dropped to make it one.
+    pub is_whole: bool,
+}
+
+/// The JSON value that `text` begins with, as it is written there. Where it is cut short or goes wrong, what can be kept of it,
+/// closed: a member without a value is dropped, a line break in a string is escaped. `null` where nothing can be kept.
+#[must_use]
+pub fn heal(text: &str) -> Healed {
+    let text = text.trim_start();
+    let mut values = serde_json::Deserializer::from_str(text).into_iter::<IgnoredAny>();
+    if let Some(Ok(_)) = values.next() {
+        return Healed { json: text[..values.byte_offset()].to_owned(), is_whole: true };
+    }
+    let mut healer = Healer { rest: text, json: String::new() };
+    if healer.value(0) == Kept::Nothing {
+        healer.json = "null".to_owned();
+    }
+    Healed { json: healer.json, is_whole: false }
+}
+
+/// `text` as a JSON string, quotes included.
+#[must_use]
+pub fn json_string(text: &str) -> String {
+    serde_json::Value::from(text).to_string()
+}
+
+/// What became of a value.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+enum Kept {
+    All,
+    /// It was closed before its end; nothing may follow.
+    Part,
+    /// Nothing was written.
+    Nothing,
+}
+
+struct Healer<'a> {
+    rest: &'a str,
+    json: String,
+}
+
+impl Healer<'_> {
+    fn next_after_space(&mut self) -> Option<char> {
+        self.rest = self.rest.trim_start_matches([' ', '\t', '\n', '\r']);
+        self.rest.chars().next()
+    }
+
+    fn skip(&mut self) {
+        let mut rest = self.rest.chars();
+        rest.next();
+        self.rest = rest.as_str();
+    }
+
+    fn value(&mut self, depth: usize) -> Kept {
+        match self.next_after_space() {
+            Some('{' | '[') if depth == DEPTH_MAX => Kept::Nothing,
+            Some('{') => self.members('}', |healer| healer.member(depth + 1)),
+            Some('[') => self.members(']', |healer| healer.value(depth + 1)),
+            Some('"') => self.string(),
+            Some('-' | '0'..='9') => self.number(),
+            Some(_) => self.word(),
+            None => Kept::Nothing,
+        }
+    }
+
+    /// What stands between brackets, the first of which comes next.
+    fn members(&mut self, closing: char, member: impl Fn(&mut Self) -> Kept) -> Kept {
+        self.json.push(if closing == '}' { '{' } else { '[' });
+        self.skip();
+        let mut count = 0;
+        let kept = loop {
+            if count == 0 && self.next_after_space() == Some(closing) {
+                self.skip();
+                break Kept::All;
+            }
+            let before = self.json.len();
+            self.json.push_str(if count == 0 { "" } else { ", " });
+            match member(self) {
+                Kept::All => {}
+                Kept::Part => break Kept::Part,
+                Kept::Nothing => {
+                    self.json.truncate(before);
+                    break Kept::Part;
+                }
+            }
+            count += 1;
+            match self.next_after_space() {
+                Some(',') => self.skip(),
+                Some(next) if next == closing => {
+                    self.skip();
+                    break Kept::All;
+                }
+                Some(_) | None => break Kept::Part,
+            }
+        };
+        self.json.push(closing);
+        kept
+    }
+
+    fn member(&mut self, depth: usize) -> Kept {
+        if self.next_after_space() != Some('"') || self.string() != Kept::All || self.next_after_space() != Some(':') {
+            return Kept::Nothing;
+        }
+        self.skip();
+        self.json.push_str(": ");
+        self.value(depth)
+    }
+
+    fn string(&mut self) -> Kept {
+        self.skip();
+        self.json.push('"');
+        let kept = loop {
+            let Some(next) = self.rest.chars().next() else { break Kept::Part };
+            match next {
+                '"' => {
+                    self.skip();
+                    break Kept::All;
+                }
+                '\\' => match self.escape() {
+                    Some(length) => {
+                        self.json.push_str(&self.rest[..length]);
+                        self.rest = &self.rest[length..];
+                    }
+                    None => break Kept::Part,
+                },
+                next => {
+                    self.json.push_str(json_string(next.encode_utf8(&mut [0; 4])).trim_matches('"'));
+                    self.skip();
+                }
+            }
+        };
+        self.json.push('"');
+        kept
+    }
+
+    /// Bytes of the escape that comes next, if it is one; a surrogate's other half included.
+    fn escape(&self) -> Option<usize> {
+        let is_one = |length: usize| {
+            let text = self.rest.get(..length)?;
+            serde_json::from_str::<IgnoredAny>(&format!("\"{text}\"")).is_ok().then_some(length)
+        };
+        is_one(2).or_else(|| is_one(6)).or_else(|| is_one(12))
+    }
+
+    fn number(&mut self) -> Kept {
+        let of_number = |c: char| c.is_ascii_digit() || "+-.eE".contains(c);
+        let all = self.rest.find(|c| !of_number(c)).unwrap_or(self.rest.len());
+        let is_number = |length: &usize| serde_json::from_str::<serde_json::Number>(&self.rest[..*length]).is_ok();
+        let Some(length) = (1..=all).rev().find(is_number) else { return Kept::Nothing };
+        self.json.push_str(&self.rest[..length]);
+        self.rest = &self.rest[length..];
+        if length == all { Kept::All } else { Kept::Part }
+    }
+
+    fn word(&mut self) -> Kept {
+        let Some(word) = ["true", "false", "null"].into_iter().find(|word| self.rest.starts_with(word)) else {
+            return Kept::Nothing;
+        };
+        self.json.push_str(word);
+        self.rest = &self.rest[word.len()..];
+        Kept::All
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use proptest::prelude::*;
+
+    #[track_caller]
+    fn check(text: &str, json: &str, is_whole: bool) {
+        assert_eq!(heal(text), Healed { json: json.to_owned(), is_whole }, "{text}");
+    }
+
+    #[test]
+    fn what_is_whole_stays_as_it_is() {
+        check(r#" {"a":1, "b" : [true]} and so on"#, r#"{"a":1, "b" : [true]}"#, true);
+        check("{}", "{}", true);
+    }
+
+    #[test]
+    fn what_is_cut_short_is_closed() {
+        check(r#"{"a": "b"#, r#"{"a": "b"}"#, false);
+        check(r#"{"a": [1, {"b": -1.5e"#, r#"{"a": [1, {"b": -1.5}]}"#, false);
+        check(r#"{"a": 1, "b": tr"#, r#"{"a": 1}"#, false);
+        check(r#"{"a": 1, "b"#, r#"{"a": 1}"#, false);
+        check(r#"{"a": 1,"#, r#"{"a": 1}"#, false);
+        check(r#"{"a": "x\u00"#, r#"{"a": "x"}"#, false);
+        check("{", "{}", false);
+        check("", "null", false);
+    }
+
+    #[test]
+    fn what_goes_wrong_is_closed_there() {
+        check("{\"a\": \"two\nlines\", b: 1}", r#"{"a": "two\nlines"}"#, false);
+        check(r#"{"a": "\q", "b": 1}"#, r#"{"a": ""}"#, false);
+        check("{'a': 1}", "{}", false);
+        check(r#"{"a": 01}"#, r#"{"a": 0}"#, false);
+        check(r#"{"a": "\ud83d\ude00 \ud83d"#, r#"{"a": "\ud83d\ude00 "}"#, false);
+        let deep = "[".repeat(500);
+        assert!(serde_json::from_str::<serde_json::Value>(&heal(&deep).json).is_ok());
+    }
+
+    proptest! {
+        #[test]
+        fn whatever_comes_it_is_json(text in r#"\{?([\[\]{}:,"\\ntu0-9a-f.\-+ eE\n]|true|null|"[a-z]*"){0,40}"#) {
+            let Healed { json, is_whole } = heal(&text);
+            let value = serde_json::from_str::<serde_json::Value>(&json);
+            prop_assert!(value.is_ok(), "{} -> {}", text, json);
+            prop_assert_eq!(value.unwrap().is_object(), text.starts_with('{'));
+            prop_assert_eq!(heal(&json), Healed { json, is_whole: true });
+            prop_assert!(!is_whole || serde_json::Deserializer::from_str(&text).into_iter::<IgnoredAny>().next().unwrap().is_ok());
+        }
+
+        #[test]
+        fn a_value_cut_anywhere_keeps_its_beginning(cut in 0usize..40) {
+            let whole = r#"{"name": "Jo\u00e9", "n": [1, 20.5, null]}"#;
+            let cut = cut.min(whole.len());
+            prop_assume!(whole.is_char_boundary(cut));
+            prop_assert!(serde_json::from_str::<serde_json::Value>(&heal(&whole[..cut]).json).is_ok());
+        }
+    }
+}

@@ -1,0 +1,195 @@
+//! Answers in JSON: of a given shape, of a skeleton, of any; whatever the model writes, they parse.
+
+mod common;
+
+use common::server::{Server, SseEvent};
+use serde_json::{Value, json};
+
+const COMPLETIONS: &str = "/v1/completions";
+
+async fn answer(server: &Server, format: &Value, more: &Value) -> Value {
+    let mut body = json!({"prompt": "Who?", "response_format": format});
+    body.as_object_mut().unwrap().extend(more.as_object().unwrap().clone());
+    let answer = server.answer(COMPLETIONS, &body).await;
+    answer["choices"][0].clone()
+}
+
+fn text(choice: &Value) -> &str {
+    choice["text"].as_str().unwrap()
+}
+
+fn parsed(choice: &Value) -> Value {
+    serde_json::from_str(text(choice)).unwrap_or_else(|error| panic!("{error}: {choice}"))
+}
+
+async fn refused(server: &Server, body: &Value) -> (u16, Value) {
+    let response = server.post(COMPLETIONS, body).await;
+    (response.status().as_u16(), response.json::<Value>().await.unwrap()["error"].clone())
+}
+
+fn schema(schema: &Value) -> Value {
+    json!({"type": "json_schema", "json_schema": {"name": "it", "strict": true, "schema": schema}})
+}
+
+fn person() -> Value {
+    json!({
+        "type": "object", "title": "Person", "additionalProperties": false,
+        "properties": {
+            "name": {"type": "string", "x-tokens": 9, "description": "of the person"},
+            "nick": {"type": ["string", "null"], "maxLength": 2},
+            "age": {"type": "integer", "minimum": 0},
+            "height": {"type": "number", "x-tokens": 5},
+            "mood": {"enum": ["good", "bad", "indifferent"]},
+            "odd": {"enum": [1, "one", null]},
+            "alive": {"type": "boolean"},
+            "home": {"$ref": "#/$defs/place"},
+            "pets": {"type": "array", "items": {"type": "boolean"}, "minItems": 2, "maxItems": 2},
+            "kind": {"const": "human"},
+        },
+        "required": ["name", "age"],
+        "$defs": {"place": {"type": "object", "properties": {"town": {"type": "string", "x-tokens": 3}}}},
+    })
+}
+
+#[tokio::test]
+async fn an_answer_has_the_shape_of_its_schema_whatever_the_model_writes() {
+    let server = Server::toy().await;
+    for (seed, temperature) in [(0, 0.0), (1, 1.0), (2, 3.0), (3, 1.5), (4, 0.7)] {
+        let more = json!({"seed": seed, "temperature": temperature, "diffusion": {"steps": 12}});
+        let choice = answer(&server, &schema(&person()), &more).await;
+        let found = parsed(&choice);
+        let names: Vec<&String> = found.as_object().unwrap().keys().collect();
+        assert_eq!(names, ["name", "nick", "age", "height", "mood", "odd", "alive", "home", "pets", "kind"]);
+        assert!(found["name"].is_string() && found["home"]["town"].is_string(), "{found}");
+        assert!(found["nick"].as_str().unwrap().chars().count() <= 2, "{found}");
+        assert!(found["age"].is_u64() && found["height"].is_number(), "{found}");
+        assert!(["good", "bad", "indifferent"].map(Value::from).contains(&found["mood"]), "{found}");
+        assert!([json!(1), json!("one"), Value::Null].contains(&found["odd"]), "{found}");
+        assert!(
+            found["alive"].is_boolean() && found["pets"].as_array().unwrap().iter().all(Value::is_boolean),
+            "{found}"
+        );
+        assert_eq!((&found["kind"], &choice["finish_reason"]), (&json!("human"), &json!("stop")));
+        assert_eq!(found["pets"].as_array().unwrap().len(), 2);
+    }
+}
+
+#[tokio::test]
+async fn a_skeletons_blanks_are_filled_by_their_types() {
+    let server = Server::toy().await;
+    let skeleton = json!({"a": "<string:5>", "b": ["<integer>", "<number:4>", "given", 7, null], "c": "<yes|no>", "d": "<boolean>"});
+    let format = json!({"type": "json_skeleton", "skeleton": skeleton});
+    let found = parsed(&answer(&server, &format, &json!({})).await);
+    assert!(found["a"].is_string() && found["d"].is_boolean() && found["b"][0].is_i64(), "{found}");
+    assert_eq!(found["b"].as_array().unwrap()[2..], [json!("given"), json!(7), Value::Null]);
+    assert!([json!("yes"), json!("no")].contains(&found["c"]), "{found}");
+}
+
+#[tokio::test]
+async fn any_object_is_closed_where_it_ends() {
+    let server = Server::toy().await;
+    for max_tokens in [2, 40] {
+        let more = json!({"max_tokens": max_tokens, "diffusion": {"block_length": 8}});
+        let choice = answer(&server, &json!({"type": "json_object"}), &more).await;
+        assert!(parsed(&choice).is_object(), "{choice}");
+        assert_eq!(choice["finish_reason"], "length", "the toy tells stories, not JSON");
+    }
+}
+
+#[tokio::test]
+async fn a_stream_tells_the_same_json() {
+    let server = Server::toy().await;
+    for format in [schema(&person()), json!({"type": "json_object"})] {
+        let body = json!({"prompt": "Who?", "max_tokens": 400, "response_format": format});
+        let whole = server.answer(COMPLETIONS, &body).await;
+        let mut streamed = body.clone();
+        streamed["stream"] = json!(true);
+        let events = server.events(COMPLETIONS, &streamed).await;
+        let deltas = events.iter().filter(|event| event.data != "[DONE]").map(SseEvent::json);
+        let told: String = deltas.map(|chunk| text(&chunk["choices"][0]).to_owned()).collect();
+        assert_eq!(told, text(&whole["choices"][0]));
+    }
+    let body = json!({"messages": [{"role": "user", "content": "Who?"}], "response_format": schema(&person())});
+    let chat = server.answer("/v1/chat/completions", &body).await;
+    let content = chat["choices"][0]["message"]["content"].as_str().unwrap();
+    assert!(serde_json::from_str::<Value>(content).unwrap()["alive"].is_boolean());
+}
+
+#[tokio::test]
+async fn what_cannot_be_kept_is_refused_by_name() {
+    let server = Server::toy().await;
+    let string = |more: Value| {
+        let mut string = json!({"type": "string"});
+        string.as_object_mut().unwrap().extend(more.as_object().unwrap().clone());
+        schema(&json!({"type": "object", "properties": {"a": string}}))
+    };
+    let at = "response_format.json_schema.schema.properties.a";
+    let cases = [
+        (json!({"type": "xml"}), "response_format.type".to_owned(), "\"json_skeleton\""),
+        (json!("json"), "response_format".to_owned(), "give an object"),
+        (json!({"type": "json_schema"}), "response_format.json_schema".to_owned(), "missing"),
+        (
+            json!({"type": "json_schema", "json_schema": {"name": "a"}}),
+            "response_format.json_schema.schema".to_owned(),
+            "missing",
+        ),
+        (
+            json!({"type": "json_skeleton", "skeleton": {}, "a": 1}),
+            "response_format.a".to_owned(),
+            "known are type, skeleton",
+        ),
+        (json!({"type": "json_skeleton", "skeleton": "<text>"}), "response_format.skeleton".to_owned(), "<string:12>"),
+        (
+            json!({"type": "json_skeleton", "skeleton": ["<string:0>"]}),
+            "response_format.skeleton[0]".to_owned(),
+            "tokens from 1",
+        ),
+        (
+            json!({"type": "json_skeleton", "skeleton": {"a": 1}}),
+            "response_format".to_owned(),
+            "leaves nothing to write",
+        ),
+        (
+            json!({"type": "json_skeleton", "skeleton": "<string:999>"}),
+            "response_format".to_owned(),
+            "there is room for",
+        ),
+        (
+            string(json!({"pattern": "a+"})),
+            format!("{at}.pattern"),
+            "cannot be kept; here only type, maxLength, x-tokens can",
+        ),
+        (string(json!({"minLength": 3})), format!("{at}.minLength"), "cannot be kept"),
+        (string(json!({"type": ["string", "integer"]})), format!("{at}.type"), "give one type"),
+        (string(json!({"type": "integer", "minimum": 18})), format!("{at}.minimum"), "only 0 can be kept"),
+        (string(json!({"type": "array"})), at.to_owned(), "minItems and maxItems"),
+        (string(json!({"maxLength": -1})), format!("{at}.maxLength"), "give a whole number"),
+        (
+            schema(&json!({"anyOf": [{"type": "string"}, {"type": "integer"}]})),
+            "response_format.json_schema.schema.anyOf".to_owned(),
+            "one alternative",
+        ),
+        (schema(&json!({"$ref": "#"})), "response_format.json_schema.schema".to_owned(), "nested deeper"),
+        (schema(&json!({"$ref": "#/nowhere"})), "response_format.json_schema.schema.$ref".to_owned(), "leads nowhere"),
+        (schema(&json!({"enum": []})), "response_format.json_schema.schema.enum".to_owned(), "at least one value"),
+        (
+            schema(&json!({"type": "object", "required": ["b"]})),
+            "response_format.json_schema.schema.required".to_owned(),
+            "\"b\" is none of the properties",
+        ),
+    ];
+    for (format, param, words) in cases {
+        let body = json!({"prompt": "Who?", "max_tokens": 200, "response_format": format});
+        let (status, error) = refused(&server, &body).await;
+        assert_eq!((status, error["param"].as_str()), (400, Some(param.as_str())), "{format} {error}");
+        assert!(error["message"].as_str().unwrap().contains(words), "{error} lacks {words}");
+    }
+    for (mut body, param) in [
+        (json!({"prompt": "a", "stop": "b"}), "stop"),
+        (json!({"prompt": "a", "suffix": "b", "max_tokens": 4}), "response_format"),
+    ] {
+        body["response_format"] = json!({"type": "json_object"});
+        let (status, error) = refused(&server, &body).await;
+        assert_eq!((status, &error["param"]), (400, &json!(param)), "{error}");
+    }
+}
