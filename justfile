@@ -105,3 +105,7 @@ gpu: gpu-archive
 cuda-check:
     NVCC="{{ justfile_directory() }}/.ci/nvcc" CUDA_COMPUTE_CAP=90 CUDARC_CUDA_VERSION=13000 \
         cargo check --features cuda
+
+# What is under deploy/ and the Dockerfile, against the real tools: Prometheus, Helm, Docker Compose, hadolint, buildah
+deploy-check:
+    .ci/deploy
