@@ -61,9 +61,10 @@ def main(*checks):
         begun = time.monotonic()
         try:
             print(f"  {one()} ({time.monotonic() - begun:.1f} s)", flush=True)
-        except Wrong as wrong:
+        except Exception as wrong:  # whatever it is, the other checks are worth knowing
             failed += 1
-            print(f"  FAILED {one.__name__}: {wrong}", flush=True)
+            kind = "" if isinstance(wrong, Wrong) else f"{type(wrong).__name__}: "
+            print(f"  FAILED {one.__name__}: {kind}{wrong}", flush=True)
     sys.exit(1 if failed else 0)
 
 
