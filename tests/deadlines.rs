@@ -3,19 +3,41 @@
 mod common;
 
 use common::server::Server;
-use common::{ask, engine, finished, toy_tokenizer};
+use common::{ask, finished, toy_tokenizer};
+use remask::api::{BODY_MAX, Service};
 use remask::diffusion::{
     Canvas, Order, Pace, Policy, Probability, Proofreading, Proposal, Reading, Remask, Review, Seed, Sequence, Stretch,
     TokenId,
 };
-use remask::engine::{Event, Failure, Limits, Request};
+use remask::engine::{Clock, EndOfText, Event, Failure, Handle, Limits, Request, start_by};
 use remask::model::{Batch, Denoiser, Inspection, ModelError, ModelSpec, Toy};
+use remask::telemetry::Metrics;
 use serde_json::{Value, json};
 use std::num::NonZeroU32;
-use std::time::Duration;
+use std::sync::Arc;
+use std::sync::atomic::{AtomicU32, Ordering};
+use std::time::{Duration, Instant};
+
+/// What a pass of the slow toy takes.
+const STEP: Duration = Duration::from_millis(20);
+
+/// Time that stands still but for the passes of a slow toy.
+#[derive(Clone, Default)]
+struct Time(Arc<AtomicU32>);
+
+impl Time {
+    fn passed(&self) -> Duration {
+        STEP * self.0.load(Ordering::SeqCst)
+    }
+
+    fn clock(&self) -> Clock {
+        let (start, time) = (Instant::now(), self.clone());
+        Clock::of(move || start + time.passed())
+    }
+}
 
 /// A toy whose passes take a while.
-struct Slow(Toy);
+struct Slow(Toy, Time);
 
 impl Denoiser for Slow {
     fn spec(&self) -> &ModelSpec {
@@ -23,8 +45,9 @@ impl Denoiser for Slow {
     }
 
     fn read(&mut self, batch: &Batch<'_>) -> Result<Vec<Reading>, ModelError> {
-        std::thread::sleep(Duration::from_millis(20));
-        self.0.read(batch)
+        let readings = self.0.read(batch);
+        self.1.0.fetch_add(1, Ordering::SeqCst);
+        readings
     }
 
     fn inspect(&mut self, ids: &[TokenId]) -> Result<Inspection, ModelError> {
@@ -32,20 +55,32 @@ impl Denoiser for Slow {
     }
 }
 
+fn slow(limits: Limits) -> (Handle, Time) {
+    let time = Time::default();
+    let model = Box::new(Slow(Toy::new(), time.clone()));
+    let metrics = Arc::new(Metrics::new().unwrap());
+    (start_by(time.clock(), model, Some(toy_tokenizer()), limits, metrics).unwrap(), time)
+}
+
+/// A text that does not end before its room does.
+fn full(prompt: &str, new: usize) -> Request {
+    Request { end_of_text: EndOfText::Never, block_length: Some(300), ..ask(prompt, new) }
+}
+
 #[tokio::test]
-async fn what_does_not_fit_is_given_up_and_said() {
-    let handle = engine(Box::new(Slow(Toy::new())), Some(toy_tokenizer()), Limits::default());
-    let patient = Request { deadline: Some(Duration::from_secs(3600)), ..ask("a", 24) };
+async fn an_answer_is_there_within_its_deadline_and_a_step() {
+    let (handle, time) = slow(Limits::default());
+    let patient = Request { deadline: Some(Duration::from_secs(3600)), ..full("a", 100) };
     let answer = finished(handle.submit(&patient).unwrap()).await;
-    assert_eq!((answer.forward_passes, answer.degraded), (24, false));
-    for block_length in [8, 300] {
-        let hurried =
-            Request { block_length: Some(block_length), deadline: Some(Duration::from_millis(400)), ..ask("a", 300) };
+    assert_eq!((answer.forward_passes, answer.degraded), (100, false));
+    for (block_length, millis) in [(8, 400), (300, 400), (300, 1999), (300, 60), (50, 20)] {
+        let (before, deadline) = (time.passed(), Duration::from_millis(millis));
+        let hurried = Request { block_length: Some(block_length), deadline: Some(deadline), ..full("a", 300) };
         let answer = finished(handle.submit(&hurried).unwrap()).await;
+        let took = time.passed() - before;
+        assert!(took <= deadline + STEP && took + 2 * STEP >= deadline, "{took:?} of {deadline:?}");
         assert!(answer.degraded, "{answer:?}");
-        // passes take 20 ms at least, so that 20 fit at most, and one may be running when the time is up
-        assert!((1..=21).contains(&answer.forward_passes), "{}", answer.forward_passes);
-        assert!(!answer.output.text().is_empty());
+        assert_eq!(answer.filled, 300, "the best canvas there is by then: a full one");
     }
     let at_once = Request { deadline: Some(Duration::from_millis(10)), ..ask("a", 64) };
     let answer = finished(handle.submit(&at_once).unwrap()).await;
@@ -53,10 +88,21 @@ async fn what_does_not_fit_is_given_up_and_said() {
 }
 
 #[tokio::test]
+async fn who_shares_passes_counts_on_them_all_the_same() {
+    let (handle, _) = slow(Limits { batch_tokens_max: 128, ..Limits::default() });
+    let others: Vec<_> = (0..3).map(|_| handle.submit(&full("b", 100)).unwrap()).collect();
+    let hurried = Request { deadline: Some(40 * STEP), ..full("a", 100) };
+    let answer = finished(handle.submit(&hurried).unwrap()).await;
+    assert!(answer.degraded && answer.filled == 100, "{answer:?}");
+    // one row in four fits a pass, so that it takes part in every fourth
+    assert!((2..=11).contains(&answer.forward_passes), "{answer:?}");
+    drop(others);
+}
+
+#[tokio::test]
 async fn whose_time_is_up_before_its_turn_is_told() {
-    let limits = Limits { running_max: 1, ..Limits::default() };
-    let handle = engine(Box::new(Slow(Toy::new())), Some(toy_tokenizer()), limits);
-    let long = handle.submit(&ask("a", 200)).unwrap();
+    let (handle, _) = slow(Limits { running_max: 1, ..Limits::default() });
+    let long = handle.submit(&ask("a", 1000)).unwrap();
     let mut late = handle.submit(&Request { deadline: Some(Duration::from_millis(60)), ..ask("b", 4) }).unwrap();
     let Some(Event::Failed(failure)) = late.next().await else { panic!("an answer") };
     assert_eq!(failure, Failure::TooLate { deadline: Duration::from_millis(60) });
@@ -65,22 +111,22 @@ async fn whose_time_is_up_before_its_turn_is_told() {
 
 #[tokio::test]
 async fn the_wire_says_degraded_or_504() {
-    let server = Server::of(Box::new(Slow(Toy::new())), Limits { running_max: 1, ..Limits::default() }).await;
+    let server = Server::loading(BODY_MAX, Duration::from_secs(30)).await;
+    let (handle, _) = slow(Limits { running_max: 1, ..Limits::default() });
+    server.state.loaded(Service { handle: handle.clone(), name: "toy".to_owned(), created: 0 }).unwrap();
     let body = |deadline: u64| json!({"prompt": "Once", "max_tokens": 200, "diffusion": {"deadline_ms": deadline}});
     let answer = server.answer("/v1/completions", &body(300)).await;
     assert_eq!(answer["diffusion"]["degraded"], true, "{answer}");
-    let (url, client) = (server.url("/v1/completions"), server.client.clone());
-    let long =
-        tokio::spawn(async move { client.post(url).json(&json!({"prompt": "Once", "max_tokens": 400})).send().await });
-    server.until("remask_sequences_running 1").await;
-    let late = server.post("/v1/completions", &body(50)).await;
+    assert!(answer["diffusion"]["forward_passes"].as_u64().unwrap() <= 16, "{answer}");
+    let long = handle.submit(&ask("a", 1000)).unwrap();
+    let late = server.post("/v1/completions", &body(60)).await;
     assert_eq!(late.status(), 504);
     let error: Value = late.json().await.unwrap();
     assert_eq!(
         (&error["error"]["code"], &error["error"]["type"]),
         (&json!("deadline_exceeded"), &json!("server_error"))
     );
-    long.abort();
+    drop(long);
 }
 
 /// Whatever has been planned: the run ends within the passes, and no blank is left.

@@ -285,3 +285,34 @@ async fn a_server_out_of_patience_tells_those_it_gives_up() {
     assert_eq!(events.last().unwrap().json()["error"]["code"], "draining");
     served.await.unwrap().unwrap();
 }
+
+#[tokio::test]
+async fn a_seed_gives_the_same_answer_before_and_after_a_restart_and_on_the_server_beside() {
+    let sampled = json!({"prompt": "Once", "max_tokens": 40, "temperature": 1, "seed": 7, "n": 2, "logprobs": 1,
+                         "diffusion": {"return_quality": true, "unmasking": "random", "steps": 30}});
+    let puzzle = "53..7....\n6..195...\n.98....6.\n8...6...3\n4..8.3..1\n7...2...6\n.6....28.\n...419..5\n....8..79";
+    let infill = json!({"template": puzzle, "blank": ".", "temperature": 1, "seed": 9,
+                        "diffusion": {"unmasking": "random", "return_quality": true}});
+    for (path, body, is_toy) in [(COMPLETIONS, sampled, true), (INFILL, infill, false)] {
+        let server = async || if is_toy { Server::toy().await } else { Server::sudoku().await };
+        let told = async |server: &Server| {
+            let answer = server.answer(path, &body).await;
+            json!([answer["choices"], answer["usage"], answer["diffusion"]])
+        };
+        let (first, beside) = (server().await, server().await);
+        // whoever else is being served
+        let others: Vec<_> = (0..4)
+            .map(|seed| {
+                let body = json!({"prompt": "53", "template": ".5.", "blank": ".", "seed": seed});
+                tokio::spawn(first.client.post(first.url(path)).json(&body).send())
+            })
+            .collect();
+        let before = told(&first).await;
+        assert_eq!(told(&beside).await, before);
+        for other in others {
+            other.await.unwrap().unwrap();
+        }
+        first.stop().await.unwrap().unwrap();
+        assert_eq!(told(&server().await).await, before);
+    }
+}

@@ -2,6 +2,7 @@
 //! Refuses to know who is asking.
 
 use super::admission::Admission;
+use super::clock::Clock;
 use super::event::{Event, Start};
 use super::mailbox::{Inbox, UNREAD_MAX, mailbox};
 use super::pace::Pace;
@@ -11,7 +12,7 @@ use crate::model::ModelSpec;
 use crate::text::Tokenizer;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, AtomicU32, AtomicU64, Ordering};
-use std::time::{Duration, Instant};
+use std::time::Duration;
 use tokio::sync::{Semaphore, mpsc};
 
 /// Failed forward passes in a row after which the server no longer calls itself ready: one may be one request's
@@ -51,6 +52,7 @@ pub struct Handle {
     pub(super) places: Arc<Semaphore>,
     pub(super) places_max: u32,
     pub(super) limits: Limits,
+    pub(super) clock: Clock,
     pub(super) shared: Arc<Shared>,
 }
 
@@ -81,7 +83,7 @@ impl Handle {
         let (job, start) = self.admission.admit(request, self.share_of_steps())?;
         let (outbox, inbox) = mailbox(unread_max);
         let id = super::SequenceId(self.shared.next_id.fetch_add(1, Ordering::Relaxed));
-        let submission = Submission { id, job, outbox, place, at: Instant::now() };
+        let submission = Submission { id, job, outbox, place, at: self.clock.now() };
         self.commands.try_send(Command::Submit(Box::new(submission))).map_err(|error| match error {
             mpsc::error::TrySendError::Full(_) => self.full(),
             mpsc::error::TrySendError::Closed(_) => Rejected::Draining,

@@ -3,6 +3,7 @@
 //! the one front door for every protocol.
 
 mod admission;
+mod clock;
 mod draft;
 mod event;
 mod handle;
@@ -15,13 +16,14 @@ mod template;
 mod warm_up;
 mod worker;
 
+pub use clock::Clock;
 pub use event::{Answer, Event, Failure, Finish, Output, Start, StepEvent, Written};
 pub use handle::{Handle, Readiness, Session};
 pub use request::{EndOfText, Format, Length, Prompt, Proofreading, Rejected, Remasking, Request, Task};
 pub use shape::Shape;
 pub use template::DEFAULT_BLANK;
 pub use warm_up::warm_up;
-pub use worker::{Limits, start};
+pub use worker::{Limits, start, start_by};
 
 use crate::model::{Denoiser, ModelError, Row};
 use job::Job;

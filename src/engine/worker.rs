@@ -2,6 +2,7 @@
 //! engine with a clock and a channel; refuses to decide anything.
 
 use super::admission::Admission;
+use super::clock::Clock;
 use super::event::{Event, StepEvent};
 use super::handle::{Handle, Shared};
 use super::job::Job;
@@ -79,6 +80,20 @@ pub fn start(
     limits: Limits,
     metrics: Arc<Metrics>,
 ) -> io::Result<Handle> {
+    start_by(Clock::system(), model, tokenizer, limits, metrics)
+}
+
+/// The same, by another clock than the system's.
+///
+/// # Errors
+/// As [`start`].
+pub fn start_by(
+    clock: Clock,
+    model: Box<dyn Denoiser>,
+    tokenizer: Option<Arc<Tokenizer>>,
+    limits: Limits,
+    metrics: Arc<Metrics>,
+) -> io::Result<Handle> {
     let spec = Arc::new(model.spec().clone());
     let canvas_max = limits.canvas_max.map_or(spec.canvas_max, |max| max.min(spec.canvas_max));
     let places_max = u32::try_from(limits.running_max.saturating_add(limits.queue_max).clamp(1, 1 << 20)).unwrap_or(1);
@@ -89,12 +104,14 @@ pub fn start(
         places: Arc::new(Semaphore::new(places_max as usize)),
         places_max,
         limits,
+        clock: clock.clone(),
         shared: Arc::default(),
     };
     let worker = Worker {
         engine: Engine::new(model, limits.running_max.max(1), limits.batch_tokens_max),
         commands: inbox,
         owners: BTreeMap::new(),
+        clock,
         shared: Arc::clone(&handle.shared),
         metrics,
     };
@@ -107,6 +124,7 @@ struct Worker {
     /// Handles hold the other end.
     commands: mpsc::Receiver<Command>,
     owners: BTreeMap<SequenceId, Owner>,
+    clock: Clock,
     shared: Arc<Shared>,
     metrics: Arc<Metrics>,
 }
@@ -164,7 +182,7 @@ impl Worker {
     }
 
     fn step(&mut self) {
-        let begun = Instant::now();
+        let begun = self.clock.now();
         let late = self.hurry(begun);
         self.deliver(late);
         let tick = self.engine.tick();
@@ -186,7 +204,7 @@ impl Worker {
     }
 
     fn measure(&self, tick: &Tick, begun: Instant) {
-        let took = begun.elapsed();
+        let took = self.clock.now().duration_since(begun);
         for owner in tick.admitted.iter().filter_map(|id| self.owners.get(id)) {
             self.metrics.left_queue(begun.duration_since(owner.submitted));
         }
@@ -210,7 +228,7 @@ impl Worker {
                 record_edits(&self.metrics, step);
                 if !owner.has_edits {
                     owner.has_edits = true;
-                    self.metrics.first_edit(owner.submitted.elapsed());
+                    self.metrics.first_edit(self.clock.now().duration_since(owner.submitted));
                 }
             }
             let is_last = matches!(event, Event::Finished(_) | Event::Failed(_));
