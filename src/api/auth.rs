@@ -3,6 +3,7 @@
 
 use super::AppState;
 use super::error::{ApiError, Code};
+use super::grpc;
 use super::ticket::Ticket;
 use axum::extract::{Request, State};
 use axum::http::header::AUTHORIZATION;
@@ -157,7 +158,7 @@ fn fingerprint(key: &str) -> Fingerprint {
 pub(super) async fn check(State(state): State<AppState>, request: Request, next: Next) -> Response {
     let Some(guard) = state.guard() else { return next.run(request).await };
     let path = request.uri().path();
-    if !(path.starts_with("/v1/") || path.ends_with("tokenize")) {
+    if !(path.starts_with("/v1/") || path.starts_with(grpc::OURS) || path.ends_with("tokenize")) {
         return next.run(request).await;
     }
     let Some(key) = told(&request).and_then(|key| guard.admit(key)) else {

@@ -14,10 +14,9 @@ use serde_json::error::Category;
 /// When the body is something else than JSON, longer, cut off, or not a `T`.
 pub(super) async fn read<T: DeserializeOwned>(request: Request, limit: usize) -> Result<T, ApiError> {
     check_encoding(request.headers())?;
-    let too_large = || ApiError::new(Code::BodyTooLarge, format!("the body is larger than {limit} bytes, the limit"));
     let declared = header(request.headers(), &CONTENT_LENGTH).and_then(|length| length.parse::<u64>().ok());
     if declared.is_some_and(|length| length > limit as u64) {
-        return Err(too_large());
+        return Err(ApiError::body_too_large(limit));
     }
     let mut chunks = request.into_body().into_data_stream();
     let mut bytes = Vec::new();
@@ -25,7 +24,7 @@ pub(super) async fn read<T: DeserializeOwned>(request: Request, limit: usize) ->
         let chunk = chunk
             .map_err(|error| ApiError::new(Code::InvalidRequest, format!("the body could not be read: {error}")))?;
         if bytes.len() + chunk.len() > limit {
-            return Err(too_large());
+            return Err(ApiError::body_too_large(limit));
         }
         bytes.extend_from_slice(&chunk);
     }

@@ -1,4 +1,5 @@
-//! What a caller is told when a request has no answer: OpenAI's error object, with one table from code to HTTP.
+//! What a caller is told when a request has no answer: OpenAI's error object or a gRPC status, with one table from code
+//! to both.
 //! Refuses to decide whether something is an error.
 
 use crate::engine::{Failure, Rejected};
@@ -8,6 +9,8 @@ use axum::http::{HeaderValue, StatusCode};
 use axum::response::{IntoResponse, Response};
 use serde::Serialize;
 use std::any::Any;
+use std::sync::Arc;
+use tonic::Status;
 
 /// Seconds after which asking again makes sense while the server is loading, or its successor is starting.
 const RETRY_LATER: u64 = 5;
@@ -58,6 +61,7 @@ pub(super) enum Code {
 /// A row of the table.
 struct Row {
     status: StatusCode,
+    grpc: tonic::Code,
     kind: &'static str,
     code: Option<&'static str>,
 }
@@ -66,30 +70,35 @@ impl Code {
     /// The one place where statuses are picked.
     const fn row(self) -> Row {
         use StatusCode as S;
+        use tonic::Code as G;
         const USER: &str = "invalid_request_error";
         const SERVER: &str = "server_error";
-        let (status, kind, code) = match self {
-            Self::InvalidRequest => (S::BAD_REQUEST, USER, None),
-            Self::NoKey => (S::UNAUTHORIZED, USER, Some("invalid_api_key")),
-            Self::KeyFull => (S::TOO_MANY_REQUESTS, "rate_limit_error", Some("key_limit")),
-            Self::UnknownPath => (S::NOT_FOUND, USER, Some("unknown_url")),
-            Self::ModelNotFound => (S::NOT_FOUND, USER, Some("model_not_found")),
-            Self::UnknownRequest => (S::NOT_FOUND, USER, Some("request_not_found")),
-            Self::KeyReused => (S::UNPROCESSABLE_ENTITY, USER, Some("idempotency_key_reused")),
-            Self::WrongMethod => (S::METHOD_NOT_ALLOWED, USER, Some("method_not_supported")),
-            Self::BodyTooLarge => (S::PAYLOAD_TOO_LARGE, USER, Some("body_too_large")),
-            Self::UnsupportedMediaType => (S::UNSUPPORTED_MEDIA_TYPE, USER, Some("unsupported_media_type")),
-            Self::QueueFull => (S::TOO_MANY_REQUESTS, "rate_limit_error", Some("queue_full")),
-            Self::ModelFailure => (S::INTERNAL_SERVER_ERROR, SERVER, Some("model_failure")),
-            Self::TooLate => (S::GATEWAY_TIMEOUT, SERVER, Some("deadline_exceeded")),
-            Self::TimedOut => (S::GATEWAY_TIMEOUT, SERVER, Some("timeout")),
-            Self::Cancelled => (CLIENT_CLOSED_REQUEST, USER, Some("cancelled")),
-            Self::Internal => (S::INTERNAL_SERVER_ERROR, SERVER, Some("internal_error")),
-            Self::Loading => (S::SERVICE_UNAVAILABLE, SERVER, Some("loading")),
-            Self::ModelFailing => (S::SERVICE_UNAVAILABLE, SERVER, Some("model_failing")),
-            Self::Draining => (S::SERVICE_UNAVAILABLE, SERVER, Some("draining")),
+        const LIMIT: &str = "rate_limit_error";
+        let (status, grpc, kind, code) = match self {
+            Self::InvalidRequest => (S::BAD_REQUEST, G::InvalidArgument, USER, None),
+            Self::NoKey => (S::UNAUTHORIZED, G::Unauthenticated, USER, Some("invalid_api_key")),
+            Self::KeyFull => (S::TOO_MANY_REQUESTS, G::ResourceExhausted, LIMIT, Some("key_limit")),
+            Self::UnknownPath => (S::NOT_FOUND, G::Unimplemented, USER, Some("unknown_url")),
+            Self::ModelNotFound => (S::NOT_FOUND, G::NotFound, USER, Some("model_not_found")),
+            Self::UnknownRequest => (S::NOT_FOUND, G::NotFound, USER, Some("request_not_found")),
+            Self::KeyReused => (S::UNPROCESSABLE_ENTITY, G::FailedPrecondition, USER, Some("idempotency_key_reused")),
+            Self::WrongMethod => (S::METHOD_NOT_ALLOWED, G::Unimplemented, USER, Some("method_not_supported")),
+            // what gRPC's own libraries in C, Go and Java answer; OUT_OF_RANGE is tonic's alone
+            Self::BodyTooLarge => (S::PAYLOAD_TOO_LARGE, G::ResourceExhausted, USER, Some("body_too_large")),
+            Self::UnsupportedMediaType => {
+                (S::UNSUPPORTED_MEDIA_TYPE, G::Unimplemented, USER, Some("unsupported_media_type"))
+            }
+            Self::QueueFull => (S::TOO_MANY_REQUESTS, G::ResourceExhausted, LIMIT, Some("queue_full")),
+            Self::ModelFailure => (S::INTERNAL_SERVER_ERROR, G::Internal, SERVER, Some("model_failure")),
+            Self::TooLate => (S::GATEWAY_TIMEOUT, G::DeadlineExceeded, SERVER, Some("deadline_exceeded")),
+            Self::TimedOut => (S::GATEWAY_TIMEOUT, G::DeadlineExceeded, SERVER, Some("timeout")),
+            Self::Cancelled => (CLIENT_CLOSED_REQUEST, G::Cancelled, USER, Some("cancelled")),
+            Self::Internal => (S::INTERNAL_SERVER_ERROR, G::Internal, SERVER, Some("internal_error")),
+            Self::Loading => (S::SERVICE_UNAVAILABLE, G::Unavailable, SERVER, Some("loading")),
+            Self::ModelFailing => (S::SERVICE_UNAVAILABLE, G::Unavailable, SERVER, Some("model_failing")),
+            Self::Draining => (S::SERVICE_UNAVAILABLE, G::Unavailable, SERVER, Some("draining")),
         };
-        Row { status, kind, code }
+        Row { status, grpc, kind, code }
     }
 
     /// Seconds after which asking again makes sense, where the engine has not measured better.
@@ -136,6 +145,11 @@ impl ApiError {
         Self { param: Some(param.into()), ..Self::new(Code::InvalidRequest, message) }
     }
 
+    /// A body, or a message, of more than `limit` bytes.
+    pub(super) fn body_too_large(limit: usize) -> Self {
+        Self::new(Code::BodyTooLarge, format!("the body is larger than {limit} bytes, the limit"))
+    }
+
     /// Names the field at fault.
     pub(super) fn at(self, param: Option<String>) -> Self {
         Self { param, ..self }
@@ -143,6 +157,10 @@ impl ApiError {
 
     pub(super) const fn status(&self) -> StatusCode {
         self.code.row().status
+    }
+
+    pub(super) const fn code(&self) -> Code {
+        self.code
     }
 
     /// As OpenAI writes it, for bodies and for streams that have begun.
@@ -175,7 +193,30 @@ impl IntoResponse for ApiError {
         if let Some(seconds) = self.retry_after {
             response.headers_mut().insert(RETRY_AFTER, HeaderValue::from(seconds));
         }
+        response.extensions_mut().insert(self); // for those who have to say it in other words
         response
+    }
+}
+
+/// With what the error object says beside its message in the metadata.
+impl From<ApiError> for Status {
+    fn from(error: ApiError) -> Self {
+        let Row { grpc, code, .. } = error.code.row();
+        let metadata = [
+            ("remask-param", error.param.clone()),
+            ("remask-code", code.map(str::to_owned)),
+            (RETRY_AFTER.as_str(), error.retry_after.map(|seconds| seconds.to_string())),
+            // what gRPC's libraries heed by themselves where they are told to try again
+            ("grpc-retry-pushback-ms", error.retry_after.map(|seconds| seconds.saturating_mul(1000).to_string())),
+        ];
+        let mut status = Self::new(grpc, &error.message);
+        for (key, value) in metadata {
+            if let Some(value) = value.and_then(|value| value.parse().ok()) {
+                status.metadata_mut().insert(key, value);
+            }
+        }
+        status.set_source(Arc::new(error));
+        status
     }
 }
 

@@ -123,14 +123,36 @@ struct Repair<'a> {
 
 /// A token that another one took the place of.
 #[derive(Debug, Serialize)]
-struct Replaced {
-    at: usize,
-    was: u32,
-    was_text: Option<String>,
-    token: u32,
-    text: Option<String>,
+pub(super) struct Replaced {
+    pub(super) at: usize,
+    pub(super) was: u32,
+    pub(super) was_text: Option<String>,
+    pub(super) token: u32,
+    pub(super) text: Option<String>,
     /// The new token's probability when it was written.
-    confidence: f32,
+    pub(super) confidence: f32,
+}
+
+/// What became of the tokens of a text, `given`.
+pub(super) fn replaced(given: &[TokenId], answer: &Answer, words: Words<'_>) -> Vec<Replaced> {
+    let replaced = answer.written.iter().filter_map(|written| {
+        let was = *given.get(written.at.index()).filter(|was| **was != written.token)?;
+        Some(Replaced {
+            at: written.at.index(),
+            was: was.0,
+            was_text: words.piece(was),
+            token: written.token.0,
+            text: words.piece(written.token),
+            confidence: written.confidence.get(),
+        })
+    });
+    replaced.collect()
+}
+
+/// The same, as `diff -u` writes it; empty where nothing was changed.
+pub(super) fn diff(given: &[TokenId], answer: &Answer, words: Words<'_>) -> String {
+    let (before, after) = (words.text(given), answer.output.text());
+    TextDiff::from_lines(before.as_str(), after).unified_diff().header("given", "repaired").to_string()
 }
 
 /// What a repair answers.
@@ -141,27 +163,14 @@ struct Mended {
 
 impl Ending for Mended {
     fn whole<'a>(&'a self, id: &str, answer: &'a Answer, words: Words<'_>) -> impl Serialize + 'a {
-        let replaced = answer.written.iter().filter_map(|written| {
-            let was = *self.given.get(written.at.index()).filter(|was| **was != written.token)?;
-            Some(Replaced {
-                at: written.at.index(),
-                was: was.0,
-                was_text: words.piece(was),
-                token: written.token.0,
-                text: words.piece(written.token),
-                confidence: written.confidence.get(),
-            })
-        });
-        let (before, after) = (words.text(&self.given), answer.output.text());
-        let diff = TextDiff::from_lines(before.as_str(), after);
         let is_judged = answer.written.iter().any(|written| written.quality.is_some());
         Repair {
             id: format!("repair-{id}"),
             object: "repair",
             model: &self.model,
-            text: after,
-            edits: replaced.collect(),
-            diff: diff.unified_diff().header("given", "repaired").to_string(),
+            text: answer.output.text(),
+            edits: replaced(&self.given, answer, words),
+            diff: diff(&self.given, answer, words),
             tokens: is_judged.then(|| judged(answer, words)),
             usage: Usage::of(std::slice::from_ref(answer), 1),
             diffusion: Summary::of(std::slice::from_ref(answer)),

@@ -1,5 +1,5 @@
-//! The wire: HTTP in, domain words to the engine, HTTP out. Everything about a request but its words is decided
-//! behind [`Handle`]. Refuses to know tensors, and how models are loaded.
+//! The wire: HTTP or gRPC in, domain words to the engine, HTTP or gRPC out. Everything about a request but its words is
+//! decided behind [`Handle`]. Refuses to know tensors, and how models are loaded.
 
 mod answer;
 mod auth;
@@ -8,6 +8,7 @@ mod completions;
 mod error;
 mod field;
 mod given;
+mod grpc;
 mod infill;
 mod logprobs;
 mod models;
@@ -31,6 +32,7 @@ use axum::routing::{get, post};
 use axum::serve::ListenerExt;
 use axum::{Router, middleware};
 use error::{ApiError, Code};
+use futures_util::FutureExt;
 pub use requests::RESUME_GRACE;
 use std::future::{Future, IntoFuture};
 use std::io;
@@ -207,8 +209,12 @@ impl AppState {
         self.0.body_max
     }
 
+    fn is_draining(&self) -> bool {
+        self.0.draining.load(Ordering::Acquire)
+    }
+
     fn service(&self) -> Result<&Service, ApiError> {
-        if self.0.draining.load(Ordering::Acquire) {
+        if self.is_draining() {
             return Err(ApiError::new(Code::Draining, "the server is shutting down and takes no new requests"));
         }
         self.0.service.get().ok_or_else(|| {
@@ -228,9 +234,14 @@ impl AppState {
     }
 }
 
-/// Every endpoint.
+/// Every endpoint, HTTP's and gRPC's.
 pub fn router(state: AppState) -> Router {
-    let endpoints = Router::new()
+    dressed(http().merge(grpc::endpoints(&state)), state)
+}
+
+/// HTTP's endpoints.
+fn http() -> Router<AppState> {
+    Router::new()
         .route("/", get(ops::root))
         .route("/health", get(ops::health))
         .route("/ready", get(ops::ready))
@@ -244,20 +255,20 @@ pub fn router(state: AppState) -> Router {
         .route("/v1/repair", post(given::repair))
         .route("/v1/requests/{id}", get(resume::read).delete(resume::cancel))
         .route("/tokenize", post(tokens::tokenize))
-        .route("/detokenize", post(tokens::detokenize));
-    dressed(endpoints, state)
+        .route("/detokenize", post(tokens::detokenize))
+        .fallback(ops::unknown_path)
 }
 
 /// `endpoints` with what every path has in common: a ticket, and an error object whatever happens.
 fn dressed(endpoints: Router<AppState>, state: AppState) -> Router {
     let origins = state.0.access.origins.clone();
     let endpoints = endpoints
-        .fallback(ops::unknown_path)
         .method_not_allowed_fallback(ops::wrong_method)
         .layer(CatchPanicLayer::custom(error::panicked))
         .layer(middleware::from_fn_with_state(state.clone(), once::serve))
         .layer(middleware::from_fn_with_state(state.clone(), requests::enter))
         .layer(middleware::from_fn_with_state(state.clone(), auth::check))
+        .layer(middleware::from_fn_with_state(state.clone(), grpc::translate))
         .layer(middleware::from_fn_with_state(state.clone(), ticket::accompany))
         .with_state(state);
     if origins.is_empty() { endpoints } else { endpoints.layer(cors(origins)) }
@@ -274,21 +285,44 @@ fn cors(origins: Vec<HeaderValue>) -> CorsLayer {
         .expose_headers([HeaderName::from_static("x-request-id"), RETRY_AFTER])
 }
 
-/// Serves on `listener` until `shutdown` completes, then drains: new requests are refused, those admitted have
+/// Where a server listens.
+#[derive(Debug)]
+pub enum Listeners {
+    /// HTTP and gRPC on one port.
+    One(TcpListener),
+    /// Each on its own, and only there.
+    Two {
+        /// For HTTP.
+        http: TcpListener,
+        /// For gRPC.
+        grpc: TcpListener,
+    },
+}
+
+impl From<TcpListener> for Listeners {
+    fn from(listener: TcpListener) -> Self {
+        Self::One(listener)
+    }
+}
+
+/// Serves on `listeners` until `shutdown` completes, then drains: new requests are refused, those admitted have
 /// `patience` to finish.
 ///
 /// # Errors
-/// When the listener fails.
+/// When a listener fails.
 pub async fn serve(
-    listener: TcpListener,
+    listeners: impl Into<Listeners>,
     state: AppState,
     shutdown: impl Future<Output = ()> + Send + 'static,
     patience: Duration,
 ) -> io::Result<()> {
-    let listener = listener.tap_io(|connection| {
-        let _ = connection.set_nodelay(true); // without it small frames only come later
-    });
-    let app = router(state.clone());
+    let (first, second) = match listeners.into() {
+        Listeners::One(listener) => ((listener, router(state.clone())), None),
+        Listeners::Two { http: listener, grpc } => (
+            (listener, dressed(http(), state.clone())),
+            Some((grpc, dressed(grpc::endpoints(&state).fallback(grpc::no_http), state.clone()))),
+        ),
+    };
     let (tell_drained, drained) = oneshot::channel();
     let stop = async move {
         shutdown.await;
@@ -300,9 +334,25 @@ pub async fn serve(
         let _ = drained.await; // an error says the same: there is nothing more to wait for
         tokio::time::sleep(LINGER).await;
     };
-    let server = axum::serve(listener, app).with_graceful_shutdown(stop).into_future();
+    let stop = stop.shared();
+    let listen = |(listener, app): (TcpListener, Router)| {
+        let listener = listener.tap_io(|connection| {
+            let _ = connection.set_nodelay(true); // without it small frames only come later
+        });
+        axum::serve(listener, app).with_graceful_shutdown(stop.clone()).into_future()
+    };
+    let (first, second) = (listen(first), second.map(listen));
+    let both = async {
+        let second = async {
+            match second {
+                Some(second) => second.await,
+                None => Ok(()),
+            }
+        };
+        tokio::try_join!(first, second).map(|_| ())
+    };
     tokio::select! {
-        served = server => served,
+        served = both => served,
         () = lingered => Ok(()),
     }
 }

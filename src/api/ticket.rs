@@ -1,9 +1,9 @@
 //! What goes with a request from its arrival to its last byte: its name, its span, and the promise that its end is
 //! counted exactly once, however it ends. Refuses to know what was asked.
 
-use super::AppState;
 use super::auth::Fingerprint;
 use super::error::{ApiError, CLIENT_CLOSED_REQUEST, Code};
+use super::{AppState, grpc};
 use crate::engine::Answer;
 use crate::telemetry::{Metrics, Outcome};
 use axum::extract::{MatchedPath, Request, State};
@@ -128,7 +128,7 @@ impl Drop for Stub {
         let (outcome, took) = (self.outcome.get().copied().unwrap_or(Outcome::Cancelled), self.arrived.elapsed());
         self.metrics.request(&self.endpoint, outcome, took);
         // probes and scrapes come every few seconds and say nothing new
-        if self.endpoint.starts_with("/v1/") {
+        if self.endpoint.starts_with("/v1/") || self.endpoint.starts_with(grpc::OURS) {
             tracing::info!(endpoint = self.endpoint, ?outcome, ?took, "request ended");
         } else {
             tracing::debug!(endpoint = self.endpoint, ?outcome, ?took, "request ended");

@@ -32,7 +32,7 @@ struct Cli {
 
 #[derive(Debug, Subcommand)]
 enum Command {
-    /// Serve a model over HTTP
+    /// Serve a model over HTTP and gRPC
     Serve(Box<serve::ServeArgs>),
     /// Write on from a prompt
     Generate(Box<infer::GenerateArgs>),

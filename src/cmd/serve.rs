@@ -2,7 +2,7 @@
 
 use super::logging::{self, LogFormat};
 use super::model::{Loaded, ModelArgs};
-use crate::api::{self, Access, AppState, Guard, Patience, Service};
+use crate::api::{self, Access, AppState, Guard, Listeners, Patience, Service};
 use crate::engine::{Limits, start, warm_up};
 use crate::model::ModelError;
 use crate::telemetry::Metrics;
@@ -31,6 +31,9 @@ pub(super) struct ServeArgs {
     /// Port to listen on; 0 for a free one
     #[arg(long, env = "REMASK_PORT", default_value_t = 8080)]
     port: u16,
+    /// Port for gRPC alone, 0 for a free one; default: gRPC shares --port with HTTP
+    #[arg(long, env = "REMASK_GRPC_PORT", value_name = "PORT")]
+    grpc_port: Option<u16>,
     /// Tokens of one forward pass at most, all requests together; a longer canvas runs alone
     #[arg(long, env = "REMASK_MAX_BATCH_TOKENS", default_value_t = Limits::default().batch_tokens_max, value_name = "N")]
     max_batch_tokens: usize,
@@ -46,7 +49,7 @@ pub(super) struct ServeArgs {
     /// Cells of a canvas at most, prompt included; default: the model's own limit
     #[arg(long, env = "REMASK_MAX_MODEL_LEN", value_name = "N")]
     max_model_len: Option<usize>,
-    /// Bytes of a request's body at most
+    /// Bytes of a request's body, or of a gRPC message, at most
     #[arg(long, env = "REMASK_PAYLOAD_LIMIT", default_value_t = api::BODY_MAX, value_name = "BYTES")]
     payload_limit: usize,
     /// An API key that requests must send as `Authorization: Bearer KEY`; several with commas. Without one everybody may ask
@@ -79,10 +82,16 @@ pub(super) struct ServeArgs {
 pub(super) async fn run(args: &ServeArgs) -> anyhow::Result<()> {
     logging::init(args.log_format);
     let metrics = Arc::new(Metrics::new()?);
-    let listener = TcpListener::bind((args.hostname.as_str(), args.port))
-        .await
-        .with_context(|| format!("cannot listen on {}:{}; choose another --port", args.hostname, args.port))?;
-    let address = listener.local_addr()?;
+    let http = listen(&args.hostname, args.port, "--port").await?;
+    let address = http.local_addr()?;
+    let (listeners, grpc_address) = match args.grpc_port {
+        None => (Listeners::One(http), address),
+        Some(port) => {
+            let grpc = listen(&args.hostname, port, "--grpc-port").await?;
+            let address = grpc.local_addr()?;
+            (Listeners::Two { http, grpc }, address)
+        }
+    };
     let stop = stop_signal()?;
     let per_key_max = args.max_requests_per_key.map(NonZeroUsize::get);
     let guard = Guard::new(&args.api_key, args.api_key_file.as_deref(), per_key_max)?;
@@ -96,7 +105,7 @@ pub(super) async fn run(args: &ServeArgs) -> anyhow::Result<()> {
     };
     let state = AppState::new(Arc::clone(&metrics), args.payload_limit, access).patient(patience);
     let patience = Duration::from_secs(args.drain_timeout);
-    let mut server = tokio::spawn(api::serve(listener, state.clone(), stop, patience));
+    let mut server = tokio::spawn(api::serve(listeners, state.clone(), stop, patience));
 
     eprintln!("remask {}: loading {} ...", env!("CARGO_PKG_VERSION"), args.model.model_id);
     let (model, batch_tokens_max) = (args.model.clone(), args.max_batch_tokens);
@@ -105,10 +114,15 @@ pub(super) async fn run(args: &ServeArgs) -> anyhow::Result<()> {
         served = &mut server => return Ok(served.context("the server broke down")??),
     };
     let service = put_to_work(loaded, args, metrics)?;
-    let greeting = greeting(&service, address);
+    let greeting = greeting(&service, address, grpc_address);
     state.loaded(service).map_err(|_| anyhow!("a model is being served already"))?;
     eprintln!("{greeting}");
     Ok(server.await.context("the server broke down")??)
+}
+
+async fn listen(hostname: &str, port: u16, flag: &str) -> anyhow::Result<TcpListener> {
+    let listener = TcpListener::bind((hostname, port)).await;
+    listener.with_context(|| format!("cannot listen on {hostname}:{port}; choose another {flag}"))
 }
 
 /// Tokens of the first pass on a CPU, which has no memory to reserve and for which the largest pass may take minutes.
@@ -157,7 +171,7 @@ fn share(word: &str) -> Result<f32, String> {
 }
 
 /// What is served and where, and a line to try.
-fn greeting(service: &Service, address: SocketAddr) -> String {
+fn greeting(service: &Service, address: SocketAddr, grpc: SocketAddr) -> String {
     let spec = service.handle.spec();
     let head = if spec.has_quality { "with a quality head" } else { "without a quality head" };
     let example = match (service.name.as_str(), service.handle.tokenizer()) {
@@ -169,7 +183,8 @@ fn greeting(service: &Service, address: SocketAddr) -> String {
         (_, None) => format!("curl {address}/v1/completions -d '{{\"prompt\": [1, 2, 3]}}'"),
     };
     format!(
-        "serving {} ({}, {} parameters, {head}, {} on {}) on http://{address}\ntry:\n  {example}",
+        "serving {} ({}, {} parameters, {head}, {} on {}) on http://{address}\n\
+         gRPC (remask.v1.Remask, health, reflection) on {grpc}\ntry:\n  {example}",
         service.name, spec.family, spec.parameters, spec.dtype, spec.device
     )
 }

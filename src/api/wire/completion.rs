@@ -55,24 +55,32 @@ impl CompletionRequest {
                 return Err(ApiError::invalid("logprobs", message));
             }
         };
-        let task = |prompt| match (&self.suffix, self.max_tokens, prompt) {
-            (None, max, prompt) => {
-                let length = max.map_or(Length::Default, |max| Length::New(max as usize));
-                Ok(Request::new(Task::Continue { prompt, length }))
-            }
-            (Some(_), None, _) => Err(missing("max_tokens", "the number of tokens between prompt and suffix")),
-            (Some(suffix), Some(max), Prompt::Text(before)) => {
-                Ok(Request::new(Task::Between { before, cells: max as usize, after: suffix.clone() }))
-            }
-            (Some(_), Some(_), Prompt::Tokens(_) | Prompt::Chat(_)) => {
-                Err(ApiError::invalid("suffix", "suffix goes with a prompt that is a text; token ids have /v1/infill"))
-            }
-        };
-        let requests = prompts.into_iter().map(task).collect::<Result<Vec<_>, _>>()?;
+        let request = |prompt| task(prompt, self.max_tokens, self.suffix.as_deref()).map(Request::new);
+        let requests = prompts.into_iter().map(request).collect::<Result<Vec<_>, _>>()?;
         if requests.is_empty() {
             return Err(ApiError::invalid("prompt", "the prompt is empty; give at least one token"));
         }
         options.wish(requests, logprobs, echo)
+    }
+}
+
+/// What is to be written: what follows a prompt, or what stands between it and a suffix.
+///
+/// # Errors
+/// When a suffix has no text before it, or nobody says how far away it is.
+pub(in crate::api) fn task(prompt: Prompt, max_tokens: Option<u32>, suffix: Option<&str>) -> Result<Task, ApiError> {
+    match (suffix, max_tokens, prompt) {
+        (None, max, prompt) => {
+            let length = max.map_or(Length::Default, |max| Length::New(max as usize));
+            Ok(Task::Continue { prompt, length })
+        }
+        (Some(_), None, _) => Err(missing("max_tokens", "the number of tokens between prompt and suffix")),
+        (Some(suffix), Some(max), Prompt::Text(before)) => {
+            Ok(Task::Between { before, cells: max as usize, after: suffix.to_owned() })
+        }
+        (Some(_), Some(_), Prompt::Tokens(_) | Prompt::Chat(_)) => {
+            Err(ApiError::invalid("suffix", "suffix goes with a prompt that is a text; token ids have /v1/infill"))
+        }
     }
 }
 

@@ -110,10 +110,16 @@ impl From<OffWord> for ProofreadingField {
 impl ProofreadingField {
     fn read(self) -> Result<Proofreading, ApiError> {
         let Self { steps, below, most, temperature } = self;
-        let steps =
-            steps.ok_or_else(|| missing("diffusion.proofreading.steps", "the most steps a full block may take"))?;
-        Ok(Proofreading { steps: Some(steps), below, most, temperature })
+        Ok(Proofreading { steps: Some(rounds(steps)?), below, most, temperature })
     }
+}
+
+/// The steps of a proofreading, which have to be said.
+///
+/// # Errors
+/// When they are not.
+pub(in crate::api) fn rounds(steps: Option<u32>) -> Result<u32, ApiError> {
+    steps.ok_or_else(|| missing("diffusion.proofreading.steps", "the most steps a full block may take"))
 }
 
 impl From<OrderWord> for Order {

@@ -52,12 +52,20 @@ impl ScoreRequest {
     /// # Errors
     /// When a field is missing or out of its range.
     pub(in crate::api) fn read(self) -> Result<(Request, f32), ApiError> {
-        let below = self.below.unwrap_or(DOUBTFUL);
-        if !(0.0..=1.0).contains(&below) {
-            return Err(ApiError::invalid("below", format!("below is {below}; give a number from 0 to 1")));
-        }
+        let below = doubtful(self.below)?;
         let task = Task::Score { text: TextField::read(self.text)?, likelihood: self.likelihood == Some(true) };
         Ok((Request { priority: self.priority.unwrap_or(0), ..Request::new(task) }, below))
+    }
+}
+
+/// The quality below which a token is doubtful.
+///
+/// # Errors
+/// When it is no probability.
+pub(in crate::api) fn doubtful(below: Option<f32>) -> Result<f32, ApiError> {
+    match below.unwrap_or(DOUBTFUL) {
+        below if (0.0..=1.0).contains(&below) => Ok(below),
+        below => Err(ApiError::invalid("below", format!("below is {below}; give a number from 0 to 1"))),
     }
 }
 
@@ -110,17 +118,30 @@ impl RepairRequest {
         };
         let (seed, priority) = (self.seed, self.priority.unwrap_or(0));
         let request = Request { seed, priority, ..Request::new(Task::Repair { text, pinned }) };
-        let request = diffusion.read(request)?;
-        if request.steps.is_some() || request.proofreading.is_some() || request.remasking.is_some() {
-            let message = "a repair takes steps, below and worst beside its text; in diffusion it takes none of steps, \
-                           remasking and proofreading";
-            return Err(ApiError::invalid("diffusion", message));
-        }
-        let below = self.below.or(self.worst.map(|_| 1.0));
-        let proofreading = match (self.steps, below, self.worst) {
-            (None, None, None) => None,
-            (steps, below, most) => Some(Proofreading { steps, below, most, temperature: None }),
-        };
-        Ok((Request { proofreading, temperature: self.temperature.unwrap_or(0.0), ..request }, delivery))
+        let request = mending(diffusion.read(request)?, self.steps, self.below, self.worst)?;
+        Ok((Request { temperature: self.temperature.unwrap_or(0.0), ..request }, delivery))
     }
+}
+
+/// `request`, a repair, as far as `diffusion` says, with the repair's own knobs.
+///
+/// # Errors
+/// When `diffusion` says what has its place beside the text.
+pub(in crate::api) fn mending(
+    request: Request,
+    steps: Option<u32>,
+    below: Option<f32>,
+    worst: Option<u32>,
+) -> Result<Request, ApiError> {
+    if request.steps.is_some() || request.proofreading.is_some() || request.remasking.is_some() {
+        let message = "a repair takes steps, below and worst beside its text; in diffusion it takes none of steps, \
+                           remasking and proofreading";
+        return Err(ApiError::invalid("diffusion", message));
+    }
+    let below = below.or(worst.map(|_| 1.0));
+    let proofreading = match (steps, below, worst) {
+        (None, None, None) => None,
+        (steps, below, most) => Some(Proofreading { steps, below, most, temperature: None }),
+    };
+    Ok(Request { proofreading, ..request })
 }

@@ -10,8 +10,9 @@ mod infill;
 mod options;
 
 pub(super) use chat::ChatRequest;
-pub(super) use completion::CompletionRequest;
-pub(super) use given::{RepairRequest, ScoreRequest};
+pub(super) use completion::{CompletionRequest, task};
+pub(super) use diffusion::rounds;
+pub(super) use given::{RepairRequest, ScoreRequest, doubtful, mending};
 pub(super) use infill::InfillRequest;
 
 use super::error::ApiError;
@@ -46,7 +47,7 @@ pub(super) struct Wish {
     pub(super) echo: Vec<String>,
 }
 
-fn missing(param: &'static str, wanted: &str) -> ApiError {
+pub(super) fn missing(param: &'static str, wanted: &str) -> ApiError {
     ApiError::invalid(param, format!("{param} is missing; give {wanted}"))
 }
 

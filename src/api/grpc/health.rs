@@ -1,0 +1,65 @@
+//! `grpc.health.v1`: says what `/ready` says, once or whenever it changes. Refuses to decide what ready is.
+
+use super::proto::remask_server::SERVICE_NAME;
+use crate::api::AppState;
+use futures_util::{Stream, stream};
+use std::pin::Pin;
+use std::time::Duration;
+use tonic::{Request, Response, Status};
+use tonic_health::pb::health_check_response::ServingStatus;
+use tonic_health::pb::{HealthCheckRequest, HealthCheckResponse, health_server};
+
+/// How often a watcher looks: readiness has no bell, and is two loads from memory.
+const LOOK_EVERY: Duration = Duration::from_millis(100);
+
+/// The health of the whole server, whose name is empty, and of our one service, which is the same.
+#[derive(Debug)]
+pub(super) struct Health(pub(super) AppState);
+
+fn is_known(service: &str) -> bool {
+    ["", SERVICE_NAME].contains(&service)
+}
+
+fn status(state: &AppState, service: &str) -> ServingStatus {
+    match (is_known(service), state.check_ready()) {
+        (false, _) => ServingStatus::ServiceUnknown,
+        (true, Ok(())) => ServingStatus::Serving,
+        (true, Err(_)) => ServingStatus::NotServing,
+    }
+}
+
+#[tonic::async_trait]
+impl health_server::Health for Health {
+    type WatchStream = Pin<Box<dyn Stream<Item = Result<HealthCheckResponse, Status>> + Send>>;
+
+    async fn check(&self, request: Request<HealthCheckRequest>) -> Result<Response<HealthCheckResponse>, Status> {
+        let service = request.into_inner().service;
+        if !is_known(&service) {
+            let message = format!("there is no service {service:?}; ask for {SERVICE_NAME:?}, or \"\" for the server");
+            return Err(Status::not_found(message));
+        }
+        Ok(Response::new(HealthCheckResponse { status: status(&self.0, &service).into() }))
+    }
+
+    /// Ends with the server: a watcher must not keep it from stopping.
+    async fn watch(&self, request: Request<HealthCheckRequest>) -> Result<Response<Self::WatchStream>, Status> {
+        let (state, service) = (self.0.clone(), request.into_inner().service);
+        let changes = stream::unfold(Some(None), move |told: Option<Option<ServingStatus>>| {
+            let (state, service) = (state.clone(), service.clone());
+            async move {
+                let told = told?;
+                loop {
+                    let now = status(&state, &service);
+                    if told != Some(now) {
+                        return Some((Ok(HealthCheckResponse { status: now.into() }), Some(Some(now))));
+                    }
+                    if state.is_draining() {
+                        return Some((Err(Status::unavailable("the server is shutting down")), None));
+                    }
+                    tokio::time::sleep(LOOK_EVERY).await;
+                }
+            }
+        });
+        Ok(Response::new(Box::pin(changes)))
+    }
+}

@@ -1,0 +1,228 @@
+//! What gRPC callers may write, as the engine is asked for it. Shapes are the messages' own; refuses to judge values, which
+//! `engine::admission` does once for everybody.
+
+use super::proto::{self, proofreading, remasking, unmasking};
+use crate::api::error::ApiError;
+use crate::api::wire::{doubtful, mending, missing, rounds, task};
+use crate::diffusion::{Order, TokenId};
+use crate::engine::{DEFAULT_BLANK, EndOfText, Prompt, Proofreading, Remasking, Request, Task};
+use crate::text::Message;
+use std::time::Duration;
+use tonic::metadata::MetadataMap;
+
+/// Most that is taken off a caller's patience for the way back.
+const WAY_BACK_MAX: Duration = Duration::from_millis(500);
+/// Digits of a `grpc-timeout` at most, as gRPC has it.
+const TIMEOUT_DIGITS_MAX: usize = 8;
+
+/// What one message asks for.
+pub(super) struct Wish {
+    pub(super) request: Request,
+    /// Every step's edits are told, too.
+    pub(super) with_edits: bool,
+}
+
+impl Wish {
+    /// The same, for a caller who waits only so long and did not say a deadline: an answer that is a little worse is
+    /// better than none.
+    pub(super) fn within(self, patience: Option<Duration>) -> Self {
+        let deadline = patience.map(|patience| {
+            let left = patience.saturating_sub((patience / 10).min(WAY_BACK_MAX));
+            left.max(Duration::from_millis(1)) // 0 is nobody's wish
+        });
+        Self { request: Request { deadline: self.request.deadline.or(deadline), ..self.request }, ..self }
+    }
+}
+
+/// How long the caller waits, if it says so; what is no timeout says nothing.
+pub(super) fn patience(metadata: &MetadataMap) -> Option<Duration> {
+    let value = metadata.get("grpc-timeout")?.to_str().ok()?;
+    let (digits, unit) = value.split_at_checked(value.len().checked_sub(1)?)?;
+    let is_count = (1..=TIMEOUT_DIGITS_MAX).contains(&digits.len()) && digits.bytes().all(|byte| byte.is_ascii_digit());
+    let count: u64 = if is_count { digits.parse().ok()? } else { return None };
+    match unit {
+        "H" => Some(Duration::from_secs(count * 3600)),
+        "M" => Some(Duration::from_secs(count * 60)),
+        "S" => Some(Duration::from_secs(count)),
+        "m" => Some(Duration::from_millis(count)),
+        "u" => Some(Duration::from_micros(count)),
+        "n" => Some(Duration::from_nanos(count)),
+        _ => None,
+    }
+}
+
+pub(super) fn generate(asked: proto::GenerateRequest) -> Result<Wish, ApiError> {
+    use proto::generate_request::Prompt as P;
+    let prompt = match asked.prompt.ok_or_else(|| missing("prompt", "a text, token ids, or a chat"))? {
+        P::Text(text) => Prompt::Text(text),
+        P::TokenIds(tokens) => ids(tokens),
+        P::Chat(chat) => {
+            let messages = chat.messages.into_iter();
+            Prompt::Chat(messages.map(|proto::Message { role, content }| Message { role, content }).collect())
+        }
+    };
+    let request = Request {
+        temperature: asked.temperature,
+        top_p: asked.top_p,
+        top_k: Some(asked.top_k).filter(|top_k| *top_k > 0),
+        logit_bias: asked.logit_bias.into_iter().map(|(token, bias)| (TokenId(token), bias)).collect(),
+        seed: asked.seed,
+        stop: asked.stop,
+        stop_tokens: asked.stop_token_ids.into_iter().map(TokenId).collect(),
+        ..Request::new(task(prompt, asked.max_tokens, asked.suffix.as_deref())?)
+    };
+    let with_edits = asked.diffusion.as_ref().is_some_and(|diffusion| diffusion.stream_edits);
+    Ok(Wish { request: diffusion(asked.diffusion, request)?, with_edits })
+}
+
+pub(super) fn infill(asked: proto::InfillRequest) -> Result<Wish, ApiError> {
+    let blank = asked.blank.unwrap_or_else(|| DEFAULT_BLANK.to_owned());
+    let request = Request {
+        temperature: asked.temperature,
+        seed: asked.seed,
+        ..Request::new(Task::Infill { template: asked.template, blank })
+    };
+    Ok(Wish { request: diffusion(asked.diffusion, request)?, with_edits: true })
+}
+
+/// What the engine is asked for, and the quality below which a token is doubtful.
+pub(super) fn score(asked: proto::ScoreRequest) -> Result<(Wish, f32), ApiError> {
+    use proto::score_request::Given as G;
+    let below = doubtful(asked.below)?;
+    let text = match asked.given.ok_or_else(no_text)? {
+        G::Text(text) => Prompt::Text(text),
+        G::TokenIds(tokens) => ids(tokens),
+    };
+    Ok((Wish { request: Request::new(Task::Score { text }), with_edits: false }, below))
+}
+
+pub(super) fn repair(asked: proto::RepairRequest) -> Result<Wish, ApiError> {
+    use proto::repair_request::Given as G;
+    let text = match asked.given.ok_or_else(no_text)? {
+        G::Text(text) => Prompt::Text(text),
+        G::TokenIds(tokens) => ids(tokens),
+    };
+    let pinned = asked.pinned.into_iter().map(|proto::Span { start, end }| start as usize..end as usize).collect();
+    let request =
+        Request { temperature: asked.temperature, seed: asked.seed, ..Request::new(Task::Repair { text, pinned }) };
+    let request = mending(diffusion(asked.diffusion, request)?, asked.steps, asked.below, asked.worst)?;
+    Ok(Wish { request, with_edits: true })
+}
+
+fn ids(tokens: proto::TokenIds) -> Prompt {
+    Prompt::Tokens(tokens.ids.into_iter().map(TokenId).collect())
+}
+
+fn no_text() -> ApiError {
+    missing("text", "a text or token ids")
+}
+
+/// `request` with what its `diffusion` says.
+fn diffusion(asked: Option<proto::Diffusion>, request: Request) -> Result<Request, ApiError> {
+    let asked = asked.unwrap_or_default();
+    let unmasking = asked.unmasking.unwrap_or_default();
+    Ok(Request {
+        order: order(unmasking.order)?.unwrap_or(request.order),
+        threshold: unmasking.pace.map(|unmasking::Pace::Threshold(threshold)| threshold),
+        steps: asked.steps,
+        block_length: asked.block_length,
+        remasking: asked.remasking.map(remasking).transpose()?,
+        proofreading: asked.proofreading.map(proofreading).transpose()?,
+        end_of_text: end_of_text(asked.end_of_text)?,
+        cfg_scale: asked.cfg_scale,
+        deadline: asked.deadline_ms.map(|millis| Duration::from_millis(millis.into())),
+        return_quality: asked.return_quality,
+        ..request
+    })
+}
+
+fn order(number: i32) -> Result<Option<Order>, ApiError> {
+    match proto::Order::try_from(number) {
+        Ok(proto::Order::Unspecified) => Ok(None),
+        Ok(proto::Order::Confidence) => Ok(Some(Order::Confidence)),
+        Ok(proto::Order::Margin) => Ok(Some(Order::Margin)),
+        Ok(proto::Order::Entropy) => Ok(Some(Order::Entropy)),
+        Ok(proto::Order::Random) => Ok(Some(Order::Random)),
+        Ok(proto::Order::Leftmost) => Ok(Some(Order::Leftmost)),
+        Err(_) => Err(no_member("diffusion.unmasking.order", number, "1 (confidence) to 5 (leftmost)")),
+    }
+}
+
+fn end_of_text(number: i32) -> Result<EndOfText, ApiError> {
+    match proto::EndOfText::try_from(number) {
+        Ok(proto::EndOfText::Unspecified | proto::EndOfText::Free) => Ok(EndOfText::Free),
+        Ok(proto::EndOfText::Last) => Ok(EndOfText::Last),
+        Ok(proto::EndOfText::Never) => Ok(EndOfText::Never),
+        Err(_) => Err(no_member("diffusion.end_of_text", number, "1 (free) to 3 (never)")),
+    }
+}
+
+/// A number that a newer client may know; taken for the default, it would silently run something else.
+fn no_member(param: &'static str, number: i32, allowed: &str) -> ApiError {
+    ApiError::invalid(param, format!("{param}: given {number}; give {allowed}, or 0 for the default"))
+}
+
+fn remasking(asked: proto::Remasking) -> Result<Remasking, ApiError> {
+    use remasking::Policy as P;
+    let stretch = |window: Option<remasking::Window>| window.map(|window| [window.from, window.until]);
+    // empty, or a policy that only a newer server knows
+    let wanted = "one of off, quality, confidence, remdm and random";
+    Ok(match asked.policy.ok_or_else(|| missing("diffusion.remasking", wanted))? {
+        P::Off(remasking::Off {}) => Remasking::Off,
+        P::Quality(remasking::Quality { budget, below, window }) => {
+            Remasking::Quality { budget, below, window: stretch(window) }
+        }
+        P::Confidence(remasking::Confidence { budget, below, window }) => {
+            Remasking::Confidence { budget, below, window: stretch(window) }
+        }
+        P::Remdm(remasking::ReMdm { budget, window }) => Remasking::ReMdm { budget, window: stretch(window) },
+        P::Random(remasking::Random { budget, window }) => Remasking::Random { budget, window: stretch(window) },
+    })
+}
+
+fn proofreading(asked: proto::Proofreading) -> Result<Proofreading, ApiError> {
+    use proofreading::Mode as M;
+    match asked.mode.ok_or_else(|| missing("diffusion.proofreading", "one of off and rounds"))? {
+        M::Off(proofreading::Off {}) => Ok(Proofreading { steps: Some(0), below: None, most: None, temperature: None }),
+        M::Rounds(proofreading::Rounds { steps, below, most, temperature }) => {
+            Ok(Proofreading { steps: Some(rounds(steps)?), below, most, temperature })
+        }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_callers_patience_is_read_and_shortened() {
+        for (value, patience_ms, deadline_ms) in [
+            ("1S", Some(1000), Some(900)),
+            ("250m", Some(250), Some(225)),
+            ("2M", Some(120_000), Some(119_500)),
+            ("1H", Some(3_600_000), Some(3_599_500)),
+            ("0m", Some(0), Some(1)),
+            ("5000u", Some(5), Some(4)),
+            ("99999999H", Some(359_999_996_400_000), Some(359_999_996_399_500)),
+            ("5000000n", Some(5), Some(4)),
+            ("123456789S", None, None),
+            ("+5S", None, None),
+            ("5", None, None),
+            ("S", None, None),
+            ("5s", None, None),
+            ("", None, None),
+        ] {
+            let mut metadata = MetadataMap::new();
+            metadata.insert("grpc-timeout", value.parse().unwrap());
+            let patience = patience(&metadata);
+            assert_eq!(patience.map(|patience| patience.as_millis()), patience_ms, "{value:?}");
+            let wish = || infill(proto::InfillRequest::default()).unwrap();
+            let deadline = wish().within(patience).request.deadline;
+            assert_eq!(deadline.map(|deadline| deadline.as_millis()), deadline_ms, "{value:?}");
+            let own = Some(Duration::from_millis(7));
+            let said = Wish { request: Request { deadline: own, ..wish().request }, with_edits: false };
+            assert_eq!(said.within(patience).request.deadline, own, "what is said stands");
+        }
+        assert_eq!(patience(&MetadataMap::new()), None);
+    }
+}
