@@ -32,7 +32,7 @@ bench-torch:
 soak:
     REMASK_SOAK_SECONDS=60 cargo test --test soak -- --nocapture
 
-# The official openai packages (Python and Node), LangChain, litellm and llm against a running server
+# The official openai packages (Python and Node), LangChain, litellm, llm and grpcio against a running server
 clients:
     .ci/clients
 
