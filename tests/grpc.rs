@@ -14,7 +14,7 @@ use prost::Message as _;
 use proto::generate_event::Event;
 use proto::remask_client::RemaskClient;
 use proto::{edit, generate_request, proofreading, remasking, repair_request, score_request, unmasking};
-use remask::api::{Access, AppState, BODY_MAX, Guard, Listeners, Service, serve};
+use remask::api::{Access, AppState, BODY_MAX, Guard, Listeners, Patience, Service, serve};
 use remask::diffusion::{Reading, TokenId};
 use remask::engine::{Limits, start};
 use remask::model::{Batch, Denoiser, Inspection, ModelError, ModelSpec, Toy};
@@ -376,7 +376,7 @@ async fn a_given_text_is_judged_and_mended_as_over_http() {
     let model: Value = server.get("/v1/models/toy").await.json().await.unwrap();
     let facts = json!({"family": info.family, "vocabulary": info.vocabulary, "canvas_limit": info.canvas_limit,
                        "has_quality_head": info.has_quality_head, "adapters_folded": info.adapters_folded,
-                       "dtype": info.dtype, "device": info.device, "parameters": info.parameters});
+                       "dtype": info.dtype, "weights": info.weights, "device": info.device, "parameters": info.parameters});
     assert_eq!((&model["id"], &model["created"]), (&json!(info.model), &json!(info.created)));
     assert_eq!(model["diffusion"], facts);
     assert!(info.has_tokenizer && info.version == env!("CARGO_PKG_VERSION"));
@@ -428,8 +428,28 @@ async fn a_fault_is_told_in_https_words() {
         body.as_object_mut().unwrap().extend(more.as_object().unwrap().clone());
         (COMPLETIONS, body)
     };
+    let format = |format| Call::Generate(proto::GenerateRequest { format: Some(format), ..asked("a") });
+    let object = generate_request::Format::JsonObject(proto::JsonObject {});
     let rows: Vec<(Call, (&str, Value))> = vec![
         (generate(asked("")), completion(json!({"prompt": ""}))),
+        (
+            format(generate_request::Format::JsonSkeleton("{\"a\": 1}".into())),
+            completion(json!({"response_format": {"type": "json_skeleton", "skeleton": {"a": 1}}})),
+        ),
+        (
+            format(generate_request::Format::JsonSkeleton("[\"<text>\"]".into())),
+            completion(json!({"response_format": {"type": "json_skeleton", "skeleton": ["<text>"]}})),
+        ),
+        (
+            format(generate_request::Format::JsonSchema("{\"type\": \"string\", \"pattern\": \"a\"}".into())),
+            completion(
+                json!({"response_format": {"type": "json_schema", "json_schema": {"schema": {"type": "string", "pattern": "a"}}}}),
+            ),
+        ),
+        (
+            generate(proto::GenerateRequest { stop: vec!["x".into()], format: Some(object), ..a() }),
+            completion(json!({"stop": "x", "response_format": {"type": "json_object"}})),
+        ),
         (generate(proto::GenerateRequest { prompt: tokens(&[]), ..a() }), completion(json!({"prompt": []}))),
         (
             generate(proto::GenerateRequest { prompt: tokens(&[1, 300]), ..a() }),
@@ -828,6 +848,59 @@ async fn keys_open_grpc_too_and_bound_it() {
     let health = HealthClient::new(channel(&server.base)).check(HealthCheckRequest::default()).await;
     assert_eq!(health.unwrap().into_inner().status(), ServingStatus::Serving, "probes have no key");
     assert!(services(&server).await.contains(&"remask.v1.Remask".to_owned()), "nor has reflection");
+}
+
+#[tokio::test]
+async fn json_of_a_shape_is_what_http_gives() {
+    use generate_request::Format;
+    let server = Server::toy().await;
+    let mut client = client(&server);
+    let schema = json!({"type": "object", "properties": {"a": {"type": "integer"}, "b": {"enum": ["x", "yes"]}}});
+    let skeleton = json!({"a": "<string:6>", "b": ["<boolean>", 1]});
+    for (format, http) in [
+        (Format::JsonSchema(schema.to_string()), json!({"type": "json_schema", "json_schema": {"schema": schema}})),
+        (Format::JsonSkeleton(skeleton.to_string()), json!({"type": "json_skeleton", "skeleton": skeleton})),
+        (Format::JsonObject(proto::JsonObject {}), json!({"type": "json_object"})),
+    ] {
+        let asked = proto::GenerateRequest { format: Some(format), priority: -1, ..asked("Who?") };
+        let (_, steps, done) = told(client.generate(asked).await.unwrap().into_inner()).await;
+        let body = json!({"prompt": "Who?", "response_format": http, "priority": -1});
+        let whole = server.answer(COMPLETIONS, &body).await;
+        assert_eq!(whole["choices"][0]["text"], done.text);
+        assert!(serde_json::from_str::<Value>(&done.text).unwrap().is_object(), "{}", done.text);
+        assert!(steps.iter().all(|step| step.text.is_empty()) && done.tail == done.text, "told when it is whole");
+    }
+    let score = proto::ScoreRequest { likelihood: true, ..judged("some text") };
+    let tokens = client.score(score).await.unwrap().into_inner().tokens;
+    let http = server.answer("/v1/score", &json!({"text": "some text", "likelihood": true})).await;
+    let likelihoods = tokens.iter().map(|token| number(token.likelihood));
+    assert_eq!(
+        list(likelihoods),
+        list(http["tokens"].as_array().unwrap().iter().map(|token| token["likelihood"].clone()))
+    );
+}
+
+#[tokio::test]
+async fn a_call_is_stopped_by_its_name_and_has_no_more_time_than_others() {
+    let (model, gate) = Gated::new();
+    let patience = Patience { timeout: Some(Duration::from_secs(20)), ..Patience::DEFAULT };
+    let server = Server::patient(model, Limits::default(), patience).await;
+    let mut client = client(&server);
+    let mut stream = client.generate(carrying(asked("Once"), &[("x-request-id", "g")])).await.unwrap().into_inner();
+    assert!(stream.message().await.unwrap().is_some(), "the start");
+    gate.reached().await;
+    let stopped = server.client.delete(server.url("/v1/requests/g")).send().await.unwrap();
+    assert_eq!(stopped.status(), 200);
+    let status = stream.message().await.unwrap_err();
+    assert_eq!((status.code(), metadata(&status, "remask-code")), (Code::Cancelled, Some("cancelled")));
+    gate.open();
+    server.until("remask_requests_total{endpoint=\"/remask.v1.Remask/Generate\",outcome=\"cancelled\"} 1").await;
+
+    let (model, _gate) = Gated::new();
+    let patience = Patience { timeout: Some(Duration::from_millis(30)), ..Patience::DEFAULT };
+    let server = Server::patient(model, Limits::default(), patience).await;
+    let status = self::client(&server).score(judged("a")).await.unwrap_err();
+    assert_eq!((status.code(), metadata(&status, "remask-code")), (Code::DeadlineExceeded, Some("timeout")));
 }
 
 #[tokio::test]

@@ -1,9 +1,9 @@
 //! `Idempotency-Key`: a request that is sent twice is served once, and its answer told twice. Refuses to know what is asked.
 
-use super::AppState;
 use super::auth::Fingerprint;
 use super::error::{ApiError, Code};
 use super::ticket::{Streamed, Ticket};
+use super::{AppState, grpc};
 use axum::Extension;
 use axum::body::{Body, Bytes};
 use axum::extract::{Request, State};
@@ -141,7 +141,8 @@ pub(super) async fn serve(
     request: Request,
     next: Next,
 ) -> Response {
-    let Some(key) = request.headers().get(KEY).filter(|_| request.method() == Method::POST) else {
+    let is_kept = request.method() == Method::POST && !grpc::is_grpc(request.headers()); // whose answers end with trailers
+    let Some(key) = request.headers().get(KEY).filter(|_| is_kept) else {
         return next.run(request).await;
     };
     let key = key.to_str().ok().filter(|key| (1..=KEY_MAX).contains(&key.len())).map(str::to_owned);

@@ -104,7 +104,7 @@ impl Engine {
             Ok(readings) => {
                 for ((id, mut job), reading) in batch.drain(..).zip(readings) {
                     let taken = job.take(&reading).unwrap_or_else(|failure| vec![Event::Failed(failure)]);
-                    if let [.., Event::Step(_)] = taken[..] {
+                    if !matches!(taken.last(), Some(Event::Finished(_) | Event::Failed(_))) {
                         self.running.push_back((id, job));
                     }
                     events.extend(taken.into_iter().map(|event| (id, event)));

@@ -54,7 +54,12 @@ impl Show {
     /// The next event that is to be told, and whether another one follows.
     async fn next(&mut self) -> (Result<proto::GenerateEvent, Status>, bool) {
         loop {
-            match self.session.next().await {
+            let event = tokio::select! {
+                biased;
+                event = self.session.next() => event,
+                error = self.ticket.interrupted() => return (Err(self.fail(error)), false),
+            };
+            match event {
                 Some(Event::Step(step)) => {
                     if !step.text.is_empty() {
                         self.ticket.has_text();
@@ -201,6 +206,7 @@ fn tokens(answer: &Answer, offset: usize, words: Words<'_>) -> Vec<proto::Token>
         text: words.piece(written.token),
         confidence: (!is_given).then(|| written.confidence.get()),
         quality: written.quality.map(Probability::get),
+        likelihood: written.likelihood.map(Probability::get),
     };
     answer.written.iter().take(length).map(token).collect()
 }
@@ -231,6 +237,7 @@ pub(super) fn info(service: &Service) -> proto::InfoResponse {
         has_quality_head: spec.has_quality,
         adapters_folded: spec.adapters_folded,
         dtype: spec.dtype.clone(),
+        weights: spec.weights.clone(),
         device: spec.device.clone(),
         parameters: spec.parameters,
         has_tokenizer: service.handle.tokenizer().is_some(),

@@ -12,7 +12,7 @@ mod proto {
     tonic::include_proto!("remask.v1");
 }
 
-pub(super) use status::{no_http, translate};
+pub(super) use status::{is_grpc, no_http, translate};
 
 use super::error::{ApiError, Code};
 use super::ticket::{Streamed, Ticket};

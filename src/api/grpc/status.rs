@@ -14,7 +14,7 @@ use std::error::Error;
 use tonic::Status;
 
 /// Whether a request calls itself gRPC.
-fn is_grpc(headers: &HeaderMap) -> bool {
+pub(in crate::api) fn is_grpc(headers: &HeaderMap) -> bool {
     let value = headers.get(CONTENT_TYPE).and_then(|value| value.to_str().ok()).unwrap_or_default();
     let essence = value.split(';').next().unwrap_or_default().trim();
     ["application/grpc", "application/grpc+proto"].iter().any(|one| essence.eq_ignore_ascii_case(one))

@@ -3,10 +3,11 @@
 
 use super::proto::{self, proofreading, remasking, unmasking};
 use crate::api::error::ApiError;
-use crate::api::wire::{doubtful, mending, missing, rounds, task};
+use crate::api::wire::{doubtful, mending, missing, response_format, rounds, task};
 use crate::diffusion::{Order, TokenId};
-use crate::engine::{DEFAULT_BLANK, EndOfText, Prompt, Proofreading, Remasking, Request, Task};
+use crate::engine::{DEFAULT_BLANK, EndOfText, Format, Prompt, Proofreading, Remasking, Request, Task};
 use crate::text::Message;
+use serde_json::{Value, json};
 use std::time::Duration;
 use tonic::metadata::MetadataMap;
 
@@ -69,10 +70,30 @@ pub(super) fn generate(asked: proto::GenerateRequest) -> Result<Wish, ApiError> 
         seed: asked.seed,
         stop: asked.stop,
         stop_tokens: asked.stop_token_ids.into_iter().map(TokenId).collect(),
+        format: asked.format.map_or(Ok(Format::Text), format)?,
+        priority: asked.priority,
         ..Request::new(task(prompt, asked.max_tokens, asked.suffix.as_deref())?)
     };
     let with_edits = asked.diffusion.as_ref().is_some_and(|diffusion| diffusion.stream_edits);
     Ok(Wish { request: diffusion(asked.diffusion, request)?, with_edits })
+}
+
+/// What an answer is to look like; a schema and a skeleton come as JSON, and are read as HTTP's are.
+fn format(asked: proto::generate_request::Format) -> Result<Format, ApiError> {
+    use proto::generate_request::Format as F;
+    let parsed = |name: &str, text: &str| {
+        let param = format!("response_format.{name}");
+        let message = |error: serde_json::Error| format!("{param}: not valid JSON: {error}");
+        serde_json::from_str::<Value>(text).map_err(|error| ApiError::invalid(param.clone(), message(error)))
+    };
+    let format = match asked {
+        F::JsonObject(proto::JsonObject {}) => json!({"type": "json_object"}),
+        F::JsonSchema(text) => {
+            json!({"type": "json_schema", "json_schema": {"schema": parsed("json_schema.schema", &text)?}})
+        }
+        F::JsonSkeleton(text) => json!({"type": "json_skeleton", "skeleton": parsed("skeleton", &text)?}),
+    };
+    response_format(Some(&format))
 }
 
 pub(super) fn infill(asked: proto::InfillRequest) -> Result<Wish, ApiError> {
@@ -80,6 +101,7 @@ pub(super) fn infill(asked: proto::InfillRequest) -> Result<Wish, ApiError> {
     let request = Request {
         temperature: asked.temperature,
         seed: asked.seed,
+        priority: asked.priority,
         ..Request::new(Task::Infill { template: asked.template, blank })
     };
     Ok(Wish { request: diffusion(asked.diffusion, request)?, with_edits: true })
@@ -93,7 +115,9 @@ pub(super) fn score(asked: proto::ScoreRequest) -> Result<(Wish, f32), ApiError>
         G::Text(text) => Prompt::Text(text),
         G::TokenIds(tokens) => ids(tokens),
     };
-    Ok((Wish { request: Request::new(Task::Score { text }), with_edits: false }, below))
+    let task = Task::Score { text, likelihood: asked.likelihood };
+    let request = Request { priority: asked.priority, ..Request::new(task) };
+    Ok((Wish { request, with_edits: false }, below))
 }
 
 pub(super) fn repair(asked: proto::RepairRequest) -> Result<Wish, ApiError> {
@@ -103,8 +127,12 @@ pub(super) fn repair(asked: proto::RepairRequest) -> Result<Wish, ApiError> {
         G::TokenIds(tokens) => ids(tokens),
     };
     let pinned = asked.pinned.into_iter().map(|proto::Span { start, end }| start as usize..end as usize).collect();
-    let request =
-        Request { temperature: asked.temperature, seed: asked.seed, ..Request::new(Task::Repair { text, pinned }) };
+    let request = Request {
+        temperature: asked.temperature,
+        seed: asked.seed,
+        priority: asked.priority,
+        ..Request::new(Task::Repair { text, pinned })
+    };
     let request = mending(diffusion(asked.diffusion, request)?, asked.steps, asked.below, asked.worst)?;
     Ok(Wish { request, with_edits: true })
 }

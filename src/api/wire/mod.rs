@@ -12,6 +12,7 @@ mod options;
 pub(super) use chat::ChatRequest;
 pub(super) use completion::{CompletionRequest, task};
 pub(super) use diffusion::rounds;
+pub(super) use format::read as response_format;
 pub(super) use given::{RepairRequest, ScoreRequest, doubtful, mending};
 pub(super) use infill::InfillRequest;
 
