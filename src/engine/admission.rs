@@ -1,7 +1,7 @@
 //! From what a user asked for to a job that can run: every default looked up, every limit checked, once for all
 //! protocols. Refuses to run anything.
 
-use super::draft::check_no_stop;
+use super::draft::{NO_ROOM, check_no_stop};
 use super::event::Start;
 use super::job::Job;
 use super::request::{self, EndOfText, Format, Rejected, Remasking, Request, Task};
@@ -45,6 +45,7 @@ impl Admission {
         }
         let draft = match &request.task {
             Task::Continue { prompt, length } => self.continuation(prompt, *length, request)?,
+            Task::Between { cells: 0, .. } => return Err(invalid("max_tokens", NO_ROOM)),
             Task::Between { before, cells, after } => {
                 check_no_stop(&request.stop)?;
                 let texts = [before, after].map(|text| Segment::Text(text.clone()));

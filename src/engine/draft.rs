@@ -9,8 +9,10 @@ use crate::diffusion::{Canvas, Cell, TokenId};
 use crate::text::{Message, Special, Transcript};
 use std::ops::Range;
 
+/// Nothing can be written into no cells.
+pub(super) const NO_ROOM: &str = "max_tokens is 0; ask for at least 1";
 /// Stop strings of one request; each costs a search per finished block.
-const STOPS_MAX: usize = 16;
+pub(crate) const STOPS_MAX: usize = 16;
 
 /// A canvas not yet refined, and how its answer is put into words.
 pub(super) struct Draft {
@@ -53,7 +55,7 @@ impl Admission {
         let room = self.canvas_max - prompt.len();
         let new_tokens = match length {
             Length::Default => self.spec.defaults.new_tokens.map_or(room, |new| room.min(new.get() as usize)),
-            Length::New(0) => return Err(invalid("max_tokens", "max_tokens is 0; ask for at least 1")),
+            Length::New(0) => return Err(invalid("max_tokens", NO_ROOM)),
             Length::New(new) if new > room => {
                 let (given, limit) = (prompt.len(), self.canvas_max);
                 return Err(invalid(
