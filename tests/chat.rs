@@ -4,9 +4,14 @@ mod common;
 
 use common::server::Server;
 use common::toy_tokenizer;
+use remask::api::BODY_MAX;
 use remask::diffusion::TokenId;
-use remask::text::{Message, Special};
+use remask::engine::Limits;
+use remask::model::Toy;
+use remask::text::{Message, Special, Tokenizer};
 use serde_json::{Value, json};
+use std::sync::Arc;
+use std::time::Duration;
 
 const COMPLETIONS: &str = "/v1/completions";
 const CHAT: &str = "/v1/chat/completions";
@@ -229,7 +234,9 @@ async fn what_is_wrong_with_a_conversation_is_said() {
         );
         assert!(error["error"]["message"].as_str().unwrap().contains(words), "{body}: {error}");
     }
-    let untemplated = Server::sudoku().await;
+    let untemplated = Server::loading(BODY_MAX, Duration::ZERO).await;
+    let tokenizer = Tokenizer::from_bytes(include_bytes!("../models/toy/tokenizer.json")).unwrap();
+    untemplated.load(Box::new(Toy::new()), Some(Arc::new(tokenizer)), Limits::default());
     let error: Value = untemplated.post(CHAT, &json!({"messages": hello()})).await.json().await.unwrap();
     assert!(error["error"]["message"].as_str().unwrap().contains("no chat template"), "{error}");
 }

@@ -16,6 +16,7 @@ pub(super) const SUDOKU: Source = Source::Embedded {
     prism_head: Some(include_bytes!("../../models/sudoku/prism_head.safetensors")),
 };
 pub(super) const SUDOKU_TOKENIZER: &[u8] = include_bytes!("../../models/sudoku/tokenizer.json");
+const SUDOKU_TOKENIZER_CONFIG: &[u8] = include_bytes!("../../models/sudoku/tokenizer_config.json");
 const TOY_TOKENIZER: &[u8] = include_bytes!("../../models/toy/tokenizer.json");
 const TOY_TOKENIZER_CONFIG: &[u8] = include_bytes!("../../models/toy/tokenizer_config.json");
 
@@ -92,7 +93,10 @@ impl ModelArgs {
             "sudoku" | "toy" if self.prism_head.is_some() || self.adapter.is_some() => {
                 bail!("--prism-head and --adapter go with a model directory; {} is built in as it is", self.model_id)
             }
-            "sudoku" => (load_in(&SUDOKU, device, self.dtype.into())?, Some(Tokenizer::from_bytes(SUDOKU_TOKENIZER)?)),
+            "sudoku" => (
+                load_in(&SUDOKU, device, self.dtype.into())?,
+                Some(Tokenizer::from_texts(SUDOKU_TOKENIZER, Some(SUDOKU_TOKENIZER_CONFIG))?),
+            ),
             "toy" => (
                 Box::new(Toy::new()) as Box<dyn Denoiser>,
                 Some(Tokenizer::from_texts(TOY_TOKENIZER, Some(TOY_TOKENIZER_CONFIG))?),

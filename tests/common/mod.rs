@@ -43,7 +43,9 @@ pub fn sudoku_model() -> Box<dyn Denoiser> {
 }
 
 pub fn sudoku_tokenizer() -> Arc<Tokenizer> {
-    Arc::new(Tokenizer::from_bytes(include_bytes!("../../models/sudoku/tokenizer.json")).unwrap())
+    let tokenizer = include_bytes!("../../models/sudoku/tokenizer.json");
+    let config: &[u8] = include_bytes!("../../models/sudoku/tokenizer_config.json");
+    Arc::new(Tokenizer::from_texts(tokenizer, Some(config)).unwrap())
 }
 
 pub fn llada_tiny() -> Handle {
