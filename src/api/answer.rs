@@ -5,9 +5,10 @@ use crate::diffusion::{Cell, Edit, Probability, TokenId};
 use crate::engine::{Answer, Finish, Start, StepEvent};
 use crate::text::Tokenizer;
 use serde::Serialize;
+use utoipa::ToSchema;
 
 /// Tokens, as they are billed elsewhere.
-#[derive(Clone, Copy, Debug, Serialize)]
+#[derive(Clone, Copy, Debug, Serialize, ToSchema)]
 pub(super) struct Usage {
     prompt_tokens: usize,
     completion_tokens: usize,
@@ -24,12 +25,17 @@ impl Usage {
 }
 
 /// What the refinement took.
-#[derive(Clone, Copy, Debug, Serialize)]
+#[derive(Clone, Copy, Debug, Serialize, ToSchema)]
+#[schema(as = Refinement)]
 pub(super) struct Summary {
     steps: u32,
+    /// Passes of the model, which may be more than steps.
     forward_passes: u32,
+    /// Cells filled, those erased before included.
     filled: u32,
+    /// Cells erased.
     erased: u32,
+    /// Steps were given up, so that the answer was there in time.
     degraded: bool,
 }
 
@@ -48,7 +54,7 @@ impl Summary {
 }
 
 /// What the model thinks of each token of the answer, left to right.
-#[derive(Clone, Debug, Default, Serialize)]
+#[derive(Clone, Debug, Default, Serialize, ToSchema)]
 pub(super) struct Quality {
     tokens: Vec<Option<String>>,
     token_ids: Vec<u32>,
@@ -69,11 +75,22 @@ impl Quality {
     }
 }
 
-/// `finish_reason`.
-pub(super) const fn finish_reason(finish: Finish) -> &'static str {
-    match finish {
-        Finish::Stop => "stop",
-        Finish::Length => "length",
+/// Why an answer ends where it does.
+#[derive(Clone, Copy, Debug, Serialize, ToSchema)]
+#[serde(rename_all = "lowercase")]
+pub(super) enum FinishReason {
+    /// It has come to its end.
+    Stop,
+    /// There was no more room.
+    Length,
+}
+
+impl From<Finish> for FinishReason {
+    fn from(finish: Finish) -> Self {
+        match finish {
+            Finish::Stop => Self::Stop,
+            Finish::Length => Self::Length,
+        }
     }
 }
 
@@ -94,11 +111,23 @@ impl Words<'_> {
 }
 
 /// A change of one cell.
-#[derive(Clone, Debug, Serialize)]
+#[derive(Clone, Debug, Serialize, ToSchema)]
 #[serde(tag = "kind", rename_all = "lowercase")]
+#[schema(as = Edit)]
 enum EditObject {
-    Fill { at: usize, token: u32, text: Option<String>, confidence: f32 },
-    Erase { at: usize, was: u32, quality: Option<f32> },
+    Fill {
+        at: usize,
+        token: u32,
+        #[schema(required)]
+        text: Option<String>,
+        confidence: f32,
+    },
+    Erase {
+        at: usize,
+        was: u32,
+        #[schema(required)]
+        quality: Option<f32>,
+    },
 }
 
 impl EditObject {
@@ -114,13 +143,19 @@ impl EditObject {
 }
 
 /// One step, or several that a slow reader missed, merged.
-#[derive(Clone, Debug, Serialize)]
+#[derive(Clone, Debug, Serialize, ToSchema)]
+#[schema(as = Step)]
 pub(super) struct StepObject {
+    /// Of which choice.
     index: usize,
     step: u32,
+    #[schema(required)]
     steps_planned: Option<u32>,
+    /// Cells still blank.
     blanks: usize,
+    /// `at` counts cells after the prompt.
     edits: Vec<EditObject>,
+    /// Cells after the prompt; told once, with a choice's first step.
     #[serde(skip_serializing_if = "Option::is_none")]
     canvas_length: Option<usize>,
 }
@@ -145,17 +180,19 @@ impl StepObject {
 }
 
 /// The canvas before the first step.
-#[derive(Clone, Debug, Serialize)]
+#[derive(Clone, Debug, Serialize, ToSchema)]
+#[schema(as = Start)]
 pub(super) struct StartObject {
     canvas_length: usize,
     pinned: Vec<Pinned>,
 }
 
 /// A cell the user gave.
-#[derive(Clone, Debug, Serialize)]
+#[derive(Clone, Debug, Serialize, ToSchema)]
 struct Pinned {
     at: usize,
     token: u32,
+    #[schema(required)]
     text: Option<String>,
 }
 

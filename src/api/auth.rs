@@ -21,7 +21,7 @@ use tokio::sync::Semaphore;
 /// How often a file of keys is looked at, at most.
 const LOOK_EVERY: Duration = Duration::from_secs(1);
 /// Where the key may be told; the second for those who cannot send the first.
-const OTHER_HEADER: &str = "x-api-key";
+pub(super) const OTHER_HEADER: &str = "x-api-key";
 
 /// What a key is remembered as, so that no key lies in memory longer than its request.
 pub(super) type Fingerprint = [u8; 32];
@@ -154,11 +154,15 @@ fn fingerprint(key: &str) -> Fingerprint {
     Sha256::digest(key.as_bytes()).into()
 }
 
+/// Whether a path asks for a key where there are any; those that probes and scrapers ask do not.
+pub(super) fn is_guarded(path: &str) -> bool {
+    path.starts_with("/v1/") || path.starts_with(grpc::OURS) || path.ends_with("tokenize")
+}
+
 /// The layer before every endpoint but those that probes and scrapers ask.
 pub(super) async fn check(State(state): State<AppState>, request: Request, next: Next) -> Response {
     let Some(guard) = state.guard() else { return next.run(request).await };
-    let path = request.uri().path();
-    if !(path.starts_with("/v1/") || path.starts_with(grpc::OURS) || path.ends_with("tokenize")) {
+    if !is_guarded(request.uri().path()) {
         return next.run(request).await;
     }
     let Some(key) = told(&request).and_then(|key| guard.admit(key)) else {

@@ -2,6 +2,7 @@
 //! to both.
 //! Refuses to decide whether something is an error.
 
+use super::openapi::schema;
 use crate::engine::{Failure, Rejected};
 use axum::Json;
 use axum::http::header::{RETRY_AFTER, WWW_AUTHENTICATE};
@@ -9,8 +10,11 @@ use axum::http::{HeaderValue, StatusCode};
 use axum::response::{IntoResponse, Response};
 use serde::Serialize;
 use std::any::Any;
+use std::collections::BTreeSet;
 use std::sync::Arc;
 use tonic::Status;
+use utoipa::ToSchema;
+use utoipa::openapi::{RefOr, Schema};
 
 /// Seconds after which asking again makes sense while the server is loading, or its successor is starting.
 const RETRY_LATER: u64 = 5;
@@ -67,6 +71,29 @@ struct Row {
 }
 
 impl Code {
+    /// All of them; [`Self::Draining`] is the last.
+    const ALL: [Self; Self::Draining as usize + 1] = [
+        Self::InvalidRequest,
+        Self::NoKey,
+        Self::KeyFull,
+        Self::UnknownPath,
+        Self::ModelNotFound,
+        Self::UnknownRequest,
+        Self::KeyReused,
+        Self::WrongMethod,
+        Self::BodyTooLarge,
+        Self::UnsupportedMediaType,
+        Self::QueueFull,
+        Self::ModelFailure,
+        Self::TooLate,
+        Self::TimedOut,
+        Self::Cancelled,
+        Self::Internal,
+        Self::Loading,
+        Self::ModelFailing,
+        Self::Draining,
+    ];
+
     /// The one place where statuses are picked.
     const fn row(self) -> Row {
         use StatusCode as S;
@@ -170,18 +197,40 @@ impl ApiError {
     }
 }
 
-#[derive(Serialize)]
-struct ErrorBody<'a> {
+/// Why there is no answer, as OpenAI says it.
+#[derive(Serialize, ToSchema)]
+#[schema(as = Error)]
+pub(super) struct ErrorBody<'a> {
+    #[schema(inline)]
     error: ErrorObject<'a>,
 }
 
-#[derive(Serialize)]
+#[derive(Serialize, ToSchema)]
 struct ErrorObject<'a> {
+    /// What was given, what is allowed, how to mend it.
     message: &'a str,
     #[serde(rename = "type")]
+    #[schema(schema_with = kinds)]
     kind: &'static str,
+    /// The field at fault, as a path such as `diffusion.steps`.
+    #[schema(required)]
     param: Option<&'a str>,
+    #[schema(schema_with = codes, required)]
     code: Option<&'static str>,
+}
+
+fn kinds() -> RefOr<Schema> {
+    schema::words(Code::ALL.iter().map(|code| code.row().kind).collect::<BTreeSet<_>>())
+}
+
+fn codes() -> RefOr<Schema> {
+    let codes = schema::words(Code::ALL.iter().filter_map(|code| code.row().code));
+    schema::either_or_null([codes], "Tells apart what has the same status.")
+}
+
+/// What [`ApiError::body`] calls the cases that a status stands for.
+pub(super) fn codes_of(status: StatusCode) -> impl Iterator<Item = &'static str> {
+    Code::ALL.iter().map(|code| code.row()).filter(move |row| row.status == status).filter_map(|row| row.code)
 }
 
 impl IntoResponse for ApiError {

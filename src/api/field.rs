@@ -11,22 +11,69 @@ use std::marker::PhantomData;
 /// Characters of a rejected value that are repeated to its author.
 const SHOWN_MAX: usize = 60;
 
+/// Largest number taken, of those that fit an `f32`.
+const NUMBER_MAX: f64 = 3.4e38;
+/// Up to here every whole number is a float, 2^53.
+const EXACT_MAX: f64 = 9_007_199_254_740_992.0;
+
+const COUNTS: &str = "give a whole number from 0 to 4294967295";
+
 /// A whole number from 0 to 4,294,967,295.
 pub(super) fn count<'de, D: Deserializer<'de>>(input: D) -> Result<Option<u32>, D::Error> {
-    let read = |value: &Value| u32::try_from(value.as_u64()?).ok();
-    optional(input, "give a whole number from 0 to 4294967295", read)
+    optional(input, COUNTS, |value| u32::try_from(whole(value)?).ok())
 }
 
 /// A number that fits an `f32`.
-#[allow(clippy::cast_possible_truncation)] // the nearest f32 is what is meant; one that overflows is refused
 pub(super) fn number<'de, D: Deserializer<'de>>(input: D) -> Result<Option<f32>, D::Error> {
-    let read = |value: &Value| Some(value.as_f64()? as f32).filter(|number| number.is_finite());
-    optional(input, "give a number of at most 3.4e38", read)
+    optional(input, "give a number of at most 3.4e38", nearest)
+}
+
+/// A whole number however it is spelled: JSON knows no difference between 3, 3.0 and 3e0.
+#[allow(clippy::cast_possible_truncation)] // it has no fraction and is small
+fn whole(value: &Value) -> Option<i128> {
+    let is_exact = |number: &f64| number.fract() == 0.0 && number.abs() <= EXACT_MAX;
+    let spelled = || value.as_f64().filter(is_exact).map(|number| number as i128);
+    value.as_u64().map(i128::from).or_else(|| value.as_i64().map(i128::from)).or_else(spelled)
+}
+
+/// The nearest `f32`. All limits are whole, so a number that is not never becomes so: 1e-99 is above 0.
+#[allow(clippy::cast_possible_truncation)] // one that overflows is refused
+fn nearest(value: &Value) -> Option<f32> {
+    let exact = value.as_f64().filter(|number| number.abs() <= NUMBER_MAX)?;
+    let near = exact as f32;
+    Some(match exact - f64::from(near) {
+        error if exact.fract() == 0.0 || near.fract() != 0.0 || error == 0.0 => near,
+        error if error > 0.0 => near.next_up(),
+        _ => near.next_down(),
+    })
+}
+
+/// An item of a list of whole numbers from 0 to 4,294,967,295.
+#[derive(Clone, Copy, Debug)]
+pub(super) struct Count(pub(super) u32);
+
+impl<'de> Deserialize<'de> for Count {
+    fn deserialize<D: Deserializer<'de>>(input: D) -> Result<Self, D::Error> {
+        item(input, COUNTS, |value| u32::try_from(whole(value)?).ok()).map(Self)
+    }
+}
+
+/// An item of a list of numbers that fit an `f32`.
+#[derive(Clone, Copy, Debug)]
+pub(super) struct Number(pub(super) f32);
+
+impl<'de> Deserialize<'de> for Number {
+    fn deserialize<D: Deserializer<'de>>(input: D) -> Result<Self, D::Error> {
+        item(input, "give a number of at most 3.4e38", nearest).map(Self)
+    }
 }
 
 /// A whole number of 64 bits; negative ones count from the top.
 pub(super) fn seed<'de, D: Deserializer<'de>>(input: D) -> Result<Option<u64>, D::Error> {
-    let read = |value: &Value| value.as_u64().or_else(|| value.as_i64().map(i64::cast_unsigned));
+    let read = |value: &Value| {
+        let seed = whole(value)?;
+        u64::try_from(seed).ok().or_else(|| i64::try_from(seed).ok().map(i64::cast_unsigned))
+    };
     optional(input, "give a whole number of 64 bits", read)
 }
 
@@ -70,7 +117,7 @@ pub(super) fn off_word<'de, D: Deserializer<'de>>(input: D) -> Result<(), D::Err
 
 /// A whole number from 1 on; 0 and -1 mean that there is no limit.
 pub(super) fn limit<'de, D: Deserializer<'de>>(input: D) -> Result<Option<u32>, D::Error> {
-    let read = |value: &Value| match value.as_i64()? {
+    let read = |value: &Value| match whole(value)? {
         -1 | 0 => Some(None),
         limit => u32::try_from(limit).ok().map(Some),
     };
@@ -96,11 +143,17 @@ fn optional<'de, D: Deserializer<'de>, T>(
 ) -> Result<Option<T>, D::Error> {
     match Value::deserialize(input)? {
         Value::Null => Ok(None),
-        value => match read(&value) {
-            Some(read) => Ok(Some(read)),
-            None => Err(Error::custom(format!("given {}; {allowed}", shown(&value)))),
-        },
+        value => item(value, allowed, read).map(Some).map_err(Error::custom),
     }
+}
+
+fn item<'de, D: Deserializer<'de>, T>(
+    input: D,
+    allowed: &str,
+    read: impl FnOnce(&Value) -> Option<T>,
+) -> Result<T, D::Error> {
+    let value = Value::deserialize(input)?;
+    read(&value).ok_or_else(|| Error::custom(format!("given {}; {allowed}", shown(&value))))
 }
 
 fn only<'de, D: Deserializer<'de>>(

@@ -15,6 +15,7 @@ use axum::response::{IntoResponse, Response};
 use axum::{Extension, Json};
 use serde::Serialize;
 use similar::TextDiff;
+use utoipa::ToSchema;
 
 /// Judges every token of a text, in one forward pass.
 pub(super) async fn score(
@@ -68,9 +69,11 @@ pub(super) async fn repair(
     }
 }
 
-#[derive(Debug, Serialize)]
-struct Score<'a> {
+/// What a score answers.
+#[derive(Debug, Serialize, ToSchema)]
+pub(super) struct Score<'a> {
     id: String,
+    /// Always `score`.
     object: &'static str,
     model: &'a str,
     tokens: Vec<Judged>,
@@ -81,11 +84,13 @@ struct Score<'a> {
 }
 
 /// A token and the probability that it is right.
-#[derive(Debug, Serialize)]
+#[derive(Debug, Serialize, ToSchema)]
 struct Judged {
     at: usize,
     token: u32,
+    #[schema(required)]
     text: Option<String>,
+    #[schema(required)]
     quality: Option<f32>,
     /// Its probability given all other tokens; only where it was asked for.
     #[serde(skip_serializing_if = "Option::is_none")]
@@ -103,9 +108,11 @@ fn judged(answer: &Answer, words: Words<'_>) -> Vec<Judged> {
     judged.collect()
 }
 
-#[derive(Debug, Serialize)]
-struct Repair<'a> {
+/// What a repair answers.
+#[derive(Debug, Serialize, ToSchema)]
+pub(super) struct Repair<'a> {
     id: String,
+    /// Always `repair`.
     object: &'static str,
     model: &'a str,
     /// The text as it stands now.
@@ -122,12 +129,14 @@ struct Repair<'a> {
 }
 
 /// A token that another one took the place of.
-#[derive(Debug, Serialize)]
+#[derive(Debug, Serialize, ToSchema)]
 pub(super) struct Replaced {
     pub(super) at: usize,
     pub(super) was: u32,
+    #[schema(required)]
     pub(super) was_text: Option<String>,
     pub(super) token: u32,
+    #[schema(required)]
     pub(super) text: Option<String>,
     /// The new token's probability when it was written.
     pub(super) confidence: f32,

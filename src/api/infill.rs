@@ -1,7 +1,7 @@
 //! `POST /v1/infill`: a template with its gaps filled, whole or as named events. Refuses to know how a request is
 //! checked or run.
 
-use super::answer::{Quality, Summary, Usage, Words, finish_reason};
+use super::answer::{FinishReason, Quality, Summary, Usage, Words};
 use super::error::ApiError;
 use super::report::{Ending, Report};
 use super::stream;
@@ -13,6 +13,7 @@ use axum::extract::{Request, State};
 use axum::response::{IntoResponse, Response};
 use axum::{Extension, Json};
 use serde::Serialize;
+use utoipa::ToSchema;
 
 /// Fills a template's blanks.
 pub(super) async fn create(
@@ -39,9 +40,11 @@ pub(super) async fn create(
     }
 }
 
-#[derive(Debug, Serialize)]
-struct Infill<'a> {
+/// What an infill answers.
+#[derive(Debug, Serialize, ToSchema)]
+pub(super) struct Infill<'a> {
     id: String,
+    /// Always `infill`.
     object: &'static str,
     model: &'a str,
     choices: [Choice<'a>; 1],
@@ -49,13 +52,17 @@ struct Infill<'a> {
     diffusion: Summary,
 }
 
-#[derive(Debug, Serialize)]
+#[derive(Debug, Serialize, ToSchema)]
+#[schema(as = InfillChoice)]
 struct Choice<'a> {
     index: usize,
     /// The whole template.
     text: &'a str,
+    /// What stands in each gap; blanks side by side are one.
     gaps: &'a [String],
-    finish_reason: &'static str,
+    #[schema(inline)]
+    finish_reason: FinishReason,
+    /// Only where it was asked for.
     #[serde(skip_serializing_if = "Option::is_none")]
     quality: Option<Quality>,
 }
@@ -76,7 +83,7 @@ impl Ending for Filled {
             id: format!("infill-{id}"),
             object: "infill",
             model: &self.model,
-            choices: [Choice { index: 0, text, gaps, finish_reason: finish_reason(answer.finish), quality }],
+            choices: [Choice { index: 0, text, gaps, finish_reason: answer.finish.into(), quality }],
             usage: Usage::of(std::slice::from_ref(answer), 1),
             diffusion: Summary::of(std::slice::from_ref(answer)),
         }

@@ -2,8 +2,10 @@
 
 use super::answer::Words;
 use super::openai::Shape;
+use super::openapi::schema;
 use crate::engine::{Answer, Written};
 use serde::Serialize;
+use utoipa::ToSchema;
 
 /// Lowest logarithm told: JSON has no infinity.
 const LOWEST: f32 = -9999.0;
@@ -12,23 +14,38 @@ const LOWEST: f32 = -9999.0;
 #[derive(Debug, Serialize)]
 #[serde(untagged)]
 pub(super) enum Logprobs {
-    /// Of completions.
-    Text {
-        tokens: Vec<String>,
-        token_logprobs: Vec<f32>,
-        top_logprobs: Option<()>,
-        /// Characters before each token.
-        text_offset: Vec<usize>,
-    },
-    /// Of chat completions.
-    Chat { content: Vec<Token>, refusal: Option<()> },
+    Text(TextLogprobs),
+    Chat(ChatLogprobs),
 }
 
-#[derive(Debug, Serialize)]
+/// Of completions.
+#[derive(Debug, Serialize, ToSchema)]
+pub(super) struct TextLogprobs {
+    tokens: Vec<String>,
+    token_logprobs: Vec<f32>,
+    #[schema(schema_with = schema::null, required)]
+    top_logprobs: Option<()>,
+    /// Characters before each token.
+    text_offset: Vec<usize>,
+}
+
+/// Of chat completions.
+#[derive(Debug, Serialize, ToSchema)]
+pub(super) struct ChatLogprobs {
+    content: Vec<Token>,
+    #[schema(schema_with = schema::null, required)]
+    refusal: Option<()>,
+}
+
+#[derive(Debug, Serialize, ToSchema)]
+#[schema(as = TokenLogprob)]
 pub(super) struct Token {
     token: String,
     logprob: f32,
+    /// Null where the token is a part of a character.
+    #[schema(required)]
     bytes: Option<Vec<u8>>,
+    #[schema(schema_with = schema::empty)]
     top_logprobs: [(); 0],
 }
 
@@ -49,7 +66,7 @@ impl Logprobs {
                 });
                 let text_offset = text_offset.collect();
                 let token_logprobs = written.iter().map(logprob).collect();
-                Self::Text { tokens, token_logprobs, top_logprobs: None, text_offset }
+                Self::Text(TextLogprobs { tokens, token_logprobs, top_logprobs: None, text_offset })
             }
             Shape::Chat => {
                 let token = |written: &Written| {
@@ -57,7 +74,7 @@ impl Logprobs {
                     let bytes = Some(token.bytes().collect()).filter(|_| !token.contains('\u{fffd}'));
                     Token { token, logprob: logprob(written), bytes, top_logprobs: [] }
                 };
-                Self::Chat { content: written.iter().map(token).collect(), refusal: None }
+                Self::Chat(ChatLogprobs { content: written.iter().map(token).collect(), refusal: None })
             }
         }
     }

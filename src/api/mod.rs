@@ -5,6 +5,7 @@ mod answer;
 mod auth;
 mod body;
 mod completions;
+mod docs;
 mod error;
 mod field;
 mod given;
@@ -14,6 +15,7 @@ mod logprobs;
 mod models;
 mod once;
 mod openai;
+mod openapi;
 mod ops;
 mod report;
 mod requests;
@@ -28,16 +30,16 @@ use crate::telemetry::Metrics;
 pub use auth::{Guard, GuardError};
 use axum::http::header::RETRY_AFTER;
 use axum::http::{HeaderName, HeaderValue, Method};
-use axum::routing::{get, post};
 use axum::serve::ListenerExt;
 use axum::{Router, middleware};
 use error::{ApiError, Code};
 use futures_util::FutureExt;
+use openapi::{Endpoint, about};
 pub use requests::RESUME_GRACE;
 use std::future::{Future, IntoFuture};
 use std::io;
 use std::sync::atomic::{AtomicBool, Ordering};
-use std::sync::{Arc, OnceLock};
+use std::sync::{Arc, LazyLock, OnceLock};
 use std::time::Duration;
 use tokio::net::TcpListener;
 use tokio::sync::oneshot;
@@ -51,22 +53,7 @@ pub const BODY_MAX: usize = 2 << 20;
 const LINGER: Duration = Duration::from_secs(5);
 
 /// What is served, for people who lost their way.
-const ENDPOINTS: &[&str] = &[
-    "POST /v1/completions",
-    "POST /v1/chat/completions",
-    "POST /v1/infill",
-    "POST /v1/score",
-    "POST /v1/repair",
-    "GET /v1/requests/{id}",
-    "DELETE /v1/requests/{id}",
-    "POST /tokenize",
-    "POST /detokenize",
-    "GET /v1/models",
-    "GET /v1/models/{id}",
-    "GET /health",
-    "GET /ready",
-    "GET /metrics",
-];
+static ENDPOINTS: LazyLock<Vec<String>> = LazyLock::new(|| endpoints().into_iter().map(|one| one.line).collect());
 
 /// A model that is loaded and being served.
 #[derive(Debug)]
@@ -234,29 +221,39 @@ impl AppState {
     }
 }
 
-/// Every endpoint, HTTP's and gRPC's.
+/// Every endpoint: what the router, the list of them and the document are made of.
+fn endpoints() -> Vec<Endpoint> {
+    vec![
+        Endpoint::post("/v1/completions", completions::create, about::completions()),
+        Endpoint::post("/v1/chat/completions", completions::chat, about::chat()),
+        Endpoint::post("/v1/infill", infill::create, about::infill()),
+        Endpoint::post("/v1/score", given::score, about::score()),
+        Endpoint::post("/v1/repair", given::repair, about::repair()),
+        Endpoint::get("/v1/requests/{id}", resume::read, about::read_on()),
+        Endpoint::delete("/v1/requests/{id}", resume::cancel, about::cancel()),
+        Endpoint::post("/tokenize", tokens::tokenize, about::tokenize()),
+        Endpoint::post("/detokenize", tokens::detokenize, about::detokenize()),
+        Endpoint::get("/v1/models", models::list, about::models()),
+        Endpoint::get("/v1/models/{*id}", models::retrieve, about::model()),
+        Endpoint::get("/", ops::root, about::root()),
+        Endpoint::get("/health", ops::health, about::health()),
+        Endpoint::get("/ready", ops::ready, about::ready()),
+        Endpoint::get("/metrics", ops::metrics, about::metrics()),
+        Endpoint::get("/openapi.json", docs::document, about::document()),
+        Endpoint::get("/docs", docs::page, about::viewer()),
+        Endpoint::get("/docs/{file}", docs::file, about::viewer_file()),
+    ]
+}
+
+/// The server, but for its socket: HTTP's endpoints and gRPC's.
 pub fn router(state: AppState) -> Router {
     dressed(http().merge(grpc::endpoints(&state)), state)
 }
 
 /// HTTP's endpoints.
 fn http() -> Router<AppState> {
-    Router::new()
-        .route("/", get(ops::root))
-        .route("/health", get(ops::health))
-        .route("/ready", get(ops::ready))
-        .route("/metrics", get(ops::metrics))
-        .route("/v1/models", get(models::list))
-        .route("/v1/models/{*id}", get(models::retrieve))
-        .route("/v1/completions", post(completions::create))
-        .route("/v1/chat/completions", post(completions::chat))
-        .route("/v1/infill", post(infill::create))
-        .route("/v1/score", post(given::score))
-        .route("/v1/repair", post(given::repair))
-        .route("/v1/requests/{id}", get(resume::read).delete(resume::cancel))
-        .route("/tokenize", post(tokens::tokenize))
-        .route("/detokenize", post(tokens::detokenize))
-        .fallback(ops::unknown_path)
+    let routes = endpoints().into_iter().map(Endpoint::route);
+    routes.fold(Router::new(), |router, (path, serve)| router.route(path, serve)).fallback(ops::unknown_path)
 }
 
 /// `endpoints` with what every path has in common: a ticket, and an error object whatever happens.

@@ -8,23 +8,31 @@ use axum::extract::Path;
 use axum::extract::State;
 use axum::extract::rejection::PathRejection;
 use serde::Serialize;
+use utoipa::ToSchema;
 
-#[derive(Debug, Serialize)]
-struct List {
+/// What is served: one model.
+#[derive(Debug, Serialize, ToSchema)]
+#[schema(as = ModelList)]
+pub(super) struct List {
+    /// Always `list`.
     object: &'static str,
     data: Vec<Model>,
 }
 
-#[derive(Debug, Serialize)]
-struct Model {
+/// A model, as OpenAI has it, and what only a diffusion model has to say.
+#[derive(Debug, Serialize, ToSchema)]
+pub(super) struct Model {
     id: String,
+    /// Always `model`.
     object: &'static str,
+    /// When it was loaded, in seconds since 1970.
     created: u64,
     owned_by: &'static str,
     diffusion: Facts,
 }
 
-#[derive(Debug, Serialize)]
+#[derive(Debug, Serialize, ToSchema)]
+#[schema(as = ModelFacts)]
 struct Facts {
     family: String,
     vocabulary: u32,

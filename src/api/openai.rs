@@ -1,7 +1,7 @@
 //! OpenAI's two shapes of an answer, completions and chat completions, whole and in chunks, with `diffusion` beside
 //! them. Refuses to know how a request is checked or run.
 
-use super::answer::{Quality, StepObject, Summary, Usage, Words, finish_reason};
+use super::answer::{FinishReason, Quality, StepObject, Summary, Usage, Words};
 use super::error::ApiError;
 use super::stream::{self, Frame, Script};
 use super::ticket::Ticket;
@@ -13,6 +13,7 @@ use axum::response::sse::Event;
 use axum::response::{IntoResponse, Response};
 use serde::Serialize;
 use std::time::{SystemTime, UNIX_EPOCH};
+use utoipa::ToSchema;
 
 /// What an answer looks like.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -53,10 +54,11 @@ pub(super) async fn respond(service: &Service, ticket: Ticket, wish: Wish, shape
 }
 
 /// What every chunk of an answer repeats.
-#[derive(Clone, Debug, Serialize)]
-struct Head {
+#[derive(Clone, Debug, Serialize, ToSchema)]
+pub(super) struct Head {
     id: String,
     object: &'static str,
+    /// In seconds since 1970.
     created: u64,
     model: String,
     system_fingerprint: &'static str,
@@ -80,15 +82,19 @@ impl Head {
 }
 
 /// An answer, or a piece of one.
-#[derive(Debug, Serialize)]
-struct Completion<'a> {
+#[derive(Debug, Serialize, ToSchema)]
+pub(super) struct Completion<'a> {
     #[serde(flatten)]
+    #[schema(ignore)]
     head: &'a Head,
+    #[schema(ignore)]
     choices: Vec<Choice<'a>>,
-    /// Outer `None`: not asked for. Inner `None`: not known yet.
+    // outer `None`: not asked for; inner `None`: not known yet
     #[serde(skip_serializing_if = "Option::is_none")]
+    #[schema(value_type = Option<Usage>)]
     usage: Option<Option<Usage>>,
     #[serde(skip_serializing_if = "Option::is_none")]
+    #[schema(ignore)]
     diffusion: Option<Side>,
 }
 
@@ -100,13 +106,18 @@ enum Side {
     Summary(Summary),
 }
 
-#[derive(Debug, Serialize)]
-struct Choice<'a> {
+#[derive(Debug, Serialize, ToSchema)]
+pub(super) struct Choice<'a> {
     index: usize,
     #[serde(flatten)]
+    #[schema(ignore)]
     said: Said<'a>,
+    #[schema(ignore)]
     logprobs: Option<Logprobs>,
-    finish_reason: Option<&'static str>,
+    /// Null in a stream until the choice ends.
+    #[schema(inline, required)]
+    finish_reason: Option<FinishReason>,
+    /// Only where it was asked for.
     #[serde(skip_serializing_if = "Option::is_none")]
     quality: Option<Quality>,
 }
@@ -119,15 +130,19 @@ enum Said<'a> {
     Delta(Delta<'a>),
 }
 
-#[derive(Debug, Serialize)]
-struct Message<'a> {
+#[derive(Debug, Serialize, ToSchema)]
+#[schema(as = ChatAnswer)]
+pub(super) struct Message<'a> {
+    /// Always `assistant`.
     role: &'static str,
     content: &'a str,
+    #[schema(schema_with = super::openapi::schema::null, required)]
     refusal: Option<()>,
 }
 
-#[derive(Debug, Serialize)]
-struct Delta<'a> {
+#[derive(Debug, Serialize, ToSchema)]
+#[schema(as = ChatDelta)]
+pub(super) struct Delta<'a> {
     #[serde(skip_serializing_if = "Option::is_none")]
     role: Option<&'static str>,
     #[serde(skip_serializing_if = "Option::is_none")]
@@ -172,7 +187,7 @@ impl Teller {
             index,
             said,
             logprobs: self.logprobs.then(|| Logprobs::of(answer, self.shape, self.words(), self.echo(index))),
-            finish_reason: Some(finish_reason(answer.finish)),
+            finish_reason: Some(answer.finish.into()),
             quality: Quality::of(answer, self.words()),
         }
     }

@@ -7,29 +7,42 @@ use axum::Json;
 use axum::extract::{Request, State};
 use axum::http::header::CONTENT_TYPE;
 use axum::response::IntoResponse;
-use serde_json::{Value, json};
+use serde::Serialize;
+use utoipa::ToSchema;
 
 /// The media type of Prometheus' text format.
-const PROMETHEUS: &str = "text/plain; version=0.0.4; charset=utf-8";
+pub(super) const PROMETHEUS: &str = "text/plain; version=0.0.4; charset=utf-8";
+
+/// What this server is.
+#[derive(Debug, Serialize, ToSchema)]
+pub(super) struct Root {
+    name: &'static str,
+    version: &'static str,
+    /// Methods and paths.
+    endpoints: &'static [String],
+}
+
+/// How it goes, in a word.
+#[derive(Debug, Serialize, ToSchema)]
+pub(super) struct Status {
+    status: &'static str,
+}
 
 /// What this server is, for whoever opens its address.
-pub(super) async fn root() -> Json<Value> {
-    Json(json!({
-        "name": env!("CARGO_PKG_NAME"),
-        "version": env!("CARGO_PKG_VERSION"),
-        "endpoints": super::ENDPOINTS,
-    }))
+pub(super) async fn root() -> Json<Root> {
+    let (name, version) = (env!("CARGO_PKG_NAME"), env!("CARGO_PKG_VERSION"));
+    Json(Root { name, version, endpoints: &super::ENDPOINTS })
 }
 
 /// Alive: a process that can answer this will be able to serve.
-pub(super) async fn health() -> Json<Value> {
-    Json(json!({"status": "ok"}))
+pub(super) async fn health() -> Json<Status> {
+    Json(Status { status: "ok" })
 }
 
 /// Whether a new request would be accepted, load aside.
-pub(super) async fn ready(State(state): State<AppState>) -> Result<Json<Value>, ApiError> {
+pub(super) async fn ready(State(state): State<AppState>) -> Result<Json<Status>, ApiError> {
     state.check_ready()?;
-    Ok(Json(json!({"status": "ready"})))
+    Ok(Json(Status { status: "ready" }))
 }
 
 /// Every metric.

@@ -7,6 +7,7 @@ use axum::extract::{Path, Request, State};
 use axum::response::Response;
 use axum::{Extension, Json};
 use serde::Serialize;
+use utoipa::ToSchema;
 
 /// The event after which a stream is to be read on, if the caller lost one.
 pub(super) fn last_event(request: &Request) -> Option<&str> {
@@ -24,8 +25,9 @@ pub(super) async fn read(
     state.requests().resume(last.unwrap_or(&id), ticket.owner())
 }
 
-#[derive(Debug, Serialize)]
-struct Cancelled {
+/// A request that stops.
+#[derive(Debug, Serialize, ToSchema)]
+pub(super) struct Cancelled {
     id: String,
     object: &'static str,
     cancelled: bool,

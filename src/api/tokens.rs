@@ -1,6 +1,8 @@
 //! `POST /tokenize` and `POST /detokenize`, as vLLM has them. Refuses to know what tokens are for.
 
 use super::error::ApiError;
+use super::field::Count;
+use super::openapi::schema;
 use super::{AppState, Service, body};
 use crate::diffusion::TokenId;
 use crate::text::{Special, Tokenizer};
@@ -8,37 +10,47 @@ use axum::Json;
 use axum::extract::{Request, State};
 use serde::de::IgnoredAny;
 use serde::{Deserialize, Serialize};
+use utoipa::ToSchema;
 
-#[derive(Debug, Deserialize)]
+#[derive(Debug, Deserialize, ToSchema)]
 #[serde(deny_unknown_fields, expecting = "a JSON object")]
-struct TokenizeRequest {
+pub(super) struct TokenizeRequest {
+    /// As `/v1/models` has it; default: the model that is served.
     model: Option<String>,
+    /// The text.
+    #[schema(required, nullable = false)]
     prompt: Option<String>,
     /// Tell the text of each token as well; default false.
     return_token_strs: Option<bool>,
     /// vLLM's; nothing is ever added here.
     #[serde(rename = "add_special_tokens")]
+    #[schema(schema_with = schema::ignored)]
     _add_special_tokens: Option<IgnoredAny>,
 }
 
-#[derive(Debug, Serialize)]
-struct Tokenized {
+#[derive(Debug, Serialize, ToSchema)]
+pub(super) struct Tokenized {
     count: usize,
     /// Cells of a canvas at most.
     max_model_len: usize,
     tokens: Vec<u32>,
+    /// Null unless it was asked for.
+    #[schema(required)]
     token_strs: Option<Vec<String>>,
 }
 
-#[derive(Debug, Deserialize)]
+#[derive(Debug, Deserialize, ToSchema)]
 #[serde(deny_unknown_fields, expecting = "a JSON object")]
-struct DetokenizeRequest {
+pub(super) struct DetokenizeRequest {
+    /// As `/v1/models` has it; default: the model that is served.
     model: Option<String>,
-    tokens: Option<Vec<u32>>,
+    /// Token ids.
+    #[schema(schema_with = schema::tokens, required)]
+    tokens: Option<Vec<Count>>,
 }
 
-#[derive(Debug, Serialize)]
-struct Detokenized {
+#[derive(Debug, Serialize, ToSchema)]
+pub(super) struct Detokenized {
     prompt: String,
 }
 
@@ -73,7 +85,7 @@ pub(super) async fn detokenize(
     let asked: DetokenizeRequest = body::read(request, state.body_max()).await?;
     service.check_model(asked.model.as_deref())?;
     let missing = || ApiError::invalid("tokens", "tokens is missing; give an array of token ids");
-    let tokens: Vec<TokenId> = asked.tokens.ok_or_else(missing)?.into_iter().map(TokenId).collect();
+    let tokens: Vec<TokenId> = asked.tokens.ok_or_else(missing)?.into_iter().map(|Count(id)| TokenId(id)).collect();
     Ok(Json(Detokenized { prompt: tokenizer(service)?.decode(&tokens) }))
 }
 

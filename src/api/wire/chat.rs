@@ -3,45 +3,64 @@
 use super::options::body;
 use super::{Wish, missing};
 use crate::api::error::ApiError;
+use crate::api::openapi::schema;
 use crate::engine::{Length, Prompt, Request, Task};
 use crate::text::Message;
 use serde::Deserialize;
 use serde::de::IgnoredAny;
+use utoipa::openapi::{RefOr, Schema};
+use utoipa::{PartialSchema, ToSchema};
 
 body! {
     /// OpenAI's chat completion request, and `diffusion` beside it.
     ChatRequest {
+        /// The conversation, to be written down with the model's own template.
+        #[schema(required, nullable = false, min_items = 1)]
         messages: Option<Vec<MessageField>>,
         /// Default: the model's own, else what its canvas has room for.
         #[serde(default, deserialize_with = "crate::api::field::count")]
+        #[schema(minimum = 1, maximum = 4294967295_u32)]
         max_completion_tokens: Option<u32>,
         /// OpenAI's older name for the same.
         #[serde(default, deserialize_with = "crate::api::field::count")]
+        #[schema(minimum = 1, maximum = 4294967295_u32)]
         max_tokens: Option<u32>,
+        /// How sure the model was of each token it wrote.
         logprobs: Option<bool>,
         #[serde(default, rename = "top_logprobs", deserialize_with = "crate::api::field::zero")]
+        #[schema(schema_with = schema::zero)]
         _top_logprobs: (),
         #[serde(default, rename = "modalities", deserialize_with = "crate::api::field::text_only")]
+        #[schema(schema_with = schema::text_only)]
         _modalities: (),
         #[serde(rename = "reasoning_effort")]
+        #[schema(schema_with = schema::ignored)]
         _reasoning_effort: Option<IgnoredAny>,
         #[serde(rename = "verbosity")]
+        #[schema(schema_with = schema::ignored)]
         _verbosity: Option<IgnoredAny>,
     }
 }
 
-#[derive(Debug, Deserialize)]
+/// What somebody said.
+#[derive(Debug, Deserialize, ToSchema)]
 #[serde(deny_unknown_fields, expecting = "an object with role and content")]
+#[schema(as = Message)]
 struct MessageField {
+    /// As the model's template knows it: `system`, `user`, `assistant`.
     role: String,
     content: Option<Content>,
     #[serde(rename = "name")]
+    #[schema(schema_with = schema::ignored)]
     _name: Option<IgnoredAny>,
     #[serde(default, rename = "refusal", deserialize_with = "crate::api::field::unsupported")]
+    #[schema(schema_with = schema::unsupported)]
     _refusal: (),
     #[serde(default, rename = "tool_calls", deserialize_with = "crate::api::field::nothing")]
+    #[schema(schema_with = schema::nothing)]
     _tool_calls: (),
     #[serde(default, rename = "tool_call_id", deserialize_with = "crate::api::field::unsupported")]
+    #[schema(schema_with = schema::unsupported)]
     _tool_call_id: (),
 }
 
@@ -52,7 +71,15 @@ enum Content {
     Parts(Vec<Part>),
 }
 
-#[derive(Debug, Deserialize)]
+impl ToSchema for Content {}
+
+impl PartialSchema for Content {
+    fn schema() -> RefOr<Schema> {
+        schema::either([schema::text(0), schema::list(Part::schema(), 0, None)])
+    }
+}
+
+#[derive(Debug, Deserialize, ToSchema)]
 #[serde(tag = "type", rename_all = "snake_case")]
 enum Part {
     Text { text: String },

@@ -1,25 +1,36 @@
 //! The body of `POST /v1/completions`. Refuses to judge values.
 
-use super::options::body;
+use super::options::{CHOICES_MAX, body};
 use super::{Wish, missing};
 use crate::api::error::ApiError;
+use crate::api::field::Count;
+use crate::api::openapi::schema;
 use crate::diffusion::TokenId;
 use crate::engine::{Length, Prompt, Request, Task};
 use serde::Deserialize;
+use utoipa::openapi::{RefOr, Schema};
+use utoipa::{PartialSchema, ToSchema};
 
 body! {
     /// OpenAI's completion request, and `diffusion` beside it.
     CompletionRequest {
+        /// Texts or token ids, one or several.
+        #[schema(required, nullable = false)]
         prompt: Option<PromptField>,
         /// Default: the model's own, else what its canvas has room for.
         #[serde(default, deserialize_with = "crate::api::field::count")]
+        #[schema(minimum = 1, maximum = 4294967295_u32)]
         max_tokens: Option<u32>,
         /// What follows the text that is written: makes it an infill.
         suffix: Option<String>,
+        /// The prompt comes back before the answer.
         echo: Option<bool>,
+        /// 0 and 1: how sure the model was of each token it wrote.
         #[serde(default, deserialize_with = "crate::api::field::count")]
+        #[schema(maximum = 1)]
         logprobs: Option<u32>,
         #[serde(default, rename = "best_of", deserialize_with = "crate::api::field::one")]
+        #[schema(schema_with = schema::one)]
         _best_of: (),
     }
 }
@@ -28,9 +39,24 @@ body! {
 #[serde(untagged, expecting = "give a string, an array of token ids, or an array of strings or of arrays of token ids")]
 enum PromptField {
     Text(String),
-    Tokens(Vec<u32>),
+    Tokens(Vec<Count>),
     Texts(Vec<String>),
-    TokenLists(Vec<Vec<u32>>),
+    TokenLists(Vec<Vec<Count>>),
+}
+
+impl ToSchema for PromptField {
+    fn name() -> std::borrow::Cow<'static, str> {
+        "Prompt".into()
+    }
+}
+
+impl PartialSchema for PromptField {
+    fn schema() -> RefOr<Schema> {
+        let tokens = || schema::list(schema::token(), 1, None);
+        let several = |one| schema::list(one, 1, Some(CHOICES_MAX));
+        // a text may be empty where a suffix follows
+        schema::either([schema::text(0), tokens(), several(schema::text(0)), several(tokens())])
+    }
 }
 
 impl CompletionRequest {
@@ -94,7 +120,7 @@ fn text_of(prompt: &Prompt, spell: &impl Fn(&[TokenId]) -> String) -> String {
 
 impl PromptField {
     fn read(self) -> Vec<Prompt> {
-        let tokens = |tokens: Vec<u32>| Prompt::Tokens(tokens.into_iter().map(TokenId).collect());
+        let tokens = |tokens: Vec<Count>| Prompt::Tokens(tokens.into_iter().map(|Count(id)| TokenId(id)).collect());
         match self {
             Self::Text(text) => vec![Prompt::Text(text)],
             Self::Tokens(list) => vec![tokens(list)],

@@ -3,43 +3,64 @@
 use super::diffusion::Diffusion;
 use super::{Delivery, missing};
 use crate::api::error::ApiError;
-use crate::api::field::{count, number, object, rank, seed};
+use crate::api::field::{Count, count, number, object, rank, seed};
+use crate::api::openapi::schema;
 use crate::diffusion::TokenId;
 use crate::engine::{Prompt, Proofreading, Request, Task};
 use serde::Deserialize;
 use serde::de::IgnoredAny;
+use utoipa::openapi::{RefOr, Schema};
+use utoipa::{PartialSchema, ToSchema};
 
 #[derive(Debug, Deserialize)]
 #[serde(untagged, expecting = "give a string or an array of token ids")]
 enum TextField {
     Text(String),
-    Tokens(Vec<u32>),
+    Tokens(Vec<Count>),
+}
+
+impl ToSchema for TextField {
+    fn name() -> std::borrow::Cow<'static, str> {
+        "Text".into()
+    }
+}
+
+impl PartialSchema for TextField {
+    fn schema() -> RefOr<Schema> {
+        schema::either([schema::text(1), schema::list(schema::token(), 1, None)])
+    }
 }
 
 impl TextField {
     fn read(text: Option<Self>) -> Result<Prompt, ApiError> {
         match text.ok_or_else(|| missing("text", "a string, or an array of token ids"))? {
             Self::Text(text) => Ok(Prompt::Text(text)),
-            Self::Tokens(tokens) => Ok(Prompt::Tokens(tokens.into_iter().map(TokenId).collect())),
+            Self::Tokens(tokens) => Ok(Prompt::Tokens(tokens.into_iter().map(|Count(id)| TokenId(id)).collect())),
         }
     }
 }
 
 /// A text to be judged.
-#[derive(Debug, Deserialize)]
+#[derive(Debug, Deserialize, ToSchema)]
 #[serde(deny_unknown_fields, expecting = "a JSON object")]
 pub(in crate::api) struct ScoreRequest {
+    /// As `/v1/models` has it; default: the model that is served.
     pub(in crate::api) model: Option<String>,
+    /// A text, or token ids.
+    #[schema(required, nullable = false)]
     text: Option<TextField>,
     /// Tokens of lower quality are listed as doubtful; default 0.5.
     #[serde(default, deserialize_with = "number")]
+    #[schema(minimum = 0, maximum = 1)]
     below: Option<f32>,
     /// Also tell each token's probability given all others, for one more forward pass each; default false.
     likelihood: Option<bool>,
     /// Who waits with a lower number is served first; default 0.
     #[serde(default, deserialize_with = "rank")]
+    #[schema(schema_with = schema::rank)]
     priority: Option<i32>,
     #[serde(rename = "user")]
+    #[schema(schema_with = schema::ignored)]
     _user: Option<IgnoredAny>,
 }
 
@@ -70,34 +91,48 @@ pub(in crate::api) fn doubtful(below: Option<f32>) -> Result<f32, ApiError> {
 }
 
 /// A text to be mended.
-#[derive(Debug, Deserialize)]
+#[derive(Debug, Deserialize, ToSchema)]
 #[serde(deny_unknown_fields, expecting = "a JSON object")]
 pub(in crate::api) struct RepairRequest {
+    /// As `/v1/models` has it; default: the model that is served.
     pub(in crate::api) model: Option<String>,
+    /// A text, or token ids.
+    #[schema(required, nullable = false)]
     text: Option<TextField>,
     /// Characters (of a string) or tokens (of ids) that stay, as pairs of a start and an end.
-    pinned: Option<Vec<[usize; 2]>>,
+    #[schema(schema_with = schema::pairs)]
+    pinned: Option<Vec<[Count; 2]>>,
     /// Tokens of lower quality are erased; default 0.5, or 1 with `worst`.
     #[serde(default, deserialize_with = "number")]
+    #[schema(minimum = 0, maximum = 1)]
     below: Option<f32>,
     /// As many tokens are erased in a round at most, the worst first.
     #[serde(default, deserialize_with = "count")]
+    #[schema(minimum = 1, maximum = 65536)]
     worst: Option<u32>,
     /// Forward passes at most; default: one a token, 128 at most.
     #[serde(default, deserialize_with = "count")]
+    #[schema(minimum = 2, maximum = 65536)]
     steps: Option<u32>,
     /// Default 0, greedy.
     #[serde(default, deserialize_with = "number")]
+    #[schema(minimum = 0, maximum = 3.4e38)]
     temperature: Option<f32>,
+    /// The same seed gives the same answer.
     #[serde(default, deserialize_with = "seed")]
+    #[schema(schema_with = schema::seed)]
     seed: Option<u64>,
     /// Who waits with a lower number is served first; default 0.
     #[serde(default, deserialize_with = "rank")]
+    #[schema(schema_with = schema::rank)]
     priority: Option<i32>,
+    /// As the events `start`, `step` and `done`, while the answer takes shape.
     stream: Option<bool>,
     #[serde(default, deserialize_with = "object")]
+    #[schema(schema_with = Diffusion::beside_a_text)]
     diffusion: Option<Diffusion>,
     #[serde(rename = "user")]
+    #[schema(schema_with = schema::ignored)]
     _user: Option<IgnoredAny>,
 }
 
@@ -108,7 +143,8 @@ impl RepairRequest {
     /// When a field is missing, or asks for what goes only with another one.
     pub(in crate::api) fn read(self) -> Result<(Request, Delivery), ApiError> {
         let text = TextField::read(self.text)?;
-        let pinned = self.pinned.unwrap_or_default().into_iter().map(|[start, end]| start..end).collect();
+        let pinned =
+            self.pinned.unwrap_or_default().into_iter().map(|[start, end]| start.0 as usize..end.0 as usize).collect();
         let diffusion = self.diffusion.unwrap_or_default();
         let delivery = if self.stream == Some(true) {
             Delivery::Stream { with_edits: true, with_usage: true }
@@ -133,9 +169,10 @@ pub(in crate::api) fn mending(
     below: Option<f32>,
     worst: Option<u32>,
 ) -> Result<Request, ApiError> {
-    if request.steps.is_some() || request.proofreading.is_some() || request.remasking.is_some() {
+    let is_for_blanks = request.steps.is_some() || request.block_length.is_some() || request.threshold.is_some();
+    if is_for_blanks || request.proofreading.is_some() || request.remasking.is_some() {
         let message = "a repair takes steps, below and worst beside its text; in diffusion it takes none of steps, \
-                           remasking and proofreading";
+                       block_length, unmasking.threshold, remasking and proofreading";
         return Err(ApiError::invalid("diffusion", message));
     }
     let below = below.or(worst.map(|_| 1.0));

@@ -4,30 +4,42 @@ use super::diffusion::Diffusion;
 use super::{Delivery, missing};
 use crate::api::error::ApiError;
 use crate::api::field::{number, object, rank, seed};
+use crate::api::openapi::schema;
 use crate::engine::{DEFAULT_BLANK, Request, Task};
 use serde::Deserialize;
 use serde::de::IgnoredAny;
+use utoipa::ToSchema;
 
 /// A template and how its gaps are filled.
-#[derive(Debug, Deserialize)]
+#[derive(Debug, Deserialize, ToSchema)]
 #[serde(deny_unknown_fields, expecting = "a JSON object")]
 pub(in crate::api) struct InfillRequest {
+    /// As `/v1/models` has it; default: the model that is served.
     pub(in crate::api) model: Option<String>,
+    /// A text in which `blank` stands for every cell to fill; all else stays.
+    #[schema(required, nullable = false, min_length = 1)]
     template: Option<String>,
-    /// What stands for one blank cell.
+    /// What stands for one blank cell; default `<blank>`, of which `<blank:12>` are twelve.
+    #[schema(min_length = 1)]
     blank: Option<String>,
     /// Default 0, greedy.
     #[serde(default, deserialize_with = "number")]
+    #[schema(minimum = 0, maximum = 3.4e38)]
     temperature: Option<f32>,
+    /// The same seed gives the same answer.
     #[serde(default, deserialize_with = "seed")]
+    #[schema(schema_with = schema::seed)]
     seed: Option<u64>,
     /// Who waits with a lower number is served first; default 0.
     #[serde(default, deserialize_with = "rank")]
+    #[schema(schema_with = schema::rank)]
     priority: Option<i32>,
+    /// As the events `start`, `step` and `done`, while the answer takes shape.
     stream: Option<bool>,
     #[serde(default, deserialize_with = "object")]
     diffusion: Option<Diffusion>,
     #[serde(rename = "user")]
+    #[schema(schema_with = schema::ignored)]
     _user: Option<IgnoredAny>,
 }
 

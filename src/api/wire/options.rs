@@ -3,14 +3,17 @@
 use super::diffusion::Diffusion;
 use super::{Delivery, Wish, needs_stream};
 use crate::api::error::ApiError;
-use crate::api::field::off;
+use crate::api::field::{Count, Number, off};
+use crate::api::openapi::schema;
 use crate::diffusion::TokenId;
-use crate::engine::Request;
+use crate::engine::{Request, STOPS_MAX};
 use serde::Deserialize;
 use std::collections::BTreeMap;
+use utoipa::openapi::{RefOr, Schema};
+use utoipa::{PartialSchema, ToSchema};
 
 /// Choices of one answer at most, all prompts together.
-const CHOICES_MAX: usize = 128;
+pub(super) const CHOICES_MAX: usize = 128;
 
 #[derive(Debug, Deserialize)]
 #[serde(untagged, expecting = "give a string or an array of strings")]
@@ -19,50 +22,77 @@ pub(super) enum Stop {
     Many(Vec<String>),
 }
 
-#[derive(Debug, Deserialize)]
+impl ToSchema for Stop {}
+
+impl PartialSchema for Stop {
+    fn schema() -> RefOr<Schema> {
+        schema::either([schema::text(1), schema::list(schema::text(1), 0, Some(STOPS_MAX))])
+    }
+}
+
+#[derive(Debug, Deserialize, ToSchema)]
 #[serde(deny_unknown_fields)]
 pub(super) struct StreamOptions {
+    /// One more chunk tells the usage.
     include_usage: Option<bool>,
     /// Padding against eavesdroppers who measure chunks.
     #[serde(default, rename = "include_obfuscation", deserialize_with = "off")]
+    #[schema(schema_with = schema::off)]
     _include_obfuscation: (),
 }
 
 /// Tokens by their ids, as keys of a JSON object, and what is added to their logits.
-pub(super) type LogitBias = BTreeMap<String, f32>;
+pub(super) type LogitBias = BTreeMap<String, Number>;
 
 /// Declares a body with its own fields and those that both have in common; serde's own way to share fields does not
 /// refuse unknown ones.
 macro_rules! body {
     ($(#[$of_body:meta])* $name:ident { $($own:tt)* }) => {
         $(#[$of_body])*
-        #[derive(Debug, serde::Deserialize)]
+        #[derive(Debug, serde::Deserialize, utoipa::ToSchema)]
         #[serde(deny_unknown_fields, expecting = "a JSON object")]
         pub(in crate::api) struct $name {
+            /// As `/v1/models` has it; default: the model that is served.
             pub(in crate::api) model: Option<String>,
             $($own)*
             /// Default 0, greedy, where OpenAI's is 1.
             #[serde(default, deserialize_with = "crate::api::field::number")]
+            #[schema(minimum = 0, maximum = 3.4e38)]
             temperature: Option<f32>,
+            /// Only the likeliest tokens are drawn whose probabilities together reach this.
             #[serde(default, deserialize_with = "crate::api::field::number")]
+            #[schema(exclusive_minimum = 0, maximum = 1)]
             top_p: Option<f32>,
             /// vLLM's; 0 and -1 are all tokens.
             #[serde(default, deserialize_with = "crate::api::field::limit")]
+            #[schema(value_type = Option<i64>, minimum = -1, maximum = 65536)]
             top_k: Option<u32>,
+            /// The same seed gives the same answer.
             #[serde(default, deserialize_with = "crate::api::field::seed")]
+            #[schema(schema_with = crate::api::openapi::schema::seed)]
             seed: Option<u64>,
-            /// Default 1.
+            /// Choices for each prompt, 128 in all at most; default 1.
             #[serde(default, deserialize_with = "crate::api::field::count")]
+            #[schema(minimum = 1, maximum = 128)]
             n: Option<u32>,
+            /// Texts that end the answer; they are not part of it.
             stop: Option<crate::api::wire::options::Stop>,
-            /// vLLM's.
-            stop_token_ids: Option<Vec<u32>>,
+            /// vLLM's: tokens that end the answer.
+            #[schema(schema_with = crate::api::openapi::schema::tokens_or_null)]
+            stop_token_ids: Option<Vec<crate::api::field::Count>>,
+            /// Token ids, and what is added to their logits.
+            #[schema(schema_with = crate::api::openapi::schema::logit_bias)]
             logit_bias: Option<crate::api::wire::options::LogitBias>,
+            /// JSON of a schema, of a skeleton, or any.
+            #[schema(schema_with = crate::api::openapi::schema::response_format)]
             response_format: Option<serde_json::Value>,
             /// vLLM's: who waits with a lower number is served first; default 0.
             #[serde(default, deserialize_with = "crate::api::field::rank")]
+            #[schema(schema_with = crate::api::openapi::schema::rank)]
             priority: Option<i32>,
+            /// As server-sent events, while the answer takes shape.
             stream: Option<bool>,
+            /// Only with `stream`.
             #[serde(default, deserialize_with = "crate::api::field::object")]
             stream_options: Option<crate::api::wire::options::StreamOptions>,
             #[serde(default, deserialize_with = "crate::api::field::object")]
@@ -70,30 +100,42 @@ macro_rules! body {
 
             // OpenAI's, taken where they ask for nothing
             #[serde(default, rename = "presence_penalty", deserialize_with = "crate::api::field::zero")]
+            #[schema(schema_with = crate::api::openapi::schema::zero)]
             _presence_penalty: (),
             #[serde(default, rename = "frequency_penalty", deserialize_with = "crate::api::field::zero")]
+            #[schema(schema_with = crate::api::openapi::schema::zero)]
             _frequency_penalty: (),
             #[serde(default, rename = "tools", deserialize_with = "crate::api::field::nothing")]
+            #[schema(schema_with = crate::api::openapi::schema::nothing)]
             _tools: (),
             #[serde(default, rename = "functions", deserialize_with = "crate::api::field::nothing")]
+            #[schema(schema_with = crate::api::openapi::schema::nothing)]
             _functions: (),
             #[serde(default, rename = "tool_choice", deserialize_with = "crate::api::field::no_tool")]
+            #[schema(schema_with = crate::api::openapi::schema::no_tool)]
             _tool_choice: (),
             #[serde(default, rename = "store", deserialize_with = "crate::api::field::off")]
+            #[schema(schema_with = crate::api::openapi::schema::off)]
             _store: (),
 
             // OpenAI's, which mean nothing here
             #[serde(rename = "user")]
+            #[schema(schema_with = crate::api::openapi::schema::ignored)]
             _user: Option<serde::de::IgnoredAny>,
             #[serde(rename = "metadata")]
+            #[schema(schema_with = crate::api::openapi::schema::ignored)]
             _metadata: Option<serde::de::IgnoredAny>,
             #[serde(rename = "service_tier")]
+            #[schema(schema_with = crate::api::openapi::schema::ignored)]
             _service_tier: Option<serde::de::IgnoredAny>,
             #[serde(rename = "parallel_tool_calls")]
+            #[schema(schema_with = crate::api::openapi::schema::ignored)]
             _parallel_tool_calls: Option<serde::de::IgnoredAny>,
             #[serde(rename = "safety_identifier")]
+            #[schema(schema_with = crate::api::openapi::schema::ignored)]
             _safety_identifier: Option<serde::de::IgnoredAny>,
             #[serde(rename = "prompt_cache_key")]
+            #[schema(schema_with = crate::api::openapi::schema::ignored)]
             _prompt_cache_key: Option<serde::de::IgnoredAny>,
         }
 
@@ -130,7 +172,7 @@ pub(super) struct Options {
     pub(super) seed: Option<u64>,
     pub(super) choices: Option<u32>,
     pub(super) stop: Option<Stop>,
-    pub(super) stop_token_ids: Option<Vec<u32>>,
+    pub(super) stop_token_ids: Option<Vec<Count>>,
     pub(super) logit_bias: Option<LogitBias>,
     pub(super) response_format: Option<serde_json::Value>,
     pub(super) priority: Option<i32>,
@@ -173,19 +215,22 @@ impl Options {
             Some(Stop::One(stop)) => vec![stop],
             Some(Stop::Many(stops)) => stops,
         };
-        let logit_bias = self.logit_bias.unwrap_or_default().into_iter().map(|(token, bias)| match token.parse() {
-            Ok(id) => Ok((TokenId(id), bias)),
-            Err(_) => Err(ApiError::invalid(
-                format!("logit_bias.{token}"),
-                format!("logit_bias: {token:?} is no token id; its keys are ids, its values numbers from -100 to 100"),
-            )),
-        });
+        let logit_bias =
+            self.logit_bias.unwrap_or_default().into_iter().map(|(token, Number(bias))| match token.parse() {
+                Ok(id) => Ok((TokenId(id), bias)),
+                Err(_) => Err(ApiError::invalid(
+                    format!("logit_bias.{token}"),
+                    format!(
+                        "logit_bias: {token:?} is no token id; its keys are ids, its values numbers from -100 to 100"
+                    ),
+                )),
+            });
         let common = Request {
             temperature: self.temperature.unwrap_or(0.0),
             top_p: self.top_p,
             top_k: self.top_k,
             stop,
-            stop_tokens: self.stop_token_ids.unwrap_or_default().into_iter().map(TokenId).collect(),
+            stop_tokens: self.stop_token_ids.unwrap_or_default().into_iter().map(|Count(id)| TokenId(id)).collect(),
             logit_bias: logit_bias.collect::<Result<_, _>>()?,
             format: super::format::read(self.response_format.as_ref())?,
             priority: self.priority.unwrap_or(0),

@@ -1,0 +1,246 @@
+//! What is said about each endpoint, with examples that work on the built-in Sudoku model. Refuses to know how they
+//! are answered.
+
+use super::completion::{self, reference};
+use super::schema;
+use super::told::{About, Example, Told};
+use crate::api::answer::{StartObject, StepObject};
+use crate::api::docs;
+use crate::api::error::ErrorBody;
+use crate::api::given::{Repair, Score};
+use crate::api::infill::Infill;
+use crate::api::models::{List, Model};
+use crate::api::ops::{PROMETHEUS, Root, Status};
+use crate::api::resume::Cancelled;
+use crate::api::tokens::{DetokenizeRequest, Detokenized, TokenizeRequest, Tokenized};
+use crate::api::wire::{ChatRequest, CompletionRequest, InfillRequest, RepairRequest, ScoreRequest};
+use serde_json::json;
+use utoipa::ToSchema;
+use utoipa::openapi::Ref;
+
+const WRITING: &str = "writing";
+const GIVEN: &str = "given texts";
+const REQUESTS: &str = "requests";
+const MODELS: &str = "models";
+const OPERATORS: &str = "operators";
+const DOCUMENT: &str = "documentation";
+
+/// How the endpoints are grouped.
+pub(super) const TAGS: [(&str, &str); 6] = [
+    (WRITING, "Texts written on, answered, or with their gaps filled."),
+    (GIVEN, "Texts that are there already: judged, mended, cut into tokens."),
+    (REQUESTS, "What is under way, by its name."),
+    (MODELS, "What is served."),
+    (OPERATORS, "Alive, ready, how busy: for probes, scrapers and people who lost their way."),
+    (DOCUMENT, "This document, and a viewer of it that needs no network."),
+];
+
+const PUZZLE: &str =
+    "53..7....\n6..195...\n.98....6.\n8...6...3\n4..8.3..1\n7...2...6\n.6....28.\n...419..5\n....8..79";
+const EIGHT_ROWS: &str = "534678912\n672195348\n198342567\n859761423\n426853791\n713924856\n961537284\n287419635\n";
+const WRONG_AT_THE_END: &str =
+    "534678912\n672195348\n198342567\n859761423\n426853791\n713924856\n961537284\n287419635\n345286177";
+
+const CHUNKS: &str = "With `\"stream\": true`: each event's data is a chunk, the last one `[DONE]`, or an error object if the model \
+                      fails on the way. Texts are append-only: a token is sent once nothing to its left, itself included, can change any more.";
+const EVENTS: &str = "With `\"stream\": true`: the events `start`, `step`, and `done` (the answer as without a stream) or `error`. Their ids \
+                      say how far a reader came.";
+
+fn chunks(name: &'static str) -> [Told<'static>; 1] {
+    let chunk = schema::either([Ref::from_schema_name(name).into(), reference::<ErrorBody<'_>>()]);
+    [("message", schema::any([schema::words(["[DONE]"]), schema::spelled(chunk)]))]
+}
+
+fn events<Done: ToSchema>() -> [Told<'static>; 4] {
+    [
+        ("start", schema::spelled(reference::<StartObject>())),
+        ("step", schema::spelled(reference::<StepObject>())),
+        ("done", schema::spelled(reference::<Done>())),
+        ("error", schema::spelled(reference::<ErrorBody<'_>>())),
+    ]
+}
+
+pub(in crate::api) fn completions() -> About {
+    let examples: [Example; 4] = [
+        ("The last row of a grid", json!({"prompt": EIGHT_ROWS, "max_tokens": 9})),
+        (
+            "The same, watching every fill and erasure",
+            json!({"prompt": EIGHT_ROWS, "max_tokens": 9, "stream": true, "stream_options": {"include_usage": true},
+                   "diffusion": {"stream_edits": true}}),
+        ),
+        (
+            "What stands between two texts, and how sure the model is of it",
+            json!({"prompt": "534678912\n", "suffix": EIGHT_ROWS.get(20..), "max_tokens": 10, "logprobs": 1}),
+        ),
+        (
+            "Two choices, drawn at a temperature, in a third of the steps",
+            json!({"prompt": EIGHT_ROWS, "max_tokens": 9, "n": 2, "temperature": 0.7, "seed": 1,
+                   "diffusion": {"steps": 3, "unmasking": "entropy", "remasking": "off"}}),
+        ),
+    ];
+    About::new(
+        "complete",
+        WRITING,
+        "Write on from a prompt",
+        "OpenAI's completions. With a `suffix` the text is written between the two.",
+    )
+    .takes::<CompletionRequest>(examples)
+    .answers_with("The texts written, `n` for each prompt.", Ref::from_schema_name(completion::TEXT).into())
+    .streams(CHUNKS, chunks(completion::TEXT_CHUNK))
+    .runs()
+    .has_deadline()
+}
+
+pub(in crate::api) fn chat() -> About {
+    let messages = json!([{"role": "user", "content": EIGHT_ROWS}]);
+    let examples: [Example; 2] = [
+        ("The last row of a grid", json!({"messages": messages, "max_tokens": 9})),
+        ("The same as a stream", json!({"messages": messages, "max_tokens": 9, "stream": true})),
+    ];
+    let description = "OpenAI's chat completions, written down with the model's own template. A model without a template has none of it.";
+    About::new("chat", WRITING, "Answer in a conversation", description)
+        .takes::<ChatRequest>(examples)
+        .answers_with("What the assistant says.", Ref::from_schema_name(completion::CHAT).into())
+        .streams(CHUNKS, chunks(completion::CHAT_CHUNK))
+        .runs()
+        .has_deadline()
+}
+
+pub(in crate::api) fn infill() -> About {
+    let examples: [Example; 3] = [
+        ("A puzzle, every dot of which is a cell to fill", json!({"template": PUZZLE, "blank": "."})),
+        ("The same, watching every edit", json!({"template": PUZZLE, "blank": ".", "stream": true})),
+        (
+            "In a dozen steps, within two seconds, and how good the answer is",
+            json!({"template": PUZZLE, "blank": ".", "diffusion": {
+                "steps": 12, "remasking": {"policy": "quality", "budget": 12, "below": 0.5, "window": [0.25, 0.75]},
+                "proofreading": {"steps": 16}, "deadline_ms": 2000, "return_quality": true}}),
+        ),
+    ];
+    let description = "Every `blank` of the `template` is one cell to fill; all else stays as it is.";
+    About::new("infill", WRITING, "Fill the gaps of a text", description)
+        .takes::<InfillRequest>(examples)
+        .answers::<Infill<'_>>("The whole text, and what stands in each gap.")
+        .streams(EVENTS, events::<Infill<'_>>())
+        .resumes()
+        .runs()
+        .has_deadline()
+}
+
+pub(in crate::api) fn score() -> About {
+    let examples: [Example; 1] = [("A grid with a mistake in it", json!({"text": WRONG_AT_THE_END}))];
+    let description = "For every token the probability that it is right, in one forward pass. Needs a quality head.";
+    About::new("score", GIVEN, "Judge a text", description)
+        .takes::<ScoreRequest>(examples)
+        .answers::<Score<'_>>("Every token's quality, and where those stand that are doubted.")
+        .runs()
+}
+
+pub(in crate::api) fn repair() -> About {
+    let pinned = json!({"text": WRONG_AT_THE_END, "pinned": [[0, 80]], "worst": 1, "steps": 8, "stream": true});
+    let examples: [Example; 2] = [
+        ("A grid with a mistake in it", json!({"text": WRONG_AT_THE_END})),
+        ("Only its last row, one token at a time, watching every edit", pinned),
+    ];
+    let description = "What is doubted is erased and written again, until nothing is doubted or `steps` are spent. Needs a quality head.";
+    About::new("repair", GIVEN, "Mend a text", description)
+        .takes::<RepairRequest>(examples)
+        .answers::<Repair<'_>>("The text, its edits and a unified diff.")
+        .streams(EVENTS, events::<Repair<'_>>())
+        .resumes()
+        .runs()
+        .has_deadline()
+}
+
+const NAMED: &str = "The request's name: the caller's own X-Request-Id, or the one its answer told.";
+
+pub(in crate::api) fn read_on() -> About {
+    let description = "The events of a stream of `/v1/infill` or `/v1/repair` that is under way or ended less than a minute ago. Behind \
+                       `Last-Event-ID`, else from its beginning. Another connection that reads the same stream ends.";
+    let events = events::<Infill<'_>>().into_iter().chain([("done", schema::spelled(reference::<Repair<'_>>()))]);
+    About::new("readOn", REQUESTS, "Read a stream on", description)
+        .part("id", NAMED, schema::text(1), "my-request")
+        .resumes()
+        .tells("The events.", events)
+        .needs_model(true)
+}
+
+pub(in crate::api) fn cancel() -> About {
+    About::new(
+        "cancel",
+        REQUESTS,
+        "Stop a request",
+        "Before its next forward pass. Whoever waits for it gets an error.",
+    )
+    .part("id", NAMED, schema::text(1), "my-request")
+    .answers::<Cancelled>("It stops.")
+    .lost()
+}
+
+pub(in crate::api) fn tokenize() -> About {
+    let text = json!({"prompt": "534678912\n", "return_token_strs": true});
+    About::new("tokenize", GIVEN, "Cut a text into tokens", "As vLLM has it; special tokens in the text stay text.")
+        .takes::<TokenizeRequest>([("The first row of a grid", text)])
+        .answers::<Tokenized>("The ids of the tokens.")
+        .needs_model(true)
+}
+
+pub(in crate::api) fn detokenize() -> About {
+    About::new("detokenize", GIVEN, "Put tokens together", "As vLLM has it.")
+        .takes::<DetokenizeRequest>([("Three tokens", json!({"tokens": [5, 3, 4]}))])
+        .answers::<Detokenized>("The text.")
+        .needs_model(true)
+}
+
+pub(in crate::api) fn models() -> About {
+    About::new("models", MODELS, "List what is served", "One model.")
+        .answers::<List>("OpenAI's list, and beside each model what only a diffusion model has to say.")
+        .needs_model(false)
+}
+
+pub(in crate::api) fn model() -> About {
+    About::new("model", MODELS, "Describe a model", "Its name may hold slashes.")
+        .part("id", "The model's name.", schema::text(1), "sudoku")
+        .answers::<Model>("The model of that name.")
+        .needs_model(true)
+}
+
+pub(in crate::api) fn root() -> About {
+    About::new("root", OPERATORS, "Say what this server is", "").answers::<Root>("Its name, version and endpoints.")
+}
+
+pub(in crate::api) fn health() -> About {
+    About::new("health", OPERATORS, "Alive?", "Never fails because of load.").answers::<Status>("The process works.")
+}
+
+pub(in crate::api) fn ready() -> About {
+    About::new("ready", OPERATORS, "Ready?", "Whether a new request would be accepted, load aside.")
+        .answers::<Status>("It would.")
+        .needs_model(false)
+}
+
+pub(in crate::api) fn metrics() -> About {
+    About::new("metrics", OPERATORS, "Every metric", "").says("Prometheus' text format.", PROMETHEUS, schema::text(0))
+}
+
+pub(in crate::api) fn document() -> About {
+    let anything = utoipa::openapi::Object::with_type(utoipa::openapi::Type::Object);
+    About::new("openapi", DOCUMENT, "This document", "").answers_with("OpenAPI 3.1.", anything.into())
+}
+
+pub(in crate::api) fn viewer() -> About {
+    About::new(
+        "docs",
+        DOCUMENT,
+        "A viewer of this document",
+        "Swagger UI, which is part of the server: it needs no network.",
+    )
+    .says("A page.", docs::HTML, schema::text(0))
+}
+
+pub(in crate::api) fn viewer_file() -> About {
+    let files = schema::words(docs::files().map(|(name, _)| name));
+    let about =
+        About::new("docsFile", DOCUMENT, "A file of the viewer", "").part("file", "Its name.", files, "start.js");
+    docs::files().fold(about, |about, (_, media_type)| about.says("The file.", media_type, schema::text(0))).lost()
+}
