@@ -36,6 +36,18 @@ soak:
 clients:
     .ci/clients
 
+# The server against its own /openapi.json, by thousands of requests that schemathesis makes up
+schemathesis:
+    .ci/schemathesis
+
+# The viewer behind /docs, as published
+viewer version="5.35.0":
+    mkdir -p target/viewer
+    cd target/viewer && npm pack --silent swagger-ui-dist@{{ version }} && tar xzf swagger-ui-dist-{{ version }}.tgz
+    for f in swagger-ui.css swagger-ui-bundle.js; do gzip -9nc target/viewer/package/$f > src/api/viewer/$f.gz; done
+    cp target/viewer/package/{LICENSE,NOTICE,swagger-ui-bundle.js.LICENSE.txt} src/api/viewer/
+    sed -i 's/dist [0-9.]*[0-9],/dist {{ version }},/' src/api/viewer/README.md
+
 # The embedded model from nothing (hours on two cores; stopped, it goes on where it was)
 train-sudoku out="target/sudoku":
     cargo run --release -- train base --task sudoku --layers 6 --puzzles 0.75 --steps 7500 --learning-rate 2e-3 \

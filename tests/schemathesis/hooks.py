@@ -1,0 +1,41 @@
+"""What a request of the right form may be refused for: what depends on the model, or on two fields together, and so is
+beyond any schema. A refusal in other words than these is a failure."""
+
+import re
+
+import schemathesis
+
+# the model's canvas, vocabulary, tokenizer and template
+MODEL = [
+    r"max_tokens \d+ does not fit: the prompt has \d+ tokens and the canvas \d+ cells",
+    r"takes? \d+ cells; the canvas has \d+",
+    r"is \d+; ids are below \d+ and may not be the mask",
+    r"is the model's mask \(.*\), which stands for a blank",
+    r"the model's vocabulary has nothing for ",
+    r"the prompt is empty; give at least one token",  # without a suffix; or a template's of no content
+]
+# fields that go together, or do not
+TOGETHER = [
+    r"goes only with \"stream\": true",
+    r"max_tokens: given \d+, and \d+ as max_completion_tokens",
+    r"max_tokens is missing; give the number of tokens between prompt and suffix",
+    r"suffix goes with a prompt that is a text",
+    r"stop does not go with a template or a suffix",
+    r"n: given \d+; give 1 to \d+: all choices together",
+    r"the template holds no ",
+    r"steps are too few for \d+ blocks",
+    r"window is \[.*\]; its end must lie after its start",
+    r"pinned has \[\d+, \d+\]; give pairs of",
+]
+KNOWN = re.compile("|".join(MODEL + TOGETHER))
+
+
+@schemathesis.check
+def positive_data_is_refused_only_for_what_no_schema_says(ctx, response, case):
+    if case.meta is None or not case.meta.generation.mode.is_positive:
+        return
+    if response.status_code == 400:
+        message = response.json()["error"]["message"]
+        assert KNOWN.search(message), f"refused although the schema allows it: {message}"
+    else:
+        assert response.status_code in (200, 404, 504), f"{response.status_code} to what the schema allows"
