@@ -79,7 +79,7 @@ pub(super) fn seed<'de, D: Deserializer<'de>>(input: D) -> Result<Option<u64>, D
 
 /// A whole number of 32 bits.
 pub(super) fn rank<'de, D: Deserializer<'de>>(input: D) -> Result<Option<i32>, D::Error> {
-    let read = |value: &Value| i32::try_from(value.as_i64()?).ok();
+    let read = |value: &Value| i32::try_from(whole(value)?).ok();
     optional(input, "give a whole number from -2147483648 to 2147483647", read)
 }
 
