@@ -25,6 +25,11 @@ TOGETHER = [
     r"the template holds no ",
     r"steps are too few for \d+ blocks",
     r"window is \[.*\]; its end must lie after its start",
+    r"^response_format",  # a schema within the schema: what could not be kept is named
+    r"an object takes at least \d+ tokens",
+    r"stop does not go with a response_format",
+    r"this model's vocabulary has no digits",
+    r"the Idempotency-Key is not",  # header values that are no text
     r"pinned has \[\d+, \d+\]; give pairs of",
 ]
 KNOWN = re.compile("|".join(MODEL + TOGETHER))
@@ -38,4 +43,5 @@ def positive_data_is_refused_only_for_what_no_schema_says(ctx, response, case):
         message = response.json()["error"]["message"]
         assert KNOWN.search(message), f"refused although the schema allows it: {message}"
     else:
-        assert response.status_code in (200, 404, 504), f"{response.status_code} to what the schema allows"
+        # 422: the same key, by chance, with another body
+        assert response.status_code in (200, 404, 422, 504), f"{response.status_code} to what the schema allows"
