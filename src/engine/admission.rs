@@ -212,7 +212,8 @@ const REPAIR: Names = ["steps", "below", "worst"];
 fn proofread(asked: &request::Proofreading, cells: u32, [steps, below, most]: Names) -> Result<Proofreading, Rejected> {
     let given = asked.steps.unwrap_or(cells.clamp(2, PROOFREADING_MAX));
     if given < 2 {
-        let message = format!("steps is {given}; give 0, or 2 to {COUNT_MAX}: one to erase, one to write");
+        let off = if steps == REPAIR[0] { "" } else { "0, or " };
+        let message = format!("steps is {given}; give {off}2 to {COUNT_MAX}: one to erase, one to write");
         return Err(invalid(steps, message));
     }
     Ok(Proofreading {

@@ -16,7 +16,7 @@ use crate::api::tokens::{DetokenizeRequest, Detokenized, TokenizeRequest, Tokeni
 use crate::api::wire::{ChatRequest, CompletionRequest, InfillRequest, RepairRequest, ScoreRequest};
 use serde_json::json;
 use utoipa::ToSchema;
-use utoipa::openapi::Ref;
+use utoipa::openapi::{Ref, RefOr, Schema};
 
 const WRITING: &str = "writing";
 const GIVEN: &str = "given texts";
@@ -52,10 +52,14 @@ fn chunks(name: &'static str) -> [Told<'static>; 1] {
 }
 
 fn events<Done: ToSchema>() -> [Told<'static>; 4] {
+    events_to(schema::spelled(reference::<Done>()))
+}
+
+fn events_to(done: RefOr<Schema>) -> [Told<'static>; 4] {
     [
         ("start", schema::spelled(reference::<StartObject>())),
         ("step", schema::spelled(reference::<StepObject>())),
-        ("done", schema::spelled(reference::<Done>())),
+        ("done", done),
         ("error", schema::spelled(reference::<ErrorBody<'_>>())),
     ]
 }
@@ -157,12 +161,12 @@ const NAMED: &str = "The request's name: the caller's own X-Request-Id, or the o
 pub(in crate::api) fn read_on() -> About {
     let description = "The events of a stream of `/v1/infill` or `/v1/repair` that is under way or ended less than a minute ago. Behind \
                        `Last-Event-ID`, else from its beginning. Another connection that reads the same stream ends.";
-    let events = events::<Infill<'_>>().into_iter().chain([("done", schema::spelled(reference::<Repair<'_>>()))]);
+    let done = schema::spelled(schema::any([reference::<Infill<'_>>(), reference::<Repair<'_>>()]));
+    let events = events_to(done);
     About::new("readOn", REQUESTS, "Read a stream on", description)
         .part("id", NAMED, schema::text(1), "my-request")
         .resumes()
         .tells("The events.", events)
-        .needs_model(true)
 }
 
 pub(in crate::api) fn cancel() -> About {

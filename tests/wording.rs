@@ -1,0 +1,37 @@
+//! What is said to those who are refused, word for word: `tests/data/refusals.jsonl` has a request and its refusal a line.
+//! `REMASK_WRITE_CASES=1` writes down what is said now; what changed is then to be read. `tests/grpc.rs` holds gRPC to the same words.
+
+mod common;
+
+use common::{data, server::Server};
+use serde_json::{Value, json};
+
+#[tokio::test]
+async fn every_refusal_is_word_for_word() {
+    let (server, file) = (Server::toy().await, data("refusals.jsonl"));
+    let text = std::fs::read_to_string(&file).unwrap();
+    let rows: Vec<Value> = text.lines().map(|line| serde_json::from_str(line).unwrap()).collect();
+    assert!(rows.len() >= 120, "{}", rows.len());
+    let mut written = String::new();
+    for row in &rows {
+        let (path, body) = (row["path"].as_str().unwrap(), row["body"].as_str().unwrap());
+        let request = server.client.post(server.url(path)).header("content-type", "application/json");
+        let response = request.body(body.to_owned()).send().await.unwrap();
+        let status = response.status().as_u16();
+        let error = response.json::<Value>().await.unwrap()["error"].clone();
+        let told = json!({"path": path, "body": body, "status": status, "type": error["type"], "param": error["param"],
+                          "code": error["code"], "message": error["message"]});
+        written.push_str(&format!("{told}\n"));
+        if std::env::var_os("REMASK_WRITE_CASES").is_none() {
+            assert_eq!(told, *row, "{path} {body}");
+        }
+        assert_eq!(
+            (status, told["message"].as_str().is_some_and(|message| !message.is_empty())),
+            (400, true),
+            "{told}"
+        );
+    }
+    if std::env::var_os("REMASK_WRITE_CASES").is_some() {
+        std::fs::write(file, written).unwrap();
+    }
+}
