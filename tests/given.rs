@@ -157,7 +157,7 @@ async fn what_is_wrong_with_a_given_text_is_said() {
         (SCORE, json!({"text": "a".repeat(1025)}), "text", "takes 1025 cells; the canvas has 1024"),
         (REPAIR, json!({"text": "abc", "pinned": [[2, 4]]}), "pinned", "has [2, 4]; give pairs of characters"),
         (REPAIR, json!({"text": [1, 2], "pinned": [[1, 1]]}), "pinned", "give pairs of tokens"),
-        (REPAIR, json!({"text": "abc", "steps": 0}), "steps", "or 2 to 65536"),
+        (REPAIR, json!({"text": "abc", "steps": 0}), "steps", "give 2 to 65536"),
         (REPAIR, json!({"text": "abc", "diffusion": {"steps": 3}}), "diffusion", "beside its text"),
         (REPAIR, json!({"text": "abc", "worst": 0}), "worst", "worst is 0; give 1 to"),
         ("/tokenize", json!({}), "prompt", "prompt is missing"),
