@@ -48,6 +48,16 @@ viewer version="5.35.0":
     cp target/viewer/package/{LICENSE,NOTICE,swagger-ui-bundle.js.LICENSE.txt} src/api/viewer/
     sed -i 's/dist [0-9.]*[0-9],/dist {{ version }},/' src/api/viewer/README.md
 
+# Every parser of outside bytes, each for some minutes (needs `cargo install cargo-fuzz`)
+fuzz seconds="300":
+    mkdir -p fuzz/seeds/gguf fuzz/seeds/safetensors
+    cp tests/data/llada-tiny/llama_cpp.gguf fuzz/seeds/gguf/tiny
+    cp tests/data/llada-tiny/model.safetensors fuzz/seeds/safetensors/tiny
+    cd fuzz && RUSTC_BOOTSTRAP=1 cargo fuzz build
+    cd fuzz && for target in requests formats templates resume_ids configs safetensors gguf chat_templates; do \
+        mkdir -p corpus/$target seeds/$target && RUSTC_BOOTSTRAP=1 cargo fuzz run $target corpus/$target seeds/$target -- \
+            -max_total_time={{ seconds }} -timeout=30 -rss_limit_mb=4096 -verbosity=0 || exit 1; done
+
 # The embedded model from nothing (hours on two cores; stopped, it goes on where it was)
 train-sudoku out="target/sudoku":
     cargo run --release -- train base --task sudoku --layers 6 --puzzles 0.75 --steps 7500 --learning-rate 2e-3 \

@@ -1,10 +1,14 @@
 //! Every metric, once, as a field with its name, help and unit; callers say what happened, never a metric's name.
 //! Refuses to know who calls.
 
+mod aliases;
+
 use crate::diffusion::Probability;
+use aliases::Alias;
 use prometheus::core::Collector;
 use prometheus::{
-    Encoder, Histogram, HistogramOpts, HistogramVec, IntCounter, IntCounterVec, IntGauge, Opts, Registry, TextEncoder,
+    Encoder, Gauge, Histogram, HistogramOpts, HistogramVec, IntCounter, IntCounterVec, IntGauge, Opts, Registry,
+    TextEncoder,
 };
 use std::time::Duration;
 
@@ -17,10 +21,15 @@ const COUNT_BUCKETS: &[f64] = &[1.0, 2.0, 4.0, 8.0, 16.0, 32.0, 64.0, 128.0];
 const TOKEN_BUCKETS: &[f64] = &[64.0, 128.0, 256.0, 512.0, 1024.0, 2048.0, 4096.0, 8192.0, 16384.0];
 const PROBABILITY_BUCKETS: &[f64] = &[0.1, 0.2, 0.3, 0.4, 0.5, 0.6, 0.7, 0.8, 0.9, 0.95, 0.99];
 
+/// What may have erased a cell.
+const POLICIES: [&str; 4] = ["quality", "confidence", "remdm", "random"];
+
 /// All metrics of one server.
 #[derive(Debug)]
 pub struct Metrics {
     registry: Registry,
+    /// What has no prefix: the process's own, and aliases.
+    unprefixed: Registry,
     requests: IntCounterVec,
     request_duration: HistogramVec,
     queue_duration: Histogram,
@@ -36,8 +45,13 @@ pub struct Metrics {
     cells_filled: IntCounter,
     cells_erased: IntCounterVec,
     fill_confidence: Histogram,
+    fill_quality: Histogram,
+    degraded: IntCounter,
+    ready: IntGauge,
     running: IntGauge,
     waiting: IntGauge,
+    /// Share of the running sequences' places that is taken; told under other names only.
+    occupancy: Gauge,
     cancelled: IntCounter,
     model_failures: IntCounter,
 }
@@ -58,6 +72,8 @@ pub enum Outcome {
 }
 
 impl Outcome {
+    const ALL: [Self; 5] = [Self::Ok, Self::Invalid, Self::Refused, Self::Failed, Self::Cancelled];
+
     const fn label(self) -> &'static str {
         match self {
             Self::Ok => "ok",
@@ -77,6 +93,8 @@ impl Metrics {
     pub fn new() -> prometheus::Result<Self> {
         let registry = Registry::new_custom(Some("remask".to_owned()), None)?;
         let r = &registry;
+        let erased = counters(r, "cells_erased_total", "Filled cells erased again", &["policy"])?;
+        POLICIES.into_iter().for_each(|policy| drop(erased.with_label_values(&[policy])));
         let endpoint = &["endpoint"];
         Ok(Self {
             requests: counters(r, "requests_total", "Requests ended", &["endpoint", "outcome"])?,
@@ -106,19 +124,36 @@ impl Metrics {
             batch_sequences: histogram(r, "batch_sequences", "Sequences that shared a pass", COUNT_BUCKETS)?,
             batch_tokens: histogram(r, "batch_tokens", "Tokens of a pass", TOKEN_BUCKETS)?,
             cells_filled: counter(r, "cells_filled_total", "Blanks filled, refills included")?,
-            cells_erased: counters(r, "cells_erased_total", "Filled cells erased again", &["policy"])?,
+            cells_erased: erased,
             fill_confidence: histogram(
                 r,
                 "fill_confidence",
                 "Probability of a token when written",
                 PROBABILITY_BUCKETS,
             )?,
+            fill_quality: histogram(
+                r,
+                "fill_quality",
+                "Quality of the tokens of answers that were judged",
+                PROBABILITY_BUCKETS,
+            )?,
+            degraded: counter(r, "deadline_degraded_total", "Answers for which steps were given up")?,
+            ready: gauge(r, "ready", "1 while a new request would be accepted, else 0")?,
             running: gauge(r, "sequences_running", "Sequences being refined")?,
+            occupancy: Gauge::new("occupancy", "Share of the places of running sequences that is taken")?,
             waiting: gauge(r, "sequences_waiting", "Sequences admitted and not yet begun")?,
             cancelled: counter(r, "sequences_cancelled_total", "Sequences dropped because their client went away")?,
             model_failures: counter(r, "model_failures_total", "Forward passes that failed")?,
+            unprefixed: process()?,
             registry,
         })
+    }
+
+    /// The endpoints that requests will be counted for, each of which begins at zero.
+    pub fn endpoint(&self, endpoint: &str) {
+        for outcome in Outcome::ALL {
+            let _ = self.requests.with_label_values(&[endpoint, outcome.label()]);
+        }
     }
 
     /// Publishes constants as labels of a metric that is always 1.
@@ -135,7 +170,8 @@ impl Metrics {
     #[must_use]
     pub fn render(&self) -> String {
         let mut text = Vec::new();
-        match TextEncoder::new().encode(&self.registry.gather(), &mut text) {
+        let families = [self.registry.gather(), self.unprefixed.gather()].concat();
+        match TextEncoder::new().encode(&families, &mut text) {
             Ok(()) => String::from_utf8_lossy(&text).into_owned(),
             Err(error) => format!("# metrics could not be written: {error}\n"),
         }
@@ -185,13 +221,47 @@ impl Metrics {
         self.fill_confidence.observe(f64::from(confidence.get()));
     }
 
+    /// A token of an answer was judged.
+    pub fn judged(&self, quality: Probability) {
+        self.fill_quality.observe(f64::from(quality.get()));
+    }
+
+    /// Steps were given up for an answer.
+    pub fn degraded(&self) {
+        self.degraded.inc();
+    }
+
+    /// Whether a new request would be accepted.
+    pub fn ready(&self, is_ready: bool) {
+        self.ready.set(i64::from(is_ready));
+    }
+
     /// A filled cell was erased.
     pub fn erased(&self, policy: &str) {
         self.cells_erased.with_label_values(&[policy]).inc();
     }
 
-    /// Sequences as they are now.
-    pub fn sequences(&self, running: usize, waiting: usize) {
+    /// Tells what vLLM's dashboards and Kubernetes' inference routers look for, under the names that they know. There is no
+    /// cache of keys and values: its share is that of the places of running sequences.
+    ///
+    /// # Errors
+    /// When it is done twice.
+    pub fn alias_as_vllm(&self, model: &str) -> prometheus::Result<()> {
+        let aliases = [
+            Alias::new(self.running.clone(), "vllm:num_requests_running", model)?,
+            Alias::new(self.waiting.clone(), "vllm:num_requests_waiting", model)?,
+            Alias::new(self.occupancy.clone(), "vllm:kv_cache_usage_perc", model)?,
+            Alias::new(self.forward_passes.clone(), "vllm:diffusion_num_denoising_steps_total", model)?,
+            Alias::new(self.token_forwards.clone(), "vllm:diffusion_num_canvas_positions_total", model)?,
+            Alias::new(self.generated_tokens.clone(), "vllm:diffusion_num_committed_tokens_total", model)?,
+        ];
+        aliases.into_iter().try_for_each(|alias| self.unprefixed.register(Box::new(alias)))
+    }
+
+    /// Sequences as they are now, and how many may run.
+    pub fn sequences(&self, running: usize, waiting: usize, running_max: usize) {
+        #[allow(clippy::cast_precision_loss)] // a few hundred
+        self.occupancy.set(running as f64 / running_max.max(1) as f64);
         for (gauge, count) in [(&self.running, running), (&self.waiting, waiting)] {
             gauge.set(i64::try_from(count).unwrap_or(i64::MAX));
         }
@@ -206,6 +276,14 @@ impl Metrics {
     pub fn model_failed(&self) {
         self.model_failures.inc();
     }
+}
+
+/// Memory, processor time, open files: of this process, where the system tells.
+fn process() -> prometheus::Result<Registry> {
+    let registry = Registry::new();
+    #[cfg(target_os = "linux")]
+    registry.register(Box::new(prometheus::process_collector::ProcessCollector::for_self()))?;
+    Ok(registry)
 }
 
 fn register<C: Collector + Clone + 'static>(registry: &Registry, metric: C) -> prometheus::Result<C> {
@@ -238,13 +316,20 @@ mod tests {
         let metrics = Metrics::new().unwrap();
         metrics.request("/v1/infill", Outcome::Ok, Duration::from_millis(30));
         metrics.erased("quality");
-        metrics.sequences(3, 1);
+        metrics.sequences(3, 1, 6);
+        metrics.endpoint("/v1/score");
+        metrics.alias_as_vllm("toy").unwrap();
         metrics.info("model_info", "The model served", &[("name", "toy")]).unwrap();
         let text = metrics.render();
         for line in [
             "remask_requests_total{endpoint=\"/v1/infill\",outcome=\"ok\"} 1",
             "remask_cells_erased_total{policy=\"quality\"} 1",
             "remask_sequences_running 3",
+            "remask_requests_total{endpoint=\"/v1/score\",outcome=\"failed\"} 0",
+            "remask_cells_erased_total{policy=\"remdm\"} 0",
+            "vllm:num_requests_running{model_name=\"toy\"} 3",
+            "vllm:kv_cache_usage_perc{model_name=\"toy\"} 0.5",
+            "# TYPE vllm:diffusion_num_denoising_steps_total counter",
             "remask_model_info{name=\"toy\"} 1",
             "remask_request_duration_seconds_bucket{endpoint=\"/v1/infill\",le=\"0.05\"} 1",
         ] {

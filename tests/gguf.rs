@@ -197,6 +197,14 @@ fn damaged_and_foreign_files_are_refused_in_a_sentence() {
     let error = refusal(b"{\"model_type\": \"llada\"}");
     assert!(error.contains("no GGUF file"), "{error}");
 
+    // a shape whose numbers nobody could count
+    let name = b"token_embd.weight";
+    let dims = whole.windows(name.len()).position(|window| window == name).unwrap() + name.len() + 4;
+    let mut vast = whole.clone();
+    vast[dims..dims + 16].copy_from_slice(&[0xe0, 0xff, 0xff, 0xff, 0xff, 0xff, 0xff, 0x7f].repeat(2));
+    let error = refusal(&vast);
+    assert!(error.contains("is damaged: tensor `token_embd.weight` of shape ["), "{error}");
+
     let changed = |from: &str, to: &str| {
         let at = whole.windows(from.len()).position(|window| window == from.as_bytes()).unwrap();
         let mut bytes = whole.clone();

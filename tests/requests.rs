@@ -85,6 +85,10 @@ async fn what_is_not_kept_is_not_there() {
         let refused = refused(with(whose, last).send().await.unwrap()).await;
         assert_eq!(refused, (404, "request_not_found".to_owned()), "{whose} {last}");
     }
+    for path in ["/v1/requests/%ff", "/v1/requests/r%2fs"] {
+        let nobody = server.client.get(server.url(path)).bearer_auth("mine").send().await.unwrap();
+        assert_eq!(refused(nobody).await, (404, "request_not_found".to_owned()), "{path}");
+    }
     assert!(!read(with("mine", "r:3").send().await.unwrap()).await.is_empty());
     let stopped = server.client.delete(server.url("/v1/requests/r")).bearer_auth("mine").send().await.unwrap();
     assert_eq!(stopped.status(), 404, "it has ended");

@@ -252,8 +252,18 @@ pub fn router(state: AppState) -> Router {
 
 /// HTTP's endpoints.
 fn http() -> Router<AppState> {
-    let routes = endpoints().into_iter().map(Endpoint::route);
+    routed(endpoints())
+}
+
+fn routed(endpoints: impl IntoIterator<Item = Endpoint>) -> Router<AppState> {
+    let routes = endpoints.into_iter().map(Endpoint::route);
     routes.fold(Router::new(), |router, (path, serve)| router.route(path, serve)).fallback(ops::unknown_path)
+}
+
+/// What operators alone ask, for a port of its own: metrics, alive, ready.
+pub fn operators(state: AppState) -> Router {
+    let is_theirs = |one: &Endpoint| ["/metrics", "/health", "/ready"].contains(&one.path());
+    dressed(routed(endpoints().into_iter().filter(is_theirs)), state)
 }
 
 /// `endpoints` with what every path has in common: a ticket, and an error object whatever happens.

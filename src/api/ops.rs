@@ -47,7 +47,9 @@ pub(super) async fn ready(State(state): State<AppState>) -> Result<Json<Status>,
 
 /// Every metric.
 pub(super) async fn metrics(State(state): State<AppState>) -> impl IntoResponse {
-    ([(CONTENT_TYPE, PROMETHEUS)], state.metrics().render())
+    let metrics = state.metrics();
+    metrics.ready(state.check_ready().is_ok());
+    ([(CONTENT_TYPE, PROMETHEUS)], metrics.render())
 }
 
 /// Nothing is served under this path.

@@ -3,6 +3,7 @@
 use super::AppState;
 use super::error::ApiError;
 use super::ticket::Ticket;
+use axum::extract::rejection::PathRejection;
 use axum::extract::{Path, Request, State};
 use axum::response::Response;
 use axum::{Extension, Json};
@@ -14,13 +15,22 @@ pub(super) fn last_event(request: &Request) -> Option<&str> {
     request.headers().get("last-event-id")?.to_str().ok().filter(|id| !id.is_empty())
 }
 
+/// A request's name in a path.
+type Name = Result<Path<String>, PathRejection>;
+
+/// What is not UTF-8 is nobody's name.
+fn name(name: Name) -> String {
+    name.map_or_else(|_| "\u{fffd}".to_owned(), |Path(name)| name)
+}
+
 /// A named stream, from its beginning or behind `Last-Event-ID`.
 pub(super) async fn read(
     State(state): State<AppState>,
     Extension(ticket): Extension<Ticket>,
-    Path(id): Path<String>,
+    id: Name,
     request: Request,
 ) -> Result<Response, ApiError> {
+    let id = name(id);
     let last = last_event(&request).filter(|last| last.rsplit_once(':').is_some_and(|(of, _)| of == id));
     state.requests().resume(last.unwrap_or(&id), ticket.owner())
 }
@@ -37,8 +47,9 @@ pub(super) struct Cancelled {
 pub(super) async fn cancel(
     State(state): State<AppState>,
     Extension(ticket): Extension<Ticket>,
-    Path(id): Path<String>,
+    id: Name,
 ) -> Result<Json<impl Serialize>, ApiError> {
+    let id = name(id);
     state.requests().cancel(&id, ticket.owner())?;
     Ok(Json(Cancelled { id, object: "request", cancelled: true }))
 }

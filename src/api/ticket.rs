@@ -145,10 +145,12 @@ pub(super) async fn accompany(
 ) -> Response {
     let id = own_id(&request).map_or_else(fresh_id, str::to_owned);
     let span = tracing::info_span!("request", id, method = %request.method(), path = request.uri().path());
+    // unknown paths are one endpoint, so that nobody can make metrics without bound
+    let endpoint = path.map_or_else(|| "other".to_owned(), |path| path.as_str().replace("{*", "{"));
+    state.metrics().endpoint(&endpoint);
     let ticket = Ticket(Arc::new(Stub {
         id,
-        // unknown paths are one endpoint, so that nobody can make metrics without bound
-        endpoint: path.map_or_else(|| "other".to_owned(), |path| path.as_str().replace("{*", "{")),
+        endpoint,
         arrived: Instant::now(),
         outcome: OnceLock::new(),
         has_text: OnceLock::new(),

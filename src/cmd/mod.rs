@@ -5,6 +5,7 @@
 pub mod bench;
 mod convert;
 mod eval;
+mod health;
 mod hub;
 mod infer;
 mod logging;
@@ -34,6 +35,8 @@ struct Cli {
 enum Command {
     /// Serve a model over HTTP and gRPC
     Serve(Box<serve::ServeArgs>),
+    /// Ask a server whether it is alive
+    Health(health::HealthArgs),
     /// Write on from a prompt
     Generate(Box<infer::GenerateArgs>),
     /// Fill the blanks of a text and leave the rest as it is
@@ -68,6 +71,7 @@ pub fn run() -> ExitCode {
     let done = match cli.command {
         None => serve::run(&cli.serve),
         Some(Command::Serve(args)) => serve::run(&args),
+        Some(Command::Health(args)) => health::run(&args),
         Some(Command::Generate(args)) => infer::generate(*args),
         Some(Command::Infill(args)) => infer::infill(*args),
         Some(Command::Read(args)) => read::run(&args),

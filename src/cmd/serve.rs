@@ -8,7 +8,7 @@ use crate::model::ModelError;
 use crate::telemetry::Metrics;
 use anyhow::{Context, anyhow, bail};
 use axum::http::HeaderValue;
-use clap::Args;
+use clap::{Args, ValueEnum};
 use std::net::SocketAddr;
 use std::num::{NonZeroU32, NonZeroUsize};
 use std::path::PathBuf;
@@ -70,6 +70,12 @@ pub(super) struct ServeArgs {
     /// Seconds that a stream of /v1/infill or /v1/repair goes on when its connection is lost, to be read on; 0 ends it at once
     #[arg(long, env = "REMASK_RESUME_GRACE", default_value_t = api::RESUME_GRACE.as_secs(), value_name = "SECONDS")]
     resume_grace: u64,
+    /// A port for /metrics, /health and /ready alone, where the other one is not for operators
+    #[arg(long, env = "REMASK_METRICS_PORT", value_name = "PORT")]
+    metrics_port: Option<u16>,
+    /// Tell metrics under the names of another server, too, for its dashboards and routers
+    #[arg(long, env = "REMASK_METRICS_ALIASES", value_name = "SERVER")]
+    metrics_aliases: Option<MetricsAliases>,
     /// Seconds that admitted requests have to finish once the server is told to stop
     #[arg(long, env = "REMASK_DRAIN_TIMEOUT", default_value_t = 30, value_name = "SECONDS")]
     drain_timeout: u64,
@@ -105,6 +111,11 @@ pub(super) async fn run(args: &ServeArgs) -> anyhow::Result<()> {
     };
     let state = AppState::new(Arc::clone(&metrics), args.payload_limit, access).patient(patience);
     let patience = Duration::from_secs(args.drain_timeout);
+    if let Some(port) = args.metrics_port {
+        let listener = listen(&args.hostname, port, "--metrics-port").await?;
+        // it ends with the process: whoever drains is still asked how far it is
+        tokio::spawn(axum::serve(listener, api::operators(state.clone())).into_future());
+    }
     let mut server = tokio::spawn(api::serve(listeners, state.clone(), stop, patience));
 
     eprintln!("remask {}: loading {} ...", env!("CARGO_PKG_VERSION"), args.model.model_id);
@@ -151,6 +162,10 @@ fn put_to_work(loaded: Loaded, args: &ServeArgs, metrics: Arc<Metrics>) -> anyho
         "The model served",
         &[("name", &name), ("family", &spec.family), ("dtype", &spec.dtype), ("device", &spec.device)],
     )?;
+    match args.metrics_aliases {
+        Some(MetricsAliases::Vllm) => metrics.alias_as_vllm(&name)?,
+        None => {}
+    }
     let limits = Limits {
         batch_tokens_max: args.max_batch_tokens,
         running_max: args.max_concurrent_requests,
@@ -161,6 +176,13 @@ fn put_to_work(loaded: Loaded, args: &ServeArgs, metrics: Arc<Metrics>) -> anyho
     let handle = start(loaded.model, loaded.tokenizer, limits, metrics)?;
     let created = SystemTime::now().duration_since(UNIX_EPOCH).unwrap_or_default().as_secs();
     Ok(Service { handle, name, created })
+}
+
+/// Whose names metrics have beside their own.
+#[derive(Clone, Copy, Debug, ValueEnum)]
+enum MetricsAliases {
+    /// vLLM's, which Kubernetes' inference routers read
+    Vllm,
 }
 
 fn share(word: &str) -> Result<f32, String> {

@@ -4,7 +4,7 @@
 use super::event::{Answer, Event, Failure, Finish, Output, Start, StepEvent, Written};
 use super::shape::Layout;
 use super::template::Segment;
-use crate::diffusion::{Canvas, Cell, Edit, Position, Probability, Reading, Sequence, TokenId};
+use crate::diffusion::{Canvas, Cell, Edit, Position, Probability, Reading, Remask, Sequence, TokenId};
 use crate::model::{Filter, ModelError, Restriction, Row, Sampling};
 use crate::text::{Tokenizer, Transcript, heal};
 use std::collections::BTreeMap;
@@ -110,6 +110,16 @@ impl Job {
     /// Who waits with a lower number is served first.
     pub(super) fn urgent(self, priority: i32) -> Self {
         Self { priority, ..self }
+    }
+
+    /// What erases its cells while blanks are left.
+    pub(super) const fn policy(&self) -> &'static str {
+        match self.sequence.policy().remask {
+            Remask::Never | Remask::Quality { .. } => "quality", // proofreading, then
+            Remask::Confidence { .. } => "confidence",
+            Remask::ReMdm { .. } => "remdm",
+            Remask::Random { .. } => "random",
+        }
     }
 
     pub(super) const fn priority(&self) -> i32 {

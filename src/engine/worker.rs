@@ -3,7 +3,7 @@
 
 use super::admission::Admission;
 use super::clock::Clock;
-use super::event::{Event, StepEvent};
+use super::event::{Answer, Event, StepEvent};
 use super::handle::{Handle, Shared};
 use super::job::Job;
 use super::mailbox::Outbox;
@@ -68,6 +68,8 @@ struct Owner {
     _place: OwnedSemaphorePermit,
     submitted: Instant,
     has_edits: bool,
+    /// What erases its cells where nobody judges them.
+    policy: &'static str,
 }
 
 /// Starts the engine on a thread of its own.
@@ -136,7 +138,8 @@ impl Worker {
             if !self.engine.is_idle() {
                 self.step();
             }
-            self.metrics.sequences(self.engine.running.len(), self.engine.waiting.len());
+            let Engine { running, waiting, running_max, .. } = &self.engine;
+            self.metrics.sequences(running.len(), waiting.len(), *running_max);
         }
     }
 
@@ -162,7 +165,8 @@ impl Worker {
         match command {
             Command::Submit(submission) => {
                 let Submission { id, job, outbox, place, at } = *submission;
-                self.owners.insert(id, Owner { outbox, _place: place, submitted: at, has_edits: false });
+                let policy = job.policy();
+                self.owners.insert(id, Owner { outbox, _place: place, submitted: at, has_edits: false, policy });
                 self.engine.submit(id, job);
             }
             Command::Abandon => {
@@ -225,11 +229,14 @@ impl Worker {
         for (id, event) in events {
             let Some(owner) = self.owners.get_mut(&id) else { continue };
             if let Event::Step(step) = &event {
-                record_edits(&self.metrics, step);
+                record_edits(&self.metrics, step, owner.policy);
                 if !owner.has_edits {
                     owner.has_edits = true;
                     self.metrics.first_edit(self.clock.now().duration_since(owner.submitted));
                 }
+            }
+            if let Event::Finished(answer) = &event {
+                record_answer(&self.metrics, answer);
             }
             let is_last = matches!(event, Event::Finished(_) | Event::Failed(_));
             owner.outbox.send(event);
@@ -240,11 +247,18 @@ impl Worker {
     }
 }
 
-fn record_edits(metrics: &Metrics, step: &StepEvent) {
+fn record_edits(metrics: &Metrics, step: &StepEvent, policy: &str) {
     for edit in &step.edits {
         match edit {
             Edit::Fill { confidence, .. } => metrics.filled(*confidence),
-            Edit::Erase { quality, .. } => metrics.erased(if quality.is_some() { "quality" } else { "random" }),
+            Edit::Erase { quality, .. } => metrics.erased(if quality.is_some() { "quality" } else { policy }),
         }
+    }
+}
+
+fn record_answer(metrics: &Metrics, answer: &Answer) {
+    answer.written.iter().filter_map(|written| written.quality).for_each(|quality| metrics.judged(quality));
+    if answer.degraded {
+        metrics.degraded();
     }
 }

@@ -131,14 +131,14 @@ impl Gguf {
     /// A file cut short is found out now, not when the last tensor is read.
     fn check_length(&self, length: u64) -> Result<(), LoadError> {
         for (name, info) in &self.content.tensor_infos {
-            let (numbers, block) = (info.shape.elem_count(), info.ggml_dtype.block_size());
-            if info.shape.dims().last().is_none_or(|row| !row.is_multiple_of(block)) {
-                let (shape, format) = (info.shape.dims(), info.ggml_dtype);
+            let (shape, format, block) = (info.shape.dims(), info.ggml_dtype, info.ggml_dtype.block_size());
+            let numbers = shape.iter().try_fold(1_usize, |numbers, dim| numbers.checked_mul(*dim));
+            let bytes = numbers.and_then(|numbers| (numbers / block).checked_mul(format.type_size()));
+            let Some(bytes) = bytes.filter(|_| shape.last().is_some_and(|row| row.is_multiple_of(block))) else {
                 let problem = format!("is damaged: tensor `{name}` of shape {shape:?} cannot be {format:?}");
                 return Err(LoadError::Malformed { file: self.name.clone(), problem });
-            }
-            let bytes = (numbers / block * info.ggml_dtype.type_size()) as u64;
-            let end = self.content.tensor_data_offset.saturating_add(info.offset).saturating_add(bytes);
+            };
+            let end = self.content.tensor_data_offset.saturating_add(info.offset).saturating_add(bytes as u64);
             if end > length {
                 let problem =
                     format!("is incomplete: tensor `{name}` ends at byte {end}, the file at {length}; fetch it again");

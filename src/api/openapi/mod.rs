@@ -58,6 +58,10 @@ impl Endpoint {
         Self { method, path, serve, about, line }
     }
 
+    pub(super) fn path(&self) -> &'static str {
+        self.path
+    }
+
     /// For the router.
     pub(super) fn route(self) -> (&'static str, MethodRouter<AppState>) {
         (self.path, self.serve)

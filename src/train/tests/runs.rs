@@ -82,11 +82,19 @@ fn a_checkpoint_that_cannot_be_written_leaves_the_old_one() {
     let file = dir.path().join("checkpoint");
     pretrain(&file, &json!({}), 2).unwrap();
     let before = std::fs::read(&file).unwrap();
-    // where the new one would be written first is a directory
-    std::fs::create_dir(dir.path().join("checkpoint.unfinished")).unwrap();
-    let error = pretrain(&file, &json!({}), 2).unwrap_err().to_string();
-    assert!(error.contains("cannot write") && error.contains("untouched"), "{error}");
-    assert!(std::fs::read(&file).unwrap() == before);
+    let check = |cause: &str| {
+        let error = pretrain(&file, &json!({}), 2).unwrap_err().to_string();
+        assert!(error.contains("cannot write") && error.contains("untouched") && error.contains(cause), "{error}");
+        assert!(std::fs::read(&file).unwrap() == before);
+    };
+    let unfinished = dir.path().join("checkpoint.unfinished"); // where the new one is written first
+    #[cfg(target_os = "linux")] // which has a disk that is always full
+    {
+        std::os::unix::fs::symlink("/dev/full", &unfinished).unwrap();
+        check("No space left");
+    }
+    std::fs::create_dir(&unfinished).unwrap();
+    check("");
 }
 
 #[test]
