@@ -125,7 +125,7 @@ def every_query_finds_what_it_should():
         kinds = [
             lambda: ask(f"{sudoku.url}/v1/infill", INFILL),
             lambda: ask(f"{sudoku.url}/v1/infill", {**INFILL, "diffusion": {"deadline_ms": 20}}),
-            lambda: ask(f"{sudoku.url}/v1/infill", {**INFILL, "diffusion": {"remasking": {"policy": "random", "budget": 8}}}),
+            lambda: ask(f"{sudoku.url}/v1/infill", {**INFILL, "diffusion": {"remasking": {"policy": "random", "budget": 8}, "return_quality": True}}),
             lambda: ask(f"{sudoku.url}/v1/infill", {**INFILL, "nonsense": 1}),
             lambda: leave_early(sudoku.url),
             lambda: ask(f"{toy.url}/v1/completions", {"prompt": [1, 2], "max_tokens": 64, "stream": True}),
