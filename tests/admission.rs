@@ -156,6 +156,7 @@ async fn a_template_that_cannot_be_filled_is_refused() {
         vec![
             (infill("nothing to fill"), "template", "the template holds no \"<blank>\""),
             (infill(""), "template", "holds no \"<blank>\""),
+            (infill("a<blank:0>b"), "template", "holds no \"<blank>\""),
             (infill("<blank:0x2>"), "template", "holds no \"<blank>\""),
             (with_blank("a_b", ""), "blank", "blank is empty"),
             (with_blank("a_b", "?"), "template", "holds no \"?\""),

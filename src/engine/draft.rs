@@ -130,7 +130,7 @@ impl Admission {
         }
         check_no_stop(stop)?;
         let segments = template::parse(template, blank);
-        if !segments.iter().any(|segment| matches!(segment, Segment::Blanks(_))) {
+        if !segments.iter().any(|segment| matches!(segment, Segment::Blanks(1..))) {
             return Err(invalid(
                 "template",
                 format!("the template holds no {blank:?}; mark each cell to fill with it, or name another \"blank\""),

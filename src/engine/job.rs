@@ -208,6 +208,11 @@ impl Job {
         }
     }
 
+    /// The answer, if there is nothing left to read.
+    pub(super) fn finished(&mut self) -> Option<Event> {
+        if self.row().is_none() { Some(Event::Finished(Box::new(self.answer()))) } else { None }
+    }
+
     /// Takes the reading of [`Self::row`]: the events it leads to, the last of which is the answer once there is
     /// nothing left to read.
     pub(super) fn take(&mut self, reading: &Reading) -> Result<Vec<Event>, Failure> {
@@ -220,9 +225,7 @@ impl Job {
         } else {
             self.liken(reading);
         }
-        if self.row().is_none() {
-            events.push(Event::Finished(Box::new(self.answer())));
-        }
+        events.extend(self.finished());
         Ok(events)
     }
 

@@ -87,7 +87,14 @@ impl Engine {
     /// Choose, read, advance.
     fn tick(&mut self) -> Tick {
         let admitted = self.admit();
-        let mut batch = self.choose();
+        let (mut batch, mut events) = (self.choose(), Vec::new());
+        batch.retain_mut(|(id, job)| match job.finished() {
+            Some(answer) => {
+                events.push((*id, answer));
+                false
+            }
+            None => true,
+        });
         let rows: Vec<Row<'_>> = batch.iter().filter_map(|(_, job)| job.row()).collect();
         let (sequences, tokens): (usize, usize) = (rows.len(), rows.iter().map(Row::tokens).sum());
         let readings = read(self.model.as_mut(), &rows);
@@ -98,9 +105,8 @@ impl Engine {
             // nobody's fault: the same sequences try again, fewer at a time
             self.batch_tokens_max = (tokens / 2).max(1);
             batch.into_iter().rev().for_each(|sequence| self.running.push_front(sequence));
-            return Tick { admitted, shrunk: Some(self.batch_tokens_max), ..Tick::default() };
+            return Tick { admitted, shrunk: Some(self.batch_tokens_max), events, ..Tick::default() };
         }
-        let mut events = Vec::new();
         match readings {
             Ok(readings) => {
                 for ((id, mut job), reading) in batch.drain(..).zip(readings) {

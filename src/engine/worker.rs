@@ -218,7 +218,7 @@ impl Worker {
         } else if tick.failed {
             self.shared.failures_in_a_row.fetch_add(1, Ordering::Relaxed);
             self.metrics.model_failed();
-        } else {
+        } else if tick.sequences > 0 {
             self.shared.failures_in_a_row.store(0, Ordering::Relaxed);
             self.shared.pace.measured(took, self.engine.passes_until_room());
             self.metrics.stepped(took, tick.sequences, tick.tokens);
