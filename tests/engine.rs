@@ -329,7 +329,7 @@ async fn the_end_of_a_text_may_be_banned_or_put_off() {
     assert_eq!(never.output.text()[..free.completion_tokens], *free.output.text(), "what comes before stays");
 
     let request = Request { end_of_text: EndOfText::Last, block_length: Some(16), ..ask("a", 160) };
-    let mut session = toy().submit(&request).unwrap();
+    let mut session = toy().submit_unmerged(&request).unwrap();
     let mut blocks: Vec<Vec<TokenId>> = vec![Vec::new(); 10];
     while let Some(event) = session.next().await {
         let Event::Step(step) = event else { break };
