@@ -186,7 +186,7 @@ async fn what_failed_is_not_kept() {
 #[tokio::test]
 async fn no_request_takes_longer_than_it_may() {
     let (model, gate) = Gated::new();
-    let patience = Patience { timeout: Some(Duration::from_millis(50)), ..Patience::DEFAULT };
+    let patience = Patience { timeout: Some(Duration::from_millis(300)), ..Patience::DEFAULT };
     let server = Server::patient(model, Limits::default(), patience).await;
     let whole = server.post(COMPLETIONS, &json!({"prompt": "Once"})).await;
     assert_eq!(refused(whole).await, (504, "timeout".to_owned()));
