@@ -158,6 +158,14 @@ async fn a_request_that_is_sent_twice_is_served_once() {
     ];
     assert!(texts[0] == texts[1] && texts[0].ends_with("data: [DONE]\n\n"), "{texts:?}");
     server.until("remask_forward_passes_total 12").await;
+    // the rest of a stream is nobody's whole answer
+    let begun = named(&server, "r", INFILL, &infill()).header("idempotency-key", "d").send().await.unwrap();
+    drop(read_some(begun, 2).await);
+    let rest = named(&server, "s", INFILL, &infill()).header("idempotency-key", "d").header("last-event-id", "r:1");
+    assert_eq!(read(rest.send().await.unwrap()).await[0].id, "r:2");
+    let again = named(&server, "t", INFILL, &infill()).header("idempotency-key", "d").send().await.unwrap();
+    assert_eq!(read(again).await[0].name, "start");
+
     let other = send("c", &body).await.unwrap().unwrap();
     assert_ne!(other.text().await.unwrap(), first, "another key, another answer");
     assert_eq!(refused(send(&"k".repeat(256), &body).await.unwrap().unwrap()).await.0, 400);

@@ -3,7 +3,7 @@
 use super::auth::Fingerprint;
 use super::error::{ApiError, Code};
 use super::ticket::{Streamed, Ticket};
-use super::{AppState, grpc};
+use super::{AppState, grpc, resume};
 use axum::Extension;
 use axum::body::{Body, Bytes};
 use axum::extract::{Request, State};
@@ -141,7 +141,9 @@ pub(super) async fn serve(
     request: Request,
     next: Next,
 ) -> Response {
-    let is_kept = request.method() == Method::POST && !grpc::is_grpc(request.headers()); // whose answers end with trailers
+    // gRPC's answers end with trailers, and the rest of a stream is not the answer
+    let is_whole = !grpc::is_grpc(request.headers()) && resume::last_event(&request).is_none();
+    let is_kept = request.method() == Method::POST && is_whole;
     let Some(key) = request.headers().get(KEY).filter(|_| is_kept) else {
         return next.run(request).await;
     };
@@ -152,8 +154,7 @@ pub(super) async fn serve(
     };
     let (parts, body) = request.into_parts();
     let Ok(body) = axum::body::to_bytes(body, state.body_max()).await else {
-        let message = format!("the body is larger than {} bytes, the limit, or broke off", state.body_max());
-        return ApiError::new(Code::BodyTooLarge, message).into_response();
+        return ApiError::body_too_large(state.body_max()).into_response(); // or it broke off, and nobody is there to hear
     };
     let hash = Sha256::new().chain_update(parts.uri.path()).chain_update([0]).chain_update(&body);
     let (name, print) = ((ticket.owner(), key), hash.finalize().into());

@@ -13,6 +13,7 @@ use axum::response::sse::{self, KeepAlive, Sse};
 use axum::response::{IntoResponse, Response};
 use futures_util::stream;
 use std::collections::{BTreeMap, VecDeque};
+use std::ops::RangeInclusive;
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError, Weak};
 use std::time::Duration;
 use tokio::sync::{Notify, watch};
@@ -95,10 +96,11 @@ impl Requests {
             fetched: Notify::new(),
             pump: Mutex::default(),
         });
+        let response = self.read(&run, 0); // before anything can be let go of: there is always a first event
         let pumped = tokio::spawn(pump(source, Arc::clone(&run), Arc::clone(self)));
         *lock(&run.pump) = Some(pumped.abort_handle());
         self.keep(&run);
-        self.read(&run, 0)
+        response.unwrap_or_else(|_| unknown(&run.id).into_response())
     }
 
     /// Keeps a run for those who lose it, if there is room.
@@ -137,22 +139,21 @@ impl Requests {
             },
         };
         let run = lock(&self.runs).get(id).filter(|run| run.owner == owner).cloned().ok_or_else(|| unknown(id))?;
-        let kept = {
-            let state = lock(&run.state);
-            state.first..=state.first + state.records.len() as u64
-        };
-        if !kept.contains(&from) {
+        self.read(&run, from).map_err(|kept| {
             let message =
                 format!("of the stream of request {id} events {} to {} can be read on", kept.start(), kept.end());
-            return Err(ApiError::new(Code::UnknownRequest, message));
-        }
-        Ok(self.read(&run, from))
+            ApiError::new(Code::UnknownRequest, message)
+        })
     }
 
-    /// The response that reads a run from an event on. Whoever read it before is done.
-    fn read(self: &Arc<Self>, run: &Arc<Run>, from: u64) -> Response {
+    /// The response that reads a run from an event on, or which events it could begin with. Whoever read it before is done.
+    fn read(self: &Arc<Self>, run: &Arc<Run>, from: u64) -> Result<Response, RangeInclusive<u64>> {
         let number = {
             let mut state = lock(&run.state);
+            let kept = state.first..=state.first + state.records.len() as u64;
+            if !kept.contains(&from) {
+                return Err(kept);
+            }
             state.reader += 1;
             state.has_reader = true;
             state.next = from;
@@ -165,7 +166,7 @@ impl Requests {
             let event = sse::Event::default().id(format!("{}:{number}", reader.run.id)).event(record.name);
             Some((Ok::<_, std::convert::Infallible>(event.data(record.data)), reader))
         });
-        Sse::new(events).keep_alive(KeepAlive::new().interval(super::stream::KEEP_ALIVE)).into_response()
+        Ok(Sse::new(events).keep_alive(KeepAlive::new().interval(super::stream::KEEP_ALIVE)).into_response())
     }
 }
 
