@@ -52,6 +52,9 @@ pub struct Metrics {
     waiting: IntGauge,
     /// Share of the running sequences' places that is taken; told under other names only.
     occupancy: Gauge,
+    admitted: IntCounter,
+    finished: IntCounter,
+    failed: IntCounter,
     cancelled: IntCounter,
     model_failures: IntCounter,
 }
@@ -142,6 +145,9 @@ impl Metrics {
             running: gauge(r, "sequences_running", "Sequences being refined")?,
             occupancy: Gauge::new("occupancy", "Share of the places of running sequences that is taken")?,
             waiting: gauge(r, "sequences_waiting", "Sequences admitted and not yet begun")?,
+            admitted: counter(r, "sequences_admitted_total", "Sequences that took a place in the queue")?,
+            finished: counter(r, "sequences_finished_total", "Sequences refined to their end")?,
+            failed: counter(r, "sequences_failed_total", "Sequences given up with an error")?,
             cancelled: counter(r, "sequences_cancelled_total", "Sequences dropped because their client went away")?,
             model_failures: counter(r, "model_failures_total", "Forward passes that failed")?,
             unprefixed: process()?,
@@ -265,6 +271,21 @@ impl Metrics {
         for (gauge, count) in [(&self.running, running), (&self.waiting, waiting)] {
             gauge.set(i64::try_from(count).unwrap_or(i64::MAX));
         }
+    }
+
+    /// A sequence took a place; it will be finished, failed or cancelled, once.
+    pub fn admitted(&self) {
+        self.admitted.inc();
+    }
+
+    /// A sequence was refined to its end.
+    pub fn finished(&self) {
+        self.finished.inc();
+    }
+
+    /// A sequence was given up with an error.
+    pub fn failed(&self) {
+        self.failed.inc();
     }
 
     /// A sequence was dropped because nobody waits for it.

@@ -168,6 +168,7 @@ impl Worker {
                 let policy = job.policy();
                 self.owners.insert(id, Owner { outbox, _place: place, submitted: at, has_edits: false, policy });
                 self.engine.submit(id, job);
+                self.metrics.admitted();
             }
             Command::Abandon => {
                 let events = self.engine.abandon();
@@ -235,10 +236,17 @@ impl Worker {
                     self.metrics.first_edit(self.clock.now().duration_since(owner.submitted));
                 }
             }
-            if let Event::Finished(answer) = &event {
-                record_answer(&self.metrics, answer);
-            }
-            let is_last = matches!(event, Event::Finished(_) | Event::Failed(_));
+            let is_last = match &event {
+                Event::Step(_) => false,
+                Event::Finished(answer) => {
+                    record_answer(&self.metrics, answer);
+                    true
+                }
+                Event::Failed(_) => {
+                    self.metrics.failed();
+                    true
+                }
+            };
             owner.outbox.send(event);
             if is_last {
                 self.owners.remove(&id);
@@ -257,6 +265,7 @@ fn record_edits(metrics: &Metrics, step: &StepEvent, policy: &str) {
 }
 
 fn record_answer(metrics: &Metrics, answer: &Answer) {
+    metrics.finished();
     answer.written.iter().filter_map(|written| written.quality).for_each(|quality| metrics.judged(quality));
     if answer.degraded {
         metrics.degraded();
