@@ -57,6 +57,7 @@ pub struct Metrics {
     failed: IntCounter,
     cancelled: IntCounter,
     model_failures: IntCounter,
+    model_restarts: IntCounter,
 }
 
 /// How a request ended, as a metric's label.
@@ -149,6 +150,11 @@ impl Metrics {
             finished: counter(r, "sequences_finished_total", "Sequences refined to their end")?,
             failed: counter(r, "sequences_failed_total", "Sequences given up with an error")?,
             cancelled: counter(r, "sequences_cancelled_total", "Sequences dropped because their client went away")?,
+            model_restarts: counter(
+                r,
+                "model_restarts_total",
+                "Times that the model broke down and was to be loaded anew",
+            )?,
             model_failures: counter(r, "model_failures_total", "Forward passes that failed")?,
             unprefixed: process()?,
             registry,
@@ -291,6 +297,11 @@ impl Metrics {
     /// A sequence was dropped because nobody waits for it.
     pub fn cancelled(&self) {
         self.cancelled.inc();
+    }
+
+    /// The model broke down and is loaded anew, if it can be.
+    pub fn restarted(&self) {
+        self.model_restarts.inc();
     }
 
     /// A pass failed.

@@ -62,7 +62,9 @@ fn check(handle: &Handle, cases: Vec<Case>) {
                 assert_eq!(found, param, "case {number}: {message}");
                 assert!(message.contains(fragment), "case {number}: {message:?} does not say {fragment:?}");
             }
-            Err(other @ (Rejected::Full { .. } | Rejected::Draining)) => panic!("case {number}: {other}"),
+            Err(other @ (Rejected::Full { .. } | Rejected::Draining | Rejected::GivenUp)) => {
+                panic!("case {number}: {other}")
+            }
             Ok(_) => panic!("case {number} was admitted: {request:?}"),
         }
     }

@@ -51,7 +51,7 @@ async fn a_full_queue_refuses_and_says_when_to_come_back() {
     let second = handle.submit(&ask("b", 1)).unwrap();
     match handle.submit(&ask("c", 1)).unwrap_err() {
         Rejected::Full { waiting, retry_after } => assert!(waiting == 2 && retry_after >= 1, "{waiting} {retry_after}"),
-        other @ (Rejected::Invalid { .. } | Rejected::Draining) => panic!("{other}"),
+        other @ (Rejected::Invalid { .. } | Rejected::Draining | Rejected::GivenUp) => panic!("{other}"),
     }
     hand.end(Verdict::Read);
     finished(first).await;
@@ -126,10 +126,10 @@ async fn a_dropped_session_is_out_of_the_next_pass_and_its_place_is_free() {
 
 #[tokio::test]
 async fn a_failed_pass_fails_those_who_shared_it_and_nobody_else() {
-    for (verdict, message) in [
-        (Verdict::Fail, "told to"),
-        (Verdict::Panic, "the model panicked"),
-        (Verdict::Lose, "the model gave 1 readings for 2 rows"),
+    for (verdict, error) in [
+        (Verdict::Fail, ModelError::Failed("told to".to_owned())),
+        (Verdict::Panic, ModelError::Panicked),
+        (Verdict::Lose, ModelError::Failed("the model gave 1 readings for 2 rows".to_owned())),
     ] {
         let (handle, hand) = stage(Limits { batch_tokens_max: 8, ..Limits::default() });
         let a = handle.submit(&ask("a", 3)).unwrap();
@@ -141,8 +141,8 @@ async fn a_failed_pass_fails_those_who_shared_it_and_nobody_else() {
         hand.end(verdict);
         assert_eq!(hand.begun(), ["c", "d"]);
         drop(hand);
-        assert_eq!(failure(a).await, model_failure(message));
-        assert_eq!(failure(b).await, model_failure(message));
+        assert_eq!(failure(a).await, Failure::Model(error.clone()));
+        assert_eq!(failure(b).await, Failure::Model(error));
         assert_eq!((finished(c).await.steps, finished(d).await.steps), (3, 3));
     }
 }

@@ -278,6 +278,7 @@ impl From<Rejected> for ApiError {
                 Self { retry_after: Some(retry_after), ..Self::new(Code::QueueFull, message) }
             }
             Rejected::Draining => Self::new(Code::Draining, message),
+            Rejected::GivenUp => Self::new(Code::ModelFailing, message),
         }
     }
 }
@@ -287,6 +288,7 @@ impl From<Failure> for ApiError {
         let code = match failure {
             Failure::Model(_) => Code::ModelFailure,
             Failure::TooLate { .. } => Code::TooLate,
+            Failure::BrokeDown => Code::Internal,
             Failure::ShutDown => Code::Draining,
         };
         Self::new(code, failure.to_string())

@@ -213,6 +213,12 @@ impl AppState {
         match self.service()?.handle.readiness() {
             Readiness::Ready => Ok(()),
             Readiness::Draining => Err(ApiError::from(crate::engine::Rejected::Draining)),
+            Readiness::GivenUp => Err(ApiError::from(crate::engine::Rejected::GivenUp)),
+            Readiness::Restarting => {
+                let message =
+                    "the model broke down and is being loaded anew; requests wait, and the server's log says why";
+                Err(ApiError::new(Code::ModelFailing, message))
+            }
             Readiness::Failing { in_a_row } => {
                 let message = format!("the last {in_a_row} forward passes failed; the server's log says why");
                 Err(ApiError::new(Code::ModelFailing, message))

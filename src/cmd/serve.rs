@@ -3,7 +3,7 @@
 use super::logging::{self, LogFormat};
 use super::model::{Loaded, ModelArgs};
 use crate::api::{self, Access, AppState, Guard, Listeners, Patience, Service};
-use crate::engine::{Limits, start, warm_up};
+use crate::engine::{Clock, Limits, Reload, Restart, World, start_by, warm_up};
 use crate::model::ModelError;
 use crate::telemetry::Metrics;
 use anyhow::{Context, anyhow, bail};
@@ -15,6 +15,7 @@ use std::path::PathBuf;
 use std::sync::Arc;
 use std::time::{Duration, SystemTime, UNIX_EPOCH};
 use tokio::net::TcpListener;
+use tokio::sync::Notify;
 use tokio::task::spawn_blocking;
 
 /// Flags of `remask serve`.
@@ -98,7 +99,7 @@ pub(super) async fn run(args: &ServeArgs) -> anyhow::Result<()> {
             (Listeners::Two { http, grpc }, address)
         }
     };
-    let stop = stop_signal()?;
+    let (stop, given_up) = (stop_signal()?, Arc::new(Notify::new()));
     let per_key_max = args.max_requests_per_key.map(NonZeroUsize::get);
     let guard = Guard::new(&args.api_key, args.api_key_file.as_deref(), per_key_max)?;
     if guard.is_none() && per_key_max.is_some() {
@@ -116,6 +117,15 @@ pub(super) async fn run(args: &ServeArgs) -> anyhow::Result<()> {
         // it ends with the process: whoever drains is still asked how far it is
         tokio::spawn(axum::serve(listener, api::operators(state.clone())).into_future());
     }
+    let stop = {
+        let given_up = Arc::clone(&given_up);
+        async move {
+            tokio::select! {
+                () = stop => {}
+                () = given_up.notified() => {}
+            }
+        }
+    };
     let mut server = tokio::spawn(api::serve(listeners, state.clone(), stop, patience));
 
     eprintln!("remask {}: loading {} ...", env!("CARGO_PKG_VERSION"), args.model.model_id);
@@ -126,9 +136,15 @@ pub(super) async fn run(args: &ServeArgs) -> anyhow::Result<()> {
     };
     let service = put_to_work(loaded, args, metrics)?;
     let greeting = greeting(&service, address, grpc_address);
+    let handle = service.handle.clone();
     state.loaded(service).map_err(|_| anyhow!("a model is being served already"))?;
     eprintln!("{greeting}");
-    Ok(server.await.context("the server broke down")??)
+    tokio::select! {
+        served = &mut server => return Ok(served.context("the server broke down")??),
+        () = handle.given_up() => given_up.notify_one(),
+    }
+    server.await.context("the server broke down")??;
+    bail!("the model broke down and could not be loaded anew; the log says why")
 }
 
 async fn listen(hostname: &str, port: u16, flag: &str) -> anyhow::Result<TcpListener> {
@@ -152,6 +168,18 @@ fn warm(mut loaded: Loaded, batch_tokens_max: usize) -> anyhow::Result<Loaded> {
     Ok(loaded)
 }
 
+/// What a device is given to recover before the model is loaded anew.
+const RESTART_PAUSE: Duration = Duration::from_secs(1);
+
+/// Loads the same model again.
+fn reload(args: &ServeArgs) -> Reload {
+    let (model, batch_tokens_max) = (args.model.clone(), args.max_batch_tokens);
+    Box::new(move || {
+        let loaded = model.load().and_then(|loaded| warm(loaded, batch_tokens_max));
+        loaded.map(|loaded| loaded.model).map_err(|cause| format!("{cause:#}"))
+    })
+}
+
 /// Starts the engine behind a loaded model.
 fn put_to_work(loaded: Loaded, args: &ServeArgs, metrics: Arc<Metrics>) -> anyhow::Result<Service> {
     let name = args.served_model_name.clone().unwrap_or(loaded.name);
@@ -173,7 +201,8 @@ fn put_to_work(loaded: Loaded, args: &ServeArgs, metrics: Arc<Metrics>) -> anyho
         canvas_max: args.max_model_len,
         brown_out: args.brown_out,
     };
-    let handle = start(loaded.model, loaded.tokenizer, limits, metrics)?;
+    let world = World { clock: Clock::system(), restart: Restart::by(reload(args), RESTART_PAUSE) };
+    let handle = start_by(world, loaded.model, loaded.tokenizer, limits, metrics)?;
     let created = SystemTime::now().duration_since(UNIX_EPOCH).unwrap_or_default().as_secs();
     Ok(Service { handle, name, created })
 }

@@ -141,6 +141,9 @@ pub enum Failure {
         /// What was asked for.
         deadline: Duration,
     },
+    /// A bug of the engine's.
+    #[error("the server made a mistake while it worked on this request and others; its log says more. Ask again")]
+    BrokeDown,
     /// The server stopped before the answer was ready.
     #[error("the server shut down before this answer was ready")]
     ShutDown,

@@ -13,17 +13,33 @@ use crate::text::Tokenizer;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, AtomicU32, AtomicU64, Ordering};
 use std::time::Duration;
-use tokio::sync::{Semaphore, mpsc};
+use tokio::sync::{Semaphore, mpsc, watch};
 
 /// Failed forward passes in a row after which the server no longer calls itself ready: one may be one request's
 /// fault, three are the model's or the device's.
-const FAILURES_MAX: u32 = 3;
+pub(super) const FAILURES_MAX: u32 = 3;
+
+/// What is waited for at most, beyond a drain's own time, until those who are given up have been told: the engine may be in the
+/// middle of a pass, or of loading the model anew.
+const GIVE_UP_WITHIN: Duration = Duration::from_secs(5);
+
+/// How the engine is.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub(super) enum Condition {
+    #[default]
+    Working,
+    /// The model broke down and is being loaded anew.
+    Restarting,
+    /// It could not be loaded anew; there is no engine any more.
+    GivenUp,
+}
 
 /// What the worker tells everybody.
 #[derive(Debug, Default)]
 pub(super) struct Shared {
     pub(super) pace: Pace,
     pub(super) failures_in_a_row: AtomicU32,
+    pub(super) condition: watch::Sender<Condition>,
     draining: AtomicBool,
     next_id: AtomicU64,
 }
@@ -35,6 +51,10 @@ pub enum Readiness {
     Ready,
     /// The server is shutting down.
     Draining,
+    /// The model broke down and is being loaded anew.
+    Restarting,
+    /// It could not be loaded anew.
+    GivenUp,
     /// The last forward passes all failed.
     Failing {
         /// How many.
@@ -79,6 +99,9 @@ impl Handle {
         if self.shared.draining.load(Ordering::Acquire) {
             return Err(Rejected::Draining);
         }
+        if *self.shared.condition.borrow() == Condition::GivenUp {
+            return Err(Rejected::GivenUp);
+        }
         let place = Arc::clone(&self.places).try_acquire_owned().map_err(|_| self.full())?;
         let (job, start) = self.admission.admit(request, self.share_of_steps())?;
         let (outbox, inbox) = mailbox(unread_max);
@@ -86,7 +109,7 @@ impl Handle {
         let submission = Submission { id, job, outbox, place, at: self.clock.now() };
         self.commands.try_send(Command::Submit(Box::new(submission))).map_err(|error| match error {
             mpsc::error::TrySendError::Full(_) => self.full(),
-            mpsc::error::TrySendError::Closed(_) => Rejected::Draining,
+            mpsc::error::TrySendError::Closed(_) => Rejected::GivenUp,
         })?;
         Ok(Session { start, inbox })
     }
@@ -131,13 +154,20 @@ impl Handle {
     #[must_use]
     pub fn readiness(&self) -> Readiness {
         let in_a_row = self.shared.failures_in_a_row.load(Ordering::Relaxed);
-        if self.shared.draining.load(Ordering::Acquire) {
-            Readiness::Draining
-        } else if in_a_row >= FAILURES_MAX {
-            Readiness::Failing { in_a_row }
-        } else {
-            Readiness::Ready
+        let condition = *self.shared.condition.borrow();
+        match condition {
+            Condition::GivenUp => Readiness::GivenUp,
+            _ if self.shared.draining.load(Ordering::Acquire) => Readiness::Draining,
+            Condition::Restarting => Readiness::Restarting,
+            Condition::Working if in_a_row >= FAILURES_MAX => Readiness::Failing { in_a_row },
+            Condition::Working => Readiness::Ready,
         }
+    }
+
+    /// Waits until the model has broken down and cannot be loaded anew: then nothing is served any more.
+    pub async fn given_up(&self) {
+        let mut condition = self.shared.condition.subscribe();
+        let _ = condition.wait_for(|condition| *condition == Condition::GivenUp).await; // the handle holds the sender
     }
 
     /// Takes no more requests, waits for those admitted, and after `patience` gives up on the rest, whose owners are
@@ -150,7 +180,7 @@ impl Handle {
         let unfinished = self.unfinished();
         // the worker may have gone already, or finish them first: either way nobody is left waiting
         let _ = self.commands.send(Command::Abandon).await;
-        let _ = self.places.acquire_many(self.places_max).await;
+        let _ = tokio::time::timeout(GIVE_UP_WITHIN, self.places.acquire_many(self.places_max)).await;
         unfinished
     }
 }

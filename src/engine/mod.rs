@@ -11,6 +11,7 @@ mod job;
 mod mailbox;
 mod pace;
 mod request;
+mod restart;
 mod shape;
 mod template;
 mod warm_up;
@@ -21,6 +22,7 @@ pub(crate) use draft::STOPS_MAX;
 pub use event::{Answer, Event, Failure, Finish, Output, Start, StepEvent, Written};
 pub use handle::{Handle, Readiness, Session};
 pub use request::{EndOfText, Format, Length, Prompt, Proofreading, Rejected, Remasking, Request, Task};
+pub use restart::{Reload, Restart, World};
 pub use shape::Shape;
 pub use template::DEFAULT_BLANK;
 pub use warm_up::warm_up;
@@ -45,8 +47,8 @@ struct Tick {
     sequences: usize,
     /// Tokens the forward pass saw.
     tokens: usize,
-    /// Whether the forward pass failed.
-    failed: bool,
+    /// Why the forward pass failed, if it did.
+    failure: Option<ModelError>,
     /// The limit on the tokens of a pass from now on, where the device had no room for as many as allowed.
     shrunk: Option<usize>,
     /// What the owners hear, in order.
@@ -98,7 +100,7 @@ impl Engine {
         let rows: Vec<Row<'_>> = batch.iter().filter_map(|(_, job)| job.row()).collect();
         let (sequences, tokens): (usize, usize) = (rows.len(), rows.iter().map(Row::tokens).sum());
         let readings = read(self.model.as_mut(), &rows);
-        let failed = readings.is_err();
+        let failure = readings.as_ref().err().cloned();
         drop(rows);
 
         if let (Err(ModelError::OutOfMemory(_)), true) = (&readings, batch.len() > 1) {
@@ -119,7 +121,7 @@ impl Engine {
             }
             Err(error) => events.extend(batch.drain(..).map(|(id, _)| (id, Event::Failed(error.clone().into())))),
         }
-        Tick { admitted, sequences, tokens, failed, shrunk: None, events }
+        Tick { admitted, sequences, tokens, failure, shrunk: None, events }
     }
 
     /// Moves sequences from the queue to the running ones while there is room.
@@ -178,20 +180,19 @@ impl Engine {
         passes_left.unwrap_or(1).saturating_mul(rounds)
     }
 
-    /// Gives up on everything, saying so.
-    fn abandon(&mut self) -> Vec<(SequenceId, Event)> {
-        let all = self.running.drain(..).chain(self.waiting.drain(..));
-        all.map(|(id, _)| (id, Event::Failed(Failure::ShutDown))).collect()
+    /// Gives up on everything.
+    fn clear(&mut self) {
+        self.running.clear();
+        self.waiting.clear();
     }
 }
 
-/// One forward pass; a panic inside the model fails the batch like any other error.
+/// One forward pass; a panic inside the model fails the batch like any other error, and nobody else.
 fn read(model: &mut dyn Denoiser, rows: &[Row<'_>]) -> Result<Vec<crate::diffusion::Reading>, ModelError> {
     if rows.is_empty() {
         return Ok(Vec::new());
     }
-    let readings = catch_unwind(AssertUnwindSafe(|| model.read(rows)))
-        .unwrap_or_else(|_| Err(ModelError::Failed("the model panicked".to_owned())))?;
+    let readings = catch_unwind(AssertUnwindSafe(|| model.read(rows))).unwrap_or(Err(ModelError::Panicked))?;
     if readings.len() != rows.len() {
         let (given, wanted) = (readings.len(), rows.len());
         return Err(ModelError::Failed(format!("the model gave {given} readings for {wanted} rows")));

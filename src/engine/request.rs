@@ -249,4 +249,7 @@ pub enum Rejected {
     /// The server is shutting down.
     #[error("the server is shutting down and takes no new requests")]
     Draining,
+    /// The model broke down and could not be loaded anew.
+    #[error("the model broke down and could not be loaded anew; the server stops, and its log says why")]
+    GivenUp,
 }

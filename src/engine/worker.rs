@@ -3,17 +3,19 @@
 
 use super::admission::Admission;
 use super::clock::Clock;
-use super::event::{Answer, Event, StepEvent};
-use super::handle::{Handle, Shared};
+use super::event::{Answer, Event, Failure, StepEvent};
+use super::handle::{Condition, FAILURES_MAX, Handle, Shared};
 use super::job::Job;
 use super::mailbox::Outbox;
+use super::restart::{Restart, World};
 use super::{Engine, SequenceId, Tick};
 use crate::diffusion::Edit;
-use crate::model::Denoiser;
+use crate::model::{Denoiser, ModelError};
 use crate::telemetry::Metrics;
 use crate::text::Tokenizer;
 use std::collections::BTreeMap;
 use std::io;
+use std::panic::{AssertUnwindSafe, catch_unwind};
 use std::sync::Arc;
 use std::sync::atomic::Ordering;
 use std::time::{Duration, Instant};
@@ -85,17 +87,18 @@ pub fn start(
     start_by(Clock::system(), model, tokenizer, limits, metrics)
 }
 
-/// The same, by another clock than the system's.
+/// The same in another world: by another clock than the system's, or with a way to load the model anew.
 ///
 /// # Errors
 /// As [`start`].
 pub fn start_by(
-    clock: Clock,
+    world: impl Into<World>,
     model: Box<dyn Denoiser>,
     tokenizer: Option<Arc<Tokenizer>>,
     limits: Limits,
     metrics: Arc<Metrics>,
 ) -> io::Result<Handle> {
+    let World { clock, restart } = world.into();
     let spec = Arc::new(model.spec().clone());
     let canvas_max = limits.canvas_max.map_or(spec.canvas_max, |max| max.min(spec.canvas_max));
     let places_max = u32::try_from(limits.running_max.saturating_add(limits.queue_max).clamp(1, 1 << 20)).unwrap_or(1);
@@ -114,6 +117,7 @@ pub fn start_by(
         commands: inbox,
         owners: BTreeMap::new(),
         clock,
+        restart,
         shared: Arc::clone(&handle.shared),
         metrics,
     };
@@ -127,20 +131,82 @@ struct Worker {
     commands: mpsc::Receiver<Command>,
     owners: BTreeMap<SequenceId, Owner>,
     clock: Clock,
+    restart: Restart,
     shared: Arc<Shared>,
     metrics: Arc<Metrics>,
 }
 
+/// What comes after a turn of the worker's loop.
+enum Next {
+    Turn,
+    /// The model is not to be asked again as it is.
+    Restart,
+    End,
+}
+
 impl Worker {
     fn run(mut self) {
-        while self.receive() {
-            self.drop_abandoned();
-            if !self.engine.is_idle() {
-                self.step();
+        loop {
+            let next = catch_unwind(AssertUnwindSafe(|| self.turn())).unwrap_or_else(|_| {
+                self.break_down();
+                self.fail_all(&Failure::BrokeDown);
+                Next::Restart
+            });
+            match next {
+                Next::Turn => {}
+                Next::Restart if self.restart() => {}
+                Next::Restart | Next::End => return,
             }
-            let Engine { running, waiting, running_max, .. } = &self.engine;
-            self.metrics.sequences(running.len(), waiting.len(), *running_max);
         }
+    }
+
+    fn turn(&mut self) -> Next {
+        if !self.receive() {
+            return Next::End;
+        }
+        self.drop_abandoned();
+        let next = if self.engine.is_idle() { Next::Turn } else { self.step() };
+        let Engine { running, waiting, running_max, .. } = &self.engine;
+        self.metrics.sequences(running.len(), waiting.len(), *running_max);
+        next
+    }
+
+    /// Says that the model is to be loaded anew, before anybody is told of a failure.
+    fn break_down(&self) {
+        if self.restart.is_possible() {
+            tracing::error!("the model broke down and is to be loaded anew");
+            self.metrics.restarted();
+            self.shared.condition.send_replace(Condition::Restarting);
+        }
+    }
+
+    /// Has the model loaded anew; those who were not in the pass that broke down wait for it. False when there is no
+    /// model to go on with.
+    fn restart(&mut self) -> bool {
+        if !self.restart.is_possible() {
+            return true;
+        }
+        let replaced = self.restart.replace(&mut self.engine.model, self.clock.now());
+        let condition = match replaced {
+            Ok(()) => {
+                tracing::info!("the model was loaded anew");
+                self.shared.failures_in_a_row.store(0, Ordering::Relaxed);
+                Condition::Working
+            }
+            Err(cause) => {
+                tracing::error!(cause, "the model is given up");
+                Condition::GivenUp
+            }
+        };
+        self.shared.condition.send_replace(condition);
+        if condition == Condition::GivenUp {
+            self.commands.close();
+            while let Ok(command) = self.commands.try_recv() {
+                self.obey(command);
+            }
+            self.fail_all(&Failure::BrokeDown);
+        }
+        condition == Condition::Working
     }
 
     /// Takes the commands that have come, waiting for one if there is nothing else to do. False once every handle
@@ -170,10 +236,7 @@ impl Worker {
                 self.engine.submit(id, job);
                 self.metrics.admitted();
             }
-            Command::Abandon => {
-                let events = self.engine.abandon();
-                self.deliver(events);
-            }
+            Command::Abandon => self.fail_all(&Failure::ShutDown),
         }
     }
 
@@ -186,13 +249,26 @@ impl Worker {
         }
     }
 
-    fn step(&mut self) {
+    fn step(&mut self) -> Next {
         let begun = self.clock.now();
         let late = self.hurry(begun);
         self.deliver(late);
         let tick = self.engine.tick();
         self.measure(&tick, begun);
+        let is_broken = tick.failure == Some(ModelError::Panicked)
+            || self.shared.failures_in_a_row.load(Ordering::Relaxed) >= FAILURES_MAX;
+        if is_broken {
+            self.break_down();
+        }
         self.deliver(tick.events);
+        if is_broken { Next::Restart } else { Next::Turn }
+    }
+
+    /// Gives up on everybody, saying why.
+    fn fail_all(&mut self, failure: &Failure) {
+        self.engine.clear();
+        let events = self.owners.keys().map(|id| (*id, Event::Failed(failure.clone()))).collect();
+        self.deliver(events);
     }
 
     /// Has those with a deadline give up what they have no time for, by what a step takes now.
@@ -216,9 +292,13 @@ impl Worker {
         if let Some(limit) = tick.shrunk {
             tracing::warn!(limit, "the device ran out of memory; passes hold fewer tokens from now on");
             self.metrics.model_failed();
-        } else if tick.failed {
-            self.shared.failures_in_a_row.fetch_add(1, Ordering::Relaxed);
+        } else if let Some(cause) = &tick.failure {
+            tracing::error!(%cause, sequences = tick.sequences, tokens = tick.tokens, "a forward pass failed");
             self.metrics.model_failed();
+            // a canvas that has no room alone says nothing about the next one
+            if !matches!(cause, ModelError::OutOfMemory(_)) {
+                self.shared.failures_in_a_row.fetch_add(1, Ordering::Relaxed);
+            }
         } else if tick.sequences > 0 {
             self.shared.failures_in_a_row.store(0, Ordering::Relaxed);
             self.shared.pace.measured(took, self.engine.passes_until_room());

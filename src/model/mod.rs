@@ -198,6 +198,9 @@ pub enum ModelError {
     /// The tensor library failed, or the device did.
     #[error("the forward pass failed: {0}")]
     Failed(String),
+    /// A bug of the model's; what it holds can no longer be trusted.
+    #[error("the model panicked; the server's log says more")]
+    Panicked,
 }
 
 /// A masked diffusion model, its quality head included. The only seam with tensors behind it.

@@ -1,0 +1,158 @@
+//! A model that breaks down: who is told, who goes on with a fresh one, and when it is given up.
+
+mod common;
+
+use common::{Hand, Verdict, ask, finished, puppet, toy_tokenizer};
+use remask::engine::{Clock, Event, Failure, Handle, Limits, Readiness, Rejected, Restart, Session, World, start_by};
+use remask::model::{Denoiser, ModelError, Toy};
+use remask::telemetry::Metrics;
+use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
+use std::sync::{Arc, Mutex, mpsc};
+use std::time::{Duration, Instant};
+
+/// An engine whose fresh models come from the test, and whose clock it moves.
+struct Stage {
+    handle: Handle,
+    metrics: Arc<Metrics>,
+    fresh: mpsc::Sender<Result<Box<dyn Denoiser>, String>>,
+    seconds: Arc<AtomicU64>,
+    /// Has the engine's next look at the clock panic.
+    trap: Arc<AtomicBool>,
+}
+
+impl Stage {
+    /// One row of a few tokens fits into a pass.
+    fn new() -> (Self, Hand) {
+        let (model, hand) = puppet(Box::new(Toy::new()));
+        let (fresh, loaded) = mpsc::channel();
+        let loaded = Mutex::new(loaded);
+        let load = move || loaded.lock().unwrap().recv().unwrap();
+        let (seconds, trap) = (Arc::new(AtomicU64::new(0)), Arc::new(AtomicBool::new(false)));
+        let clock = Clock::of({
+            let (begun, seconds, trap) = (Instant::now(), Arc::clone(&seconds), Arc::clone(&trap));
+            move || {
+                let is_engine = std::thread::current().name() == Some("remask-model");
+                assert!(!(is_engine && trap.swap(false, Ordering::SeqCst)), "told to");
+                begun + Duration::from_secs(seconds.load(Ordering::SeqCst))
+            }
+        });
+        let world = World { clock, restart: Restart::by(Box::new(load), Duration::ZERO) };
+        let metrics = Arc::new(Metrics::new().unwrap());
+        let limits = Limits { batch_tokens_max: 1, ..Limits::default() };
+        let handle = start_by(world, model, Some(toy_tokenizer()), limits, Arc::clone(&metrics)).unwrap();
+        (Self { handle, metrics, fresh, seconds, trap }, hand)
+    }
+
+    fn ask(&self, prompt: &str) -> Session {
+        self.handle.submit(&ask(prompt, 2)).unwrap()
+    }
+
+    /// The model that is waited for.
+    fn give_fresh(&self) -> Hand {
+        let (model, hand) = puppet(Box::new(Toy::new()));
+        self.fresh.send(Ok(model)).unwrap();
+        hand
+    }
+
+    fn restarts(&self) -> bool {
+        self.metrics.render().contains("remask_model_restarts_total 1")
+    }
+}
+
+async fn failure(mut session: Session) -> Failure {
+    loop {
+        match session.next().await.expect("a session ends with a word") {
+            Event::Step(_) => {}
+            Event::Finished(answer) => panic!("an answer: {answer:?}"),
+            Event::Failed(failure) => return failure,
+        }
+    }
+}
+
+#[tokio::test]
+async fn who_shared_no_pass_with_a_panic_goes_on_with_a_fresh_model() {
+    let (stage, hand) = Stage::new();
+    let [a, b] = ["a", "b"].map(|prompt| stage.ask(prompt));
+    assert_eq!((hand.pass(), hand.pass()), (vec!["a".to_owned()], vec!["b".to_owned()]));
+    assert_eq!(hand.begun(), ["a"]);
+    hand.end(Verdict::Panic);
+    assert_eq!(failure(a).await, Failure::Model(ModelError::Panicked));
+    assert_eq!(stage.handle.readiness(), Readiness::Restarting);
+    let c = stage.ask("c"); // it may wait as well
+    let hand = stage.give_fresh();
+    assert_eq!(hand.begun(), ["b"], "where it was: its canvas is not the model's");
+    assert_eq!(stage.handle.readiness(), Readiness::Ready);
+    drop(hand);
+    assert_eq!((finished(b).await.steps, finished(c).await.steps), (2, 2));
+    assert!(stage.restarts());
+}
+
+#[tokio::test]
+async fn a_second_breakdown_soon_after_is_the_last_and_later_it_is_a_first() {
+    for (seconds, is_forgiven) in [(599, false), (601, true)] {
+        let (stage, hand) = Stage::new();
+        let a = stage.ask("a");
+        hand.begun();
+        hand.end(Verdict::Panic);
+        failure(a).await;
+        let hand = stage.give_fresh();
+        stage.seconds.store(seconds, Ordering::SeqCst);
+        let [b, c] = ["b", "c"].map(|prompt| stage.ask(prompt));
+        assert_eq!(hand.begun(), ["b"]);
+        hand.end(Verdict::Panic);
+        assert_eq!(failure(b).await, Failure::Model(ModelError::Panicked));
+        if is_forgiven {
+            drop(stage.give_fresh());
+            assert_eq!(finished(c).await.steps, 2);
+        } else {
+            assert_eq!(failure(c).await, Failure::BrokeDown);
+            stage.handle.given_up().await;
+            assert_eq!(stage.handle.readiness(), Readiness::GivenUp);
+            assert_eq!(stage.handle.drain(Duration::from_secs(60)).await, 0);
+        }
+    }
+}
+
+#[tokio::test]
+async fn three_failures_in_a_row_are_a_breakdown_and_a_canvas_without_room_is_none() {
+    let (stage, hand) = Stage::new();
+    for verdict in [Verdict::Fail, Verdict::Fail, Verdict::NoRoom, Verdict::NoRoom, Verdict::Fail] {
+        assert_eq!(stage.handle.readiness(), Readiness::Ready);
+        let a = stage.ask("a");
+        hand.begun();
+        hand.end(verdict);
+        failure(a).await;
+    }
+    assert_eq!(stage.handle.readiness(), Readiness::Restarting);
+    let b = stage.ask("b");
+    drop(stage.give_fresh());
+    assert_eq!(finished(b).await.steps, 2);
+}
+
+#[tokio::test]
+async fn a_panic_of_the_engine_itself_is_told_to_everybody() {
+    let (stage, hand) = Stage::new();
+    let [a, b] = ["a", "b"].map(|prompt| stage.ask(prompt));
+    assert_eq!(hand.begun(), ["a"]);
+    stage.trap.store(true, Ordering::SeqCst);
+    hand.end(Verdict::Read);
+    assert_eq!([failure(a).await, failure(b).await], [Failure::BrokeDown, Failure::BrokeDown]);
+    let c = stage.ask("c");
+    drop(stage.give_fresh());
+    assert_eq!(finished(c).await.steps, 2);
+}
+
+#[tokio::test]
+async fn a_model_that_cannot_be_loaded_anew_is_given_up() {
+    for _ in 0..20 {
+        let (stage, hand) = Stage::new();
+        let [a, b] = ["a", "b"].map(|prompt| stage.ask(prompt));
+        hand.begun();
+        hand.end(Verdict::Panic);
+        failure(a).await;
+        stage.fresh.send(Err("the disk is gone".to_owned())).unwrap();
+        assert_eq!(failure(b).await, Failure::BrokeDown);
+        stage.handle.given_up().await;
+        assert_eq!(stage.handle.submit(&ask("c", 2)).unwrap_err(), Rejected::GivenUp);
+    }
+}
