@@ -2,6 +2,7 @@
 //! Refuses to know who calls.
 
 mod aliases;
+pub mod trace;
 
 use crate::diffusion::Probability;
 use aliases::Alias;

@@ -88,6 +88,18 @@ async fn an_answer_is_there_within_its_deadline_and_a_step() {
 }
 
 #[tokio::test]
+async fn a_machine_that_slept_for_hours_goes_on_as_before() {
+    let (handle, time) = slow(Limits::default());
+    let mut session = handle.submit(&Request { deadline: Some(Duration::from_secs(3600)), ..full("a", 1000) }).unwrap();
+    session.next().await.unwrap();
+    time.0.fetch_add(1_000_000, Ordering::SeqCst);
+    assert_eq!(finished(session).await.filled, 1000, "whoever was in the middle has an answer");
+    let next = Request { deadline: Some(400 * STEP), ..full("b", 100) };
+    let answer = finished(handle.submit(&next).unwrap()).await;
+    assert_eq!((answer.forward_passes, answer.degraded), (100, false), "one long pass is no slow model");
+}
+
+#[tokio::test]
 async fn who_shares_passes_counts_on_them_all_the_same() {
     let (handle, _) = slow(Limits { batch_tokens_max: 128, ..Limits::default() });
     let others: Vec<_> = (0..3).map(|_| handle.submit(&full("b", 100)).unwrap()).collect();

@@ -953,7 +953,7 @@ async fn health_follows_readiness() {
     assert_eq!(stranger.message().await.unwrap_err().code(), Code::Unavailable);
     gate.open();
     told(admitted.into_inner()).await;
-    served.await.unwrap().unwrap();
+    served.await.unwrap();
 
     let server = Server::of(Box::new(Failing { toy: Toy::new(), passes: 0 }), Limits::default()).await;
     let mut watch = HealthClient::new(channel(&server.base)).watch(ask("")).await.unwrap().into_inner();
@@ -1094,5 +1094,5 @@ async fn grpc_may_have_a_port_of_its_own() {
     assert!(error["message"].as_str().unwrap().contains("speaks gRPC; the server's other port speaks HTTP"), "{error}");
     drop((there, elsewhere));
     stop.send(()).unwrap();
-    served.await.unwrap().unwrap();
+    served.await.unwrap();
 }

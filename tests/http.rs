@@ -268,7 +268,7 @@ async fn a_stopping_server_finishes_what_it_has_and_takes_nothing_new() {
     assert_eq!(refused.json::<Value>().await.unwrap()["error"]["code"], "draining");
     gate.open();
     assert!(admitted.text().await.unwrap().ends_with("data: [DONE]\n\n"));
-    served.await.unwrap().unwrap();
+    served.await.unwrap();
 }
 
 #[tokio::test]
@@ -283,7 +283,7 @@ async fn a_server_out_of_patience_tells_those_it_gives_up() {
     gate.open();
     let events = common::server::events(&admitted.text().await.unwrap());
     assert_eq!(events.last().unwrap().json()["error"]["code"], "draining");
-    served.await.unwrap().unwrap();
+    served.await.unwrap();
 }
 
 #[tokio::test]
@@ -312,7 +312,7 @@ async fn a_seed_gives_the_same_answer_before_and_after_a_restart_and_on_the_serv
         for other in others {
             other.await.unwrap().unwrap();
         }
-        first.stop().await.unwrap().unwrap();
+        first.stop().await.unwrap();
         assert_eq!(told(&server().await).await, before);
     }
 }

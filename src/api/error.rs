@@ -5,7 +5,7 @@
 use super::openapi::schema;
 use crate::engine::{Failure, Rejected};
 use axum::Json;
-use axum::http::header::{RETRY_AFTER, WWW_AUTHENTICATE};
+use axum::http::header::{CONTENT_TYPE, RETRY_AFTER, WWW_AUTHENTICATE};
 use axum::http::{HeaderValue, StatusCode};
 use axum::response::{IntoResponse, Response};
 use serde::Serialize;
@@ -190,10 +190,11 @@ impl ApiError {
         self.code
     }
 
-    /// As OpenAI writes it, for bodies and for streams that have begun.
-    pub(super) fn body(&self) -> impl Serialize + '_ {
+    /// As OpenAI writes it, for bodies and for streams that have begun; with the request's id where it is known.
+    pub(super) fn body<'a>(&'a self, request_id: Option<&'a str>) -> impl Serialize + 'a {
         let Row { kind, code, .. } = self.code.row();
-        ErrorBody { error: ErrorObject { message: &self.message, kind, param: self.param.as_deref(), code } }
+        let error = ErrorObject { message: &self.message, kind, param: self.param.as_deref(), code };
+        ErrorBody { error, request_id }
     }
 }
 
@@ -203,6 +204,9 @@ impl ApiError {
 pub(super) struct ErrorBody<'a> {
     #[schema(inline)]
     error: ErrorObject<'a>,
+    /// What the header `X-Request-Id` says, and the server's log.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    request_id: Option<&'a str>,
 }
 
 #[derive(Serialize, ToSchema)]
@@ -235,7 +239,7 @@ pub(super) fn codes_of(status: StatusCode) -> impl Iterator<Item = &'static str>
 
 impl IntoResponse for ApiError {
     fn into_response(self) -> Response {
-        let mut response = (self.status(), Json(self.body())).into_response();
+        let mut response = (self.status(), Json(self.body(None))).into_response();
         if self.code == Code::NoKey {
             response.headers_mut().insert(WWW_AUTHENTICATE, HeaderValue::from_static("Bearer"));
         }
@@ -244,6 +248,18 @@ impl IntoResponse for ApiError {
         }
         response.extensions_mut().insert(self); // for those who have to say it in other words
         response
+    }
+}
+
+/// `response` with the request's id beside the error, if it is an error in JSON.
+pub(super) fn named(response: Response, request_id: &str) -> Response {
+    let is_json = response.headers().get(CONTENT_TYPE).is_some_and(|kind| kind == "application/json");
+    match response.extensions().get::<ApiError>().filter(|_| is_json).cloned() {
+        None => response,
+        Some(error) => {
+            let (parts, _) = response.into_parts();
+            (parts, Json(error.body(Some(request_id)))).into_response()
+        }
     }
 }
 
@@ -295,11 +311,9 @@ impl From<Failure> for ApiError {
     }
 }
 
-/// The answer to a request whose handler panicked; what it panicked with is for the log.
+/// The answer to a request whose handler panicked; the log says where.
 #[allow(clippy::needless_pass_by_value)] // the signature tower-http calls
-pub(super) fn panicked(panic: Box<dyn Any + Send>) -> Response {
-    let text = panic.downcast_ref::<&str>().copied().or_else(|| panic.downcast_ref::<String>().map(String::as_str));
-    tracing::error!(panic = text.unwrap_or("(not a text)"), "a handler panicked");
+pub(super) fn panicked(_: Box<dyn Any + Send>) -> Response {
     ApiError::new(Code::Internal, "the server made a mistake in answering this request; its log says more")
         .into_response()
 }

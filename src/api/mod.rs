@@ -5,6 +5,7 @@ mod answer;
 mod auth;
 mod body;
 mod completions;
+mod connections;
 mod docs;
 mod error;
 mod field;
@@ -30,14 +31,13 @@ use crate::telemetry::Metrics;
 pub use auth::{Guard, GuardError};
 use axum::http::header::RETRY_AFTER;
 use axum::http::{HeaderName, HeaderValue, Method};
-use axum::serve::ListenerExt;
 use axum::{Router, middleware};
 use error::{ApiError, Code};
 use futures_util::FutureExt;
+use futures_util::future::OptionFuture;
 use openapi::{Endpoint, about};
 pub use requests::RESUME_GRACE;
-use std::future::{Future, IntoFuture};
-use std::io;
+use std::future::Future;
 use std::sync::atomic::{AtomicBool, Ordering};
 use std::sync::{Arc, LazyLock, OnceLock};
 use std::time::Duration;
@@ -80,8 +80,8 @@ impl Service {
 
     /// Submits, encoding the text off the async threads.
     async fn submit(&self, request: Request) -> Result<Session, ApiError> {
-        let handle = self.handle.clone();
-        let submitted = tokio::task::spawn_blocking(move || handle.submit(&request)).await;
+        let (handle, span) = (self.handle.clone(), tracing::Span::current());
+        let submitted = tokio::task::spawn_blocking(move || span.in_scope(|| handle.submit(&request))).await;
         let session = submitted.map_err(|error| {
             tracing::error!(%error, "a request could not be admitted");
             ApiError::new(Code::Internal, "the server made a mistake in reading this request; its log says more")
@@ -266,10 +266,12 @@ fn routed(endpoints: impl IntoIterator<Item = Endpoint>) -> Router<AppState> {
     routes.fold(Router::new(), |router, (path, serve)| router.route(path, serve)).fallback(ops::unknown_path)
 }
 
-/// What operators alone ask, for a port of its own: metrics, alive, ready.
-pub fn operators(state: AppState) -> Router {
+/// Serves on `listener`, for as long as there is somebody to ask, what operators alone ask: metrics, alive, ready. Whoever drains is
+/// still asked how far it is.
+pub async fn serve_operators(listener: TcpListener, state: AppState) {
     let is_theirs = |one: &Endpoint| ["/metrics", "/health", "/ready"].contains(&one.path());
-    dressed(routed(endpoints().into_iter().filter(is_theirs)), state)
+    let app = dressed(routed(endpoints().into_iter().filter(is_theirs)), state);
+    connections::serve(listener, app, connections::places(), std::future::pending()).await;
 }
 
 /// `endpoints` with what every path has in common: a ticket, and an error object whatever happens.
@@ -320,15 +322,12 @@ impl From<TcpListener> for Listeners {
 
 /// Serves on `listeners` until `shutdown` completes, then drains: new requests are refused, those admitted have
 /// `patience` to finish.
-///
-/// # Errors
-/// When a listener fails.
 pub async fn serve(
     listeners: impl Into<Listeners>,
     state: AppState,
     shutdown: impl Future<Output = ()> + Send + 'static,
     patience: Duration,
-) -> io::Result<()> {
+) {
     let (first, second) = match listeners.into() {
         Listeners::One(listener) => ((listener, router(state.clone())), None),
         Listeners::Two { http: listener, grpc } => (
@@ -347,25 +346,11 @@ pub async fn serve(
         let _ = drained.await; // an error says the same: there is nothing more to wait for
         tokio::time::sleep(LINGER).await;
     };
-    let stop = stop.shared();
-    let listen = |(listener, app): (TcpListener, Router)| {
-        let listener = listener.tap_io(|connection| {
-            let _ = connection.set_nodelay(true); // without it small frames only come later
-        });
-        axum::serve(listener, app).with_graceful_shutdown(stop.clone()).into_future()
-    };
-    let (first, second) = (listen(first), second.map(listen));
-    let both = async {
-        let second = async {
-            match second {
-                Some(second) => second.await,
-                None => Ok(()),
-            }
-        };
-        tokio::try_join!(first, second).map(|_| ())
-    };
+    let (stop, places) = (stop.shared(), connections::places());
+    let listen = |(listener, app)| connections::serve(listener, app, Arc::clone(&places), stop.clone());
+    let (first, second) = (listen(first), OptionFuture::from(second.map(listen)));
     tokio::select! {
-        served = both => served,
-        () = lingered => Ok(()),
+        _ = futures_util::future::join(first, second) => {}
+        () = lingered => {}
     }
 }

@@ -47,7 +47,8 @@ pub(super) async fn respond(service: &Service, ticket: Ticket, wish: Wish, shape
             let head = Head::new(&ticket, service, shape, true);
             let answers = Vec::with_capacity(sessions.len());
             let has_edits = vec![false; sessions.len()];
-            let chunks = Chunks { head, teller, with_edits, with_usage, has_edits, answers };
+            let request_id = ticket.id().to_owned();
+            let chunks = Chunks { request_id, head, teller, with_edits, with_usage, has_edits, answers };
             Ok(stream::respond(sessions, chunks, ticket))
         }
     }
@@ -215,6 +216,7 @@ fn written<'a>(answer: &'a Answer, continuation: &'a str) -> &'a str {
 
 /// An answer as OpenAI's chunks.
 struct Chunks {
+    request_id: String,
     head: Head,
     teller: Teller,
     with_edits: bool,
@@ -282,6 +284,6 @@ impl Script for Chunks {
     }
 
     fn fail(&mut self, error: &ApiError) -> Vec<Frame> {
-        vec![Event::default().json_data(error.body())]
+        vec![Event::default().json_data(error.body(Some(&self.request_id)))]
     }
 }

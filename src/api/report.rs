@@ -67,6 +67,6 @@ impl<E: Ending> Script for Report<E> {
     }
 
     fn fail(&mut self, error: &ApiError) -> Vec<Record> {
-        Self::record("error", &error.body())
+        Self::record("error", &error.body(Some(&self.id)))
     }
 }

@@ -2,12 +2,13 @@
 //! counted exactly once, however it ends. Refuses to know what was asked.
 
 use super::auth::Fingerprint;
-use super::error::{ApiError, CLIENT_CLOSED_REQUEST, Code};
+use super::error::{self, ApiError, CLIENT_CLOSED_REQUEST, Code};
 use super::{AppState, grpc};
 use crate::engine::Answer;
+use crate::telemetry::trace::{self, Trace};
 use crate::telemetry::{Metrics, Outcome};
 use axum::extract::{MatchedPath, Request, State};
-use axum::http::{HeaderName, HeaderValue, StatusCode};
+use axum::http::{HeaderName, HeaderValue, Method, StatusCode};
 use axum::middleware::Next;
 use axum::response::{IntoResponse, Response};
 use std::hash::{BuildHasher, RandomState};
@@ -30,10 +31,12 @@ pub(super) struct Ticket(Arc<Stub>);
 #[derive(Debug)]
 struct Stub {
     id: String,
+    method: Method,
     endpoint: String,
     arrived: Instant,
     /// Unset when the caller goes away: then nothing is left running that could set it.
     outcome: OnceLock<Outcome>,
+    stream_began: OnceLock<Instant>,
     has_text: OnceLock<()>,
     /// Its API key's, given back with the last byte.
     place: OnceLock<OwnedSemaphorePermit>,
@@ -114,6 +117,14 @@ impl Ticket {
     /// The answer is there.
     pub(super) fn has_answer(&self, answer: &Answer) {
         self.0.metrics.answered(answer.prompt_tokens, answer.completion_tokens);
+        let counts = [
+            ("gen_ai.usage.input_tokens", answer.prompt_tokens),
+            ("gen_ai.usage.output_tokens", answer.completion_tokens),
+            ("remask.forward_passes", answer.forward_passes as usize),
+            ("remask.filled", answer.filled as usize),
+            ("remask.erased", answer.erased as usize),
+        ];
+        trace::counted(&self.0.span, counts);
     }
 
     /// Decides how the request ended, by the status its answer has or would have had; the first word stands.
@@ -124,9 +135,20 @@ impl Ticket {
 
 impl Drop for Stub {
     fn drop(&mut self) {
+        if let Some(began) = self.stream_began.get() {
+            Trace::of(self.span.clone()).part("stream", *began, Instant::now(), || []);
+        }
         let _inside = self.span.enter();
         let (outcome, took) = (self.outcome.get().copied().unwrap_or(Outcome::Cancelled), self.arrived.elapsed());
         self.metrics.request(&self.endpoint, outcome, took);
+        let words = [
+            ("http.request.method", self.method.to_string()),
+            ("http.route", self.endpoint.clone()),
+            ("remask.request_id", self.id.clone()),
+            ("remask.outcome", format!("{outcome:?}").to_lowercase()),
+        ];
+        let name = format!("{} {}", self.method, self.endpoint);
+        trace::ended(&self.span, name, words, outcome == Outcome::Failed);
         // probes and scrapes come every few seconds and say nothing new
         if self.endpoint.starts_with("/v1/") || self.endpoint.starts_with(grpc::OURS) {
             tracing::info!(endpoint = self.endpoint, ?outcome, ?took, "request ended");
@@ -144,15 +166,18 @@ pub(super) async fn accompany(
     next: Next,
 ) -> Response {
     let id = own_id(&request).map_or_else(fresh_id, str::to_owned);
-    let span = tracing::info_span!("request", id, method = %request.method(), path = request.uri().path());
+    let header = |name| request.headers().get(name).and_then(|value| value.to_str().ok());
+    let span = trace::arrived(&id, request.method().as_str(), request.uri().path(), header);
     // unknown paths are one endpoint, so that nobody can make metrics without bound
     let endpoint = path.map_or_else(|| "other".to_owned(), |path| path.as_str().replace("{*", "{"));
     state.metrics().endpoint(&endpoint);
     let ticket = Ticket(Arc::new(Stub {
         id,
+        method: request.method().clone(),
         endpoint,
         arrived: Instant::now(),
         outcome: OnceLock::new(),
+        stream_began: OnceLock::new(),
         has_text: OnceLock::new(),
         place: OnceLock::new(),
         owner: OnceLock::new(),
@@ -171,9 +196,11 @@ pub(super) async fn accompany(
             Err(_) => ticket.interrupted().await.into_response(),
         },
     };
-    if response.extensions().get::<Streamed>().is_none() {
-        ticket.settle(response.status());
+    match response.extensions().get::<Streamed>() {
+        None => ticket.settle(response.status()),
+        Some(Streamed) => drop(ticket.0.stream_began.set(Instant::now())), // a response begins once
     }
+    response = error::named(response, ticket.id());
     if let Ok(id) = HeaderValue::from_str(ticket.id()) {
         response.headers_mut().insert(REQUEST_ID, id);
     }

@@ -19,6 +19,8 @@ mod watch;
 
 use crate::model::Threads;
 use clap::{Parser, Subcommand};
+use std::fmt::Display;
+use std::io::Write;
 use std::process::ExitCode;
 
 #[derive(Debug, Parser)]
@@ -84,8 +86,13 @@ pub fn run() -> ExitCode {
     match done {
         Ok(()) => ExitCode::SUCCESS,
         Err(error) => {
-            eprintln!("remask: {error:#}");
+            say(format_args!("remask: {error:#}"));
             ExitCode::FAILURE
         }
     }
+}
+
+/// Tells whoever reads standard error, if anybody does: `eprintln!` would panic where nobody can.
+fn say(words: impl Display) {
+    let _ = writeln!(std::io::stderr(), "{words}");
 }

@@ -1,6 +1,6 @@
 //! Which model: the flags that name one, and the models that are part of the binary.
 
-use super::hub;
+use super::{hub, say};
 use crate::model::{Config, Denoiser, Device, Lexicon, Precision, Source, Tokens, Toy, load_in};
 use crate::text::{Lists, Tokenizer};
 use anyhow::{Context, bail};
@@ -87,7 +87,7 @@ impl ModelArgs {
     pub(super) fn load(&self) -> anyhow::Result<Loaded> {
         let (device, why) = self.device.choose();
         if let Some(why) = why {
-            eprintln!("remask: computing on the CPU, for {why}");
+            say(format_args!("remask: computing on the CPU, for {why}"));
         }
         let (model, tokenizer) = match self.model_id.as_str() {
             "sudoku" | "toy" if self.prism_head.is_some() || self.adapter.is_some() => {

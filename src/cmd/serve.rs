@@ -1,7 +1,8 @@
 //! `remask serve`: listens at once, loads the model meanwhile, and drains when told to stop.
 
-use super::logging::{self, LogFormat};
+use super::logging::{self, LogArgs};
 use super::model::{Loaded, ModelArgs};
+use super::say;
 use crate::api::{self, Access, AppState, Guard, Listeners, Patience, Service};
 use crate::engine::{Clock, Limits, Reload, Restart, World, start_by, warm_up};
 use crate::model::ModelError;
@@ -9,6 +10,7 @@ use crate::telemetry::Metrics;
 use anyhow::{Context, anyhow, bail};
 use axum::http::HeaderValue;
 use clap::{Args, ValueEnum};
+use rustix::process::{Resource, Rlimit, getrlimit, setrlimit};
 use std::net::SocketAddr;
 use std::num::{NonZeroU32, NonZeroUsize};
 use std::path::PathBuf;
@@ -80,14 +82,20 @@ pub(super) struct ServeArgs {
     /// Seconds that admitted requests have to finish once the server is told to stop
     #[arg(long, env = "REMASK_DRAIN_TIMEOUT", default_value_t = 30, value_name = "SECONDS")]
     drain_timeout: u64,
-    /// What a log line looks like
-    #[arg(long, env = "REMASK_LOG_FORMAT", default_value = "text")]
-    log_format: LogFormat,
+    #[command(flatten)]
+    logs: LogArgs,
 }
 
 #[tokio::main]
 pub(super) async fn run(args: &ServeArgs) -> anyhow::Result<()> {
-    logging::init(args.log_format);
+    let logs = logging::init(&args.logs)?;
+    let served = serve(args).await;
+    spawn_blocking(move || logs.end()).await.context("the last logs are lost")?;
+    served
+}
+
+async fn serve(args: &ServeArgs) -> anyhow::Result<()> {
+    open_more_files();
     let metrics = Arc::new(Metrics::new()?);
     let http = listen(&args.hostname, args.port, "--port").await?;
     let address = http.local_addr()?;
@@ -114,8 +122,7 @@ pub(super) async fn run(args: &ServeArgs) -> anyhow::Result<()> {
     let patience = Duration::from_secs(args.drain_timeout);
     if let Some(port) = args.metrics_port {
         let listener = listen(&args.hostname, port, "--metrics-port").await?;
-        // it ends with the process: whoever drains is still asked how far it is
-        tokio::spawn(axum::serve(listener, api::operators(state.clone())).into_future());
+        tokio::spawn(api::serve_operators(listener, state.clone()));
     }
     let stop = {
         let given_up = Arc::clone(&given_up);
@@ -128,23 +135,32 @@ pub(super) async fn run(args: &ServeArgs) -> anyhow::Result<()> {
     };
     let mut server = tokio::spawn(api::serve(listeners, state.clone(), stop, patience));
 
-    eprintln!("remask {}: loading {} ...", env!("CARGO_PKG_VERSION"), args.model.model_id);
+    say(format_args!("remask {}: loading {} ...", env!("CARGO_PKG_VERSION"), args.model.model_id));
     let (model, batch_tokens_max) = (args.model.clone(), args.max_batch_tokens);
     let loaded = tokio::select! {
         loaded = spawn_blocking(move || warm(model.load()?, batch_tokens_max)) => loaded.context("the model's loader broke down")??,
-        served = &mut server => return Ok(served.context("the server broke down")??),
+        served = &mut server => return served.context("the server broke down"),
     };
     let service = put_to_work(loaded, args, metrics)?;
     let greeting = greeting(&service, address, grpc_address);
     let handle = service.handle.clone();
     state.loaded(service).map_err(|_| anyhow!("a model is being served already"))?;
-    eprintln!("{greeting}");
+    say(greeting);
     tokio::select! {
-        served = &mut server => return Ok(served.context("the server broke down")??),
+        served = &mut server => return served.context("the server broke down"),
         () = handle.given_up() => given_up.notify_one(),
     }
-    server.await.context("the server broke down")??;
+    server.await.context("the server broke down")?;
     bail!("the model broke down and could not be loaded anew; the log says why")
+}
+
+/// Has the system give this process as many files as it may have: every connection is one.
+fn open_more_files() {
+    let limit = getrlimit(Resource::Nofile);
+    let raised = setrlimit(Resource::Nofile, Rlimit { current: limit.maximum, ..limit });
+    if let Err(cause) = raised {
+        tracing::warn!(%cause, "the limit on open files stays as it is");
+    }
 }
 
 async fn listen(hostname: &str, port: u16, flag: &str) -> anyhow::Result<TcpListener> {

@@ -9,6 +9,7 @@ use super::pace::Pace;
 use super::request::{Rejected, Request};
 use super::worker::{Command, Limits, Submission};
 use crate::model::ModelSpec;
+use crate::telemetry::trace::Trace;
 use crate::text::Tokenizer;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, AtomicU32, AtomicU64, Ordering};
@@ -77,7 +78,7 @@ pub struct Handle {
 }
 
 impl Handle {
-    /// Checks, encodes and queues a request. Encoding takes time in proportion to the text, so callers on an async
+    /// Checks, encodes and queues a request, as a part of the current span. Encoding takes time in proportion to the text, so callers on an async
     /// thread with long texts use a blocking task.
     ///
     /// # Errors
@@ -104,9 +105,10 @@ impl Handle {
         }
         let place = Arc::clone(&self.places).try_acquire_owned().map_err(|_| self.full())?;
         let (job, start) = self.admission.admit(request, self.share_of_steps())?;
+        tracing::info!(target: "remask::texts", task = ?request.task, "asked");
         let (outbox, inbox) = mailbox(unread_max);
         let id = super::SequenceId(self.shared.next_id.fetch_add(1, Ordering::Relaxed));
-        let submission = Submission { id, job, outbox, place, at: self.clock.now() };
+        let submission = Submission { id, job, outbox, place, at: self.clock.now(), trace: Trace::current() };
         self.commands.try_send(Command::Submit(Box::new(submission))).map_err(|error| match error {
             mpsc::error::TrySendError::Full(_) => self.full(),
             mpsc::error::TrySendError::Closed(_) => Rejected::GivenUp,

@@ -12,6 +12,7 @@ use super::{Engine, SequenceId, Tick};
 use crate::diffusion::Edit;
 use crate::model::{Denoiser, ModelError};
 use crate::telemetry::Metrics;
+use crate::telemetry::trace::Trace;
 use crate::text::Tokenizer;
 use std::collections::BTreeMap;
 use std::io;
@@ -60,6 +61,7 @@ pub(super) struct Submission {
     pub(super) outbox: Outbox,
     pub(super) place: OwnedSemaphorePermit,
     pub(super) at: Instant,
+    pub(super) trace: Trace,
 }
 
 /// Who hears of a sequence.
@@ -72,6 +74,7 @@ struct Owner {
     has_edits: bool,
     /// What erases its cells where nobody judges them.
     policy: &'static str,
+    trace: Trace,
 }
 
 /// Starts the engine on a thread of its own.
@@ -230,9 +233,10 @@ impl Worker {
     fn obey(&mut self, command: Command) {
         match command {
             Command::Submit(submission) => {
-                let Submission { id, job, outbox, place, at } = *submission;
+                let Submission { id, job, outbox, place, at, trace } = *submission;
                 let policy = job.policy();
-                self.owners.insert(id, Owner { outbox, _place: place, submitted: at, has_edits: false, policy });
+                let owner = Owner { outbox, _place: place, submitted: at, has_edits: false, policy, trace };
+                self.owners.insert(id, owner);
                 self.engine.submit(id, job);
                 self.metrics.admitted();
             }
@@ -255,6 +259,7 @@ impl Worker {
         self.deliver(late);
         let tick = self.engine.tick();
         self.measure(&tick, begun);
+        self.trace(&tick, begun);
         let is_broken = tick.failure == Some(ModelError::Panicked)
             || self.shared.failures_in_a_row.load(Ordering::Relaxed) >= FAILURES_MAX;
         if is_broken {
@@ -288,6 +293,7 @@ impl Worker {
         let took = self.clock.now().duration_since(begun);
         for owner in tick.admitted.iter().filter_map(|id| self.owners.get(id)) {
             self.metrics.left_queue(begun.duration_since(owner.submitted));
+            owner.trace.part("queue", owner.submitted, begun, || []);
         }
         if let Some(limit) = tick.shrunk {
             tracing::warn!(limit, "the device ran out of memory; passes hold fewer tokens from now on");
@@ -303,6 +309,16 @@ impl Worker {
             self.shared.failures_in_a_row.store(0, Ordering::Relaxed);
             self.shared.pace.measured(took, self.engine.passes_until_room());
             self.metrics.stepped(took, tick.sequences, tick.tokens);
+        }
+    }
+
+    /// Tells the steps of a tick to whoever collects traces.
+    fn trace(&self, tick: &Tick, begun: Instant) {
+        let ended = self.clock.now();
+        for (id, event) in &tick.events {
+            if let (Some(owner), Event::Step(step)) = (self.owners.get(id), event) {
+                owner.trace.step(step.step, begun, ended, || facts(tick, step));
+            }
         }
     }
 
@@ -322,8 +338,9 @@ impl Worker {
                     record_answer(&self.metrics, answer);
                     true
                 }
-                Event::Failed(_) => {
+                Event::Failed(failure) => {
                     self.metrics.failed();
+                    owner.trace.in_scope(|| tracing::warn!(%failure, "given up"));
                     true
                 }
             };
@@ -333,6 +350,19 @@ impl Worker {
             }
         }
     }
+}
+
+/// What is told of a step.
+fn facts(tick: &Tick, step: &StepEvent) -> [(&'static str, usize); 6] {
+    let erased = step.edits.iter().filter(|edit| matches!(edit, Edit::Erase { .. })).count();
+    [
+        ("remask.step", step.step as usize),
+        ("remask.filled", step.edits.len() - erased),
+        ("remask.erased", erased),
+        ("remask.blanks", step.blanks),
+        ("remask.batch.sequences", tick.sequences),
+        ("remask.batch.tokens", tick.tokens),
+    ]
 }
 
 fn record_edits(metrics: &Metrics, step: &StepEvent, policy: &str) {

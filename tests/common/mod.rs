@@ -3,6 +3,7 @@
 #![allow(dead_code, unreachable_pub)] // each test binary uses its own part
 
 pub mod golden;
+pub mod process;
 pub mod schema;
 pub mod server;
 

@@ -9,7 +9,6 @@ use remask::telemetry::Metrics;
 use remask::text::Tokenizer;
 use reqwest::{Client, Response};
 use serde_json::Value;
-use std::io;
 use std::sync::{Arc, Condvar, Mutex};
 use std::time::{Duration, Instant};
 use tokio::net::TcpListener;
@@ -27,7 +26,7 @@ pub struct Server {
     pub state: AppState,
     metrics: Arc<Metrics>,
     stop: oneshot::Sender<()>,
-    served: JoinHandle<io::Result<()>>,
+    served: JoinHandle<()>,
 }
 
 impl Server {
@@ -123,7 +122,7 @@ impl Server {
     }
 
     /// Tells the server to stop, as a signal would.
-    pub fn stop(self) -> JoinHandle<io::Result<()>> {
+    pub fn stop(self) -> JoinHandle<()> {
         self.stop.send(()).unwrap();
         self.served
     }

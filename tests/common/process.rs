@@ -1,0 +1,106 @@
+//! The server as operators have it: a process with flags, a standard error and a process id.
+
+use std::io::{BufRead, BufReader};
+use std::process::{Child, Command, ExitStatus, Stdio};
+use std::sync::mpsc;
+use std::time::{Duration, Instant};
+
+/// How long a test waits for what must happen before it calls it missing.
+const PATIENCE: Duration = Duration::from_secs(60);
+
+/// A server that is killed when it is dropped.
+pub struct Process {
+    child: Child,
+    /// As `http://127.0.0.1:1234`.
+    pub base: String,
+    /// What it says on standard error after its greeting; a thread holds the other end. What a test does not take stays in the pipe,
+    /// until that is full.
+    pub lines: mpsc::Receiver<String>,
+}
+
+impl Process {
+    /// `remask serve` on a free port.
+    pub fn serve(flags: &[&str]) -> Self {
+        Self::at(0, flags)
+    }
+
+    /// The same on a port of the test's.
+    pub fn at(port: u16, flags: &[&str]) -> Self {
+        Self::of(Command::new(env!("CARGO_BIN_EXE_remask")).args(["serve", "--port", &port.to_string()]).args(flags))
+    }
+
+    /// A command that becomes a server and greets on standard error.
+    pub fn of(command: &mut Command) -> Self {
+        let mut child = command.stdout(Stdio::null()).stderr(Stdio::piped()).spawn().unwrap();
+        let stderr = BufReader::new(child.stderr.take().unwrap());
+        let (say, lines) = mpsc::sync_channel(64);
+        std::thread::spawn(move || stderr.lines().map_while(Result::ok).try_for_each(|line| say.send(line)));
+        let mut greeting = std::iter::from_fn(|| lines.recv_timeout(PATIENCE).ok());
+        let base = greeting.find_map(|line| Some(line.split_once(") on http://")?.1.to_owned()));
+        let base = base.unwrap_or_else(|| panic!("{command:?} does not serve"));
+        Self { child, base: format!("http://{base}"), lines }
+    }
+
+    pub fn url(&self, path: &str) -> String {
+        format!("{}{path}", self.base)
+    }
+
+    /// Where it listens.
+    pub fn address(&self) -> &str {
+        self.base.trim_start_matches("http://")
+    }
+
+    /// Has a signal sent to it, as `TERM`.
+    pub fn signal(&self, name: &str) {
+        signal(self.child.id(), name);
+    }
+
+    /// Waits for its end.
+    pub fn ended(&mut self) -> ExitStatus {
+        let begun = Instant::now();
+        loop {
+            if let Some(status) = self.child.try_wait().unwrap() {
+                return status;
+            }
+            assert!(begun.elapsed() < PATIENCE, "it does not end");
+            std::thread::sleep(Duration::from_millis(5));
+        }
+    }
+
+    /// Its resident set in MiB.
+    pub fn resident(&self) -> f64 {
+        let status = std::fs::read_to_string(format!("/proc/{}/status", self.child.id())).unwrap();
+        let line = status.lines().find(|line| line.starts_with("VmRSS:")).unwrap();
+        line.split_whitespace().nth(1).unwrap().parse::<f64>().unwrap() / 1024.0
+    }
+
+    /// Nobody reads any more what it says.
+    pub fn hang_up(&mut self) {
+        drop(std::mem::replace(&mut self.lines, mpsc::sync_channel(0).1));
+    }
+
+    /// What it has said since its greeting, up to a line with these words.
+    pub fn until_said(&self, words: &str) -> Vec<String> {
+        let mut said = Vec::new();
+        loop {
+            let line = self.lines.recv_timeout(PATIENCE).unwrap_or_else(|_| panic!("{words:?} is not in {said:#?}"));
+            let is_last = line.contains(words);
+            said.push(line);
+            if is_last {
+                return said;
+            }
+        }
+    }
+}
+
+/// Has a signal sent to a process.
+pub fn signal(id: u32, name: &str) {
+    assert!(Command::new("kill").args(["-s", name, &id.to_string()]).status().unwrap().success());
+}
+
+impl Drop for Process {
+    fn drop(&mut self) {
+        let _ = self.child.kill(); // it may have ended
+        let _ = self.child.wait();
+    }
+}
