@@ -87,20 +87,17 @@ impl Requests {
 
     /// Starts a named stream that goes on for `grace` without a reader, and reads it from its beginning.
     pub(super) fn begin(self: &Arc<Self>, ticket: &Ticket, source: impl Source, grace: Duration) -> Response {
-        let run = Arc::new(Run {
-            id: ticket.id().to_owned(),
-            owner: ticket.owner(),
-            grace,
-            state: Mutex::default(),
-            grown: Notify::new(),
-            fetched: Notify::new(),
-            pump: Mutex::default(),
-        });
+        let run = Arc::new(Run::new(ticket.id().to_owned(), ticket.owner(), grace));
         let response = self.read(&run, 0); // before anything can be let go of: there is always a first event
-        let pumped = tokio::spawn(pump(source, Arc::clone(&run), Arc::clone(self)));
-        *lock(&run.pump) = Some(pumped.abort_handle());
-        self.keep(&run);
+        self.feed(&run, source);
         response.unwrap_or_else(|_| unknown(&run.id).into_response())
+    }
+
+    /// Has a run fed by a task of its own, and kept.
+    fn feed(self: &Arc<Self>, run: &Arc<Run>, source: impl Source) {
+        let pumped = tokio::spawn(pump(source, Arc::clone(run), Arc::clone(self)));
+        *lock(&run.pump) = Some(pumped.abort_handle());
+        self.keep(run);
     }
 
     /// Keeps a run for those who lose it, if there is room.
@@ -111,8 +108,8 @@ impl Requests {
         let mut runs = lock(&self.runs);
         if runs.len() >= RUNS_MAX {
             let ended = runs.iter().find(|(_, run)| lock(&run.state).is_over).map(|(id, _)| id.clone());
-            match ended {
-                Some(id) => drop(runs.remove(&id)),
+            match ended.and_then(|id| runs.remove(&id)) {
+                Some(gone) => gone.stop_pump(), // it only waits for the end of a time that has come
                 None => return,
             }
         }
@@ -197,6 +194,19 @@ struct Run {
     pump: Mutex<Option<AbortHandle>>,
 }
 
+impl Run {
+    fn new(id: String, owner: Option<Fingerprint>, grace: Duration) -> Self {
+        let (grown, fetched) = (Notify::new(), Notify::new());
+        Self { id, owner, grace, state: Mutex::default(), grown, fetched, pump: Mutex::default() }
+    }
+
+    fn stop_pump(&self) {
+        if let Some(pump) = lock(&self.pump).take() {
+            pump.abort();
+        }
+    }
+}
+
 #[derive(Debug, Default)]
 struct State {
     records: VecDeque<Record>,
@@ -245,9 +255,13 @@ async fn pump(mut source: impl Source, run: Arc<Run>, requests: Arc<Requests>) {
     drop(source); // the request has ended, whoever is still to read of it
     lock(&run.state).is_over = true;
     run.grown.notify_waiters();
-    if !run.grace.is_zero() {
+    let (grace, kept) = (run.grace, Arc::downgrade(&run));
+    drop(run); // who keeps or reads it holds it, so that what there is no room for goes at once
+    if !grace.is_zero() {
         tokio::time::sleep(KEPT_FOR).await;
-        requests.forget(&run);
+        if let Some(run) = kept.upgrade() {
+            requests.forget(&run);
+        }
     }
 }
 
@@ -320,8 +334,40 @@ impl Drop for Reader {
 
 /// Ends a run that nobody reads: its source is dropped, and with it what is computed for it.
 fn give_up(run: &Arc<Run>, requests: &Arc<Requests>) {
-    if let Some(pump) = lock(&run.pump).take() {
-        pump.abort();
-    }
+    run.stop_pump();
     requests.forget(run);
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    /// A stream that ends at once.
+    struct Nothing;
+
+    impl Source for Nothing {
+        async fn next(&mut self) -> Option<Vec<Record>> {
+            None
+        }
+    }
+
+    #[tokio::test(start_paused = true)]
+    async fn a_stream_that_has_ended_is_held_as_long_as_it_is_kept() {
+        let requests = Arc::new(Requests::default());
+        let mut streams = Vec::new();
+        for number in 0..RUNS_MAX + 10 {
+            let run = Arc::new(Run::new(number.to_string(), None, RESUME_GRACE));
+            streams.push(Arc::downgrade(&run));
+            requests.feed(&run, Nothing);
+            drop(run);
+            tokio::task::yield_now().await; // it ends
+        }
+        let streams_and_tasks = || {
+            let tasks = tokio::runtime::Handle::current().metrics().num_alive_tasks();
+            (streams.iter().filter(|run| run.strong_count() > 0).count(), tasks)
+        };
+        assert_eq!(streams_and_tasks(), (RUNS_MAX, RUNS_MAX), "what there was no room for is gone");
+        tokio::time::sleep(KEPT_FOR * 2).await;
+        assert_eq!(streams_and_tasks(), (0, 0));
+    }
 }
