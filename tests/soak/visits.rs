@@ -1,0 +1,434 @@
+//! The clients: each comes again and again, for another thing every time, and keeps a ledger of what the server must have counted.
+
+use crate::answers::{BLANK, check_completion, check_filled, check_infill, ensure, puzzle, row};
+use crate::common::server::events;
+use remask::diffusion::{Draws, Position, Purpose, Seed};
+use reqwest::{Client, Method, RequestBuilder, Response};
+use serde_json::{Value, json};
+use std::collections::BTreeMap;
+use std::time::{Duration, Instant};
+use tokio::io::{AsyncReadExt, AsyncWriteExt};
+use tokio::net::TcpStream;
+
+const INFILL: &str = "/v1/infill";
+const COMPLETIONS: &str = "/v1/completions";
+const CHAT: &str = "/v1/chat/completions";
+const SCORE: &str = "/v1/score";
+const REQUEST: &str = "/v1/requests/{id}";
+/// Longest that a visit may take, after which it is stuck: a hundred times what one takes on a slow machine.
+const PATIENCE: Duration = Duration::from_secs(600);
+
+/// What a client comes for.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord)]
+pub(super) enum Kind {
+    /// A whole grid, with all the steps it gets by default.
+    Long,
+    /// Three lines in a few steps.
+    Short,
+    /// A grid and its edits, read to the end.
+    Streamed,
+    /// The same of a completion or a conversation.
+    Completed,
+    /// The same, by a reader who takes his time.
+    Slow,
+    /// A stream that is left amid it.
+    Dropped,
+    /// One that is stopped by its name.
+    Deleted,
+    /// One that is cut, and read on.
+    Resumed,
+    /// What no server can take.
+    Malformed,
+    /// Half a request.
+    Abrupt,
+    /// How are you?
+    Operator,
+}
+
+impl Kind {
+    /// Of a hundred visits so many.
+    pub(super) const SHARES: [(Self, u32); 11] = [
+        (Self::Long, 16),
+        (Self::Short, 16),
+        (Self::Streamed, 12),
+        (Self::Completed, 14),
+        (Self::Slow, 10),
+        (Self::Dropped, 6),
+        (Self::Deleted, 6),
+        (Self::Resumed, 4),
+        (Self::Malformed, 8),
+        (Self::Abrupt, 4),
+        (Self::Operator, 4),
+    ];
+
+    /// The first visits are of every kind, in turn; those that follow are drawn.
+    fn of(client: u32, visit: u32, draw: f64) -> Self {
+        if visit == 0 {
+            return Self::SHARES[client as usize % Self::SHARES.len()].0;
+        }
+        let mut left = draw * 100.0;
+        let drawn = Self::SHARES.into_iter().find(|(_, share)| {
+            left -= f64::from(*share);
+            left < 0.0
+        });
+        drawn.map_or(Self::Long, |(kind, _)| kind)
+    }
+}
+
+/// How a request must have ended in the server's eyes, as far as its client can know.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord)]
+pub(super) enum End {
+    Ok,
+    Invalid,
+    Refused,
+    Cancelled,
+    /// Its client went away: `ok` or `cancelled`, whichever came first.
+    Left,
+    /// Its body broke off: `invalid` or `cancelled`, whichever was noticed first.
+    Broken,
+}
+
+impl End {
+    /// The outcomes it may have been counted as.
+    pub(super) const fn outcomes(self) -> &'static [&'static str] {
+        match self {
+            Self::Ok => &["ok"],
+            Self::Invalid => &["invalid"],
+            Self::Refused => &["refused"],
+            Self::Cancelled => &["cancelled"],
+            Self::Left => &["ok", "cancelled"],
+            Self::Broken => &["invalid", "cancelled"],
+        }
+    }
+}
+
+/// What clients saw.
+#[derive(Default)]
+pub(super) struct Seen {
+    pub(super) visits: BTreeMap<Kind, u64>,
+    /// By endpoint, as its metrics call it.
+    pub(super) ends: BTreeMap<(&'static str, End), u64>,
+    /// What nobody expected.
+    pub(super) errors: Vec<(Kind, String)>,
+}
+
+impl Seen {
+    pub(super) fn add(&mut self, other: Self) {
+        other.visits.into_iter().for_each(|(kind, count)| *self.visits.entry(kind).or_default() += count);
+        other.ends.into_iter().for_each(|(end, count)| *self.ends.entry(end).or_default() += count);
+        self.errors.extend(other.errors);
+    }
+
+    fn end(&mut self, endpoint: &'static str, end: End) {
+        *self.ends.entry((endpoint, end)).or_default() += 1;
+    }
+
+    /// Requests that ended so.
+    pub(super) fn ended(&self, end: End) -> u64 {
+        self.ends.iter().filter(|((_, other), _)| *other == end).map(|(_, count)| count).sum()
+    }
+}
+
+/// Why a visit is over before its end.
+enum Stop {
+    /// There was no room.
+    Refused,
+    Unexpected(String),
+}
+
+impl From<String> for Stop {
+    fn from(what: String) -> Self {
+        Self::Unexpected(what)
+    }
+}
+
+impl From<reqwest::Error> for Stop {
+    fn from(error: reqwest::Error) -> Self {
+        Self::Unexpected(format!("{error:?}"))
+    }
+}
+
+impl From<std::io::Error> for Stop {
+    fn from(error: std::io::Error) -> Self {
+        Self::Unexpected(format!("{error:?}"))
+    }
+}
+
+/// What is wrong with a request, which has to be said: method, path, body; status, and the field or code at fault.
+const MALFORMED: [(&str, &str, &str, u16, &str); 9] = [
+    ("POST", INFILL, r#"{"template": "1..", "#, 400, ""),
+    ("POST", INFILL, r#"{"template": "1..", "blank": ".", "stpes": 3}"#, 400, "stpes"),
+    ("POST", INFILL, r#"{"template": "1..", "blank": ".", "stream": "yes"}"#, 400, "stream"),
+    ("POST", INFILL, r#"{"template": "1x.", "blank": "."}"#, 400, "template"),
+    ("POST", COMPLETIONS, r#"{"prompt": "1", "max_tokens": "many"}"#, 400, "max_tokens"),
+    ("POST", COMPLETIONS, r#"{"prompt": "1", "diffusion": {"remasking": "sometimes"}}"#, 400, "diffusion.remasking"),
+    ("POST", CHAT, r#"{"messages": [{"role": "user", "content": "1"}], "model": "other"}"#, 404, "model_not_found"),
+    ("GET", INFILL, "", 405, "method_not_supported"),
+    ("POST", "/v1/nothing", "{}", 404, "unknown_url"),
+];
+
+/// One client, on connections of its own.
+pub(super) struct Visitor {
+    client: Client,
+    /// As `http://127.0.0.1:1234`.
+    base: String,
+    number: u32,
+    seen: Seen,
+}
+
+impl Visitor {
+    pub(super) fn new(base: &str, number: u32) -> Self {
+        let client = Client::builder().no_proxy().build().unwrap();
+        Self { client, base: base.to_owned(), number, seen: Seen::default() }
+    }
+
+    /// Comes again and again until then, or until something is not as it should be.
+    pub(super) async fn stay(mut self, until: Instant) -> Seen {
+        for visit in 0.. {
+            if Instant::now() >= until || !self.seen.errors.is_empty() {
+                break;
+            }
+            let draws = Draws::new(Seed(7), Purpose::Toy, visit, Position(self.number));
+            let [which, draws @ ..] = draws.uniforms::<4>();
+            let kind = Kind::of(self.number, visit, which);
+            let id = format!("soak-{}-{visit}", self.number);
+            match tokio::time::timeout(PATIENCE, self.visit(kind, &id, draws)).await {
+                Ok(Ok(()) | Err(Stop::Refused)) => {}
+                Ok(Err(Stop::Unexpected(what))) => self.seen.errors.push((kind, what)),
+                Err(_) => self.seen.errors.push((kind, "it is stuck".to_owned())),
+            }
+            *self.seen.visits.entry(kind).or_default() += 1;
+        }
+        self.seen
+    }
+
+    async fn visit(&mut self, kind: Kind, id: &str, draws: [f64; 3]) -> Result<(), Stop> {
+        let [which, how, _] = draws;
+        match kind {
+            Kind::Long => self.fill(&puzzle(which), json!({})).await,
+            Kind::Short => self.fill(&puzzle(which)[..29], json!({"steps": 4, "remasking": "off"})).await,
+            Kind::Streamed => self.watch(id, &puzzle(which), how, Duration::ZERO).await,
+            Kind::Slow => self.watch(id, &puzzle(which), how, Duration::from_secs_f64(0.05 + 0.15 * how)).await,
+            Kind::Completed => self.complete(id, draws).await,
+            Kind::Dropped => self.drop_out(id, draws).await,
+            Kind::Deleted => self.delete(id, draws).await,
+            Kind::Resumed => self.resume(id, draws).await,
+            Kind::Malformed => self.err(which).await,
+            Kind::Abrupt => self.break_off(which).await,
+            Kind::Operator => self.look_after().await,
+        }
+    }
+
+    fn request(&self, method: Method, path: &str) -> RequestBuilder {
+        self.client.request(method, format!("{}{path}", self.base))
+    }
+
+    /// The answer to a request that is in order, once it begins.
+    async fn ask(&mut self, path: &'static str, id: &str, body: &Value) -> Result<Response, Stop> {
+        let response = self.request(Method::POST, path).header("x-request-id", id).json(body).send().await?;
+        match response.status().as_u16() {
+            200 => Ok(response),
+            429 if response.headers().contains_key("retry-after") => {
+                self.seen.end(path, End::Refused);
+                tokio::time::sleep(Duration::from_secs(1)).await; // the least that a client is told to wait
+                Err(Stop::Refused)
+            }
+            status => Err(format!("{body} gave {status}: {}", response.text().await?).into()),
+        }
+    }
+
+    /// An infill in one piece.
+    async fn fill(&mut self, template: &str, diffusion: Value) -> Result<(), Stop> {
+        let body = json!({"template": template, "blank": BLANK, "diffusion": diffusion});
+        let answer = self.ask(INFILL, "", &body).await?.json().await?;
+        self.seen.end(INFILL, End::Ok);
+        Ok(check_filled(template, &answer)?)
+    }
+
+    /// An infill as a stream, `pause` before each look at it.
+    async fn watch(&mut self, id: &str, template: &str, temperature: f64, pause: Duration) -> Result<(), Stop> {
+        let response = self.ask(INFILL, id, &grid(template, temperature)).await?;
+        let mut reader = Reader::new(response);
+        while reader.read().await? {
+            tokio::time::sleep(pause).await;
+        }
+        self.seen.end(INFILL, End::Ok);
+        Ok(check_infill(template, &events(&reader.text))?)
+    }
+
+    async fn complete(&mut self, id: &str, draws: [f64; 3]) -> Result<(), Stop> {
+        let (path, body) = completion(draws);
+        let stream = self.ask(path, id, &body).await?.text().await?;
+        self.seen.end(path, End::Ok);
+        Ok(check_completion(&events(&stream))?)
+    }
+
+    /// Any stream.
+    async fn begin(&mut self, id: &str, draws: [f64; 3]) -> Result<(&'static str, Reader), Stop> {
+        let (path, body) = if draws[2] < 0.5 { (INFILL, grid(&puzzle(draws[0]), draws[1])) } else { completion(draws) };
+        Ok((path, Reader::new(self.ask(path, id, &body).await?)))
+    }
+
+    async fn drop_out(&mut self, id: &str, draws: [f64; 3]) -> Result<(), Stop> {
+        let (path, mut reader) = self.begin(id, draws).await?;
+        let is_whole = !reader.read_frames((draws[1] * 20.0) as usize).await?;
+        self.seen.end(path, if is_whole { End::Ok } else { End::Left });
+        Ok(ensure(!reader.text.contains("\"error\""), || reader.text.clone())?)
+    }
+
+    /// Whoever has a request stopped still hears the rest of it: that it was stopped, unless its end came first.
+    async fn delete(&mut self, id: &str, draws: [f64; 3]) -> Result<(), Stop> {
+        let (path, mut reader) = self.begin(id, draws).await?;
+        reader.read_frames(1 + (draws[1] * 8.0) as usize).await?;
+        let stopped = self.request(Method::DELETE, &format!("/v1/requests/{id}")).send().await?;
+        let is_stopped = match stopped.status().as_u16() {
+            200 => true,
+            404 => false,
+            status => return Err(format!("DELETE gave {status}: {}", stopped.text().await?).into()),
+        };
+        self.seen.end(REQUEST, if is_stopped { End::Ok } else { End::Invalid });
+        while reader.read().await? {}
+        let is_cut = reader.text.contains("\"code\":\"cancelled\"");
+        self.seen.end(path, if is_cut { End::Cancelled } else { End::Ok });
+        Ok(ensure(if is_cut { is_stopped } else { reader.has_ended() }, || reader.text)?)
+    }
+
+    async fn resume(&mut self, id: &str, draws: [f64; 3]) -> Result<(), Stop> {
+        let template = puzzle(draws[0]);
+        let mut begun = Reader::new(self.ask(INFILL, id, &grid(&template, draws[1])).await?);
+        begun.read_frames(1 + (draws[2] * 10.0) as usize).await?;
+        let whole_frames = begun.text.rfind("\n\n").map_or(0, |end| end + 2);
+        let mut heard = events(&begun.text[..whole_frames]);
+        let last = heard.last().map(|event| event.id.clone()).unwrap_or_default();
+        drop(begun);
+        let rest = self.request(Method::GET, &format!("/v1/requests/{id}")).header("last-event-id", &last);
+        let rest = rest.send().await?;
+        let (status, rest) = (rest.status(), rest.text().await?);
+        ensure(status == 200, || format!("reading on behind {last} gave {status}: {rest}"))?;
+        heard.extend(events(&rest));
+        self.seen.end(REQUEST, End::Ok);
+        self.seen.end(INFILL, End::Ok);
+        Ok(check_infill(&template, &heard)?)
+    }
+
+    async fn err(&mut self, which: f64) -> Result<(), Stop> {
+        let which = (which * (MALFORMED.len() + 1) as f64) as usize;
+        let Some((method, path, body, expected, at_fault)) = MALFORMED.get(which).copied() else {
+            return self.send_too_much().await;
+        };
+        let method = if method == "GET" { Method::GET } else { Method::POST };
+        let response = self.request(method, path).body(body).send().await?;
+        let (status, text) = (response.status().as_u16(), response.text().await?);
+        self.seen.end(if path == "/v1/nothing" { "other" } else { path }, End::Invalid);
+        Ok(check_refusal(body, (status, &text), (expected, at_fault))?)
+    }
+
+    /// The header alone says that it is too much; sent by hand, for whoever goes on sending may not hear the answer.
+    async fn send_too_much(&mut self) -> Result<(), Stop> {
+        let mut connection = self.connect().await?;
+        connection.write_all(head(INFILL, 3 << 20).as_bytes()).await?;
+        let mut answer = String::new();
+        connection.read_to_string(&mut answer).await?;
+        self.seen.end(INFILL, End::Invalid);
+        let status = answer.split(' ').nth(1).and_then(|status| status.parse().ok()).unwrap_or_default();
+        let body = answer.split_once("\r\n\r\n").map_or("", |(_, body)| body);
+        Ok(check_refusal("3 MiB", (status, body), (413, "body_too_large"))?)
+    }
+
+    /// Hangs up amid the head of a request, which nobody counts, or amid its body.
+    async fn break_off(&mut self, which: f64) -> Result<(), Stop> {
+        let mut connection = self.connect().await?;
+        let whole = head(SCORE, 1000) + "{\"text\": \"1234";
+        let sent = if which < 0.5 { &whole[..(which * 60.0) as usize] } else { &whole };
+        connection.write_all(sent.as_bytes()).await?;
+        if which >= 0.5 {
+            self.seen.end(SCORE, End::Broken);
+        }
+        Ok(())
+    }
+
+    async fn look_after(&mut self) -> Result<(), Stop> {
+        for (path, word) in [
+            ("/metrics", "remask_ready 1\n"),
+            ("/health", "\"ok\""),
+            ("/ready", "\"ready\""),
+            ("/v1/models", "\"id\":\"sudoku\""),
+        ] {
+            let response = self.request(Method::GET, path).send().await?;
+            let (status, text) = (response.status(), response.text().await?);
+            self.seen.end(path, End::Ok);
+            ensure(status == 200 && text.contains(word), || format!("{path} gave {status}: {text}"))?;
+        }
+        Ok(())
+    }
+
+    async fn connect(&self) -> std::io::Result<TcpStream> {
+        TcpStream::connect(self.base.trim_start_matches("http://")).await
+    }
+}
+
+fn head(path: &str, length: usize) -> String {
+    format!("POST {path} HTTP/1.1\r\nHost: soak\r\nConnection: close\r\nContent-Length: {length}\r\n\r\n")
+}
+
+/// A grid in twenty steps, some of them mistaken.
+fn grid(template: &str, temperature: f64) -> Value {
+    let diffusion = json!({"steps": 20, "unmasking": "random", "proofreading": "off"});
+    json!({"template": template, "blank": BLANK, "temperature": temperature, "stream": true, "diffusion": diffusion})
+}
+
+/// What follows a grid's first line, as one of OpenAI's streams.
+fn completion([which, how, _]: [f64; 3]) -> (&'static str, Value) {
+    let mut body = json!({
+        "max_tokens": 79, "temperature": how, "stream": true, "stream_options": {"include_usage": true},
+        "diffusion": {"steps": 24, "block_length": 20, "stream_edits": true, "proofreading": "off"},
+    });
+    let (path, field, asked) = if how < 0.5 {
+        (COMPLETIONS, "prompt", json!(row(which)))
+    } else {
+        (CHAT, "messages", json!([{"role": "user", "content": row(which)}]))
+    };
+    body[field] = asked;
+    (path, body)
+}
+
+/// An error object, with the status and about the field, or by the code, that it should be.
+fn check_refusal(what: &str, (status, text): (u16, &str), (expected, at_fault): (u16, &str)) -> Result<(), String> {
+    let error = serde_json::from_str::<Value>(text).unwrap_or_default()["error"].take();
+    let is_told = !error["message"].as_str().unwrap_or_default().is_empty() && error["type"] == "invalid_request_error";
+    let is_named = at_fault.is_empty() || error["param"] == at_fault || error["code"] == at_fault;
+    ensure(status == expected && is_told && is_named, || format!("{what} gave {status}: {text}"))
+}
+
+/// A stream that comes in, and what has come.
+struct Reader {
+    response: Response,
+    text: String,
+}
+
+impl Reader {
+    const fn new(response: Response) -> Self {
+        Self { response, text: String::new() }
+    }
+
+    /// Takes what comes next; false at the end.
+    async fn read(&mut self) -> Result<bool, Stop> {
+        let Some(chunk) = self.response.chunk().await? else { return Ok(false) };
+        self.text.push_str(std::str::from_utf8(&chunk).map_err(|error| error.to_string())?);
+        Ok(true)
+    }
+
+    /// Reads so many frames; false when it ended before.
+    async fn read_frames(&mut self, count: usize) -> Result<bool, Stop> {
+        while self.text.matches("\n\n").count() < count {
+            if !self.read().await? {
+                return Ok(false);
+            }
+        }
+        Ok(true)
+    }
+
+    fn has_ended(&self) -> bool {
+        self.text.contains("event: done") || self.text.ends_with("data: [DONE]\n\n")
+    }
+}
