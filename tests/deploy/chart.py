@@ -222,6 +222,9 @@ def details():
     keyed = render(values_of("keda"))
     check(keyed["Secret"]["stringData"]["keys"] == "change-me\n", keyed["Secret"])
     check(keyed["NetworkPolicy"]["spec"]["ingress"][1]["ports"][0]["port"] == "metrics", "scrapes go to the metrics' port")
+    check(flags(keyed)["--otlp-endpoint"].endswith(":4317"), "traces go to the collector")
+    outward = [port["port"] for rule in keyed["NetworkPolicy"]["spec"]["egress"] for port in rule["ports"]]
+    check(outward == [53, 53, 4317], f"the collector alone is asked, not {outward}")
     links = [rule["annotations"]["runbook_url"] for group in keyed["PrometheusRule"]["spec"]["groups"] for rule in group["rules"] if "alert" in rule]
     check(all(link.startswith("https://example.org/remask/deploy/RUNBOOK.md#") for link in links), links)
     check("Secret" not in guarded and "change-me" not in str(guarded), "keys of one's own Secret are not copied")
