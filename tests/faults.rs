@@ -110,9 +110,11 @@ async fn readers_that_never_read_keep_nobody_waiting() {
     }
     let answer = client.post(server.url("/v1/completions")).json(&json!({"prompt": "y", "max_tokens": 8})).send().await;
     assert_eq!(answer.unwrap().status(), 200);
-    let each = (server.resident() - before) / READERS as f64;
-    println!("{each:.2} MiB for each reader that does not read");
-    assert!(each < 4.0, "{each} MiB each"); // a canvas of 1,000 cells with two edits each, and the system's buffers
+    if let (Some(before), Some(after)) = (before, server.resident()) {
+        let each = (after - before) / READERS as f64;
+        println!("{each:.2} MiB for each reader that does not read");
+        assert!(each < 4.0, "{each} MiB each"); // a canvas of 1,000 cells with two edits each, and the system's buffers
+    }
     drop(readers);
 }
 
@@ -147,9 +149,11 @@ fn ten_thousand_idle_connections_cost_little_and_keep_nobody_waiting() {
     let before = server.resident();
     let mut idle: Vec<TcpStream> = (0..count).map(|_| said(server.address(), HEALTH)).collect();
     assert!(idle.iter_mut().all(is_answered));
-    let each = (server.resident() - before) * 1024.0 / count as f64;
-    println!("{count} idle connections, {each:.1} KiB each");
-    assert!(each < 64.0, "{each} KiB each");
+    if let (Some(before), Some(after)) = (before, server.resident()) {
+        let each = (after - before) * 1024.0 / count as f64;
+        println!("{count} idle connections, {each:.1} KiB each");
+        assert!(each < 64.0, "{each} KiB each");
+    }
     assert!(is_answered(&mut said(server.address(), HEALTH)), "a newcomer is answered");
     idle[0].write_all(HEALTH.as_bytes()).unwrap();
     let mut rest = String::new();
@@ -192,7 +196,7 @@ fn a_log_that_nobody_takes_keeps_nobody_waiting() {
     for is_closed in [true, false] {
         let mut server = Process::serve(&["--model-id", "toy"]);
         if is_closed {
-            server.hang_up();
+            drop(server.take_lines());
         } // else the pipe fills up
         talk(server.address());
         assert!(is_answered(&mut said(server.address(), HEALTH)), "closed: {is_closed}");

@@ -67,16 +67,16 @@ impl Process {
         }
     }
 
-    /// Its resident set in MiB.
-    pub fn resident(&self) -> f64 {
-        let status = std::fs::read_to_string(format!("/proc/{}/status", self.child.id())).unwrap();
-        let line = status.lines().find(|line| line.starts_with("VmRSS:")).unwrap();
-        line.split_whitespace().nth(1).unwrap().parse::<f64>().unwrap() / 1024.0
+    /// Its resident set in MiB, where the system tells.
+    pub fn resident(&self) -> Option<f64> {
+        let status = std::fs::read_to_string(format!("/proc/{}/status", self.child.id())).ok()?;
+        let line = status.lines().find(|line| line.starts_with("VmRSS:"))?;
+        Some(line.split_whitespace().nth(1)?.parse::<f64>().ok()? / 1024.0)
     }
 
-    /// Nobody reads any more what it says.
-    pub fn hang_up(&mut self) {
-        drop(std::mem::replace(&mut self.lines, mpsc::sync_channel(0).1));
+    /// What it says from now on is for somebody else to read; until they do, or once they have gone, it is lost.
+    pub fn take_lines(&mut self) -> mpsc::Receiver<String> {
+        std::mem::replace(&mut self.lines, mpsc::sync_channel(0).1)
     }
 
     /// What it has said since its greeting, up to a line with these words.

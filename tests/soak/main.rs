@@ -11,7 +11,8 @@ mod process;
 mod report;
 mod visits;
 
-use process::{Process, QUEUE_MAX, RUNNING_MAX, Scrape};
+use common::process::Process;
+use process::{QUEUE_MAX, RUNNING_MAX, Scrape, Watched};
 use report::{LONG, Report, Sample, Waits};
 use reqwest::Client;
 use std::time::{Duration, Instant};
@@ -114,16 +115,17 @@ fn told(name: &str, default: u32) -> u32 {
 async fn clients_that_come_and_go_leave_nothing_behind() {
     let (clients, seconds) = (told("REMASK_SOAK_CLIENTS", 32), told("REMASK_SOAK_SECONDS", 3));
     let lasts = Duration::from_secs(seconds.into());
-    let server = Process::start();
-    let (seen, samples) = tokio::join!(crowd(&server.base, clients, lasts), watch(&server, lasts));
-    let rest = at_rest(&server, &seen).await;
+    let watched = Watched::start();
+    let server = &watched.process;
+    let (seen, samples) = tokio::join!(crowd(&server.base, clients, lasts), watch(server, lasts));
+    let rest = at_rest(server, &seen).await;
     let report = Report { clients, lasts, seen, samples, rest };
     println!("{}", report.table());
     check_visits(&report);
     check_counters(&report);
     check_memory(&report);
     check_waits(&report);
-    let (status, complaints) = server.stop();
+    let (status, complaints) = watched.stop();
     assert!(status.success(), "it ended with {status}");
     assert_eq!(complaints, [""; 0], "its log complains");
 }
