@@ -226,15 +226,24 @@ impl Visitor {
     /// The answer to a request that is in order, once it begins.
     async fn ask(&mut self, path: &'static str, id: &str, body: &Value) -> Result<Response, Stop> {
         let response = self.request(Method::POST, path).header("x-request-id", id).json(body).send().await?;
+        if self.is_refused(path, &response).await {
+            return Err(Stop::Refused);
+        }
         match response.status().as_u16() {
             200 => Ok(response),
-            429 if response.headers().contains_key("retry-after") => {
-                self.seen.end(path, End::Refused);
-                tokio::time::sleep(Duration::from_secs(1)).await; // the least that a client is told to wait
-                Err(Stop::Refused)
-            }
             status => Err(format!("{body} gave {status}: {}", response.text().await?).into()),
         }
+    }
+
+    /// Whether there is no room, as it should be said. Places are taken before a text is read, so that even what is wrong may be
+    /// answered so.
+    async fn is_refused(&mut self, path: &'static str, response: &Response) -> bool {
+        let is_refused = response.status() == 429 && response.headers().contains_key("retry-after");
+        if is_refused {
+            self.seen.end(path, End::Refused);
+            tokio::time::sleep(Duration::from_secs(1)).await; // the least that a client is told to wait
+        }
+        is_refused
     }
 
     /// An infill in one piece.
@@ -318,6 +327,9 @@ impl Visitor {
         };
         let method = if method == "GET" { Method::GET } else { Method::POST };
         let response = self.request(method, path).body(body).send().await?;
+        if self.is_refused(path, &response).await {
+            return Err(Stop::Refused);
+        }
         let (status, text) = (response.status().as_u16(), response.text().await?);
         self.seen.end(if path == "/v1/nothing" { "other" } else { path }, End::Invalid);
         Ok(check_refusal(body, (status, &text), (expected, at_fault))?)
