@@ -25,8 +25,8 @@ const SETTLED: Duration = Duration::from_secs(360);
 /// leak 300 bytes come to more than the second figure within half an hour.
 const GROWTH_MAX: f64 = 32.0;
 const GROWTH_MAX_SETTLED: f64 = 4.0;
-/// How far a prediction may be off. It takes throughput to be even, while requests differ by a factor of twenty in their steps, and
-/// who still waited when the time was up is in one figure and not in the other.
+/// How far a prediction may be off: who still waits when the time is up is in one figure and not in the other, and who comes and
+/// goes while a pass is made is in no gauge.
 const OFF_MAX: f64 = 1.5;
 /// How long counters and sequences may take to come to rest after the last client has gone.
 const REST: Duration = Duration::from_secs(60);

@@ -66,6 +66,11 @@ impl Scrape {
         self.0.get(&name).copied().unwrap_or_default()
     }
 
+    /// Sequences that wait no more, for they have begun or were cancelled before.
+    pub(super) fn left_queue(&self) -> f64 {
+        self.get("sequences_admitted_total") - self.get("sequences_waiting")
+    }
+
     /// The buckets of a histogram without labels: upper bounds, and how many were at most that.
     pub(super) fn buckets(&self, name: &str) -> Vec<(f64, f64)> {
         let prefix = format!("remask_{name}_bucket{{le=\"");

@@ -42,25 +42,34 @@ pub(super) struct Waits {
 }
 
 impl Report {
-    /// As measured, and as it has to be where who comes first is served first: whoever finds L waiting has left the queue after
-    /// L others have, each of which takes 1 / throughput. For the mean that is Little's law. `None` where nobody has begun.
+    /// As measured, and as it has to be where who comes first is served first: by Little's law the mean is that of the waiting
+    /// divided by the throughput, and whoever comes as the n-th leaves the queue as the n-th. `None` where nobody has begun.
     pub(super) fn waits(&self) -> Option<Waits> {
         const QUEUE: &str = "queue_duration_seconds";
         let Sample { at, scrape, .. } = self.samples.last()?;
         let buckets = scrape.buckets(QUEUE);
         let p99 = histogram_quantile(0.99, &buckets)?;
-        // who was cancelled while he waited has left, too
-        let throughput = (scrape.get("sequences_admitted_total") - scrape.get("sequences_waiting")) / at;
-        let predicted: Vec<f64> = self.gauge("sequences_waiting").map(|waiting| waiting / throughput).collect();
+        let throughput = scrape.left_queue() / at;
+        let predicted: Vec<f64> = self.samples.iter().map(|sample| self.wait_at(sample, throughput)).collect();
         let at_most = |bound: f64| predicted.iter().filter(|wait| **wait <= bound).count() as f64;
         let bucketed: Vec<_> = buckets.iter().map(|(bound, _)| (*bound, at_most(*bound))).collect();
         Some(Waits {
             mean: scrape.get(&format!("{QUEUE}_sum")) / scrape.get(&format!("{QUEUE}_count")),
             p99,
-            predicted_mean: mean(predicted.iter().copied()),
+            predicted_mean: mean(self.gauge("sequences_waiting")) / throughput,
             predicted_p99: quantile(0.99, predicted.iter().copied()),
             bucketed_p99: histogram_quantile(0.99, &bucketed)?.value,
         })
+    }
+
+    /// How long whoever comes at this time waits: until as many have left the queue as have come, after the last sample at this
+    /// throughput.
+    fn wait_at(&self, come: &Sample, throughput: f64) -> f64 {
+        let count = come.scrape.get("sequences_admitted_total");
+        let later = &self.samples[self.samples.partition_point(|sample| sample.scrape.left_queue() < count)..];
+        let last = self.samples.last().map_or((0.0, 0.0), |last| (last.at, last.scrape.left_queue()));
+        let gone = later.first().map_or_else(|| last.0 + (count - last.1) / throughput, |sample| sample.at);
+        (gone - come.at).max(0.0)
     }
 
     /// How memory grew after the first sixth, where the system tells; and what it was at the start, then and at the end.
@@ -208,4 +217,17 @@ fn counters_that_are_off_are_named() {
         let wrong = Report::miscounted(&told(ok, cancelled), &seen(1));
         assert!(wrong.iter().any(|what| what.contains(named)), "{wrong:?}");
     }
+}
+
+#[test]
+fn who_comes_as_the_nth_goes_as_the_nth() {
+    let sample = |at: f64, come: u64, waiting: u64| {
+        let text = format!("remask_sequences_admitted_total {come}\nremask_sequences_waiting {waiting}\n");
+        Sample { at, resident: None, scrape: Scrape::from_text(&text) }
+    };
+    let samples = vec![sample(0.0, 4, 0), sample(1.0, 10, 4), sample(5.0, 16, 6), sample(6.0, 20, 5)];
+    let (lasts, rest) = (Duration::from_secs(6), Scrape::default());
+    let report = Report { clients: 1, lasts, seen: Seen::default(), samples, rest };
+    let waits: Vec<f64> = report.samples.iter().map(|sample| report.wait_at(sample, 2.0)).collect();
+    assert_eq!(waits, [0.0, 4.0, 1.5, 2.5]);
 }
