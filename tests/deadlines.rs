@@ -130,7 +130,7 @@ async fn the_wire_says_degraded_or_504() {
     let answer = server.answer("/v1/completions", &body(300)).await;
     assert_eq!(answer["diffusion"]["degraded"], true, "{answer}");
     assert!(answer["diffusion"]["forward_passes"].as_u64().unwrap() <= 16, "{answer}");
-    let long = handle.submit(&ask("a", 1000)).unwrap();
+    let long: Vec<_> = (0..64).map(|_| handle.submit(&ask("a", 1000)).unwrap()).collect(); // one after the other
     let late = server.post("/v1/completions", &body(60)).await;
     assert_eq!(late.status(), 504);
     let error: Value = late.json().await.unwrap();

@@ -207,15 +207,16 @@ fn a_log_that_nobody_takes_keeps_nobody_waiting() {
 
 #[test]
 fn a_full_disk_for_the_log_is_no_fault_of_the_server() {
-    // a greeting cannot be read from a full disk, so the port is the test's: it was free a moment ago
-    let address = TcpListener::bind("127.0.0.1:0").unwrap().local_addr().unwrap();
+    // a greeting cannot be read from a full disk, so the port is the test's: a free one of those that the system gives to nobody
+    let mut ports = 10_000 + (std::process::id() % 10_000) as u16..;
+    let port = ports.find(|port| TcpListener::bind(("127.0.0.1", *port)).is_ok()).unwrap();
     let full = std::fs::File::options().write(true).open("/dev/full").unwrap();
     let mut server = Command::new(env!("CARGO_BIN_EXE_remask"))
-        .args(["serve", "--model-id", "toy", "--port", &address.port().to_string()])
+        .args(["serve", "--model-id", "toy", "--port", &port.to_string()])
         .stderr(Stdio::from(full))
         .spawn()
         .unwrap();
-    let (begun, address) = (Instant::now(), address.to_string());
+    let (begun, address) = (Instant::now(), format!("127.0.0.1:{port}"));
     while TcpStream::connect(&address).is_err() {
         assert!(begun.elapsed() < PATIENCE && server.try_wait().unwrap().is_none(), "it does not serve");
     }

@@ -15,10 +15,10 @@ const USER: &str = "invalid_request_error";
 async fn check(what: &str, response: Response, status: u16, param: Option<&str>, code: Option<&str>, words: &str) {
     assert_eq!(response.status(), status, "{what}");
     assert_eq!(response.headers()["content-type"], "application/json", "{what}");
-    assert!(response.headers().contains_key("x-request-id"), "{what}");
+    let id = response.headers()["x-request-id"].to_str().unwrap().to_owned();
     let body: Value = response.json().await.unwrap();
     let error = &body["error"];
-    assert_eq!(body.as_object().unwrap().len(), 1, "{what}");
+    assert_eq!((body.as_object().unwrap().len(), &body["request_id"]), (2, &json!(id)), "{what}");
     assert_eq!(error.as_object().unwrap().len(), 4, "{what}: {body}");
     assert_eq!(
         (&error["type"], &error["param"], &error["code"]),

@@ -42,7 +42,7 @@ use std::sync::atomic::{AtomicBool, Ordering};
 use std::sync::{Arc, LazyLock, OnceLock};
 use std::time::Duration;
 use tokio::net::TcpListener;
-use tokio::sync::oneshot;
+use tokio::sync::{Semaphore, oneshot};
 use tower_http::catch_panic::CatchPanicLayer;
 use tower_http::cors::{AllowHeaders, AllowOrigin, CorsLayer};
 
@@ -51,6 +51,9 @@ use tower_http::cors::{AllowHeaders, AllowOrigin, CorsLayer};
 pub const BODY_MAX: usize = 2 << 20;
 /// How long a client may take to fetch the end of its answer once the engine has drained.
 const LINGER: Duration = Duration::from_secs(5);
+
+/// Connections to a port for operators alone at most: a scraper and a probe or two, out of the files that other connections leave.
+const OPERATORS_MAX: usize = 32;
 
 /// What is served, for people who lost their way.
 static ENDPOINTS: LazyLock<Vec<String>> = LazyLock::new(|| endpoints().into_iter().map(|one| one.line).collect());
@@ -271,7 +274,7 @@ fn routed(endpoints: impl IntoIterator<Item = Endpoint>) -> Router<AppState> {
 pub async fn serve_operators(listener: TcpListener, state: AppState) {
     let is_theirs = |one: &Endpoint| ["/metrics", "/health", "/ready"].contains(&one.path());
     let app = dressed(routed(endpoints().into_iter().filter(is_theirs)), state);
-    connections::serve(listener, app, connections::places(), std::future::pending()).await;
+    connections::serve(listener, app, Arc::new(Semaphore::new(OPERATORS_MAX)), std::future::pending()).await;
 }
 
 /// `endpoints` with what every path has in common: a ticket, and an error object whatever happens.
