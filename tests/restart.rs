@@ -96,9 +96,9 @@ async fn a_second_breakdown_soon_after_is_the_last_and_later_it_is_a_first() {
         hand.end(Verdict::Panic);
         failure(a).await;
         let hand = stage.give_fresh();
-        stage.seconds.store(seconds, Ordering::SeqCst);
         let [b, c] = ["b", "c"].map(|prompt| stage.ask(prompt));
-        assert_eq!(hand.begun(), ["b"]);
+        assert_eq!(hand.begun(), ["b"], "the model was loaded anew");
+        stage.seconds.store(seconds, Ordering::SeqCst);
         hand.end(Verdict::Panic);
         assert_eq!(failure(b).await, Failure::Model(ModelError::Panicked));
         if is_forgiven {
@@ -133,6 +133,7 @@ async fn three_failures_in_a_row_are_a_breakdown_and_a_canvas_without_room_is_no
 async fn a_panic_of_the_engine_itself_is_told_to_everybody() {
     let (stage, hand) = Stage::new();
     let [a, b] = ["a", "b"].map(|prompt| stage.ask(prompt));
+    assert_eq!((hand.pass(), hand.pass()), (vec!["a".to_owned()], vec!["b".to_owned()]), "both have come");
     assert_eq!(hand.begun(), ["a"]);
     stage.trap.store(true, Ordering::SeqCst);
     hand.end(Verdict::Read);
