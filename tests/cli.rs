@@ -244,3 +244,11 @@ fn a_bound_on_keys_needs_keys() {
     check_error(&["serve", "--model-id", "toy", "--port", "0", "--max-requests-per-key", "2"], "and there are none");
     check_error(&["serve", "--max-requests-per-key", "0", "--api-key", "a"], "--max-requests-per-key");
 }
+
+#[test]
+fn a_collector_that_cannot_be_spoken_to_is_refused_with_the_way_out() {
+    check_error(
+        &["serve", "--model-id", "toy", "--port", "0", "--otlp-endpoint", "https://here:4317"],
+        "give http://HOST:PORT",
+    );
+}

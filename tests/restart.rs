@@ -47,6 +47,16 @@ impl Stage {
         self.handle.submit(&ask(prompt, 3)).unwrap()
     }
 
+    /// Two who have both been in a pass, the first of them in one that has begun.
+    fn amid(&self, hand: &Hand) -> (Session, Session) {
+        let a = self.ask("a");
+        assert_eq!(hand.begun(), ["a"]);
+        let b = self.ask("b"); // it has come before the next pass is chosen
+        hand.end(Verdict::Read);
+        assert_eq!([hand.pass(), hand.pass(), hand.begun()].concat(), ["a", "b", "a"]);
+        (a, b)
+    }
+
     /// The model that is waited for.
     fn give_fresh(&self) -> Hand {
         let (model, hand) = puppet(Box::new(Toy::new()));
@@ -54,7 +64,7 @@ impl Stage {
         hand
     }
 
-    fn restarts(&self) -> bool {
+    fn has_restarted_once(&self) -> bool {
         self.metrics.render().contains("remask_model_restarts_total 1")
     }
 }
@@ -72,11 +82,7 @@ async fn failure(mut session: Session) -> Failure {
 #[tokio::test]
 async fn who_shared_no_pass_with_a_panic_goes_on_with_a_fresh_model() {
     let (stage, hand) = Stage::new();
-    let a = stage.ask("a");
-    assert_eq!(hand.begun(), ["a"]);
-    let b = stage.ask("b"); // it has come before the next pass is chosen
-    hand.end(Verdict::Read);
-    assert_eq!([hand.pass(), hand.pass(), hand.begun()].concat(), ["a", "b", "a"]);
+    let (a, b) = stage.amid(&hand);
     hand.end(Verdict::Panic);
     assert_eq!(failure(a).await, Failure::Model(ModelError::Panicked));
     assert_eq!(stage.handle.readiness(), Readiness::Restarting);
@@ -86,7 +92,7 @@ async fn who_shared_no_pass_with_a_panic_goes_on_with_a_fresh_model() {
     assert_eq!(stage.handle.readiness(), Readiness::Ready);
     drop(hand);
     assert_eq!((finished(b).await.steps, finished(c).await.steps), (3, 3));
-    assert!(stage.restarts());
+    assert!(stage.has_restarted_once());
 }
 
 #[tokio::test]
@@ -134,11 +140,7 @@ async fn three_failures_in_a_row_are_a_breakdown_and_a_canvas_without_room_is_no
 #[tokio::test]
 async fn a_panic_of_the_engine_itself_is_told_to_everybody() {
     let (stage, hand) = Stage::new();
-    let a = stage.ask("a");
-    assert_eq!(hand.begun(), ["a"]);
-    let b = stage.ask("b"); // it has come before the next pass is chosen
-    hand.end(Verdict::Read);
-    assert_eq!([hand.pass(), hand.pass(), hand.begun()].concat(), ["a", "b", "a"]);
+    let (a, b) = stage.amid(&hand);
     stage.trap.store(true, Ordering::SeqCst);
     hand.end(Verdict::Read);
     assert_eq!([failure(a).await, failure(b).await], [Failure::BrokeDown, Failure::BrokeDown]);

@@ -3,7 +3,7 @@
 
 mod common;
 
-use common::server::{Failing, Gated, Server, SseEvent};
+use common::server::{Failing, Gated, Server, SseEvent, events};
 use remask::api::Patience;
 use remask::engine::Limits;
 use remask::model::Toy;
@@ -183,13 +183,17 @@ async fn a_client_that_goes_away_cancels_its_sequence() {
 async fn a_model_that_fails_amid_a_stream_is_told_in_the_stream() {
     let body = json!({"prompt": "Once", "max_tokens": 8, "stream": true, "diffusion": {"stream_edits": true}});
     let server = Server::of(Box::new(Failing { toy: Toy::new(), passes: 3 }), Limits::default()).await;
-    let events = server.events(COMPLETIONS, &body).await;
+    let response =
+        server.client.post(server.url(COMPLETIONS)).header("x-request-id", "a-name").json(&body).send().await;
+    let events = self::events(&response.unwrap().text().await.unwrap());
     assert_eq!(events.len(), 4, "three steps and the error, no [DONE]: {events:?}");
+    assert_eq!(events[3].json()["request_id"], "a-name");
     let error = events[3].json()["error"].clone();
     assert_eq!((&error["type"], &error["code"]), (&json!("server_error"), &json!("model_failure")));
     let events = server.events(INFILL, &json!({"template": "<blank>", "stream": true})).await;
     let names: Vec<&str> = events.iter().map(|event| event.name.as_str()).collect();
     assert_eq!(names, ["start", "error"]);
+    assert_eq!(events[1].json()["request_id"], events[0].id.split_once(':').unwrap().0);
     server.until("remask_requests_total{endpoint=\"/v1/completions\",outcome=\"failed\"} 1").await;
     server.until("remask_requests_total{endpoint=\"/v1/infill\",outcome=\"failed\"} 1").await;
 }

@@ -66,6 +66,7 @@ async fn a_request_is_told_in_its_callers_trace_with_its_parts_and_without_its_t
     let mut server = Process::serve(&["--model-id", "toy", "--log-format", "json", "--otlp-endpoint", &endpoint]);
     let body = json!({"prompt": SECRET, "max_tokens": 20, "stream": true, "seed": 1, "diffusion": {"steps": 20}});
     let client = reqwest::Client::builder().no_proxy().build().unwrap();
+    assert_eq!(client.get(server.url("/ready")).send().await.unwrap().status(), 200);
     let request = client.post(server.url("/v1/completions")).header("traceparent", format!("00-{TRACE}-{CALLER}-01"));
     let response = request.header("x-request-id", "a-name").json(&body).send().await.unwrap();
     assert!(response.text().await.unwrap().ends_with("data: [DONE]\n\n"));
@@ -107,6 +108,7 @@ async fn a_request_is_told_in_its_callers_trace_with_its_parts_and_without_its_t
     assert_eq!(line["span"]["id"], "a-name");
     assert_eq!(line["span"]["trace_id"], TRACE);
     assert!(!format!("{all:?}{said:?}").contains(SECRET));
+    assert!(!format!("{all:?}").contains("/ready"), "a probe is not worth a span");
 }
 
 fn attribute_count(span: &Span, key: &str) -> i64 {

@@ -198,6 +198,36 @@ mod tests {
         }
     }
 
+    #[tokio::test(start_paused = true)]
+    async fn a_head_that_does_not_end_and_a_connection_without_a_further_request_are_given_up() {
+        let listener = TcpListener::bind("127.0.0.1:0").await.unwrap();
+        let address = listener.local_addr().unwrap();
+        let app = Router::new().fallback(async || ());
+        tokio::spawn(serve(listener, app, Arc::new(Semaphore::new(1)), std::future::pending()));
+        for (said, heard) in
+            [("GET / HTTP/1.1\r\nHost: here\r\n", ""), ("GET / HTTP/1.1\r\nHost: here\r\n\r\n", "HTTP/1.1 200")]
+        {
+            let mut near = TcpStream::connect(address).await.unwrap(); // there is one place, which is given on
+            near.write_all(said.as_bytes()).await.unwrap();
+            let mut all = String::new();
+            let closed = tokio::time::timeout(2 * IDLE_MAX, near.read_to_string(&mut all)).await;
+            assert!(closed.is_ok(), "{said:?} is waited for without end");
+            assert!(all.starts_with(heard), "{said:?} is answered {all:?}");
+        }
+    }
+
+    #[tokio::test]
+    async fn the_system_is_told_to_look_after_peers_that_vanish() {
+        let (_near, Mute { stream, .. }) = pair().await;
+        settle(&stream).unwrap();
+        assert!(stream.nodelay().unwrap() && sockopt::socket_keepalive(&stream).unwrap());
+        assert_eq!(sockopt::tcp_keepidle(&stream).unwrap(), PROBE.0);
+        assert_eq!(sockopt::tcp_keepintvl(&stream).unwrap(), PROBE.1);
+        assert_eq!(sockopt::tcp_keepcnt(&stream).unwrap(), PROBE.2);
+        #[cfg(target_os = "linux")]
+        assert_eq!(u128::from(sockopt::tcp_user_timeout(&stream).unwrap()), UNREAD_MAX.as_millis());
+    }
+
     #[tokio::test]
     async fn who_goes_away_is_no_error() {
         let (near, mut far) = pair().await;

@@ -149,13 +149,17 @@ impl Drop for Stub {
         ];
         let name = format!("{} {}", self.method, self.endpoint);
         trace::ended(&self.span, name, words, outcome == Outcome::Failed);
-        // probes and scrapes come every few seconds and say nothing new
-        if self.endpoint.starts_with("/v1/") || self.endpoint.starts_with(grpc::OURS) {
+        if is_work(&self.endpoint) {
             tracing::info!(endpoint = self.endpoint, ?outcome, ?took, "request ended");
         } else {
             tracing::debug!(endpoint = self.endpoint, ?outcome, ?took, "request ended");
         }
     }
+}
+
+/// Whether a request is for the model, or about one that is: probes and scrapes come every few seconds and say nothing new.
+fn is_work(endpoint: &str) -> bool {
+    endpoint.starts_with("/v1/") || endpoint.starts_with(grpc::OURS)
 }
 
 /// The outermost layer.
@@ -166,10 +170,11 @@ pub(super) async fn accompany(
     next: Next,
 ) -> Response {
     let id = own_id(&request).map_or_else(fresh_id, str::to_owned);
-    let header = |name| request.headers().get(name).and_then(|value| value.to_str().ok());
-    let span = trace::arrived(&id, request.method().as_str(), request.uri().path(), header);
     // unknown paths are one endpoint, so that nobody can make metrics without bound
     let endpoint = path.map_or_else(|| "other".to_owned(), |path| path.as_str().replace("{*", "{"));
+    let header = |name| request.headers().get(name).and_then(|value| value.to_str().ok());
+    let (method, path) = (request.method().as_str(), request.uri().path());
+    let span = trace::arrived(&id, method, path, is_work(&endpoint), header);
     state.metrics().endpoint(&endpoint);
     let ticket = Ticket(Arc::new(Stub {
         id,

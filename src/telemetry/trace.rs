@@ -25,9 +25,20 @@ pub fn collect(tracer: SdkTracer) {
     let _ = TRACER.set(tracer);
 }
 
-/// The span of a request that has just arrived, in the caller's trace if `header` tells one (`traceparent`, `tracestate`: W3C Trace Context).
-pub fn arrived<'a>(id: &str, method: &str, path: &str, header: impl Fn(&'static str) -> Option<&'a str>) -> Span {
-    let span = tracing::info_span!("request", id, method, path, trace_id = Empty, otel.kind = Empty);
+/// The span of a request that has just arrived, in the caller's trace if `header` tells one (`traceparent`, `tracestate`: W3C Trace
+/// Context). Probes and scrapes, which are no `work`, are not collected.
+pub fn arrived<'a>(
+    id: &str,
+    method: &str,
+    path: &str,
+    is_work: bool,
+    header: impl Fn(&'static str) -> Option<&'a str>,
+) -> Span {
+    let span = if is_work {
+        tracing::info_span!("request", id, method, path, trace_id = Empty, otel.kind = Empty)
+    } else {
+        tracing::debug_span!("request", id, method, path, trace_id = Empty, otel.kind = Empty)
+    };
     if TRACER.get().is_some() {
         span.record("otel.kind", "server"); // before the span is asked for its context, which begins it
     }
