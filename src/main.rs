@@ -1,5 +1,9 @@
 //! The program; everything it does is in `remask::cmd`.
 
+/// Under glibc's allocator resident memory grew with every request, though what was in use did not (`benches/RESULTS.md`).
+#[global_allocator]
+static ALLOCATOR: mimalloc::MiMalloc = mimalloc::MiMalloc;
+
 #[allow(unsafe_code)]
 fn main() -> std::process::ExitCode {
     // SAFETY: no other thread runs yet.

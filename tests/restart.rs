@@ -6,7 +6,7 @@ use common::{Hand, Verdict, ask, finished, puppet, toy_tokenizer};
 use remask::engine::{Clock, Event, Failure, Handle, Limits, Readiness, Rejected, Restart, Session, World, start_by};
 use remask::model::{Denoiser, ModelError, Toy};
 use remask::telemetry::Metrics;
-use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
+use std::sync::atomic::{AtomicU64, Ordering};
 use std::sync::{Arc, Mutex, mpsc};
 use std::time::{Duration, Instant};
 
@@ -16,8 +16,8 @@ struct Stage {
     metrics: Arc<Metrics>,
     fresh: mpsc::Sender<Result<Box<dyn Denoiser>, String>>,
     seconds: Arc<AtomicU64>,
-    /// Has the engine's next look at the clock panic.
-    trap: Arc<AtomicBool>,
+    /// How many of the engine's next looks at the clock panic.
+    traps: Arc<AtomicU64>,
 }
 
 impl Stage {
@@ -27,12 +27,14 @@ impl Stage {
         let (fresh, loaded) = mpsc::channel();
         let loaded = Mutex::new(loaded);
         let load = move || loaded.lock().unwrap().recv().unwrap();
-        let (seconds, trap) = (Arc::new(AtomicU64::new(0)), Arc::new(AtomicBool::new(false)));
+        let (seconds, traps) = (Arc::new(AtomicU64::new(0)), Arc::new(AtomicU64::new(0)));
         let clock = Clock::of({
-            let (begun, seconds, trap) = (Instant::now(), Arc::clone(&seconds), Arc::clone(&trap));
+            let (begun, seconds, traps) = (Instant::now(), Arc::clone(&seconds), Arc::clone(&traps));
             move || {
                 let is_engine = std::thread::current().name() == Some("remask-model");
-                assert!(!(is_engine && trap.swap(false, Ordering::SeqCst)), "told to");
+                let is_trapped =
+                    || traps.fetch_update(Ordering::SeqCst, Ordering::SeqCst, |left| left.checked_sub(1)).is_ok();
+                assert!(!(is_engine && is_trapped()), "told to");
                 begun + Duration::from_secs(seconds.load(Ordering::SeqCst))
             }
         });
@@ -40,7 +42,7 @@ impl Stage {
         let metrics = Arc::new(Metrics::new().unwrap());
         let limits = Limits { batch_tokens_max: 1, ..Limits::default() };
         let handle = start_by(world, model, Some(toy_tokenizer()), limits, Arc::clone(&metrics)).unwrap();
-        (Self { handle, metrics, fresh, seconds, trap }, hand)
+        (Self { handle, metrics, fresh, seconds, traps }, hand)
     }
 
     fn ask(&self, prompt: &str) -> Session {
@@ -141,12 +143,24 @@ async fn three_failures_in_a_row_are_a_breakdown_and_a_canvas_without_room_is_no
 async fn a_panic_of_the_engine_itself_is_told_to_everybody() {
     let (stage, hand) = Stage::new();
     let (a, b) = stage.amid(&hand);
-    stage.trap.store(true, Ordering::SeqCst);
+    stage.traps.store(1, Ordering::SeqCst);
     hand.end(Verdict::Read);
     assert_eq!([failure(a).await, failure(b).await], [Failure::BrokeDown, Failure::BrokeDown]);
     let c = stage.ask("c");
     drop(stage.give_fresh());
     assert_eq!(finished(c).await.steps, 3);
+}
+
+#[tokio::test]
+async fn an_engine_that_panics_while_it_speaks_of_a_panic_is_given_up() {
+    let (stage, hand) = Stage::new();
+    let (a, b) = stage.amid(&hand);
+    stage.traps.store(2, Ordering::SeqCst);
+    hand.end(Verdict::Read);
+    assert_eq!([failure(a).await, failure(b).await], [Failure::BrokeDown, Failure::BrokeDown]);
+    stage.handle.given_up().await;
+    assert_eq!(stage.handle.readiness(), Readiness::GivenUp);
+    assert_eq!(stage.handle.submit(&ask("c", 2)).unwrap_err(), Rejected::GivenUp);
 }
 
 #[tokio::test]

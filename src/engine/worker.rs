@@ -139,6 +139,15 @@ struct Worker {
     metrics: Arc<Metrics>,
 }
 
+impl Drop for Worker {
+    /// Whoever waits for an engine that ended by a panic waits no more.
+    fn drop(&mut self) {
+        if std::thread::panicking() {
+            self.shared.condition.send_replace(Condition::GivenUp);
+        }
+    }
+}
+
 /// What comes after a turn of the worker's loop.
 enum Next {
     Turn,
