@@ -158,7 +158,8 @@ async fn an_engine_that_panics_while_it_speaks_of_a_panic_is_given_up() {
     stage.traps.store(2, Ordering::SeqCst);
     hand.end(Verdict::Read);
     assert_eq!([failure(a).await, failure(b).await], [Failure::BrokeDown, Failure::BrokeDown]);
-    stage.handle.given_up().await;
+    let is_told = tokio::time::timeout(Duration::from_secs(60), stage.handle.given_up()).await;
+    assert!(is_told.is_ok(), "it is waited for without end");
     assert_eq!(stage.handle.readiness(), Readiness::GivenUp);
     assert_eq!(stage.handle.submit(&ask("c", 2)).unwrap_err(), Rejected::GivenUp);
 }
