@@ -1,6 +1,6 @@
 //! The program; everything it does is in `remask::cmd`.
 
-/// Under glibc's allocator resident memory grew with every request, though what was in use did not (`benches/RESULTS.md`).
+/// Under glibc's allocator resident memory grew for half an hour of soak, though what was in use did not (`benches/RESULTS.md`).
 #[global_allocator]
 static ALLOCATOR: mimalloc::MiMalloc = mimalloc::MiMalloc;
 
