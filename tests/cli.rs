@@ -98,6 +98,14 @@ fn a_model_is_trained_from_nothing_given_a_head_and_served() {
     };
     let moved = weights(&base).iter().zip(weights(&more)).map(|(a, b)| (a - b).abs()).fold(0.0, f32::max);
     assert!(moved < 1e-6, "it goes on from the weights: {moved}");
+    let deeper = path(dir.path(), "deeper");
+    printed(&[&args[..], &["--model-id", &more, "--layers", "2", "--out", &deeper]].concat());
+    let answer = printed(&["infill", "--model-id", &deeper, "--blank", ".", "--prompt", "1.", "--json"]);
+    assert!(answer.contains("\"finish_reason\":\"stop\""), "{answer}");
+    check_error(
+        &[&args[..], &["--model-id", &deeper, "--layers", "3", "--out", &base]].concat(),
+        "3 layers cannot be made of the model's 2, each followed by as many copies; say 2, 4 or another multiple",
+    );
     let error = train("30");
     let error = String::from_utf8_lossy(&error.stderr);
     assert!(error.contains("is of a run with steps 20, this one is told 30"), "{error}");

@@ -2,6 +2,7 @@
 
 mod checkpoint;
 pub mod data;
+mod expansion;
 mod lanes;
 mod masked;
 mod net;

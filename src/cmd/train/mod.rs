@@ -97,14 +97,15 @@ struct BaseArgs {
     /// Width of the hidden states of a new Sudoku model
     #[arg(long, default_value_t = 128, requires = "task")]
     d_model: usize,
-    /// Blocks of a new Sudoku model
-    #[arg(long, default_value_t = 4, requires = "task")]
-    layers: usize,
+    /// Blocks: 4 for a new Sudoku model unless said; with --model-id a multiple of the model's, each of which is then followed
+    /// by copies of itself that add nothing at first
+    #[arg(long)]
+    layers: Option<usize>,
     /// A file to learn from: text, or JSONL with `prompt` and `response`, of which the prompt is never masked
     #[arg(long, requires = "model_id", value_name = "FILE")]
     data: Option<PathBuf>,
     /// A directory with config.json (and tokenizer.json for --data); its weights are where training starts, if it has any
-    #[arg(long, value_name = "DIR", conflicts_with_all = ["d_model", "layers"])]
+    #[arg(long, value_name = "DIR", conflicts_with = "d_model")]
     model_id: Option<PathBuf>,
     /// Tokens of a row of --data
     #[arg(long, default_value_t = 256)]
@@ -129,15 +130,21 @@ fn base(args: &BaseArgs) -> anyhow::Result<()> {
             bail!("--out and --model-id are both {}; give --out another one", out.display())
         }
         Some(dir) => {
+            let (config, start) = (Config::read(dir)?, Start::of(dir, args.run.device)?);
+            let (config, start) = match args.layers {
+                Some(layers) => start.expanded(&config, layers)?,
+                None => (config, start),
+            };
             for name in ["config.json", "generation_config.json", "tokenizer.json"] {
                 if dir.join(name).exists() {
                     fs::copy(dir.join(name), out.join(name))?;
                 }
             }
-            (Config::read(dir)?, Start::of(dir, args.run.device)?)
+            set_layers(&out.join("config.json"), config.n_layers)?;
+            (config, start)
         }
         None => {
-            let json = sudoku_config(args.d_model, args.layers);
+            let json = sudoku_config(args.d_model, args.layers.unwrap_or(4));
             let config = Config::parse(json.to_string().as_bytes(), "the new config.json")?;
             fs::write(out.join("config.json"), format!("{json:#}\n"))?;
             fs::write(out.join("generation_config.json"), "{\n  \"block_length\": 89\n}\n")?;
@@ -174,6 +181,16 @@ fn base(args: &BaseArgs) -> anyhow::Result<()> {
     finished.write_backbone(&out.join("model.safetensors"))?;
     screen.close(&finished, out);
     Ok(())
+}
+
+/// Makes a config.json that of a model with this many blocks, if it is not.
+fn set_layers(file: &Path, layers: usize) -> anyhow::Result<()> {
+    let mut config: Value = serde_json::from_slice(&fs::read(file)?)?;
+    if config["n_layers"] == layers {
+        return Ok(());
+    }
+    config["n_layers"] = json!(layers);
+    Ok(fs::write(file, format!("{config:#}\n"))?)
 }
 
 /// Whether two paths lead to one directory.

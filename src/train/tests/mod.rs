@@ -4,11 +4,13 @@
 mod gradients;
 mod runs;
 
+use super::Start;
 use super::net::Net;
 use super::parameters::Parameters;
 use crate::diffusion::TokenId;
 use crate::model::{self, Config, Source, Tensors, load};
 use candle_core::{Device, Tensor};
+use std::collections::{BTreeMap, BTreeSet};
 use std::path::{Path, PathBuf};
 
 fn tiny() -> PathBuf {
@@ -57,4 +59,39 @@ fn the_network_that_learns_is_the_one_that_serves() {
         let expected = inspections.iter().flat_map(|inspection| inspection.quality_logits.as_ref().unwrap());
         assert!(quality.iter().zip(expected).all(|(a, b)| (a - b).abs() < 1e-4 * (1.0 + b.abs())));
     }
+}
+
+#[test]
+fn a_model_with_more_blocks_computes_what_it_did() {
+    let Tensors { config, backbone: weights, .. } = model::tensors(&tiny(), None, model::Device::Cpu).unwrap();
+    let ids: Vec<u32> = (0..24).map(|at| 7 * at % 60).collect();
+    let logits = |config: &Config, weights: &BTreeMap<String, Tensor>| {
+        let mut parameters = Parameters::default();
+        weights.iter().for_each(|(name, tensor)| parameters.train(name.clone(), tensor).unwrap());
+        let net = Net::new(config, &parameters, 24, 0.0, &Device::Cpu).unwrap();
+        let logits = net.logits(&net.hidden(&ids, 1).unwrap()).unwrap();
+        let gradients = logits.sqr().unwrap().sum_all().unwrap().backward().unwrap();
+        let learns = |name: &str| {
+            gradients
+                .get(&parameters.trained()[name])
+                .is_some_and(|gradient| numbers(gradient).iter().any(|slope| *slope != 0.0))
+        };
+        (numbers(&logits), learns("model.transformer.blocks.1.attn_out.weight"))
+    };
+    let layers = config.n_layers;
+    let start = Start::From { weights: weights.clone(), fingerprint: "tiny".to_owned() };
+    let (deeper, expanded) = start.clone().expanded(&config, 3 * layers).unwrap();
+    let Start::From { weights: more, fingerprint } = expanded else { panic!("it goes on from weights") };
+    assert_eq!((deeper.n_layers, fingerprint.as_str()), (3 * layers, "tiny"));
+    assert_eq!(more.keys().cloned().collect::<BTreeSet<_>>(), deeper.tensors().map(|(name, _)| name).collect());
+    let (after, copy_learns) = logits(&deeper, &more);
+    assert_eq!(logits(&config, &weights).0, after);
+    assert!(copy_learns);
+
+    for layers in [0, layers - 1, layers + 1] {
+        let error = start.clone().expanded(&config, layers).unwrap_err().to_string();
+        assert!(error.contains(&format!("{layers} layers cannot be made of the model's 2")), "{error}");
+    }
+    let error = Start::Fresh.expanded(&config, 4).unwrap_err().to_string();
+    assert!(error.contains("no weights"), "{error}");
 }
