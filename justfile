@@ -32,6 +32,16 @@ bench-torch:
 soak:
     REMASK_SOAK_SECONDS=1800 REMASK_SOAK_CLIENTS=200 cargo test --release --test soak -- --nocapture
 
+# What a visit leaves behind: the same on a model so small that a minute has the visits of ten
+soak-small out="target/small" seconds="600":
+    cargo run --release -- train base --task sudoku --d-model 32 --layers 1 --steps 2 --batch 4 --learning-rate 1e-3 \
+        --out {{ out }}/base
+    cargo run --release -- train prism --task sudoku --model-id {{ out }}/base --steps 2 --batch 4 --learning-rate 1e-3 \
+        --out {{ out }}/head
+    cp models/sudoku/generation_config.json models/sudoku/tokenizer_config.json {{ out }}/head
+    REMASK_SOAK_MODEL={{ out }}/head REMASK_SOAK_SECONDS={{ seconds }} REMASK_SOAK_CLIENTS=200 \
+        cargo test --release --test soak -- --nocapture
+
 # The official openai packages (Python and Node), LangChain, litellm, llm and grpcio against a running server
 clients:
     .ci/clients

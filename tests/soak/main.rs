@@ -1,5 +1,6 @@
 //! Many clients of all kinds at once, `REMASK_SOAK_CLIENTS` of them for `REMASK_SOAK_SECONDS` (by default 32 for 3): nothing may leak,
-//! stick, fail or be counted wrongly. What was measured is printed as a table.
+//! stick, fail or be counted wrongly. What was measured is printed as a table. `REMASK_SOAK_MODEL` names another model than the
+//! embedded one: the smaller it is, the more visits there are in the same time, and the clearer is what each of them leaves behind.
 
 #![cfg(unix)] // the server is stopped by a signal
 
@@ -115,7 +116,7 @@ fn told(name: &str, default: u32) -> u32 {
 async fn clients_that_come_and_go_leave_nothing_behind() {
     let (clients, seconds) = (told("REMASK_SOAK_CLIENTS", 32), told("REMASK_SOAK_SECONDS", 3));
     let lasts = Duration::from_secs(seconds.into());
-    let watched = Watched::start();
+    let watched = Watched::start(&std::env::var("REMASK_SOAK_MODEL").unwrap_or_else(|_| "sudoku".to_owned()));
     let server = &watched.process;
     let (seen, samples) = tokio::join!(crowd(&server.base, clients, lasts), watch(server, lasts));
     let rest = at_rest(server, &seen).await;

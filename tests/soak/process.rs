@@ -20,11 +20,12 @@ pub(super) struct Watched {
 }
 
 impl Watched {
-    /// Serves the embedded model; returns once it can be asked.
-    pub(super) fn start() -> Self {
+    /// Serves this model of grids; returns once it can be asked.
+    pub(super) fn start(model: &str) -> Self {
         let (running, queue) = (RUNNING_MAX.to_string(), QUEUE_MAX.to_string());
         let limits = ["--max-concurrent-requests", &running, "--max-queue", &queue, "--resume-grace", RESUME_GRACE];
-        let mut process = Process::serve(&[&["--model-id", "sudoku", "--log-format", "text"][..], &limits].concat());
+        let model = ["--model-id", model, "--served-model-name", "sudoku", "--log-format", "text"];
+        let mut process = Process::serve(&[&model[..], &limits].concat());
         let lines = process.take_lines();
         let is_complaint = |line: &String| [" WARN ", " ERROR ", "panicked"].iter().any(|word| line.contains(word));
         let complaints = std::thread::spawn(move || lines.iter().filter(is_complaint).collect());
