@@ -74,8 +74,10 @@ train-sudoku out="target/sudoku":
         --piece 4 --seed 1 --out {{ out }}/base
     cargo run --release -- train base --task sudoku --model-id {{ out }}/base --puzzles 0.75 --steps 10000 \
         --learning-rate 2e-3 --piece 4 --seed 3 --out {{ out }}/more
-    cargo run --release -- train prism --task sudoku --model-id {{ out }}/more --puzzles 0.75 --lambda 5 --fills 8 \
-        --carried 0.5 --rounds 64 --steps 2400 --learning-rate 1e-3 --warmup 100 --piece 4 --seed 4 --out {{ out }}/tuned
+    cargo run --release -- train base --task sudoku --model-id {{ out }}/more --layers 12 --puzzles 0.75 --steps 5200 \
+        --learning-rate 2e-3 --piece 4 --seed 5 --out {{ out }}/deeper
+    cargo run --release -- train prism --task sudoku --model-id {{ out }}/deeper --puzzles 0.75 --lambda 5 --fills 8 \
+        --carried 0.5 --rounds 64 --steps 1400 --learning-rate 1e-3 --warmup 100 --piece 4 --seed 6 --out {{ out }}/tuned
 
 # Training speed beside plain PyTorch, as a table of ratios (needs torch, safetensors, numpy)
 bench-training:

@@ -118,7 +118,7 @@ async fn replayed_edits_are_the_tokens_of_a_completion() {
 
 #[tokio::test]
 async fn replayed_edits_are_the_grid_of_a_sudoku() {
-    let puzzle = "53..7....\n6..195...\n.98....6.\n8...6...3\n4..8.3..1\n7...2...6\n.6....28.\n...419..5\n....8..79";
+    let puzzle = format!("53..7....{}", "\n.........".repeat(8)); // so few clues that cells filled together contradict each other
     let server = Server::sudoku().await;
     let mut erasures = 0;
     for temperature in [0.0, 1.0] {
