@@ -81,15 +81,15 @@ impl Service {
         }
     }
 
-    /// Submits, encoding the text off the async threads.
+    /// Submits, encoding the text off the async threads. Queued here, so that whoever stops waiting drops what the engine has.
     async fn submit(&self, request: Request) -> Result<Session, ApiError> {
         let (handle, span) = (self.handle.clone(), tracing::Span::current());
-        let submitted = tokio::task::spawn_blocking(move || span.in_scope(|| handle.submit(&request))).await;
-        let session = submitted.map_err(|error| {
+        let admitted = tokio::task::spawn_blocking(move || span.in_scope(|| handle.admit(&request))).await;
+        let admitted = admitted.map_err(|error| {
             tracing::error!(%error, "a request could not be admitted");
             ApiError::new(Code::Internal, "the server made a mistake in reading this request; its log says more")
         })?;
-        Ok(session?)
+        Ok(self.handle.queue(admitted?)?)
     }
 }
 

@@ -4,6 +4,7 @@
 use super::admission::Admission;
 use super::clock::Clock;
 use super::event::{Event, Start};
+use super::job::Job;
 use super::mailbox::{Inbox, UNREAD_MAX, mailbox};
 use super::pace::Pace;
 use super::request::{Rejected, Request};
@@ -14,7 +15,7 @@ use crate::text::Tokenizer;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, AtomicU32, AtomicU64, Ordering};
 use std::time::Duration;
-use tokio::sync::{Semaphore, mpsc, watch};
+use tokio::sync::{OwnedSemaphorePermit, Semaphore, mpsc, watch};
 
 /// Failed forward passes in a row after which the server no longer calls itself ready: one may be one request's
 /// fault, three are the model's or the device's.
@@ -79,12 +80,12 @@ pub struct Handle {
 
 impl Handle {
     /// Checks, encodes and queues a request, as a part of the current span. Encoding takes time in proportion to the text, so callers on an async
-    /// thread with long texts use a blocking task.
+    /// thread with long texts [`Self::admit`] in a blocking task, and [`Self::queue`] where they wait.
     ///
     /// # Errors
     /// When the request cannot be served ([`Rejected::Invalid`]) or not now.
     pub fn submit(&self, request: &Request) -> Result<Session, Rejected> {
-        self.place(request, UNREAD_MAX)
+        self.queue(self.admit(request)?)
     }
 
     /// Like [`Self::submit`], but steps are never merged however far the reader is behind: for callers in this
@@ -93,10 +94,15 @@ impl Handle {
     /// # Errors
     /// As [`Self::submit`].
     pub fn submit_unmerged(&self, request: &Request) -> Result<Session, Rejected> {
-        self.place(request, usize::MAX)
+        self.queue_with(self.admit(request)?, usize::MAX)
     }
 
-    fn place(&self, request: &Request, unread_max: usize) -> Result<Session, Rejected> {
+    /// The longer half of [`Self::submit`]: takes a place, checks and encodes. What is dropped instead of queued gives its
+    /// place back and costs no forward pass.
+    ///
+    /// # Errors
+    /// As [`Self::submit`].
+    pub fn admit(&self, request: &Request) -> Result<Admitted, Rejected> {
         if self.shared.draining.load(Ordering::Acquire) {
             return Err(Rejected::Draining);
         }
@@ -106,6 +112,18 @@ impl Handle {
         let place = Arc::clone(&self.places).try_acquire_owned().map_err(|_| self.full())?;
         let (job, start) = self.admission.admit(request, self.share_of_steps())?;
         tracing::info!(target: "remask::texts", task = ?request.task, "asked");
+        Ok(Admitted { job, start, place })
+    }
+
+    /// The shorter half of [`Self::submit`], as a part of the current span: never waits.
+    ///
+    /// # Errors
+    /// When there is no engine any more ([`Rejected::GivenUp`]).
+    pub fn queue(&self, admitted: Admitted) -> Result<Session, Rejected> {
+        self.queue_with(admitted, UNREAD_MAX)
+    }
+
+    fn queue_with(&self, Admitted { job, start, place }: Admitted, unread_max: usize) -> Result<Session, Rejected> {
         let (outbox, inbox) = mailbox(unread_max);
         let id = super::SequenceId(self.shared.next_id.fetch_add(1, Ordering::Relaxed));
         let submission = Submission { id, job, outbox, place, at: self.clock.now(), trace: Trace::current() };
@@ -187,7 +205,15 @@ impl Handle {
     }
 }
 
-/// An admitted request. Dropping it cancels the request before the next forward pass.
+/// A request that has a place and can run, and is not queued yet.
+#[derive(Debug)]
+pub struct Admitted {
+    job: Job,
+    start: Start,
+    place: OwnedSemaphorePermit,
+}
+
+/// A queued request. Dropping it cancels the request before the next forward pass.
 #[derive(Debug)]
 pub struct Session {
     /// The canvas before the first step.
