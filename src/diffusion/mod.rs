@@ -16,4 +16,4 @@ pub use random::{Draws, Purpose, Seed, gumbel};
 pub use reading::{Proposal, Reading, Review};
 pub use select::fills;
 pub use sequence::{PolicyError, ReadingError, Sequence, StepOutcome};
-pub use units::{Position, Probability, TokenId};
+pub use units::{Position, Probability, TokenId, u32_of};

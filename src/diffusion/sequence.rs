@@ -7,7 +7,7 @@ use super::random::Seed;
 use super::reading::{Proposal, Reading};
 use super::schedule::{Schedule, share_of_steps};
 use super::select;
-use super::units::{Position, Probability, TokenId};
+use super::units::{Position, Probability, TokenId, u32_of};
 use std::collections::VecDeque;
 use std::num::NonZeroU32;
 use std::ops::Range;
@@ -300,8 +300,6 @@ fn doubt(proofreading: &Proofreading, schedule: &Schedule, reading: &Reading) ->
     }
 }
 
-/// Counts of cells fit in 32 bits, as positions do.
-#[allow(clippy::cast_possible_truncation)]
 fn count<T>(items: impl Iterator<Item = T>) -> u32 {
-    items.count() as u32
+    u32_of(items.count())
 }

@@ -17,12 +17,25 @@ impl Position {
         self.0 as usize
     }
 
-    /// The position of the `index`-th cell. A canvas holds fewer than 2^32 cells.
+    /// The position of the `index`-th cell.
+    ///
+    /// # Panics
+    /// When `index` does not fit 32 bits, which no canvas reaches.
     #[must_use]
-    #[allow(clippy::cast_possible_truncation)]
     pub const fn at(index: usize) -> Self {
-        Self(index as u32)
+        Self(u32_of(index))
     }
+}
+
+/// A count of cells, tokens, steps or ids in 32 bits.
+///
+/// # Panics
+/// When it does not fit. Admission bounds every canvas far below that.
+#[must_use]
+#[allow(clippy::cast_possible_truncation)] // checked in the line before
+pub const fn u32_of(count: usize) -> u32 {
+    assert!(count <= u32::MAX as usize, "a count fits 32 bits");
+    count as u32
 }
 
 /// A number in `[0, 1]`: finite, hence totally ordered. A NaN stops where a `Probability` is made.
