@@ -5,6 +5,7 @@ mod aliases;
 pub mod trace;
 
 use crate::diffusion::Probability;
+use crate::diffusion::policy::{Kind, OFF, rules};
 use aliases::Alias;
 use prometheus::core::Collector;
 use prometheus::{
@@ -21,9 +22,6 @@ const ANSWER_BUCKETS: &[f64] =
 const COUNT_BUCKETS: &[f64] = &[1.0, 2.0, 4.0, 8.0, 16.0, 32.0, 64.0, 128.0];
 const TOKEN_BUCKETS: &[f64] = &[64.0, 128.0, 256.0, 512.0, 1024.0, 2048.0, 4096.0, 8192.0, 16384.0];
 const PROBABILITY_BUCKETS: &[f64] = &[0.1, 0.2, 0.3, 0.4, 0.5, 0.6, 0.7, 0.8, 0.9, 0.95, 0.99];
-
-/// What may have erased a cell.
-const POLICIES: [&str; 4] = ["quality", "confidence", "remdm", "random"];
 
 /// All metrics of one server.
 #[derive(Debug)]
@@ -99,7 +97,8 @@ impl Metrics {
         let registry = Registry::new_custom(Some("remask".to_owned()), None)?;
         let r = &registry;
         let erased = counters(r, "cells_erased_total", "Filled cells erased again", &["policy"])?;
-        POLICIES.into_iter().for_each(|policy| drop(erased.with_label_values(&[policy])));
+        let erasing = rules(Kind::Remasking).into_iter().filter(|rule| *rule != &OFF);
+        erasing.for_each(|rule| drop(erased.with_label_values(&[rule.name])));
         let endpoint = &["endpoint"];
         Ok(Self {
             requests: counters(r, "requests_total", "Requests ended", &["endpoint", "outcome"])?,

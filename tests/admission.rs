@@ -4,7 +4,8 @@ mod common;
 
 use common::{data, engine, llada_tiny, toy, toy_tokenizer};
 use remask::diffusion::TokenId;
-use remask::engine::{DEFAULT_BLANK, Handle, Length, Limits, Prompt, Rejected, Remasking, Request, Task};
+use remask::diffusion::policy::{self, Choice, QUALITY, REMDM, Settings, THRESHOLD};
+use remask::engine::{DEFAULT_BLANK, Handle, Length, Limits, Prompt, Rejected, Request, Task};
 use remask::model::{Device, Source, Toy, load};
 use remask::text::Tokenizer;
 use std::sync::Arc;
@@ -32,19 +33,37 @@ fn plain() -> Request {
 }
 
 fn quality(budget: Option<u32>, below: Option<f32>, window: Option<[f32; 2]>) -> Request {
-    Request { remasking: Some(Remasking::Quality { budget, below, window }), ..plain() }
+    Request {
+        remasking: Some(
+            Choice::of(&QUALITY).with_some("budget", budget).with_some("below", below).with_some("window", window),
+        ),
+        ..plain()
+    }
 }
 
 fn random(budget: Option<u32>, window: Option<[f32; 2]>) -> Request {
-    Request { remasking: Some(Remasking::Random { budget, window }), ..plain() }
+    Request {
+        remasking: Some(Choice::of(&policy::random::RANDOM).with_some("budget", budget).with_some("window", window)),
+        ..plain()
+    }
 }
 
 fn confidence(budget: Option<u32>, below: Option<f32>) -> Request {
-    Request { remasking: Some(Remasking::Confidence { budget, below, window: None }), ..plain() }
+    Request {
+        remasking: Some(
+            Choice::of(&policy::confidence::CONFIDENCE).with_some("budget", budget).with_some("below", below),
+        ),
+        ..plain()
+    }
 }
 
 fn remdm(budget: Option<u32>) -> Request {
-    Request { remasking: Some(Remasking::ReMdm { budget, window: None }), ..plain() }
+    Request { remasking: Some(Choice::of(&REMDM).with_some("budget", budget)), ..plain() }
+}
+
+/// Every blank whose confidence reaches this is filled.
+fn pace(threshold: f32) -> Settings {
+    Choice::of(&THRESHOLD).with(THRESHOLD.name, threshold).settings
 }
 
 fn stopping(stop: &[&str]) -> Vec<String> {
@@ -97,7 +116,7 @@ async fn what_cannot_be_written_on_is_refused() {
 #[tokio::test]
 async fn a_plan_that_cannot_be_is_refused() {
     let (steps, block) = ("diffusion.steps", "diffusion.block_length");
-    let threshold = |threshold| Request { threshold: Some(threshold), ..plain() };
+    let threshold = |threshold| Request { pace: pace(threshold), ..plain() };
     check(
         &toy(),
         vec![
@@ -250,8 +269,8 @@ async fn what_lies_on_a_limit_is_admitted() {
         Request { steps: Some(5), ..plain() },
         Request { steps: Some(65_536), ..plain() },
         Request { block_length: Some(u32::MAX), ..plain() },
-        Request { threshold: Some(1.0), ..plain() },
-        Request { threshold: Some(0.0), ..plain() },
+        Request { pace: pace(1.0), ..plain() },
+        Request { pace: pace(0.0), ..plain() },
         Request { cfg_scale: -0.0, temperature: -0.0, ..plain() },
         Request { stop: stopping(&["x"; 16]), ..plain() },
         quality(Some(0), Some(0.0), Some([0.0, 1.0])),

@@ -5,9 +5,9 @@ mod common;
 use common::server::Server;
 use common::{ask, finished, toy_tokenizer};
 use remask::api::{BODY_MAX, Service};
+use remask::diffusion::policy::{BUDGET, QUALITY, THRESHOLD, order};
 use remask::diffusion::{
-    Canvas, Order, Pace, Policy, Probability, Proofreading, Proposal, Reading, Remask, Review, Seed, Sequence, Stretch,
-    TokenId,
+    Canvas, Choice, Pace, Policy, Probability, Proofreading, Proposal, Reading, Review, Seed, Sequence, TokenId,
 };
 use remask::engine::{Clock, EndOfText, Event, Failure, Handle, Limits, Request, start_by};
 use remask::model::{Batch, Denoiser, Inspection, ModelError, ModelSpec, Toy};
@@ -146,8 +146,11 @@ async fn the_wire_says_degraded_or_504() {
 fn a_hurried_run_is_full_in_time() {
     let number = |number: u32| NonZeroU32::new(number).unwrap();
     let tenth = |tenths: u8| Probability::new(f32::from(tenths) / 10.0).unwrap();
-    let paces = [Pace::Steps(number(30)), Pace::Threshold { threshold: tenth(9), steps_max: None }];
-    let worst = Remask::Quality { budget: 12, below: None, window: Stretch::WHOLE };
+    let paces = [
+        Pace::Steps(number(30)),
+        Pace::Adaptive { rule: Choice::of(&THRESHOLD).with(THRESHOLD.name, 0.9), steps_max: None },
+    ];
+    let worst = Choice::of(&QUALITY).with(BUDGET.name, 12);
     let proofreading = Some(Proofreading { steps: 9, below: tenth(9), most: None });
     for (pace, block_length, proofreading) in paces
         .iter()
@@ -157,9 +160,9 @@ fn a_hurried_run_is_full_in_time() {
         for before in 0..24 {
             for passes in 0..12 {
                 let policy = Policy {
-                    order: Order::Leftmost,
+                    order: Choice::of(&order::LEFTMOST),
                     pace,
-                    remask: worst,
+                    remasking: worst,
                     block_length: number(block_length),
                     proofreading,
                 };
@@ -167,7 +170,7 @@ fn a_hurried_run_is_full_in_time() {
                 let mut left = None;
                 for step in 0.. {
                     if step == before {
-                        sequence.hurry(passes);
+                        sequence.shorten(passes);
                         left = Some(passes.max(1));
                     }
                     let Some(window) = sequence.window() else { break };

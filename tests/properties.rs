@@ -5,10 +5,13 @@ mod common;
 
 use common::{ask, engine, finished, llada_tiny_model, puppet, toy, toy_tokenizer};
 use proptest::prelude::*;
-use remask::diffusion::{Canvas, Cell, Edit, Order, TokenId};
+use remask::diffusion::policy::{
+    Kind, OFF, QUALITY, REMDM, Rule, Settings, THRESHOLD, confidence::CONFIDENCE, order, random::RANDOM, rules,
+};
+use remask::diffusion::{Canvas, Cell, Choice, Edit, TokenId};
 use remask::engine::{
-    Answer, DEFAULT_BLANK, Event, Finish, Handle, Length, Limits, Prompt, Proofreading, Remasking, Request, Session,
-    StepEvent, Task,
+    Answer, DEFAULT_BLANK, Event, Finish, Handle, Length, Limits, Prompt, Proofreading, Request, Session, StepEvent,
+    Task,
 };
 use remask::model::{Denoiser, Toy};
 use std::sync::LazyLock;
@@ -36,30 +39,36 @@ fn window() -> impl Strategy<Value = Option<[f32; 2]>> {
     prop::option::of((0.0f32..0.5, 0.5001f32..1.0).prop_map(|(from, until)| [from, until]))
 }
 
-fn remasking() -> impl Strategy<Value = Option<Remasking>> {
+fn remasking() -> impl Strategy<Value = Option<Choice>> {
     let budget = || prop::option::of(0u32..9);
     prop_oneof![
         Just(None),
-        Just(Some(Remasking::Off)),
+        Just(Some(Choice::of(&OFF))),
         (budget(), prop::option::of(0.0f32..1.0), window())
-            .prop_map(|(budget, below, window)| Some(Remasking::Quality { budget, below, window })),
-        (budget(), prop::option::of(0.0f32..1.0), window())
-            .prop_map(|(budget, below, window)| Some(Remasking::Confidence { budget, below, window })),
-        (budget(), window()).prop_map(|(budget, window)| Some(Remasking::ReMdm { budget, window })),
-        (budget(), window()).prop_map(|(budget, window)| Some(Remasking::Random { budget, window })),
+            .prop_map(|(budget, below, window)| Some(chosen(&QUALITY, budget, below, window))),
+        (budget(), prop::option::of(0.0f32..1.0), window()).prop_map(|(budget, below, window)| Some(chosen(
+            &CONFIDENCE,
+            budget,
+            below,
+            window
+        ))),
+        (budget(), window()).prop_map(|(budget, window)| Some(chosen(&REMDM, budget, None, window))),
+        (budget(), window()).prop_map(|(budget, window)| Some(chosen(&RANDOM, budget, None, window))),
     ]
+}
+
+fn chosen(rule: &'static Rule, budget: Option<u32>, below: Option<f32>, window: Option<[f32; 2]>) -> Choice {
+    Choice::of(rule).with_some("budget", budget).with_some("below", below).with_some("window", window)
+}
+
+fn pace(threshold: Option<f32>) -> Settings {
+    Choice::of(&THRESHOLD).with_some(THRESHOLD.name, threshold).settings
 }
 
 /// Requests of every kind, with a bound on their steps that keeps an unread session's events apart: beyond 32 unread
 /// steps the mailbox merges them.
 fn request(new_max: usize) -> impl Strategy<Value = Request> {
-    let order = prop_oneof![
-        Just(Order::Confidence),
-        Just(Order::Margin),
-        Just(Order::Entropy),
-        Just(Order::Random),
-        Just(Order::Leftmost)
-    ];
+    let order = prop::sample::select(rules(Kind::Order)).prop_map(Choice::of);
     let proofreading = (2u32..4, prop::option::of(0.0f32..1.0), prop::option::of(0.0f32..1.5)).prop_map(
         |(steps, below, temperature)| Some(Proofreading { steps: Some(steps), below, most: None, temperature }),
     );
@@ -75,7 +84,7 @@ fn request(new_max: usize) -> impl Strategy<Value = Request> {
             return_quality,
         )| Request {
             order,
-            threshold,
+            pace: pace(threshold),
             steps: Some(steps),
             block_length: Some(block),
             remasking,
@@ -106,16 +115,7 @@ static TOY: LazyLock<Handle> = LazyLock::new(toy);
 
 /// Erasures a request allows per block.
 fn budget(request: &Request, per_block: u32) -> u32 {
-    match &request.remasking {
-        Some(Remasking::Off) => 0,
-        Some(
-            Remasking::Quality { budget, .. }
-            | Remasking::Confidence { budget, .. }
-            | Remasking::ReMdm { budget, .. }
-            | Remasking::Random { budget, .. },
-        ) => budget.unwrap_or(per_block),
-        None => per_block,
-    }
+    request.remasking.map_or(per_block, |choice| choice.with_defaults(per_block).budget())
 }
 
 /// Checks every law of one run.
@@ -226,8 +226,12 @@ proptest! {
 #[test]
 fn seeds_make_a_difference_where_something_is_drawn() {
     // by confidence the unlikely is filled last, and by quality erased again: seeds would hardly matter
-    let request =
-        |seed, temperature| Request { order: Order::Leftmost, seed: Some(seed), temperature, ..ask("hello", 40) };
+    let request = |seed, temperature| Request {
+        order: Choice::of(&order::LEFTMOST),
+        seed: Some(seed),
+        temperature,
+        ..ask("hello", 40)
+    };
     let tokens = |request| -> Vec<TokenId> {
         wait(finished(TOY.submit(&request).unwrap())).written.iter().map(|written| written.token).collect()
     };
@@ -242,14 +246,14 @@ fn seeds_make_a_difference_where_something_is_drawn() {
 
 /// Thirty-two requests with little in common.
 fn mixed() -> Vec<Request> {
-    let orders = [Order::Confidence, Order::Margin, Order::Entropy, Order::Random, Order::Leftmost];
+    let orders = rules(Kind::Order);
     let remasking = |index: u32| match (index + index / 6) % 6 {
-        0 => Remasking::Off,
-        3 => Remasking::Confidence { budget: Some(4 + index % 7), below: None, window: None },
-        4 => Remasking::ReMdm { budget: Some(3 + index % 5), window: None },
-        1 => Remasking::Quality { budget: Some(4 + index % 7), below: None, window: None },
-        2 => Remasking::Quality { budget: None, below: Some(0.6), window: Some([0.2, 0.9]) },
-        _ => Remasking::Random { budget: Some(3 + index % 5), window: None },
+        0 => Choice::of(&OFF),
+        3 => chosen(&CONFIDENCE, Some(4 + index % 7), None, None),
+        4 => chosen(&REMDM, Some(3 + index % 5), None, None),
+        1 => chosen(&QUALITY, Some(4 + index % 7), None, None),
+        2 => chosen(&QUALITY, None, Some(0.6), Some([0.2, 0.9])),
+        _ => chosen(&RANDOM, Some(3 + index % 5), None, None),
     };
     let task = |index: u32| {
         let letters = &"abcdefghij"[..1 + index as usize % 10];
@@ -260,8 +264,8 @@ fn mixed() -> Vec<Request> {
         Task::Continue { prompt: Prompt::Text(letters.to_owned()), length: Length::New(1 + index as usize * 11 % 61) }
     };
     let request = |index: u32| Request {
-        order: orders[index as usize % orders.len()],
-        threshold: (index % 3 == 1).then_some([0.02, 0.5, 0.9][index as usize / 3 % 3]),
+        order: Choice::of(orders[index as usize % orders.len()]),
+        pace: pace((index % 3 == 1).then_some([0.02, 0.5, 0.9][index as usize / 3 % 3])),
         steps: (index % 6 != 1).then_some(12 + index % 13),
         block_length: Some([8, 61, 7, 16, 32][index as usize % 5]),
         remasking: Some(remasking(index)),

@@ -6,8 +6,9 @@
 mod common;
 
 use common::{data, finished, llada_tiny};
+use remask::diffusion::policy::{BUDGET, Choice, OFF, QUALITY};
 use remask::diffusion::{Cell, Edit, TokenId};
-use remask::engine::{Event, Length, Prompt, Remasking, Request, Session, Task};
+use remask::engine::{Event, Length, Prompt, Request, Session, Task};
 use serde::Deserialize;
 
 #[derive(Deserialize)]
@@ -40,8 +41,8 @@ impl Trace {
         let blocks = u32::try_from(new).unwrap().div_ceil(self.block_length);
         let steps = self.total_length.map_or(self.steps, |total| self.steps / (total / self.block_length) * blocks);
         let remasking = match self.remasks_per_block {
-            0 => Remasking::Off,
-            budget => Remasking::Quality { budget: Some(budget), below: None, window: None },
+            0 => Choice::of(&OFF),
+            budget => Choice::of(&QUALITY).with(BUDGET.name, budget),
         };
         Request {
             temperature: self.temperature,

@@ -2,8 +2,9 @@
 //! with its canvas, steps and batch; times are medians over runs, because machines are noisy.
 
 use super::model::{Loaded, ModelArgs};
+use crate::diffusion::policy::{Choice, OFF};
 use crate::diffusion::{Reading, TokenId};
-use crate::engine::{Event, Handle, Length, Limits, Prompt, Remasking, Request, Session, Task, start};
+use crate::engine::{Event, Handle, Length, Limits, Prompt, Request, Session, Task, start};
 use crate::model::{Batch, Config, Denoiser, Device, Inspection, ModelError, ModelSpec, Source, load};
 use crate::telemetry::Metrics;
 use anyhow::bail;
@@ -154,7 +155,7 @@ fn request(spec: &ModelSpec, canvas: usize, steps: u32) -> Request {
     Request {
         steps: Some(steps),
         block_length: Some(u32::MAX),
-        remasking: Some(Remasking::Off),
+        remasking: Some(Choice::of(&OFF)),
         seed: Some(0),
         ..Request::new(Task::Continue { prompt: Prompt::Tokens(prompt), length: Length::Total(canvas) })
     }

@@ -84,7 +84,7 @@ pub(super) fn generate(args: GenerateArgs) -> anyhow::Result<()> {
         (None, Some(total)) => Length::Total(total),
         (None, None) => Length::Default,
     };
-    let mut request = args.refine.request(Task::Continue { prompt, length })?;
+    let mut request = args.refine.request(Task::Continue { prompt, length });
     request.stop = args.stop;
     run(args.model.load()?, &request, &args.output)
 }
@@ -98,7 +98,7 @@ pub(super) fn infill(args: InfillArgs) -> anyhow::Result<()> {
         (None, None) if is_sudoku => Task::Infill { template: SAMPLE_PUZZLE.replace('.', &blank), blank },
         (None, None) => bail!("give a text with blanks: --prompt TEXT (or - for standard input) or --prompt-ids 1,_,3"),
     };
-    let request = args.refine.request(task)?;
+    let request = args.refine.request(task);
     run(args.model.load()?, &request, &args.output)
 }
 

@@ -10,6 +10,7 @@ mod hub;
 mod infer;
 mod logging;
 mod model;
+mod policy;
 mod quantise;
 mod read;
 mod refine;

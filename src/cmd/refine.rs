@@ -1,8 +1,9 @@
 //! How a canvas is refined: the flags that `generate` and `infill` share, turned into a request.
 
-use crate::diffusion::{Order, TokenId};
-use crate::engine::{EndOfText, Proofreading, Remasking, Request, Task};
-use anyhow::{Context, bail};
+use super::policy::PolicyArgs;
+use crate::diffusion::TokenId;
+use crate::engine::{EndOfText, Proofreading, Request, Task};
+use anyhow::Context;
 use clap::{Args, ValueEnum};
 use std::io::Read;
 
@@ -15,21 +16,8 @@ pub(super) struct RefineArgs {
     /// Cells per block, refined left to right; default: the model's
     #[arg(long)]
     block_length: Option<u32>,
-    /// Which blank is filled first
-    #[arg(long, default_value = "confidence")]
-    unmasking: Unmasking,
-    /// Fill every blank whose confidence reaches this, however many, instead of an even share per step
-    #[arg(long, value_name = "0..1")]
-    threshold: Option<f32>,
-    /// Which filled cells are erased again; default: by quality if the model has a head
-    #[arg(long)]
-    remasking: Option<RemaskingWord>,
-    /// Erasures per block at most
-    #[arg(long, value_name = "N")]
-    remask_budget: Option<u32>,
-    /// Erase only where the quality is below this
-    #[arg(long, value_name = "0..1")]
-    remask_below: Option<f32>,
+    #[command(flatten)]
+    policy: PolicyArgs,
     /// Steps per block in which the full canvas is read through and what is doubted written again; default: the model's
     #[arg(long, value_name = "N")]
     proofread: Option<u32>,
@@ -51,27 +39,6 @@ pub(super) struct RefineArgs {
 }
 
 #[derive(Clone, Copy, Debug, ValueEnum)]
-pub(super) enum Unmasking {
-    Confidence,
-    Margin,
-    Entropy,
-    Random,
-    Leftmost,
-}
-
-impl From<Unmasking> for Order {
-    fn from(word: Unmasking) -> Self {
-        match word {
-            Unmasking::Confidence => Self::Confidence,
-            Unmasking::Margin => Self::Margin,
-            Unmasking::Entropy => Self::Entropy,
-            Unmasking::Random => Self::Random,
-            Unmasking::Leftmost => Self::Leftmost,
-        }
-    }
-}
-
-#[derive(Clone, Copy, Debug, ValueEnum)]
 enum EndOfTextWord {
     /// Like any other
     Free,
@@ -81,25 +48,15 @@ enum EndOfTextWord {
     Never,
 }
 
-#[derive(Clone, Copy, Debug, ValueEnum)]
-enum RemaskingWord {
-    Off,
-    Quality,
-    Confidence,
-    #[value(name = "remdm")]
-    ReMdm,
-    Random,
-}
-
 impl RefineArgs {
     /// The request for `task`.
-    pub(super) fn request(&self, task: Task) -> anyhow::Result<Request> {
-        Ok(Request {
-            order: self.unmasking.into(),
-            threshold: self.threshold,
+    pub(super) fn request(&self, task: Task) -> Request {
+        Request {
+            order: self.policy.order,
+            pace: self.policy.pace,
             steps: self.steps,
             block_length: self.block_length,
-            remasking: self.remasking()?,
+            remasking: self.policy.remasking,
             proofreading: self.proofread.map(|steps| Proofreading {
                 steps: Some(steps),
                 below: self.proofread_below,
@@ -115,25 +72,7 @@ impl RefineArgs {
             temperature: self.temperature,
             seed: self.seed,
             ..Request::new(task)
-        })
-    }
-
-    fn remasking(&self) -> anyhow::Result<Option<Remasking>> {
-        let (budget, below) = (self.remask_budget, self.remask_below);
-        Ok(match self.remasking {
-            None if budget.is_none() && below.is_none() => None,
-            Some(RemaskingWord::Off) if budget.is_some() || below.is_some() => {
-                bail!("--remask-budget and --remask-below do not go with --remasking off")
-            }
-            Some(RemaskingWord::Random | RemaskingWord::ReMdm) if below.is_some() => {
-                bail!("--remask-below goes with --remasking quality or confidence")
-            }
-            Some(RemaskingWord::Off) => Some(Remasking::Off),
-            Some(RemaskingWord::Random) => Some(Remasking::Random { budget, window: None }),
-            Some(RemaskingWord::ReMdm) => Some(Remasking::ReMdm { budget, window: None }),
-            Some(RemaskingWord::Confidence) => Some(Remasking::Confidence { budget, below, window: None }),
-            None | Some(RemaskingWord::Quality) => Some(Remasking::Quality { budget, below, window: None }),
-        })
+        }
     }
 }
 

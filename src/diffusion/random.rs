@@ -10,6 +10,29 @@ const LARGEST_BELOW_ONE: f64 = 1.0 - f64::EPSILON / 2.0;
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct Seed(pub u64);
 
+/// What the random draws of one step of one sequence are keyed by.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct DrawKey {
+    /// The sequence's seed.
+    pub seed: Seed,
+    /// The step, counted from 0.
+    pub step: u32,
+}
+
+impl DrawKey {
+    /// A uniform draw in `(0, 1)` for a cell.
+    #[must_use]
+    pub fn uniform(self, purpose: Purpose, at: Position) -> f64 {
+        Draws::new(self.seed, purpose, self.step, at).first()
+    }
+
+    /// The same as a number that sorts in its order, as the bits of a positive float do.
+    #[must_use]
+    pub fn rank(self, purpose: Purpose, at: Position) -> u64 {
+        self.uniform(purpose, at).to_bits()
+    }
+}
+
 /// What a draw is for. Draws for different purposes are independent.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Purpose {

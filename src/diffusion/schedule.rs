@@ -1,12 +1,12 @@
-//! How many cells a step fills and may erase. Counts only: which cells they are is chosen in `select`.
+//! How many cells a step fills and may erase. Counts only: which cells they are is decided by the rules
+//! in `policy`.
 //!
-//! The laws (all of them tested over every small input): fills made = blanks at the start + erasures made;
-//! nothing is erased on a block's last step; a finished block has no blanks; no more is erased than the budget.
-//! The published PRISM sampler plans erasures that its last steps cannot refill and drops those blanks; ours
-//! counts the erasures really made and spreads what is left over the steps that are left.
+//! The laws, tested over all small inputs: fills made = blanks at the start + erasures made; nothing is
+//! erased on a block's last step; a finished block has no blanks; the budget is never exceeded.
+//! The published PRISM sampler plans erasures that its last steps cannot refill, and drops those blanks.
+//! This one counts the erasures really made and spreads the blanks left over the steps left.
 
 use super::policy::{Pace, Policy, Stretch};
-use super::units::Probability;
 
 /// Steps that proofreading needs to change anything: one to erase, one to write.
 const ROUND: u32 = 2;
@@ -27,7 +27,7 @@ pub(super) struct Schedule {
     rounds: u32,
 }
 
-/// What a block is at.
+/// Phase of a block.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 enum Phase {
     Filling,
@@ -38,21 +38,21 @@ enum Phase {
 #[derive(Clone, Copy, Debug)]
 enum BlockPace {
     Steps(u32),
-    Threshold { threshold: Probability, steps_max: Option<u32> },
+    Adaptive { steps_max: Option<u32> },
 }
 
 impl Schedule {
     /// The schedule of a block with `blanks` blanks and `steps` steps of its own (`None` without a bound, which
-    /// only `Pace::Threshold` allows).
+    /// only `Pace::Adaptive` allows).
     pub(super) fn new(policy: &Policy, steps: Option<u32>, blanks: u32) -> Self {
         let pace = match policy.pace {
             Pace::Steps(all) => BlockPace::Steps(steps.unwrap_or(all.get())),
-            Pace::Threshold { threshold, .. } => BlockPace::Threshold { threshold, steps_max: steps },
+            Pace::Adaptive { .. } => BlockPace::Adaptive { steps_max: steps },
         };
         Self {
             pace,
-            budget: policy.remask.budget(),
-            window: policy.remask.window(),
+            budget: policy.remasking.budget(),
+            window: policy.remasking.window(),
             blanks_at_start: blanks,
             phase: Phase::Filling,
             step: 0,
@@ -62,8 +62,8 @@ impl Schedule {
         }
     }
 
-    /// The schedule of a block that is full already, and is read through in at most `steps` steps.
-    pub(super) fn reading(steps: u32) -> Self {
+    /// The schedule of a block that is full already, and is proofread in at most `steps` steps.
+    pub(super) fn proofreading(steps: u32) -> Self {
         Self {
             pace: BlockPace::Steps(0),
             budget: 0,
@@ -77,10 +77,11 @@ impl Schedule {
         }
     }
 
-    /// The schedule of a block that has `blanks` blanks left and is to be done in `steps` steps: nothing is erased any more.
-    pub(super) fn hurried(steps: u32, blanks: u32) -> Self {
+    /// The schedule of a block with `blanks` blanks left that has to be finished in `steps` steps: nothing
+    /// is erased any more.
+    pub(super) fn shortened(steps: u32, blanks: u32) -> Self {
         let phase = Phase::Filling;
-        Self { pace: BlockPace::Steps(steps), blanks_at_start: blanks, phase, ..Self::reading(0) }
+        Self { pace: BlockPace::Steps(steps), blanks_at_start: blanks, phase, ..Self::proofreading(0) }
     }
 
     /// Steps until the block is finished at the latest.
@@ -94,7 +95,7 @@ impl Schedule {
         left.saturating_add(proofreading)
     }
 
-    /// Whether the block has been full, and is now read through.
+    /// Whether the block has been full, and is now proofread.
     pub(super) fn is_proofreading(&self) -> bool {
         self.phase == Phase::Proofreading
     }
@@ -104,46 +105,44 @@ impl Schedule {
         self.rounds
     }
 
-    /// The confidence from which a blank is filled however many that makes, if the pace has one.
-    pub(super) fn threshold(&self) -> Option<Probability> {
-        match self.pace {
-            BlockPace::Steps(_) => None,
-            BlockPace::Threshold { threshold, .. } => Some(threshold),
-        }
+    /// Whether the pace's rule chooses how many blanks are filled.
+    pub(super) fn is_adaptive(&self) -> bool {
+        matches!(self.pace, BlockPace::Adaptive { .. })
     }
 
-    /// Erasures this step may make, with `blanks` blanks of which `ready` reach the threshold.
+    /// Erasures this step may make, with `blanks` blanks of which the pace's rule fills `ready`.
     pub(super) fn erasures_max(&self, blanks: u32, ready: u32) -> u32 {
         if self.steps_left() == Some(1) {
             return 0;
         }
         match self.pace {
-            BlockPace::Steps(_) | BlockPace::Threshold { .. } if self.is_proofreading() && blanks > 0 => 0,
-            BlockPace::Steps(_) | BlockPace::Threshold { .. } if self.is_proofreading() => u32::MAX,
+            BlockPace::Steps(_) | BlockPace::Adaptive { .. } if self.is_proofreading() && blanks > 0 => 0,
+            BlockPace::Steps(_) | BlockPace::Adaptive { .. } if self.is_proofreading() => u32::MAX,
             BlockPace::Steps(steps) => planned_erasures(self.budget, self.window.of_steps(steps), self.step),
             // never more than are filled, so that an unbounded run moves forward until its budget is spent
-            BlockPace::Threshold { .. } if self.window.contains(self.progress(blanks)) => {
+            BlockPace::Adaptive { .. } if self.window.contains(self.progress(blanks)) => {
                 self.fills(blanks, ready, 0).min(self.budget - self.erased)
             }
-            BlockPace::Threshold { .. } => 0,
+            BlockPace::Adaptive { .. } => 0,
         }
     }
 
-    /// Blanks this step fills, with `blanks` blanks of which `ready` reach the threshold, and `erased` erasures
-    /// made in the same step. At least one while there is a blank, at most `blanks`. What proofreading erases is written again
-    /// one by one, as far as its steps allow, before anything else is erased.
+    /// Blanks this step fills, with `blanks` blanks of which the pace's rule fills `ready`, and `erased`
+    /// erasures made in the same step. At least one while there is a blank, at most `blanks`. What
+    /// proofreading erases is written again one cell a step, as far as its steps allow, before anything
+    /// else is erased.
     pub(super) fn fills(&self, blanks: u32, ready: u32, erased: u32) -> u32 {
         let share = self.steps_left().map_or(1, |left| blanks.div_ceil(left));
         let fills = match self.pace {
             BlockPace::Steps(_) if self.is_proofreading() => share,
             BlockPace::Steps(_) => share + erased,
-            BlockPace::Threshold { .. } => share.max(ready),
+            BlockPace::Adaptive { .. } => share.max(ready),
         };
         fills.min(blanks)
     }
 
-    /// Records a step that made `edits` edits, `erased` of them erasures, and left `blanks` blanks. Returns whether the block is
-    /// finished.
+    /// Records a step that made `edits` edits, `erased` of them erasures, and left `blanks` blanks.
+    /// Returns whether the block is finished.
     pub(super) fn advance(&mut self, edits: u32, erased: u32, blanks: u32) -> bool {
         self.step += 1;
         self.erased += erased;
@@ -162,11 +161,9 @@ impl Schedule {
     /// Steps left, this one included and at least one; `None` without a bound.
     fn steps_left(&self) -> Option<u32> {
         let steps = match self.pace {
-            BlockPace::Steps(_) | BlockPace::Threshold { .. } if self.is_proofreading() => {
-                Some(self.proofreading_steps)
-            }
+            BlockPace::Steps(_) | BlockPace::Adaptive { .. } if self.is_proofreading() => Some(self.proofreading_steps),
             BlockPace::Steps(steps) => Some(steps),
-            BlockPace::Threshold { steps_max, .. } => steps_max,
+            BlockPace::Adaptive { steps_max } => steps_max,
         };
         steps.map(|steps| steps.saturating_sub(self.step).max(1))
     }
@@ -177,8 +174,8 @@ impl Schedule {
     }
 }
 
-/// Erasures planned for step `step` when `budget` is spread over the steps of `window`: an even share each, the
-/// remainder at the steps nearest the middle, ties to the earlier (PRISM's published LLaDA sampler).
+/// Erasures planned for step `step` when `budget` is spread over the steps of `window`: an even share each,
+/// the remainder at the steps nearest the middle, ties to the earlier (PRISM's published LLaDA sampler).
 fn planned_erasures(budget: u32, window: std::ops::Range<u32>, step: u32) -> u32 {
     if !window.contains(&step) {
         return 0;
@@ -196,7 +193,8 @@ pub(super) fn share_of_steps(steps: u32, blocks: u32) -> impl Iterator<Item = u3
 
 #[cfg(test)]
 mod tests {
-    use super::super::policy::{Order, Proofreading, Remask};
+    use super::super::policy::{BUDGET, Choice, Proofreading, QUALITY, THRESHOLD, order};
+    use super::super::units::Probability;
     use super::*;
     use std::num::NonZeroU32;
 
@@ -234,9 +232,9 @@ mod tests {
     fn policy(pace: Pace, budget: u32, proofreading_steps: u32) -> Policy {
         let proofreading = Some(Proofreading { steps: proofreading_steps, below: Probability::ONE, most: None });
         Policy {
-            order: Order::Leftmost,
+            order: Choice::of(&order::LEFTMOST),
             pace,
-            remask: Remask::Quality { budget, below: None, window: Stretch::WHOLE },
+            remasking: Choice::of(&QUALITY).with(BUDGET.name, budget),
             block_length: NonZeroU32::MAX,
             proofreading,
         }
@@ -279,17 +277,17 @@ mod tests {
 
     #[test]
     fn the_laws_hold_over_all_small_inputs() {
-        let threshold = Probability::new(0.9).unwrap();
+        let rule = Choice::of(&THRESHOLD).with("threshold", 0.9);
         for (blanks, budget) in (1..=7).flat_map(|blanks| (0..=7).map(move |budget| (blanks, budget))) {
             for (proofreading, pattern) in [0, 1, 2, 3, 5].into_iter().flat_map(|p| (0..256).map(move |q| (p, q))) {
                 for steps in 1..=9 {
                     let bound = NonZeroU32::new(steps);
                     let pace = Pace::Steps(bound.unwrap());
                     check_laws(pace, Some(steps), blanks, budget, proofreading, pattern);
-                    let pace = Pace::Threshold { threshold, steps_max: bound };
+                    let pace = Pace::Adaptive { rule, steps_max: bound };
                     check_laws(pace, Some(steps), blanks, budget, proofreading, pattern);
                 }
-                let pace = Pace::Threshold { threshold, steps_max: None };
+                let pace = Pace::Adaptive { rule, steps_max: None };
                 check_laws(pace, None, blanks, budget, proofreading, pattern);
             }
         }

@@ -1,14 +1,13 @@
-//! One answer on its way: a canvas, its blocks, and how far refinement has come. Turns readings into edits; refuses
-//! to know where a reading comes from or who is waiting for the edits.
+//! One sequence: a canvas, its blocks, and how far refinement has come. Turns readings into edits.
+//! Out of scope: where a reading comes from, and who receives the edits.
 
 use super::canvas::{Canvas, Edit, EditError};
-use super::policy::{Order, Pace, Policy, Proofreading, Remask, Stretch};
-use super::random::Seed;
+use super::policy::{Choice, FilledCell, OFF, Pace, Policy, Proofreading};
+use super::random::{DrawKey, Seed};
 use super::reading::{Proposal, Reading};
 use super::schedule::{Schedule, share_of_steps};
-use super::select;
 use super::units::{Position, Probability, TokenId, u32_of};
-use std::collections::VecDeque;
+use std::collections::{BTreeSet, VecDeque};
 use std::num::NonZeroU32;
 use std::ops::Range;
 
@@ -28,7 +27,7 @@ pub enum PolicyError {
     },
 }
 
-/// A reading that does not fit the canvas it is said to be of: a fault of the model, never of the user.
+/// A reading that does not fit its canvas: a fault of the model, never of the user.
 #[derive(Clone, Debug, PartialEq, Eq, thiserror::Error)]
 pub enum ReadingError {
     /// Proposals are not exactly the window's blanks, left to right.
@@ -39,7 +38,7 @@ pub enum ReadingError {
         /// Blanks in the window.
         blanks: usize,
     },
-    /// An edit drawn from it does not fit.
+    /// An edit made from it does not fit.
     #[error(transparent)]
     Edit(#[from] EditError),
 }
@@ -64,8 +63,8 @@ pub struct Sequence {
     step: u32,
     steps_max: Option<u32>,
     blocks: VecDeque<Block>,
-    /// Per cell, the confidence with which it was filled last; 1 where it never was.
-    confidences: Vec<Probability>,
+    /// One per cell of the canvas.
+    traces: Vec<Trace>,
     /// Tokens that are filled in only where nothing else is left.
     postponed: Vec<TokenId>,
 }
@@ -76,9 +75,24 @@ struct Block {
     schedule: Schedule,
 }
 
+/// What a sequence keeps of a cell besides its token.
+#[derive(Clone, Copy, Debug)]
+struct Trace {
+    /// Probability of the token when it was written; 1 where it was given.
+    confidence: Probability,
+    /// The first step that sees the token.
+    seen_from: u32,
+    /// What the remasking's rule remembers.
+    memory: f32,
+}
+
+impl Trace {
+    const GIVEN: Self = Self { confidence: Probability::ONE, seen_from: 0, memory: 0.0 };
+}
+
 impl Sequence {
-    /// Cuts `canvas` into blocks, the first one starting at the first blank, and plans their steps. Blocks without
-    /// a blank are passed over. A canvas without blanks is finished at once.
+    /// Cuts `canvas` into blocks, the first one starting at the first blank, and plans their steps.
+    /// Blocks without a blank are skipped. A canvas without blanks is finished at once.
     ///
     /// # Errors
     /// When the policy gives fewer steps than there are blocks.
@@ -107,32 +121,37 @@ impl Sequence {
                 Block { range, schedule }
             })
             .collect();
-        let confidences = vec![Probability::ONE; canvas.len()];
         let steps_max = steps_max.map(|steps| steps.saturating_add(proofreading));
-        Ok(Self { canvas, policy, seed, step: 0, steps_max, blocks, confidences, postponed: Vec::new() })
+        Ok(Self::of(canvas, policy, seed, blocks, steps_max))
     }
 
-    /// Takes a canvas that is full already, all of it one block, and reads it through: what is doubted of its filled cells is
-    /// erased and written again. With fewer than two steps nothing can be mended, and the canvas is finished at once.
+    /// Takes a canvas that is full already as one block, and proofreads it: the filled cells that the
+    /// quality head doubts are erased and written again. With fewer than two steps nothing can be
+    /// changed, and the sequence is finished at once.
     #[must_use]
-    pub fn mending(canvas: Canvas, order: Order, proofreading: Proofreading, seed: Seed) -> Self {
+    pub fn proofread(canvas: Canvas, order: Choice, proofreading: Proofreading, seed: Seed) -> Self {
         let steps = proofreading.steps;
         let is_full = canvas.blanks(0..canvas.len()).next().is_none();
-        let block = Block { range: 0..canvas.len(), schedule: Schedule::reading(steps) };
+        let block = Block { range: 0..canvas.len(), schedule: Schedule::proofreading(steps) };
         let blocks = if is_full && steps >= 2 { VecDeque::from([block]) } else { VecDeque::new() };
         let policy = Policy {
             order,
             pace: Pace::Steps(NonZeroU32::MIN),
-            remask: Remask::Never,
+            remasking: Choice::of(&OFF),
             block_length: NonZeroU32::MAX,
             proofreading: Some(proofreading),
         };
-        let confidences = vec![Probability::ONE; canvas.len()];
-        Self { canvas, policy, seed, step: 0, steps_max: Some(steps), blocks, confidences, postponed: Vec::new() }
+        Self::of(canvas, policy, seed, blocks, Some(steps))
     }
 
-    /// The same, but blanks for which one of these tokens is proposed come after all others of their block, whatever the
-    /// order and the pace (LLaDA's `confidence_eos_eot_inf`, arXiv 2502.09992, appendix B.4).
+    fn of(canvas: Canvas, policy: Policy, seed: Seed, blocks: VecDeque<Block>, steps_max: Option<u32>) -> Self {
+        let traces = vec![Trace::GIVEN; canvas.len()];
+        Self { canvas, policy, seed, step: 0, steps_max, blocks, traces, postponed: Vec::new() }
+    }
+
+    /// The same, but blanks for which one of these tokens is proposed are filled after all others of
+    /// their block, whatever the order and the pace (LLaDA's `confidence_eos_eot_inf`, arXiv 2502.09992,
+    /// appendix B.4).
     #[must_use]
     pub fn postponing(self, postponed: Vec<TokenId>) -> Self {
         Self { postponed, ..self }
@@ -156,7 +175,7 @@ impl Sequence {
         self.seed
     }
 
-    /// Steps taken, each of which cost one forward pass.
+    /// Steps taken; each was one forward pass.
     #[must_use]
     pub const fn step(&self) -> u32 {
         self.step
@@ -174,7 +193,7 @@ impl Sequence {
         self.blocks.front().map(|block| block.range.clone())
     }
 
-    /// Whether the next block to read has been full, and is now read through.
+    /// Whether the next block to read has been full, and is now proofread.
     #[must_use]
     pub fn is_proofreading(&self) -> bool {
         self.blocks.front().is_some_and(|block| block.schedule.is_proofreading())
@@ -183,13 +202,13 @@ impl Sequence {
     /// Whether the next step needs a review of every filled cell.
     #[must_use]
     pub fn needs_quality(&self) -> bool {
-        self.policy.remask.needs_quality() || self.is_proofreading()
+        self.policy.needs().quality || self.is_proofreading()
     }
 
-    /// Has the run finish in `passes` steps, at least one, where it might take more: what is left of the steps is shared anew,
-    /// and nothing is erased or read through any more. Where there are fewer passes than blocks they become one. Returns
-    /// whether anything had to be given up.
-    pub fn hurry(&mut self, passes: u32) -> bool {
+    /// Shortens the run to `passes` more steps, at least one, where it might take more: the steps left
+    /// are shared anew, and nothing is erased or proofread any more. With fewer passes than blocks the
+    /// blocks become one. Returns whether steps were given up.
+    pub fn shorten(&mut self, passes: u32) -> bool {
         let to_go = self.blocks.iter().map(|block| block.schedule.steps_to_go());
         if to_go.fold(0, u32::saturating_add) <= passes {
             return false;
@@ -200,11 +219,11 @@ impl Sequence {
         if passes < blocks {
             let ends = self.blocks.front().zip(self.blocks.back());
             let Some(range) = ends.map(|(first, last)| first.range.start..last.range.end) else { return false };
-            let schedule = Schedule::hurried(passes, blanks(&self.canvas, &range));
+            let schedule = Schedule::shortened(passes, blanks(&self.canvas, &range));
             self.blocks = VecDeque::from([Block { range, schedule }]);
         } else {
             for (block, steps) in self.blocks.iter_mut().zip(share_of_steps(passes, blocks)) {
-                block.schedule = Schedule::hurried(steps, blanks(&self.canvas, &block.range));
+                block.schedule = Schedule::shortened(steps, blanks(&self.canvas, &block.range));
             }
         }
         self.steps_max = Some(self.step.saturating_add(passes));
@@ -216,88 +235,137 @@ impl Sequence {
         self.blocks.clear();
     }
 
-    /// Takes one step: erases and fills from one reading of the current window. The cells filled were blank before
-    /// the step, the cells erased were filled before it, so no cell is touched twice.
+    /// Takes one step: erases and fills from one reading of the current window. The cells filled were
+    /// blank before the step, the cells erased were filled before it, so no cell is changed twice.
     ///
     /// # Errors
     /// When the reading is not one of this canvas and window; the canvas is then unchanged.
     pub fn advance(&mut self, reading: &Reading) -> Result<StepOutcome, ReadingError> {
-        let Some(block) = self.blocks.front_mut() else {
+        let Some(block) = self.blocks.front() else {
             return Ok(StepOutcome { step: self.step, edits: Vec::new(), finished: None });
         };
-        let standing = (&self.canvas, &self.confidences[..]);
-        let edits = choose(standing, (&self.policy, &self.postponed), block, reading, (self.seed, self.step))?;
+        let filled = self.filled(block.range.clone(), reading);
+        let edits = self.choose(block, reading, &filled)?;
         let mut canvas = self.canvas.clone();
         edits.iter().try_for_each(|edit| canvas.apply(edit))?;
         self.canvas = canvas;
-        for edit in &edits {
-            match edit {
-                Edit::Fill { at, confidence, .. } => self.confidences[at.index()] = *confidence,
-                Edit::Erase { .. } => {}
-            }
-        }
+        self.remember(&filled, &edits);
 
+        let step = self.step;
+        self.step += 1;
+        let Some(block) = self.blocks.front_mut() else { return Ok(StepOutcome { step, edits, finished: None }) };
         let erased = count(edits.iter().filter(|edit| matches!(edit, Edit::Erase { .. })));
         let blanks = count(self.canvas.blanks(block.range.clone()));
         let is_finished = block.schedule.advance(count(edits.iter()), erased, blanks);
         let finished = if is_finished { self.blocks.pop_front().map(|block| block.range) } else { None };
-        let step = self.step;
-        self.step += 1;
         Ok(StepOutcome { step, edits, finished })
     }
-}
 
-/// Classes of proposals, the first to be filled first.
-const READY: u8 = 0;
-const WAITING: u8 = 1;
-const POSTPONED: u8 = 2;
-
-/// The edits of one step, erasures first.
-fn choose(
-    standing: (&Canvas, &[Probability]),
-    (policy, postponed): (&Policy, &[TokenId]),
-    block: &Block,
-    reading: &Reading,
-    key: (Seed, u32),
-) -> Result<Vec<Edit>, ReadingError> {
-    let (canvas, _) = standing;
-    let blanks = count(canvas.blanks(block.range.clone()));
-    if !canvas.blanks(block.range.clone()).eq(reading.proposals.iter().map(|proposal| proposal.at)) {
-        return Err(ReadingError::NotTheBlanks { given: reading.proposals.len(), blanks: blanks as usize });
+    /// The filled cells of a block as rules see them.
+    fn filled(&self, range: Range<usize>, reading: &Reading) -> Vec<FilledCell> {
+        let mut reviews = reading.reviews.iter().peekable();
+        let cell = |(at, token): (Position, TokenId)| {
+            while reviews.next_if(|review| review.at < at).is_some() {}
+            let quality = reviews.next_if(|review| review.at == at).map(|review| review.quality);
+            let Trace { confidence, seen_from, memory } = self.traces[at.index()];
+            FilledCell { at, token, confidence, age: self.step - seen_from + 1, quality, memory }
+        };
+        self.canvas.filled(range).map(cell).collect()
     }
-    let threshold = block.schedule.threshold();
-    let class = |proposal: &Proposal| match threshold {
-        _ if postponed.contains(&proposal.token) => POSTPONED,
-        Some(threshold) if proposal.confidence >= threshold => READY,
-        Some(_) | None => WAITING,
-    };
-    let ready = count(reading.proposals.iter().filter(|proposal| class(proposal) == READY));
 
-    let erasures_max = block.schedule.erasures_max(blanks, ready);
-    let remask = match policy.proofreading {
-        Some(proofreading) if block.schedule.is_proofreading() => doubt(&proofreading, &block.schedule, reading),
-        Some(_) | None => policy.remask,
-    };
-    let erasures_max = match policy.proofreading.and_then(|proofreading| proofreading.most) {
-        Some(most) if block.schedule.is_proofreading() => erasures_max.min(most.get()),
-        Some(_) | None => erasures_max,
-    };
-    let mut edits = select::erasures(&remask, standing, block.range.clone(), reading, erasures_max, key);
-    let fills = block.schedule.fills(blanks, ready, count(edits.iter()));
+    /// The edits of one step, erasures first.
+    fn choose(&self, block: &Block, reading: &Reading, filled: &[FilledCell]) -> Result<Vec<Edit>, ReadingError> {
+        let (schedule, proposals) = (&block.schedule, &reading.proposals[..]);
+        let blanks = count(self.canvas.blanks(block.range.clone()));
+        if !self.canvas.blanks(block.range.clone()).eq(proposals.iter().map(|proposal| proposal.at)) {
+            return Err(ReadingError::NotTheBlanks { given: proposals.len(), blanks: blanks as usize });
+        }
+        let key = DrawKey { seed: self.seed, step: self.step };
+        let at_once = match self.policy.pace {
+            Pace::Adaptive { rule, .. } if schedule.is_adaptive() => rule.decide(proposals, filled, key),
+            Pace::Adaptive { .. } | Pace::Steps(_) => Vec::new(),
+        };
+        let places: BTreeSet<Position> = at_once.iter().map(Edit::at).collect();
+        let class = |fill: &Edit| match fill {
+            Edit::Fill { token, .. } if self.postponed.contains(token) => Class::Postponed,
+            fill if places.contains(&fill.at()) => Class::AtOnce,
+            _ => Class::InTurn,
+        };
+        let ready = count(at_once.iter().filter(|fill| class(fill) == Class::AtOnce));
 
-    edits.extend(select::fills(policy.order, &reading.proposals, class, fills, key));
-    Ok(edits)
-}
+        let remasking = self.remasking(schedule, filled, schedule.erasures_max(blanks, ready));
+        let mut edits = remasking.map_or_else(Vec::new, |(rule, most)| {
+            let mut erasures = rule.decide(proposals, filled, key);
+            erasures.truncate(most as usize);
+            erasures
+        });
+        let fills_max = schedule.fills(blanks, ready, count(edits.iter()));
+        edits.extend(fills(&self.policy.order, proposals, class, fills_max, key));
+        Ok(edits)
+    }
 
-/// What a round of proofreading erases: nothing, where nothing is doubted.
-fn doubt(proofreading: &Proofreading, schedule: &Schedule, reading: &Reading) -> Remask {
-    match reading.reviews.iter().any(|review| review.quality < proofreading.below) {
-        false => Remask::Never,
-        true => {
-            let below = Some(proofreading.bar(schedule.rounds()));
-            Remask::Quality { budget: u32::MAX, below, window: Stretch::WHOLE }
+    /// What erases in this step, if anything: the policy's remasking, or a round of proofreading. And how
+    /// many cells at most, where the schedule has room for `most`.
+    fn remasking(&self, schedule: &Schedule, filled: &[FilledCell], most: u32) -> Option<(Choice, u32)> {
+        match self.policy.proofreading {
+            _ if most == 0 => None,
+            Some(proofreading) if schedule.is_proofreading() => {
+                let most = proofreading.most.map_or(most, |limit| most.min(limit.get()));
+                proofreading.remasking(schedule.rounds(), filled).map(|rule| (rule, most))
+            }
+            Some(_) | None => Some((self.policy.remasking, most)),
         }
     }
+
+    /// Keeps what the next steps may ask about the cells: of those that stay, and of those just filled.
+    fn remember(&mut self, filled: &[FilledCell], edits: &[Edit]) {
+        if let Some(remember) = self.policy.remasking.rule.remember {
+            for cell in filled {
+                self.traces[cell.at.index()].memory = remember(cell);
+            }
+        }
+        for edit in edits {
+            match edit {
+                Edit::Fill { at, confidence, .. } => {
+                    let seen_from = self.step + 1;
+                    self.traces[at.index()] = Trace { confidence: *confidence, seen_from, memory: 0.0 };
+                }
+                Edit::Erase { .. } => {}
+            }
+        }
+    }
+}
+
+/// Classes of fills, the first to be made first, whatever the order.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord)]
+enum Class {
+    /// The pace's rule fills it in this step.
+    AtOnce,
+    /// It waits for its turn in the order.
+    InTurn,
+    /// Its token is filled in only where nothing else is left.
+    Postponed,
+}
+
+/// Fills of the first `count` blanks in `order`; fills of a lower class come before all of a higher one.
+/// Training fills blanks in the same way.
+#[must_use]
+pub fn fills<C: Ord>(
+    order: &Choice,
+    proposals: &[Proposal],
+    class: impl Fn(&Edit) -> C,
+    count: u32,
+    key: DrawKey,
+) -> Vec<Edit> {
+    let mut fills = order.decide(proposals, &[], key);
+    if fills.len() < proposals.len() {
+        // no blank is lost: those that the order leaves out come last
+        let ranked: BTreeSet<Position> = fills.iter().map(Edit::at).collect();
+        fills.extend(proposals.iter().filter(|proposal| !ranked.contains(&proposal.at)).map(Proposal::fill));
+    }
+    fills.sort_by_key(class); // the sort is stable
+    fills.truncate(count as usize);
+    fills
 }
 
 fn count<T>(items: impl Iterator<Item = T>) -> u32 {

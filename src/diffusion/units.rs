@@ -70,6 +70,10 @@ impl Probability {
     }
 }
 
+/// Quality below which a token counts as doubtful where a request does not say: more likely wrong than
+/// right.
+pub const DOUBTFUL: Probability = Probability::HALF;
+
 impl Eq for Probability {}
 
 impl PartialOrd for Probability {

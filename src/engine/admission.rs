@@ -4,25 +4,23 @@
 use super::draft::{NO_ROOM, check_no_stop};
 use super::event::Start;
 use super::job::Job;
-use super::request::{self, EndOfText, Format, Rejected, Remasking, Request, Task};
+use super::request::{self, EndOfText, Format, Rejected, Request, Task};
 use super::shape::Spellings;
 use super::template::Segment;
-use crate::diffusion::{Pace, Policy, Probability, Proofreading, Remask, Seed, Sequence, Stretch, TokenId};
+use crate::diffusion::policy::{COUNT_MAX, Choice, Kind, KnobError, OFF, QUALITY, pace, rules};
+use crate::diffusion::{DOUBTFUL, Pace, Policy, Probability, Proofreading, Seed, Sequence, TokenId};
 use crate::model::{Filter, ModelSpec};
 use crate::text::Tokenizer;
+use std::borrow::Cow;
 use std::hash::{BuildHasher, RandomState};
 use std::num::NonZeroU32;
 use std::sync::{Arc, OnceLock};
 use std::time::Duration;
 
-/// Steps and erasures a request may ask for, so that no request runs for ever.
-const COUNT_MAX: u32 = 65_536;
 /// Steps of proofreading where the user does not say, at most; else one a cell.
 const PROOFREADING_MAX: u32 = 128;
 /// Furthest a logit may be moved, as OpenAI has it: nearly a ban, or nearly nothing else.
 const BIAS_MAX: f32 = 100.0;
-/// Quality below which a token counts as doubtful where the user does not say: more likely wrong than right.
-const DOUBTFUL: f32 = 0.5;
 
 /// What requests are checked against.
 #[derive(Clone, Debug)]
@@ -73,13 +71,13 @@ impl Admission {
                 let asked = request.proofreading.as_ref().unwrap_or(&nothing);
                 let proofreading = proofread(asked, u32::try_from(cells.len()).unwrap_or(u32::MAX), REPAIR)?;
                 let proofreading = less_reading(proofreading, share);
-                Sequence::mending(draft.canvas, request.order, proofreading, seed)
+                Sequence::proofread(draft.canvas, request.order, proofreading, seed)
             }
             _ => Sequence::new(draft.canvas, fewer_steps(self.policy(request, blanks)?, cells.len(), share), seed)
                 .map_err(|error| invalid("diffusion.steps", error.to_string()))?,
         };
         if request.return_quality && !self.spec.has_quality {
-            return Err(invalid("diffusion.return_quality", format!("return_quality {NO_HEAD}")));
+            return Err(invalid("diffusion.return_quality", format!("return_quality {}", no_head())));
         }
         let start = Start {
             cells,
@@ -141,66 +139,67 @@ impl Admission {
         };
         let block_length = block_length.unwrap_or(NonZeroU32::MAX);
         let steps = request.steps.map(|steps| count("diffusion.steps", steps)).transpose()?;
-        let pace = match request.threshold {
+        const UNMASKING: &str = "diffusion.unmasking";
+        let per_block = block_length.min(blanks);
+        let pace = match pace(&request.pace).map_err(|error| knob_fault(UNMASKING, error))? {
             None => Pace::Steps(steps.or(self.spec.defaults.steps).unwrap_or(blanks)),
-            Some(threshold) => Pace::Threshold {
-                threshold: probability("diffusion.unmasking.threshold", threshold)?,
-                steps_max: steps,
-            },
+            Some(rule) => Pace::Adaptive { rule: checked(UNMASKING, rule, per_block.get())?, steps_max: steps },
         };
-        let remask = self.remask(request.remasking.as_ref(), block_length.min(blanks))?;
+        let order = checked(UNMASKING, request.order, per_block.get())?;
+        let remasking = self.remasking(request.remasking, per_block)?;
         let proofreading = self.proofreading(request, blanks.get())?;
-        Ok(Policy { order: request.order, pace, remask, block_length, proofreading })
+        Ok(Policy { order, pace, remasking, block_length, proofreading })
     }
 
     /// As asked for; else the model's own habit, where the request leaves remasking to quality.
     fn proofreading(&self, request: &Request, cells: u32) -> Result<Option<Proofreading>, Rejected> {
-        match (&request.proofreading, &request.remasking) {
-            (None, None | Some(Remasking::Quality { .. })) if self.spec.has_quality => {
-                Ok(self.spec.defaults.proofreading)
-            }
+        let by_quality = request.remasking.is_none_or(|asked| asked.rule == &QUALITY);
+        match (&request.proofreading, by_quality) {
+            (None, true) if self.spec.has_quality => Ok(self.spec.defaults.proofreading),
             (None, _) | (Some(request::Proofreading { steps: Some(0), .. }), _) => Ok(None),
             (Some(_), _) if !self.spec.has_quality => {
-                Err(invalid("diffusion.proofreading", format!("proofreading {NO_HEAD}")))
+                Err(invalid("diffusion.proofreading", format!("proofreading {}", no_head())))
             }
             (Some(asked), _) => proofread(asked, cells, PROOFREADING).map(Some),
         }
     }
 
-    fn remask(&self, asked: Option<&Remasking>, per_block: NonZeroU32) -> Result<Remask, Rejected> {
-        const BUDGET: &str = "diffusion.remasking.budget";
-        let by_default = Remasking::Quality { budget: None, below: None, window: None };
-        let asked = match asked {
-            None if self.spec.has_quality => &by_default,
-            None => &Remasking::Off,
-            Some(asked) => asked,
-        };
-        let budget_of = |budget: &Option<u32>| budget.map_or(Ok(per_block.get()), |budget| at_most(BUDGET, budget));
-        Ok(match asked {
-            Remasking::Off => Remask::Never,
-            Remasking::Quality { .. } if !self.spec.has_quality => {
-                return Err(invalid("diffusion.remasking", format!("remasking by quality {NO_HEAD}, or \"off\"")));
-            }
-            Remasking::Quality { budget, below, window } => {
-                Remask::Quality { budget: budget_of(budget)?, below: bar(*below, *budget)?, window: stretch(*window)? }
-            }
-            Remasking::Confidence { budget, below, window } => Remask::Confidence {
-                budget: budget_of(budget)?,
-                below: bar(*below, *budget)?,
-                window: stretch(*window)?,
-            },
-            Remasking::ReMdm { budget, window } => {
-                Remask::ReMdm { budget: budget_of(budget)?, window: stretch(*window)? }
-            }
-            Remasking::Random { budget, window } => {
-                Remask::Random { budget: budget_of(budget)?, window: stretch(*window)? }
-            }
-        })
+    fn remasking(&self, asked: Option<Choice>, per_block: NonZeroU32) -> Result<Choice, Rejected> {
+        const FIELD: &str = "diffusion.remasking";
+        let by_default = if self.spec.has_quality { &QUALITY } else { &OFF };
+        let asked = asked.unwrap_or(Choice::of(by_default));
+        if asked.rule.needs.quality && !self.spec.has_quality {
+            let message = format!("remasking by {} {}, or \"off\"", asked.rule.name, no_head());
+            return Err(invalid(FIELD, message));
+        }
+        checked(FIELD, asked, per_block.get())
     }
 }
 
-const NO_HEAD: &str = "needs a quality head, which this model does not have; \
-                       give one with --prism-head, or ask for remasking \"confidence\", \"remdm\" or \"random\"";
+/// A rule as it runs: its knobs checked, and those that are not set at their defaults for blocks of
+/// `blanks` blanks.
+fn checked(field: &'static str, asked: Choice, blanks: u32) -> Result<Choice, Rejected> {
+    asked.check().map_err(|error| knob_fault(field, error))?;
+    Ok(asked.with_defaults(blanks))
+}
+
+fn knob_fault(field: &'static str, KnobError { knob, message }: KnobError) -> Rejected {
+    let param = knob.map_or(Cow::Borrowed(field), |knob| format!("{field}.{knob}").into());
+    Rejected::Invalid { param, message }
+}
+
+/// Why a request is refused that needs a quality head, and which remaskings need none.
+fn no_head() -> String {
+    let rules = rules(Kind::Remasking);
+    let free = rules.iter().filter(|rule| !rule.needs.quality && **rule != &OFF);
+    let names: Vec<String> = free.map(|rule| format!("{:?}", rule.name)).collect();
+    let (names, last) = names.split_at(names.len().saturating_sub(1));
+    format!(
+        "needs a quality head, which this model does not have; give one with --prism-head, or ask for remasking {} or {}",
+        names.join(", "),
+        last.concat()
+    )
+}
 
 /// What the fields of a proofreading are called: steps, below, most.
 type Names = [&'static str; 3];
@@ -218,7 +217,7 @@ fn proofread(asked: &request::Proofreading, cells: u32, [steps, below, most]: Na
     }
     Ok(Proofreading {
         steps: at_most(steps, given)?,
-        below: probability(below, asked.below.unwrap_or(DOUBTFUL))?,
+        below: probability(below, asked.below.unwrap_or(DOUBTFUL.get()))?,
         most: asked.most.map(|given| count(most, given)).transpose()?,
     })
 }
@@ -229,7 +228,7 @@ fn fewer_steps(policy: Policy, cells: usize, share: f32) -> Policy {
     let blocks = u32::try_from(blocks).unwrap_or(u32::MAX);
     let pace = match policy.pace {
         Pace::Steps(steps) => Pace::Steps(reduced(steps, share).max(steps.min(blocks.try_into().unwrap_or(steps)))),
-        Pace::Threshold { .. } => policy.pace,
+        Pace::Adaptive { .. } => policy.pace,
     };
     let proofreading = policy.proofreading.map(|proofreading| less_reading(proofreading, share));
     Policy { pace, proofreading, ..policy }
@@ -284,19 +283,6 @@ fn probability(param: &'static str, value: f32) -> Result<Probability, Rejected>
         .ok_or_else(|| invalid(param, format!("{} is {value}; give a number from 0 to 1", last_name(param))))
 }
 
-/// The bar below which a cell is erased: as asked for, else one if the number of erasures is left open, too.
-fn bar(below: Option<f32>, budget: Option<u32>) -> Result<Option<Probability>, Rejected> {
-    let below = below.or(budget.is_none().then_some(DOUBTFUL));
-    below.map(|below| probability("diffusion.remasking.below", below)).transpose()
-}
-
-fn stretch(window: Option<[f32; 2]>) -> Result<Stretch, Rejected> {
-    const PARAM: &str = "diffusion.remasking.window";
-    let Some([from, until]) = window else { return Ok(Stretch::WHOLE) };
-    Stretch::new(probability(PARAM, from)?, probability(PARAM, until)?)
-        .ok_or_else(|| invalid(PARAM, format!("window is [{from}, {until}]; its end must lie after its start")))
-}
-
 fn count(param: &'static str, value: u32) -> Result<NonZeroU32, Rejected> {
     NonZeroU32::new(at_most(param, value)?)
         .ok_or_else(|| invalid(param, format!("{} is 0; give 1 to {COUNT_MAX}", last_name(param))))
@@ -314,7 +300,7 @@ fn last_name(param: &str) -> &str {
 }
 
 pub(super) fn invalid(param: &'static str, message: impl Into<String>) -> Rejected {
-    Rejected::Invalid { param, message: message.into() }
+    Rejected::Invalid { param: param.into(), message: message.into() }
 }
 
 /// A seed for a request that names none: std's hasher keys are the process's own randomness.

@@ -4,7 +4,8 @@
 use super::event::{Answer, Event, Failure, Finish, Output, Start, StepEvent, Written};
 use super::shape::Layout;
 use super::template::Segment;
-use crate::diffusion::{Canvas, Cell, Edit, Position, Probability, Reading, Remask, Sequence, TokenId};
+use crate::diffusion::policy::{OFF, QUALITY};
+use crate::diffusion::{Canvas, Cell, Edit, Position, Probability, Reading, Sequence, TokenId};
 use crate::model::{Filter, ModelError, Restriction, Row, Sampling};
 use crate::text::{Tokenizer, Transcript, heal};
 use std::collections::BTreeMap;
@@ -113,12 +114,10 @@ impl Job {
     }
 
     /// What erases its cells while blanks are left.
-    pub(super) const fn policy(&self) -> &'static str {
-        match self.sequence.policy().remask {
-            Remask::Never | Remask::Quality { .. } => "quality", // proofreading, then
-            Remask::Confidence { .. } => "confidence",
-            Remask::ReMdm { .. } => "remdm",
-            Remask::Random { .. } => "random",
+    pub(super) fn policy(&self) -> &'static str {
+        match self.sequence.policy().remasking.rule {
+            rule if rule == &OFF => QUALITY.name, // only proofreading erases then
+            rule => rule.name,
         }
     }
 
@@ -151,7 +150,7 @@ impl Job {
     /// Has the answer ready after so many passes, at least one, giving up what does not fit.
     pub(super) fn hurry(&mut self, passes: u32) {
         let judging = u32::from(self.judgement == Judgement::Pending);
-        if self.sequence.hurry(passes.saturating_sub(judging)) {
+        if self.sequence.shorten(passes.saturating_sub(judging)) {
             self.degraded = true;
         }
         if self.degraded && passes <= judging && self.sequence.window().is_some() {

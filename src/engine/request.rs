@@ -2,8 +2,10 @@
 //! a job. Knows neither wire formats nor tensors.
 
 use super::shape::Shape;
-use crate::diffusion::{Order, TokenId};
+use crate::diffusion::TokenId;
+use crate::diffusion::policy::{Choice, Settings, order};
 use crate::text::Message;
+use std::borrow::Cow;
 use std::ops::Range;
 use std::time::Duration;
 
@@ -76,45 +78,6 @@ pub enum Task {
     },
 }
 
-/// Which filled cells may be erased, as asked for.
-#[derive(Clone, Debug, PartialEq)]
-pub enum Remasking {
-    /// None.
-    Off,
-    /// Those of low quality.
-    Quality {
-        /// Erasures per block at most; by default one per blank of the block.
-        budget: Option<u32>,
-        /// Only below this quality. Default: 0.5 without a budget, else the worst whatever their quality.
-        below: Option<f32>,
-        /// Part of each block's steps in which erasing is allowed, as two fractions. Default: all of it.
-        window: Option<[f32; 2]>,
-    },
-    /// Those filled with low confidence; needs no head.
-    Confidence {
-        /// As above.
-        budget: Option<u32>,
-        /// Only those filled with a confidence below this. Default: 0.5 without a budget, else the worst whatever it was.
-        below: Option<f32>,
-        /// As above.
-        window: Option<[f32; 2]>,
-    },
-    /// Some at random, sooner those filled with low confidence (ReMDM-conf, arXiv 2503.00307); needs no head.
-    ReMdm {
-        /// As above.
-        budget: Option<u32>,
-        /// As above.
-        window: Option<[f32; 2]>,
-    },
-    /// Some at random.
-    Random {
-        /// Erasures per block at most; by default one per blank of the block.
-        budget: Option<u32>,
-        /// As above.
-        window: Option<[f32; 2]>,
-    },
-}
-
 /// Reading a block through once it is full, as asked for; needs a head.
 #[derive(Clone, Debug, PartialEq)]
 pub struct Proofreading {
@@ -158,16 +121,16 @@ pub enum Format {
 pub struct Request {
     /// What is to be done.
     pub task: Task,
-    /// Which blank is filled first.
-    pub order: Order,
-    /// Confidence from which blanks are filled, however many; `None` fills an even share per step.
-    pub threshold: Option<f32>,
-    /// Steps for the whole run; default: the model's, else one per blank (no bound with a threshold).
+    /// Which blank is filled first: a rule of [`Kind::Order`](crate::diffusion::policy::Kind).
+    pub order: Choice,
+    /// Knobs of a rule that decides how many blanks are filled per step; empty fills an even share.
+    pub pace: Settings,
+    /// Steps for the whole run; default: the model's, else one per blank (no bound with a `pace`).
     pub steps: Option<u32>,
     /// Cells per block; default: the model's, else the whole canvas.
     pub block_length: Option<u32>,
-    /// Default: by quality if the model has a head, else off.
-    pub remasking: Option<Remasking>,
+    /// Which filled cells are erased, as asked for; default: by quality if the model has a head, else off.
+    pub remasking: Option<Choice>,
     /// Default: the model's where remasking is by quality, else off.
     pub proofreading: Option<Proofreading>,
     /// When the tokens that end a text may be filled in.
@@ -204,8 +167,8 @@ impl Request {
     pub const fn new(task: Task) -> Self {
         Self {
             task,
-            order: Order::Confidence,
-            threshold: None,
+            order: Choice::of(&order::CONFIDENCE),
+            pace: Settings::EMPTY,
             steps: None,
             block_length: None,
             remasking: None,
@@ -234,7 +197,7 @@ pub enum Rejected {
     #[error("{message}")]
     Invalid {
         /// The field at fault, as the HTTP API spells it.
-        param: &'static str,
+        param: Cow<'static, str>,
         /// What was given, what is allowed.
         message: String,
     },

@@ -7,9 +7,10 @@ use super::data::Data;
 use super::masked::{Denoised, Masked, Masking, denoise};
 use super::net::Net;
 use super::run::{Scored, Task};
+use crate::diffusion::policy::{BUDGET, Choice, QUALITY, order};
 use crate::diffusion::{
-    Canvas, Cell, Draws, Order, Pace, Policy, Position, Probability, Proofreading, Proposal, Purpose, Reading, Remask,
-    Review, Seed, Sequence, Stretch, TokenId, fills,
+    Canvas, Cell, DrawKey, Draws, Pace, Policy, Position, Probability, Proofreading, Proposal, Purpose, Reading,
+    Review, Seed, Sequence, TokenId, fills,
 };
 use crate::model::{Config, Filter, Noise, Vocabulary, summarise};
 use candle_core::Tensor;
@@ -21,7 +22,7 @@ pub struct Recipe {
     /// Blanks the model fills in a fresh row ("k").
     pub fills: u32,
     /// Which blanks these are: random in the paper's Sudoku form, the most confident in its LLaDA form.
-    pub order: Order,
+    pub order: Choice,
     /// Temperature of the fills: 1 in the paper's Sudoku form, 0 in its LLaDA form.
     pub temperature: f32,
     /// Weight of the cross-entropy ("lambda"); the judgement's is 1.
@@ -171,7 +172,8 @@ impl Prism {
     /// A fresh row's canvas with the first fills.
     fn filled(&self, row: &Row, proposals: &[Proposal]) -> candle_core::Result<Canvas> {
         let mut canvas = row.canvas.clone();
-        for edit in fills(self.recipe.order, proposals, |_| 0, self.recipe.fills, (row.seed, row.step)) {
+        let key = DrawKey { seed: row.seed, step: row.step };
+        for edit in fills(&self.recipe.order, proposals, |_| (), self.recipe.fills, key) {
             canvas.apply(&edit).map_err(candle_core::Error::wrap)?;
         }
         Ok(canvas)
@@ -201,18 +203,19 @@ impl Prism {
     /// A sampler's habits, drawn for one row: mostly the paper's random order at temperature 1, sometimes the default's
     /// confidence order; one to four cells a step, of which as many again are erased at most.
     fn habits(seed: Seed, blanks: u32) -> (Policy, f32) {
-        let [order, pace, erasing] = Draws::new(seed, Purpose::Fill, u32::MAX, Position(u32::MAX)).uniforms();
-        let (order, temperature) = match order {
-            order if order < 0.6 => (Order::Random, 1.0),
-            order if order < 0.8 => (Order::Confidence, 1.0),
-            _ => (Order::Confidence, 0.0),
+        let [choice, pace, erasing] = Draws::new(seed, Purpose::Fill, u32::MAX, Position(u32::MAX)).uniforms();
+        let (order, temperature) = match choice {
+            choice if choice < 0.6 => (&order::RANDOM, 1.0),
+            choice if choice < 0.8 => (&order::CONFIDENCE, 1.0),
+            _ => (&order::CONFIDENCE, 0.0),
         };
         #[allow(clippy::cast_possible_truncation, clippy::cast_sign_loss)] // small numbers
         let (per_step, erased) = (1 << (pace * 3.0) as u32, (erasing * 5.0) as u32);
         let steps = NonZeroU32::new(blanks.div_ceil(per_step)).unwrap_or(NonZeroU32::MIN);
-        let remask = Remask::Quality { budget: erased * steps.get(), below: None, window: Stretch::WHOLE };
+        let remasking = Choice::of(&QUALITY).with(BUDGET.name, erased * steps.get());
         let proofreading = Some(Proofreading { steps: PROOFREADING_STEPS, below: Probability::HALF, most: None });
-        (Policy { order, pace: Pace::Steps(steps), remask, block_length: NonZeroU32::MAX, proofreading }, temperature)
+        let (order, pace, block_length) = (Choice::of(order), Pace::Steps(steps), NonZeroU32::MAX);
+        (Policy { order, pace, remasking, block_length, proofreading }, temperature)
     }
 }
 

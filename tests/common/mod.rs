@@ -7,8 +7,9 @@ pub mod process;
 pub mod schema;
 pub mod server;
 
+use remask::diffusion::policy::{Choice, OFF};
 use remask::diffusion::{Canvas, Cell, Reading, TokenId};
-use remask::engine::{Answer, Event, Handle, Length, Limits, Prompt, Remasking, Request, Session, Task, start};
+use remask::engine::{Answer, Event, Handle, Length, Limits, Prompt, Request, Session, Task, start};
 use remask::model::{Batch, Denoiser, Device, Inspection, ModelError, ModelSpec, Source, Toy, load};
 use remask::telemetry::Metrics;
 use remask::text::Tokenizer;
@@ -69,7 +70,7 @@ pub async fn finished(mut session: Session) -> Answer {
 /// A continuation of `prompt` by `new` tokens, one per step, nothing erased: `new` passes.
 pub fn ask(prompt: &str, new: usize) -> Request {
     let task = Task::Continue { prompt: Prompt::Text(prompt.to_owned()), length: Length::New(new) };
-    Request { remasking: Some(Remasking::Off), ..Request::new(task) }
+    Request { remasking: Some(Choice::of(&OFF)), ..Request::new(task) }
 }
 
 /// How a pass ends.

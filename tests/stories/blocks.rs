@@ -8,7 +8,7 @@ use remask::diffusion::Policy;
 fn blocks_are_finished_left_to_right_and_never_judged_again() {
     check(
         &script("a b c d e", "1 2 9 8 7", [slip(1, 0, "x", 1), slip(2, 2, "y", 1)]),
-        Policy { block_length: number(2), remask: worst(2), ..steps(7) },
+        Policy { block_length: number(2), remasking: worst(2), ..steps(7) },
         "
         ___ ___ ___ ___ ___: +b
         ___ b ___ ___ ___: -b +x

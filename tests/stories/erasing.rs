@@ -2,7 +2,8 @@
 
 use super::script::{check, script, slip, tenths};
 use super::{doubtful, steps, threshold, worst};
-use remask::diffusion::{Policy, Probability, Remask, Stretch};
+use remask::diffusion::policy::{BELOW, BUDGET, WINDOW, confidence::CONFIDENCE};
+use remask::diffusion::{Choice, Policy};
 
 #[test]
 fn a_slip_stays_where_nothing_is_erased() {
@@ -21,7 +22,7 @@ fn a_slip_stays_where_nothing_is_erased() {
 fn the_worst_cell_is_erased_and_refilled_within_the_steps() {
     check(
         &script("the cat sat", "5 9 7", [slip(0, 1, "dog", 1)]),
-        Policy { remask: worst(1), ..steps(3) },
+        Policy { remasking: worst(1), ..steps(3) },
         "
         ___ ___ ___: +dog
         ___ dog ___: -dog +sat +the
@@ -34,7 +35,7 @@ fn the_worst_cell_is_erased_and_refilled_within_the_steps() {
 fn without_a_bar_the_worst_is_erased_even_if_it_is_good() {
     check(
         &script("the cat sat", "5 9 7", []),
-        Policy { remask: worst(1), ..steps(3) },
+        Policy { remasking: worst(1), ..steps(3) },
         "
         ___ ___ ___: +cat
         ___ cat ___: -cat +sat +the
@@ -48,7 +49,7 @@ fn a_cell_as_good_as_the_bar_stays() {
     let slips = || [slip(0, 0, "ten", 4), slip(0, 1, "dog", 3)];
     check(
         &script("the cat sat on", "9 8 7 6", slips()),
-        Policy { remask: doubtful(6, 4), ..steps(3) },
+        Policy { remasking: doubtful(6, 4), ..steps(3) },
         "
         ___ ___ ___ ___: +ten +dog
         ten dog ___ ___: -dog +sat +on
@@ -57,7 +58,7 @@ fn a_cell_as_good_as_the_bar_stays() {
     );
     check(
         &script("the cat sat on", "9 8 7 6", slips()),
-        Policy { remask: doubtful(6, 5), ..steps(3) },
+        Policy { remasking: doubtful(6, 5), ..steps(3) },
         "
         ___ ___ ___ ___: +ten +dog
         ten dog ___ ___: -dog -ten +sat +on
@@ -70,7 +71,7 @@ fn a_cell_as_good_as_the_bar_stays() {
 fn a_bar_nothing_falls_below_erases_nothing_and_costs_no_step() {
     check(
         &script("the cat sat", "5 9 7", []),
-        Policy { remask: doubtful(3, 5), ..steps(3) },
+        Policy { remasking: doubtful(3, 5), ..steps(3) },
         "
         ___ ___ ___: +cat
         ___ cat ___: +sat
@@ -84,7 +85,7 @@ fn an_erasure_that_cannot_be_used_is_not_made_up_for_later() {
     // the plan is one erasure in each of the three steps but the last: in the first nothing stands yet
     check(
         &script("a b c d", "9 8 7 6", [slip(0, 0, "x", 1), slip(0, 1, "y", 2)]),
-        Policy { remask: worst(3), ..steps(3) },
+        Policy { remasking: worst(3), ..steps(3) },
         "
         ___ ___ ___ ___: +x +y
         x y ___ ___: -x +c +d
@@ -97,7 +98,7 @@ fn an_erasure_that_cannot_be_used_is_not_made_up_for_later() {
 fn the_last_step_erases_nothing() {
     check(
         &script("a b", "9 8", [slip(0, 0, "x", 1), slip(0, 1, "y", 1)]),
-        Policy { remask: worst(9), ..steps(1) },
+        Policy { remasking: worst(9), ..steps(1) },
         "
         ___ ___: +x +y |
         x y",
@@ -108,7 +109,7 @@ fn the_last_step_erases_nothing() {
 fn a_cell_erased_may_err_again() {
     check(
         &script("a b c d", "9 8 7 6", [slip(0, 0, "x", 1), slip(2, 0, "x", 1)]),
-        Policy { remask: doubtful(4, 5), ..steps(5) },
+        Policy { remasking: doubtful(4, 5), ..steps(5) },
         "
         ___ ___ ___ ___: +x
         x ___ ___ ___: -x +b +c
@@ -121,10 +122,9 @@ fn a_cell_erased_may_err_again() {
 
 #[test]
 fn nothing_is_erased_outside_the_window() {
-    let window = Stretch::new(tenths(5), Probability::ONE).unwrap();
     check(
         &script("a b c d", "9 8 7 6", [slip(0, 0, "x", 1)]),
-        Policy { remask: Remask::Quality { budget: 4, below: Some(tenths(5)), window }, ..steps(4) },
+        Policy { remasking: doubtful(4, 5).with(WINDOW.name, [0.5, 1.0]), ..steps(4) },
         "
         ___ ___ ___ ___: +x
         x ___ ___ ___: +b
@@ -138,7 +138,7 @@ fn nothing_is_erased_outside_the_window() {
 fn what_was_filled_with_little_confidence_is_erased_without_a_head() {
     check(
         &script("the cat sat", "5 9 7", [slip(0, 1, "dog", 9)]),
-        Policy { remask: Remask::Confidence { budget: 1, below: None, window: Stretch::WHOLE }, ..steps(3) },
+        Policy { remasking: Choice::of(&CONFIDENCE).with(BUDGET.name, 1), ..steps(3) },
         "
         ___ ___ ___: +dog
         ___ dog ___: -dog +sat +the
@@ -149,10 +149,10 @@ fn what_was_filled_with_little_confidence_is_erased_without_a_head() {
 
 #[test]
 fn a_confident_slip_is_not_found_without_a_head() {
-    let remask = Remask::Confidence { budget: 2, below: Some(tenths(8)), window: Stretch::WHOLE };
+    let remasking = Choice::of(&CONFIDENCE).with(BUDGET.name, 2).with(BELOW.name, tenths(8).get());
     check(
         &script("a b c d", "9 6 5 4", [slip(0, 0, "x", 1)]),
-        Policy { remask, ..steps(4) },
+        Policy { remasking, ..steps(4) },
         "
         ___ ___ ___ ___: +x
         x ___ ___ ___: +b
@@ -166,7 +166,7 @@ fn a_confident_slip_is_not_found_without_a_head() {
 fn with_a_threshold_no_more_is_erased_than_filled_and_the_budget_ends_it() {
     check(
         &script("a b c d", "9 9 6 6", [slip(0, 0, "x", 1), slip(0, 1, "y", 2)]),
-        Policy { remask: worst(2), ..threshold(None) },
+        Policy { remasking: worst(2), ..threshold(None) },
         "
         ___ ___ ___ ___: +x +y
         x y ___ ___: -x +c
@@ -179,10 +179,9 @@ fn with_a_threshold_no_more_is_erased_than_filled_and_the_budget_ends_it() {
 
 #[test]
 fn with_a_threshold_the_window_is_a_share_of_the_cells_filled() {
-    let window = Stretch::new(tenths(7), Probability::ONE).unwrap();
     check(
         &script("a b c d", "6 6 6 6", [slip(0, 0, "x", 1)]),
-        Policy { remask: Remask::Quality { budget: 2, below: Some(tenths(5)), window }, ..threshold(None) },
+        Policy { remasking: doubtful(2, 5).with(WINDOW.name, [0.7, 1.0]), ..threshold(None) },
         "
         ___ ___ ___ ___: +x
         x ___ ___ ___: +b
@@ -197,7 +196,7 @@ fn with_a_threshold_the_window_is_a_share_of_the_cells_filled() {
 fn a_pinned_cell_is_neither_filled_nor_erased() {
     check(
         &script("[the] cat [sat] down", "1 9 1 8", [slip(0, 1, "dog", 5)]),
-        Policy { remask: worst(3), ..steps(3) },
+        Policy { remasking: worst(3), ..steps(3) },
         "
         the ___ sat ___: +dog
         the dog sat ___: -dog +down

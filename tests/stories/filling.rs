@@ -2,7 +2,8 @@
 
 use super::script::{check, script};
 use super::{steps, threshold};
-use remask::diffusion::{Order, Policy};
+use remask::diffusion::policy::order;
+use remask::diffusion::{Choice, Policy};
 
 #[test]
 fn the_most_confident_blank_is_filled_first() {
@@ -58,7 +59,7 @@ fn more_steps_than_blanks_are_not_taken() {
 fn leftmost_ignores_confidence() {
     check(
         &script("the cat sat", "1 9 5", []),
-        Policy { order: Order::Leftmost, ..steps(3) },
+        Policy { order: Choice::of(&order::LEFTMOST), ..steps(3) },
         "
         ___ ___ ___: +the
         the ___ ___: +cat
@@ -89,7 +90,7 @@ fn all_that_reach_the_threshold_are_filled_and_else_the_best() {
 fn those_that_reach_the_threshold_go_first_whatever_the_order() {
     check(
         &script("a b c", "6 9 5", []),
-        Policy { order: Order::Leftmost, ..threshold(None) },
+        Policy { order: Choice::of(&order::LEFTMOST), ..threshold(None) },
         "
         ___ ___ ___: +b
         ___ b ___: +a

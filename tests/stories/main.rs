@@ -7,7 +7,8 @@ mod filling;
 mod proofreading;
 mod script;
 
-use remask::diffusion::{Order, Pace, Policy, Probability, Proofreading, Remask, Stretch};
+use remask::diffusion::policy::{BELOW, BUDGET, OFF, QUALITY, THRESHOLD, order};
+use remask::diffusion::{Choice, Pace, Policy, Proofreading};
 use script::tenths;
 use std::num::NonZeroU32;
 
@@ -17,9 +18,9 @@ fn number(number: u32) -> NonZeroU32 {
 
 fn steps(count: u32) -> Policy {
     Policy {
-        order: Order::Confidence,
+        order: Choice::of(&order::CONFIDENCE),
         pace: Pace::Steps(number(count)),
-        remask: Remask::Never,
+        remasking: Choice::of(&OFF),
         block_length: NonZeroU32::MAX,
         proofreading: None,
     }
@@ -32,14 +33,15 @@ fn proofread(steps: u32, policy: Policy) -> Policy {
 
 /// No bound on the steps; 0.7 is enough.
 fn threshold(steps_max: Option<u32>) -> Policy {
-    let pace = Pace::Threshold { threshold: tenths(7), steps_max: steps_max.map(number) };
+    let rule = Choice::of(&THRESHOLD).with(THRESHOLD.name, tenths(7).get());
+    let pace = Pace::Adaptive { rule, steps_max: steps_max.map(number) };
     Policy { pace, ..steps(1) }
 }
 
-fn worst(budget: u32) -> Remask {
-    Remask::Quality { budget, below: None, window: Stretch::WHOLE }
+fn worst(budget: u32) -> Choice {
+    Choice::of(&QUALITY).with(BUDGET.name, budget)
 }
 
-fn doubtful(budget: u32, below: u8) -> Remask {
-    Remask::Quality { budget, below: Some(tenths(below)), window: Stretch::WHOLE }
+fn doubtful(budget: u32, below: u8) -> Choice {
+    worst(budget).with(BELOW.name, tenths(below).get())
 }

@@ -4,8 +4,9 @@
 use super::proto::{self, proofreading, remasking, unmasking};
 use crate::api::error::ApiError;
 use crate::api::wire::{doubtful, mending, missing, response_format, rounds, task};
-use crate::diffusion::{Order, TokenId};
-use crate::engine::{DEFAULT_BLANK, EndOfText, Format, Prompt, Proofreading, Remasking, Request, Task};
+use crate::diffusion::TokenId;
+use crate::diffusion::policy::{self, Choice, Kind, Rule, Setting, Settings, THRESHOLD, find};
+use crate::engine::{DEFAULT_BLANK, EndOfText, Format, Prompt, Proofreading, Request, Task};
 use crate::text::Message;
 use serde_json::{Value, json};
 use std::time::Duration;
@@ -151,7 +152,9 @@ fn diffusion(asked: Option<proto::Diffusion>, request: Request) -> Result<Reques
     let unmasking = asked.unmasking.unwrap_or_default();
     Ok(Request {
         order: order(unmasking.order)?.unwrap_or(request.order),
-        threshold: unmasking.pace.map(|unmasking::Pace::Threshold(threshold)| threshold),
+        pace: unmasking.pace.map_or(Settings::EMPTY, |unmasking::Pace::Threshold(threshold)| {
+            Settings::EMPTY.with(THRESHOLD.name, Setting::Fraction(threshold))
+        }),
         steps: asked.steps,
         block_length: asked.block_length,
         remasking: asked.remasking.map(remasking).transpose()?,
@@ -164,16 +167,12 @@ fn diffusion(asked: Option<proto::Diffusion>, request: Request) -> Result<Reques
     })
 }
 
-fn order(number: i32) -> Result<Option<Order>, ApiError> {
-    match proto::Order::try_from(number) {
-        Ok(proto::Order::Unspecified) => Ok(None),
-        Ok(proto::Order::Confidence) => Ok(Some(Order::Confidence)),
-        Ok(proto::Order::Margin) => Ok(Some(Order::Margin)),
-        Ok(proto::Order::Entropy) => Ok(Some(Order::Entropy)),
-        Ok(proto::Order::Random) => Ok(Some(Order::Random)),
-        Ok(proto::Order::Leftmost) => Ok(Some(Order::Leftmost)),
-        Err(_) => Err(no_member("diffusion.unmasking.order", number, "1 (confidence) to 5 (leftmost)")),
-    }
+/// The rule that a member of the protocol's enum names, as `ORDER_MARGIN` names `margin`.
+fn order(number: i32) -> Result<Option<Choice>, ApiError> {
+    let member = proto::Order::try_from(number)
+        .map_err(|_| no_member("diffusion.unmasking.order", number, "1 (confidence) to 5 (leftmost)"))?;
+    let name = member.as_str_name().trim_start_matches("ORDER_").to_lowercase();
+    Ok(find(Kind::Order, &name).map(Choice::of))
 }
 
 fn end_of_text(number: i32) -> Result<EndOfText, ApiError> {
@@ -190,22 +189,23 @@ fn no_member(param: &'static str, number: i32, allowed: &str) -> ApiError {
     ApiError::invalid(param, format!("{param}: given {number}; give {allowed}, or 0 for the default"))
 }
 
-fn remasking(asked: proto::Remasking) -> Result<Remasking, ApiError> {
+fn remasking(asked: proto::Remasking) -> Result<Choice, ApiError> {
     use remasking::Policy as P;
-    let stretch = |window: Option<remasking::Window>| window.map(|window| [window.from, window.until]);
     // empty, or a policy that only a newer server knows
     let wanted = "one of off, quality, confidence, remdm and random";
-    Ok(match asked.policy.ok_or_else(|| missing("diffusion.remasking", wanted))? {
-        P::Off(remasking::Off {}) => Remasking::Off,
-        P::Quality(remasking::Quality { budget, below, window }) => {
-            Remasking::Quality { budget, below, window: stretch(window) }
-        }
-        P::Confidence(remasking::Confidence { budget, below, window }) => {
-            Remasking::Confidence { budget, below, window: stretch(window) }
-        }
-        P::Remdm(remasking::ReMdm { budget, window }) => Remasking::ReMdm { budget, window: stretch(window) },
-        P::Random(remasking::Random { budget, window }) => Remasking::Random { budget, window: stretch(window) },
-    })
+    let (rule, budget, below, window): (&'static Rule, _, _, _) =
+        match asked.policy.ok_or_else(|| missing("diffusion.remasking", wanted))? {
+            P::Off(remasking::Off {}) => (&policy::OFF, None, None, None),
+            P::Quality(remasking::Quality { budget, below, window }) => (&policy::QUALITY, budget, below, window),
+            P::Confidence(remasking::Confidence { budget, below, window }) => {
+                (&policy::confidence::CONFIDENCE, budget, below, window)
+            }
+            P::Remdm(remasking::ReMdm { budget, window }) => (&policy::REMDM, budget, None, window),
+            P::Random(remasking::Random { budget, window }) => (&policy::random::RANDOM, budget, None, window),
+        };
+    let window = window.map(|window| [window.from, window.until]);
+    let choice = Choice::of(rule).with_some(policy::BUDGET.name, budget);
+    Ok(choice.with_some(policy::BELOW.name, below).with_some(policy::WINDOW.name, window))
 }
 
 fn proofreading(asked: proto::Proofreading) -> Result<Proofreading, ApiError> {

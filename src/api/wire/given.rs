@@ -169,7 +169,7 @@ pub(in crate::api) fn mending(
     below: Option<f32>,
     worst: Option<u32>,
 ) -> Result<Request, ApiError> {
-    let is_for_blanks = request.steps.is_some() || request.block_length.is_some() || request.threshold.is_some();
+    let is_for_blanks = request.steps.is_some() || request.block_length.is_some() || !request.pace.is_empty();
     if is_for_blanks || request.proofreading.is_some() || request.remasking.is_some() {
         let message = "a repair takes steps, below and worst beside its text; in diffusion it takes none of steps, \
                        block_length, unmasking.threshold, remasking and proofreading";

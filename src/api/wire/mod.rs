@@ -8,6 +8,7 @@ mod format;
 mod given;
 mod infill;
 mod options;
+mod policy;
 
 pub(super) use chat::ChatRequest;
 pub(super) use completion::{CompletionRequest, task};

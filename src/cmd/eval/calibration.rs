@@ -5,7 +5,8 @@
 use super::statistics::{Bin, Reliability, area_under_curve};
 use super::sudoku::SplitWord;
 use crate::cmd::model::ModelArgs;
-use crate::diffusion::{Canvas, Cell, Draws, Order, Position, Purpose, Reading, Seed, TokenId, fills};
+use crate::diffusion::policy::{Choice, order};
+use crate::diffusion::{Canvas, Cell, DrawKey, Draws, Position, Purpose, Reading, Seed, TokenId, fills};
 use crate::model::{Denoiser, Filter, Row, Sampling};
 use crate::train::Recipe;
 use crate::train::data::{Data, Example};
@@ -68,7 +69,7 @@ pub(super) fn run(args: &CalibrationArgs) -> anyhow::Result<()> {
     let mut model = args.model.load()?.model;
     let recipe = Recipe {
         fills: args.fills,
-        order: Order::Random,
+        order: Choice::of(&order::RANDOM),
         temperature: 1.0,
         lambda: 0.0,
         carried: 0.0,
@@ -140,7 +141,7 @@ fn judge(
     }
     let mut canvas = Canvas::new(cells);
     let reading = read(model, &canvas, recipe.temperature, seed)?;
-    for edit in fills(recipe.order, &reading.proposals, |_| 0, recipe.fills, (seed, 0)) {
+    for edit in fills(&recipe.order, &reading.proposals, |_| (), recipe.fills, DrawKey { seed, step: 0 }) {
         canvas.apply(&edit)?;
     }
     let mask = model.spec().mask;

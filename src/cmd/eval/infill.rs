@@ -78,7 +78,7 @@ pub(super) async fn run(args: &InfillArgs) -> anyhow::Result<()> {
         while next < cases.len() && running.len() < RUNNING_MAX {
             let Case { template, blank, .. } = &cases[next];
             let task = Task::Infill { template: template.clone(), blank: blank.clone() };
-            let mut request = args.refine.request(task)?;
+            let mut request = args.refine.request(task);
             request.return_quality = has_quality;
             let session = handle.submit(&request).with_context(|| {
                 let (file, line) = (args.data.display(), cases[next].line);

@@ -4,12 +4,14 @@
 use super::plot::{Point, check_name, draw};
 use super::statistics::Share;
 use crate::cmd::model::ModelArgs;
-use crate::cmd::refine::Unmasking;
+use crate::cmd::policy::named;
 use crate::diffusion::TokenId;
-use crate::engine::{Answer, Event, Handle, Limits, Proofreading, Remasking, Request, Session, Task, start};
+use crate::diffusion::policy::{BELOW, BUDGET, Choice, Kind, QUALITY, Rule, find, rules};
+use crate::engine::{Answer, Event, Handle, Limits, Proofreading, Request, Session, Task, start};
 use crate::telemetry::Metrics;
 use crate::train::sudoku::{CANVAS, Grid, NEWLINE, Split};
 use anyhow::{Context, bail};
+use clap::builder::{PossibleValue, PossibleValuesParser, TypedValueParser};
 use clap::{Args, ValueEnum};
 use serde::Serialize;
 use std::collections::VecDeque;
@@ -43,11 +45,11 @@ pub(super) struct SudokuArgs {
     #[arg(long, value_delimiter = ',', default_values_t = [13, 26, 51, 102])]
     steps: Vec<u32>,
     /// Policies of remasking
-    #[arg(long, value_delimiter = ',', default_value = "off,quality,random,remdm,confidence")]
-    policies: Vec<Policy>,
+    #[arg(long, value_delimiter = ',', default_value = "off,quality,random,remdm,confidence", value_parser = contenders())]
+    policies: Vec<Contender>,
     /// Which blank is filled first
-    #[arg(long, default_value = "confidence")]
-    order: Unmasking,
+    #[arg(long, default_value = "confidence", value_parser = named(Kind::Order))]
+    order: &'static Rule,
     /// 0 takes the most probable token
     #[arg(long, default_value_t = 0.0)]
     temperature: f32,
@@ -91,23 +93,36 @@ impl From<SplitWord> for Split {
     }
 }
 
-#[derive(Clone, Copy, Debug, PartialEq, Eq, ValueEnum, Serialize)]
-#[serde(rename_all = "lowercase")]
-enum Policy {
-    /// What a request that does not say gets
+/// A remasking that takes part.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+enum Contender {
+    /// What a request that names none gets.
     Default,
-    Off,
-    Quality,
-    Random,
-    #[value(name = "remdm")]
-    ReMdm,
-    Confidence,
+    Rule(&'static Rule),
+}
+
+impl Contender {
+    const fn name(self) -> &'static str {
+        match self {
+            Self::Default => "default",
+            Self::Rule(rule) => rule.name,
+        }
+    }
+}
+
+fn contenders() -> impl TypedValueParser<Value = Contender> {
+    let default = PossibleValue::new(Contender::Default.name()).help("What a request that names none gets");
+    let rules = rules(Kind::Remasking);
+    let named = rules.iter().map(|rule| PossibleValue::new(rule.name).help(rule.help.trim_end_matches('.')));
+    let names: Vec<PossibleValue> = [default].into_iter().chain(named).collect();
+    PossibleValuesParser::new(names)
+        .map(|name| find(Kind::Remasking, &name).map_or(Contender::Default, Contender::Rule))
 }
 
 /// One line of the table.
 #[derive(Clone, Debug, Serialize)]
 struct Line {
-    policy: Policy,
+    policy: &'static str,
     /// Steps asked for.
     steps: u32,
     solved: Share,
@@ -122,12 +137,14 @@ pub(super) fn run(args: &SudokuArgs) -> anyhow::Result<()> {
         check_name(file)?;
     }
     let loaded = args.model.load()?;
-    if args.policies.contains(&Policy::Quality) && !loaded.model.spec().has_quality {
-        bail!("this model has no quality head for the policy quality; give one with --prism-head, or other --policies");
+    let needs_head = |policy: &&Contender| matches!(policy, Contender::Rule(rule) if rule.needs.quality);
+    if let (Some(policy), false) = (args.policies.iter().find(needs_head), loaded.model.spec().has_quality) {
+        let name = policy.name();
+        bail!("this model has no quality head for the policy {name}; give one with --prism-head, or other --policies");
     }
     let handle = start(loaded.model, loaded.tokenizer, Limits::default(), Arc::new(Metrics::new()?))?;
     if !args.json {
-        println!("{} puzzles, {:?} order, temperature {}", puzzles.len(), args.order, args.temperature);
+        println!("{} puzzles, {} order, temperature {}", puzzles.len(), args.order.name, args.temperature);
         println!(
             "{:<11} {:>5} {:>26} {:>14} {:>7}",
             "remasking", "steps", "solved (95 % interval)", "forward passes", "erased"
@@ -137,19 +154,19 @@ pub(super) fn run(args: &SudokuArgs) -> anyhow::Result<()> {
     for &policy in &args.policies {
         let mut points = Vec::new();
         // the default decides its steps itself
-        let steps = if policy == Policy::Default { &args.steps[..1] } else { &args.steps[..] };
+        let steps = if policy == Contender::Default { &args.steps[..1] } else { &args.steps[..] };
         for &steps in steps {
             let line = measure(&handle, &puzzles, args, policy, steps)?;
             line.print(args.json)?;
             points.push(line.point());
         }
-        drawn.push((policy.name(), points));
+        drawn.push((policy.name().to_owned(), points));
     }
     match &args.plot {
         None => Ok(()),
         Some(file) => {
-            let (count, order) = (puzzles.len(), args.order);
-            let title = format!("{count} Sudoku puzzles, {order:?} order, temperature {}", args.temperature);
+            let (count, order) = (puzzles.len(), args.order.name);
+            let title = format!("{count} Sudoku puzzles, {order} order, temperature {}", args.temperature);
             draw(file, &title, &drawn)
         }
     }
@@ -173,21 +190,21 @@ impl SudokuArgs {
         Ok(puzzles)
     }
 
-    fn request(&self, puzzle: &Grid, number: usize, policy: Policy, steps: u32) -> Request {
+    fn request(&self, puzzle: &Grid, number: usize, policy: Contender, steps: u32) -> Request {
         let cell = |&token: &u32| (token != 0).then_some(TokenId(token));
         let task = Task::InfillTokens { cells: puzzle.tokens().iter().map(cell).collect() };
-        let (budget, below, window) = (Some(self.erase_per_step.saturating_mul(steps)), self.below, None);
         let remasking = match policy {
-            Policy::Default => None,
-            Policy::Off => Some(Remasking::Off),
-            Policy::Quality => Some(Remasking::Quality { budget, below, window }),
-            Policy::Random => Some(Remasking::Random { budget, window }),
-            Policy::ReMdm => Some(Remasking::ReMdm { budget, window }),
-            Policy::Confidence => Some(Remasking::Confidence { budget, below, window }),
+            Contender::Default => None,
+            Contender::Rule(rule) => {
+                let takes = |knob: &str| rule.knob(knob).is_some();
+                let budget = takes(BUDGET.name).then_some(self.erase_per_step.saturating_mul(steps));
+                let below = self.below.filter(|_| takes(BELOW.name));
+                Some(Choice::of(rule).with_some(BUDGET.name, budget).with_some(BELOW.name, below))
+            }
         };
         let seed = Some(self.seed.wrapping_mul(1 << 32).wrapping_add(number as u64));
-        let steps_of_proofreading = if policy == Policy::Quality { self.proofread } else { 0 };
-        let proofreading = (policy != Policy::Default).then_some(Proofreading {
+        let steps_of_proofreading = if policy == Contender::Rule(&QUALITY) { self.proofread } else { 0 };
+        let proofreading = (policy != Contender::Default).then_some(Proofreading {
             most: None,
             steps: Some(steps_of_proofreading),
             below: Some(self.proofread_below),
@@ -196,8 +213,8 @@ impl SudokuArgs {
         Request {
             remasking,
             proofreading,
-            steps: (policy != Policy::Default).then_some(steps),
-            order: self.order.into(),
+            steps: (policy != Contender::Default).then_some(steps),
+            order: Choice::of(self.order),
             temperature: self.temperature,
             seed,
             ..Request::new(task)
@@ -211,7 +228,7 @@ async fn measure(
     handle: &Handle,
     puzzles: &[Grid],
     args: &SudokuArgs,
-    policy: Policy,
+    policy: Contender,
     steps: u32,
 ) -> anyhow::Result<Line> {
     let mut running: VecDeque<(usize, Session)> = VecDeque::new();
@@ -231,7 +248,7 @@ async fn measure(
     #[allow(clippy::cast_precision_loss)] // counts, for means
     let mean = |sum: u64| sum as f64 / puzzles.len() as f64;
     let (forward_passes, erased) = (mean(forward_passes), mean(erased));
-    Ok(Line { policy, steps, solved: Share::new(solved, puzzles.len()), forward_passes, erased })
+    Ok(Line { policy: policy.name(), steps, solved: Share::new(solved, puzzles.len()), forward_passes, erased })
 }
 
 /// The grid at the end, clues as the engine gives them back.
@@ -253,12 +270,6 @@ async fn finished(mut session: Session) -> anyhow::Result<(Grid, Answer)> {
     bail!("the engine ended without an answer")
 }
 
-impl Policy {
-    fn name(self) -> String {
-        self.to_possible_value().map(|value| value.get_name().to_owned()).unwrap_or_default()
-    }
-}
-
 impl Line {
     const fn point(&self) -> Point {
         let Share { share, from, until, .. } = self.solved;
@@ -272,8 +283,7 @@ impl Line {
         }
         let Share { share, from, until, .. } = self.solved;
         let solved = format!("{:.1} % ({:.1} to {:.1})", 100.0 * share, 100.0 * from, 100.0 * until);
-        let policy = self.policy.name();
-        let Self { steps, forward_passes, erased, .. } = self;
+        let Self { policy, steps, forward_passes, erased, .. } = self;
         println!("{policy:<11} {steps:>5} {solved:>26} {forward_passes:>14.1} {erased:>7.1}");
         Ok(())
     }

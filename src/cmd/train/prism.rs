@@ -2,7 +2,8 @@
 
 use super::{RunArgs, Screen, Task, is_same, stop_signal};
 use crate::cmd::eval::calibration::measure;
-use crate::cmd::refine::Unmasking;
+use crate::cmd::policy::named;
+use crate::diffusion::policy::{Choice, Kind, Rule};
 use crate::model::{Config, Denoiser, Source, load};
 use crate::text::Tokenizer;
 use crate::train::data::Data;
@@ -59,8 +60,8 @@ pub(super) struct PrismArgs {
     #[arg(long, default_value_t = 4)]
     fills: u32,
     /// Which blanks these are
-    #[arg(long, default_value = "random")]
-    order: Unmasking,
+    #[arg(long, default_value = "random", value_parser = named(Kind::Order))]
+    order: &'static Rule,
     /// Temperature of these fills
     #[arg(long, default_value_t = 1.0)]
     temperature: f32,
@@ -103,7 +104,7 @@ pub(super) fn run(args: &PrismArgs) -> anyhow::Result<()> {
     }
     let recipe = Recipe {
         fills: args.fills,
-        order: args.order.into(),
+        order: Choice::of(args.order),
         temperature: args.temperature,
         lambda: args.lambda,
         carried: args.carried,

@@ -8,7 +8,8 @@ use super::super::parameters::{Normals, Parameters};
 use super::super::prism::{Prism, Recipe, Row};
 use super::super::run::{Scored, Task};
 use super::{tiny, trainable};
-use crate::diffusion::{Canvas, Cell, Order, Seed, TokenId};
+use crate::diffusion::policy::order;
+use crate::diffusion::{Canvas, Cell, Choice, Seed, TokenId};
 use crate::model::Config;
 use candle_core::{Device, Tensor};
 use serde::Deserialize;
@@ -65,7 +66,7 @@ fn prism(config: &Config, fills: u32, lambda: f64, batch: usize) -> Prism {
     let rows = vec![Example { tokens: vec![0; 24], free: (0..24).collect() }];
     let recipe = Recipe {
         fills,
-        order: Order::Confidence,
+        order: Choice::of(&order::CONFIDENCE),
         temperature: 0.0,
         lambda,
         carried: 0.0,

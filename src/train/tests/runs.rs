@@ -9,7 +9,7 @@ use super::super::run::{Finished, Report, Run, Task};
 use super::super::sudoku::Split;
 use super::super::{Learns, TrainError, Tuned, Tuning};
 use super::{numbers, tiny};
-use crate::diffusion::Order;
+use crate::diffusion::policy::{Choice, order};
 use crate::model::{self, Config, Source, load};
 use candle_core::Device;
 use serde_json::{Map, Value, json};
@@ -125,7 +125,7 @@ fn tune(out: &Path, learns: &Learns, rounds: u32, stops: &[u32]) -> Tuned {
     for &stop_after in stops {
         let recipe = Recipe {
             fills: 3,
-            order: Order::Random,
+            order: Choice::of(&order::RANDOM),
             temperature: 1.0,
             lambda: 0.5,
             carried: if rounds > 1 { 0.5 } else { 0.0 },

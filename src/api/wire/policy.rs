@@ -1,0 +1,298 @@
+//! How policies are written in JSON: a rule's name, or an object with the name and the rule's knobs.
+//! Names, knobs, ranges and schemas come from the registry of rules.
+
+use super::super::field::{Number, count, number};
+use crate::api::openapi::schema;
+use crate::diffusion::policy::{Choice, Kind, Knob, Range, Rule, Setting, Settings, knobs, rules};
+use serde::de::{DeserializeSeed, EnumAccess, Error, MapAccess, VariantAccess, Visitor};
+use serde::{Deserialize, Deserializer};
+use std::fmt;
+use utoipa::openapi::schema::{
+    AdditionalProperties, KnownFormat, Object, ObjectBuilder, SchemaFormat, SchemaType, Type,
+};
+use utoipa::openapi::{RefOr, Schema};
+
+/// `unmasking`: an order, and the knobs of paces.
+#[derive(Clone, Copy, Debug, Default)]
+pub(super) struct Unmasking {
+    pub(super) order: Option<Choice>,
+    pub(super) pace: Settings,
+}
+
+/// `remasking`: a rule and its knobs, unchecked.
+#[derive(Clone, Copy, Debug)]
+pub(super) struct Remasking(pub(super) Choice);
+
+/// `unmasking` as a word.
+pub(super) struct OrderName(&'static Rule);
+
+/// `remasking` as a word.
+pub(super) struct RemaskingName(&'static Rule);
+
+impl<'de> Deserialize<'de> for OrderName {
+    fn deserialize<D: Deserializer<'de>>(input: D) -> Result<Self, D::Error> {
+        RuleName(Kind::Order).deserialize(input).map(Self)
+    }
+}
+
+impl<'de> Deserialize<'de> for RemaskingName {
+    fn deserialize<D: Deserializer<'de>>(input: D) -> Result<Self, D::Error> {
+        RuleName(Kind::Remasking).deserialize(input).map(Self)
+    }
+}
+
+impl From<OrderName> for Unmasking {
+    fn from(OrderName(rule): OrderName) -> Self {
+        Self { order: Some(Choice::of(rule)), ..Self::default() }
+    }
+}
+
+impl From<RemaskingName> for Remasking {
+    fn from(RemaskingName(rule): RemaskingName) -> Self {
+        Self(Choice::of(rule))
+    }
+}
+
+impl<'de> Deserialize<'de> for Unmasking {
+    fn deserialize<D: Deserializer<'de>>(input: D) -> Result<Self, D::Error> {
+        let fields = Fields { name: "order", kind: Kind::Order, knobs: knobs(Kind::Pace) };
+        let (order, pace) = input.deserialize_map(fields)?;
+        Ok(Self { order: order.map(Choice::of), pace })
+    }
+}
+
+impl<'de> Deserialize<'de> for Remasking {
+    fn deserialize<D: Deserializer<'de>>(input: D) -> Result<Self, D::Error> {
+        let fields = Fields { name: "policy", kind: Kind::Remasking, knobs: knobs(Kind::Remasking) };
+        let (rule, settings) = input.deserialize_map(fields)?;
+        let rule = rule.ok_or_else(|| D::Error::missing_field("policy"))?;
+        Ok(Self(Choice { rule, settings }))
+    }
+}
+
+/// Reads an object of a rule's name and of knobs: the rule, and the knobs that are not null.
+struct Fields {
+    name: &'static str,
+    kind: Kind,
+    knobs: Vec<&'static Knob>,
+}
+
+impl<'de> Visitor<'de> for Fields {
+    type Value = (Option<&'static Rule>, Settings);
+
+    fn expecting(&self, formatter: &mut fmt::Formatter<'_>) -> fmt::Result {
+        formatter.write_str("an object")
+    }
+
+    fn visit_map<A: MapAccess<'de>>(self, mut object: A) -> Result<Self::Value, A::Error> {
+        let names: Vec<&'static str> = [self.name].into_iter().chain(self.knobs.iter().map(|knob| knob.name)).collect();
+        let (mut rule, mut settings, mut seen) = (None, Settings::EMPTY, vec![false; names.len()]);
+        while let Some(index) = object.next_key_seed(Name { what: "field", names: &names })? {
+            if std::mem::replace(&mut seen[index], true) {
+                return Err(A::Error::custom(format!("duplicate field `{}`", names[index])));
+            }
+            match index.checked_sub(1).map(|knob| self.knobs[knob]) {
+                // an order may be null, a policy may not
+                None if self.kind == Kind::Order => rule = object.next_value_seed(Nullable(RuleName(self.kind)))?,
+                None => rule = Some(object.next_value_seed(RuleName(self.kind))?),
+                Some(knob) => {
+                    if let Some(value) = object.next_value_seed(Value(knob.range))? {
+                        settings = settings.with(knob.name, value);
+                    }
+                }
+            }
+        }
+        Ok((rule, settings))
+    }
+}
+
+/// The index of a word among some words.
+struct Name<'a> {
+    what: &'static str,
+    names: &'a [&'static str],
+}
+
+impl<'de> DeserializeSeed<'de> for Name<'_> {
+    type Value = usize;
+
+    fn deserialize<D: Deserializer<'de>>(self, input: D) -> Result<usize, D::Error> {
+        input.deserialize_identifier(self)
+    }
+}
+
+impl Visitor<'_> for Name<'_> {
+    type Value = usize;
+
+    fn expecting(&self, formatter: &mut fmt::Formatter<'_>) -> fmt::Result {
+        write!(formatter, "{} identifier", self.what)
+    }
+
+    fn visit_str<E: Error>(self, word: &str) -> Result<usize, E> {
+        let known = self.names.iter().position(|name| *name == word);
+        known.ok_or_else(|| {
+            let (what, names) = (self.what, expected(self.names));
+            E::custom(format!("unknown {what} `{word}`, expected {names}"))
+        })
+    }
+}
+
+/// The names that are allowed, as serde's own errors list them.
+fn expected(names: &[&str]) -> String {
+    let quoted: Vec<String> = names.iter().map(|name| format!("`{name}`")).collect();
+    match quoted.as_slice() {
+        [name] => name.clone(),
+        [name, other] => format!("{name} or {other}"),
+        names => format!("one of {}", names.join(", ")),
+    }
+}
+
+/// A rule by its name, read as serde reads an enum of words.
+#[derive(Clone, Copy)]
+struct RuleName(Kind);
+
+impl<'de> DeserializeSeed<'de> for RuleName {
+    type Value = &'static Rule;
+
+    fn deserialize<D: Deserializer<'de>>(self, input: D) -> Result<Self::Value, D::Error> {
+        input.deserialize_enum("RuleName", &[], self)
+    }
+}
+
+impl<'de> Visitor<'de> for RuleName {
+    type Value = &'static Rule;
+
+    fn expecting(&self, formatter: &mut fmt::Formatter<'_>) -> fmt::Result {
+        formatter.write_str("the name of a policy")
+    }
+
+    fn visit_enum<A: EnumAccess<'de>>(self, data: A) -> Result<Self::Value, A::Error> {
+        let rules = rules(self.0);
+        let names: Vec<&'static str> = rules.iter().map(|rule| rule.name).collect();
+        let (index, word) = data.variant_seed(Name { what: "variant", names: &names })?;
+        word.unit_variant()?;
+        Ok(rules[index])
+    }
+}
+
+/// The same, or null.
+struct Nullable(RuleName);
+
+impl<'de> DeserializeSeed<'de> for Nullable {
+    type Value = Option<&'static Rule>;
+
+    fn deserialize<D: Deserializer<'de>>(self, input: D) -> Result<Self::Value, D::Error> {
+        input.deserialize_option(self)
+    }
+}
+
+impl<'de> Visitor<'de> for Nullable {
+    type Value = Option<&'static Rule>;
+
+    fn expecting(&self, formatter: &mut fmt::Formatter<'_>) -> fmt::Result {
+        formatter.write_str("the name of a policy, or null")
+    }
+
+    fn visit_none<E: Error>(self) -> Result<Self::Value, E> {
+        Ok(None)
+    }
+
+    fn visit_unit<E: Error>(self) -> Result<Self::Value, E> {
+        Ok(None)
+    }
+
+    fn visit_some<D: Deserializer<'de>>(self, input: D) -> Result<Self::Value, D::Error> {
+        self.0.deserialize(input).map(Some)
+    }
+}
+
+/// A knob's value, or null.
+struct Value(Range);
+
+impl<'de> DeserializeSeed<'de> for Value {
+    type Value = Option<Setting>;
+
+    fn deserialize<D: Deserializer<'de>>(self, input: D) -> Result<Self::Value, D::Error> {
+        match self.0 {
+            Range::Count { .. } => Ok(count(input)?.map(Setting::Count)),
+            Range::Fraction => Ok(number(input)?.map(Setting::Fraction)),
+            Range::Span => {
+                let ends = Option::<[Number; 2]>::deserialize(input)?;
+                Ok(ends.map(|ends| Setting::Span(ends.map(|Number(end)| end))))
+            }
+        }
+    }
+}
+
+/// An order by name, or an object with the knobs of a pace.
+pub(super) fn unmasking_schema() -> RefOr<Schema> {
+    let description = "Which blank is filled first; default `confidence`. With a `threshold`, every blank is filled in \
+                       a step that is sure enough, instead of an even share.";
+    let order = schema::either([names(Kind::Order), schema::null()]);
+    schema::either_or_null([names(Kind::Order), with_knobs("order", order, Kind::Pace).into()], description)
+}
+
+/// The same for a text that is there already: it has no pace.
+pub(super) fn order_schema() -> RefOr<Schema> {
+    let order = schema::either([names(Kind::Order), schema::null()]);
+    let mut object = with_knobs("order", order, Kind::Pace);
+    object.properties.extend(knobs(Kind::Pace).iter().map(|knob| (knob.name.to_owned(), schema::null())));
+    let description = "In which order what was erased is written again.";
+    schema::either_or_null([names(Kind::Order), object.into()], description)
+}
+
+/// A remasking by name, or an object with the knobs that go with its name.
+pub(super) fn remasking_schema() -> RefOr<Schema> {
+    let description = "Which filled cells may be erased; default: those of quality below 0.5 if the model has a head, \
+                       else none. `quality` needs a head.";
+    let mut groups: Vec<(&'static [&'static Knob], Vec<&str>)> = Vec::new();
+    let named = |knobs: &[&Knob]| knobs.iter().map(|knob| knob.name).collect::<Vec<_>>();
+    for rule in rules(Kind::Remasking) {
+        match groups.iter_mut().find(|(knobs, _)| named(knobs) == named(rule.knobs)) {
+            Some((_, names)) => names.push(rule.name),
+            None => groups.push((rule.knobs, vec![rule.name])),
+        }
+    }
+    groups.sort_by_key(|(knobs, _)| knobs.is_empty()); // stable: "off" comes last
+    let group = |(own, names): (&[&Knob], Vec<&str>)| {
+        let mut object = with_knobs("policy", schema::words(names), Kind::Remasking);
+        let foreign = knobs(Kind::Remasking).into_iter().filter(|knob| !named(own).contains(&knob.name));
+        object.properties.extend(foreign.map(|knob| (knob.name.to_owned(), schema::null())));
+        object.required.push("policy".to_owned());
+        RefOr::from(object)
+    };
+    let forms = [names(Kind::Remasking)].into_iter().chain(groups.into_iter().map(group));
+    schema::either_or_null(forms, description)
+}
+
+fn names(kind: Kind) -> RefOr<Schema> {
+    schema::words(rules(kind).iter().map(|rule| rule.name))
+}
+
+/// An object of a field and all knobs of a kind of rule.
+fn with_knobs(field: &str, value: RefOr<Schema>, kind: Kind) -> Object {
+    let object = ObjectBuilder::new().schema_type(Type::Object).property(field, value);
+    let object = knobs(kind).into_iter().fold(object, |object, knob| object.property(knob.name, knob_schema(knob)));
+    object.additional_properties(Some(AdditionalProperties::FreeForm(false))).build()
+}
+
+fn knob_schema(knob: &Knob) -> RefOr<Schema> {
+    let nullable = |number| {
+        let kind = SchemaType::from_iter([number, Type::Null]);
+        ObjectBuilder::new().schema_type(kind).description(Some(knob.help))
+    };
+    match knob.range {
+        Range::Count { min } => {
+            let format = SchemaFormat::KnownFormat(KnownFormat::UInt32);
+            let max = crate::diffusion::policy::COUNT_MAX;
+            nullable(Type::Integer).format(Some(format)).maximum(Some(max)).minimum(Some(min)).into()
+        }
+        Range::Fraction => {
+            let format = SchemaFormat::KnownFormat(KnownFormat::Float);
+            nullable(Type::Number).format(Some(format)).maximum(Some(1)).minimum(Some(0)).into()
+        }
+        Range::Span => {
+            let fraction = ObjectBuilder::new().schema_type(Type::Number).minimum(Some(0)).maximum(Some(1));
+            schema::either_or_null([schema::list(fraction.into(), 2, Some(2))], knob.help)
+        }
+    }
+}

@@ -1,0 +1,87 @@
+//! Command line flags for policies, made from the registry of rules: their names, help and ranges.
+
+use crate::diffusion::policy::{Choice, Kind, Knob, QUALITY, Range, Rule, Setting, Settings, find, knobs, rules};
+use clap::builder::{PossibleValue, PossibleValuesParser, TypedValueParser};
+use clap::{Arg, ArgMatches, Args, Command, FromArgMatches};
+
+/// What comes before a remasking's knob in its flag.
+const REMASK: &str = "remask-";
+
+/// Reads the name of a rule.
+pub(super) fn named(kind: Kind) -> impl TypedValueParser<Value = &'static Rule> {
+    let value = |rule: &&'static Rule| PossibleValue::new(rule.name).help(rule.help.trim_end_matches('.'));
+    let names: Vec<PossibleValue> = rules(kind).iter().map(value).collect();
+    PossibleValuesParser::new(names).try_map(move |name| find(kind, &name).ok_or("there is no such rule"))
+}
+
+/// The flags `--unmasking`, `--remasking` and those of the rules' knobs.
+#[derive(Clone, Copy, Debug)]
+pub(super) struct PolicyArgs {
+    pub(super) order: Choice,
+    pub(super) pace: Settings,
+    pub(super) remasking: Option<Choice>,
+}
+
+impl Args for PolicyArgs {
+    fn augment_args(command: Command) -> Command {
+        let order = Arg::new("unmasking").long("unmasking").value_parser(named(Kind::Order));
+        let remasking = Arg::new("remasking").long("remasking").value_parser(named(Kind::Remasking));
+        let remasking =
+            remasking.help("Which filled cells are erased again; default: by quality if the model has a head");
+        command
+            .arg(order.default_value("confidence").help("Which blank is filled first"))
+            .args(knobs(Kind::Pace).into_iter().filter_map(|knob| flag("", knob)))
+            .arg(remasking)
+            .args(knobs(Kind::Remasking).into_iter().filter_map(|knob| flag(REMASK, knob)))
+    }
+
+    fn augment_args_for_update(command: Command) -> Command {
+        Self::augment_args(command)
+    }
+}
+
+impl FromArgMatches for PolicyArgs {
+    fn from_arg_matches(matches: &ArgMatches) -> Result<Self, clap::Error> {
+        let rule = |name| matches.get_one::<&'static Rule>(name).copied();
+        let remasking = match (rule("remasking"), settings(REMASK, Kind::Remasking, matches)) {
+            (None, settings) if settings.is_empty() => None,
+            (rule, settings) => Some(Choice { rule: rule.unwrap_or(&QUALITY), settings }),
+        };
+        let order =
+            rule("unmasking").ok_or_else(|| clap::Error::new(clap::error::ErrorKind::MissingRequiredArgument))?;
+        Ok(Self { order: Choice::of(order), pace: settings("", Kind::Pace, matches), remasking })
+    }
+
+    fn update_from_arg_matches(&mut self, matches: &ArgMatches) -> Result<(), clap::Error> {
+        *self = Self::from_arg_matches(matches)?;
+        Ok(())
+    }
+}
+
+/// The flag of a knob; a knob of two numbers has none.
+fn flag(prefix: &str, knob: &'static Knob) -> Option<Arg> {
+    let name = flag_name(prefix, knob);
+    let arg = Arg::new(name.clone()).long(name).help(knob.help.trim_end_matches('.'));
+    match knob.range {
+        Range::Count { .. } => Some(arg.value_name("N").value_parser(clap::value_parser!(u32))),
+        Range::Fraction => Some(arg.value_name("0..1").value_parser(clap::value_parser!(f32))),
+        Range::Span => None,
+    }
+}
+
+fn flag_name(prefix: &str, knob: &Knob) -> String {
+    format!("{prefix}{}", knob.name.replace('_', "-"))
+}
+
+/// The knobs that were given on the command line.
+fn settings(prefix: &str, kind: Kind, matches: &ArgMatches) -> Settings {
+    let value = |knob: &Knob| match knob.range {
+        Range::Count { .. } => matches.get_one::<u32>(&flag_name(prefix, knob)).copied().map(Setting::Count),
+        Range::Fraction => matches.get_one::<f32>(&flag_name(prefix, knob)).copied().map(Setting::Fraction),
+        Range::Span => None,
+    };
+    knobs(kind).into_iter().fold(Settings::EMPTY, |settings, knob| match value(knob) {
+        Some(value) => settings.with(knob.name, value),
+        None => settings,
+    })
+}

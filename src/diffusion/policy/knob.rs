@@ -1,0 +1,225 @@
+//! Knobs: the numbers that a request may set on a rule. A knob declares its name, range, default and
+//! help once; parsers, documents and command line flags are made from that.
+
+use crate::diffusion::units::Probability;
+use std::fmt;
+
+/// Knobs of one rule at most.
+pub(super) const KNOBS_MAX: usize = 8;
+
+/// Largest count that a knob takes, so that no request runs for ever.
+pub const COUNT_MAX: u32 = 65_536;
+
+/// One number that a request may set on a rule.
+#[derive(Debug)]
+pub struct Knob {
+    /// Name in JSON, and in the command line flag. Lower case, words joined by `_`.
+    pub name: &'static str,
+    /// One sentence for users: what it does, and its default.
+    pub help: &'static str,
+    /// Values that it takes.
+    pub range: Range,
+    /// Value where a request sets none. Gets what the request did set, and the number of blanks in a
+    /// block. `None` leaves the knob unset.
+    pub default: fn(&Settings, u32) -> Option<Setting>,
+}
+
+/// Values that a knob takes.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Range {
+    /// Whole numbers from `min` to [`COUNT_MAX`].
+    Count {
+        /// The least.
+        min: u32,
+    },
+    /// Numbers from 0 to 1.
+    Fraction,
+    /// Two numbers from 0 to 1, the second above the first.
+    Span,
+}
+
+/// A value of a knob.
+#[derive(Clone, Copy, Debug, PartialEq)]
+pub enum Setting {
+    /// For [`Range::Count`].
+    Count(u32),
+    /// For [`Range::Fraction`].
+    Fraction(f32),
+    /// For [`Range::Span`].
+    Span([f32; 2]),
+}
+
+impl From<u32> for Setting {
+    fn from(count: u32) -> Self {
+        Self::Count(count)
+    }
+}
+
+impl From<f32> for Setting {
+    fn from(fraction: f32) -> Self {
+        Self::Fraction(fraction)
+    }
+}
+
+impl From<[f32; 2]> for Setting {
+    fn from(span: [f32; 2]) -> Self {
+        Self::Span(span)
+    }
+}
+
+/// A setting that a rule does not take.
+#[derive(Clone, Debug, PartialEq, Eq, thiserror::Error)]
+#[error("{message}")]
+pub struct KnobError {
+    /// The knob at fault; `None` where the rule takes no knobs at all.
+    pub knob: Option<&'static str>,
+    /// What was given, and what is allowed.
+    pub message: String,
+}
+
+impl Knob {
+    /// Checks a value.
+    ///
+    /// # Errors
+    /// When it is outside the range.
+    pub(super) fn check(&self, value: Setting) -> Result<(), KnobError> {
+        let name = self.name;
+        let fault = |message: String| Err(KnobError { knob: Some(name), message });
+        let number = |value: f32| fault(format!("{name} is {value}; give a number from 0 to 1"));
+        let outside = |value: &f32| Probability::new(*value).is_none();
+        match (self.range, value) {
+            (Range::Count { .. }, Setting::Count(count)) if count > COUNT_MAX => {
+                fault(format!("{name} is {count}; give at most {COUNT_MAX}"))
+            }
+            (Range::Count { min }, Setting::Count(count)) if count < min => {
+                fault(format!("{name} is {count}; give {min} to {COUNT_MAX}"))
+            }
+            (Range::Fraction, Setting::Fraction(value)) if outside(&value) => number(value),
+            (Range::Span, Setting::Span(ends)) => match ends.iter().find(|end| outside(end)) {
+                Some(end) => number(*end),
+                None if Stretch::of(ends).is_none() => {
+                    let [from, until] = ends;
+                    fault(format!("{name} is [{from}, {until}]; its end must lie after its start"))
+                }
+                None => Ok(()),
+            },
+            (Range::Count { .. }, Setting::Count(_)) | (Range::Fraction, Setting::Fraction(_)) => Ok(()),
+            (range, value) => fault(format!("{name} is {value}; give {range}")),
+        }
+    }
+}
+
+impl fmt::Display for Range {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        match self {
+            Self::Count { min } => write!(f, "{min} to {COUNT_MAX}"),
+            Self::Fraction => f.write_str("a number from 0 to 1"),
+            Self::Span => f.write_str("two numbers from 0 to 1, the second above the first"),
+        }
+    }
+}
+
+impl fmt::Display for Setting {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        match self {
+            Self::Count(count) => write!(f, "{count}"),
+            Self::Fraction(fraction) => write!(f, "{fraction}"),
+            Self::Span([from, until]) => write!(f, "[{from}, {until}]"),
+        }
+    }
+}
+
+/// Values of some knobs, by name.
+#[derive(Clone, Copy, Debug, Default, PartialEq)]
+pub struct Settings([Option<(&'static str, Setting)>; KNOBS_MAX]);
+
+impl Settings {
+    /// No knob is set.
+    pub const EMPTY: Self = Self([None; KNOBS_MAX]);
+
+    /// The same with `value` for `knob`, in place of an earlier one.
+    ///
+    /// # Panics
+    /// When more than eight knobs are set. No rule has as many.
+    #[must_use]
+    pub fn with(mut self, knob: &'static str, value: Setting) -> Self {
+        let place = self.0.iter().position(|entry| entry.is_none_or(|(name, _)| name == knob));
+        self.0[place.expect("a rule has at most eight knobs")] = Some((knob, value));
+        self
+    }
+
+    /// Whether no knob is set.
+    #[must_use]
+    pub fn is_empty(&self) -> bool {
+        self.iter().next().is_none()
+    }
+
+    /// All that were set, in their order.
+    pub fn iter(&self) -> impl Iterator<Item = (&'static str, Setting)> + '_ {
+        self.0.iter().flatten().copied()
+    }
+
+    /// The value of a knob, if it was set.
+    #[must_use]
+    pub fn get(&self, knob: &str) -> Option<Setting> {
+        self.iter().find(|(name, _)| *name == knob).map(|(_, value)| value)
+    }
+
+    /// The value of a [`Range::Count`].
+    #[must_use]
+    pub fn count(&self, knob: &str) -> Option<u32> {
+        match self.get(knob)? {
+            Setting::Count(count) => Some(count),
+            Setting::Fraction(_) | Setting::Span(_) => None,
+        }
+    }
+
+    /// The value of a [`Range::Fraction`].
+    #[must_use]
+    pub fn fraction(&self, knob: &str) -> Option<Probability> {
+        match self.get(knob)? {
+            Setting::Fraction(fraction) => Probability::new(fraction),
+            Setting::Count(_) | Setting::Span(_) => None,
+        }
+    }
+
+    /// The value of a [`Range::Span`].
+    #[must_use]
+    pub fn stretch(&self, knob: &str) -> Option<Stretch> {
+        match self.get(knob)? {
+            Setting::Span(ends) => Stretch::of(ends),
+            Setting::Count(_) | Setting::Fraction(_) => None,
+        }
+    }
+}
+
+/// A part of a block's refinement, as two fractions of its progress.
+#[derive(Clone, Copy, Debug, PartialEq)]
+pub struct Stretch {
+    from: Probability,
+    until: Probability,
+}
+
+impl Stretch {
+    /// From the first step to the last.
+    pub const WHOLE: Self = Self { from: Probability::ZERO, until: Probability::ONE };
+
+    fn of([from, until]: [f32; 2]) -> Option<Self> {
+        let [from, until] = [Probability::new(from)?, Probability::new(until)?];
+        (from < until).then_some(Self { from, until })
+    }
+
+    /// The steps of `0..steps` that lie in the stretch, as a half-open range.
+    #[must_use]
+    #[allow(clippy::cast_possible_truncation, clippy::cast_sign_loss)] // a product of fractions and steps
+    pub fn of_steps(&self, steps: u32) -> std::ops::Range<u32> {
+        let edge = |fraction: Probability| (f64::from(fraction.get()) * f64::from(steps)).round() as u32;
+        edge(self.from)..edge(self.until)
+    }
+
+    /// Whether a block that is filled to `progress` is inside the stretch.
+    #[must_use]
+    pub fn contains(&self, progress: f32) -> bool {
+        (self.from.get()..=self.until.get()).contains(&progress)
+    }
+}

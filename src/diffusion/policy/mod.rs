@@ -1,0 +1,53 @@
+//! Policies: which blanks are filled first, how many at once, and which filled cells are erased again.
+//! Each rule is one file here and one entry in the registry.
+
+pub mod confidence;
+mod knob;
+pub mod order;
+mod pace;
+mod proofreading;
+mod quality;
+pub mod random;
+mod registry;
+mod remask;
+mod remdm;
+mod rule;
+
+pub use knob::{COUNT_MAX, Knob, KnobError, Range, Setting, Settings, Stretch};
+pub use pace::{Pace, THRESHOLD};
+pub use proofreading::Proofreading;
+pub use quality::QUALITY;
+pub use registry::{RegistryError, find, knobs, pace, register, rules, table};
+pub use remask::{BELOW, BUDGET, OFF, WINDOW};
+pub use remdm::REMDM;
+pub use rule::{Choice, FilledCell, Kind, Needs, Rule, View};
+
+use std::num::NonZeroU32;
+
+/// Everything that decides a sequence's edits besides the model and the seed.
+#[derive(Clone, Copy, Debug, PartialEq)]
+pub struct Policy {
+    /// Which blank is filled first: a rule of [`Kind::Order`].
+    pub order: Choice,
+    /// How many blanks per step.
+    pub pace: Pace,
+    /// Which filled cells are erased: a rule of [`Kind::Remasking`], its knobs checked and complete.
+    pub remasking: Choice,
+    /// Cells per block; blocks are refined left to right, and a finished block never changes again.
+    pub block_length: NonZeroU32,
+    /// What happens to a block that is full; `None` finishes it at once.
+    pub proofreading: Option<Proofreading>,
+}
+
+impl Policy {
+    /// What the rules need of a reading.
+    #[must_use]
+    pub fn needs(&self) -> Needs {
+        let pace = match self.pace {
+            Pace::Steps(_) => None,
+            Pace::Adaptive { rule, .. } => Some(rule),
+        };
+        let rules = [Some(self.order), pace, Some(self.remasking)];
+        rules.into_iter().flatten().fold(Needs::default(), |needs, choice| needs.and(choice.rule.needs))
+    }
+}

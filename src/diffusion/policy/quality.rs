@@ -1,0 +1,28 @@
+//! Remasking by quality: the cells that the quality head judges worst (PRISM, arXiv 2510.01384,
+//! section 4).
+
+use super::remask::{BELOW, BUDGET, WINDOW};
+use super::rule::{FilledCell, Kind, Needs, Rule, View};
+use crate::diffusion::canvas::Edit;
+use crate::diffusion::units::Probability;
+
+/// The cells of the block with the lowest quality.
+pub static QUALITY: Rule = Rule {
+    kind: Kind::Remasking,
+    name: "quality",
+    help: "The cells with the lowest quality; needs a quality head.",
+    source: "arXiv 2510.01384",
+    knobs: &[&BUDGET, &BELOW, &WINDOW],
+    needs: Needs { quality: true },
+    remember: None,
+    decide,
+};
+
+fn decide(view: &View<'_>) -> Vec<Edit> {
+    let below = view.settings.fraction(BELOW.name);
+    let judged = |cell: &FilledCell| Some((cell.quality?, *cell));
+    let is_doubted = |(quality, _): &(Probability, FilledCell)| below.is_none_or(|below| *quality < below);
+    let mut judged: Vec<_> = view.filled.iter().filter_map(judged).filter(is_doubted).collect();
+    judged.sort_by_key(|(quality, cell)| (*quality, cell.at));
+    judged.into_iter().map(|(quality, cell)| cell.erase(Some(quality))).collect()
+}

@@ -1,0 +1,175 @@
+//! The registry: every rule by its kind and name. JSON, OpenAPI, command line flags, metric labels,
+//! `/v1/models` and the tables of the documentation are made from it.
+
+use super::confidence;
+use super::knob::{KNOBS_MAX, Knob, KnobError, Settings};
+use super::order;
+use super::pace::THRESHOLD;
+use super::quality::QUALITY;
+use super::random;
+use super::remask::{BUDGET, OFF};
+use super::remdm::REMDM;
+use super::rule::{Choice, Kind, Rule};
+use std::sync::{PoisonError, RwLock};
+
+/// The rules that every program has, in the order in which they are listed.
+static BUILT_IN: [&Rule; 11] = [
+    &order::CONFIDENCE,
+    &order::MARGIN,
+    &order::ENTROPY,
+    &order::RANDOM,
+    &order::LEFTMOST,
+    &THRESHOLD,
+    &OFF,
+    &QUALITY,
+    &confidence::CONFIDENCE,
+    &REMDM,
+    &random::RANDOM,
+];
+
+/// Rules that a program brought.
+static ADDED: RwLock<Vec<&'static Rule>> = RwLock::new(Vec::new());
+
+/// Why a rule was not added.
+#[derive(Clone, Debug, PartialEq, Eq, thiserror::Error)]
+pub enum RegistryError {
+    /// There is a rule of this kind and name.
+    #[error("there is a rule {0:?} already; give another name")]
+    Taken(&'static str),
+    /// It has more knobs than a request can set.
+    #[error("the rule {0:?} has {1} knobs; {KNOBS_MAX} are the most")]
+    TooManyKnobs(&'static str, usize),
+    /// A remasking without a bound.
+    #[error("the remasking {0:?} has no knob `budget`, which bounds the erasures of a block")]
+    Unbounded(&'static str),
+    /// A pace that no request could ask for.
+    #[error("the pace {0:?} has no knob of its own name, by which requests ask for it")]
+    Nameless(&'static str),
+}
+
+/// Adds a rule to those that requests can ask for. Call it before a server or a command line is
+/// made: their documents and metrics list the rules once.
+///
+/// # Errors
+/// When its name is taken, it has more than eight knobs, a remasking lacks the knob `budget`, or a pace
+/// lacks a knob of its own name.
+pub fn register(rule: &'static Rule) -> Result<(), RegistryError> {
+    let mut added = ADDED.write().unwrap_or_else(PoisonError::into_inner);
+    if BUILT_IN.iter().chain(added.iter()).any(|other| **other == *rule) {
+        return Err(RegistryError::Taken(rule.name));
+    }
+    if rule.knobs.len() > KNOBS_MAX {
+        return Err(RegistryError::TooManyKnobs(rule.name, rule.knobs.len()));
+    }
+    if rule.kind == Kind::Remasking && rule.knob(BUDGET.name).is_none() {
+        return Err(RegistryError::Unbounded(rule.name));
+    }
+    if rule.kind == Kind::Pace && rule.knob(rule.name).is_none() {
+        return Err(RegistryError::Nameless(rule.name));
+    }
+    added.push(rule);
+    Ok(())
+}
+
+/// All rules of a kind, built-in ones first.
+#[must_use]
+pub fn rules(kind: Kind) -> Vec<&'static Rule> {
+    let added = ADDED.read().unwrap_or_else(PoisonError::into_inner);
+    BUILT_IN.iter().chain(added.iter()).copied().filter(|rule| rule.kind == kind).collect()
+}
+
+/// The rule of this name.
+#[must_use]
+pub fn find(kind: Kind, name: &str) -> Option<&'static Rule> {
+    rules(kind).into_iter().find(|rule| rule.name == name)
+}
+
+/// The knobs that the rules of a kind have, each name once, in the order of the rules.
+#[must_use]
+pub fn knobs(kind: Kind) -> Vec<&'static Knob> {
+    let mut knobs: Vec<&'static Knob> = Vec::new();
+    for knob in rules(kind).into_iter().flat_map(|rule| rule.knobs) {
+        if knobs.iter().all(|known| known.name != knob.name) {
+            knobs.push(knob);
+        }
+    }
+    knobs
+}
+
+/// The pace that some knobs ask for: the one that has its own name among them. `None` where no knob is
+/// set.
+///
+/// # Errors
+/// When knobs of several paces are set.
+pub fn pace(settings: &Settings) -> Result<Option<Choice>, KnobError> {
+    let asked = rules(Kind::Pace).into_iter().find(|rule| settings.get(rule.name).is_some());
+    let Some((first, _)) = settings.iter().next() else { return Ok(None) };
+    let Some(rule) = asked else {
+        let owners: Vec<_> = rules(Kind::Pace).into_iter().filter(|rule| rule.knob(first).is_some()).collect();
+        let owners: Vec<_> = owners.iter().map(|rule| rule.name).collect();
+        let message = format!("{first} goes with {}; give that too", listed(&owners, "or"));
+        return Err(KnobError { knob: Some(first), message });
+    };
+    match settings.iter().find(|(name, _)| rule.knob(name).is_none()) {
+        None => Ok(Some(Choice { rule, settings: *settings })),
+        Some((other, _)) => {
+            let message = format!("{other} does not go with {}; give one of them", rule.name);
+            Err(KnobError { knob: Some(other), message })
+        }
+    }
+}
+
+impl Choice {
+    /// Checks every setting.
+    ///
+    /// # Errors
+    /// When the rule has no such knob, or the value is outside the knob's range.
+    pub fn check(&self) -> Result<(), KnobError> {
+        self.settings.iter().try_for_each(|(name, value)| match self.rule.knob(name) {
+            Some(knob) => knob.check(value),
+            None => Err(foreign(self.rule, name)),
+        })
+    }
+}
+
+/// The error for a knob that the rule does not have.
+fn foreign(rule: &'static Rule, knob: &'static str) -> KnobError {
+    let rules = rules(rule.kind);
+    let names = |rule: &Rule| rule.knobs.iter().map(|knob| knob.name).collect::<Vec<_>>();
+    if rule.knobs.is_empty() {
+        let (all, name) = (knobs(rule.kind), rule.name);
+        let all: Vec<_> = all.iter().map(|knob| knob.name).collect();
+        let other = rules.iter().find(|other| !other.knobs.is_empty()).map_or("", |other| other.name);
+        let message = format!("policy {name:?} takes no {}; choose another policy, as {other:?}", listed(&all, "or"));
+        return KnobError { knob: None, message };
+    }
+    let quoted = |rules: Vec<&&'static Rule>| {
+        let names: Vec<_> = rules.iter().map(|rule| format!("{:?}", rule.name)).collect();
+        listed(&names, "and")
+    };
+    let with = quoted(rules.iter().filter(|other| other.knob(knob).is_some()).collect());
+    let alike = quoted(rules.iter().filter(|other| names(other) == names(rule)).collect());
+    let own = listed(&names(rule), "and");
+    KnobError { knob: Some(knob), message: format!("{knob} goes with the policies {with}; with {alike} give {own}") }
+}
+
+/// `a, b and c`.
+fn listed(words: &[impl AsRef<str>], joint: &str) -> String {
+    let words: Vec<&str> = words.iter().map(AsRef::as_ref).collect();
+    match words.as_slice() {
+        [] => String::new(),
+        [word] => (*word).to_owned(),
+        [first @ .., last] => format!("{} {joint} {last}", first.join(", ")),
+    }
+}
+
+/// The rules of a kind as a table in Markdown: name, what it does, knobs, source.
+#[must_use]
+pub fn table(kind: Kind) -> String {
+    let mut table = String::from("| name | what it does | knobs | source |\n|---|---|---|---|\n");
+    for rule in rules(kind) {
+        let knobs: Vec<_> = rule.knobs.iter().map(|knob| format!("`{}`", knob.name)).collect();
+        table += &format!("| `{}` | {} | {} | {} |\n", rule.name, rule.help, knobs.join(", "), rule.source);
+    }
+    table
+}

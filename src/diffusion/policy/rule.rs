@@ -1,0 +1,180 @@
+//! A rule: one way to decide which blanks are filled or which cells are erased. It is an entry with
+//! a name, knobs and one pure function from a view of the block to edits.
+
+use super::knob::{Knob, Setting, Settings};
+use crate::diffusion::canvas::Edit;
+use crate::diffusion::random::DrawKey;
+use crate::diffusion::reading::Proposal;
+use crate::diffusion::units::{Position, Probability, TokenId};
+use std::fmt;
+
+/// What a rule decides.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Kind {
+    /// Which blank is filled first ("unmasking order").
+    Order,
+    /// Which blanks are filled at once, however many they are.
+    Pace,
+    /// Which filled cells are erased ("remasking").
+    Remasking,
+}
+
+/// An entry of the registry.
+pub struct Rule {
+    /// What it decides.
+    pub kind: Kind,
+    /// Name in JSON, on the command line and in metrics. Lower case, words joined by `_`.
+    pub name: &'static str,
+    /// One sentence for users.
+    pub help: &'static str,
+    /// Where it is from, as `arXiv 2510.01384`; empty where there is nothing to cite.
+    pub source: &'static str,
+    /// What a request may set. A remasking has [`super::BUDGET`] among them, unless it erases nothing.
+    pub knobs: &'static [&'static Knob],
+    /// What it needs of the model.
+    pub needs: Needs,
+    /// The number it remembers of a filled cell from now on, from the cell as it stands, for a rule
+    /// that depends on its own past. 0 when a cell is filled. `None` remembers nothing.
+    pub remember: Option<fn(&FilledCell) -> f32>,
+    /// The decision. An order returns a fill for every blank, the first to fill first. A pace
+    /// returns the fills of the blanks to fill at once. A remasking returns the erasures it proposes,
+    /// the first to make first. The schedule takes as many from the front as the step has room for.
+    pub decide: fn(&View<'_>) -> Vec<Edit>,
+}
+
+/// What a rule needs of a reading besides the proposals for blanks.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub struct Needs {
+    /// The quality of each filled cell; needs a model with a quality head.
+    pub quality: bool,
+}
+
+impl Needs {
+    /// What either of two rules needs.
+    #[must_use]
+    pub const fn and(self, other: Self) -> Self {
+        Self { quality: self.quality || other.quality }
+    }
+}
+
+/// What a rule sees: one block, and one reading of it.
+#[derive(Clone, Debug)]
+pub struct View<'a> {
+    /// What the model would write into the block's blanks, left to right.
+    pub proposals: &'a [Proposal],
+    /// The cells of the block that the model filled, left to right.
+    pub filled: &'a [FilledCell],
+    /// The rule's knobs, defaults included.
+    pub settings: &'a Settings,
+    /// What random draws of this step are keyed by.
+    pub key: DrawKey,
+}
+
+/// A cell that the model filled, as a rule sees it.
+#[derive(Clone, Copy, Debug, PartialEq)]
+pub struct FilledCell {
+    /// Where it is.
+    pub at: Position,
+    /// What stands there.
+    pub token: TokenId,
+    /// Probability of the token when it was written.
+    pub confidence: Probability,
+    /// Steps since it was written; 1 in the first step that sees it.
+    pub age: u32,
+    /// Probability that the token is right, from the quality head; `None` unless asked for.
+    pub quality: Option<Probability>,
+    /// What the rule remembered of this cell (see [`Rule::remember`]).
+    pub memory: f32,
+}
+
+impl FilledCell {
+    /// The edit that erases it. `quality` is told where the rule judged by it.
+    #[must_use]
+    pub const fn erase(&self, quality: Option<Probability>) -> Edit {
+        Edit::Erase { at: self.at, was: self.token, quality }
+    }
+}
+
+impl Proposal {
+    /// The edit that writes it.
+    #[must_use]
+    pub const fn fill(&self) -> Edit {
+        Edit::Fill { at: self.at, token: self.token, confidence: self.confidence }
+    }
+}
+
+impl Rule {
+    /// This rule with every knob at its default.
+    #[must_use]
+    pub const fn choice(&'static self) -> Choice {
+        Choice::of(self)
+    }
+
+    /// The knob of this name.
+    #[must_use]
+    pub fn knob(&self, name: &str) -> Option<&'static Knob> {
+        self.knobs.iter().copied().find(|knob| knob.name == name)
+    }
+}
+
+/// A rule as a request asks for it.
+#[derive(Clone, Copy, Debug, PartialEq)]
+pub struct Choice {
+    /// The rule.
+    pub rule: &'static Rule,
+    /// Its knobs, as far as they are set.
+    pub settings: Settings,
+}
+
+impl Choice {
+    /// `rule` with no knob set.
+    #[must_use]
+    pub const fn of(rule: &'static Rule) -> Self {
+        Self { rule, settings: Settings::EMPTY }
+    }
+
+    /// The same with a value for `knob`.
+    #[must_use]
+    pub fn with(self, knob: &'static str, value: impl Into<Setting>) -> Self {
+        Self { settings: self.settings.with(knob, value.into()), ..self }
+    }
+
+    /// The same with a value for `knob`, where there is one.
+    #[must_use]
+    pub fn with_some(self, knob: &'static str, value: Option<impl Into<Setting>>) -> Self {
+        value.map_or(self, |value| self.with(knob, value))
+    }
+
+    /// The same with a default for each knob that is not set, for blocks of `blanks` blanks.
+    #[must_use]
+    pub fn with_defaults(self, blanks: u32) -> Self {
+        let asked = self.settings;
+        let unset = self.rule.knobs.iter().filter(|knob| asked.get(knob.name).is_none());
+        unset.fold(self, |choice, knob| choice.with_some(knob.name, (knob.default)(&asked, blanks)))
+    }
+
+    /// Decides.
+    pub(in crate::diffusion) fn decide(
+        &self,
+        proposals: &[Proposal],
+        filled: &[FilledCell],
+        key: DrawKey,
+    ) -> Vec<Edit> {
+        (self.rule.decide)(&View { proposals, filled, settings: &self.settings, key })
+    }
+}
+
+/// Two rules are the same when they have the same name and decide the same thing.
+impl PartialEq for Rule {
+    fn eq(&self, other: &Self) -> bool {
+        (self.kind, self.name) == (other.kind, other.name)
+    }
+}
+
+impl Eq for Rule {}
+
+impl fmt::Debug for Rule {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        write!(f, "{:?} {}", self.kind, self.name)
+    }
+}
