@@ -4,47 +4,21 @@
 use super::admission::Admission;
 use super::clock::Clock;
 use super::event::{Event, Start};
-use super::job::Job;
+use super::job::{Job, SequenceId};
 use super::mailbox::{Inbox, UNREAD_MAX, mailbox};
-use super::pace::Pace;
 use super::request::{Rejected, Request};
-use super::worker::{Command, Limits, Submission};
+use super::shared::{Command, Condition, FAILURES_MAX, Limits, Shared, Submission};
 use crate::model::ModelSpec;
 use crate::telemetry::trace::Trace;
 use crate::text::Tokenizer;
 use std::sync::Arc;
-use std::sync::atomic::{AtomicBool, AtomicU32, AtomicU64, Ordering};
+use std::sync::atomic::Ordering;
 use std::time::Duration;
-use tokio::sync::{OwnedSemaphorePermit, Semaphore, mpsc, watch};
-
-/// Failed forward passes in a row after which the server no longer calls itself ready: one may be one request's
-/// fault, three are the model's or the device's.
-pub(super) const FAILURES_MAX: u32 = 3;
+use tokio::sync::{OwnedSemaphorePermit, Semaphore, mpsc};
 
 /// What is waited for at most, beyond a drain's own time, until those who are given up have been told: the engine may be in the
 /// middle of a pass, or of loading the model anew.
 const GIVE_UP_WITHIN: Duration = Duration::from_secs(5);
-
-/// How the engine is.
-#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
-pub(super) enum Condition {
-    #[default]
-    Working,
-    /// The model broke down and is being loaded anew.
-    Restarting,
-    /// It could not be loaded anew; there is no engine any more.
-    GivenUp,
-}
-
-/// What the worker tells everybody.
-#[derive(Debug, Default)]
-pub(super) struct Shared {
-    pub(super) pace: Pace,
-    pub(super) failures_in_a_row: AtomicU32,
-    pub(super) condition: watch::Sender<Condition>,
-    draining: AtomicBool,
-    next_id: AtomicU64,
-}
 
 /// Whether a new request would be accepted.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -125,7 +99,7 @@ impl Handle {
 
     fn queue_with(&self, Admitted { job, start, place }: Admitted, unread_max: usize) -> Result<Session, Rejected> {
         let (outbox, inbox) = mailbox(unread_max);
-        let id = super::SequenceId(self.shared.next_id.fetch_add(1, Ordering::Relaxed));
+        let id = SequenceId(self.shared.next_id.fetch_add(1, Ordering::Relaxed));
         let submission = Submission { id, job, outbox, place, at: self.clock.now(), trace: Trace::current() };
         self.commands.try_send(Command::Submit(Box::new(submission))).map_err(|error| match error {
             mpsc::error::TrySendError::Full(_) => self.full(),
@@ -161,13 +135,13 @@ impl Handle {
     /// The model's tokenizer, if it has one.
     #[must_use]
     pub fn tokenizer(&self) -> Option<&Tokenizer> {
-        self.admission.tokenizer.as_deref()
+        self.admission.drafter.tokenizer.as_deref()
     }
 
     /// Cells of a canvas at most, prompt included.
     #[must_use]
     pub fn canvas_max(&self) -> usize {
-        self.admission.canvas_max
+        self.admission.drafter.canvas_max
     }
 
     /// Whether a new request would be accepted, load aside.

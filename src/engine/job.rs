@@ -2,7 +2,7 @@
 //! takes the reading; refuses to know who else is in the batch.
 
 use super::event::{Answer, Event, Failure, Finish, Output, Start, StepEvent, Written};
-use super::shape::Layout;
+use super::layout::Layout;
 use super::template::Segment;
 use crate::diffusion::{Canvas, Cell, Edit, Position, Probability, Reading, Remask, Sequence, TokenId};
 use crate::model::{Filter, ModelError, Restriction, Row, Sampling};
@@ -11,6 +11,10 @@ use std::collections::BTreeMap;
 use std::ops::Range;
 use std::sync::Arc;
 use std::time::Duration;
+
+/// Names a sequence from its admission to its last event.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Hash)]
+pub(super) struct SequenceId(pub(super) u64);
 
 /// How tokens become an answer.
 #[derive(Debug)]

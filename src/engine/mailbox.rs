@@ -97,7 +97,7 @@ impl Drop for Inbox {
 mod tests {
     use super::*;
     use crate::diffusion::{Edit, Position, Probability, TokenId};
-    use crate::engine::StepEvent;
+    use crate::engine::event::StepEvent;
 
     fn toggled(step: u32) -> Event {
         let at = Position(step / 2 % 3);

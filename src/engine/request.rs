@@ -1,11 +1,13 @@
 //! What a user may ask for, as it was asked: every option optional, nothing looked up yet. `admission` turns it into
 //! a job. Knows neither wire formats nor tensors.
 
-use super::shape::Shape;
 use crate::diffusion::{Order, TokenId};
 use crate::text::Message;
 use std::ops::Range;
 use std::time::Duration;
+
+/// Quality (or confidence) below which a token is doubtful where a request does not say: more likely wrong than right.
+pub const DOUBTFUL: f32 = 0.5;
 
 /// Text, or the ids it stands for.
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -153,6 +155,35 @@ pub enum Format {
     Shaped(Shape),
 }
 
+/// What an answer in JSON looks like.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub enum Shape {
+    /// JSON that is given.
+    Given(String),
+    /// A string.
+    Text {
+        /// Tokens at most.
+        cells: Option<usize>,
+        /// Characters at most.
+        characters: Option<usize>,
+    },
+    /// A number.
+    Number {
+        /// Tokens at most, sign included.
+        cells: Option<usize>,
+        /// Whether it may have a fraction.
+        is_whole: bool,
+        /// Whether it may be below zero.
+        is_signed: bool,
+    },
+    /// One of several JSON texts.
+    OneOf(Vec<String>),
+    /// An array of just these.
+    List(Vec<Shape>),
+    /// An object of just these members, in this order.
+    Object(Vec<(String, Shape)>),
+}
+
 /// One thing to do, with the user's wishes about how.
 #[derive(Clone, Debug, PartialEq)]
 pub struct Request {
@@ -252,4 +283,8 @@ pub enum Rejected {
     /// The model broke down and could not be loaded anew.
     #[error("the model broke down and could not be loaded anew; the server stops, and its log says why")]
     GivenUp,
+}
+
+pub(super) fn invalid(param: &'static str, message: impl Into<String>) -> Rejected {
+    Rejected::Invalid { param, message: message.into() }
 }

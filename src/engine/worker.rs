@@ -1,14 +1,15 @@
 //! The thread that owns engine and model: takes commands, ticks, delivers events, measures. The only place of the
 //! engine with a clock and a channel; refuses to decide anything.
 
-use super::admission::Admission;
+use super::admission::{Admission, Drafter};
 use super::clock::Clock;
 use super::event::{Answer, Event, Failure, StepEvent};
-use super::handle::{Condition, FAILURES_MAX, Handle, Shared};
-use super::job::Job;
+use super::handle::Handle;
+use super::job::SequenceId;
 use super::mailbox::Outbox;
 use super::restart::{Restart, World};
-use super::{Engine, SequenceId, Tick};
+use super::shared::{Command, Condition, FAILURES_MAX, Limits, Shared, Submission};
+use super::tick::{Engine, Tick};
 use crate::diffusion::Edit;
 use crate::model::{Denoiser, ModelError};
 use crate::telemetry::Metrics;
@@ -21,48 +22,6 @@ use std::sync::Arc;
 use std::sync::atomic::Ordering;
 use std::time::{Duration, Instant};
 use tokio::sync::{OwnedSemaphorePermit, Semaphore, mpsc};
-
-/// What an operator may bound.
-#[derive(Clone, Copy, Debug, PartialEq)]
-pub struct Limits {
-    /// Tokens of one forward pass at most; a single canvas larger than that runs alone.
-    pub batch_tokens_max: usize,
-    /// Sequences refined at the same time at most.
-    pub running_max: usize,
-    /// Sequences that may wait beyond those.
-    pub queue_max: usize,
-    /// Cells of a canvas at most, where that is to be less than the model's own limit.
-    pub canvas_max: Option<usize>,
-    /// Share of its steps that a request keeps which takes the last place of the queue, above 0 and below 1; who comes while it is
-    /// shorter keeps more. `None`: all of them.
-    pub brown_out: Option<f32>,
-}
-
-impl Default for Limits {
-    /// Bounds for a small model: 8,192 tokens a pass, 64 running, 256 waiting.
-    fn default() -> Self {
-        Self { batch_tokens_max: 8192, running_max: 64, queue_max: 256, canvas_max: None, brown_out: None }
-    }
-}
-
-/// What the front door tells the worker.
-#[derive(Debug)]
-pub(super) enum Command {
-    Submit(Box<Submission>),
-    Abandon,
-}
-
-/// An admitted request on its way to the engine.
-#[derive(Debug)]
-pub(super) struct Submission {
-    pub(super) id: SequenceId,
-    pub(super) job: Job,
-    /// Its session holds the other end.
-    pub(super) outbox: Outbox,
-    pub(super) place: OwnedSemaphorePermit,
-    pub(super) at: Instant,
-    pub(super) trace: Trace,
-}
 
 /// Who hears of a sequence.
 #[derive(Debug)]
@@ -107,7 +66,7 @@ pub fn start_by(
     let places_max = u32::try_from(limits.running_max.saturating_add(limits.queue_max).clamp(1, 1 << 20)).unwrap_or(1);
     let (commands, inbox) = mpsc::channel(places_max as usize + 1); // every place, and one command to give up
     let handle = Handle {
-        admission: Arc::new(Admission { spec, tokenizer, canvas_max, spellings: Arc::default() }),
+        admission: Arc::new(Admission { spec: Arc::clone(&spec), drafter: Drafter::new(spec, tokenizer, canvas_max) }),
         commands,
         places: Arc::new(Semaphore::new(places_max as usize)),
         places_max,

@@ -1,6 +1,7 @@
 //! Byte-level BPE from lists of words and merges, as GGUF files carry it. Refuses to know such files.
 
-use super::{TextError, Tokenizer};
+use super::error::TextError;
+use super::tokenizer::Tokenizer;
 use serde_json::{Value, json};
 
 /// A vocabulary in lists.
@@ -88,7 +89,7 @@ impl Lists<'_> {
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::text::Special;
+    use crate::text::tokenizer::Special;
 
     #[test]
     fn lists_become_a_tokenizer() {

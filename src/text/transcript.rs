@@ -1,7 +1,7 @@
 //! Finished tokens to text that is never taken back: half characters and what may yet become a stop string are held
 //! until it is clear what they are. Refuses to know when tokens are finished.
 
-use super::Tokenizer;
+use super::tokenizer::Tokenizer;
 use crate::diffusion::TokenId;
 use std::sync::Arc;
 
@@ -90,7 +90,7 @@ impl Transcript {
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::text::Special;
+    use crate::text::tokenizer::Special;
     use proptest::prelude::*;
 
     fn transcript(stop: &[&str]) -> Transcript {

@@ -1,18 +1,20 @@
 //! From what a user asked for to a job that can run: every default looked up, every limit checked, once for all
 //! protocols. Refuses to run anything.
 
-use super::draft::{NO_ROOM, check_no_stop};
+mod canvas;
+mod json_layout;
+
+pub(super) use canvas::Drafter;
+pub(crate) use canvas::STOPS_MAX;
+
 use super::event::Start;
 use super::job::Job;
-use super::request::{self, EndOfText, Format, Rejected, Remasking, Request, Task};
-use super::shape::Spellings;
-use super::template::Segment;
+use super::request::{self, DOUBTFUL, EndOfText, Format, Rejected, Remasking, Request, Task, invalid};
 use crate::diffusion::{Pace, Policy, Probability, Proofreading, Remask, Seed, Sequence, Stretch, TokenId};
 use crate::model::{Filter, ModelSpec};
-use crate::text::Tokenizer;
 use std::hash::{BuildHasher, RandomState};
 use std::num::NonZeroU32;
-use std::sync::{Arc, OnceLock};
+use std::sync::Arc;
 use std::time::Duration;
 
 /// Steps and erasures a request may ask for, so that no request runs for ever.
@@ -21,18 +23,12 @@ const COUNT_MAX: u32 = 65_536;
 const PROOFREADING_MAX: u32 = 128;
 /// Furthest a logit may be moved, as OpenAI has it: nearly a ban, or nearly nothing else.
 const BIAS_MAX: f32 = 100.0;
-/// Quality below which a token counts as doubtful where the user does not say: more likely wrong than right.
-const DOUBTFUL: f32 = 0.5;
 
 /// What requests are checked against.
 #[derive(Clone, Debug)]
 pub(super) struct Admission {
     pub(super) spec: Arc<ModelSpec>,
-    pub(super) tokenizer: Option<Arc<Tokenizer>>,
-    /// Cells of a canvas at most: the model's limit, or the operator's if that is less.
-    pub(super) canvas_max: usize,
-    /// Tokens that shapes need, once one has needed them.
-    pub(super) spellings: Arc<OnceLock<Spellings>>,
+    pub(super) drafter: Drafter,
 }
 
 impl Admission {
@@ -43,21 +39,7 @@ impl Admission {
         if request.deadline == Some(Duration::ZERO) {
             return Err(invalid("diffusion.deadline_ms", "deadline_ms is 0; give at least 1"));
         }
-        let draft = match &request.task {
-            Task::Continue { prompt, length } => self.continuation(prompt, *length, request)?,
-            Task::Between { cells: 0, .. } => return Err(invalid("max_tokens", NO_ROOM)),
-            Task::Between { before, cells, after } => {
-                check_no_stop(&request.stop)?;
-                let texts = [before, after].map(|text| Segment::Text(text.clone()));
-                let [before, after] = texts;
-                let segments = [before, Segment::Blanks(*cells), after];
-                self.segments(segments.into_iter().filter(|part| *part != Segment::Text(String::new())).collect())?
-            }
-            Task::Infill { template, blank } => self.infill(template, blank, &request.stop)?,
-            Task::InfillTokens { cells } => self.infill_tokens(cells, &request.stop)?,
-            Task::Score { text, likelihood } => self.given(text, &[], !likelihood)?,
-            Task::Repair { text, pinned } => self.given(text, pinned, true)?,
-        };
+        let draft = self.drafter.draft(request)?;
         if request.format != Format::Text && !matches!(request.task, Task::Continue { .. }) {
             return Err(invalid(
                 "response_format",
@@ -91,9 +73,9 @@ impl Admission {
         let mut biases = self.biases(&request.logit_bias)?;
         let sequence = match request.end_of_text {
             EndOfText::Free => sequence,
-            EndOfText::Last => sequence.postponing(self.ends()),
+            EndOfText::Last => sequence.postponing(self.drafter.ends()),
             EndOfText::Never => {
-                biases.extend(self.ends().into_iter().map(|end| (end, f32::NEG_INFINITY)));
+                biases.extend(self.drafter.ends().into_iter().map(|end| (end, f32::NEG_INFINITY)));
                 sequence
             }
         };
@@ -111,18 +93,10 @@ impl Admission {
         Ok((job, start))
     }
 
-    /// The tokens that end a text: the model's own, and those that end a turn in a conversation.
-    pub(super) fn ends(&self) -> Vec<TokenId> {
-        let mut ends = self.spec.ends.clone();
-        let turns = self.tokenizer.iter().flat_map(|tokenizer| tokenizer.turn_ends());
-        ends.extend(turns.filter(|end| end.0 < self.spec.vocabulary && !self.spec.ends.contains(end)));
-        ends
-    }
-
     /// Checks what is to be added to logits.
     fn biases(&self, asked: &[(TokenId, f32)]) -> Result<Vec<(TokenId, f32)>, Rejected> {
         const PARAM: &str = "logit_bias";
-        self.check_ids(PARAM, &asked.iter().map(|(token, _)| *token).collect::<Vec<_>>())?;
+        self.drafter.check_ids(PARAM, &asked.iter().map(|(token, _)| *token).collect::<Vec<_>>())?;
         match asked.iter().find(|(_, bias)| !(-BIAS_MAX..=BIAS_MAX).contains(bias)) {
             None => Ok(asked.to_vec()),
             Some((token, bias)) => {
@@ -311,10 +285,6 @@ fn at_most(param: &'static str, value: u32) -> Result<u32, Rejected> {
 
 fn last_name(param: &str) -> &str {
     param.rsplit('.').next().unwrap_or(param)
-}
-
-pub(super) fn invalid(param: &'static str, message: impl Into<String>) -> Rejected {
-    Rejected::Invalid { param, message: message.into() }
 }
 
 /// A seed for a request that names none: std's hasher keys are the process's own randomness.

@@ -1,11 +1,8 @@
 //! Every metric, once, as a field with its name, help and unit; callers say what happened, never a metric's name.
 //! Refuses to know who calls.
 
-mod aliases;
-pub mod trace;
-
+use super::aliases::Alias;
 use crate::diffusion::Probability;
-use aliases::Alias;
 use prometheus::core::Collector;
 use prometheus::{
     Encoder, Gauge, Histogram, HistogramOpts, HistogramVec, IntCounter, IntCounterVec, IntGauge, Opts, Registry,

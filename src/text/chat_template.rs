@@ -1,7 +1,7 @@
 //! Conversations written down the way the model was taught: its own Jinja template, rendered as Hugging Face
 //! transformers renders it. Refuses to know what becomes of the text.
 
-use super::TextError;
+use super::error::TextError;
 use minijinja::syntax::SyntaxConfig;
 use minijinja::value::Serde;
 use minijinja::{Environment, ErrorKind, Value, context};

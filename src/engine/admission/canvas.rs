@@ -1,16 +1,18 @@
 //! From a task to a canvas: texts encoded, lengths and ids checked, the way back into words prepared. Refuses to know
 //! how the canvas is refined.
 
-use super::admission::{Admission, invalid};
-use super::job::Writing;
-use super::request::{Format, Length, Prompt, Rejected, Request};
-use super::template::{self, Segment};
+use super::json_layout::{Spellings, Vocabulary, lay_out};
 use crate::diffusion::{Canvas, Cell, TokenId};
-use crate::text::{Message, Special, Transcript};
+use crate::engine::job::Writing;
+use crate::engine::request::{Format, Length, Prompt, Rejected, Request, Task, invalid};
+use crate::engine::template::{self, Segment};
+use crate::model::ModelSpec;
+use crate::text::{Message, Special, Tokenizer, Transcript};
 use std::ops::Range;
+use std::sync::{Arc, OnceLock};
 
 /// Nothing can be written into no cells.
-pub(super) const NO_ROOM: &str = "max_tokens is 0; ask for at least 1";
+const NO_ROOM: &str = "max_tokens is 0; ask for at least 1";
 /// Stop strings of one request; each costs a search per finished block.
 pub(crate) const STOPS_MAX: usize = 16;
 
@@ -22,7 +24,48 @@ pub(super) struct Draft {
     pub(super) writing: Writing,
 }
 
-impl Admission {
+/// Makes canvases: what it has to know of a model for that.
+#[derive(Clone, Debug)]
+pub(in crate::engine) struct Drafter {
+    pub(in crate::engine) spec: Arc<ModelSpec>,
+    pub(in crate::engine) tokenizer: Option<Arc<Tokenizer>>,
+    /// Cells of a canvas at most: the model's limit, or the operator's if that is less.
+    pub(in crate::engine) canvas_max: usize,
+    /// Tokens that shapes need, once one has needed them.
+    spellings: Arc<OnceLock<Spellings>>,
+}
+
+impl Drafter {
+    pub(in crate::engine) fn new(spec: Arc<ModelSpec>, tokenizer: Option<Arc<Tokenizer>>, canvas_max: usize) -> Self {
+        Self { spec, tokenizer, canvas_max, spellings: Arc::default() }
+    }
+
+    /// The canvas a request's task begins with.
+    pub(super) fn draft(&self, request: &Request) -> Result<Draft, Rejected> {
+        match &request.task {
+            Task::Continue { prompt, length } => self.continuation(prompt, *length, request),
+            Task::Between { cells: 0, .. } => Err(invalid("max_tokens", NO_ROOM)),
+            Task::Between { before, cells, after } => {
+                check_no_stop(&request.stop)?;
+                let [before, after] = [before, after].map(|text| Segment::Text(text.clone()));
+                let segments = [before, Segment::Blanks(*cells), after];
+                self.segments(segments.into_iter().filter(|part| *part != Segment::Text(String::new())).collect())
+            }
+            Task::Infill { template, blank } => self.infill(template, blank, &request.stop),
+            Task::InfillTokens { cells } => self.infill_tokens(cells, &request.stop),
+            Task::Score { text, likelihood } => self.given(text, &[], !likelihood),
+            Task::Repair { text, pinned } => self.given(text, pinned, true),
+        }
+    }
+
+    /// The tokens that end a text: the model's own, and those that end a turn in a conversation.
+    pub(super) fn ends(&self) -> Vec<TokenId> {
+        let mut ends = self.spec.ends.clone();
+        let turns = self.tokenizer.iter().flat_map(|tokenizer| tokenizer.turn_ends());
+        ends.extend(turns.filter(|end| end.0 < self.spec.vocabulary && !self.spec.ends.contains(end)));
+        ends
+    }
+
     /// The ids of a conversation, the assistant's turn opened.
     fn encode_chat(&self, messages: &[Message]) -> Result<Vec<TokenId>, Rejected> {
         const PARAM: &str = "messages";
@@ -43,7 +86,7 @@ impl Admission {
         })
     }
 
-    pub(super) fn continuation(&self, prompt: &Prompt, length: Length, request: &Request) -> Result<Draft, Rejected> {
+    fn continuation(&self, prompt: &Prompt, length: Length, request: &Request) -> Result<Draft, Rejected> {
         let (param, prompt) = match prompt {
             Prompt::Text(text) => ("prompt", self.encode("prompt", text)?),
             Prompt::Tokens(tokens) => ("prompt", tokens.clone()),
@@ -90,7 +133,9 @@ impl Admission {
         }
         if let Format::Shaped(shape) = &request.format {
             let room = if length == Length::Default { room } else { new_tokens };
-            return self.shaped(&prompt, room, shape);
+            let (canvas, layout) = lay_out(shape, &prompt, room, self.vocabulary()?)?;
+            let writing = Writing::Shaped { tokenizer: self.tokenizer.clone(), layout };
+            return Ok(Draft { canvas, offset: prompt.len(), prompt_tokens: prompt.len(), writing });
         }
         let transcript = Transcript::new(self.tokenizer.clone(), stop.clone());
         let mut ends = self.ends();
@@ -102,6 +147,20 @@ impl Admission {
             }
         };
         Ok(Draft { canvas, offset: prompt.len(), prompt_tokens: prompt.len(), writing })
+    }
+
+    /// What a JSON layout has to know.
+    fn vocabulary(&self) -> Result<Vocabulary<'_>, Rejected> {
+        let Some(tokenizer) = &self.tokenizer else {
+            const MESSAGE: &str = "this model was loaded without a tokenizer.json; it can write no JSON";
+            return Err(invalid("response_format", MESSAGE));
+        };
+        let (mask, ends) = (self.spec.mask, self.ends());
+        let spellings = self.spellings.get_or_init(|| {
+            let ids = (0..self.spec.vocabulary).map(TokenId);
+            Spellings::of(tokenizer, ids.filter(|id| *id != mask && !ends.contains(id)))
+        });
+        Ok(Vocabulary { tokenizer, spellings, ends, mask })
     }
 
     /// A canvas on which an object begins after the prompt.
@@ -124,7 +183,7 @@ impl Admission {
         Ok((Canvas::new(cells.collect()), Writing::Continuation { transcript, ends, is_json: true }))
     }
 
-    pub(super) fn infill(&self, template: &str, blank: &str, stop: &[String]) -> Result<Draft, Rejected> {
+    fn infill(&self, template: &str, blank: &str, stop: &[String]) -> Result<Draft, Rejected> {
         if blank.is_empty() {
             return Err(invalid("blank", "blank is empty; say what stands for one blank cell, as \"<blank>\""));
         }
@@ -139,7 +198,7 @@ impl Admission {
         self.segments(segments)
     }
 
-    pub(super) fn segments(&self, segments: Vec<Segment>) -> Result<Draft, Rejected> {
+    fn segments(&self, segments: Vec<Segment>) -> Result<Draft, Rejected> {
         let mut cells = Vec::new();
         for segment in &segments {
             match segment {
@@ -159,7 +218,7 @@ impl Admission {
         Ok(Draft { canvas, offset: 0, prompt_tokens: fixed, writing: Writing::Infill { tokenizer, segments } })
     }
 
-    pub(super) fn infill_tokens(&self, cells: &[Option<TokenId>], stop: &[String]) -> Result<Draft, Rejected> {
+    fn infill_tokens(&self, cells: &[Option<TokenId>], stop: &[String]) -> Result<Draft, Rejected> {
         check_no_stop(stop)?;
         if cells.len() > self.canvas_max {
             return Err(self.too_long("template", cells.len()));
@@ -183,7 +242,7 @@ impl Admission {
     }
 
     /// A given text, every token of which may be judged; those of which a character is pinned stay.
-    pub(super) fn given(&self, text: &Prompt, pinned: &[Range<usize>], needs_head: bool) -> Result<Draft, Rejected> {
+    fn given(&self, text: &Prompt, pinned: &[Range<usize>], needs_head: bool) -> Result<Draft, Rejected> {
         const PARAM: &str = "text";
         if needs_head && !self.spec.has_quality {
             return Err(invalid(
@@ -283,7 +342,7 @@ impl Admission {
     }
 }
 
-pub(super) fn check_no_stop(stop: &[String]) -> Result<(), Rejected> {
+fn check_no_stop(stop: &[String]) -> Result<(), Rejected> {
     if stop.is_empty() {
         return Ok(());
     }
