@@ -1,5 +1,5 @@
-//! JSON of a given shape, laid out on a canvas: keys and punctuation are pinned, values are gaps that only tokens of their
-//! kind may fill, so that whatever the model writes, the answer parses. Out of scope: where a shape comes from.
+//! A JSON layout: fixed keys and punctuation, and gaps for the values. Each gap accepts only tokens
+//! of its kind, so that the answer always parses. Out of scope: how a layout is made.
 
 use super::event::Written;
 use crate::diffusion::{Canvas, Cell, Position, TokenId};
@@ -8,7 +8,7 @@ use crate::text::{Tokenizer, json_string};
 use std::collections::BTreeMap;
 use std::ops::Range;
 
-/// A shape laid out on a canvas.
+/// A JSON shape, laid out on a canvas.
 #[derive(Debug)]
 pub(super) struct Layout {
     pub(super) pieces: Vec<Piece>,
@@ -16,26 +16,19 @@ pub(super) struct Layout {
 
 #[derive(Debug)]
 pub(super) enum Piece {
-    Given(String),
+    Constant(String),
     Gap { cells: Range<usize>, kind: Kind },
 }
 
 /// What fills a gap.
 #[derive(Debug)]
 pub(super) enum Kind {
-    /// Ends before the first quotation mark or token that ends a text.
-    Text {
-        characters: usize,
-        ends: Vec<TokenId>,
-    },
-    /// Has its own list of tokens for the sign, the first digit and the rest.
-    Number {
-        only: Vec<Restriction>,
-    },
-    OneOf {
-        options: Vec<Choice>,
-        fillers: Vec<TokenId>,
-    },
+    /// A string; it ends before the first quotation mark or end-of-text token.
+    Text { characters: usize, ends: Vec<TokenId> },
+    /// A number, with a list of tokens for its sign, its first digit and the rest.
+    Number { only: Vec<Restriction> },
+    /// One of several JSON texts. `fillers` may follow an option that is shorter than the gap.
+    OneOf { options: Vec<Choice>, fillers: Vec<TokenId> },
 }
 
 #[derive(Debug)]
@@ -45,19 +38,19 @@ pub(super) struct Choice {
 }
 
 impl Choice {
-    /// What stands in the option's cell `at`: its token, or, behind its end, whatever fills cells up.
+    /// Whether cell `at` of the gap may hold `token`: the option's own, or a filler behind its end.
     fn allows(&self, at: usize, fillers: &[TokenId], token: TokenId) -> bool {
         self.tokens.get(at).map_or_else(|| fillers.is_empty() || fillers.contains(&token), |own| *own == token)
     }
 }
 
 impl Layout {
-    /// What may be written where, as the canvas stands: an option that no longer fits is out.
+    /// The tokens that each gap accepts on the current canvas, without options that no longer fit.
     pub(super) fn restrictions(&self, canvas: &Canvas) -> Vec<Restriction> {
         let mut all = Vec::new();
         for piece in &self.pieces {
             match piece {
-                Piece::Given(_) | Piece::Gap { kind: Kind::Text { .. }, .. } => {}
+                Piece::Constant(_) | Piece::Gap { kind: Kind::Text { .. }, .. } => {}
                 Piece::Gap { kind: Kind::Number { only }, .. } => all.extend_from_slice(only),
                 Piece::Gap { cells, kind: Kind::OneOf { options, fillers } } => {
                     let stands = |at: usize| match canvas.cells().get(cells.start + at) {
@@ -69,7 +62,7 @@ impl Layout {
                     };
                     let mut left: Vec<&Choice> = options.iter().filter(fits).collect();
                     if left.is_empty() {
-                        left = options.iter().collect(); // two cells were filled at once, for different ones
+                        left = options.iter().collect(); // cells filled in one step belong to different options
                     }
                     all.extend((0..cells.len()).map(|at| {
                         let of =
@@ -83,17 +76,17 @@ impl Layout {
                 }
             }
         }
-        all.retain(|only| !only.tokens.is_empty()); // options of different lengths, and nothing to fill cells up with
+        all.retain(|only| !only.tokens.is_empty()); // behind a short option, without fillers
         all
     }
 
-    /// The answer. Whatever was written, it is JSON of the shape.
+    /// The answer: JSON of the shape, whatever was written.
     pub(super) fn json(&self, written: &BTreeMap<Position, Written>, tokenizer: Option<&Tokenizer>) -> String {
         let decode = |tokens: &[TokenId]| tokenizer.map(|tokenizer| tokenizer.decode(tokens)).unwrap_or_default();
         let mut json = String::new();
         for piece in &self.pieces {
             match piece {
-                Piece::Given(text) => json.push_str(text),
+                Piece::Constant(text) => json.push_str(text),
                 Piece::Gap { cells, kind } => {
                     let cells: Vec<&Written> = cells.clone().filter_map(|at| written.get(&Position::at(at))).collect();
                     let tokens: Vec<TokenId> = cells.iter().map(|cell| cell.token).collect();
@@ -115,7 +108,8 @@ impl Layout {
     }
 }
 
-/// The option that most of what was written belongs to, by its confidence; the first one among equals.
+/// The option whose fitting written tokens have the largest sum of confidences; the first of
+/// equals.
 fn nearest<'a>(options: &'a [Choice], fillers: &[TokenId], written: &[&Written]) -> &'a str {
     let support = |option: &Choice| {
         let own = written.iter().enumerate().filter(|(at, cell)| option.allows(*at, fillers, cell.token));
@@ -128,7 +122,7 @@ fn nearest<'a>(options: &'a [Choice], fillers: &[TokenId], written: &[&Written])
     options.iter().fold(None, better).map_or("null", |(_, option)| option.json.as_str())
 }
 
-/// The JSON number that some text begins with; its cells see to it that there is one.
+/// The JSON number at the start of `text`. The restrictions of its cells ensure that there is one.
 fn number(text: &str) -> String {
     let text = text.trim_start();
     let (sign, text) = text.strip_prefix('-').map_or(("", text), |text| ("-", text));

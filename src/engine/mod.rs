@@ -1,5 +1,5 @@
-//! Serves requests: admits them, chooses which share the next forward pass, and delivers what becomes of them. [`Handle`] is
-//! the one front door for every protocol.
+//! Serves requests: admits and queues them, batches their sequences into forward passes, and
+//! delivers events. [`Handle`] is the entry point for every protocol.
 
 mod admission;
 mod clock;

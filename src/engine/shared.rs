@@ -1,44 +1,45 @@
-//! What the handle and the worker share: commands one way, the engine's state the other, and the operator's limits.
+//! What the handles and the worker share: commands, limits, and the state of the engine.
 
 use super::job::{Job, SequenceId};
 use super::mailbox::Outbox;
-use super::pace::Pace;
+use super::pace::StepTime;
 use crate::telemetry::trace::Trace;
 use std::sync::atomic::{AtomicBool, AtomicU32, AtomicU64};
 use std::time::Instant;
 use tokio::sync::{OwnedSemaphorePermit, watch};
 
-/// Failed forward passes in a row after which the server no longer calls itself ready: one may be one request's
-/// fault, three are the model's or the device's.
+/// Failed forward passes in a row after which the server is no longer ready. A single failure may
+/// come from one request; three in a row come from the model or the device.
 pub(super) const FAILURES_MAX: u32 = 3;
 
-/// What an operator may bound.
+/// The limits that an operator may set.
 #[derive(Clone, Copy, Debug, PartialEq)]
 pub struct Limits {
-    /// Tokens of one forward pass at most; a single canvas larger than that runs alone.
+    /// Most tokens of a forward pass. A canvas larger than this runs alone.
     pub batch_tokens_max: usize,
-    /// Sequences refined at the same time at most.
+    /// Most sequences that run at the same time.
     pub running_max: usize,
-    /// Sequences that may wait beyond those.
+    /// Most sequences that are queued.
     pub queue_max: usize,
-    /// Cells of a canvas at most, where that is to be less than the model's own limit.
+    /// Most cells of a canvas, where that is below the model's own limit.
     pub canvas_max: Option<usize>,
-    /// Share of its steps that a request keeps which takes the last place of the queue, above 0 and below 1; who comes while it is
-    /// shorter keeps more. `None`: all of them.
+    /// The fraction of its steps, above 0 and below 1, that a request keeps when it takes the last
+    /// place of the queue. In a shorter queue a request keeps more. `None`: always all.
     pub brown_out: Option<f32>,
 }
 
 impl Default for Limits {
-    /// Bounds for a small model: 8,192 tokens a pass, 64 running, 256 waiting.
+    /// For a small model: 8,192 tokens per pass, 64 sequences running, 256 queued.
     fn default() -> Self {
         Self { batch_tokens_max: 8192, running_max: 64, queue_max: 256, canvas_max: None, brown_out: None }
     }
 }
 
-/// What the front door tells the worker.
+/// A message to the worker.
 #[derive(Debug)]
 pub(super) enum Command {
     Submit(Box<Submission>),
+    /// Fail every request; the server shuts down.
     Abandon,
 }
 
@@ -47,28 +48,28 @@ pub(super) enum Command {
 pub(super) struct Submission {
     pub(super) id: SequenceId,
     pub(super) job: Job,
-    /// Its session holds the other end.
+    /// The session holds the other end.
     pub(super) outbox: Outbox,
     pub(super) place: OwnedSemaphorePermit,
     pub(super) at: Instant,
     pub(super) trace: Trace,
 }
 
-/// How the engine is.
+/// The state of the model.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
 pub(super) enum Condition {
     #[default]
     Working,
-    /// The model broke down and is being loaded anew.
+    /// The model failed and is being reloaded.
     Restarting,
-    /// It could not be loaded anew; there is no engine any more.
+    /// The model failed and could not be reloaded; the engine has ended.
     GivenUp,
 }
 
-/// What the worker tells everybody.
+/// The state of the engine, for all handles.
 #[derive(Debug, Default)]
 pub(super) struct Shared {
-    pub(super) pace: Pace,
+    pub(super) step_time: StepTime,
     pub(super) failures_in_a_row: AtomicU32,
     pub(super) condition: watch::Sender<Condition>,
     pub(super) draining: AtomicBool,

@@ -1,39 +1,39 @@
-//! Who runs next. Every tick chooses the sequences that share the next forward pass, has them read, and advances
-//! them. `Engine` is synchronous and knows neither clock nor channel; `worker` gives it both.
+//! The scheduler. Every tick chooses the sequences of the next forward pass, reads them, and
+//! advances each one. Synchronous. Out of scope: clocks and channels, which belong to `worker`.
 
 use super::event::{Event, Failure};
 use super::job::{Job, SequenceId};
-use crate::diffusion::Reading;
+use crate::diffusion::{Reading, u32_of};
 use crate::model::{Denoiser, ModelError, Row};
 use std::collections::VecDeque;
 use std::panic::{AssertUnwindSafe, catch_unwind};
 use std::time::Duration;
 
-/// What one tick did.
+/// The result of a tick.
 #[derive(Debug, Default)]
 pub(super) struct Tick {
-    /// Sequences that left the queue in this tick.
+    /// Sequences that left the queue.
     pub(super) admitted: Vec<SequenceId>,
     /// Sequences that shared the forward pass.
     pub(super) sequences: usize,
-    /// Tokens the forward pass saw.
+    /// Tokens of the forward pass.
     pub(super) tokens: usize,
     /// Why the forward pass failed, if it did.
     pub(super) failure: Option<ModelError>,
-    /// The limit on the tokens of a pass from now on, where the device had no room for as many as allowed.
+    /// The new limit on the tokens of a pass, if the device ran out of memory under the old one.
     pub(super) shrunk: Option<usize>,
-    /// What the owners hear, in order.
+    /// Events for the clients, in order.
     pub(super) events: Vec<(SequenceId, Event)>,
 }
 
-/// Sequences waiting and running, and the model they share.
+/// The queued and the running sequences, and the model they share.
 #[derive(Debug)]
 pub(super) struct Engine {
     pub(super) model: Box<dyn Denoiser>,
     pub(super) running_max: usize,
     pub(super) batch_tokens_max: usize,
     pub(super) waiting: VecDeque<(SequenceId, Job)>,
-    /// Least recently stepped first; whoever has just been admitted comes last.
+    /// The least recently stepped first; a new sequence comes last.
     pub(super) running: VecDeque<(SequenceId, Job)>,
 }
 
@@ -42,9 +42,9 @@ impl Engine {
         Self { model, running_max, batch_tokens_max, waiting: VecDeque::new(), running: VecDeque::new() }
     }
 
-    /// Queues a job behind those that are no less urgent.
+    /// Queues a job behind those of its own priority.
     pub(super) fn submit(&mut self, id: SequenceId, job: Job) {
-        let place = self.waiting.partition_point(|(_, other)| other.priority() <= job.priority());
+        let place = self.waiting.partition_point(|(_, other)| other.options.priority <= job.options.priority);
         self.waiting.insert(place, (id, job));
     }
 
@@ -75,7 +75,7 @@ impl Engine {
         drop(rows);
 
         if let (Err(ModelError::OutOfMemory(_)), true) = (&readings, batch.len() > 1) {
-            // nobody's fault: the same sequences try again, fewer at a time
+            // the next tick reads the same sequences, fewer at a time
             self.batch_tokens_max = (tokens / 2).max(1);
             batch.into_iter().rev().for_each(|sequence| self.running.push_front(sequence));
             return Tick { admitted, shrunk: Some(self.batch_tokens_max), events, ..Tick::default() };
@@ -95,7 +95,7 @@ impl Engine {
         Tick { admitted, sequences, tokens, failure, shrunk: None, events }
     }
 
-    /// Moves sequences from the queue to the running ones while there is room.
+    /// Moves sequences from the queue to the running ones, up to `running_max`.
     fn admit(&mut self) -> Vec<SequenceId> {
         let room = self.running_max.saturating_sub(self.running.len()).min(self.waiting.len());
         let joining: Vec<_> = self.waiting.drain(..room).collect();
@@ -104,8 +104,8 @@ impl Engine {
         ids
     }
 
-    /// Takes out the sequences of the next pass: the least recently stepped first, as many as fit. The first always
-    /// fits, so that a canvas larger than the batch limit runs alone.
+    /// Takes out the sequences of the next pass: the least recently stepped first, as many as fit.
+    /// The first one always fits, so that a canvas larger than the batch limit runs alone.
     fn choose(&mut self) -> Vec<(SequenceId, Job)> {
         let (mut chosen, mut passed_over, mut tokens) = (Vec::new(), VecDeque::new(), 0);
         for (id, job) in self.running.drain(..) {
@@ -121,47 +121,52 @@ impl Engine {
         chosen
     }
 
-    /// Hurries the sequences that have a deadline: `passes_left` says of each how many passes of its own it has still time for,
-    /// or that its time is up. Those whose time is up before their turn are given up.
-    pub(super) fn hurry(
+    /// Limits the passes of every sequence with a deadline. `passes_left` gets a sequence, its
+    /// deadline and the passes of the engine per pass of a sequence; it returns how many passes of
+    /// its own the sequence has time for, or `None` when the deadline has passed. A queued sequence
+    /// then fails.
+    pub(super) fn apply_deadlines(
         &mut self,
         passes_left: impl Fn(SequenceId, Duration, u32) -> Option<u32>,
     ) -> Vec<(SequenceId, Event)> {
-        let tokens: usize = self.running.iter().filter_map(|(_, job)| job.row()).map(|row| row.tokens()).sum();
-        let rounds = u32::try_from(tokens.div_ceil(self.batch_tokens_max.max(1))).unwrap_or(u32::MAX).max(1);
+        let rounds = self.passes_per_round().max(1);
         let mut events = Vec::new();
-        self.waiting.retain(|(id, job)| match job.deadline() {
+        self.waiting.retain(|(id, job)| match job.options.deadline {
             Some(deadline) if passes_left(*id, deadline, rounds).is_none() => {
                 events.push((*id, Event::Failed(Failure::TooLate { deadline })));
                 false
             }
             Some(_) | None => true,
         });
-        // who waits has at most as much time as now
+        // a queued sequence has at most as many passes as if it ran now
         for (id, job) in self.running.iter_mut().chain(&mut self.waiting) {
-            if let Some(deadline) = job.deadline() {
-                job.hurry(passes_left(*id, deadline, rounds).unwrap_or(0));
+            if let Some(deadline) = job.options.deadline {
+                job.limit_passes(passes_left(*id, deadline, rounds).unwrap_or(0));
             }
         }
         events
     }
 
-    /// Passes after which the first running sequence is expected to be done, as far as its pace tells.
-    pub(super) fn passes_until_room(&self) -> u32 {
+    /// Passes of the engine in which every running sequence is read once.
+    fn passes_per_round(&self) -> u32 {
         let tokens: usize = self.running.iter().filter_map(|(_, job)| job.row()).map(|row| row.tokens()).sum();
-        let rounds = u32::try_from(tokens.div_ceil(self.batch_tokens_max.max(1))).unwrap_or(u32::MAX);
-        let passes_left = self.running.iter().filter_map(|(_, job)| job.passes_left()).min();
-        passes_left.unwrap_or(1).saturating_mul(rounds)
+        u32_of(tokens.div_ceil(self.batch_tokens_max.max(1)))
     }
 
-    /// Gives up on everything.
+    /// Expected passes until the first running sequence ends, as far as their paces have bounds.
+    pub(super) fn passes_until_room(&self) -> u32 {
+        let passes_left = self.running.iter().filter_map(|(_, job)| job.passes_left()).min();
+        passes_left.unwrap_or(1).saturating_mul(self.passes_per_round())
+    }
+
+    /// Drops every sequence.
     pub(super) fn clear(&mut self) {
         self.running.clear();
         self.waiting.clear();
     }
 }
 
-/// One forward pass; a panic inside the model fails the batch like any other error, and nobody else.
+/// One forward pass. A panic of the model fails the batch like any other error.
 fn read(model: &mut dyn Denoiser, rows: &[Row<'_>]) -> Result<Vec<Reading>, ModelError> {
     if rows.is_empty() {
         return Ok(Vec::new());

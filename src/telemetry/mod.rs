@@ -1,4 +1,4 @@
-//! What the server tells of itself: metrics, and the spans of requests.
+//! What operators observe: metrics, and the spans of requests.
 
 mod aliases;
 mod metrics;

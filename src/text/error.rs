@@ -1,8 +1,8 @@
-//! What can go wrong between texts and ids.
+//! Errors of tokenizers and chat templates.
 
 use std::path::PathBuf;
 
-/// Why a text has no ids, or a tokenizer cannot be had.
+/// Why a text cannot be encoded, or a tokenizer cannot be loaded.
 #[derive(Clone, Debug, PartialEq, Eq, thiserror::Error)]
 pub enum TextError {
     /// A file of the model cannot be read or understood.
@@ -13,19 +13,19 @@ pub enum TextError {
         /// What is wrong with it.
         reason: String,
     },
-    /// The bytes given are no tokenizer.
+    /// The bytes are not a tokenizer.
     #[error("not a tokenizer.json: {0}")]
     NotATokenizer(String),
-    /// The vocabulary has no word for some characters.
+    /// The vocabulary has no token for some characters.
     #[error("the model's vocabulary has nothing for {}; leave it out", quoted(characters))]
     Inexpressible {
         /// The first few of them, in order of appearance.
         characters: Vec<char>,
     },
-    /// The tokenizer failed for a reason of its own.
+    /// The tokenizer failed for another reason.
     #[error("the tokenizer failed: {0}")]
     Tokenizer(String),
-    /// The chat template is faulty, or refused the conversation.
+    /// The chat template is invalid, or rejected the conversation.
     #[error("the chat template failed: {0}")]
     Template(String),
 }

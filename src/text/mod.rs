@@ -1,4 +1,4 @@
-//! Strings to ids and back, through the model's own tokenizer and chat template. Out of scope: canvases and models.
+//! Texts to token ids and back, with the model's tokenizer and chat template.
 
 mod bpe;
 mod chat_template;

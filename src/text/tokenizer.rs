@@ -1,4 +1,4 @@
-//! A model's own tokenizer: text to ids and back, chats included.
+//! A model's tokenizer: texts and conversations to token ids and back.
 
 use super::chat_template::{ChatTemplate, Message};
 use super::error::TextError;
@@ -7,16 +7,16 @@ use std::fmt;
 use std::ops::Range;
 use std::path::{Path, PathBuf};
 
-/// What becomes of a special token's name in a text.
+/// How the name of a special token in a text is encoded.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Special {
-    /// It stays text: for whatever a user wrote.
+    /// As ordinary text; for texts of users.
     AsText,
-    /// It becomes the special token: for what a chat template wrote.
+    /// As the special token; for the text of a chat template.
     AsTokens,
 }
 
-/// A model's tokenizer. Built once, shared by everybody.
+/// A model's tokenizer. Built once and shared.
 pub struct Tokenizer {
     with_special: tokenizers::Tokenizer,
     as_text: tokenizers::Tokenizer,
@@ -33,29 +33,30 @@ impl Tokenizer {
     /// A tokenizer from the bytes of a `tokenizer.json`, without a chat template.
     ///
     /// # Errors
-    /// When they are not one.
+    /// When they are not a tokenizer.
     pub fn from_bytes(json: &[u8]) -> Result<Self, TextError> {
         let with_special =
             tokenizers::Tokenizer::from_bytes(json).map_err(|error| TextError::NotATokenizer(error.to_string()))?;
         let mut as_text = with_special.clone();
-        as_text.set_encode_special_tokens(true); // the crate's name for "encode special tokens as if they were text"
+        as_text.set_encode_special_tokens(true); // as ordinary text, despite the name
         Ok(Self { with_special, as_text, chat: None })
     }
 
-    /// A tokenizer from the text of a `tokenizer.json`, with the chat template of a `tokenizer_config.json` where that is given.
+    /// A tokenizer from the text of a `tokenizer.json`, and a chat template from that of a
+    /// `tokenizer_config.json` if given.
     ///
     /// # Errors
-    /// When they are none.
+    /// When either is invalid.
     pub fn from_texts(json: &[u8], tokenizer_config: Option<&[u8]>) -> Result<Self, TextError> {
         let chat = tokenizer_config.map(ChatTemplate::from_config).transpose()?.flatten();
         Ok(Self { chat, ..Self::from_bytes(json)? })
     }
 
-    /// The tokenizer of a model directory, with the chat template of its `tokenizer_config.json` if it has one;
-    /// `None` if there is no `tokenizer.json`.
+    /// The tokenizer of a model directory, with the chat template of its `tokenizer_config.json` if
+    /// there is one; `None` without a `tokenizer.json`.
     ///
     /// # Errors
-    /// When a file is there but cannot be read or understood.
+    /// When a file exists but cannot be read or is invalid.
     pub fn from_dir(dir: &Path) -> Result<Option<Self>, TextError> {
         let Some((file, json)) = read_optional(dir, "tokenizer.json")? else { return Ok(None) };
         let in_file = |file: &Path, error: &dyn fmt::Display| TextError::File {
@@ -70,7 +71,7 @@ impl Tokenizer {
         Ok(Some(Self { chat, ..tokenizer }))
     }
 
-    /// The ids of a text; nothing is added before or after it.
+    /// The ids of a text, without any added tokens.
     ///
     /// # Errors
     /// When the vocabulary cannot express it.
@@ -91,7 +92,8 @@ impl Tokenizer {
         }
     }
 
-    /// The ids of a text, and which of its characters each stands for (half a character counts as the whole).
+    /// The ids of a text, each with the range of characters it stands for. A token that holds a
+    /// part of a character has all of it in its range.
     ///
     /// # Errors
     /// As [`Self::encode`].
@@ -103,24 +105,25 @@ impl Tokenizer {
         Ok(ids.into_iter().zip(spans).collect())
     }
 
-    /// The ids of a conversation written down with the model's template, the assistant's turn opened; `None` where it has
-    /// none. What the messages say stays text, even where it spells a special token.
+    /// The ids of a conversation, rendered with the model's chat template, with the start of the
+    /// assistant's turn; `None` without a template. Names of special tokens inside messages are
+    /// ordinary text.
     ///
     /// # Errors
-    /// When the template refuses the conversation, or the vocabulary cannot express it.
+    /// When the template rejects the conversation, or the vocabulary cannot express it.
     pub fn encode_chat(&self, messages: &[Message]) -> Result<Option<Vec<TokenId>>, TextError> {
         let Some(chat) = &self.chat else { return Ok(None) };
         let mut special: Vec<String> = self.special().collect();
-        special.sort_unstable_by_key(|name| std::cmp::Reverse(name.len())); // the longest first, should one begin another
-        let (messages, spelled) = disguise(messages, &special);
+        special.sort_unstable_by_key(|name| std::cmp::Reverse(name.len())); // longest first: one name may be a prefix of another
+        let (messages, spelled) = with_placeholders(messages, &special);
         let text = chat.render(&messages, true)?;
         let mut ids = Vec::new();
         let mut rest = text.as_str();
-        while let Some(at) = rest.find(|c| spelled.iter().any(|(disguise, _)| *disguise == c)) {
+        while let Some(at) = rest.find(|c| spelled.iter().any(|(placeholder, _)| *placeholder == c)) {
             let (before, after) = rest.split_at(at);
             ids.extend(self.encode(before, Special::AsTokens)?);
             let mut after = after.chars();
-            let name = after.next().and_then(|c| spelled.iter().find(|(disguise, _)| *disguise == c));
+            let name = after.next().and_then(|c| spelled.iter().find(|(placeholder, _)| *placeholder == c));
             ids.extend(self.encode(name.map_or("", |(_, name)| name), Special::AsText)?);
             rest = after.as_str();
         }
@@ -128,52 +131,54 @@ impl Tokenizer {
         Ok(Some(ids))
     }
 
-    /// Names of the special tokens.
+    /// The names of the special tokens.
     fn special(&self) -> impl Iterator<Item = String> {
         let added = self.with_special.get_added_tokens_decoder();
         added.into_values().filter(|token| token.special).map(|token| token.content)
     }
 
-    /// The text of some ids. Special tokens and ids outside the vocabulary have none; half a character is U+FFFD.
+    /// The text of some ids. Special tokens and ids outside the vocabulary are skipped; incomplete
+    /// characters become U+FFFD.
     #[must_use]
     pub fn decode(&self, tokens: &[TokenId]) -> String {
         let ids: Vec<u32> = tokens.iter().map(|token| token.0).collect();
         self.with_special.decode(&ids, true).unwrap_or_default()
     }
 
-    /// The text of one token by itself, for showing an edit: special tokens by their names.
+    /// The text of a single token, or the name of a special token. For displaying an edit.
     #[must_use]
     pub fn piece(&self, token: TokenId) -> String {
         self.with_special.decode(&[token.0], false).unwrap_or_default()
     }
 
-    /// Ids are below this, added tokens included.
+    /// The size of the vocabulary, added tokens included. Every id is below it.
     #[must_use]
     pub fn vocabulary(&self) -> usize {
         self.with_special.get_vocab_size(true)
     }
 
-    /// The special tokens that end a turn of a conversation, under the names that models of this kind give them. Not every
-    /// model's files say so: LLaDA-8B's name only the end of the text.
+    /// The special tokens that end a turn of a conversation, found by their common names. Not every
+    /// model's files list them: LLaDA-8B's list only the end-of-text token.
     pub fn turn_ends(&self) -> impl Iterator<Item = TokenId> {
         let special = self.with_special.get_added_vocabulary();
         let id = |name: &&str| self.with_special.token_to_id(name).filter(|_| special.is_special_token(name));
         TURN_ENDS.iter().filter_map(id).map(TokenId)
     }
 
-    /// How conversations are written down, if the model has a way.
+    /// The model's chat template, if it has one.
     #[must_use]
     pub const fn chat(&self) -> Option<&ChatTemplate> {
         self.chat.as_ref()
     }
 }
 
-/// LLaDA-8B's and Llama's, LLaDA-MoE's, ChatML's.
+/// Names of end-of-turn tokens: of LLaDA-8B and Llama, of LLaDA-MoE, and of ChatML.
 const TURN_ENDS: [&str; 3] = ["<|eot_id|>", "<|role_end|>", "<|im_end|>"];
 
-/// The messages with every special token's name in them replaced by a character that stands nowhere in them, so that a
-/// template handles them as a text, and what each character stands for.
-fn disguise(messages: &[Message], special: &[String]) -> (Vec<Message>, Vec<(char, String)>) {
+/// The messages, with each name of a special token replaced by a placeholder: a character that is
+/// not in the messages. Also the placeholders with the names they stand for. A template then treats
+/// the names as text.
+fn with_placeholders(messages: &[Message], special: &[String]) -> (Vec<Message>, Vec<(char, String)>) {
     let mut messages = messages.to_vec();
     let says = |messages: &[Message], text: &str| {
         messages.iter().any(|message| message.content.contains(text) || message.role.contains(text))
@@ -183,22 +188,22 @@ fn disguise(messages: &[Message], special: &[String]) -> (Vec<Message>, Vec<(cha
         if !says(&messages, name) {
             continue;
         }
-        let disguise = ('\u{f0000}'..='\u{ffffd}').find(|c| !says(&messages, c.encode_utf8(&mut [0; 4])));
-        let Some(disguise) = disguise else { continue }; // 65,534 characters nobody has a use for
+        let placeholder = ('\u{f0000}'..='\u{ffffd}').find(|c| !says(&messages, c.encode_utf8(&mut [0; 4])));
+        let Some(placeholder) = placeholder else { continue }; // 65,534 private-use characters
         for message in &mut messages {
-            message.content = message.content.replace(name, disguise.encode_utf8(&mut [0; 4]));
-            message.role = message.role.replace(name, disguise.encode_utf8(&mut [0; 4]));
+            message.content = message.content.replace(name, placeholder.encode_utf8(&mut [0; 4]));
+            message.role = message.role.replace(name, placeholder.encode_utf8(&mut [0; 4]));
         }
-        spelled.push((disguise, name.clone()));
+        spelled.push((placeholder, name.clone()));
     }
     (messages, spelled)
 }
 
-/// Characters shown of those that cannot be expressed.
+/// Most characters that an error message lists.
 const SHOWN_MAX: usize = 5;
 
-/// Whether every character that is not white space lies in some token. A vocabulary without a word for "unknown"
-/// drops what it cannot express without saying so.
+/// Whether every character other than white space is part of a token. A vocabulary without an
+/// "unknown" token silently drops characters that it lacks.
 fn covers(offsets: &[(usize, usize)], text: &str) -> bool {
     let mut end = 0;
     offsets.iter().all(|&(from, to)| {
@@ -208,7 +213,7 @@ fn covers(offsets: &[(usize, usize)], text: &str) -> bool {
     }) && text.get(end..).unwrap_or_default().chars().all(char::is_whitespace)
 }
 
-/// The first few different characters that have no token by themselves.
+/// The first few different characters that cannot be encoded by themselves.
 fn inexpressible(tokenizer: &tokenizers::Tokenizer, text: &str) -> Vec<char> {
     let mut found = Vec::new();
     for character in text.chars() {

@@ -1,4 +1,4 @@
-//! Lays JSON of a given shape out on a canvas.
+//! Lays a JSON shape out on a canvas: keys and punctuation become fixed cells, values become gaps.
 
 use crate::diffusion::{Canvas, Cell, TokenId};
 use crate::engine::layout::{Choice, Kind, Layout, Piece};
@@ -7,13 +7,13 @@ use crate::model::Restriction;
 use crate::text::{Special, Tokenizer, json_string};
 use std::ops::Range;
 
-/// Cells of a text whose shape does not say how many.
+/// Default cells of a string.
 const TEXT_CELLS: usize = 16;
-/// Cells of a number whose shape does not say: up to six digits of most vocabularies.
+/// Default cells of a number: up to six digits in most vocabularies.
 const NUMBER_CELLS: usize = 6;
 const PARAM: &str = "response_format";
 
-/// Tokens by what they spell, found by one look through the vocabulary.
+/// The tokens of a vocabulary that numbers and fillers are made of.
 #[derive(Debug)]
 pub(super) struct Spellings {
     digits: Vec<TokenId>,
@@ -40,7 +40,7 @@ impl Spellings {
     }
 }
 
-/// What a layout needs to know of a model's vocabulary.
+/// What a layout needs of a model's vocabulary.
 pub(super) struct Vocabulary<'a> {
     pub(super) tokenizer: &'a Tokenizer,
     pub(super) spellings: &'a Spellings,
@@ -49,75 +49,74 @@ pub(super) struct Vocabulary<'a> {
     pub(super) mask: TokenId,
 }
 
-/// Where a shape is being laid out.
+/// A layout in the making.
 struct Builder<'a> {
     vocabulary: Vocabulary<'a>,
     cells: Vec<Cell>,
     pieces: Vec<Piece>,
-    /// Given text that has no cells yet.
-    given: String,
+    /// Constant text that has no cells yet.
+    constant: String,
 }
 
 impl Builder<'_> {
     fn lay(&mut self, shape: &Shape) -> Result<(), Rejected> {
         match shape {
-            Shape::Given(json) => self.given.push_str(json),
+            Shape::Constant(json) => self.constant.push_str(json),
             Shape::Text { cells, characters } => {
-                self.given.push('"');
-                let kind =
-                    Kind::Text { characters: characters.unwrap_or(usize::MAX), ends: self.vocabulary.ends.clone() };
-                self.gap(cells.unwrap_or(TEXT_CELLS).max(1), kind)?;
-                self.given.push('"');
+                self.constant.push('"');
+                let (characters, ends) = (characters.unwrap_or(usize::MAX), self.vocabulary.ends.clone());
+                self.gap(cells.unwrap_or(TEXT_CELLS).max(1), |_| Kind::Text { characters, ends })?;
+                self.constant.push('"');
             }
             Shape::Number { cells, is_whole, is_signed } => self.number(*cells, *is_whole, *is_signed)?,
             Shape::OneOf(options) => self.one_of(options)?,
             Shape::List(shapes) => {
-                self.given.push('[');
+                self.constant.push('[');
                 for (index, shape) in shapes.iter().enumerate() {
-                    self.given.push_str(if index == 0 { "" } else { ", " });
+                    self.constant.push_str(if index == 0 { "" } else { ", " });
                     self.lay(shape)?;
                 }
-                self.given.push(']');
+                self.constant.push(']');
             }
             Shape::Object(members) => {
-                self.given.push('{');
+                self.constant.push('{');
                 for (index, (name, shape)) in members.iter().enumerate() {
-                    self.given.push_str(if index == 0 { "" } else { ", " });
-                    self.given.push_str(&json_string(name));
-                    self.given.push_str(": ");
+                    self.constant.push_str(if index == 0 { "" } else { ", " });
+                    self.constant.push_str(&json_string(name));
+                    self.constant.push_str(": ");
                     self.lay(shape)?;
                 }
-                self.given.push('}');
+                self.constant.push('}');
             }
         }
         Ok(())
     }
 
-    /// Pins the text given so far.
+    /// Gives the constant text so far its fixed cells.
     fn pin(&mut self) -> Result<(), Rejected> {
-        let given = std::mem::take(&mut self.given);
-        let tokens = self.encode(&given)?;
+        let constant = std::mem::take(&mut self.constant);
+        let tokens = self.encode(&constant)?;
         self.cells.extend(tokens.into_iter().map(Cell::Fixed));
-        self.pieces.push(Piece::Given(given));
+        self.pieces.push(Piece::Constant(constant));
         Ok(())
     }
 
     fn encode(&self, text: &str) -> Result<Vec<TokenId>, Rejected> {
         let tokens = self.vocabulary.tokenizer.encode(text, Special::AsText);
         let tokens = tokens.map_err(|error| invalid(PARAM, format!("{PARAM}: {error}")))?;
-        match tokens.contains(&self.vocabulary.mask) {
-            false => Ok(tokens),
-            true => Err(invalid(PARAM, format!("{PARAM} spells the model's mask, which stands for a blank"))),
+        if tokens.contains(&self.vocabulary.mask) {
+            return Err(invalid(PARAM, format!("{PARAM} spells the model's mask, which stands for a blank")));
         }
+        Ok(tokens)
     }
 
-    fn gap(&mut self, cells: usize, kind: Kind) -> Result<Range<usize>, Rejected> {
+    fn gap(&mut self, cells: usize, kind: impl FnOnce(&Range<usize>) -> Kind) -> Result<(), Rejected> {
         self.pin()?;
         let start = self.cells.len();
         self.cells.extend(std::iter::repeat_n(Cell::Blank, cells));
         let cells = start..self.cells.len();
-        self.pieces.push(Piece::Gap { cells: cells.clone(), kind });
-        Ok(cells)
+        self.pieces.push(Piece::Gap { kind: kind(&cells), cells });
+        Ok(())
     }
 
     fn number(&mut self, cells: Option<usize>, is_whole: bool, is_signed: bool) -> Result<(), Rejected> {
@@ -127,45 +126,45 @@ impl Builder<'_> {
         }
         let point: &[TokenId] = if is_whole { &[] } else { point };
         let rest = [digits, spaces, &self.vocabulary.ends, point].concat();
-        // a cell for the sign takes the place of the space before a number
+        // the cell of the sign replaces the space before the number
         let has_sign = is_signed && !minus.is_empty() && !spaces.is_empty();
-        if has_sign && self.given.ends_with(' ') {
-            self.given.pop();
+        if has_sign && self.constant.ends_with(' ') {
+            self.constant.pop();
         }
         let cells = cells.unwrap_or(NUMBER_CELLS).max(1 + usize::from(has_sign));
-        let cells = self.gap(cells, Kind::Number { only: Vec::new() })?;
-        let (sign, first) = (cells.start..cells.start + usize::from(has_sign), cells.start + usize::from(has_sign));
-        let lists =
-            [(sign, [&minus[..], spaces].concat()), (first..first + 1, digits.clone()), (first + 1..cells.end, rest)];
-        let lists = lists.into_iter().filter(|(cells, _)| !cells.is_empty());
-        let only = lists.map(|(cells, tokens)| Restriction { cells, tokens: tokens.into() }).collect();
-        if let Some(Piece::Gap { kind, .. }) = self.pieces.last_mut() {
-            *kind = Kind::Number { only };
-        }
-        Ok(())
+        self.gap(cells, |cells| {
+            let first = cells.start + usize::from(has_sign);
+            let sign = [&minus[..], spaces].concat();
+            let lists = [(cells.start..first, sign), (first..first + 1, digits.clone()), (first + 1..cells.end, rest)];
+            let lists = lists.into_iter().filter(|(cells, _)| !cells.is_empty());
+            Kind::Number { only: lists.map(|(cells, tokens)| Restriction { cells, tokens: tokens.into() }).collect() }
+        })
     }
 
     fn one_of(&mut self, options: &[String]) -> Result<(), Rejected> {
         if let [only] = options {
-            self.given.push_str(only);
+            self.constant.push_str(only);
             return Ok(());
         }
-        // among strings the quotation marks are no question
+        // the quotation marks of strings are constant
         let inner = |json: &String| Some(json.strip_prefix('"')?.strip_suffix('"')?.to_owned());
         let strings: Option<Vec<String>> = options.iter().map(inner).collect();
         let (mark, texts) = strings.map_or(("", options.to_vec()), |strings| ("\"", strings));
-        self.given.push_str(mark);
+        self.constant.push_str(mark);
         let options = texts.into_iter().map(|json| Ok(Choice { tokens: self.encode(&json)?, json }));
         let options = options.collect::<Result<Vec<_>, Rejected>>()?;
         let cells = options.iter().map(|option| option.tokens.len()).max().unwrap_or(0).max(1);
         let fillers = [&self.vocabulary.ends[..], &self.vocabulary.spellings.spaces].concat();
-        self.gap(cells, Kind::OneOf { options, fillers })?;
-        self.given.push_str(mark);
+        self.gap(cells, |_| Kind::OneOf { options, fillers })?;
+        self.constant.push_str(mark);
         Ok(())
     }
 }
 
-/// A canvas on which `shape` follows the prompt, in `room` cells at most, and what it is made of.
+/// A canvas on which `shape` follows the prompt, in at most `room` cells, and its layout.
+///
+/// # Errors
+/// When it does not fit, has no gap, or the vocabulary cannot express it.
 pub(super) fn lay_out(
     shape: &Shape,
     prompt: &[TokenId],
@@ -173,7 +172,7 @@ pub(super) fn lay_out(
     vocabulary: Vocabulary<'_>,
 ) -> Result<(Canvas, Layout), Rejected> {
     let cells = prompt.iter().copied().map(Cell::Fixed).collect();
-    let mut builder = Builder { vocabulary, cells, pieces: Vec::new(), given: String::new() };
+    let mut builder = Builder { vocabulary, cells, pieces: Vec::new(), constant: String::new() };
     builder.lay(shape)?;
     builder.pin()?;
     let Builder { cells, pieces, .. } = builder;
@@ -186,10 +185,8 @@ pub(super) fn lay_out(
         return Err(invalid(PARAM, message));
     }
     if !cells.contains(&Cell::Blank) {
-        return Err(invalid(
-            PARAM,
-            format!("{PARAM} leaves nothing to write; give it at least one value that is open"),
-        ));
+        let message = format!("{PARAM} leaves nothing to write; give it at least one value that is open");
+        return Err(invalid(PARAM, message));
     }
     Ok((Canvas::new(cells), Layout { pieces }))
 }

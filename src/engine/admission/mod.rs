@@ -1,61 +1,74 @@
-//! From what a user asked for to a job that can run: every default looked up, every limit checked, once for all
-//! protocols. Refuses to run anything.
+//! Turns a request into a job: fills in every default and checks every limit, once for all
+//! protocols. Out of scope: running the job.
 
 mod canvas;
 mod json_layout;
 
-pub(super) use canvas::Drafter;
 pub(crate) use canvas::STOPS_MAX;
 
 use super::event::Start;
-use super::job::Job;
+use super::job::{Job, Options};
 use super::request::{self, DOUBTFUL, EndOfText, Format, Rejected, Remasking, Request, Task, invalid};
-use crate::diffusion::{Pace, Policy, Probability, Proofreading, Remask, Seed, Sequence, Stretch, TokenId};
+use crate::diffusion::{Pace, Policy, Probability, Proofreading, Remask, Seed, Sequence, Stretch, TokenId, u32_of};
 use crate::model::{Filter, ModelSpec};
+use crate::text::Tokenizer;
+use canvas::CanvasBuilder;
 use std::hash::{BuildHasher, RandomState};
 use std::num::NonZeroU32;
 use std::sync::Arc;
 use std::time::Duration;
 
-/// Steps and erasures a request may ask for, so that no request runs for ever.
+/// Most steps, and most erasures, that a request may ask for. Bounds every run.
 const COUNT_MAX: u32 = 65_536;
-/// Steps of proofreading where the user does not say, at most; else one a cell.
+/// Default steps of proofreading: one per cell, at most this many.
 const PROOFREADING_MAX: u32 = 128;
-/// Furthest a logit may be moved, as OpenAI has it: nearly a ban, or nearly nothing else.
+/// Largest absolute value of a logit bias, as in OpenAI's API.
 const BIAS_MAX: f32 = 100.0;
 
 /// What requests are checked against.
 #[derive(Clone, Debug)]
 pub(super) struct Admission {
     pub(super) spec: Arc<ModelSpec>,
-    pub(super) drafter: Drafter,
+    canvases: CanvasBuilder,
 }
 
 impl Admission {
-    /// The job `request` stands for, and what its owner is told at once. `share`: of its steps that it keeps, where more would
-    /// keep others waiting.
+    /// `canvas_max`: most cells of a canvas, at most the model's own limit.
+    pub(super) fn new(spec: Arc<ModelSpec>, tokenizer: Option<Arc<Tokenizer>>, canvas_max: usize) -> Self {
+        Self { canvases: CanvasBuilder::new(Arc::clone(&spec), tokenizer, canvas_max), spec }
+    }
+
+    pub(super) fn tokenizer(&self) -> Option<&Tokenizer> {
+        self.canvases.tokenizer.as_deref()
+    }
+
+    pub(super) const fn canvas_max(&self) -> usize {
+        self.canvases.canvas_max
+    }
+
+    /// The job for `request`, and its first canvas for the client. `share`: the fraction of its
+    /// steps that it keeps, in (0, 1]; below 1 when many requests are queued.
+    ///
+    /// # Errors
+    /// When an option is out of its range, or the model cannot serve the request.
     pub(super) fn admit(&self, request: &Request, share: f32) -> Result<(Job, Start), Rejected> {
         check_sampling(request)?;
         if request.deadline == Some(Duration::ZERO) {
             return Err(invalid("diffusion.deadline_ms", "deadline_ms is 0; give at least 1"));
         }
-        let draft = self.drafter.draft(request)?;
+        let draft = self.canvases.draft(request)?;
         if request.format != Format::Text && !matches!(request.task, Task::Continue { .. }) {
-            return Err(invalid(
-                "response_format",
-                "response_format does not go with a template, a suffix or a given text",
-            ));
+            const MESSAGE: &str = "response_format does not go with a template, a suffix or a given text";
+            return Err(invalid("response_format", MESSAGE));
         }
         let blanks = draft.canvas.blanks(0..draft.canvas.len()).count();
         let seed = Seed(request.seed.unwrap_or_else(fresh_seed));
         let cells = draft.canvas.cells()[draft.offset..].to_vec();
         let sequence = match &request.task {
             Task::Repair { .. } => {
-                let nothing = request::Proofreading { steps: None, below: None, most: None, temperature: None };
-                let asked = request.proofreading.as_ref().unwrap_or(&nothing);
-                let proofreading = proofread(asked, u32::try_from(cells.len()).unwrap_or(u32::MAX), REPAIR)?;
-                let proofreading = less_reading(proofreading, share);
-                Sequence::mending(draft.canvas, request.order, proofreading, seed)
+                let asked = request.proofreading.clone().unwrap_or_default();
+                let proofreading = proofread(&asked, u32_of(cells.len()), REPAIR)?;
+                Sequence::mending(draft.canvas, request.order, less_proofreading(proofreading, share), seed)
             }
             _ => Sequence::new(draft.canvas, fewer_steps(self.policy(request, blanks)?, cells.len(), share), seed)
                 .map_err(|error| invalid("diffusion.steps", error.to_string()))?,
@@ -73,37 +86,34 @@ impl Admission {
         let mut biases = self.biases(&request.logit_bias)?;
         let sequence = match request.end_of_text {
             EndOfText::Free => sequence,
-            EndOfText::Last => sequence.postponing(self.drafter.ends()),
+            EndOfText::Last => sequence.postponing(self.canvases.ends()),
             EndOfText::Never => {
-                biases.extend(self.drafter.ends().into_iter().map(|end| (end, f32::NEG_INFINITY)));
+                biases.extend(self.canvases.ends().into_iter().map(|end| (end, f32::NEG_INFINITY)));
                 sequence
             }
         };
-        let job = Job::new(sequence, draft.writing, &start)
-            .steered(biases, filter(request)?)
-            .sampled(
-                [request.temperature, refill_temperature(request)],
-                (request.cfg_scale != 0.0).then_some(request.cfg_scale),
-            )
-            .due(request.deadline)
-            .reduced(share < 1.0 && start.steps_planned.is_some_and(|steps| steps > 0))
-            .judged(request.return_quality || (is_scored && self.spec.has_quality))
-            .likened(matches!(request.task, Task::Score { likelihood: true, .. }))
-            .urgent(request.priority);
-        Ok((job, start))
+        let options = Options {
+            temperature: request.temperature,
+            refill_temperature: refill_temperature(request),
+            guidance: (request.cfg_scale != 0.0).then_some(request.cfg_scale),
+            filter: filter(request)?,
+            biases,
+            priority: request.priority,
+            deadline: request.deadline,
+            quality: request.return_quality || (is_scored && self.spec.has_quality),
+            likelihood: matches!(request.task, Task::Score { likelihood: true, .. }),
+            degraded: share < 1.0 && start.steps_planned.is_some_and(|steps| steps > 0),
+        };
+        Ok((Job::new(sequence, draft.writing, &start, options), start))
     }
 
-    /// Checks what is to be added to logits.
+    /// The logit biases, checked.
     fn biases(&self, asked: &[(TokenId, f32)]) -> Result<Vec<(TokenId, f32)>, Rejected> {
         const PARAM: &str = "logit_bias";
-        self.drafter.check_ids(PARAM, &asked.iter().map(|(token, _)| *token).collect::<Vec<_>>())?;
-        match asked.iter().find(|(_, bias)| !(-BIAS_MAX..=BIAS_MAX).contains(bias)) {
-            None => Ok(asked.to_vec()),
-            Some((token, bias)) => {
-                let message = format!("logit_bias of token {} is {bias}; give -{BIAS_MAX} to {BIAS_MAX}", token.0);
-                Err(invalid(PARAM, message))
-            }
-        }
+        self.canvases.check_ids(PARAM, &asked.iter().map(|(token, _)| *token).collect::<Vec<_>>())?;
+        let out_of_range = asked.iter().find(|(_, bias)| !(-BIAS_MAX..=BIAS_MAX).contains(bias));
+        let Some((TokenId(id), bias)) = out_of_range else { return Ok(asked.to_vec()) };
+        Err(invalid(PARAM, format!("logit_bias of token {id} is {bias}; give -{BIAS_MAX} to {BIAS_MAX}")))
     }
 
     fn policy(&self, request: &Request, blanks: usize) -> Result<Policy, Rejected> {
@@ -127,7 +137,7 @@ impl Admission {
         Ok(Policy { order: request.order, pace, remask, block_length, proofreading })
     }
 
-    /// As asked for; else the model's own habit, where the request leaves remasking to quality.
+    /// As requested; else the model's default where remasking is by quality.
     fn proofreading(&self, request: &Request, cells: u32) -> Result<Option<Proofreading>, Rejected> {
         match (&request.proofreading, &request.remasking) {
             (None, None | Some(Remasking::Quality { .. })) if self.spec.has_quality => {
@@ -176,13 +186,13 @@ impl Admission {
 const NO_HEAD: &str = "needs a quality head, which this model does not have; \
                        give one with --prism-head, or ask for remasking \"confidence\", \"remdm\" or \"random\"";
 
-/// What the fields of a proofreading are called: steps, below, most.
+/// Names of the request fields for `steps`, `below` and `most` of a proofreading.
 type Names = [&'static str; 3];
 const PROOFREADING: Names =
     ["diffusion.proofreading.steps", "diffusion.proofreading.below", "diffusion.proofreading.most"];
 const REPAIR: Names = ["steps", "below", "worst"];
 
-/// A proofreading as asked for, of `cells` cells.
+/// A proofreading of `cells` cells, as requested.
 fn proofread(asked: &request::Proofreading, cells: u32, [steps, below, most]: Names) -> Result<Proofreading, Rejected> {
     let given = asked.steps.unwrap_or(cells.clamp(2, PROOFREADING_MAX));
     if given < 2 {
@@ -197,19 +207,19 @@ fn proofread(asked: &request::Proofreading, cells: u32, [steps, below, most]: Na
     })
 }
 
-/// A policy that keeps a share of its steps, at least one for each block of a canvas of `cells` cells.
+/// `policy` with a share of its steps, at least one for each block of a canvas of `cells` cells.
 fn fewer_steps(policy: Policy, cells: usize, share: f32) -> Policy {
     let blocks = cells.div_ceil(policy.block_length.get() as usize) + 1; // the first one may begin anywhere
-    let blocks = u32::try_from(blocks).unwrap_or(u32::MAX);
+    let blocks = u32_of(blocks);
     let pace = match policy.pace {
         Pace::Steps(steps) => Pace::Steps(reduced(steps, share).max(steps.min(blocks.try_into().unwrap_or(steps)))),
         Pace::Threshold { .. } => policy.pace,
     };
-    let proofreading = policy.proofreading.map(|proofreading| less_reading(proofreading, share));
+    let proofreading = policy.proofreading.map(|proofreading| less_proofreading(proofreading, share));
     Policy { pace, proofreading, ..policy }
 }
 
-fn less_reading(proofreading: Proofreading, share: f32) -> Proofreading {
+fn less_proofreading(proofreading: Proofreading, share: f32) -> Proofreading {
     let steps = NonZeroU32::new(proofreading.steps).map_or(0, |steps| reduced(steps, share).get().max(2));
     Proofreading { steps: steps.min(proofreading.steps), ..proofreading }
 }
@@ -232,7 +242,7 @@ fn filter(request: &Request) -> Result<Filter, Rejected> {
     }
 }
 
-/// Temperature at which proofreading writes.
+/// The sampling temperature of proofreading.
 fn refill_temperature(request: &Request) -> f32 {
     let asked = request.proofreading.as_ref().and_then(|proofreading| proofreading.temperature);
     asked.unwrap_or(request.temperature)
@@ -244,13 +254,9 @@ fn check_sampling(request: &Request) -> Result<(), Rejected> {
         ("diffusion.cfg_scale", request.cfg_scale),
         ("diffusion.proofreading.temperature", refill_temperature(request)),
     ];
-    match fields.into_iter().find(|(_, value)| !value.is_finite() || *value < 0.0) {
-        Some((param, value)) => {
-            let name = last_name(param);
-            Err(invalid(param, format!("{name} is {value}; give a finite number that is not negative")))
-        }
-        None => Ok(()),
-    }
+    let invalid_field = fields.into_iter().find(|(_, value)| !value.is_finite() || *value < 0.0);
+    let Some((param, value)) = invalid_field else { return Ok(()) };
+    Err(invalid(param, format!("{} is {value}; give a finite number that is not negative", last_name(param))))
 }
 
 fn probability(param: &'static str, value: f32) -> Result<Probability, Rejected> {
@@ -258,7 +264,7 @@ fn probability(param: &'static str, value: f32) -> Result<Probability, Rejected>
         .ok_or_else(|| invalid(param, format!("{} is {value}; give a number from 0 to 1", last_name(param))))
 }
 
-/// The bar below which a cell is erased: as asked for, else one if the number of erasures is left open, too.
+/// The threshold below which a cell is erased; without a budget [`DOUBTFUL`] by default.
 fn bar(below: Option<f32>, budget: Option<u32>) -> Result<Option<Probability>, Rejected> {
     let below = below.or(budget.is_none().then_some(DOUBTFUL));
     below.map(|below| probability("diffusion.remasking.below", below)).transpose()
@@ -287,7 +293,7 @@ fn last_name(param: &str) -> &str {
     param.rsplit('.').next().unwrap_or(param)
 }
 
-/// A seed for a request that names none: std's hasher keys are the process's own randomness.
+/// A random seed, for a request that names none: the keys of std's hashers are random.
 fn fresh_seed() -> u64 {
     RandomState::new().hash_one(0_u8)
 }
