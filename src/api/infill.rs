@@ -76,7 +76,7 @@ impl Ending for Filled {
     fn whole<'a>(&'a self, id: &str, answer: &'a Answer, words: Words<'_>) -> impl Serialize + 'a {
         let (text, gaps) = match &answer.output {
             Output::Infill { text, gaps } => (text, gaps.as_slice()),
-            Output::Continuation(text) | Output::Given(text) => (text, [].as_slice()),
+            Output::Continuation(text) | Output::Revision(text) => (text, [].as_slice()),
         };
         let quality = Quality::of(answer, words);
         Infill {

@@ -209,7 +209,7 @@ impl Teller {
 /// What an answer wrote: between two texts only what stands between them.
 fn written<'a>(answer: &'a Answer, continuation: &'a str) -> &'a str {
     match &answer.output {
-        Output::Continuation(_) | Output::Given(_) => continuation,
+        Output::Continuation(_) | Output::Revision(_) => continuation,
         Output::Infill { gaps, .. } => gaps.first().map_or("", String::as_str),
     }
 }

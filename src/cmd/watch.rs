@@ -1,7 +1,7 @@
 //! A canvas drawn in the terminal and redrawn after each step: new tokens green, doubtful ones yellow, erased ones red.
 
 use crate::diffusion::{Cell, Edit, Position};
-use crate::engine::{Start, StepEvent};
+use crate::engine::{DOUBTFUL, Start, StepEvent};
 use crate::text::Tokenizer;
 use console::{Style, Term, measure_text_width, style};
 use std::io;
@@ -9,8 +9,6 @@ use std::time::Duration;
 
 /// How long each picture stays: slow enough to be seen, fast enough to be watched to the end.
 const FRAME: Duration = Duration::from_millis(60);
-/// Confidence below which a token is shown as doubtful: more likely wrong than right.
-const DOUBTFUL: f32 = 0.5;
 
 /// A canvas on a terminal; where output is not a terminal, one picture after another.
 pub(super) struct Screen<'a> {

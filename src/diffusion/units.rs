@@ -72,7 +72,7 @@ impl Probability {
 
 /// Quality below which a token counts as doubtful where a request does not say: more likely wrong than
 /// right.
-pub const DOUBTFUL: Probability = Probability::HALF;
+pub const DOUBTFUL: f32 = 0.5;
 
 impl Eq for Probability {}
 

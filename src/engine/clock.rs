@@ -1,4 +1,4 @@
-//! What time it is, for those who measure passes and keep deadlines. The only place of the engine that asks the system.
+//! The clock of the engine, which measures passes and deadlines.
 
 use std::fmt;
 use std::sync::Arc;
@@ -9,13 +9,13 @@ use std::time::Instant;
 pub struct Clock(Arc<dyn Fn() -> Instant + Send + Sync>);
 
 impl Clock {
-    /// The system's.
+    /// The system's monotonic clock.
     #[must_use]
     pub fn system() -> Self {
         Self::of(Instant::now)
     }
 
-    /// One that shows what `now` says; never to run backwards.
+    /// A clock that returns the result of `now`, which must never decrease.
     pub fn of(now: impl Fn() -> Instant + Send + Sync + 'static) -> Self {
         Self(Arc::new(now))
     }

@@ -1,40 +1,41 @@
-//! What a request's owner hears: each step's edits, then the answer or the failure. Plain data; refuses to know how
-//! it travels.
+//! The events that a client receives: the edits of each step, then the answer or a failure. Plain
+//! data. Out of scope: how events are delivered.
 
 use crate::diffusion::{Cell, Edit, Position, Probability, TokenId};
 use crate::model::ModelError;
 use std::collections::BTreeMap;
 use std::time::Duration;
 
-/// The canvas before the first step, known as soon as a request is admitted.
+/// The canvas before the first step, known once a request is admitted.
 #[derive(Clone, Debug, PartialEq)]
 pub struct Start {
-    /// Cells that edits may name, in order: everything after a prompt, or a whole template.
+    /// The cells that edits may change: everything behind a prompt, or a whole template.
     pub cells: Vec<Cell>,
-    /// Cells before them (the prompt's). An edit's position counts these; a user's `at` does not.
+    /// Cells before them (the prompt's). An edit's position includes these; the API's `at` does
+    /// not.
     pub offset: usize,
-    /// Tokens the user gave.
+    /// Tokens that the user gave.
     pub prompt_tokens: usize,
-    /// Steps planned at most, where the pace has a bound.
+    /// Most steps, where the pace has a bound.
     pub steps_planned: Option<u32>,
 }
 
-/// One step, or several that a slow reader missed, merged.
+/// One step, or several that were merged because the client reads slowly.
 #[derive(Clone, Debug, Default, PartialEq)]
 pub struct StepEvent {
     /// The (last) step's number, from 0.
     pub step: u32,
-    /// Blanks left on the canvas afterwards.
+    /// Blanks on the canvas after it.
     pub blanks: usize,
-    /// Changes, erasures first; applying them in order leads to the canvas after `step`.
+    /// The changes, erasures first. Applying them in order gives the canvas after `step`.
     pub edits: Vec<Edit>,
-    /// Text that is final now and follows what was sent before; empty for infills.
+    /// Text that is final from this step on, following that of earlier steps; empty for infills.
     pub text: String,
 }
 
 impl StepEvent {
-    /// Merges the step that follows, so that applying the result equals applying both: a fill that was erased again
-    /// leaves nothing. At most two edits a cell remain, however many steps are merged.
+    /// Merges the next step into this one: applying the result gives the same canvas as applying
+    /// both. A fill that was erased again is dropped, so that at most two edits per cell remain.
     pub fn absorb(&mut self, later: Self) {
         let mut cells: BTreeMap<Position, Vec<Edit>> = BTreeMap::new();
         for edit in self.edits.drain(..).chain(later.edits) {
@@ -55,9 +56,9 @@ impl StepEvent {
 /// Why writing ended.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Finish {
-    /// The text came to its end, a stop string, or the last blank of a template.
+    /// At the end of the text, at a stop string, or when all blanks of a template were filled.
     Stop,
-    /// There was no more room.
+    /// At the end of the canvas.
     Length,
 }
 
@@ -70,50 +71,50 @@ pub enum Output {
     Infill {
         /// The whole template.
         text: String,
-        /// What was written into each run of blanks.
+        /// The text of each run of blanks.
         gaps: Vec<String>,
     },
-    /// A given text, as it stands now.
-    Given(String),
+    /// The whole text of a score or repair request, as it is now.
+    Revision(String),
 }
 
 impl Output {
-    /// The whole of it.
+    /// The whole text.
     #[must_use]
     pub fn text(&self) -> &str {
         match self {
-            Self::Continuation(text) | Self::Infill { text, .. } | Self::Given(text) => text,
+            Self::Continuation(text) | Self::Infill { text, .. } | Self::Revision(text) => text,
         }
     }
 }
 
-/// A token that was written, and what the model thinks of it.
+/// A token of the answer, with what the model said about it.
 #[derive(Clone, Copy, Debug, PartialEq)]
 pub struct Written {
-    /// Where it stands.
+    /// Its cell.
     pub at: Position,
     /// The token.
     pub token: TokenId,
-    /// Its probability when it was written.
+    /// Its probability when it was filled; 1 for a token that was given.
     pub confidence: Probability,
-    /// Its quality on the final canvas, if it was asked for.
+    /// Its quality on the final canvas, if requested.
     pub quality: Option<Probability>,
-    /// Its probability given all other tokens of the final canvas, if that was asked for.
+    /// Its probability given all other tokens of the final canvas, if requested.
     pub likelihood: Option<Probability>,
 }
 
-/// Everything about a finished request.
+/// The answer to a request.
 #[derive(Clone, Debug, PartialEq)]
 pub struct Answer {
-    /// The text.
+    /// Its text.
     pub output: Output,
     /// Why it ended.
     pub finish: Finish,
     /// The tokens written, left to right.
     pub written: Vec<Written>,
-    /// Tokens the user gave.
+    /// Tokens that the user gave.
     pub prompt_tokens: usize,
-    /// Tokens of the answer: those written, up to the end of the text.
+    /// Tokens that were written, up to the end of the text.
     pub completion_tokens: usize,
     /// Steps taken.
     pub steps: u32,
@@ -123,9 +124,9 @@ pub struct Answer {
     pub filled: u32,
     /// Erasures made.
     pub erased: u32,
-    /// Whether steps were given up to meet the deadline.
+    /// Whether steps were dropped, to meet the deadline or because many requests were queued.
     pub degraded: bool,
-    /// Text that was held back until the end, following what the steps brought.
+    /// The last part of the text: what follows the text of the steps.
     pub tail: String,
 }
 
@@ -135,21 +136,21 @@ pub enum Failure {
     /// The forward pass failed.
     #[error("{0}")]
     Model(#[from] ModelError),
-    /// The deadline came before the request's turn.
+    /// The deadline passed while the request was queued.
     #[error("the deadline of {} ms came before this request's turn; give it longer, or try when fewer are waiting", deadline.as_millis())]
     TooLate {
-        /// What was asked for.
+        /// The deadline.
         deadline: Duration,
     },
-    /// A bug of the engine's.
+    /// The engine panicked.
     #[error("the server made a mistake while it worked on this request and others; its log says more. Ask again")]
     BrokeDown,
-    /// The server stopped before the answer was ready.
+    /// The server shut down before the answer was complete.
     #[error("the server shut down before this answer was ready")]
     ShutDown,
 }
 
-/// What a request's owner hears.
+/// One event of a request.
 #[derive(Clone, Debug, PartialEq)]
 pub enum Event {
     /// The canvas changed.

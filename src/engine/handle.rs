@@ -1,70 +1,44 @@
-//! The one front door. HTTP, the command line, evaluation and benchmarks all submit here, so every check is made once.
-//! Refuses to know who is asking.
+//! The entry point of the engine. HTTP, gRPC, the command line, evaluation and benchmarks all
+//! submit here, so that every check exists once. Out of scope: protocols.
 
 use super::admission::Admission;
 use super::clock::Clock;
 use super::event::{Event, Start};
-use super::job::Job;
+use super::job::{Job, SequenceId};
 use super::mailbox::{Inbox, UNREAD_MAX, mailbox};
-use super::pace::Pace;
 use super::request::{Rejected, Request};
-use super::worker::{Command, Limits, Submission};
+use super::shared::{Command, Condition, FAILURES_MAX, Limits, Shared, Submission};
 use crate::model::ModelSpec;
 use crate::telemetry::trace::Trace;
 use crate::text::Tokenizer;
 use std::sync::Arc;
-use std::sync::atomic::{AtomicBool, AtomicU32, AtomicU64, Ordering};
+use std::sync::atomic::Ordering;
 use std::time::Duration;
-use tokio::sync::{OwnedSemaphorePermit, Semaphore, mpsc, watch};
+use tokio::sync::{OwnedSemaphorePermit, Semaphore, mpsc};
 
-/// Failed forward passes in a row after which the server no longer calls itself ready: one may be one request's
-/// fault, three are the model's or the device's.
-pub(super) const FAILURES_MAX: u32 = 3;
-
-/// What is waited for at most, beyond a drain's own time, until those who are given up have been told: the engine may be in the
-/// middle of a pass, or of loading the model anew.
-const GIVE_UP_WITHIN: Duration = Duration::from_secs(5);
-
-/// How the engine is.
-#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
-pub(super) enum Condition {
-    #[default]
-    Working,
-    /// The model broke down and is being loaded anew.
-    Restarting,
-    /// It could not be loaded anew; there is no engine any more.
-    GivenUp,
-}
-
-/// What the worker tells everybody.
-#[derive(Debug, Default)]
-pub(super) struct Shared {
-    pub(super) pace: Pace,
-    pub(super) failures_in_a_row: AtomicU32,
-    pub(super) condition: watch::Sender<Condition>,
-    draining: AtomicBool,
-    next_id: AtomicU64,
-}
+/// Longest time, after a drain's own, until abandoned requests have received their failure. The
+/// engine may be in the middle of a pass, or of reloading the model.
+const ABANDON_TIMEOUT: Duration = Duration::from_secs(5);
 
 /// Whether a new request would be accepted.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Readiness {
-    /// It would.
+    /// It would be.
     Ready,
     /// The server is shutting down.
     Draining,
-    /// The model broke down and is being loaded anew.
+    /// The model failed and is being reloaded.
     Restarting,
-    /// It could not be loaded anew.
+    /// The model failed and could not be reloaded.
     GivenUp,
-    /// The last forward passes all failed.
+    /// The last forward passes failed.
     Failing {
         /// How many.
         in_a_row: u32,
     },
 }
 
-/// A way to the engine. Cheap to clone; the engine ends when the last one is dropped.
+/// Access to the engine. Cheap to clone; the engine ends when the last handle is dropped.
 #[derive(Clone, Debug)]
 pub struct Handle {
     pub(super) admission: Arc<Admission>,
@@ -79,17 +53,18 @@ pub struct Handle {
 }
 
 impl Handle {
-    /// Checks, encodes and queues a request, as a part of the current span. Encoding takes time in proportion to the text, so callers on an async
-    /// thread with long texts [`Self::admit`] in a blocking task, and [`Self::queue`] where they wait.
+    /// Checks, encodes and queues a request, as a part of the current span. Encoding takes time in
+    /// proportion to the text. On an async thread, call [`Self::admit`] in a blocking task and then
+    /// [`Self::queue`].
     ///
     /// # Errors
-    /// When the request cannot be served ([`Rejected::Invalid`]) or not now.
+    /// When the request is invalid ([`Rejected::Invalid`]), or cannot be accepted now.
     pub fn submit(&self, request: &Request) -> Result<Session, Rejected> {
         self.queue(self.admit(request)?)
     }
 
-    /// Like [`Self::submit`], but steps are never merged however far the reader is behind: for callers in this
-    /// process, who know how many steps they asked for.
+    /// Like [`Self::submit`], but unread steps are never merged, so that they are bounded by the
+    /// steps of the request alone. For callers in this process.
     ///
     /// # Errors
     /// As [`Self::submit`].
@@ -97,8 +72,8 @@ impl Handle {
         self.queue_with(self.admit(request)?, usize::MAX)
     }
 
-    /// The longer half of [`Self::submit`]: takes a place, checks and encodes. What is dropped instead of queued gives its
-    /// place back and costs no forward pass.
+    /// The first half of [`Self::submit`]: takes a place, checks and encodes. Dropping the
+    /// result releases the place.
     ///
     /// # Errors
     /// As [`Self::submit`].
@@ -115,17 +90,17 @@ impl Handle {
         Ok(Admitted { job, start, place })
     }
 
-    /// The shorter half of [`Self::submit`], as a part of the current span: never waits.
+    /// The second half of [`Self::submit`], as a part of the current span. Does not block.
     ///
     /// # Errors
-    /// When there is no engine any more ([`Rejected::GivenUp`]).
+    /// When the engine has ended ([`Rejected::GivenUp`]).
     pub fn queue(&self, admitted: Admitted) -> Result<Session, Rejected> {
         self.queue_with(admitted, UNREAD_MAX)
     }
 
     fn queue_with(&self, Admitted { job, start, place }: Admitted, unread_max: usize) -> Result<Session, Rejected> {
         let (outbox, inbox) = mailbox(unread_max);
-        let id = super::SequenceId(self.shared.next_id.fetch_add(1, Ordering::Relaxed));
+        let id = SequenceId(self.shared.next_id.fetch_add(1, Ordering::Relaxed));
         let submission = Submission { id, job, outbox, place, at: self.clock.now(), trace: Trace::current() };
         self.commands.try_send(Command::Submit(Box::new(submission))).map_err(|error| match error {
             mpsc::error::TrySendError::Full(_) => self.full(),
@@ -134,12 +109,12 @@ impl Handle {
         Ok(Session { start, inbox })
     }
 
-    /// Requests admitted and unfinished.
+    /// Requests that are running or queued.
     fn unfinished(&self) -> usize {
         self.places_max as usize - self.places.available_permits()
     }
 
-    /// The share of its steps that a request keeps which comes now.
+    /// The fraction of its steps that a request keeps when it is admitted now.
     #[allow(clippy::cast_precision_loss)] // a few hundred
     fn share_of_steps(&self) -> f32 {
         let Limits { brown_out, running_max, queue_max, .. } = self.limits;
@@ -149,10 +124,10 @@ impl Handle {
 
     fn full(&self) -> Rejected {
         let waiting = self.unfinished();
-        Rejected::Full { waiting, retry_after: self.shared.pace.retry_after() }
+        Rejected::Full { waiting, retry_after: self.shared.step_time.retry_after() }
     }
 
-    /// What the model can take and offers.
+    /// The limits, abilities and defaults of the model.
     #[must_use]
     pub fn spec(&self) -> &ModelSpec {
         &self.admission.spec
@@ -161,16 +136,16 @@ impl Handle {
     /// The model's tokenizer, if it has one.
     #[must_use]
     pub fn tokenizer(&self) -> Option<&Tokenizer> {
-        self.admission.tokenizer.as_deref()
+        self.admission.tokenizer()
     }
 
-    /// Cells of a canvas at most, prompt included.
+    /// Most cells of a canvas, prompt included.
     #[must_use]
     pub fn canvas_max(&self) -> usize {
-        self.admission.canvas_max
+        self.admission.canvas_max()
     }
 
-    /// Whether a new request would be accepted, load aside.
+    /// Whether a new request would be accepted, apart from a full queue.
     #[must_use]
     pub fn readiness(&self) -> Readiness {
         let in_a_row = self.shared.failures_in_a_row.load(Ordering::Relaxed);
@@ -184,28 +159,28 @@ impl Handle {
         }
     }
 
-    /// Waits until the model has broken down and cannot be loaded anew: then nothing is served any more.
+    /// Waits until the model has failed and cannot be reloaded. The engine has ended then.
     pub async fn given_up(&self) {
         let mut condition = self.shared.condition.subscribe();
         let _ = condition.wait_for(|condition| *condition == Condition::GivenUp).await; // the handle holds the sender
     }
 
-    /// Takes no more requests, waits for those admitted, and after `patience` gives up on the rest, whose owners are
-    /// told. Returns how many were given up.
+    /// Accepts no more requests, and waits up to `patience` for the unfinished ones. The rest fail
+    /// with [`Failure::ShutDown`](super::event::Failure::ShutDown). Returns how many these are.
     pub async fn drain(&self, patience: Duration) -> usize {
         self.shared.draining.store(true, Ordering::Release);
         if tokio::time::timeout(patience, self.places.acquire_many(self.places_max)).await.is_ok() {
             return 0;
         }
         let unfinished = self.unfinished();
-        // the worker may have gone already, or finish them first: either way nobody is left waiting
+        // fails only if the worker has ended, and with it every request
         let _ = self.commands.send(Command::Abandon).await;
-        let _ = tokio::time::timeout(GIVE_UP_WITHIN, self.places.acquire_many(self.places_max)).await;
+        let _ = tokio::time::timeout(ABANDON_TIMEOUT, self.places.acquire_many(self.places_max)).await;
         unfinished
     }
 }
 
-/// A request that has a place and can run, and is not queued yet.
+/// A request that is checked and holds a place, but is not queued yet.
 #[derive(Debug)]
 pub struct Admitted {
     job: Job,
@@ -213,7 +188,7 @@ pub struct Admitted {
     place: OwnedSemaphorePermit,
 }
 
-/// A queued request. Dropping it cancels the request before the next forward pass.
+/// A queued or running request. Dropping it cancels the request before the next forward pass.
 #[derive(Debug)]
 pub struct Session {
     /// The canvas before the first step.

@@ -1,11 +1,11 @@
-//! One admitted request: a sequence being refined and its answer being put into words. Says what it needs read and
-//! takes the reading; refuses to know who else is in the batch.
+//! One admitted request: the sequence it refines, and the text made of it. Says what the next
+//! forward pass has to read and takes the reading. Out of scope: other requests of the batch.
 
 use super::event::{Answer, Event, Failure, Finish, Output, Start, StepEvent, Written};
-use super::shape::Layout;
+use super::layout::Layout;
 use super::template::Segment;
 use crate::diffusion::policy::{OFF, QUALITY};
-use crate::diffusion::{Canvas, Cell, Edit, Position, Probability, Reading, Sequence, TokenId};
+use crate::diffusion::{Canvas, Cell, Edit, Position, Probability, Reading, Sequence, TokenId, u32_of};
 use crate::model::{Filter, ModelError, Restriction, Row, Sampling};
 use crate::text::{Tokenizer, Transcript, heal};
 use std::collections::BTreeMap;
@@ -13,34 +13,59 @@ use std::ops::Range;
 use std::sync::Arc;
 use std::time::Duration;
 
-/// How tokens become an answer.
+/// Identifies a sequence from its admission to its last event.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Hash)]
+pub(super) struct SequenceId(pub(super) u64);
+
+/// How the tokens of a sequence become its answer.
 #[derive(Debug)]
 pub(super) enum Writing {
-    /// Text that grows block by block and may end early; JSON is told when it is whole.
+    /// Text that grows block by block and ends where one of `ends` appears. With `is_json`, also
+    /// where its JSON value is complete.
     Continuation { transcript: Transcript, ends: Vec<TokenId>, is_json: bool },
     /// JSON of a given shape, whose gaps are filled.
     Shaped { tokenizer: Option<Arc<Tokenizer>>, layout: Layout },
     /// A template whose gaps are filled.
     Infill { tokenizer: Option<Arc<Tokenizer>>, segments: Vec<Segment> },
-    /// A text that was given, judged or mended.
-    Given { tokenizer: Option<Arc<Tokenizer>> },
+    /// A text that was complete at the start, and is scored or repaired.
+    Revision { tokenizer: Option<Arc<Tokenizer>> },
+}
+
+/// How a job is run, beyond the policy of its sequence.
+#[derive(Debug)]
+pub(super) struct Options {
+    /// Sampling temperature of the steps that fill; finite, not negative.
+    pub(super) temperature: f32,
+    /// Sampling temperature of the steps that proofread; finite, not negative.
+    pub(super) refill_temperature: f32,
+    /// Weight of classifier-free guidance; `None` is off.
+    pub(super) guidance: Option<f32>,
+    pub(super) filter: Filter,
+    /// Added to the logits of these tokens.
+    pub(super) biases: Vec<(TokenId, f32)>,
+    /// Jobs with a lower number leave the queue first.
+    pub(super) priority: i32,
+    /// When the answer is due, counted from the submission.
+    pub(super) deadline: Option<Duration>,
+    /// Whether the finished canvas is read once more for the quality of its tokens.
+    pub(super) quality: bool,
+    /// Whether one more pass per token measures its probability given all others.
+    pub(super) likelihood: bool,
+    /// Whether admission took steps away, because many requests were queued.
+    pub(super) degraded: bool,
 }
 
 /// An admitted request.
 #[derive(Debug)]
 pub(super) struct Job {
+    pub(super) options: Options,
     sequence: Sequence,
     writing: Writing,
-    temperature: f32,
-    proofreading_temperature: f32,
-    guidance: Option<f32>,
-    filter: Filter,
-    biases: Vec<(TokenId, f32)>,
     restrictions: Vec<Restriction>,
-    priority: i32,
-    judgement: Judgement,
-    /// Each token of a finished canvas in its turn, and the canvas without it; what is left to do of that.
-    likelihoods: Option<Shadow>,
+    /// Whether the pass for the quality of the finished canvas is still to be made.
+    quality_pending: bool,
+    /// The next pass for a token's likelihood, where any is left.
+    likelihood: Option<LeaveOneOut>,
     offset: usize,
     prompt_tokens: usize,
     written: BTreeMap<Position, Written>,
@@ -49,46 +74,33 @@ pub(super) struct Job {
     passes: u32,
     filled: u32,
     erased: u32,
-    deadline: Option<Duration>,
     degraded: bool,
 }
 
-/// A finished canvas whose tokens are told from all others, one after the other.
+/// A finished canvas without one token. A pass over it gives the token's probability given all
+/// others.
 #[derive(Debug)]
-struct Shadow {
+struct LeaveOneOut {
     at: Position,
     canvas: Canvas,
     only: [Restriction; 1],
 }
 
-/// Whether the finished canvas is read once more for the quality of its tokens.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-enum Judgement {
-    NotAsked,
-    Pending,
-    Done,
-}
-
 impl Job {
-    pub(super) fn new(sequence: Sequence, writing: Writing, start: &Start) -> Self {
+    pub(super) fn new(sequence: Sequence, writing: Writing, start: &Start, options: Options) -> Self {
         let canvas = sequence.canvas();
-        let given = canvas.filled(0..canvas.len()).map(|(at, token)| {
-            let confidence = Probability::ONE; // whoever gave them
-            (at, Written { at, token, confidence, quality: None, likelihood: None })
+        let existing = canvas.filled(0..canvas.len()).map(|(at, token)| {
+            (at, Written { at, token, confidence: Probability::ONE, quality: None, likelihood: None })
         });
-        let job = Self {
-            written: given.collect(),
+        let mut job = Self {
+            written: existing.collect(),
+            quality_pending: options.quality,
+            degraded: options.degraded,
+            options,
             sequence,
             writing,
-            temperature: 0.0,
-            proofreading_temperature: 0.0,
-            guidance: None,
-            filter: Filter::ALL,
-            biases: Vec::new(),
             restrictions: Vec::new(),
-            priority: 0,
-            judgement: Judgement::NotAsked,
-            likelihoods: None,
+            likelihood: None,
             offset: start.offset,
             prompt_tokens: start.prompt_tokens,
             text_tokens: 0,
@@ -96,24 +108,13 @@ impl Job {
             passes: 0,
             filled: 0,
             erased: 0,
-            deadline: None,
-            degraded: false,
         };
-        Self { restrictions: job.restrictions(), ..job }
+        job.restrictions = job.restrictions();
+        job.likelihood = if job.options.likelihood { job.leave_one_out(0) } else { None };
+        job
     }
 
-    /// Tells each token from all others in the end.
-    pub(super) fn likened(mut self, likened: bool) -> Self {
-        self.likelihoods = if likened { self.shadow(0) } else { None };
-        self
-    }
-
-    /// Who waits with a lower number is served first.
-    pub(super) fn urgent(self, priority: i32) -> Self {
-        Self { priority, ..self }
-    }
-
-    /// What erases its cells while blanks are left.
+    /// The policy that erases cells while blanks are left, as the label of a metric.
     pub(super) fn policy(&self) -> &'static str {
         match self.sequence.policy().remasking.rule {
             rule if rule == &OFF => QUALITY.name, // only proofreading erases then
@@ -121,108 +122,71 @@ impl Job {
         }
     }
 
-    pub(super) const fn priority(&self) -> i32 {
-        self.priority
-    }
-
     fn restrictions(&self) -> Vec<Restriction> {
         match &self.writing {
             Writing::Shaped { layout, .. } => layout.restrictions(self.sequence.canvas()),
-            Writing::Continuation { .. } | Writing::Infill { .. } | Writing::Given { .. } => Vec::new(),
+            Writing::Continuation { .. } | Writing::Infill { .. } | Writing::Revision { .. } => Vec::new(),
         }
     }
 
-    /// The answer is wanted this long after the submission.
-    pub(super) fn due(self, deadline: Option<Duration>) -> Self {
-        Self { deadline, ..self }
-    }
-
-    /// Steps were taken from it at its admission.
-    pub(super) fn reduced(self, degraded: bool) -> Self {
-        Self { degraded, ..self }
-    }
-
-    /// When the answer is wanted, counted from the submission.
-    pub(super) const fn deadline(&self) -> Option<Duration> {
-        self.deadline
-    }
-
-    /// Has the answer ready after so many passes, at least one, giving up what does not fit.
-    pub(super) fn hurry(&mut self, passes: u32) {
-        let judging = u32::from(self.judgement == Judgement::Pending);
-        if self.sequence.shorten(passes.saturating_sub(judging)) {
+    /// Plans for at most so many passes, at least one, and drops the steps that do not fit.
+    pub(super) fn limit_passes(&mut self, passes: u32) {
+        let quality = u32::from(self.quality_pending);
+        if self.sequence.shorten(passes.saturating_sub(quality)) {
             self.degraded = true;
         }
-        if self.degraded && passes <= judging && self.sequence.window().is_some() {
-            self.judgement = Judgement::NotAsked;
+        if self.degraded && passes <= quality && self.sequence.window().is_some() {
+            self.quality_pending = false;
         }
-    }
-
-    /// `temperatures`: of the steps that fill, and of those that proofread.
-    pub(super) fn sampled(self, temperatures: [f32; 2], guidance: Option<f32>) -> Self {
-        let [temperature, proofreading_temperature] = temperatures;
-        Self { temperature, proofreading_temperature, guidance, ..self }
-    }
-
-    /// What is added to logits, and which tokens may be drawn.
-    pub(super) fn steered(self, biases: Vec<(TokenId, f32)>, filter: Filter) -> Self {
-        Self { biases, filter, ..self }
-    }
-
-    pub(super) fn judged(self, judged: bool) -> Self {
-        let judgement = if judged { Judgement::Pending } else { Judgement::NotAsked };
-        Self { judgement, ..self }
     }
 
     /// Passes this job may still need, where its pace has a bound.
     pub(super) fn passes_left(&self) -> Option<u32> {
-        let judging = u32::from(self.judgement == Judgement::Pending);
-        let to_liken = self.likelihoods.as_ref().map_or(0, |shadow| self.written.range(shadow.at..).count());
-        let judging = judging + u32::try_from(to_liken).unwrap_or(u32::MAX);
-        self.sequence.steps_max().map(|steps| steps.saturating_sub(self.sequence.step()).saturating_add(judging))
+        let likelihoods = self.likelihood.as_ref().map_or(0, |next| self.written.range(next.at..).count());
+        let extra = u32::from(self.quality_pending) + u32_of(likelihoods);
+        self.sequence.steps_max().map(|steps| steps.saturating_sub(self.sequence.step()).saturating_add(extra))
     }
 
-    /// What the next pass is to read; `None` once there is nothing left to do.
+    /// What the next pass has to read; `None` when the answer is complete.
     pub(super) fn row(&self) -> Option<Row<'_>> {
-        let temperature =
-            if self.sequence.is_proofreading() { self.proofreading_temperature } else { self.temperature };
-        let sampling =
-            Sampling { temperature, seed: self.sequence.seed(), step: self.sequence.step(), filter: self.filter };
+        let Options { temperature, refill_temperature, guidance, filter, biases, .. } = &self.options;
+        let temperature = *if self.sequence.is_proofreading() { refill_temperature } else { temperature };
+        let (seed, step) = (self.sequence.seed(), self.sequence.step());
+        let sampling = Sampling { temperature, seed, step, filter: *filter };
         let canvas = self.sequence.canvas();
-        let needs_quality = self.sequence.needs_quality();
-        match (self.sequence.window(), self.judgement, &self.likelihoods) {
+        let plain = Row { canvas, window: 0..0, sampling, guidance: None, biases: &[], only: &[], review: false };
+        match (self.sequence.window(), self.quality_pending, &self.likelihood) {
             (Some(window), ..) => {
-                let (guidance, biases, only) = (self.guidance, &self.biases[..], &self.restrictions[..]);
-                Some(Row { canvas, window, sampling, guidance, biases, only, review: needs_quality })
+                let (only, review) = (&self.restrictions[..], self.sequence.needs_quality());
+                Some(Row { window, guidance: *guidance, biases, only, review, ..plain })
             }
-            (None, Judgement::Pending, _) => {
-                let window = self.written_range();
-                Some(Row { canvas, window, sampling, guidance: None, biases: &[], only: &[], review: true })
+            (None, true, _) => Some(Row { window: self.written_range(), review: true, ..plain }),
+            (None, false, Some(LeaveOneOut { at, canvas, only })) => {
+                Some(Row { canvas, window: at.index()..at.index() + 1, only, ..plain })
             }
-            (None, Judgement::NotAsked | Judgement::Done, Some(Shadow { at, canvas, only })) => {
-                let window = at.index()..at.index() + 1;
-                Some(Row { canvas, window, sampling, guidance: None, biases: &[], only, review: false })
-            }
-            (None, Judgement::NotAsked | Judgement::Done, None) => None,
+            (None, false, None) => None,
         }
     }
 
-    /// The answer, if there is nothing left to read.
+    /// The answer, once there is nothing left to read.
     pub(super) fn finished(&mut self) -> Option<Event> {
         if self.row().is_none() { Some(Event::Finished(Box::new(self.answer()))) } else { None }
     }
 
-    /// Takes the reading of [`Self::row`]: the events it leads to, the last of which is the answer once there is
-    /// nothing left to read.
+    /// Takes the reading of [`Self::row`] and returns the events that follow from it. The last of
+    /// them is the answer, once there is nothing left to read.
+    ///
+    /// # Errors
+    /// When the reading does not fit the canvas.
     pub(super) fn take(&mut self, reading: &Reading) -> Result<Vec<Event>, Failure> {
         self.passes += 1;
         let mut events = Vec::new();
         if self.sequence.window().is_some() {
             events.push(Event::Step(self.step(reading)?));
-        } else if self.judgement == Judgement::Pending {
-            self.judge(reading);
+        } else if self.quality_pending {
+            self.record_quality(reading);
         } else {
-            self.liken(reading);
+            self.record_likelihood(reading);
         }
         events.extend(self.finished());
         Ok(events)
@@ -249,7 +213,7 @@ impl Job {
         Ok(StepEvent { step: outcome.step, blanks, edits: outcome.edits, text })
     }
 
-    /// The text a finished block adds. Ends the sequence where the text ends.
+    /// The text that a finished block adds. Stops the sequence where the text ends.
     fn close_block(&mut self, block: &Range<usize>) -> String {
         let Writing::Continuation { transcript, ends, is_json } = &mut self.writing else { return String::new() };
         let tokens: Vec<TokenId> = self.sequence.canvas().filled(block.clone()).map(|(_, token)| token).collect();
@@ -264,33 +228,33 @@ impl Job {
         if *is_json { String::new() } else { delta.text }
     }
 
-    fn judge(&mut self, reading: &Reading) {
+    fn record_quality(&mut self, reading: &Reading) {
         for review in &reading.reviews {
             if let Some(written) = self.written.get_mut(&review.at) {
                 written.quality = Some(review.quality);
             }
         }
-        self.judgement = Judgement::Done;
+        self.quality_pending = false;
     }
 
-    fn liken(&mut self, reading: &Reading) {
-        let Some(Shadow { at, .. }) = self.likelihoods.take() else { return };
+    fn record_likelihood(&mut self, reading: &Reading) {
+        let Some(LeaveOneOut { at, .. }) = self.likelihood.take() else { return };
         if let (Some(written), Some(proposal)) = (self.written.get_mut(&at), reading.proposals.first()) {
             written.likelihood = Some(proposal.confidence);
         }
-        self.likelihoods = self.shadow(at.index() + 1);
+        self.likelihood = self.leave_one_out(at.index() + 1);
     }
 
-    /// The canvas without the first token that was written at or behind `from`.
-    fn shadow(&self, from: usize) -> Option<Shadow> {
+    /// The canvas without the first written token at `from` or to its right.
+    fn leave_one_out(&self, from: usize) -> Option<LeaveOneOut> {
         let (at, written) = self.written.range(Position::at(from)..).next()?;
         let mut cells = self.sequence.canvas().cells().to_vec();
         *cells.get_mut(at.index())? = Cell::Blank;
         let only = [Restriction { cells: at.index()..at.index() + 1, tokens: [written.token].into() }];
-        Some(Shadow { at: *at, canvas: Canvas::new(cells), only })
+        Some(LeaveOneOut { at: *at, canvas: Canvas::new(cells), only })
     }
 
-    /// From the first cell that could be written to the last that was.
+    /// From the first cell after the prompt to the last written one.
     fn written_range(&self) -> Range<usize> {
         self.offset..self.written.last_key_value().map_or(self.offset, |(at, _)| at.index() + 1)
     }
@@ -317,11 +281,11 @@ impl Job {
                 let output = fill_in(segments, &tokens, tokenizer.as_deref());
                 (output, String::new(), Finish::Stop, tokens.len())
             }
-            Writing::Given { tokenizer } => {
+            Writing::Revision { tokenizer } => {
                 let tokens: Vec<TokenId> =
                     self.sequence.canvas().cells().iter().filter_map(|cell| cell.token()).collect();
                 let text = tokenizer.as_ref().map(|tokenizer| tokenizer.decode(&tokens)).unwrap_or_default();
-                (Output::Given(text), String::new(), Finish::Stop, self.filled as usize)
+                (Output::Revision(text), String::new(), Finish::Stop, self.filled as usize)
             }
         };
         Answer {
@@ -340,7 +304,7 @@ impl Job {
     }
 }
 
-/// The template with its gaps filled, in order, from `tokens`.
+/// The template, its gaps filled with `tokens` in order.
 fn fill_in(segments: &[Segment], tokens: &[TokenId], tokenizer: Option<&Tokenizer>) -> Output {
     let mut rest = tokens.iter().copied();
     let (mut text, mut gaps) = (String::new(), Vec::new());

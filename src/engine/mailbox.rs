@@ -1,13 +1,12 @@
-//! The bounded way from the worker to one request's owner. The worker never waits: what a slow reader has not
-//! fetched is merged. Refuses to know what the events mean beyond that.
+//! A bounded mailbox from the worker to one client. Sending never blocks: unread steps are merged.
 
 use super::event::Event;
 use std::collections::VecDeque;
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use tokio::sync::Notify;
 
-/// Unread steps before further ones are merged into the last: enough for a reader a few round trips behind, small
-/// enough that a stopped reader costs no more than its canvas.
+/// Unread events before further steps are merged into the last one. Enough for a client that is a
+/// few round trips behind, and little memory for one that has stopped reading.
 pub(super) const UNREAD_MAX: usize = 32;
 
 #[derive(Debug)]
@@ -30,15 +29,15 @@ impl Mailbox {
     }
 }
 
-/// The worker's end.
+/// The end of the worker.
 #[derive(Debug)]
 pub(super) struct Outbox(Arc<Mailbox>);
 
-/// The owner's end.
+/// The end of the client.
 #[derive(Debug)]
 pub(super) struct Inbox(Arc<Mailbox>);
 
-/// Two ends; of more than `unread_max` unread events, steps are merged.
+/// The two ends of a mailbox, which merges steps beyond `unread_max` unread events.
 pub(super) fn mailbox(unread_max: usize) -> (Outbox, Inbox) {
     let mailbox = Arc::new(Mailbox { state: Mutex::default(), arrived: Notify::new(), unread_max });
     (Outbox(Arc::clone(&mailbox)), Inbox(mailbox))
@@ -56,7 +55,7 @@ impl Outbox {
         self.0.arrived.notify_one();
     }
 
-    /// Whether nobody will ever read what is sent.
+    /// Whether the client has dropped its end.
     pub(super) fn is_abandoned(&self) -> bool {
         self.0.state().reader_gone
     }
@@ -82,7 +81,7 @@ impl Inbox {
                     return None;
                 }
             }
-            self.0.arrived.notified().await; // a permit is kept when the event came between the look and this line
+            self.0.arrived.notified().await; // completes at once if an event arrived since the check
         }
     }
 }
@@ -97,7 +96,7 @@ impl Drop for Inbox {
 mod tests {
     use super::*;
     use crate::diffusion::{Edit, Position, Probability, TokenId};
-    use crate::engine::StepEvent;
+    use crate::engine::event::StepEvent;
 
     fn toggled(step: u32) -> Event {
         let at = Position(step / 2 % 3);

@@ -1,7 +1,6 @@
-//! What a user may ask for, as it was asked: every option optional, nothing looked up yet. `admission` turns it into
-//! a job. Knows neither wire formats nor tensors.
+//! A request as the user made it: options may be absent, and nothing is checked yet. Out of scope:
+//! wire formats, defaults that depend on the model, and tensors.
 
-use super::shape::Shape;
 use crate::diffusion::TokenId;
 use crate::diffusion::policy::{Choice, Settings, order};
 use crate::text::Message;
@@ -9,155 +8,184 @@ use std::borrow::Cow;
 use std::ops::Range;
 use std::time::Duration;
 
-/// Text, or the ids it stands for.
+/// What an answer continues.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub enum Prompt {
-    /// To be encoded by the model's tokenizer; special tokens in it stay text.
+    /// A text for the model's tokenizer. Names of special tokens in it are ordinary text.
     Text(String),
-    /// Ids as they are.
+    /// Token ids.
     Tokens(Vec<TokenId>),
-    /// A conversation, to be written down with the model's own template, the assistant's turn opened.
+    /// A conversation for the model's chat template, which also opens the assistant's turn.
     Chat(Vec<Message>),
 }
 
-/// How much is written.
+/// How many tokens a continuation may have.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Length {
-    /// The model's default, or what is left of its canvas if that is less.
+    /// The model's default, or the rest of its canvas if that is less.
     Default,
-    /// This many new tokens at most.
+    /// At most this many new tokens.
     New(usize),
     /// A canvas of this many cells, prompt included.
     Total(usize),
 }
 
-/// What is to be done.
+/// What a request asks the model to do.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub enum Task {
-    /// Write on from a prompt.
+    /// Continue a prompt.
     Continue {
-        /// What stands before.
+        /// The text or tokens to continue.
         prompt: Prompt,
-        /// How much follows.
+        /// How many tokens may follow.
         length: Length,
     },
-    /// Fill the blanks of a text and leave the rest as it is.
+    /// Fill the blanks of a text; everything else is fixed.
     Infill {
         /// A text with blanks.
         template: String,
-        /// What stands for one blank cell; `<blank>` also comes as `<blank:12>`, twelve cells.
+        /// The mark of one blank cell. If it is `<blank>`, `<blank:12>` stands for twelve cells.
         blank: String,
     },
-    /// Write what stands between two texts.
+    /// Write the text between two others.
     Between {
         /// The text before.
         before: String,
-        /// Tokens between them.
+        /// Blank cells between them.
         cells: usize,
         /// The text after.
         after: String,
     },
-    /// Judge every token of a given text; needs a head unless only likelihoods are asked for.
+    /// Measure the quality of every token of a text. Needs a quality head, or `likelihood`.
     Score {
         /// The text.
         text: Prompt,
-        /// Also tell each token's probability given all others; one more forward pass for each.
+        /// Also measure each token's probability given all others: one forward pass per token.
         likelihood: bool,
     },
-    /// Read a given text through, erase what is doubted and write it again, as [`Request::proofreading`] says; needs a head.
+    /// Rewrite the doubtful tokens of a text, by [`Request::proofreading`]. Needs a quality head.
     Repair {
         /// The text.
         text: Prompt,
-        /// Characters (of a text) or tokens (of ids) that stay as they are.
+        /// Ranges of characters (of a text) or of tokens (of ids) that must not change.
         pinned: Vec<Range<usize>>,
     },
-    /// Fill the blanks among some tokens and leave the rest as it is.
+    /// Fill the blanks among tokens; everything else is fixed.
     InfillTokens {
         /// `None` is a blank.
         cells: Vec<Option<TokenId>>,
     },
 }
 
-/// Reading a block through once it is full, as asked for; needs a head.
-#[derive(Clone, Debug, PartialEq)]
+/// Erases and rewrites the doubtful tokens of a full block. Needs a quality head.
+#[derive(Clone, Debug, Default, PartialEq)]
 pub struct Proofreading {
-    /// Steps per block at most, beyond the others; 0 is off, else at least 2. Default: one for each cell, 128 at
-    /// most.
+    /// Most additional steps per block: 0 is off, else at least 2. Default: one per cell, up to
+    /// 128.
     pub steps: Option<u32>,
-    /// Tokens of lower quality are erased and written again. Default: 0.5.
+    /// Tokens of lower quality are erased and rewritten. Default: 0.5.
     pub below: Option<f32>,
-    /// Erasures of a round at most, the worst first. Default: all that are doubted.
+    /// Most erasures per round, the lowest quality first. Default: all doubtful ones.
     pub most: Option<u32>,
-    /// Temperature at which they are written. Default: the request's.
+    /// Sampling temperature of the rewritten tokens. Default: that of the request.
     pub temperature: Option<f32>,
 }
 
-/// What becomes of the tokens that end a text (LLaDA, arXiv 2502.09992, appendix B.4).
+/// When end-of-text tokens may be filled in (LLaDA, arXiv 2502.09992, appendix B.4).
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
 pub enum EndOfText {
-    /// They are tokens like others.
+    /// Like any other token.
     #[default]
     Free,
-    /// They are filled in after all else of their block.
+    /// After all other blanks of their block.
     Last,
-    /// They are never proposed.
+    /// Never.
     Never,
 }
 
-/// What a continuation is to be.
+/// The format of a continuation.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
 pub enum Format {
     /// Any text.
     #[default]
     Text,
-    /// A JSON object of whatever members; one that is cut short or goes wrong is closed there.
+    /// A JSON object with any members. It is closed where the text ends early or is not valid JSON.
     Json,
     /// JSON of this shape.
     Shaped(Shape),
 }
 
-/// One thing to do, with the user's wishes about how.
+/// The shape of an answer in JSON.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub enum Shape {
+    /// This JSON text.
+    Constant(String),
+    /// A string.
+    Text {
+        /// Most tokens.
+        cells: Option<usize>,
+        /// Most characters.
+        characters: Option<usize>,
+    },
+    /// A number.
+    Number {
+        /// Most tokens, sign included.
+        cells: Option<usize>,
+        /// Whether it must be an integer.
+        is_whole: bool,
+        /// Whether it may be negative.
+        is_signed: bool,
+    },
+    /// One of several JSON texts.
+    OneOf(Vec<String>),
+    /// An array of exactly these elements.
+    List(Vec<Shape>),
+    /// An object of exactly these members, in this order.
+    Object(Vec<(String, Shape)>),
+}
+
+/// A task and its options.
 #[derive(Clone, Debug, PartialEq)]
 pub struct Request {
-    /// What is to be done.
+    /// What to do.
     pub task: Task,
-    /// Which blank is filled first: a rule of [`Kind::Order`](crate::diffusion::policy::Kind).
+    /// The order in which blanks are filled: a rule of [`Kind::Order`](crate::diffusion::policy::Kind).
     pub order: Choice,
-    /// Knobs of a rule that decides how many blanks are filled per step; empty fills an even share.
+    /// Knobs of the rule that decides how many blanks a step fills; empty fills an even share.
     pub pace: Settings,
-    /// Steps for the whole run; default: the model's, else one per blank (no bound with a `pace`).
+    /// Steps of the run. Default: the model's, else one per blank (no bound with a `pace`).
     pub steps: Option<u32>,
-    /// Cells per block; default: the model's, else the whole canvas.
+    /// Cells per block. Default: the model's, else the whole canvas.
     pub block_length: Option<u32>,
-    /// Which filled cells are erased, as asked for; default: by quality if the model has a head, else off.
+    /// Default: by quality if the model has a quality head, else off.
     pub remasking: Option<Choice>,
     /// Default: the model's where remasking is by quality, else off.
     pub proofreading: Option<Proofreading>,
-    /// When the tokens that end a text may be filled in.
+    /// When end-of-text tokens may be filled in.
     pub end_of_text: EndOfText,
-    /// Classifier-free guidance weight; 0 is off and costs nothing, anything else doubles the cost.
+    /// Weight of classifier-free guidance, at least 0. 0 is off; any other weight doubles the cost.
     pub cfg_scale: f32,
-    /// 0 is greedy.
+    /// Sampling temperature, at least 0; 0 takes the most probable token.
     pub temperature: f32,
-    /// Only this many of the likeliest tokens are drawn; `None` is all.
+    /// Samples from this many of the most probable tokens; `None` is all.
     pub top_k: Option<u32>,
-    /// Only the likeliest tokens are drawn whose probabilities together reach this; `None` is all.
+    /// Samples from the most probable tokens whose probabilities add up to this; `None` is all.
     pub top_p: Option<f32>,
     /// Added to the logits of these tokens, -100 to 100.
     pub logit_bias: Vec<(TokenId, f32)>,
-    /// Default: a fresh one.
+    /// Default: a random one.
     pub seed: Option<u64>,
-    /// What a continuation is to be.
+    /// The format of a continuation.
     pub format: Format,
-    /// Who waits with a lower number is served first; among equals who came first.
+    /// Requests with a lower number leave the queue first; equal ones in order of arrival.
     pub priority: i32,
-    /// Texts that end a continuation; they are not part of it.
+    /// Texts that end a continuation and are not part of it.
     pub stop: Vec<String>,
-    /// Tokens that end a continuation, like the model's own; they are not part of it.
+    /// Tokens that end a continuation, in addition to the model's own, and are not part of it.
     pub stop_tokens: Vec<TokenId>,
-    /// The answer is there after this time, counted from its submission, as good as it can be by then. Default: it takes its time.
+    /// Time from submission to answer; steps that do not fit are dropped. Default: no limit.
     pub deadline: Option<Duration>,
-    /// Judge every generated token at the end; costs one more forward pass.
+    /// Measure the quality of every generated token at the end; takes one more forward pass.
     pub return_quality: bool,
 }
 
@@ -190,29 +218,34 @@ impl Request {
     }
 }
 
-/// Why a request was not taken.
+/// Why a request was not accepted.
 #[derive(Clone, Debug, PartialEq, Eq, thiserror::Error)]
 pub enum Rejected {
-    /// The request is at fault.
+    /// The request is invalid.
     #[error("{message}")]
     Invalid {
-        /// The field at fault, as the HTTP API spells it.
+        /// The invalid field, by its name in the HTTP API.
         param: Cow<'static, str>,
         /// What was given, what is allowed.
         message: String,
     },
-    /// Too many wait already.
+    /// The queue is full.
     #[error("{waiting} requests are being served or waiting, which is the limit; try again in {retry_after} s")]
     Full {
-        /// Requests admitted and unfinished.
+        /// Requests that are running or queued.
         waiting: usize,
-        /// Seconds until a place is likely to be free, from measured step time; at least 1.
+        /// Expected seconds until a place is free, from the measured step time; 1 to 60.
         retry_after: u64,
     },
     /// The server is shutting down.
     #[error("the server is shutting down and takes no new requests")]
     Draining,
-    /// The model broke down and could not be loaded anew.
+    /// The model failed and could not be reloaded.
     #[error("the model broke down and could not be loaded anew; the server stops, and its log says why")]
     GivenUp,
+}
+
+/// A rejection for the field `param`; `message` says what was given and what is allowed.
+pub(super) fn invalid(param: &'static str, message: impl Into<String>) -> Rejected {
+    Rejected::Invalid { param: param.into(), message: message.into() }
 }

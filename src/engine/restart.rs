@@ -1,4 +1,4 @@
-//! A model that broke down is loaded anew: how often, and after what pause. Refuses to know what broke, and who waits.
+//! Reloads a failed model: how often, and after which pause. Out of scope: detecting failures.
 
 use super::clock::Clock;
 use crate::diffusion::{Reading, TokenId};
@@ -7,19 +7,19 @@ use std::fmt;
 use std::panic::{AssertUnwindSafe, catch_unwind};
 use std::time::{Duration, Instant};
 
-/// After so long without another breakdown the model may be loaded anew again. What breaks down more often has a cause that a fresh
-/// process may be rid of, or that somebody has to look at.
-const FORGIVEN_AFTER: Duration = Duration::from_secs(600);
+/// The model is reloaded at most once in this time. A model that fails more often needs a new
+/// process, or the attention of an operator.
+const RELOAD_INTERVAL: Duration = Duration::from_secs(600);
 
-/// Loads the model anew, on the engine's thread; says in a sentence why it cannot.
+/// Loads the model again, on the engine's thread. The error is a sentence for the log.
 pub type Reload = Box<dyn FnMut() -> Result<Box<dyn Denoiser>, String> + Send>;
 
-/// What the engine asks of the world around it.
+/// What the engine takes from its surroundings.
 #[derive(Debug)]
 pub struct World {
-    /// What time it is.
+    /// Its clock.
     pub clock: Clock,
-    /// What becomes of a model that broke down.
+    /// What happens when the model fails.
     pub restart: Restart,
 }
 
@@ -29,7 +29,7 @@ impl From<Clock> for World {
     }
 }
 
-/// What becomes of a model that broke down.
+/// What happens when the model fails.
 pub struct Restart {
     load: Option<Reload>,
     pause: Duration,
@@ -37,13 +37,14 @@ pub struct Restart {
 }
 
 impl Restart {
-    /// It goes on as it is.
+    /// The model stays in use.
     #[must_use]
     pub const fn never() -> Self {
         Self { load: None, pause: Duration::ZERO, last: None }
     }
 
-    /// It is loaded anew after `pause`, so that a device has time to recover; but once in ten minutes at most.
+    /// The model is reloaded by `load`, at most once in ten minutes, after a `pause` for the
+    /// device.
     #[must_use]
     pub fn by(load: Reload, pause: Duration) -> Self {
         Self { load: Some(load), pause, last: None }
@@ -53,20 +54,20 @@ impl Restart {
         self.load.is_some()
     }
 
-    /// Puts a fresh model in the place of `model`, which goes first: a device has no room for two.
+    /// Replaces `model` by a new one. Drops the old one first: a device may lack memory for two.
     ///
     /// # Errors
-    /// Says why there is no fresh one.
+    /// When the model cannot be reloaded; a sentence says why.
     pub(super) fn replace(&mut self, model: &mut Box<dyn Denoiser>, now: Instant) -> Result<(), String> {
         let Some(load) = &mut self.load else { return Err("it cannot be loaded anew".to_owned()) };
-        if self.last.is_some_and(|last| now.duration_since(last) < FORGIVEN_AFTER) {
-            let minutes = FORGIVEN_AFTER.as_secs() / 60;
+        if self.last.is_some_and(|last| now.duration_since(last) < RELOAD_INTERVAL) {
+            let minutes = RELOAD_INTERVAL.as_secs() / 60;
             return Err(format!("it has been loaded anew within the last {minutes} minutes already"));
         }
         self.last = Some(now);
         let spec = model.spec().clone();
         let absent = Box::new(Absent(spec.clone()));
-        // what panicked once may do so again when it is dropped
+        // a model that panicked may panic again when it is dropped
         let _ = catch_unwind(AssertUnwindSafe(|| *model = absent));
         std::thread::sleep(self.pause);
         let fresh = catch_unwind(AssertUnwindSafe(load)).unwrap_or_else(|_| Err("loading it panicked".to_owned()))?;
@@ -84,7 +85,7 @@ impl fmt::Debug for Restart {
     }
 }
 
-/// Stands where a model was.
+/// Takes the place of a model that was dropped.
 #[derive(Debug)]
 struct Absent(ModelSpec);
 

@@ -1,19 +1,19 @@
-//! A text with blanks in it: what is pinned and what is to be filled. Knows no ids.
+//! Templates: texts with marks for blank cells. Out of scope: token ids.
 
 /// A piece of a template.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub(super) enum Segment {
-    /// Stays as it is.
+    /// Fixed text.
     Text(String),
     /// A run of blank cells: one gap.
     Blanks(usize),
 }
 
-/// How a blank is written where the user does not say.
+/// The default mark of a blank cell.
 pub const DEFAULT_BLANK: &str = "<blank>";
 
-/// Cuts `template` at every `blank`. Where that is `<blank>`, `<blank:12>` stands for twelve; a malformed count stays
-/// text. Neighbouring blanks are one gap. `blank` must not be empty.
+/// Splits `template` at every `blank`, which must not be empty. If that is `<blank>`, `<blank:12>`
+/// stands for twelve cells; with a malformed count it is text. Adjacent blanks form one gap.
 pub(super) fn parse(template: &str, blank: &str) -> Vec<Segment> {
     let mut segments = Vec::new();
     let mut rest = template;
@@ -46,7 +46,7 @@ fn next_counted(text: &str) -> Option<(&str, usize, &str)> {
     text.match_indices("<blank:").find_map(|(at, opening)| {
         let (count, after) = text[at + opening.len()..].split_once('>')?;
         let is_count = !count.is_empty() && count.bytes().all(|byte| byte.is_ascii_digit());
-        // a count too large for the machine is too large for any canvas, and is refused there
+        // a count that overflows is larger than any canvas, and is rejected as such later
         is_count.then(|| (&text[..at], count.parse().unwrap_or(usize::MAX), after))
     })
 }

@@ -1,10 +1,11 @@
-//! The first pass of all, before anybody waits for one: weights are fetched, kernels chosen, memory taken. Refuses to serve.
+//! The first forward pass, before the server is ready: loads weights and allocates memory.
 
 use crate::diffusion::{Canvas, Cell, Seed, TokenId};
 use crate::model::{Denoiser, Filter, ModelError, Row, Sampling};
 
-/// Reads canvases of `tokens` tokens together, half of their cells blank and half filled: all that a pass of that size may be
-/// asked. What a GPU has no room for shows here and not under load.
+/// Reads canvases of `tokens` tokens in total, half of their cells blank and half filled: as much
+/// work as a pass of that size can have. A GPU without the memory for it fails here, and not under
+/// load.
 ///
 /// # Errors
 /// When the pass fails.

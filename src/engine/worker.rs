@@ -1,15 +1,16 @@
-//! The thread that owns engine and model: takes commands, ticks, delivers events, measures. The only place of the
-//! engine with a clock and a channel; refuses to decide anything.
+//! The thread that owns the engine and the model: receives commands, ticks, delivers events, and
+//! records metrics. Out of scope: scheduling decisions (`tick`).
 
 use super::admission::Admission;
 use super::clock::Clock;
 use super::event::{Answer, Event, Failure, StepEvent};
-use super::handle::{Condition, FAILURES_MAX, Handle, Shared};
-use super::job::Job;
+use super::handle::Handle;
+use super::job::SequenceId;
 use super::mailbox::Outbox;
 use super::restart::{Restart, World};
-use super::{Engine, SequenceId, Tick};
-use crate::diffusion::Edit;
+use super::shared::{Command, Condition, FAILURES_MAX, Limits, Shared, Submission};
+use super::tick::{Engine, Tick};
+use crate::diffusion::{Edit, u32_of};
 use crate::model::{Denoiser, ModelError};
 use crate::telemetry::Metrics;
 use crate::telemetry::trace::Trace;
@@ -22,65 +23,23 @@ use std::sync::atomic::Ordering;
 use std::time::{Duration, Instant};
 use tokio::sync::{OwnedSemaphorePermit, Semaphore, mpsc};
 
-/// What an operator may bound.
-#[derive(Clone, Copy, Debug, PartialEq)]
-pub struct Limits {
-    /// Tokens of one forward pass at most; a single canvas larger than that runs alone.
-    pub batch_tokens_max: usize,
-    /// Sequences refined at the same time at most.
-    pub running_max: usize,
-    /// Sequences that may wait beyond those.
-    pub queue_max: usize,
-    /// Cells of a canvas at most, where that is to be less than the model's own limit.
-    pub canvas_max: Option<usize>,
-    /// Share of its steps that a request keeps which takes the last place of the queue, above 0 and below 1; who comes while it is
-    /// shorter keeps more. `None`: all of them.
-    pub brown_out: Option<f32>,
-}
-
-impl Default for Limits {
-    /// Bounds for a small model: 8,192 tokens a pass, 64 running, 256 waiting.
-    fn default() -> Self {
-        Self { batch_tokens_max: 8192, running_max: 64, queue_max: 256, canvas_max: None, brown_out: None }
-    }
-}
-
-/// What the front door tells the worker.
+/// The client of a sequence.
 #[derive(Debug)]
-pub(super) enum Command {
-    Submit(Box<Submission>),
-    Abandon,
-}
-
-/// An admitted request on its way to the engine.
-#[derive(Debug)]
-pub(super) struct Submission {
-    pub(super) id: SequenceId,
-    pub(super) job: Job,
-    /// Its session holds the other end.
-    pub(super) outbox: Outbox,
-    pub(super) place: OwnedSemaphorePermit,
-    pub(super) at: Instant,
-    pub(super) trace: Trace,
-}
-
-/// Who hears of a sequence.
-#[derive(Debug)]
-struct Owner {
+struct Client {
     outbox: Outbox,
-    /// Given back when the owner is dropped.
+    /// Released when the client is dropped.
     _place: OwnedSemaphorePermit,
     submitted: Instant,
     has_edits: bool,
-    /// What erases its cells where nobody judges them.
+    /// The policy that erases cells without a quality, as the label of a metric.
     policy: &'static str,
     trace: Trace,
 }
 
-/// Starts the engine on a thread of its own.
+/// Starts the engine on its own thread.
 ///
 /// # Errors
-/// When the operating system gives no thread.
+/// When the operating system cannot start a thread.
 pub fn start(
     model: Box<dyn Denoiser>,
     tokenizer: Option<Arc<Tokenizer>>,
@@ -90,7 +49,7 @@ pub fn start(
     start_by(Clock::system(), model, tokenizer, limits, metrics)
 }
 
-/// The same in another world: by another clock than the system's, or with a way to load the model anew.
+/// Like [`start`], with another clock than the system's, or with a way to reload the model.
 ///
 /// # Errors
 /// As [`start`].
@@ -104,10 +63,10 @@ pub fn start_by(
     let World { clock, restart } = world.into();
     let spec = Arc::new(model.spec().clone());
     let canvas_max = limits.canvas_max.map_or(spec.canvas_max, |max| max.min(spec.canvas_max));
-    let places_max = u32::try_from(limits.running_max.saturating_add(limits.queue_max).clamp(1, 1 << 20)).unwrap_or(1);
-    let (commands, inbox) = mpsc::channel(places_max as usize + 1); // every place, and one command to give up
+    let places_max = u32_of(limits.running_max.saturating_add(limits.queue_max).clamp(1, 1 << 20));
+    let (commands, inbox) = mpsc::channel(places_max as usize + 1); // every place, and one to abandon all
     let handle = Handle {
-        admission: Arc::new(Admission { spec, tokenizer, canvas_max, spellings: Arc::default() }),
+        admission: Arc::new(Admission::new(spec, tokenizer, canvas_max)),
         commands,
         places: Arc::new(Semaphore::new(places_max as usize)),
         places_max,
@@ -118,7 +77,7 @@ pub fn start_by(
     let worker = Worker {
         engine: Engine::new(model, limits.running_max.max(1), limits.batch_tokens_max),
         commands: inbox,
-        owners: BTreeMap::new(),
+        clients: BTreeMap::new(),
         clock,
         restart,
         shared: Arc::clone(&handle.shared),
@@ -130,9 +89,9 @@ pub fn start_by(
 
 struct Worker {
     engine: Engine,
-    /// Handles hold the other end.
+    /// The handles hold the other end.
     commands: mpsc::Receiver<Command>,
-    owners: BTreeMap<SequenceId, Owner>,
+    clients: BTreeMap<SequenceId, Client>,
     clock: Clock,
     restart: Restart,
     shared: Arc<Shared>,
@@ -140,7 +99,7 @@ struct Worker {
 }
 
 impl Drop for Worker {
-    /// Whoever waits for an engine that ended by a panic waits no more.
+    /// Tells the handles when the engine ends by a panic.
     fn drop(&mut self) {
         if std::thread::panicking() {
             self.shared.condition.send_replace(Condition::GivenUp);
@@ -148,10 +107,10 @@ impl Drop for Worker {
     }
 }
 
-/// What comes after a turn of the worker's loop.
+/// What follows a turn of the worker's loop.
 enum Next {
     Turn,
-    /// The model is not to be asked again as it is.
+    /// The model must be replaced before its next pass.
     Restart,
     End,
 }
@@ -160,7 +119,7 @@ impl Worker {
     fn run(mut self) {
         loop {
             let next = catch_unwind(AssertUnwindSafe(|| self.turn())).unwrap_or_else(|_| {
-                self.break_down();
+                self.announce_restart();
                 self.fail_all(&Failure::BrokeDown);
                 Next::Restart
             });
@@ -183,17 +142,16 @@ impl Worker {
         next
     }
 
-    /// Says that the model is to be loaded anew, before anybody is told of a failure.
-    fn break_down(&self) {
+    /// Publishes that the model will be reloaded, before any client receives a failure.
+    fn announce_restart(&self) {
         if self.restart.is_possible() {
-            tracing::error!("the model broke down and is to be loaded anew");
+            tracing::error!("the model broke down and will be reloaded");
             self.metrics.restarted();
             self.shared.condition.send_replace(Condition::Restarting);
         }
     }
 
-    /// Has the model loaded anew; those who were not in the pass that broke down wait for it. False when there is no
-    /// model to go on with.
+    /// Reloads the model, while other sequences wait. False when there is no model to go on with.
     fn restart(&mut self) -> bool {
         if !self.restart.is_possible() {
             return true;
@@ -201,12 +159,12 @@ impl Worker {
         let replaced = self.restart.replace(&mut self.engine.model, self.clock.now());
         let condition = match replaced {
             Ok(()) => {
-                tracing::info!("the model was loaded anew");
+                tracing::info!("the model was reloaded");
                 self.shared.failures_in_a_row.store(0, Ordering::Relaxed);
                 Condition::Working
             }
             Err(cause) => {
-                tracing::error!(cause, "the model is given up");
+                tracing::error!(cause, "the model broke down and cannot be reloaded");
                 Condition::GivenUp
             }
         };
@@ -214,38 +172,38 @@ impl Worker {
         if condition == Condition::GivenUp {
             self.commands.close();
             while let Ok(command) = self.commands.try_recv() {
-                self.obey(command);
+                self.execute(command);
             }
             self.fail_all(&Failure::BrokeDown);
         }
         condition == Condition::Working
     }
 
-    /// Takes the commands that have come, waiting for one if there is nothing else to do. False once every handle
-    /// is gone: then nobody is left to hear an answer.
+    /// Executes the pending commands; waits for one when the engine is idle. False when the engine
+    /// is idle and every handle was dropped.
     fn receive(&mut self) -> bool {
         if self.engine.is_idle() {
             match self.commands.blocking_recv() {
-                Some(command) => self.obey(command),
+                Some(command) => self.execute(command),
                 None => return false,
             }
         }
         loop {
             match self.commands.try_recv() {
-                Ok(command) => self.obey(command),
+                Ok(command) => self.execute(command),
                 Err(mpsc::error::TryRecvError::Empty) => return true,
                 Err(mpsc::error::TryRecvError::Disconnected) => return !self.engine.is_idle(),
             }
         }
     }
 
-    fn obey(&mut self, command: Command) {
+    fn execute(&mut self, command: Command) {
         match command {
             Command::Submit(submission) => {
                 let Submission { id, job, outbox, place, at, trace } = *submission;
                 let policy = job.policy();
-                let owner = Owner { outbox, _place: place, submitted: at, has_edits: false, policy, trace };
-                self.owners.insert(id, owner);
+                let client = Client { outbox, _place: place, submitted: at, has_edits: false, policy, trace };
+                self.clients.insert(id, client);
                 self.engine.submit(id, job);
                 self.metrics.admitted();
             }
@@ -254,43 +212,43 @@ impl Worker {
     }
 
     fn drop_abandoned(&mut self) {
-        let gone: Vec<_> = self.owners.iter().filter(|(_, owner)| owner.outbox.is_abandoned()).collect();
+        let gone: Vec<_> = self.clients.iter().filter(|(_, client)| client.outbox.is_abandoned()).collect();
         for id in gone.into_iter().map(|(id, _)| *id).collect::<Vec<_>>() {
             self.engine.cancel(id);
-            self.owners.remove(&id);
+            self.clients.remove(&id);
             self.metrics.cancelled();
         }
     }
 
     fn step(&mut self) -> Next {
         let begun = self.clock.now();
-        let late = self.hurry(begun);
+        let late = self.apply_deadlines(begun);
         self.deliver(late);
         let tick = self.engine.tick();
-        self.measure(&tick, begun);
+        self.record(&tick, begun);
         self.trace(&tick, begun);
         let is_broken = tick.failure == Some(ModelError::Panicked)
             || self.shared.failures_in_a_row.load(Ordering::Relaxed) >= FAILURES_MAX;
         if is_broken {
-            self.break_down();
+            self.announce_restart();
         }
         self.deliver(tick.events);
         if is_broken { Next::Restart } else { Next::Turn }
     }
 
-    /// Gives up on everybody, saying why.
+    /// Fails every request.
     fn fail_all(&mut self, failure: &Failure) {
         self.engine.clear();
-        let events = self.owners.keys().map(|id| (*id, Event::Failed(failure.clone()))).collect();
+        let events = self.clients.keys().map(|id| (*id, Event::Failed(failure.clone()))).collect();
         self.deliver(events);
     }
 
-    /// Has those with a deadline give up what they have no time for, by what a step takes now.
-    fn hurry(&mut self, now: Instant) -> Vec<(SequenceId, Event)> {
-        let step = self.shared.pace.step();
-        let owners = &self.owners;
-        self.engine.hurry(|id, deadline, rounds| {
-            let waited = owners.get(&id).map_or(Duration::ZERO, |owner| now.duration_since(owner.submitted));
+    /// Limits sequences with a deadline to the passes they have time for, by the average step time.
+    fn apply_deadlines(&mut self, now: Instant) -> Vec<(SequenceId, Event)> {
+        let step = self.shared.step_time.average();
+        let clients = &self.clients;
+        self.engine.apply_deadlines(|id, deadline, rounds| {
+            let waited = clients.get(&id).map_or(Duration::ZERO, |client| now.duration_since(client.submitted));
             let left = deadline.checked_sub(waited)?.as_secs_f64();
             #[allow(clippy::cast_possible_truncation, clippy::cast_sign_loss)] // saturates, and is not negative
             let passes = (left / (step.as_secs_f64() * f64::from(rounds)).max(1e-9)) as u32;
@@ -298,11 +256,11 @@ impl Worker {
         })
     }
 
-    fn measure(&self, tick: &Tick, begun: Instant) {
+    fn record(&self, tick: &Tick, begun: Instant) {
         let took = self.clock.now().duration_since(begun);
-        for owner in tick.admitted.iter().filter_map(|id| self.owners.get(id)) {
-            self.metrics.left_queue(begun.duration_since(owner.submitted));
-            owner.trace.part("queue", owner.submitted, begun, || []);
+        for client in tick.admitted.iter().filter_map(|id| self.clients.get(id)) {
+            self.metrics.left_queue(begun.duration_since(client.submitted));
+            client.trace.part("queue", client.submitted, begun, || []);
         }
         if let Some(limit) = tick.shrunk {
             tracing::warn!(limit, "the device ran out of memory; passes hold fewer tokens from now on");
@@ -310,35 +268,35 @@ impl Worker {
         } else if let Some(cause) = &tick.failure {
             tracing::error!(%cause, sequences = tick.sequences, tokens = tick.tokens, "a forward pass failed");
             self.metrics.model_failed();
-            // a canvas that has no room alone says nothing about the next one
+            // a canvas too large for the device is not a failure of the model
             if !matches!(cause, ModelError::OutOfMemory(_)) {
                 self.shared.failures_in_a_row.fetch_add(1, Ordering::Relaxed);
             }
         } else if tick.sequences > 0 {
             self.shared.failures_in_a_row.store(0, Ordering::Relaxed);
-            self.shared.pace.measured(took, self.engine.passes_until_room());
+            self.shared.step_time.record(took, self.engine.passes_until_room());
             self.metrics.stepped(took, tick.sequences, tick.tokens);
         }
     }
 
-    /// Tells the steps of a tick to whoever collects traces.
+    /// Adds the steps of a tick to the traces of their requests.
     fn trace(&self, tick: &Tick, begun: Instant) {
         let ended = self.clock.now();
         for (id, event) in &tick.events {
-            if let (Some(owner), Event::Step(step)) = (self.owners.get(id), event) {
-                owner.trace.step(step.step, begun, ended, || facts(tick, step));
+            if let (Some(client), Event::Step(step)) = (self.clients.get(id), event) {
+                client.trace.step(step.step, begun, ended, || attributes(tick, step));
             }
         }
     }
 
     fn deliver(&mut self, events: Vec<(SequenceId, Event)>) {
         for (id, event) in events {
-            let Some(owner) = self.owners.get_mut(&id) else { continue };
+            let Some(client) = self.clients.get_mut(&id) else { continue };
             if let Event::Step(step) = &event {
-                record_edits(&self.metrics, step, owner.policy);
-                if !owner.has_edits {
-                    owner.has_edits = true;
-                    self.metrics.first_edit(self.clock.now().duration_since(owner.submitted));
+                record_edits(&self.metrics, step, client.policy);
+                if !client.has_edits {
+                    client.has_edits = true;
+                    self.metrics.first_edit(self.clock.now().duration_since(client.submitted));
                 }
             }
             let is_last = match &event {
@@ -349,20 +307,20 @@ impl Worker {
                 }
                 Event::Failed(failure) => {
                     self.metrics.failed();
-                    owner.trace.in_scope(|| tracing::warn!(%failure, "given up"));
+                    client.trace.in_scope(|| tracing::warn!(%failure, "the request failed"));
                     true
                 }
             };
-            owner.outbox.send(event);
+            client.outbox.send(event);
             if is_last {
-                self.owners.remove(&id);
+                self.clients.remove(&id);
             }
         }
     }
 }
 
-/// What is told of a step.
-fn facts(tick: &Tick, step: &StepEvent) -> [(&'static str, usize); 6] {
+/// The attributes of a step's span.
+fn attributes(tick: &Tick, step: &StepEvent) -> [(&'static str, usize); 6] {
     let erased = step.edits.iter().filter(|edit| matches!(edit, Edit::Erase { .. })).count();
     [
         ("remask.step", step.step as usize),
@@ -385,7 +343,7 @@ fn record_edits(metrics: &Metrics, step: &StepEvent, policy: &str) {
 
 fn record_answer(metrics: &Metrics, answer: &Answer) {
     metrics.finished();
-    answer.written.iter().filter_map(|written| written.quality).for_each(|quality| metrics.judged(quality));
+    answer.written.iter().filter_map(|written| written.quality).for_each(|quality| metrics.quality(quality));
     if answer.degraded {
         metrics.degraded();
     }

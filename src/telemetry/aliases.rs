@@ -1,10 +1,10 @@
-//! Metrics under other servers' names, for dashboards and routers that were made for those. Refuses to count anything itself.
+//! Existing metrics under the names of other servers, for dashboards and routers made for those.
 
 use prometheus::core::{Collector, Desc};
 use prometheus::proto::{LabelPair, MetricFamily};
 use std::collections::HashMap;
 
-/// A metric under another name, with the model's name as a label.
+/// A metric under another name, with the name of the model as a label.
 pub(super) struct Alias {
     of: Box<dyn Collector>,
     name: &'static str,
@@ -14,7 +14,7 @@ pub(super) struct Alias {
 
 impl Alias {
     /// # Errors
-    /// When `name` is no name of a metric.
+    /// When `name` is not a valid name of a metric.
     pub(super) fn new(of: impl Collector + 'static, name: &'static str, model: &str) -> prometheus::Result<Self> {
         let desc = Desc::new(name.to_owned(), "As another server calls it".to_owned(), Vec::new(), HashMap::new())?;
         Ok(Self { of: Box::new(of), name, model: model.to_owned(), desc })

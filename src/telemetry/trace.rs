@@ -1,4 +1,4 @@
-//! Spans of one request, for a collector of traces where there is one. Refuses to know where they are sent.
+//! The spans of a request, as OpenTelemetry traces. Out of scope: exporting them.
 
 use opentelemetry::propagation::TextMapPropagator;
 use opentelemetry::trace::{Span as _, SpanBuilder, SpanKind, Status, TraceContextExt, Tracer};
@@ -12,21 +12,23 @@ use tracing::Span;
 use tracing::field::{Empty, display};
 use tracing_opentelemetry::OpenTelemetrySpanExt;
 
-/// The name that spans are told under.
+/// The instrumentation scope of all spans.
 pub const SCOPE: &str = "remask";
-/// Steps of a request that each have a span; of later ones ever fewer, so that a run of any length has some dozens.
+/// The first steps of a request, each of which has a span. Of later steps ever fewer have one, so
+/// that a run of any length has some dozens.
 const STEPS_WHOLE: u32 = 16;
 
-/// Makes the spans of parts, once somebody collects them.
+/// Makes the spans inside a request; set if traces are exported.
 static TRACER: OnceLock<SdkTracer> = OnceLock::new();
 
-/// From now on spans are collected by what made `tracer`. The first word stands.
+/// Exports spans with `tracer` from now on. Only the first call has an effect.
 pub fn collect(tracer: SdkTracer) {
     let _ = TRACER.set(tracer);
 }
 
-/// The span of a request that has just arrived, in the caller's trace if `header` tells one (`traceparent`, `tracestate`: W3C Trace
-/// Context). Probes and scrapes, which are no `work`, are not collected.
+/// The span of a request that has just arrived. It is part of the caller's trace if the headers
+/// `traceparent` and `tracestate` name one (W3C Trace Context). Probes and scrapes, for which
+/// `is_work` is false, are not exported.
 pub fn arrived<'a>(
     id: &str,
     method: &str,
@@ -40,15 +42,15 @@ pub fn arrived<'a>(
         tracing::debug_span!("request", id, method, path, trace_id = Empty, otel.kind = Empty)
     };
     if TRACER.get().is_some() {
-        span.record("otel.kind", "server"); // before the span is asked for its context, which begins it
+        span.record("otel.kind", "server"); // before its context is read, which starts the span
     }
-    let told = ["traceparent", "tracestate"].into_iter();
-    let told: HashMap<String, String> =
-        told.filter_map(|key| Some((key.to_owned(), header(key)?.to_owned()))).collect();
-    let caller = TraceContextPropagator::new().extract_with_context(&Context::new(), &told);
+    let headers = ["traceparent", "tracestate"].into_iter();
+    let headers: HashMap<String, String> =
+        headers.filter_map(|key| Some((key.to_owned(), header(key)?.to_owned()))).collect();
+    let caller = TraceContextPropagator::new().extract_with_context(&Context::new(), &headers);
     let of_caller = caller.span().span_context().clone();
     if of_caller.is_valid() {
-        let _ = span.set_parent(caller); // fails where nobody collects
+        let _ = span.set_parent(caller); // fails if traces are not exported
     }
     let own = span.context().span().span_context().clone();
     if let Some(known) = [own, of_caller].into_iter().find(opentelemetry::trace::SpanContext::is_valid) {
@@ -57,18 +59,18 @@ pub fn arrived<'a>(
     span
 }
 
-/// Says in the end what a request's span was about; `failed` if that was the server's fault.
-pub fn ended<const N: usize>(span: &Span, name: String, words: [(&'static str, String); N], failed: bool) {
+/// Sets name and attributes of the span of an ended request. `failed`: by a fault of the server.
+pub fn ended<const N: usize>(span: &Span, name: String, attributes: [(&'static str, String); N], failed: bool) {
     let context = span.context();
-    let told = context.span();
-    told.update_name(name);
-    told.set_attributes(words.map(|(key, word)| KeyValue::new(key, word)));
+    let span = context.span();
+    span.update_name(name);
+    span.set_attributes(attributes.map(|(key, value)| KeyValue::new(key, value)));
     if failed {
-        told.set_status(Status::error("the log says more"));
+        span.set_status(Status::error("the log says more"));
     }
 }
 
-/// Says how many of something there were, in the request's span.
+/// Adds counts to the span of a request.
 pub fn counted<const N: usize>(span: &Span, counts: [(&'static str, usize); N]) {
     span.context().span().set_attributes(counts.map(of_count));
 }
@@ -77,60 +79,60 @@ fn of_count((key, count): (&'static str, usize)) -> KeyValue {
     KeyValue::new(key, i64::try_from(count).unwrap_or(i64::MAX))
 }
 
-/// Where the spans of a request's parts belong.
+/// The trace of a request, to which parts add their spans.
 #[derive(Clone, Debug)]
 pub struct Trace {
     span: Span,
-    /// Set where somebody collects this request's spans.
+    /// Set if the spans of this request are exported.
     context: Option<Context>,
 }
 
 impl Trace {
-    /// That of the request being served on this thread.
+    /// The trace of the current span.
     #[must_use]
     pub fn current() -> Self {
         Self::of(Span::current())
     }
 
-    /// That of a request by its span.
+    /// The trace of a request with this span.
     #[must_use]
     pub fn of(span: Span) -> Self {
         let context = Some(span.context()).filter(|context| context.span().span_context().is_sampled());
         Self { span, context }
     }
 
-    /// Runs `f` as a part of the request, so that what it logs names it.
+    /// Runs `f` inside the span of the request, so that its log lines carry the id of the request.
     pub fn in_scope<T>(&self, f: impl FnOnce() -> T) -> T {
         self.span.in_scope(f)
     }
 
-    /// A part of the request that began and ended; `facts` are counts, made only if they are collected.
+    /// Adds the span of a part of the request, after its end. `counts` become attributes.
     pub fn part<const N: usize>(
         &self,
         name: &'static str,
         from: Instant,
         until: Instant,
-        facts: impl FnOnce() -> [(&'static str, usize); N],
+        counts: impl FnOnce() -> [(&'static str, usize); N],
     ) {
         let (Some(context), Some(tracer)) = (&self.context, TRACER.get()) else { return };
         let (now, clock) = (SystemTime::now(), Instant::now());
         let at = |instant: Instant| now.checked_sub(clock.saturating_duration_since(instant)).unwrap_or(now);
-        let facts = facts().map(of_count);
+        let counts = counts().map(of_count);
         let builder = SpanBuilder::from_name(name).with_kind(SpanKind::Internal).with_start_time(at(from));
-        let mut part = tracer.build_with_context(builder.with_attributes(facts), context);
+        let mut part = tracer.build_with_context(builder.with_attributes(counts), context);
         part.end_with_timestamp(at(until));
     }
 
-    /// A step of the refinement, if it is one that has a span.
+    /// Adds the span of a step, if this step has one.
     pub fn step<const N: usize>(
         &self,
         step: u32,
         from: Instant,
         until: Instant,
-        facts: impl FnOnce() -> [(&'static str, usize); N],
+        counts: impl FnOnce() -> [(&'static str, usize); N],
     ) {
         if has_span(step) {
-            self.part("step", from, until, facts);
+            self.part("step", from, until, counts);
         }
     }
 }

@@ -1,23 +1,24 @@
-//! Byte-level BPE from lists of words and merges, as GGUF files carry it. Refuses to know such files.
+//! Makes a byte-level BPE tokenizer from lists of tokens and merges, as GGUF files have them.
 
-use super::{TextError, Tokenizer};
+use super::error::TextError;
+use super::tokenizer::Tokenizer;
 use serde_json::{Value, json};
 
-/// A vocabulary in lists.
+/// A BPE vocabulary as lists.
 #[derive(Clone, Copy, Debug)]
 pub struct Lists<'a> {
-    /// Tokens by their ids, bytes spelled as GPT-2 spells them.
+    /// Tokens in the order of their ids, in GPT-2's spelling of bytes.
     pub words: &'a [String],
-    /// Which of them are special.
+    /// For each token, whether it is special.
     pub special: &'a [bool],
-    /// Pairs that become one, the most frequent first; a space between the two.
+    /// Merges in order of priority: two tokens with a space between them.
     pub merges: &'a [String],
-    /// llama.cpp's name for the way a text is cut before it is spelled.
+    /// llama.cpp's name of the pre-tokenizer.
     pub cut: &'a str,
 }
 
-/// How texts are cut: llama.cpp's names, and the expression where it is not GPT-2's.
-const CUTS: [(&[&str], Option<&str>); 4] = [
+/// Pre-tokenizers: llama.cpp's names, and the regular expression where it is not GPT-2's.
+const PRE_TOKENIZERS: [(&[&str], Option<&str>); 4] = [
     (&["default", "gpt-2", "gpt2", "llada"], None),
     (
         &["llama-bpe", "llama3", "llama-v3"],
@@ -38,21 +39,21 @@ const CUTS: [(&[&str], Option<&str>); 4] = [
 ];
 
 impl Tokenizer {
-    /// A tokenizer from lists, with the chat template of a `tokenizer_config.json` where that is given.
+    /// A tokenizer from lists, and a chat template from a `tokenizer_config.json` if given.
     ///
     /// # Errors
-    /// When texts are cut in an unknown way, the lists contradict each other, or the template is not one.
+    /// When the pre-tokenizer is unknown, or the lists or the template are invalid.
     pub fn from_lists(lists: &Lists<'_>, tokenizer_config: Option<&[u8]>) -> Result<Self, TextError> {
         Self::from_texts(lists.json()?.to_string().as_bytes(), tokenizer_config)
     }
 }
 
 impl Lists<'_> {
-    /// The `tokenizer.json` that says the same.
+    /// The equivalent `tokenizer.json`.
     fn json(&self) -> Result<Value, TextError> {
         let Self { words, special, merges, cut } = self;
-        let Some((_, expression)) = CUTS.iter().find(|(names, _)| names.contains(cut)) else {
-            let known = CUTS.iter().flat_map(|(names, _)| *names).copied().collect::<Vec<_>>().join(", ");
+        let Some((_, expression)) = PRE_TOKENIZERS.iter().find(|(names, _)| names.contains(cut)) else {
+            let known = PRE_TOKENIZERS.iter().flat_map(|(names, _)| *names).copied().collect::<Vec<_>>().join(", ");
             return Err(TextError::NotATokenizer(format!(
                 "texts are cut in the way {cut:?}, known are {known}; put the model's tokenizer.json beside its file"
             )));
@@ -76,7 +77,7 @@ impl Lists<'_> {
             words.iter().enumerate().map(|(id, word)| (word.clone(), json!(id))).collect();
         Ok(json!({
             "version": "1.0", "added_tokens": added,
-            // what GGUF files leave out: LLaDA's tokenizer normalises
+            // LLaDA's tokenizer normalises, which GGUF files do not say
             "normalizer": {"type": "NFC"},
             "pre_tokenizer": cut,
             "decoder": byte_level(true),
@@ -88,7 +89,7 @@ impl Lists<'_> {
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::text::Special;
+    use crate::text::tokenizer::Special;
 
     #[test]
     fn lists_become_a_tokenizer() {

@@ -1,25 +1,26 @@
-//! JSON out of a text that may be cut short or go on behind it. Refuses to know who wrote it.
+//! Extracts a JSON value from the start of a text, and completes it if the text ends early.
 
 use serde_json::Value;
 
-/// Nesting at most; what lies deeper is dropped. serde's own limit is the same.
+/// Deepest nesting, the same as serde_json's; deeper values are dropped.
 const DEPTH_MAX: usize = 127;
 
-/// JSON, and whether the text held all of it.
+/// A JSON value, and whether the text held all of it.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Healed {
-    /// Always a JSON value.
+    /// Valid JSON.
     pub json: String,
-    /// False where something was closed or dropped to make it one.
+    /// False if something was closed or dropped to make it valid.
     pub is_whole: bool,
 }
 
-/// The JSON value that `text` begins with, as it is written there. Where it is cut short or goes wrong, what can be kept of it,
-/// closed: a member without a value is dropped, a line break in a string is escaped. `null` where nothing can be kept.
+/// The JSON value at the start of `text`, unchanged if it is valid. Otherwise as much of it as
+/// possible, closed: a member without a value is dropped, a line break in a string is escaped.
+/// `null` if nothing can be kept.
 #[must_use]
 pub fn heal(text: &str) -> Healed {
     let text = text.trim_start();
-    let mut values = serde_json::Deserializer::from_str(text).into_iter::<Value>(); // others let half a character pass
+    let mut values = serde_json::Deserializer::from_str(text).into_iter::<Value>(); // rejects lone surrogates
     if let Some(Ok(_)) = values.next() {
         return Healed { json: text[..values.byte_offset()].to_owned(), is_whole: true };
     }
@@ -36,11 +37,11 @@ pub fn json_string(text: &str) -> String {
     Value::from(text).to_string()
 }
 
-/// What became of a value.
+/// How much of a value was kept.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 enum Kept {
     All,
-    /// It was closed before its end; nothing may follow.
+    /// It was closed early; nothing may follow.
     Part,
     /// Nothing was written.
     Nothing,
@@ -75,7 +76,7 @@ impl Healer<'_> {
         }
     }
 
-    /// What stands between brackets, the first of which comes next.
+    /// The members between two brackets, the first of which is the next character.
     fn members(&mut self, closing: char, member: impl Fn(&mut Self) -> Kept) -> Kept {
         self.json.push(if closing == '}' { '{' } else { '[' });
         self.skip();
@@ -145,7 +146,7 @@ impl Healer<'_> {
         kept
     }
 
-    /// Bytes of the escape that comes next, if it is one; a surrogate's other half included.
+    /// Bytes of the next escape sequence, surrogate pairs as a whole; `None` if it is invalid.
     fn escape(&self) -> Option<usize> {
         let is_one = |length: usize| {
             let text = self.rest.get(..length)?;

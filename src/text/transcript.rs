@@ -1,11 +1,11 @@
-//! Finished tokens to text that is never taken back: half characters and what may yet become a stop string are held
-//! until it is clear what they are. Refuses to know when tokens are finished.
+//! An incremental detokenizer: turns final tokens into append-only text. Incomplete characters and
+//! possible beginnings of stop strings are held back. Out of scope: when tokens are final.
 
-use super::Tokenizer;
+use super::tokenizer::Tokenizer;
 use crate::diffusion::TokenId;
 use std::sync::Arc;
 
-/// Text on its way to a reader.
+/// A text that grows at its end.
 #[derive(Debug)]
 pub struct Transcript {
     tokenizer: Option<Arc<Tokenizer>>,
@@ -15,45 +15,45 @@ pub struct Transcript {
     stopped: bool,
 }
 
-/// What some tokens added.
+/// The text that some tokens added.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
 pub struct Delta {
-    /// Follows what came before; never taken back.
+    /// The added text; never changed later.
     pub text: String,
     /// Whether a stop string ended the text.
     pub stopped: bool,
 }
 
 impl Transcript {
-    /// An empty text that ends before whichever of `stop` is complete first; none of them may be empty. Without a tokenizer it stays
-    /// empty.
+    /// An empty text, which will end before the first complete string of `stop`; none of these may
+    /// be empty. Without a tokenizer the text stays empty.
     #[must_use]
     pub const fn new(tokenizer: Option<Arc<Tokenizer>>, stop: Vec<String>) -> Self {
         Self { tokenizer, stop, tokens: Vec::new(), text: String::new(), stopped: false }
     }
 
-    /// What was sent so far.
+    /// The text so far.
     #[must_use]
     pub fn text(&self) -> &str {
         &self.text
     }
 
-    /// Takes the tokens that follow.
+    /// Appends tokens.
     pub fn push(&mut self, tokens: &[TokenId]) -> Delta {
         self.tokens.extend_from_slice(tokens);
         let decoded = self.decode();
-        let settled = decoded.trim_end_matches('\u{fffd}'); // half a character may yet become a whole one
-        let end = self.stop_in(settled);
+        let complete = decoded.trim_end_matches('\u{fffd}'); // an incomplete character may be completed later
+        let end = self.stop_in(complete);
         self.stopped |= end.is_some();
-        let end = end.unwrap_or_else(|| settled.len() - self.held_back(settled));
-        Delta { text: self.send(&settled[..end]), stopped: self.stopped }
+        let end = end.unwrap_or_else(|| complete.len() - self.held_back(complete));
+        Delta { text: self.extend_to(&complete[..end]), stopped: self.stopped }
     }
 
-    /// What was held back, now that nothing follows.
+    /// Ends the text and returns the part that was held back.
     pub fn finish(&mut self) -> String {
         let decoded = self.decode();
         let end = self.stop_in(&decoded).unwrap_or(decoded.len());
-        self.send(&decoded[..end])
+        self.extend_to(&decoded[..end])
     }
 
     fn decode(&self) -> String {
@@ -63,13 +63,13 @@ impl Transcript {
         }
     }
 
-    /// Where the stop string begins that is complete first; the longer one, if several are at once.
+    /// The start of the stop string that ends first; of the longest one, if several end together.
     fn stop_in(&self, text: &str) -> Option<usize> {
         let found = self.stop.iter().filter_map(|stop| text.find(stop).map(|start| (start + stop.len(), start)));
         found.min().map(|(_, start)| start)
     }
 
-    /// Bytes at the end of `text` with which a stop string begins.
+    /// Length in bytes of the longest end of `text` that is the beginning of a stop string.
     fn held_back(&self, text: &str) -> usize {
         let begins = |stop: &String| {
             let lengths = stop.char_indices().map(|(length, _)| length);
@@ -78,9 +78,9 @@ impl Transcript {
         self.stop.iter().map(begins).max().unwrap_or(0)
     }
 
-    /// Sends what `text` has beyond what was sent. A decoder that changes its mind about earlier text sends nothing
-    /// until it is past it.
-    fn send(&mut self, text: &str) -> String {
+    /// Appends what `text` has beyond the text so far, and returns it. If a decoder changes earlier
+    /// text, nothing is appended until `text` is longer.
+    fn extend_to(&mut self, text: &str) -> String {
         let delta = text.get(self.text.len()..).unwrap_or_default().to_owned();
         self.text.push_str(&delta);
         delta
@@ -90,7 +90,7 @@ impl Transcript {
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::text::Special;
+    use crate::text::tokenizer::Special;
     use proptest::prelude::*;
 
     fn transcript(stop: &[&str]) -> Transcript {
@@ -102,7 +102,7 @@ mod tests {
         text.iter().map(|&byte| TokenId(u32::from(byte))).collect()
     }
 
-    /// Pushes each piece and expects its delta; the last delta is what `finish` brings.
+    /// Pushes each piece and expects its delta; `tail` is what `finish` returns.
     fn check(stop: &[&str], script: &[(&[u8], &str)], tail: &str) {
         let mut transcript = transcript(stop);
         for (piece, delta) in script {

@@ -137,7 +137,7 @@ impl Show {
                 (written.clone(), written, Vec::new())
             }
             (Output::Infill { text, gaps }, Kind::Infill | Kind::Repair) => (text.clone(), String::new(), gaps.clone()),
-            (Output::Continuation(text) | Output::Given(text), _) => (text.clone(), answer.tail.clone(), Vec::new()),
+            (Output::Continuation(text) | Output::Revision(text), _) => (text.clone(), answer.tail.clone(), Vec::new()),
         };
         let (replaced, diff) = match self.kind {
             Kind::Generate | Kind::Infill => (Vec::new(), String::new()),
@@ -198,7 +198,7 @@ fn summary(answer: &Answer) -> proto::Summary {
 fn tokens(answer: &Answer, offset: usize, words: Words<'_>) -> Vec<proto::Token> {
     let (length, is_given) = match answer.output {
         Output::Continuation(_) | Output::Infill { .. } => (answer.completion_tokens, false),
-        Output::Given(_) => (usize::MAX, true),
+        Output::Revision(_) => (usize::MAX, true),
     };
     let token = |written: &Written| proto::Token {
         at: number(written.at.index() - offset),

@@ -115,7 +115,7 @@ impl<'a> Reader<'a> {
         }
         if let Some(given) = schema.get("const") {
             known(schema, path, &["const", "type"])?;
-            return Ok(Shape::Given(given.to_string()));
+            return Ok(Shape::Constant(given.to_string()));
         }
         if let Some(options) = schema.get("enum") {
             known(schema, path, &["enum", "type"])?;
@@ -150,7 +150,7 @@ impl<'a> Reader<'a> {
                 known(schema, path, &["type"])?;
                 Ok(Shape::OneOf(vec!["true".to_owned(), "false".to_owned()]))
             }
-            "null" => Ok(Shape::Given("null".to_owned())),
+            "null" => Ok(Shape::Constant("null".to_owned())),
             _ => Err(fault(&at("type"), "give object, array, string, number, integer, boolean or null")),
         }
     }
@@ -247,9 +247,9 @@ fn open(skeleton: &Value, path: &str) -> Result<Shape, ApiError> {
         }
         Value::String(text) => match text.strip_prefix('<').and_then(|text| text.strip_suffix('>')) {
             Some(blank) => typed_blank(blank, path),
-            None => Ok(Shape::Given(skeleton.to_string())),
+            None => Ok(Shape::Constant(skeleton.to_string())),
         },
-        Value::Null | Value::Bool(_) | Value::Number(_) => Ok(Shape::Given(skeleton.to_string())),
+        Value::Null | Value::Bool(_) | Value::Number(_) => Ok(Shape::Constant(skeleton.to_string())),
     }
 }
 

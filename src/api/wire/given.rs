@@ -6,7 +6,7 @@ use crate::api::error::ApiError;
 use crate::api::field::{Count, count, number, object, rank, seed};
 use crate::api::openapi::schema;
 use crate::diffusion::TokenId;
-use crate::engine::{Prompt, Proofreading, Request, Task};
+use crate::engine::{DOUBTFUL, Prompt, Proofreading, Request, Task};
 use serde::Deserialize;
 use serde::de::IgnoredAny;
 use utoipa::openapi::{RefOr, Schema};
@@ -63,9 +63,6 @@ pub(in crate::api) struct ScoreRequest {
     #[schema(schema_with = schema::ignored)]
     _user: Option<IgnoredAny>,
 }
-
-/// Quality below which a token is more likely wrong than right.
-const DOUBTFUL: f32 = 0.5;
 
 impl ScoreRequest {
     /// What the engine is asked for, and the quality below which a token is doubtful.

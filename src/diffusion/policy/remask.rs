@@ -19,7 +19,7 @@ pub static BELOW: Knob = Knob {
     help: "Only cells of lower quality (or confidence); default: 0.5 without a budget, else the \
            lowest whatever theirs is.",
     range: Range::Fraction,
-    default: |asked, _| asked.count(BUDGET.name).is_none().then_some(Setting::Fraction(DOUBTFUL.get())),
+    default: |asked, _| asked.count(BUDGET.name).is_none().then_some(Setting::Fraction(DOUBTFUL)),
 };
 
 /// When erasing is allowed.

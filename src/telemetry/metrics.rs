@@ -1,12 +1,9 @@
-//! Every metric, once, as a field with its name, help and unit; callers say what happened, never a metric's name.
-//! Refuses to know who calls.
+//! Every metric: a field with its name, help and unit. Callers report what happened by calling a
+//! method, and know no names of metrics.
 
-mod aliases;
-pub mod trace;
-
+use super::aliases::Alias;
 use crate::diffusion::Probability;
 use crate::diffusion::policy::{Kind, OFF, rules};
-use aliases::Alias;
 use prometheus::core::Collector;
 use prometheus::{
     Encoder, Gauge, Histogram, HistogramOpts, HistogramVec, IntCounter, IntCounterVec, IntGauge, Opts, Registry,
@@ -14,9 +11,9 @@ use prometheus::{
 };
 use std::time::Duration;
 
-/// From a step of the smallest model to one of the largest on a CPU, in seconds.
+/// Seconds, from a step of the smallest model to one of the largest on a CPU.
 const STEP_BUCKETS: &[f64] = &[0.0005, 0.001, 0.0025, 0.005, 0.01, 0.025, 0.05, 0.1, 0.25, 0.5, 1.0, 2.5, 5.0, 10.0];
-/// From a cached answer to a long one, in seconds.
+/// Seconds, from a cached answer to a long one.
 const ANSWER_BUCKETS: &[f64] =
     &[0.005, 0.01, 0.025, 0.05, 0.1, 0.25, 0.5, 1.0, 2.5, 5.0, 10.0, 15.0, 20.0, 30.0, 45.0, 60.0, 120.0, 300.0];
 const COUNT_BUCKETS: &[f64] = &[1.0, 2.0, 4.0, 8.0, 16.0, 32.0, 64.0, 128.0];
@@ -27,7 +24,7 @@ const PROBABILITY_BUCKETS: &[f64] = &[0.1, 0.2, 0.3, 0.4, 0.5, 0.6, 0.7, 0.8, 0.
 #[derive(Debug)]
 pub struct Metrics {
     registry: Registry,
-    /// What has no prefix: the process's own, and aliases.
+    /// Metrics without the prefix `remask`: those of the process, and aliases.
     unprefixed: Registry,
     requests: IntCounterVec,
     request_duration: HistogramVec,
@@ -49,7 +46,7 @@ pub struct Metrics {
     ready: IntGauge,
     running: IntGauge,
     waiting: IntGauge,
-    /// Share of the running sequences' places that is taken; told under other names only.
+    /// Fraction of the places for running sequences in use; exported under an alias only.
     occupancy: Gauge,
     admitted: IntCounter,
     finished: IntCounter,
@@ -59,18 +56,18 @@ pub struct Metrics {
     model_restarts: IntCounter,
 }
 
-/// How a request ended, as a metric's label.
+/// How a request ended, as the label of a metric.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Outcome {
-    /// Answered.
+    /// It was answered.
     Ok,
-    /// The request was at fault.
+    /// It was invalid.
     Invalid,
-    /// There was no room, or the server was not ready.
+    /// The queue was full, or the server was not ready.
     Refused,
     /// The model failed.
     Failed,
-    /// The client went away.
+    /// The client disconnected or cancelled it.
     Cancelled,
 }
 
@@ -92,93 +89,89 @@ impl Metrics {
     /// Metrics at zero.
     ///
     /// # Errors
-    /// Never, unless two metrics here were given one name.
+    /// When two metrics have the same name, which is a bug.
     pub fn new() -> prometheus::Result<Self> {
         let registry = Registry::new_custom(Some("remask".to_owned()), None)?;
-        let r = &registry;
-        let erased = counters(r, "cells_erased_total", "Filled cells erased again", &["policy"])?;
+        let counter = |name: &str, help: &str| register(&registry, IntCounter::new(name, help)?);
+        let gauge = |name: &str, help: &str| register(&registry, IntGauge::new(name, help)?);
+        let counters = |name: &str, help: &str, labels: &[&str]| {
+            register(&registry, IntCounterVec::new(Opts::new(name, help), labels)?)
+        };
+        let histogram = |name: &str, help: &str, buckets: &[f64]| {
+            register(&registry, Histogram::with_opts(HistogramOpts::new(name, help).buckets(buckets.to_vec()))?)
+        };
+        let duration = |name: &str, help: &str| histogram(name, help, ANSWER_BUCKETS);
+        let erased = counters("cells_erased_total", "Filled cells erased again", &["policy"])?;
         let erasing = rules(Kind::Remasking).into_iter().filter(|rule| *rule != &OFF);
         erasing.for_each(|rule| drop(erased.with_label_values(&[rule.name])));
-        let endpoint = &["endpoint"];
         Ok(Self {
-            requests: counters(r, "requests_total", "Requests ended", &["endpoint", "outcome"])?,
+            requests: counters("requests_total", "Requests ended", &["endpoint", "outcome"])?,
             request_duration: {
                 let opts = HistogramOpts::new("request_duration_seconds", "From a request's arrival to its last byte")
                     .buckets(ANSWER_BUCKETS.to_vec());
-                register(r, HistogramVec::new(opts, endpoint)?)?
+                register(&registry, HistogramVec::new(opts, &["endpoint"])?)?
             },
-            queue_duration: histogram(r, "queue_duration_seconds", "From admission to the first pass", ANSWER_BUCKETS)?,
-            time_to_first_edit: histogram(
-                r,
+            queue_duration: duration("queue_duration_seconds", "From admission to the first pass")?,
+            time_to_first_edit: duration(
                 "time_to_first_edit_seconds",
                 "From admission to the first change of the canvas",
-                ANSWER_BUCKETS,
             )?,
-            time_to_first_text: histogram(
-                r,
+            time_to_first_text: duration(
                 "time_to_first_text_seconds",
                 "From a request's arrival to the first final text",
-                ANSWER_BUCKETS,
             )?,
-            prompt_tokens: counter(r, "prompt_tokens_total", "Tokens given by users, of answered requests")?,
-            generated_tokens: counter(r, "generated_tokens_total", "Tokens of answers")?,
-            forward_passes: counter(r, "forward_passes_total", "Forward passes of the model")?,
-            token_forwards: counter(r, "token_forwards_total", "Tokens seen by forward passes")?,
-            step_duration: histogram(r, "step_duration_seconds", "One tick: choose, read, advance", STEP_BUCKETS)?,
-            batch_sequences: histogram(r, "batch_sequences", "Sequences that shared a pass", COUNT_BUCKETS)?,
-            batch_tokens: histogram(r, "batch_tokens", "Tokens of a pass", TOKEN_BUCKETS)?,
-            cells_filled: counter(r, "cells_filled_total", "Blanks filled, refills included")?,
+            prompt_tokens: counter("prompt_tokens_total", "Tokens given by users, of answered requests")?,
+            generated_tokens: counter("generated_tokens_total", "Tokens of answers")?,
+            forward_passes: counter("forward_passes_total", "Forward passes of the model")?,
+            token_forwards: counter("token_forwards_total", "Tokens seen by forward passes")?,
+            step_duration: histogram("step_duration_seconds", "One tick: choose, read, advance", STEP_BUCKETS)?,
+            batch_sequences: histogram("batch_sequences", "Sequences that shared a pass", COUNT_BUCKETS)?,
+            batch_tokens: histogram("batch_tokens", "Tokens of a pass", TOKEN_BUCKETS)?,
+            cells_filled: counter("cells_filled_total", "Blanks filled, refills included")?,
             cells_erased: erased,
-            fill_confidence: histogram(
-                r,
-                "fill_confidence",
-                "Probability of a token when written",
-                PROBABILITY_BUCKETS,
-            )?,
+            fill_confidence: histogram("fill_confidence", "Probability of a token when written", PROBABILITY_BUCKETS)?,
             fill_quality: histogram(
-                r,
                 "fill_quality",
                 "Quality of the tokens of answers that were judged",
                 PROBABILITY_BUCKETS,
             )?,
-            degraded: counter(r, "deadline_degraded_total", "Answers for which steps were given up")?,
-            ready: gauge(r, "ready", "1 while a new request would be accepted, else 0")?,
-            running: gauge(r, "sequences_running", "Sequences being refined")?,
+            degraded: counter("deadline_degraded_total", "Answers for which steps were given up")?,
+            ready: gauge("ready", "1 while a new request would be accepted, else 0")?,
+            running: gauge("sequences_running", "Sequences being refined")?,
             occupancy: Gauge::new("occupancy", "Share of the places of running sequences that is taken")?,
-            waiting: gauge(r, "sequences_waiting", "Sequences admitted and not yet begun")?,
-            admitted: counter(r, "sequences_admitted_total", "Sequences that took a place in the queue")?,
-            finished: counter(r, "sequences_finished_total", "Sequences refined to their end")?,
-            failed: counter(r, "sequences_failed_total", "Sequences given up with an error")?,
-            cancelled: counter(r, "sequences_cancelled_total", "Sequences dropped because their client went away")?,
+            waiting: gauge("sequences_waiting", "Sequences admitted and not yet begun")?,
+            admitted: counter("sequences_admitted_total", "Sequences that took a place in the queue")?,
+            finished: counter("sequences_finished_total", "Sequences refined to their end")?,
+            failed: counter("sequences_failed_total", "Sequences given up with an error")?,
+            cancelled: counter("sequences_cancelled_total", "Sequences dropped because their client went away")?,
             model_restarts: counter(
-                r,
                 "model_restarts_total",
                 "Times that the model broke down and was to be loaded anew",
             )?,
-            model_failures: counter(r, "model_failures_total", "Forward passes that failed")?,
+            model_failures: counter("model_failures_total", "Forward passes that failed")?,
             unprefixed: process()?,
             registry,
         })
     }
 
-    /// The endpoints that requests will be counted for, each of which begins at zero.
+    /// Starts the counters of `endpoint` at zero.
     pub fn endpoint(&self, endpoint: &str) {
         for outcome in Outcome::ALL {
             let _ = self.requests.with_label_values(&[endpoint, outcome.label()]);
         }
     }
 
-    /// Publishes constants as labels of a metric that is always 1.
+    /// Exports constants as the labels of a metric that is always 1.
     ///
     /// # Errors
-    /// When `name` is taken or a label has no valid name.
+    /// When `name` is in use or the name of a label is invalid.
     pub fn info(&self, name: &str, help: &str, labels: &[(&str, &str)]) -> prometheus::Result<()> {
         let opts = labels.iter().fold(Opts::new(name, help), |opts, (key, value)| opts.const_label(*key, *value));
         register(&self.registry, IntGauge::with_opts(opts)?)?.set(1);
         Ok(())
     }
 
-    /// Everything, in Prometheus' text format.
+    /// All metrics in Prometheus' text format.
     #[must_use]
     pub fn render(&self) -> String {
         let mut text = Vec::new();
@@ -201,7 +194,7 @@ impl Metrics {
         self.generated_tokens.inc_by(completion_tokens as u64);
     }
 
-    /// The first text that can no longer change was sent.
+    /// The first final text was sent.
     pub fn first_text(&self, after: Duration) {
         self.time_to_first_text.observe(after.as_secs_f64());
     }
@@ -211,12 +204,12 @@ impl Metrics {
         self.time_to_first_edit.observe(after.as_secs_f64());
     }
 
-    /// A sequence's first pass begins.
+    /// A sequence left the queue.
     pub fn left_queue(&self, after: Duration) {
         self.queue_duration.observe(after.as_secs_f64());
     }
 
-    /// A pass was made and its sequences advanced.
+    /// A forward pass succeeded and its sequences advanced.
     pub fn stepped(&self, took: Duration, sequences: usize, tokens: usize) {
         self.forward_passes.inc();
         self.token_forwards.inc_by(tokens as u64);
@@ -233,12 +226,12 @@ impl Metrics {
         self.fill_confidence.observe(f64::from(confidence.get()));
     }
 
-    /// A token of an answer was judged.
-    pub fn judged(&self, quality: Probability) {
+    /// The quality of a token of an answer was measured.
+    pub fn quality(&self, quality: Probability) {
         self.fill_quality.observe(f64::from(quality.get()));
     }
 
-    /// Steps were given up for an answer.
+    /// Steps of an answer were dropped.
     pub fn degraded(&self) {
         self.degraded.inc();
     }
@@ -253,11 +246,12 @@ impl Metrics {
         self.cells_erased.with_label_values(&[policy]).inc();
     }
 
-    /// Tells what vLLM's dashboards and Kubernetes' inference routers look for, under the names that they know. There is no
-    /// cache of keys and values: its share is that of the places of running sequences.
+    /// Also exports metrics under the names that vLLM's dashboards and Kubernetes' inference
+    /// routers read. There is no key-value cache: its usage is the fraction of the places for
+    /// running sequences in use.
     ///
     /// # Errors
-    /// When it is done twice.
+    /// When called twice.
     pub fn alias_as_vllm(&self, model: &str) -> prometheus::Result<()> {
         let aliases = [
             Alias::new(self.running.clone(), "vllm:num_requests_running", model)?,
@@ -270,7 +264,7 @@ impl Metrics {
         aliases.into_iter().try_for_each(|alias| self.unprefixed.register(Box::new(alias)))
     }
 
-    /// Sequences as they are now, and how many may run.
+    /// The current numbers of sequences, and how many may run.
     pub fn sequences(&self, running: usize, waiting: usize, running_max: usize) {
         #[allow(clippy::cast_precision_loss)] // a few hundred
         self.occupancy.set(running as f64 / running_max.max(1) as f64);
@@ -279,38 +273,38 @@ impl Metrics {
         }
     }
 
-    /// A sequence took a place; it will be finished, failed or cancelled, once.
+    /// A sequence was queued. It ends exactly once: finished, failed or cancelled.
     pub fn admitted(&self) {
         self.admitted.inc();
     }
 
-    /// A sequence was refined to its end.
+    /// A sequence was completed.
     pub fn finished(&self) {
         self.finished.inc();
     }
 
-    /// A sequence was given up with an error.
+    /// A sequence failed.
     pub fn failed(&self) {
         self.failed.inc();
     }
 
-    /// A sequence was dropped because nobody waits for it.
+    /// A sequence was dropped because its client is gone.
     pub fn cancelled(&self) {
         self.cancelled.inc();
     }
 
-    /// The model broke down and is loaded anew, if it can be.
+    /// The model failed and will be reloaded if possible.
     pub fn restarted(&self) {
         self.model_restarts.inc();
     }
 
-    /// A pass failed.
+    /// A forward pass failed.
     pub fn model_failed(&self) {
         self.model_failures.inc();
     }
 }
 
-/// Memory, processor time, open files: of this process, where the system tells.
+/// Memory, processor time and open files of this process, on Linux.
 fn process() -> prometheus::Result<Registry> {
     let registry = Registry::new();
     #[cfg(target_os = "linux")]
@@ -321,22 +315,6 @@ fn process() -> prometheus::Result<Registry> {
 fn register<C: Collector + Clone + 'static>(registry: &Registry, metric: C) -> prometheus::Result<C> {
     registry.register(Box::new(metric.clone()))?;
     Ok(metric)
-}
-
-fn counter(registry: &Registry, name: &str, help: &str) -> prometheus::Result<IntCounter> {
-    register(registry, IntCounter::new(name, help)?)
-}
-
-fn counters(registry: &Registry, name: &str, help: &str, labels: &[&str]) -> prometheus::Result<IntCounterVec> {
-    register(registry, IntCounterVec::new(Opts::new(name, help), labels)?)
-}
-
-fn gauge(registry: &Registry, name: &str, help: &str) -> prometheus::Result<IntGauge> {
-    register(registry, IntGauge::new(name, help)?)
-}
-
-fn histogram(registry: &Registry, name: &str, help: &str, buckets: &[f64]) -> prometheus::Result<Histogram> {
-    register(registry, Histogram::with_opts(HistogramOpts::new(name, help).buckets(buckets.to_vec()))?)
 }
 
 #[cfg(test)]

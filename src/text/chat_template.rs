@@ -1,14 +1,13 @@
-//! Conversations written down the way the model was taught: its own Jinja template, rendered as Hugging Face
-//! transformers renders it. Refuses to know what becomes of the text.
+//! Renders conversations with the model's Jinja template, exactly as Hugging Face transformers.
 
-use super::TextError;
+use super::error::TextError;
 use minijinja::syntax::SyntaxConfig;
 use minijinja::value::Serde;
 use minijinja::{Environment, ErrorKind, Value, context};
 use minijinja_contrib::pycompat::unknown_method_callback;
 use serde::{Deserialize, Serialize};
 
-/// Instructions a template may execute: thousands of messages' worth, and an end to any loop.
+/// Most instructions that a template may execute: enough for thousands of messages.
 const FUEL: u64 = 10_000_000;
 const NAME: &str = "chat_template";
 
@@ -16,9 +15,9 @@ const NAME: &str = "chat_template";
 #[derive(Clone, Debug, PartialEq, Eq, Serialize)]
 #[cfg_attr(test, derive(Deserialize))]
 pub struct Message {
-    /// `system`, `user`, `assistant`, or whatever else the template knows.
+    /// `system`, `user`, `assistant`, or another role that the template knows.
     pub role: String,
-    /// What was said.
+    /// The text of the message.
     pub content: String,
 }
 
@@ -30,7 +29,7 @@ pub struct ChatTemplate {
     eos_token: String,
 }
 
-/// The keys of `tokenizer_config.json` a template may use.
+/// The keys of `tokenizer_config.json` that a template may use.
 #[derive(Deserialize)]
 struct TokenizerConfig {
     chat_template: Option<String>,
@@ -38,20 +37,12 @@ struct TokenizerConfig {
     eos_token: Option<SpecialToken>,
 }
 
-/// A token's text, alone or inside its description.
+/// A special token, as a string or as an object.
 #[derive(Deserialize)]
 #[serde(untagged)]
 enum SpecialToken {
     Text(String),
     Described { content: String },
-}
-
-impl From<SpecialToken> for String {
-    fn from(token: SpecialToken) -> Self {
-        match token {
-            SpecialToken::Text(content) | SpecialToken::Described { content } => content,
-        }
-    }
 }
 
 impl ChatTemplate {
@@ -74,15 +65,19 @@ impl ChatTemplate {
         });
         environment.add_filter("trim", trim);
         environment.add_template_owned(NAME, template).map_err(|error| failed(&error))?;
-        let text = |token: Option<SpecialToken>| token.map(String::from).unwrap_or_default();
+        let text = |token: Option<SpecialToken>| match token {
+            Some(SpecialToken::Text(content) | SpecialToken::Described { content }) => content,
+            None => String::new(),
+        };
         let (bos_token, eos_token) = (text(config.bos_token), text(config.eos_token));
         Ok(Some(Self { environment, bos_token, eos_token }))
     }
 
-    /// The conversation as text, special tokens by their names; `add_generation_prompt` opens the assistant's turn.
+    /// The conversation as text, with the names of special tokens. `add_generation_prompt` adds the
+    /// start of the assistant's turn.
     ///
     /// # Errors
-    /// When the template refuses the conversation or runs for too long.
+    /// When the template rejects the conversation or executes too many instructions.
     pub fn render(&self, messages: &[Message], add_generation_prompt: bool) -> Result<String, TextError> {
         let Self { environment, bos_token, eos_token } = self;
         let failed = |error: minijinja::Error| TextError::Template(error.to_string());
@@ -93,8 +88,8 @@ impl ChatTemplate {
     }
 }
 
-/// Jinja's `trim` with what Python calls white space: Unicode's, and the four separators from U+001C on.
-#[allow(clippy::needless_pass_by_value)] // the template engine's calling convention
+/// Jinja's `trim` with Python's definition of white space: Unicode's, and U+001C to U+001F.
+#[allow(clippy::needless_pass_by_value)] // minijinja's calling convention
 fn trim(text: String, characters: Option<String>) -> String {
     let is_space = |c: char| c.is_whitespace() || ('\u{1c}'..='\u{1f}').contains(&c);
     let trimmed = match characters {

@@ -1,77 +1,74 @@
-//! From what a user asked for to a job that can run: every default looked up, every limit checked, once for all
-//! protocols. Refuses to run anything.
+//! Turns a request into a job: fills in every default and checks every limit, once for all
+//! protocols. Out of scope: running the job.
 
-use super::draft::{NO_ROOM, check_no_stop};
+mod canvas;
+mod json_layout;
+
+pub(crate) use canvas::STOPS_MAX;
+
 use super::event::Start;
-use super::job::Job;
-use super::request::{self, EndOfText, Format, Rejected, Request, Task};
-use super::shape::Spellings;
-use super::template::Segment;
+use super::job::{Job, Options};
+use super::request::{self, EndOfText, Format, Rejected, Request, Task, invalid};
 use crate::diffusion::policy::{COUNT_MAX, Choice, Kind, KnobError, OFF, QUALITY, pace, rules};
-use crate::diffusion::{DOUBTFUL, Pace, Policy, Probability, Proofreading, Seed, Sequence, TokenId};
+use crate::diffusion::{DOUBTFUL, Pace, Policy, Probability, Proofreading, Seed, Sequence, TokenId, u32_of};
 use crate::model::{Filter, ModelSpec};
 use crate::text::Tokenizer;
+use canvas::CanvasBuilder;
 use std::borrow::Cow;
 use std::hash::{BuildHasher, RandomState};
 use std::num::NonZeroU32;
-use std::sync::{Arc, OnceLock};
+use std::sync::Arc;
 use std::time::Duration;
 
-/// Steps of proofreading where the user does not say, at most; else one a cell.
+/// Default steps of proofreading: one per cell, at most this many.
 const PROOFREADING_MAX: u32 = 128;
-/// Furthest a logit may be moved, as OpenAI has it: nearly a ban, or nearly nothing else.
+/// Largest absolute value of a logit bias, as in OpenAI's API.
 const BIAS_MAX: f32 = 100.0;
 
 /// What requests are checked against.
 #[derive(Clone, Debug)]
 pub(super) struct Admission {
     pub(super) spec: Arc<ModelSpec>,
-    pub(super) tokenizer: Option<Arc<Tokenizer>>,
-    /// Cells of a canvas at most: the model's limit, or the operator's if that is less.
-    pub(super) canvas_max: usize,
-    /// Tokens that shapes need, once one has needed them.
-    pub(super) spellings: Arc<OnceLock<Spellings>>,
+    canvases: CanvasBuilder,
 }
 
 impl Admission {
-    /// The job `request` stands for, and what its owner is told at once. `share`: of its steps that it keeps, where more would
-    /// keep others waiting.
+    /// `canvas_max`: most cells of a canvas, at most the model's own limit.
+    pub(super) fn new(spec: Arc<ModelSpec>, tokenizer: Option<Arc<Tokenizer>>, canvas_max: usize) -> Self {
+        Self { canvases: CanvasBuilder::new(Arc::clone(&spec), tokenizer, canvas_max), spec }
+    }
+
+    pub(super) fn tokenizer(&self) -> Option<&Tokenizer> {
+        self.canvases.tokenizer.as_deref()
+    }
+
+    pub(super) const fn canvas_max(&self) -> usize {
+        self.canvases.canvas_max
+    }
+
+    /// The job for `request`, and its first canvas for the client. `share`: the fraction of its
+    /// steps that it keeps, in (0, 1]; below 1 when many requests are queued.
+    ///
+    /// # Errors
+    /// When an option is out of its range, or the model cannot serve the request.
     pub(super) fn admit(&self, request: &Request, share: f32) -> Result<(Job, Start), Rejected> {
         check_sampling(request)?;
         if request.deadline == Some(Duration::ZERO) {
             return Err(invalid("diffusion.deadline_ms", "deadline_ms is 0; give at least 1"));
         }
-        let draft = match &request.task {
-            Task::Continue { prompt, length } => self.continuation(prompt, *length, request)?,
-            Task::Between { cells: 0, .. } => return Err(invalid("max_tokens", NO_ROOM)),
-            Task::Between { before, cells, after } => {
-                check_no_stop(&request.stop)?;
-                let texts = [before, after].map(|text| Segment::Text(text.clone()));
-                let [before, after] = texts;
-                let segments = [before, Segment::Blanks(*cells), after];
-                self.segments(segments.into_iter().filter(|part| *part != Segment::Text(String::new())).collect())?
-            }
-            Task::Infill { template, blank } => self.infill(template, blank, &request.stop)?,
-            Task::InfillTokens { cells } => self.infill_tokens(cells, &request.stop)?,
-            Task::Score { text, likelihood } => self.given(text, &[], !likelihood)?,
-            Task::Repair { text, pinned } => self.given(text, pinned, true)?,
-        };
+        let draft = self.canvases.draft(request)?;
         if request.format != Format::Text && !matches!(request.task, Task::Continue { .. }) {
-            return Err(invalid(
-                "response_format",
-                "response_format does not go with a template, a suffix or a given text",
-            ));
+            const MESSAGE: &str = "response_format does not go with a template, a suffix or a given text";
+            return Err(invalid("response_format", MESSAGE));
         }
         let blanks = draft.canvas.blanks(0..draft.canvas.len()).count();
         let seed = Seed(request.seed.unwrap_or_else(fresh_seed));
         let cells = draft.canvas.cells()[draft.offset..].to_vec();
         let sequence = match &request.task {
             Task::Repair { .. } => {
-                let nothing = request::Proofreading { steps: None, below: None, most: None, temperature: None };
-                let asked = request.proofreading.as_ref().unwrap_or(&nothing);
-                let proofreading = proofread(asked, u32::try_from(cells.len()).unwrap_or(u32::MAX), REPAIR)?;
-                let proofreading = less_reading(proofreading, share);
-                Sequence::proofread(draft.canvas, request.order, proofreading, seed)
+                let asked = request.proofreading.clone().unwrap_or_default();
+                let proofreading = proofread(&asked, u32_of(cells.len()), REPAIR)?;
+                Sequence::proofread(draft.canvas, request.order, less_proofreading(proofreading, share), seed)
             }
             _ => Sequence::new(draft.canvas, fewer_steps(self.policy(request, blanks)?, cells.len(), share), seed)
                 .map_err(|error| invalid("diffusion.steps", error.to_string()))?,
@@ -89,45 +86,34 @@ impl Admission {
         let mut biases = self.biases(&request.logit_bias)?;
         let sequence = match request.end_of_text {
             EndOfText::Free => sequence,
-            EndOfText::Last => sequence.postponing(self.ends()),
+            EndOfText::Last => sequence.postponing(self.canvases.ends()),
             EndOfText::Never => {
-                biases.extend(self.ends().into_iter().map(|end| (end, f32::NEG_INFINITY)));
+                biases.extend(self.canvases.ends().into_iter().map(|end| (end, f32::NEG_INFINITY)));
                 sequence
             }
         };
-        let job = Job::new(sequence, draft.writing, &start)
-            .steered(biases, filter(request)?)
-            .sampled(
-                [request.temperature, refill_temperature(request)],
-                (request.cfg_scale != 0.0).then_some(request.cfg_scale),
-            )
-            .due(request.deadline)
-            .reduced(share < 1.0 && start.steps_planned.is_some_and(|steps| steps > 0))
-            .judged(request.return_quality || (is_scored && self.spec.has_quality))
-            .likened(matches!(request.task, Task::Score { likelihood: true, .. }))
-            .urgent(request.priority);
-        Ok((job, start))
+        let options = Options {
+            temperature: request.temperature,
+            refill_temperature: refill_temperature(request),
+            guidance: (request.cfg_scale != 0.0).then_some(request.cfg_scale),
+            filter: filter(request)?,
+            biases,
+            priority: request.priority,
+            deadline: request.deadline,
+            quality: request.return_quality || (is_scored && self.spec.has_quality),
+            likelihood: matches!(request.task, Task::Score { likelihood: true, .. }),
+            degraded: share < 1.0 && start.steps_planned.is_some_and(|steps| steps > 0),
+        };
+        Ok((Job::new(sequence, draft.writing, &start, options), start))
     }
 
-    /// The tokens that end a text: the model's own, and those that end a turn in a conversation.
-    pub(super) fn ends(&self) -> Vec<TokenId> {
-        let mut ends = self.spec.ends.clone();
-        let turns = self.tokenizer.iter().flat_map(|tokenizer| tokenizer.turn_ends());
-        ends.extend(turns.filter(|end| end.0 < self.spec.vocabulary && !self.spec.ends.contains(end)));
-        ends
-    }
-
-    /// Checks what is to be added to logits.
+    /// The logit biases, checked.
     fn biases(&self, asked: &[(TokenId, f32)]) -> Result<Vec<(TokenId, f32)>, Rejected> {
         const PARAM: &str = "logit_bias";
-        self.check_ids(PARAM, &asked.iter().map(|(token, _)| *token).collect::<Vec<_>>())?;
-        match asked.iter().find(|(_, bias)| !(-BIAS_MAX..=BIAS_MAX).contains(bias)) {
-            None => Ok(asked.to_vec()),
-            Some((token, bias)) => {
-                let message = format!("logit_bias of token {} is {bias}; give -{BIAS_MAX} to {BIAS_MAX}", token.0);
-                Err(invalid(PARAM, message))
-            }
-        }
+        self.canvases.check_ids(PARAM, &asked.iter().map(|(token, _)| *token).collect::<Vec<_>>())?;
+        let out_of_range = asked.iter().find(|(_, bias)| !(-BIAS_MAX..=BIAS_MAX).contains(bias));
+        let Some((TokenId(id), bias)) = out_of_range else { return Ok(asked.to_vec()) };
+        Err(invalid(PARAM, format!("logit_bias of token {id} is {bias}; give -{BIAS_MAX} to {BIAS_MAX}")))
     }
 
     fn policy(&self, request: &Request, blanks: usize) -> Result<Policy, Rejected> {
@@ -151,7 +137,7 @@ impl Admission {
         Ok(Policy { order, pace, remasking, block_length, proofreading })
     }
 
-    /// As asked for; else the model's own habit, where the request leaves remasking to quality.
+    /// As requested; else the model's default where remasking is by quality.
     fn proofreading(&self, request: &Request, cells: u32) -> Result<Option<Proofreading>, Rejected> {
         let by_quality = request.remasking.is_none_or(|asked| asked.rule == &QUALITY);
         match (&request.proofreading, by_quality) {
@@ -201,13 +187,13 @@ fn no_head() -> String {
     )
 }
 
-/// What the fields of a proofreading are called: steps, below, most.
+/// Names of the request fields for `steps`, `below` and `most` of a proofreading.
 type Names = [&'static str; 3];
 const PROOFREADING: Names =
     ["diffusion.proofreading.steps", "diffusion.proofreading.below", "diffusion.proofreading.most"];
 const REPAIR: Names = ["steps", "below", "worst"];
 
-/// A proofreading as asked for, of `cells` cells.
+/// A proofreading of `cells` cells, as requested.
 fn proofread(asked: &request::Proofreading, cells: u32, [steps, below, most]: Names) -> Result<Proofreading, Rejected> {
     let given = asked.steps.unwrap_or(cells.clamp(2, PROOFREADING_MAX));
     if given < 2 {
@@ -217,24 +203,24 @@ fn proofread(asked: &request::Proofreading, cells: u32, [steps, below, most]: Na
     }
     Ok(Proofreading {
         steps: at_most(steps, given)?,
-        below: probability(below, asked.below.unwrap_or(DOUBTFUL.get()))?,
+        below: probability(below, asked.below.unwrap_or(DOUBTFUL))?,
         most: asked.most.map(|given| count(most, given)).transpose()?,
     })
 }
 
-/// A policy that keeps a share of its steps, at least one for each block of a canvas of `cells` cells.
+/// `policy` with a share of its steps, at least one for each block of a canvas of `cells` cells.
 fn fewer_steps(policy: Policy, cells: usize, share: f32) -> Policy {
     let blocks = cells.div_ceil(policy.block_length.get() as usize) + 1; // the first one may begin anywhere
-    let blocks = u32::try_from(blocks).unwrap_or(u32::MAX);
+    let blocks = u32_of(blocks);
     let pace = match policy.pace {
         Pace::Steps(steps) => Pace::Steps(reduced(steps, share).max(steps.min(blocks.try_into().unwrap_or(steps)))),
         Pace::Adaptive { .. } => policy.pace,
     };
-    let proofreading = policy.proofreading.map(|proofreading| less_reading(proofreading, share));
+    let proofreading = policy.proofreading.map(|proofreading| less_proofreading(proofreading, share));
     Policy { pace, proofreading, ..policy }
 }
 
-fn less_reading(proofreading: Proofreading, share: f32) -> Proofreading {
+fn less_proofreading(proofreading: Proofreading, share: f32) -> Proofreading {
     let steps = NonZeroU32::new(proofreading.steps).map_or(0, |steps| reduced(steps, share).get().max(2));
     Proofreading { steps: steps.min(proofreading.steps), ..proofreading }
 }
@@ -257,7 +243,7 @@ fn filter(request: &Request) -> Result<Filter, Rejected> {
     }
 }
 
-/// Temperature at which proofreading writes.
+/// The sampling temperature of proofreading.
 fn refill_temperature(request: &Request) -> f32 {
     let asked = request.proofreading.as_ref().and_then(|proofreading| proofreading.temperature);
     asked.unwrap_or(request.temperature)
@@ -269,13 +255,9 @@ fn check_sampling(request: &Request) -> Result<(), Rejected> {
         ("diffusion.cfg_scale", request.cfg_scale),
         ("diffusion.proofreading.temperature", refill_temperature(request)),
     ];
-    match fields.into_iter().find(|(_, value)| !value.is_finite() || *value < 0.0) {
-        Some((param, value)) => {
-            let name = last_name(param);
-            Err(invalid(param, format!("{name} is {value}; give a finite number that is not negative")))
-        }
-        None => Ok(()),
-    }
+    let invalid_field = fields.into_iter().find(|(_, value)| !value.is_finite() || *value < 0.0);
+    let Some((param, value)) = invalid_field else { return Ok(()) };
+    Err(invalid(param, format!("{} is {value}; give a finite number that is not negative", last_name(param))))
 }
 
 fn probability(param: &'static str, value: f32) -> Result<Probability, Rejected> {
@@ -299,11 +281,7 @@ fn last_name(param: &str) -> &str {
     param.rsplit('.').next().unwrap_or(param)
 }
 
-pub(super) fn invalid(param: &'static str, message: impl Into<String>) -> Rejected {
-    Rejected::Invalid { param: param.into(), message: message.into() }
-}
-
-/// A seed for a request that names none: std's hasher keys are the process's own randomness.
+/// A random seed, for a request that names none: the keys of std's hashers are random.
 fn fresh_seed() -> u64 {
     RandomState::new().hash_one(0_u8)
 }

@@ -1,20 +1,23 @@
-//! From a task to a canvas: texts encoded, lengths and ids checked, the way back into words prepared. Refuses to know
-//! how the canvas is refined.
+//! Turns a task into its first canvas: encodes texts, checks lengths and ids, and prepares how the
+//! answer is decoded. Out of scope: how the canvas is refined.
 
-use super::admission::{Admission, invalid};
-use super::job::Writing;
-use super::request::{Format, Length, Prompt, Rejected, Request};
-use super::template::{self, Segment};
+use super::json_layout::{Spellings, Vocabulary, lay_out};
 use crate::diffusion::{Canvas, Cell, TokenId};
-use crate::text::{Message, Special, Transcript};
+use crate::engine::job::Writing;
+use crate::engine::request::{Format, Length, Prompt, Rejected, Request, Task, invalid};
+use crate::engine::template::{self, Segment};
+use crate::model::ModelSpec;
+use crate::text::{Message, Special, Tokenizer, Transcript};
 use std::ops::Range;
+use std::sync::{Arc, OnceLock};
 
-/// Nothing can be written into no cells.
-pub(super) const NO_ROOM: &str = "max_tokens is 0; ask for at least 1";
-/// Stop strings of one request; each costs a search per finished block.
+const NO_TEMPLATE: &str =
+    "this model has no chat template; ask it with /v1/completions, or add a tokenizer_config.json with one";
+const NO_ROOM: &str = "max_tokens is 0; ask for at least 1";
+/// Most stop strings of one request; each costs a search per finished block.
 pub(crate) const STOPS_MAX: usize = 16;
 
-/// A canvas not yet refined, and how its answer is put into words.
+/// The first canvas of a request, and how its answer is decoded.
 pub(super) struct Draft {
     pub(super) canvas: Canvas,
     pub(super) offset: usize,
@@ -22,28 +25,63 @@ pub(super) struct Draft {
     pub(super) writing: Writing,
 }
 
-impl Admission {
-    /// The ids of a conversation, the assistant's turn opened.
+/// Builds first canvases for one model.
+#[derive(Clone, Debug)]
+pub(super) struct CanvasBuilder {
+    pub(super) spec: Arc<ModelSpec>,
+    pub(super) tokenizer: Option<Arc<Tokenizer>>,
+    /// Most cells of a canvas: the model's limit, or the operator's if that is lower.
+    pub(super) canvas_max: usize,
+    /// Made when the first JSON layout needs them: it takes a look at each token of the vocabulary.
+    spellings: Arc<OnceLock<Spellings>>,
+}
+
+impl CanvasBuilder {
+    pub(super) fn new(spec: Arc<ModelSpec>, tokenizer: Option<Arc<Tokenizer>>, canvas_max: usize) -> Self {
+        Self { spec, tokenizer, canvas_max, spellings: Arc::default() }
+    }
+
+    /// The first canvas for the task of `request`.
+    ///
+    /// # Errors
+    /// When a text cannot be encoded, or ids, lengths or options are invalid.
+    pub(super) fn draft(&self, request: &Request) -> Result<Draft, Rejected> {
+        match &request.task {
+            Task::Continue { prompt, length } => self.continuation(prompt, *length, request),
+            Task::Between { cells: 0, .. } => Err(invalid("max_tokens", NO_ROOM)),
+            Task::Between { before, cells, after } => {
+                check_no_stop(&request.stop)?;
+                let [before, after] = [before, after].map(|text| Segment::Text(text.clone()));
+                let segments = [before, Segment::Blanks(*cells), after];
+                self.segments(segments.into_iter().filter(|part| *part != Segment::Text(String::new())).collect())
+            }
+            Task::Infill { template, blank } => self.infill(template, blank, &request.stop),
+            Task::InfillTokens { cells } => self.infill_tokens(cells, &request.stop),
+            Task::Score { text, likelihood } => self.revision(text, &[], !likelihood),
+            Task::Repair { text, pinned } => self.revision(text, pinned, true),
+        }
+    }
+
+    /// The tokens that end a text: the model's own, and those that end a turn in a conversation.
+    pub(super) fn ends(&self) -> Vec<TokenId> {
+        let mut ends = self.spec.ends.clone();
+        let turns = self.tokenizer.iter().flat_map(|tokenizer| tokenizer.turn_ends());
+        ends.extend(turns.filter(|end| end.0 < self.spec.vocabulary && !self.spec.ends.contains(end)));
+        ends
+    }
+
+    /// The ids of a conversation, with the start of the assistant's turn behind it.
     fn encode_chat(&self, messages: &[Message]) -> Result<Vec<TokenId>, Rejected> {
         const PARAM: &str = "messages";
         if messages.is_empty() {
             return Err(invalid(PARAM, "messages is empty; give at least one"));
         }
-        let tokens = match &self.tokenizer {
-            Some(tokenizer) => {
-                tokenizer.encode_chat(messages).map_err(|error| invalid(PARAM, format!("messages: {error}")))?
-            }
-            None => None,
-        };
-        tokens.ok_or_else(|| {
-            invalid(
-                PARAM,
-                "this model has no chat template; ask it with /v1/completions, or add a tokenizer_config.json with one",
-            )
-        })
+        let tokens = self.tokenizer.as_ref().map(|tokenizer| tokenizer.encode_chat(messages)).transpose();
+        let tokens = tokens.map_err(|error| invalid(PARAM, format!("messages: {error}")))?.flatten();
+        tokens.ok_or_else(|| invalid(PARAM, NO_TEMPLATE))
     }
 
-    pub(super) fn continuation(&self, prompt: &Prompt, length: Length, request: &Request) -> Result<Draft, Rejected> {
+    fn continuation(&self, prompt: &Prompt, length: Length, request: &Request) -> Result<Draft, Rejected> {
         let (param, prompt) = match prompt {
             Prompt::Text(text) => ("prompt", self.encode("prompt", text)?),
             Prompt::Tokens(tokens) => ("prompt", tokens.clone()),
@@ -52,45 +90,38 @@ impl Admission {
         let Request { stop, stop_tokens, .. } = request;
         self.check_prompt(param, &prompt)?;
         self.check_ids("stop_token_ids", stop_tokens)?;
-        let room = self.canvas_max - prompt.len();
+        let (given, limit) = (prompt.len(), self.canvas_max);
+        let room = limit - given;
         let new_tokens = match length {
             Length::Default => self.spec.defaults.new_tokens.map_or(room, |new| room.min(new.get() as usize)),
             Length::New(0) => return Err(invalid("max_tokens", NO_ROOM)),
             Length::New(new) if new > room => {
-                let (given, limit) = (prompt.len(), self.canvas_max);
-                return Err(invalid(
-                    "max_tokens",
-                    format!(
-                        "max_tokens {new} does not fit: the prompt has {given} tokens and the canvas {limit} cells; \
-                         ask for at most {room}"
-                    ),
-                ));
+                let message = format!(
+                    "max_tokens {new} does not fit: the prompt has {given} tokens and the canvas {limit} cells; \
+                     ask for at most {room}"
+                );
+                return Err(invalid("max_tokens", message));
             }
             Length::New(new) => new,
-            Length::Total(total) if total <= prompt.len() || total > self.canvas_max => {
-                let (given, limit) = (prompt.len(), self.canvas_max);
-                return Err(invalid(
-                    "total_length",
-                    format!("total_length {total} must be above the prompt's {given} tokens and at most {limit}"),
-                ));
+            Length::Total(total) if total <= given || total > limit => {
+                let range = format!("must be above the prompt's {given} tokens and at most {limit}");
+                return Err(invalid("total_length", format!("total_length {total} {range}")));
             }
-            Length::Total(total) => total - prompt.len(),
+            Length::Total(total) => total - given,
         };
         if stop.len() > STOPS_MAX || stop.iter().any(String::is_empty) {
-            return Err(invalid(
-                "stop",
-                format!("stop has {} strings; give at most {STOPS_MAX}, none of them empty", stop.len()),
-            ));
+            let message = format!("stop has {} strings; give at most {STOPS_MAX}, none of them empty", stop.len());
+            return Err(invalid("stop", message));
         }
         if request.format != Format::Text && !stop.is_empty() {
-            return Err(invalid(
-                "stop",
-                "stop does not go with a response_format: the answer ends where its JSON does",
-            ));
+            const MESSAGE: &str = "stop does not go with a response_format: the answer ends where its JSON does";
+            return Err(invalid("stop", MESSAGE));
         }
         if let Format::Shaped(shape) = &request.format {
             let room = if length == Length::Default { room } else { new_tokens };
-            return self.shaped(&prompt, room, shape);
+            let (canvas, layout) = lay_out(shape, &prompt, room, self.vocabulary()?)?;
+            let writing = Writing::Shaped { tokenizer: self.tokenizer.clone(), layout };
+            return Ok(Draft { canvas, offset: given, prompt_tokens: given, writing });
         }
         let transcript = Transcript::new(self.tokenizer.clone(), stop.clone());
         let mut ends = self.ends();
@@ -101,10 +132,24 @@ impl Admission {
                 (Canvas::continuing(&prompt, new_tokens), Writing::Continuation { transcript, ends, is_json: false })
             }
         };
-        Ok(Draft { canvas, offset: prompt.len(), prompt_tokens: prompt.len(), writing })
+        Ok(Draft { canvas, offset: given, prompt_tokens: given, writing })
     }
 
-    /// A canvas on which an object begins after the prompt.
+    /// What a JSON layout needs of this model.
+    fn vocabulary(&self) -> Result<Vocabulary<'_>, Rejected> {
+        let Some(tokenizer) = &self.tokenizer else {
+            const MESSAGE: &str = "this model was loaded without a tokenizer.json; it can write no JSON";
+            return Err(invalid("response_format", MESSAGE));
+        };
+        let (mask, ends) = (self.spec.mask, self.ends());
+        let spellings = self.spellings.get_or_init(|| {
+            let ids = (0..self.spec.vocabulary).map(TokenId);
+            Spellings::of(tokenizer, ids.filter(|id| *id != mask && !ends.contains(id)))
+        });
+        Ok(Vocabulary { tokenizer, spellings, ends, mask })
+    }
+
+    /// A canvas on which the prompt is followed by the start of a JSON object.
     fn object(
         &self,
         prompt: &[TokenId],
@@ -124,28 +169,24 @@ impl Admission {
         Ok((Canvas::new(cells.collect()), Writing::Continuation { transcript, ends, is_json: true }))
     }
 
-    pub(super) fn infill(&self, template: &str, blank: &str, stop: &[String]) -> Result<Draft, Rejected> {
+    fn infill(&self, template: &str, blank: &str, stop: &[String]) -> Result<Draft, Rejected> {
         if blank.is_empty() {
             return Err(invalid("blank", "blank is empty; say what stands for one blank cell, as \"<blank>\""));
         }
         check_no_stop(stop)?;
         let segments = template::parse(template, blank);
         if !segments.iter().any(|segment| matches!(segment, Segment::Blanks(1..))) {
-            return Err(invalid(
-                "template",
-                format!("the template holds no {blank:?}; mark each cell to fill with it, or name another \"blank\""),
-            ));
+            let advice = "mark each cell to fill with it, or name another \"blank\"";
+            return Err(invalid("template", format!("the template holds no {blank:?}; {advice}")));
         }
         self.segments(segments)
     }
 
-    pub(super) fn segments(&self, segments: Vec<Segment>) -> Result<Draft, Rejected> {
+    fn segments(&self, segments: Vec<Segment>) -> Result<Draft, Rejected> {
         let mut cells = Vec::new();
         for segment in &segments {
             match segment {
-                Segment::Text(text) => {
-                    cells.extend(self.encode("template", text)?.into_iter().map(Cell::Fixed));
-                }
+                Segment::Text(text) => cells.extend(self.encode("template", text)?.into_iter().map(Cell::Fixed)),
                 Segment::Blanks(count) if *count > self.canvas_max => return Err(self.too_long("template", *count)),
                 Segment::Blanks(count) => cells.extend(std::iter::repeat_n(Cell::Blank, *count)),
             }
@@ -159,7 +200,7 @@ impl Admission {
         Ok(Draft { canvas, offset: 0, prompt_tokens: fixed, writing: Writing::Infill { tokenizer, segments } })
     }
 
-    pub(super) fn infill_tokens(&self, cells: &[Option<TokenId>], stop: &[String]) -> Result<Draft, Rejected> {
+    fn infill_tokens(&self, cells: &[Option<TokenId>], stop: &[String]) -> Result<Draft, Rejected> {
         check_no_stop(stop)?;
         if cells.len() > self.canvas_max {
             return Err(self.too_long("template", cells.len()));
@@ -182,18 +223,17 @@ impl Admission {
         Ok(Draft { canvas, offset: 0, prompt_tokens: fixed.len(), writing })
     }
 
-    /// A given text, every token of which may be judged; those of which a character is pinned stay.
-    pub(super) fn given(&self, text: &Prompt, pinned: &[Range<usize>], needs_head: bool) -> Result<Draft, Rejected> {
+    /// A complete text to score or repair. Tokens with a character in `pinned` are fixed.
+    fn revision(&self, text: &Prompt, pinned: &[Range<usize>], needs_head: bool) -> Result<Draft, Rejected> {
         const PARAM: &str = "text";
         if needs_head && !self.spec.has_quality {
-            return Err(invalid(
-                PARAM,
-                "judging a text needs a quality head, which this model does not have; give one with --prism-head",
-            ));
+            const MESSAGE: &str =
+                "judging a text needs a quality head, which this model does not have; give one with --prism-head";
+            return Err(invalid(PARAM, MESSAGE));
         }
         let (tokens, unit, length) = match text {
             Prompt::Text(text) => {
-                self.encode(PARAM, text)?; // refuses in words
+                self.encode(PARAM, text)?; // for its error messages
                 let tokenizer = self.tokenizer.as_ref();
                 let spans = tokenizer.map(|tokenizer| tokenizer.encode_with_spans(text)).transpose();
                 let spans = spans.map_err(|error| invalid(PARAM, format!("text: {error}")))?.unwrap_or_default();
@@ -223,32 +263,25 @@ impl Admission {
             if is_pinned(span) { Cell::Fixed(*token) } else { Cell::Filled(*token) }
         };
         let canvas = Canvas::new(tokens.iter().map(cell).collect());
-        let writing = Writing::Given { tokenizer: self.tokenizer.clone() };
+        let writing = Writing::Revision { tokenizer: self.tokenizer.clone() };
         Ok(Draft { canvas, offset: 0, prompt_tokens: tokens.len(), writing })
     }
 
     fn encode(&self, param: &'static str, text: &str) -> Result<Vec<TokenId>, Rejected> {
         let Some(tokenizer) = &self.tokenizer else {
-            return Err(invalid(
-                param,
-                "this model was loaded without a tokenizer.json; give token ids instead of text",
-            ));
+            const MESSAGE: &str = "this model was loaded without a tokenizer.json; give token ids instead of text";
+            return Err(invalid(param, MESSAGE));
         };
         let tokens =
             tokenizer.encode(text, Special::AsText).map_err(|error| invalid(param, format!("{param}: {error}")))?;
-        match tokens.iter().position(|&token| token == self.spec.mask) {
-            Some(at) => {
-                let piece = tokenizer.piece(self.spec.mask);
-                Err(invalid(
-                    param,
-                    format!(
-                        "token {at} of the {param} is the model's mask ({piece:?}), which stands for a blank; \
-                         blanks are asked for with /v1/infill and \"blank\": {piece:?}"
-                    ),
-                ))
-            }
-            None => Ok(tokens),
-        }
+        let masked = tokens.iter().position(|&token| token == self.spec.mask);
+        let Some(at) = masked else { return Ok(tokens) };
+        let piece = tokenizer.piece(self.spec.mask);
+        let message = format!(
+            "token {at} of the {param} is the model's mask ({piece:?}), which stands for a blank; \
+             blanks are asked for with /v1/infill and \"blank\": {piece:?}"
+        );
+        Err(invalid(param, message))
     }
 
     fn check_prompt(&self, param: &'static str, prompt: &[TokenId]) -> Result<(), Rejected> {
@@ -263,16 +296,10 @@ impl Admission {
 
     pub(super) fn check_ids(&self, param: &'static str, tokens: &[TokenId]) -> Result<(), Rejected> {
         let (vocabulary, mask) = (self.spec.vocabulary, self.spec.mask);
-        match tokens.iter().enumerate().find(|(_, token)| token.0 >= vocabulary || **token == mask) {
-            Some((at, token)) => Err(invalid(
-                param,
-                format!(
-                    "token {at} of the {param} is {}; ids are below {vocabulary} and may not be the mask, {}",
-                    token.0, mask.0
-                ),
-            )),
-            None => Ok(()),
-        }
+        let invalid_id = tokens.iter().enumerate().find(|(_, token)| token.0 >= vocabulary || **token == mask);
+        let Some((at, TokenId(id))) = invalid_id else { return Ok(()) };
+        let rule = format!("ids are below {vocabulary} and may not be the mask, {}", mask.0);
+        Err(invalid(param, format!("token {at} of the {param} is {id}; {rule}")))
     }
 
     fn too_long(&self, param: &'static str, given: usize) -> Rejected {
@@ -283,7 +310,7 @@ impl Admission {
     }
 }
 
-pub(super) fn check_no_stop(stop: &[String]) -> Result<(), Rejected> {
+fn check_no_stop(stop: &[String]) -> Result<(), Rejected> {
     if stop.is_empty() {
         return Ok(());
     }

@@ -1,0 +1,7 @@
+//! What operators observe: metrics, and the spans of requests.
+
+mod aliases;
+mod metrics;
+pub mod trace;
+
+pub use metrics::{Metrics, Outcome};

@@ -1,0 +1,35 @@
+//! Errors of tokenizers and chat templates.
+
+use std::path::PathBuf;
+
+/// Why a text cannot be encoded, or a tokenizer cannot be loaded.
+#[derive(Clone, Debug, PartialEq, Eq, thiserror::Error)]
+pub enum TextError {
+    /// A file of the model cannot be read or understood.
+    #[error("{}: {reason}", file.display())]
+    File {
+        /// The file.
+        file: PathBuf,
+        /// What is wrong with it.
+        reason: String,
+    },
+    /// The bytes are not a tokenizer.
+    #[error("not a tokenizer.json: {0}")]
+    NotATokenizer(String),
+    /// The vocabulary has no token for some characters.
+    #[error("the model's vocabulary has nothing for {}; leave it out", quoted(characters))]
+    Inexpressible {
+        /// The first few of them, in order of appearance.
+        characters: Vec<char>,
+    },
+    /// The tokenizer failed for another reason.
+    #[error("the tokenizer failed: {0}")]
+    Tokenizer(String),
+    /// The chat template is invalid, or rejected the conversation.
+    #[error("the chat template failed: {0}")]
+    Template(String),
+}
+
+fn quoted(characters: &[char]) -> String {
+    characters.iter().map(|character| format!("{character:?}")).collect::<Vec<_>>().join(", ")
+}
