@@ -1,4 +1,4 @@
-# Recipes for people who work on Remask; the README needs none of them.
+# Recipes for development. Using Remask needs none of them.
 
 # List the recipes
 default:
@@ -18,21 +18,21 @@ check:
 deny:
     cargo deny check
 
-# Speed of the small models, and what the engine adds
+# Speed of the small models, and the overhead of the engine
 bench:
     cargo bench
 
-# The same models beside plain PyTorch, as a table of ratios (needs torch, safetensors, numpy)
+# The same models compared with plain PyTorch, as ratios (needs torch, safetensors, numpy)
 bench-torch:
     cargo build --release
     python3 benches/torch_llada.py --check tests/data/llada-tiny
     python3 benches/compare.py
 
-# 200 clients of all kinds, for half an hour: the table of benches/RESULTS.md
+# 200 clients of all kinds for half an hour: the soak of benches/RESULTS.md
 soak:
     REMASK_SOAK_SECONDS=1800 REMASK_SOAK_CLIENTS=200 cargo test --release --test soak -- --nocapture
 
-# What a visit leaves behind: the same on a model so small that a minute has the visits of ten
+# The same on a very small model, with ten times the visits per minute: does a visit leak memory?
 soak-small out="target/small" seconds="600":
     cargo run --release -- train base --task sudoku --d-model 32 --layers 1 --steps 2 --batch 4 --learning-rate 1e-3 \
         --out {{ out }}/base
@@ -42,15 +42,15 @@ soak-small out="target/small" seconds="600":
     REMASK_SOAK_MODEL={{ out }}/head REMASK_SOAK_SECONDS={{ seconds }} REMASK_SOAK_CLIENTS=200 \
         cargo test --release --test soak -- --nocapture
 
-# The official openai packages (Python and Node), LangChain, litellm, llm and grpcio against a running server
+# Test openai (Python and Node), LangChain, litellm, llm and grpcio with a running server
 clients:
     .ci/clients
 
-# The server against its own /openapi.json, by thousands of requests that schemathesis makes up
+# Check the server against its /openapi.json with thousands of generated requests (schemathesis)
 schemathesis:
     .ci/schemathesis
 
-# The viewer behind /docs, as published
+# Update the viewer behind /docs to a published version
 viewer version="5.35.0":
     mkdir -p target/viewer
     cd target/viewer && npm pack --silent swagger-ui-dist@{{ version }} && tar xzf swagger-ui-dist-{{ version }}.tgz
@@ -58,7 +58,7 @@ viewer version="5.35.0":
     cp target/viewer/package/{LICENSE,NOTICE,swagger-ui-bundle.js.LICENSE.txt} src/api/viewer/
     sed -i 's/dist [0-9.]*[0-9],/dist {{ version }},/' src/api/viewer/README.md
 
-# Every parser of outside bytes, each for some minutes (needs `cargo install cargo-fuzz`)
+# Fuzz every parser of outside bytes for some minutes (needs `cargo install cargo-fuzz`)
 fuzz seconds="300":
     mkdir -p fuzz/seeds/gguf fuzz/seeds/safetensors
     cp tests/data/llada-tiny/llama_cpp.gguf fuzz/seeds/gguf/tiny
@@ -68,7 +68,7 @@ fuzz seconds="300":
         mkdir -p corpus/$target seeds/$target && RUSTC_BOOTSTRAP=1 cargo fuzz run $target corpus/$target seeds/$target -- \
             -max_total_time={{ seconds }} -timeout=30 -rss_limit_mb=4096 -verbosity=0 || exit 1; done
 
-# The embedded model from nothing (hours on two cores; stopped, it goes on where it was)
+# Train the embedded model from nothing (hours on two cores; run it again to continue)
 train-sudoku out="target/sudoku":
     cargo run --release -- train base --task sudoku --layers 6 --puzzles 0.75 --steps 7500 --learning-rate 2e-3 \
         --piece 4 --seed 1 --out {{ out }}/base
@@ -79,23 +79,23 @@ train-sudoku out="target/sudoku":
     cargo run --release -- train prism --task sudoku --model-id {{ out }}/deeper --puzzles 0.75 --lambda 5 --fills 8 \
         --carried 0.5 --rounds 64 --steps 1400 --learning-rate 1e-3 --warmup 100 --piece 4 --seed 6 --out {{ out }}/tuned
 
-# Training speed beside plain PyTorch, as a table of ratios (needs torch, safetensors, numpy)
+# Training speed compared with plain PyTorch, as ratios (needs torch, safetensors, numpy)
 bench-training:
     cargo build --release
     python3 benches/compare.py --training
 
-# Figures of models/sudoku: puzzles solved by policy and passes, calibration
+# The figures of models/sudoku/README.md: puzzles solved by policy and passes, calibration
 eval:
     cargo run --release -- eval sudoku --count 1000 --policies default
     cargo run --release -- eval sudoku --count 1000 --below 0.5 --steps 13,26,51,102
     cargo run --release -- eval sudoku --count 1000 --order random --temperature 1 --erase-per-step 4 --steps 51
     cargo run --release -- eval calibration
 
-# Where `cuda-toolchain` puts a CUDA toolkit, and the build for it
+# Where `cuda-toolchain` puts the CUDA toolkit, and where `cuda-build` puts the binary
 cuda_home := env("CUDA_HOME", justfile_directory() / "target/cuda-toolkit/nvidia/cu13")
 cuda_target := "target/cuda-build/x86_64-unknown-linux-gnu/release"
 
-# A CUDA 13.0 toolkit from PyPI (400 MB), with empty libraries to link against: the driver's are opened at run time
+# Download a CUDA 13.0 toolkit from PyPI (400 MB), with empty libraries to link with
 cuda-toolchain:
     python3 -m pip install --quiet --no-deps --no-compile --upgrade --target target/cuda-toolkit nvidia-cuda-nvcc==13.0.88 \
         nvidia-cuda-crt==13.0.88 nvidia-nvvm==13.0.88 nvidia-cuda-cccl==13.0.85 nvidia-cuda-runtime==13.0.96
@@ -104,21 +104,21 @@ cuda-toolchain:
         echo | gcc -shared -fPIC -x c - -Wl,-soname,lib${l%%:*}.so.${l##*:} -o {{ cuda_home }}/lib/stubs/lib${l%%:*}.so; done
     ln -sf ../libcudart_static.a {{ cuda_home }}/lib/stubs/libcudart.a
 
-# Build for GPUs of one kind (90 is H100 and H200) where there need be none
+# Build for one compute capability (90 is H100 and H200); needs no GPU
 cuda-build compute_cap="90" *what="build":
     CUDA_HOME={{ cuda_home }} PATH={{ cuda_home }}/bin:$PATH CUDA_COMPUTE_CAP={{ compute_cap }} CUDARC_CUDA_VERSION=13000 \
         CUDAFORGE_THREADS=2 CARGO_BUILD_TARGET=x86_64-unknown-linux-gnu CARGO_TARGET_DIR=target/cuda-build \
         CARGO_TARGET_X86_64_UNKNOWN_LINUX_GNU_RUSTFLAGS='--cfg feature="dynamic-loading"' \
         cargo {{ what }} --release --features cuda
 
-# The kernels' PTX from their source (after `cuda-toolchain`)
+# Compile the kernels' source to PTX (after `cuda-toolchain`)
 kernels:
     cd src/model/kernels && PATH={{ cuda_home }}/bin:$PATH nvcc -ptx -arch=compute_80 -O3 -std=c++17 summary.cu -o summary.ptx
     cd src/model/kernels && sed -i 's/^\.version .*/.version 8.3/' summary.ptx
     cd src/model/kernels && sed -i "1i // of summary.cu, sha256 $(sha256sum summary.cu | cut -d' ' -f1)" summary.ptx
     cd src/model/kernels && PATH={{ cuda_home }}/bin:$PATH ptxas -arch=sm_90 summary.ptx -o /dev/null
 
-# One archive with all that `benches/gpu.sh` needs on a machine with a GPU: unpack it there and run `./gpu.sh`
+# Pack all that `benches/gpu.sh` needs on a machine with a GPU; unpack it there, run `./gpu.sh`
 gpu-archive: cuda-toolchain cuda-build (cuda-build "90" "test --no-run --lib --test gpu")
     rm -rf target/gpu && mkdir -p target/gpu/tests/data target/gpu/model
     cp benches/gpu.sh benches/http_load.py target/gpu/
@@ -131,7 +131,7 @@ gpu-archive: cuda-toolchain cuda-build (cuda-build "90" "test --no-run --lib --t
     tar -C target -cJf target/gpu.tar.xz gpu
     ls -lh target/gpu.tar.xz
 
-# On a machine with a GPU and this repository: build, test and measure
+# Build, test and measure, on a machine with a GPU and this repository
 gpu: gpu-archive
     cd target/gpu && ./gpu.sh
 
@@ -140,6 +140,6 @@ cuda-check:
     NVCC="{{ justfile_directory() }}/.ci/nvcc" CUDA_COMPUTE_CAP=90 CUDARC_CUDA_VERSION=13000 \
         cargo check --features cuda
 
-# What is under deploy/ and the Dockerfile, against the real tools: Prometheus, Helm, Docker Compose, hadolint, buildah
+# Check deploy/ and the Dockerfile with Prometheus, Helm, Docker Compose, hadolint, buildah
 deploy-check:
     .ci/deploy

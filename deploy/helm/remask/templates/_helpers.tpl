@@ -43,7 +43,7 @@ helm.sh/chart: {{ printf "%s-%s" .Chart.Name .Chart.Version | replace "+" "_" }}
 {{- end }}
 {{- end }}
 
-{{/* The Secret with API keys, or nothing where there are none. */}}
+{{/* The name of the Secret with API keys, or nothing without keys. */}}
 {{- define "remask.apiKeySecret" -}}
 {{- if .Values.apiKeys.existingSecret }}
 {{- .Values.apiKeys.existingSecret }}
@@ -52,7 +52,7 @@ helm.sh/chart: {{ printf "%s-%s" .Chart.Name .Chart.Version | replace "+" "_" }}
 {{- end }}
 {{- end }}
 
-{{/* "true" where the model is fetched from the hub: its name has an owner and is no path. */}}
+{{/* "true" if the model is on the hub: its name has an owner and is not a path. */}}
 {{- define "remask.fromHub" -}}
 {{- if regexMatch "^[A-Za-z0-9][^/]*/[^/]+$" .Values.model.id }}true{{ end }}
 {{- end }}
