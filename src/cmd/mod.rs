@@ -5,9 +5,9 @@
 pub mod bench;
 mod convert;
 mod eval;
+mod generate;
 mod health;
 mod hub;
-mod infer;
 mod logging;
 mod model;
 mod quantise;
@@ -40,9 +40,9 @@ enum Command {
     /// Ask a server whether it is alive
     Health(health::HealthArgs),
     /// Write on from a prompt
-    Generate(Box<infer::GenerateArgs>),
+    Generate(Box<generate::GenerateArgs>),
     /// Fill the blanks of a text and leave the rest as it is
-    Infill(Box<infer::InfillArgs>),
+    Infill(Box<generate::InfillArgs>),
     /// Print every number of one forward pass, for parity checks
     Read(Box<read::ReadArgs>),
     /// Learn weights: a model from nothing, or a quality head for a model
@@ -74,8 +74,8 @@ pub fn run() -> ExitCode {
         None => serve::run(&cli.serve),
         Some(Command::Serve(args)) => serve::run(&args),
         Some(Command::Health(args)) => health::run(&args),
-        Some(Command::Generate(args)) => infer::generate(*args),
-        Some(Command::Infill(args)) => infer::infill(*args),
+        Some(Command::Generate(args)) => generate::generate(*args),
+        Some(Command::Infill(args)) => generate::infill(*args),
         Some(Command::Read(args)) => read::run(&args),
         Some(Command::Train(args)) => train::run(&args),
         Some(Command::Convert(args)) => convert::run(&args),

@@ -2,22 +2,22 @@
 
 mod checkpoint;
 pub mod data;
-mod expansion;
-mod lanes;
-mod masked;
 mod net;
 mod ops;
 mod optimiser;
 mod parameters;
+mod pretrain;
 mod prism;
 mod run;
+mod simd;
+mod start;
 pub mod sudoku;
 #[cfg(test)]
 mod tests;
 mod tuning;
 
-pub use masked::{Base, Start};
 pub use optimiser::Schedule;
+pub use pretrain::{Base, Start};
 pub use prism::Recipe;
 pub use run::{Finished, Report, Run, Sums};
 pub use tuning::{Learns, Tuned, Tuning};

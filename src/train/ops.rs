@@ -1,7 +1,7 @@
 //! Operations of the network whose gradients are worth writing out: on a CPU each runs over its rows once instead of a
 //! dozen times. Elsewhere the same functions are put together from the library's. Refuses to know parameters.
 
-use super::lanes::{dot, exp, sum};
+use super::simd::{dot, exp, sum};
 use candle_core::{CpuStorage, CustomOp1, CustomOp2, CustomOp3, D, Layout, Result, Shape, Tensor};
 use candle_nn::ops;
 

@@ -4,7 +4,7 @@
 
 use super::TrainError;
 use super::data::Data;
-use super::masked::{Denoised, Masked, Masking, denoise};
+use super::pretrain::{Denoised, Masked, Masking, denoise};
 use super::net::Net;
 use super::run::{Scored, Task};
 use crate::diffusion::{

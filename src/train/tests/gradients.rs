@@ -1,7 +1,7 @@
 //! The losses: their gradients are their slopes, and ten steps are those of PyTorch (`tests/data/export_training.py`).
 
 use super::super::data::{Data, Example};
-use super::super::masked::{Denoised, Masked, denoise};
+use super::super::pretrain::{Denoised, Masked, denoise};
 use super::super::net::Net;
 use super::super::optimiser::{Optimiser, Schedule};
 use super::super::parameters::{Normals, Parameters};

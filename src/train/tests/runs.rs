@@ -2,7 +2,7 @@
 
 use super::super::checkpoint;
 use super::super::data::{Data, Example};
-use super::super::masked::{Base, Start};
+use super::super::pretrain::{Base, Start};
 use super::super::optimiser::Schedule;
 use super::super::prism::Recipe;
 use super::super::run::{Finished, Report, Run, Task};
