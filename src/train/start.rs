@@ -1,17 +1,76 @@
-//! More blocks for a model that has learnt, so that it goes on from what it knows. Refuses to know data and losses.
+//! The weights that pretraining starts from: random ones, those of a model, or those of a model
+//! with more blocks.
 
-use super::{Start, TrainError};
-use crate::model::Config;
+use super::error::TrainError;
+use super::init;
+use crate::model::{self, Config};
 use candle_core::{Result, Tensor};
 use std::collections::BTreeMap;
+use std::path::Path;
+
+/// Where the initial weights come from.
+#[derive(Clone, Debug)]
+pub enum Start {
+    /// Random weights.
+    Fresh,
+    /// Random weights whose position embeddings encode row, column and box of a Sudoku grid.
+    /// Without this a small model stays on the plateau where it has only learnt how often each
+    /// digit occurs.
+    Sudoku,
+    /// The weights of a model.
+    From {
+        /// By their names in checkpoints.
+        weights: BTreeMap<String, Tensor>,
+        /// Fingerprint of these weights.
+        fingerprint: String,
+    },
+}
 
 impl Start {
-    /// The model with `layers` blocks that computes what it computed with its own: each block is followed by copies of itself
-    /// whose `attn_out` and `ff_out` are zero, which add nothing until training changes them (block expansion; Wu et al., arXiv
-    /// 2401.02415, section 3.2). The fingerprint stays that of the model it came from.
+    /// The weights of the model in `dir`, or random ones where it has only a configuration.
     ///
     /// # Errors
-    /// When there are no weights to go on from, or `layers` is not a whole multiple of `config.n_layers`.
+    /// When there are weights that do not fit the configuration or cannot be read.
+    pub fn of(dir: &Path, device: model::Device) -> std::result::Result<Self, TrainError> {
+        if !["model.safetensors", "model.safetensors.index.json"].iter().any(|name| dir.join(name).exists()) {
+            return Ok(Self::Fresh);
+        }
+        let model::Tensors { backbone: weights, fingerprint, .. } = model::tensors(dir, None, device)?;
+        Ok(Self::From { weights, fingerprint })
+    }
+
+    /// A name for a run's settings: `fresh`, `sudoku` or the fingerprint.
+    #[must_use]
+    pub fn name(&self) -> &str {
+        match self {
+            Self::Fresh => "fresh",
+            Self::Sudoku => "sudoku",
+            Self::From { fingerprint, .. } => fingerprint,
+        }
+    }
+
+    /// The weights by name. Random ones are a function of `seed`.
+    pub(super) fn weights(
+        self,
+        config: &Config,
+        seed: u64,
+        device: &candle_core::Device,
+    ) -> Result<BTreeMap<String, Tensor>> {
+        match self {
+            Self::From { weights, .. } => Ok(weights),
+            Self::Fresh => init::backbone(config, seed, device),
+            Self::Sudoku => init::sudoku_backbone(config, seed, device),
+        }
+    }
+
+    /// The model with `layers` blocks that computes the same function: each block is followed by
+    /// copies of itself whose `attn_out` and `ff_out` are zero, so they add nothing until they are
+    /// trained (block expansion; Wu et al., arXiv 2401.02415, section 3.2). The fingerprint stays
+    /// that of the original model.
+    ///
+    /// # Errors
+    /// When `self` is not [`Start::From`], or `layers` is not a positive multiple of
+    /// `config.n_layers`.
     pub fn expanded(self, config: &Config, layers: usize) -> std::result::Result<(Config, Self), TrainError> {
         let before = config.n_layers;
         let Self::From { weights, fingerprint } = self else {
@@ -32,7 +91,8 @@ impl Start {
     }
 }
 
-/// The weights of `config`, block n of which is block n / `times` of `weights`, or a silent copy of it.
+/// The weights of `config`. Block n is block n / `times` of `weights`, or a copy of it that adds
+/// nothing.
 fn expand(weights: &BTreeMap<String, Tensor>, config: &Config, times: usize) -> Result<BTreeMap<String, Tensor>> {
     let expanded = config.tensors().map(|(name, _)| {
         let block = name.strip_prefix(BLOCKS).and_then(|rest| rest.split_once('.'));

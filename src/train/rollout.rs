@@ -1,0 +1,57 @@
+//! Rollouts: rows that the sampler keeps refining between training steps, so that the head also
+//! sees the canvases that many steps lead to.
+
+use super::error::TrainError;
+use crate::diffusion::{
+    Canvas, Draws, Order, Pace, Policy, Position, Probability, Proofreading, Purpose, Reading, Remask, Seed, Sequence,
+    Stretch, u32_of,
+};
+use std::num::NonZeroU32;
+
+/// Largest number of proofreading steps of a rollout.
+const PROOFREADING_STEPS: u32 = 12;
+
+/// A row that the sampler refines.
+#[derive(Clone, Debug)]
+pub(super) struct Rollout {
+    pub(super) sequence: Sequence,
+    pub(super) truth: Vec<u32>,
+    pub(super) temperature: f32,
+}
+
+impl Rollout {
+    /// Starts from a canvas whose first blanks are filled. `seed` decides the policy.
+    pub(super) fn begin(canvas: Canvas, truth: Vec<u32>, seed: Seed) -> Result<Self, TrainError> {
+        let blanks = canvas.blanks(0..canvas.len()).count();
+        let (policy, temperature) = draw_policy(seed, u32_of(blanks));
+        let sequence = Sequence::new(canvas, policy, seed).map_err(|error| TrainError::Failed(error.to_string()))?;
+        Ok(Self { sequence, truth, temperature })
+    }
+
+    /// Takes one sampler step. `None` when the sequence was finished before.
+    pub(super) fn advance(mut self, reading: &Reading) -> Result<Option<Self>, TrainError> {
+        if self.sequence.window().is_none() {
+            return Ok(None);
+        }
+        self.sequence.advance(reading).map_err(|error| TrainError::Failed(error.to_string()))?;
+        Ok(Some(self))
+    }
+}
+
+/// A policy and a temperature, drawn for one row. 60 % of the rows are filled in random order at
+/// temperature 1, as in the paper; the others in the default order by confidence. A step fills 1, 2
+/// or 4 cells and erases at most 4.
+fn draw_policy(seed: Seed, blanks: u32) -> (Policy, f32) {
+    let [order, pace, erasing] = Draws::new(seed, Purpose::Fill, u32::MAX, Position(u32::MAX)).uniforms();
+    let (order, temperature) = match order {
+        order if order < 0.6 => (Order::Random, 1.0),
+        order if order < 0.8 => (Order::Confidence, 1.0),
+        _ => (Order::Confidence, 0.0),
+    };
+    #[allow(clippy::cast_possible_truncation, clippy::cast_sign_loss)] // small numbers
+    let (per_step, erased) = (1 << (pace * 3.0) as u32, (erasing * 5.0) as u32);
+    let steps = NonZeroU32::new(blanks.div_ceil(per_step)).unwrap_or(NonZeroU32::MIN);
+    let remask = Remask::Quality { budget: erased * steps.get(), below: None, window: Stretch::WHOLE };
+    let proofreading = Some(Proofreading { steps: PROOFREADING_STEPS, below: Probability::HALF, most: None });
+    (Policy { order, pace: Pace::Steps(steps), remask, block_length: NonZeroU32::MAX, proofreading }, temperature)
+}
