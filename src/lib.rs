@@ -1,8 +1,9 @@
-//! Remask: an inference server for masked diffusion language models that notice and fix their own mistakes.
+//! Remask: an inference server for masked diffusion language models that notice and fix their own
+//! mistakes.
 //!
-//! `ARCHITECTURE.md` draws the layers; each module's first sentence says its job and what it refuses to know.
+//! `ARCHITECTURE.md` describes the layers. The first sentence of each module states its job.
 
-#![warn(clippy::unwrap_used)] // not in Cargo.toml: whole test files may
+#![warn(clippy::unwrap_used)] // not in Cargo.toml, where it would apply to the files of tests/, too
 
 pub mod api;
 pub mod cmd;

@@ -1,6 +1,7 @@
-//! The program; everything it does is in `remask::cmd`.
+//! The `remask` binary; its commands are in [`remask::cmd`].
 
-/// Under glibc's allocator resident memory grew for half an hour of soak, though what was in use did not (`benches/RESULTS.md`).
+/// With glibc's allocator, resident memory kept growing in a soak test of half an hour although the
+/// memory in use did not (`benches/RESULTS.md`).
 #[global_allocator]
 static ALLOCATOR: mimalloc::MiMalloc = mimalloc::MiMalloc;
 

@@ -1,12 +1,12 @@
-//! `remask bench`: how fast a model is refined, and what the engine adds to the model's own time. Every figure comes
-//! with its canvas, steps and batch; times are medians over runs, because machines are noisy.
+//! `remask bench`: throughput of a model, and the engine's overhead. Times are medians over several
+//! runs.
 
+use super::ask::{answer_all, engine};
 use super::model::{Loaded, ModelArgs};
 use crate::diffusion::policy::{Choice, OFF};
 use crate::diffusion::{Reading, TokenId};
-use crate::engine::{Event, Handle, Length, Limits, Prompt, Request, Session, Task, start};
+use crate::engine::{Handle, Length, Prompt, Request, Task};
 use crate::model::{Batch, Config, Denoiser, Device, Inspection, ModelError, ModelSpec, Source, load};
-use crate::telemetry::Metrics;
 use anyhow::bail;
 use clap::Args;
 use serde::Serialize;
@@ -14,7 +14,7 @@ use std::sync::Arc;
 use std::sync::atomic::{AtomicU64, Ordering};
 use std::time::{Duration, Instant};
 
-/// LLaDA blocks in the size of BERT base: 100 million parameters without the embeddings' second half.
+/// LLaDA blocks of the size of BERT base: 100 million parameters, not counting the output matrix.
 const DUMMY_100M: &str = r#"{
     "architectures": ["LLaDAModelLM"], "model_type": "llada", "block_type": "llama", "activation_type": "silu",
     "layer_norm_type": "rms", "d_model": 768, "n_layers": 12, "n_heads": 12, "n_kv_heads": 12,
@@ -23,7 +23,7 @@ const DUMMY_100M: &str = r#"{
     "eos_token_id": null, "pad_token_id": null, "alibi": false, "include_bias": false, "include_qkv_bias": false
 }"#;
 
-/// Sequences that run at the same time, for throughput, unless the flags say otherwise.
+/// Default numbers of concurrent sequences.
 pub const STREAMS: [usize; 3] = [1, 4, 16];
 
 /// Flags of `remask bench`.
@@ -31,22 +31,23 @@ pub const STREAMS: [usize; 3] = [1, 4, 16];
 pub struct BenchArgs {
     #[command(flatten)]
     model: ModelArgs,
-    /// Measure random weights of a 100M-parameter LLaDA instead of --model-id
+    /// Measure a LLaDA model of 100M parameters with random weights instead of --model-id
     #[arg(long)]
     dummy_100m: bool,
-    /// Cells of the canvas, a quarter of them prompt; default: 128, or the model's limit
+    /// Length of the canvas in cells; the first quarter is the prompt [default: 128 or the model's
+    /// limit]
     #[arg(long)]
     canvas: Option<usize>,
-    /// Forward passes per sequence
+    /// Number of forward passes per sequence
     #[arg(long, default_value_t = 32)]
     steps: u32,
-    /// Sequences at the same time, one line for each number
+    /// Numbers of concurrent sequences; each is measured and gets its own line
     #[arg(long, value_name = "N,..", value_delimiter = ',', default_values_t = STREAMS)]
     streams: Vec<usize>,
-    /// Runs per figure
+    /// Number of runs per line; the median is printed
     #[arg(long, default_value_t = 5)]
     repeat: usize,
-    /// One JSON object a line instead of a table
+    /// Print one JSON object per line instead of a table
     #[arg(long)]
     json: bool,
 }
@@ -54,25 +55,25 @@ pub struct BenchArgs {
 /// One line of the table.
 #[derive(Clone, Debug, Serialize)]
 pub struct Figures {
-    /// What was measured.
+    /// The model's name.
     pub model: String,
     /// Cells of each canvas.
     pub canvas: usize,
     /// Forward passes of each sequence.
     pub steps: u32,
-    /// Sequences at the same time.
+    /// Concurrent sequences.
     pub streams: usize,
-    /// Forward passes a second.
+    /// Forward passes per second.
     pub passes_per_s: f64,
-    /// Tokens seen by forward passes, a second.
+    /// Tokens processed by forward passes, per second.
     pub token_forwards_per_s: f64,
-    /// Tokens written a second, all sequences together.
+    /// Tokens written per second by all sequences together.
     pub tokens_per_s: f64,
-    /// Time outside the model, from submission to answer, as a share of the model's time.
+    /// Time spent outside the model between submission and answer, as a share of the model's time.
     pub engine_overhead: f64,
 }
 
-/// Measures what the flags name and prints it.
+/// Measures a model and prints the figures.
 ///
 /// # Errors
 /// When the model cannot be loaded or a run fails.
@@ -96,7 +97,7 @@ fn dummy_100m() -> anyhow::Result<Loaded> {
     Ok(Loaded { model, tokenizer: None, name: "dummy-100m".to_owned() })
 }
 
-/// The dummy by itself, for `cargo bench`.
+/// The 100M dummy model, for `cargo bench`.
 ///
 /// # Errors
 /// When it cannot be made.
@@ -112,8 +113,9 @@ pub fn sudoku_model() -> anyhow::Result<Box<dyn Denoiser>> {
     Ok(load(&super::model::SUDOKU, Device::Cpu)?)
 }
 
-/// Greedy runs in confidence order without erasing, one block, the first quarter of the canvas fixed; one line for
-/// each number of `streams`, which is that of sequences at the same time.
+/// Measures greedy runs in confidence order, without remasking and in one block, with the first
+/// quarter of the canvas fixed. Returns one entry for each number of concurrent sequences in
+/// `streams`.
 ///
 /// # Errors
 /// When a number of streams is 0, the canvas does not fit the model, or a run fails.
@@ -133,9 +135,9 @@ pub async fn measure(
     let canvas = canvas.unwrap_or(spec.canvas_max.min(128));
     let reading = Arc::new(AtomicU64::new(0));
     let timed = Timed { model, reading_nanos: Arc::clone(&reading) };
-    let handle = start(Box::new(timed), None, Limits::default(), Arc::new(Metrics::new()?))?;
+    let handle = engine(Box::new(timed), None)?;
     let request = request(&spec, canvas, steps);
-    time_run(&handle, &request, 1, &reading).await?; // the first run pays for page faults and thread start-up
+    time_run(&handle, &request, 1, &reading).await?; // warm-up: page faults and thread start
     let mut figures = Vec::new();
     for &streams in streams {
         let mut runs = Vec::new();
@@ -162,7 +164,7 @@ fn request(spec: &ModelSpec, canvas: usize, steps: u32) -> Request {
 }
 
 /// One measured run.
-struct Run {
+struct Measurement {
     took: Duration,
     reading: Duration,
     token_forwards: usize,
@@ -170,7 +172,7 @@ struct Run {
     written: usize,
 }
 
-impl Run {
+impl Measurement {
     #[allow(clippy::cast_precision_loss)] // counts, for ratios
     fn figures(&self, model: &str, canvas: usize, steps: u32, streams: usize) -> Figures {
         let (took, reading) = (self.took.as_secs_f64(), self.reading.as_secs_f64());
@@ -187,32 +189,28 @@ impl Run {
     }
 }
 
-async fn time_run(handle: &Handle, request: &Request, streams: usize, reading: &AtomicU64) -> anyhow::Result<Run> {
+async fn time_run(
+    handle: &Handle,
+    request: &Request,
+    streams: usize,
+    reading: &AtomicU64,
+) -> anyhow::Result<Measurement> {
     let before = reading.load(Ordering::Relaxed);
     let begun = Instant::now();
-    let sessions: Vec<Session> = (0..streams).map(|_| handle.submit(request)).collect::<Result<_, _>>()?;
     let (mut passes, mut token_forwards, mut written) = (0, 0, 0);
-    for mut session in sessions {
-        let canvas = session.start.offset + session.start.cells.len();
-        loop {
-            match session.next().await {
-                Some(Event::Step(_)) => {}
-                Some(Event::Finished(answer)) => {
-                    passes = passes.max(answer.forward_passes);
-                    token_forwards += answer.forward_passes as usize * canvas;
-                    written += answer.written.len();
-                    break;
-                }
-                Some(Event::Failed(failure)) => return Err(failure.into()),
-                None => bail!("the engine ended without an answer"),
-            }
-        }
-    }
+    let submit = |_| Ok(handle.submit(request)?);
+    answer_all(streams, streams, submit, |_, start, answer| {
+        passes = passes.max(answer.forward_passes);
+        token_forwards += answer.forward_passes as usize * (start.offset + start.cells.len());
+        written += answer.written.len();
+        Ok(())
+    })
+    .await?;
     let reading = Duration::from_nanos(reading.load(Ordering::Relaxed) - before);
-    Ok(Run { took: begun.elapsed(), reading, token_forwards, passes, written })
+    Ok(Measurement { took: begun.elapsed(), reading, token_forwards, passes, written })
 }
 
-/// A model whose own time is added up.
+/// A model that adds up the time of its forward passes.
 #[derive(Debug)]
 struct Timed {
     model: Box<dyn Denoiser>,
@@ -237,7 +235,7 @@ impl Denoiser for Timed {
     }
 }
 
-/// The figures, for people.
+/// Prints the figures as a table.
 pub fn print_table(figures: &[Figures]) {
     println!(
         "{:<12} {:>6} {:>5} {:>7} {:>9} {:>16} {:>9} {:>15}",

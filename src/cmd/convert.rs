@@ -1,4 +1,5 @@
-//! `remask convert`: a published PRISM checkpoint into a model directory, and back.
+//! `remask convert`: splits a published PRISM checkpoint into a model directory, or makes a
+//! checkpoint from one.
 
 use crate::model::{put_together, take_apart};
 use anyhow::bail;
@@ -7,22 +8,22 @@ use std::path::PathBuf;
 
 #[derive(Args, Clone, Debug)]
 pub(super) struct ConvertArgs {
-    /// The model's directory: its config.json says what a checkpoint is of
+    /// The model's directory. Its config.json describes the model of the checkpoint
     #[arg(long, value_name = "DIR")]
     model_id: PathBuf,
-    /// A PRISM checkpoint to take apart, .safetensors or .bin
+    /// A PRISM checkpoint to split, .safetensors or .bin
     #[arg(long, value_name = "FILE", requires = "out", conflicts_with = "to")]
     checkpoint: Option<PathBuf>,
-    /// Where model, adapter and head of the checkpoint go
+    /// Directory to write the checkpoint's model, adapter and head to
     #[arg(long, value_name = "DIR", requires = "checkpoint")]
     out: Option<PathBuf>,
-    /// A PRISM checkpoint to make of the model, its head and its adapter
+    /// PRISM checkpoint to write, made from the model, its head and its adapter
     #[arg(long, value_name = "FILE.safetensors")]
     to: Option<PathBuf>,
-    /// The head for --to; by default the directory's own
+    /// The head for --to [default: the one in the model's directory]
     #[arg(long, value_name = "FILE", requires = "to")]
     prism_head: Option<PathBuf>,
-    /// The adapter for --to
+    /// The LoRA adapter for --to
     #[arg(long, value_name = "DIR", requires = "to")]
     adapter: Option<PathBuf>,
 }

@@ -1,5 +1,4 @@
-//! `remask health`: asks a server whether it is alive, for containers that have no other program to ask with. Refuses to know
-//! what it serves.
+//! `remask health`: a health check of a running server, for containers that have no HTTP client.
 
 use anyhow::{Context, bail};
 use clap::Args;
@@ -8,22 +7,22 @@ use std::time::Duration;
 /// Flags of `remask health`.
 #[derive(Args, Clone, Debug)]
 pub(super) struct HealthArgs {
-    /// The server's address; default: this machine, at --port
+    /// Base URL of the server [default: http://127.0.0.1 with --port]
     #[arg(long, value_name = "URL")]
     url: Option<String>,
-    /// The server's port on this machine
+    /// Port of a server on this machine
     #[arg(long, env = "REMASK_PORT", default_value_t = 8080)]
     port: u16,
-    /// Ask whether a request would be accepted, too
+    /// Check /ready instead of /health: whether the server accepts requests
     #[arg(long)]
     ready: bool,
-    /// Seconds to wait for an answer
+    /// Timeout in seconds
     #[arg(long, default_value_t = 2, value_name = "SECONDS")]
     timeout: u64,
 }
 
 /// # Errors
-/// When the server does not answer, or not as it should.
+/// When the server does not answer, or not with status 200.
 pub(super) fn run(args: &HealthArgs) -> anyhow::Result<()> {
     let base = args.url.clone().unwrap_or_else(|| format!("http://127.0.0.1:{}", args.port));
     let address = format!("{}/{}", base.trim_end_matches('/'), if args.ready { "ready" } else { "health" });

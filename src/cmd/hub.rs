@@ -1,5 +1,6 @@
-//! Models from the Hugging Face hub: their files in the hub's own cache, fetched where they are not there yet. Refuses to
-//! know what stands in them, but for the index that names the shards.
+//! Models from the Hugging Face hub: missing files are downloaded into the hub's own cache.
+//!
+//! Out of scope: the contents of the files, except for the index of shards.
 
 use anyhow::{Context, anyhow, bail};
 use hf_hub::api::sync::{ApiBuilder, ApiError, ApiRepo};
@@ -12,14 +13,24 @@ use std::{env, fs, io};
 const CONFIG: &str = "config.json";
 const WEIGHTS: &str = "model.safetensors";
 const INDEX: &str = "model.safetensors.index.json";
-/// Files that go with a model where it has them.
-const COMPANIONS: [&str; 4] =
+/// Files that are downloaded if the model has them.
+const OPTIONAL: [&str; 4] =
     ["generation_config.json", "tokenizer.json", "tokenizer_config.json", "prism_head.safetensors"];
-/// Times that a download is taken up again where it broke off.
+/// How often an interrupted download is resumed.
 const RETRIES_MAX: usize = 3;
 
-/// Whether `name` is one that the hub could know: an owner and a model.
-pub(super) fn is_name(name: &str) -> bool {
+/// The directory of a model: `model_id` itself, or the cache's directory for a model of the hub.
+/// `None` when `model_id` is neither a directory nor a name on the hub.
+pub(super) fn directory(model_id: &str, revision: &str, token: Option<&str>) -> anyhow::Result<Option<PathBuf>> {
+    match Path::new(model_id) {
+        dir if dir.is_dir() => Ok(Some(dir.to_owned())),
+        _ if is_name(model_id) => fetch(model_id, revision, token).map(Some),
+        _ => Ok(None),
+    }
+}
+
+/// Whether `name` has the form of a name on the hub: owner/model.
+fn is_name(name: &str) -> bool {
     let is_word = |word: &str| {
         !word.is_empty()
             && !word.starts_with('.')
@@ -28,10 +39,12 @@ pub(super) fn is_name(name: &str) -> bool {
     name.split_once('/').is_some_and(|(owner, model)| is_word(owner) && is_word(model))
 }
 
-/// The directory of the cache that holds the model's files, all of them there now.
+/// Downloads the model's files that are not in the cache, and returns the cache's directory for the
+/// model.
 ///
-/// Heeds `HF_HOME`, `HF_ENDPOINT` and `HF_HUB_OFFLINE`, as Hugging Face's own programs do.
-pub(super) fn fetch(name: &str, revision: &str, token: Option<&str>) -> anyhow::Result<PathBuf> {
+/// `HF_HOME`, `HF_ENDPOINT` and `HF_HUB_OFFLINE` have the same effect as in Hugging Face's own
+/// programs.
+fn fetch(name: &str, revision: &str, token: Option<&str>) -> anyhow::Result<PathBuf> {
     let cache = Cache::from_env();
     let repo = Repo::with_revision(name.to_owned(), RepoType::Model, revision.to_owned());
     let token = token.map(str::to_owned).or_else(|| cache.token());
@@ -48,8 +61,8 @@ pub(super) fn fetch(name: &str, revision: &str, token: Option<&str>) -> anyhow::
         Some(index) => shards(&index)?.iter().try_for_each(|shard| hub.needed(shard).map(|_| ()))?,
         None => hub.needed(WEIGHTS).map(|_| ())?,
     }
-    for companion in COMPANIONS {
-        hub.optional(companion, was_known)?;
+    for file in OPTIONAL {
+        hub.optional(file, was_known)?;
     }
     Ok(dir)
 }
@@ -58,7 +71,7 @@ fn is_offline() -> bool {
     env::var("HF_HUB_OFFLINE").is_ok_and(|word| ["1", "true", "yes", "on"].contains(&word.to_lowercase().as_str()))
 }
 
-/// The files that an index of shards names.
+/// The files listed in an index of shards.
 fn shards(index: &Path) -> anyhow::Result<BTreeSet<String>> {
     #[derive(Deserialize)]
     struct Index {
@@ -74,14 +87,14 @@ fn shards(index: &Path) -> anyhow::Result<BTreeSet<String>> {
     }
 }
 
-/// One model on the hub.
+/// A model on the hub.
 struct Hub<'a> {
     name: &'a str,
     revision: &'a str,
     cache: CacheRepo,
-    /// Where the cache is.
+    /// The cache's directory.
     place: PathBuf,
-    /// `None` when only the cache is to be used.
+    /// `None` when offline: only the cache is used.
     api: Option<ApiRepo>,
 }
 
@@ -99,8 +112,8 @@ impl Hub<'_> {
         }
     }
 
-    /// A file that not every model has. When the hub cannot be asked about a model that is in the cache, what is not there is
-    /// taken not to be.
+    /// A file that not every model has. If the hub cannot be reached and the model is in the cache,
+    /// a file missing there counts as not existing.
     fn optional(&self, file: &str, is_cached: bool) -> anyhow::Result<Option<PathBuf>> {
         match self.file(file) {
             Err(cause) if is_cached => {
@@ -111,7 +124,8 @@ impl Hub<'_> {
         }
     }
 
-    /// `None` when there is no such file.
+    /// The path of a file in the cache, downloaded if needed; `None` when the model has no such
+    /// file.
     fn file(&self, file: &str) -> anyhow::Result<Option<PathBuf>> {
         match (self.cache.get(file), &self.api) {
             (Some(path), _) => Ok(Some(path)),

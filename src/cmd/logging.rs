@@ -1,4 +1,5 @@
-//! Where logs and traces go and what they look like. Refuses to let anybody wait for them.
+//! Logs on standard error, and traces to an OpenTelemetry collector. Neither ever blocks the
+//! server.
 
 use crate::telemetry::trace::{SCOPE, collect};
 use anyhow::{Context, bail};
@@ -17,47 +18,49 @@ use tracing_subscriber::layer::SubscriberExt;
 use tracing_subscriber::util::SubscriberInitExt;
 use tracing_subscriber::{EnvFilter, Layer};
 
-/// Lines that wait for a slow reader of the log at most; further ones are lost.
+/// Largest number of log lines that wait for a slow reader; further ones are dropped.
 const LINES_MAX: usize = 16_384;
-/// Events that hold texts of users are of this target.
+/// The target of events that contain users' texts.
 const TEXTS: &str = "remask::texts";
 
-/// What a log line looks like.
+/// Format of a log line.
 #[derive(Clone, Copy, Debug, ValueEnum)]
 pub(super) enum LogFormat {
-    /// For people.
+    /// Plain text
     Text,
-    /// One JSON object a line.
+    /// One JSON object per line
     Json,
 }
 
-/// What is told to whom.
+/// Flags for logs and traces.
 #[derive(Args, Clone, Debug)]
 pub(super) struct LogArgs {
-    /// What a log line looks like; RUST_LOG says what is logged, as `info` or `remask=debug`
+    /// Format of log lines. What is logged is set by RUST_LOG, for example `info` or `remask=debug`
     #[arg(long, env = "REMASK_LOG_FORMAT", default_value = "text")]
     log_format: LogFormat,
-    /// Log what users ask, texts included; without it no text of theirs is in the log
+    /// Log the requests of users including their texts. Without this flag no user text is logged
     #[arg(long, env = "REMASK_LOG_TEXTS")]
     log_texts: bool,
-    /// Send traces to this collector by OTLP over gRPC, as http://localhost:4317; OTEL_TRACES_SAMPLER and its kin are heeded
+    /// Send traces to this collector by OTLP over gRPC, for example http://localhost:4317. The
+    /// standard variables such as OTEL_TRACES_SAMPLER apply
     #[arg(long, env = "REMASK_OTLP_ENDPOINT", value_name = "URL")]
     otlp_endpoint: Option<String>,
 }
 
-/// What holds logs and traces that are still to be written.
+/// Owns the logs and traces that are not written yet.
 pub(super) struct Logs {
     traces: Option<SdkTracerProvider>,
-    /// Writes what is left when it is dropped.
+    /// Writes the remaining lines when it is dropped.
     _lines: WorkerGuard,
 }
 
-/// Sends logs to standard error, and traces where they are wanted. To be called inside the runtime that sends them.
+/// Sends logs to standard error, and traces to the collector if there is one. To be called inside
+/// the runtime that sends the traces.
 pub(super) fn init(args: &LogArgs) -> anyhow::Result<Logs> {
     let traces = args.otlp_endpoint.as_deref().map(collector).transpose()?;
     let filter = EnvFilter::try_from_default_env().unwrap_or_else(|_| EnvFilter::new("info"));
     let texts: Directive = format!("{TEXTS}={}", if args.log_texts { "info" } else { "off" }).parse()?;
-    // whoever reads standard error may be slow, or gone
+    // the reader of standard error may be slow or closed
     let builder = NonBlockingBuilder::default().buffered_lines_limit(LINES_MAX).lossy(true);
     let (writer, lines) = builder.thread_name("remask-log").finish(stderr());
     let layer = tracing_subscriber::fmt::layer().with_writer(writer).with_ansi(stderr().is_terminal());
@@ -66,7 +69,7 @@ pub(super) fn init(args: &LogArgs) -> anyhow::Result<Logs> {
         LogFormat::Text => layer.with_target(false).boxed(),
         LogFormat::Json => layer.json().with_span_list(false).boxed(),
     };
-    // requests, not the machinery that sends them
+    // spans of requests, without those of the exporter itself
     let ours =
         Targets::new().with_target("remask", Level::INFO).with_target(TEXTS, tracing::level_filters::LevelFilter::OFF);
     let spans = traces.as_ref().map(|traces| {
@@ -83,7 +86,7 @@ pub(super) fn init(args: &LogArgs) -> anyhow::Result<Logs> {
     Ok(Logs { traces, _lines: lines })
 }
 
-/// A panic's place; its words may quote a user's text.
+/// Logs a panic. Its message is included with `--log-texts` only, since it may quote a user's text.
 fn panicked(panic: &PanicHookInfo<'_>, has_texts: bool) {
     let place = panic.location().map(ToString::to_string).unwrap_or_default();
     let payload = panic.payload();
@@ -93,7 +96,7 @@ fn panicked(panic: &PanicHookInfo<'_>, has_texts: bool) {
     tracing::error!(place, words, "a panic");
 }
 
-/// What sends spans to `endpoint`, some seconds' worth at a time.
+/// An exporter that sends spans to `endpoint` in batches.
 fn collector(endpoint: &str) -> anyhow::Result<SdkTracerProvider> {
     if !endpoint.starts_with("http://") {
         bail!(
@@ -112,7 +115,7 @@ fn collector(endpoint: &str) -> anyhow::Result<SdkTracerProvider> {
 }
 
 impl Logs {
-    /// Sends what is left, on a thread that may wait for it.
+    /// Sends the remaining traces and lines. Blocks until that is done.
     pub(super) fn end(self) {
         if let Some(traces) = &self.traces
             && let Err(error) = traces.shutdown()

@@ -1,32 +1,39 @@
-//! The command line: what the user typed is turned into what it means, run, and reported. Nobody imports it; refuses
-//! to compute anything itself.
-#![allow(clippy::print_stdout, clippy::print_stderr)] // a terminal is where a command reports
+//! The command line: each command parses its flags, runs, and prints its result. No other module
+//! imports this one.
+#![allow(clippy::print_stdout, clippy::print_stderr)] // commands print their results
 
+mod ask;
 pub mod bench;
 mod convert;
 mod eval;
+mod generate;
 mod health;
 mod hub;
-mod infer;
+mod infill;
 mod logging;
 mod model;
+mod output;
 mod policy;
+mod prompt;
 mod quantise;
 mod read;
 mod refine;
+mod say;
 mod serve;
+mod signal;
 mod train;
 mod watch;
 
 use crate::model::Threads;
 use clap::{Parser, Subcommand};
-use std::fmt::Display;
-use std::io::Write;
+use say::say;
 use std::process::ExitCode;
 
 #[derive(Debug, Parser)]
 #[command(version, about, args_conflicts_with_subcommands = true)]
-#[command(after_help = "Without a command, `remask` serves: the embedded Sudoku model on http://127.0.0.1:8080.")]
+#[command(
+    after_help = "Without a command, `remask` is `remask serve`: it serves the built-in Sudoku model on http://127.0.0.1:8080."
+)]
 struct Cli {
     #[command(subcommand)]
     command: Option<Command>,
@@ -38,27 +45,28 @@ struct Cli {
 enum Command {
     /// Serve a model over HTTP and gRPC
     Serve(Box<serve::ServeArgs>),
-    /// Ask a server whether it is alive
+    /// Check the health of a running server
     Health(health::HealthArgs),
-    /// Write on from a prompt
-    Generate(Box<infer::GenerateArgs>),
-    /// Fill the blanks of a text and leave the rest as it is
-    Infill(Box<infer::InfillArgs>),
-    /// Print every number of one forward pass, for parity checks
+    /// Continue a prompt
+    Generate(Box<generate::GenerateArgs>),
+    /// Fill the blanks of a text
+    Infill(Box<infill::InfillArgs>),
+    /// Print all outputs of one forward pass, for parity checks
     Read(Box<read::ReadArgs>),
-    /// Learn weights: a model from nothing, or a quality head for a model
+    /// Pretrain a model, or train a quality head for a model
     Train(Box<train::TrainArgs>),
-    /// Take a published PRISM checkpoint apart, or make one
+    /// Split a published PRISM checkpoint into a model directory, or make one
     Convert(Box<convert::ConvertArgs>),
-    /// Store a model in few bits: a GGUF file of a model directory
+    /// Quantize a model directory into a GGUF file
     Quantize(quantise::QuantiseArgs),
-    /// Measure how good the answers are
+    /// Evaluate the quality of a model's answers
     Eval(Box<eval::EvalArgs>),
-    /// Measure passes per second, engine overhead and throughput
+    /// Measure forward passes per second, throughput and engine overhead
     Bench(Box<bench::BenchArgs>),
 }
 
-/// How the command that was typed uses threads. Has to be known before there are any, so it looks at the first word alone.
+/// How the command uses threads. This must be known before any thread starts, so only the first
+/// argument is looked at.
 #[must_use]
 pub fn threads() -> Threads {
     match std::env::args().nth(1).as_deref() {
@@ -67,7 +75,7 @@ pub fn threads() -> Threads {
     }
 }
 
-/// Runs the command line; the exit code is 0, 1 after an error, or 2 when the line itself is wrong.
+/// Runs the command line. The exit code is 0, 1 after an error, or 2 after a usage error.
 #[must_use]
 pub fn run() -> ExitCode {
     let cli = Cli::parse();
@@ -75,8 +83,8 @@ pub fn run() -> ExitCode {
         None => serve::run(&cli.serve),
         Some(Command::Serve(args)) => serve::run(&args),
         Some(Command::Health(args)) => health::run(&args),
-        Some(Command::Generate(args)) => infer::generate(*args),
-        Some(Command::Infill(args)) => infer::infill(*args),
+        Some(Command::Generate(args)) => generate::run(*args),
+        Some(Command::Infill(args)) => infill::run(*args),
         Some(Command::Read(args)) => read::run(&args),
         Some(Command::Train(args)) => train::run(&args),
         Some(Command::Convert(args)) => convert::run(&args),
@@ -91,9 +99,4 @@ pub fn run() -> ExitCode {
             ExitCode::FAILURE
         }
     }
-}
-
-/// Tells whoever reads standard error, if anybody does: `eprintln!` would panic where nobody can.
-fn say(words: impl Display) {
-    let _ = writeln!(std::io::stderr(), "{words}");
 }

@@ -1,6 +1,7 @@
-//! Which model: the flags that name one, and the models that are part of the binary.
+//! The flags that choose a model, and the models embedded in the binary.
 
-use super::{hub, say};
+use super::hub;
+use super::say::say;
 use crate::model::{Config, Denoiser, Device, Lexicon, Precision, Source, Tokens, Toy, load_in};
 use crate::text::{Lists, Tokenizer};
 use anyhow::{Context, bail};
@@ -23,29 +24,31 @@ const TOY_TOKENIZER_CONFIG: &[u8] = include_bytes!("../../models/toy/tokenizer_c
 /// Flags that choose a model.
 #[derive(Args, Clone, Debug)]
 pub(super) struct ModelArgs {
-    /// A model of the Hugging Face hub, a directory (config.json, model.safetensors, tokenizer.json), a GGUF file, or `sudoku`
-    /// or `toy`, which are built in
+    /// The model: a name on the Hugging Face hub, a directory (config.json, model.safetensors,
+    /// tokenizer.json), a GGUF file, or one of the built-in models `sudoku` and `toy`
     #[arg(long, env = "REMASK_MODEL_ID", default_value = "sudoku", value_name = "OWNER/NAME|DIR|FILE.gguf|sudoku|toy")]
     pub(super) model_id: String,
-    /// Branch, tag or commit of a model of the hub
+    /// Branch, tag or commit of a model from the hub
     #[arg(long, env = "REMASK_REVISION", default_value = "main")]
     revision: String,
-    /// A token of the hub, for models that are private or gated; default: that of `hf auth login`
+    /// Hugging Face token for private or gated models [default: the one stored by `hf auth login`]
     #[arg(long, env = "HF_TOKEN", hide_env_values = true, value_name = "TOKEN")]
     hf_token: Option<String>,
-    /// Read the weights, or make up random ones of the shapes in config.json, quality head included, to measure speed with
+    /// How to get the weights: `auto` reads them; `dummy` makes random ones from config.json, with
+    /// a quality head, for benchmarks
     #[arg(long, env = "REMASK_LOAD_FORMAT", default_value = "auto")]
     load_format: LoadFormat,
-    /// A PRISM quality head or a whole published PRISM checkpoint; by default the directory's own
+    /// PRISM quality head, or a whole published PRISM checkpoint [default: the head in the model's
+    /// directory]
     #[arg(long, env = "REMASK_PRISM_HEAD", value_name = "FILE")]
     prism_head: Option<PathBuf>,
-    /// A LoRA adapter in PEFT's layout, to be folded into the weights
+    /// LoRA adapter in PEFT's layout to merge into the weights
     #[arg(long, env = "REMASK_ADAPTER", value_name = "DIR")]
     adapter: Option<PathBuf>,
-    /// Numbers to compute in; `auto` is bf16 on a GPU and f32 on a CPU
+    /// Data type to compute in. `auto` is bf16 on a GPU and f32 on a CPU
     #[arg(long, env = "REMASK_DTYPE", default_value = "auto")]
     dtype: Dtype,
-    /// Where to compute: `auto`, `cpu`, `cuda` or `cuda:N`
+    /// Device to compute on: `auto`, `cpu`, `cuda` or `cuda:N`
     #[arg(long, env = "REMASK_DEVICE", default_value = "auto")]
     device: Device,
 }
@@ -73,17 +76,17 @@ impl From<Dtype> for Precision {
     }
 }
 
-/// A model, ready to run, and what goes with it.
+/// A loaded model and its tokenizer.
 #[derive(Debug)]
 pub(super) struct Loaded {
     pub(super) model: Box<dyn Denoiser>,
     pub(super) tokenizer: Option<Arc<Tokenizer>>,
-    /// What callers call it, unless the operator says otherwise.
+    /// The default name in requests and answers.
     pub(super) name: String,
 }
 
 impl ModelArgs {
-    /// Reads the model; takes as long as its files are large.
+    /// Loads the model; a model of the hub is downloaded first if it is not in the cache.
     pub(super) fn load(&self) -> anyhow::Result<Loaded> {
         let (device, why) = self.device.choose();
         if let Some(why) = why {
@@ -104,7 +107,7 @@ impl ModelArgs {
             file if self.is_gguf() => {
                 self.load_gguf(device).with_context(|| format!("cannot load the model {file:?}"))?
             }
-            dir => self.load_dir(Path::new(dir), device).with_context(|| format!("cannot load the model {dir:?}"))?,
+            dir => self.load_dir(device).with_context(|| format!("cannot load the model {dir:?}"))?,
         };
         let name = match Path::new(&self.model_id).file_stem().filter(|_| self.is_gguf()) {
             Some(name) => Some(name),
@@ -147,13 +150,11 @@ impl ModelArgs {
         Ok((load_in(&source, device, self.dtype.into())?, tokenizer))
     }
 
-    fn load_dir(&self, dir: &Path, device: Device) -> anyhow::Result<(Box<dyn Denoiser>, Option<Tokenizer>)> {
-        let dir = match &self.model_id {
-            _ if dir.is_dir() => dir.to_owned(),
-            name if hub::is_name(name) => hub::fetch(name, &self.revision, self.hf_token.as_deref())?,
-            _ => bail!(
+    fn load_dir(&self, device: Device) -> anyhow::Result<(Box<dyn Denoiser>, Option<Tokenizer>)> {
+        let Some(dir) = hub::directory(&self.model_id, &self.revision, self.hf_token.as_deref())? else {
+            bail!(
                 "there is no such directory; give one with a config.json, a GGUF file, a model of the hub as owner/name, or `sudoku` or `toy`"
-            ),
+            )
         };
         let tokenizer = Tokenizer::from_dir(&dir)?;
         let (prism_head, adapter) = (self.prism_head.clone(), self.adapter.clone());

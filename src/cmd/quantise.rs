@@ -1,4 +1,4 @@
-//! `remask quantize`: a model directory into one GGUF file, matrices in few bits.
+//! `remask quantize`: converts a model directory into one GGUF file with quantised matrices.
 
 use super::hub;
 use crate::model::{Format, quantise};
@@ -9,22 +9,22 @@ use std::path::{Path, PathBuf};
 
 #[derive(Clone, Copy, Debug, PartialEq, Eq, ValueEnum)]
 enum FormatWord {
-    /// 4.5 bits a weight, in blocks of 256
+    /// 4.5 bits per weight, in blocks of 256
     #[value(name = "q4_k")]
     Q4K,
-    /// 5.5 bits a weight, in blocks of 256
+    /// 5.5 bits per weight, in blocks of 256
     #[value(name = "q5_k")]
     Q5K,
-    /// 6.6 bits a weight, in blocks of 256
+    /// 6.6 bits per weight, in blocks of 256
     #[value(name = "q6_k")]
     Q6K,
-    /// 4.5 bits a weight, in blocks of 32
+    /// 4.5 bits per weight, in blocks of 32
     #[value(name = "q4_0")]
     Q4_0,
-    /// 8.5 bits a weight, in blocks of 32
+    /// 8.5 bits per weight, in blocks of 32
     #[value(name = "q8_0")]
     Q8_0,
-    /// 16 bits a weight
+    /// 16 bits per weight
     F16,
 }
 
@@ -43,25 +43,26 @@ impl From<FormatWord> for Format {
 
 #[derive(Args, Clone, Debug)]
 pub(super) struct QuantiseArgs {
-    /// The model: a directory, or a model of the Hugging Face hub
+    /// The model: a directory, or a name on the Hugging Face hub
     #[arg(long, value_name = "OWNER/NAME|DIR")]
     model_id: String,
-    /// Branch, tag or commit of a model of the hub
+    /// Branch, tag or commit of a model from the hub
     #[arg(long, default_value = "main")]
     revision: String,
-    /// A token of the hub, for models that are private or gated; default: that of `hf auth login`
+    /// Hugging Face token for private or gated models [default: the one stored by `hf auth login`]
     #[arg(long, env = "HF_TOKEN", hide_env_values = true, value_name = "TOKEN")]
     hf_token: Option<String>,
-    /// A PRISM quality head to put into the file; by default the directory's own
+    /// PRISM quality head to include [default: the one in the model's directory]
     #[arg(long, value_name = "FILE")]
     prism_head: Option<PathBuf>,
-    /// A LoRA adapter in PEFT's layout, to be folded into the weights
+    /// LoRA adapter in PEFT's layout to merge into the weights
     #[arg(long, value_name = "DIR")]
     adapter: Option<PathBuf>,
-    /// How matrices are stored; where the blocks do not fit a row, in q8_0 or f16
+    /// Format of the matrices. Those whose rows are not a multiple of the block size are stored as
+    /// q8_0 or f16
     #[arg(long, default_value = "q4_k")]
     format: FormatWord,
-    /// The file to write
+    /// GGUF file to write
     #[arg(long, value_name = "FILE.gguf")]
     out: PathBuf,
 }
@@ -71,12 +72,8 @@ pub(super) fn run(args: &QuantiseArgs) -> anyhow::Result<()> {
     if out.extension().is_none_or(|extension| !extension.eq_ignore_ascii_case("gguf")) {
         bail!("--out is {}; give a file whose name ends in .gguf, by which it will be known", out.display());
     }
-    let dir = match Path::new(model_id) {
-        dir if dir.is_dir() => dir.to_owned(),
-        _ if hub::is_name(model_id) => hub::fetch(model_id, revision, hf_token.as_deref())?,
-        _ => bail!(
-            "--model-id is {model_id:?}; give a directory with a config.json, or a model of the hub as owner/name"
-        ),
+    let Some(dir) = hub::directory(model_id, revision, hf_token.as_deref())? else {
+        bail!("--model-id is {model_id:?}; give a directory with a config.json, or a model of the hub as owner/name")
     };
     quantise(&dir, prism_head.as_deref(), adapter.as_deref(), Format::from(*format), out)?;
     let size = |path: &Path| fs::metadata(path).map(|data| data.len()).with_context(|| path.display().to_string());

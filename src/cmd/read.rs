@@ -1,7 +1,7 @@
-//! `remask read`: every number of one forward pass, for comparing with another implementation.
+//! `remask read`: all outputs of one forward pass, for comparing with another implementation.
 
 use super::model::ModelArgs;
-use super::refine::ids;
+use super::prompt::ids;
 use anyhow::bail;
 use clap::Args;
 use serde_json::json;
@@ -11,13 +11,14 @@ use serde_json::json;
 pub(super) struct ReadArgs {
     #[command(flatten)]
     model: ModelArgs,
-    /// Token ids, as 1,2,3; the mask's id counts as a blank here
+    /// Token ids, for example 1,2,3. The id of the mask token stands for a blank
     #[arg(long, value_name = "IDS")]
     prompt_ids: String,
-    /// Print one JSON object, `{"logits": [[..] per position], "quality_logits": [..]}`; the only format so far
+    /// Print one JSON object, `{"logits": [[..] per position], "quality_logits": [..]}`. Required:
+    /// there is no other format
     #[arg(long)]
     json: bool,
-    /// Print the states after the final norm as well, as `hidden`
+    /// Also print the hidden states after the final norm, as `hidden`
     #[arg(long)]
     hidden: bool,
 }

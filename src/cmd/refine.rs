@@ -1,27 +1,24 @@
-//! How a canvas is refined: the flags that `generate` and `infill` share, turned into a request.
+//! The flags about refinement, which `generate`, `infill` and `eval infill` share.
 
 use super::policy::PolicyArgs;
-use crate::diffusion::TokenId;
 use crate::engine::{EndOfText, Proofreading, Request, Task};
-use anyhow::Context;
 use clap::{Args, ValueEnum};
-use std::io::Read;
 
 /// Flags about refinement.
 #[derive(Args, Clone, Debug)]
 pub(super) struct RefineArgs {
-    /// Steps for the whole run, one forward pass each; default: one per blank
+    /// Number of steps, one forward pass each [default: one per blank]
     #[arg(long)]
     steps: Option<u32>,
-    /// Cells per block, refined left to right; default: the model's
+    /// Cells per block. Blocks are refined from left to right [default: the model's]
     #[arg(long)]
     block_length: Option<u32>,
     #[command(flatten)]
     policy: PolicyArgs,
-    /// Steps per block in which the full canvas is read through and what is doubted written again; default: the model's
+    /// Steps per block to proofread it once it is full [default: the model's]
     #[arg(long, value_name = "N")]
     proofread: Option<u32>,
-    /// Write again what is judged below this in proofreading
+    /// Quality below which proofreading writes a token again
     #[arg(long, value_name = "0..1", requires = "proofread")]
     proofread_below: Option<f32>,
     /// When tokens that end a text may be filled in
@@ -30,10 +27,10 @@ pub(super) struct RefineArgs {
     /// Classifier-free guidance weight
     #[arg(long, default_value_t = 0.0)]
     cfg_scale: f32,
-    /// 0 takes the most probable token
+    /// Sampling temperature. 0 takes the most probable token
     #[arg(long, default_value_t = 0.0, allow_negative_numbers = true)]
     temperature: f32,
-    /// Makes a run repeatable
+    /// Random seed. The same seed gives the same answer
     #[arg(long)]
     seed: Option<u64>,
 }
@@ -49,7 +46,7 @@ enum EndOfTextWord {
 }
 
 impl RefineArgs {
-    /// The request for `task`.
+    /// A request for `task` with these settings.
     pub(super) fn request(&self, task: Task) -> Request {
         Request {
             order: self.policy.order,
@@ -74,31 +71,4 @@ impl RefineArgs {
             ..Request::new(task)
         }
     }
-}
-
-/// `text`, or standard input where it is `-`; the line end at the end of that is not part of it.
-pub(super) fn text_or_stdin(text: &str) -> anyhow::Result<String> {
-    if text != "-" {
-        return Ok(text.to_owned());
-    }
-    let mut input = String::new();
-    std::io::stdin().read_to_string(&mut input).context("cannot read the prompt from standard input")?;
-    Ok(input.strip_suffix('\n').unwrap_or(&input).to_owned())
-}
-
-/// Ids as typed, `1,2,3`; `_` is a blank.
-pub(super) fn cells(typed: &str) -> anyhow::Result<Vec<Option<TokenId>>> {
-    let cell = |word: &str| match word.trim() {
-        "_" => Ok(None),
-        word => word.parse().map(|id| Some(TokenId(id))).with_context(|| {
-            format!("{word:?} is no token id; give numbers separated by commas, as 1,2,3 (in infill, _ for a blank)")
-        }),
-    };
-    typed.split(',').map(cell).collect()
-}
-
-/// Ids as typed, without blanks.
-pub(super) fn ids(typed: &str) -> anyhow::Result<Vec<TokenId>> {
-    let ids: Option<Vec<TokenId>> = cells(typed)?.into_iter().collect();
-    ids.context("_ stands for a blank, which only `remask infill` fills")
 }

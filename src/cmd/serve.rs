@@ -1,8 +1,10 @@
-//! `remask serve`: listens at once, loads the model meanwhile, and drains when told to stop.
+//! `remask serve`: listens at once, loads the model in the background, and drains on SIGTERM or
+//! Ctrl-C.
 
 use super::logging::{self, LogArgs};
 use super::model::{Loaded, ModelArgs};
-use super::say;
+use super::say::say;
+use super::signal::stop_signal;
 use crate::api::{self, Access, AppState, Guard, Listeners, Patience, Service};
 use crate::engine::{Clock, Limits, Reload, Restart, World, start_by, warm_up};
 use crate::model::ModelError;
@@ -25,61 +27,63 @@ use tokio::task::spawn_blocking;
 pub(super) struct ServeArgs {
     #[command(flatten)]
     model: ModelArgs,
-    /// The model's name in requests and answers; default: the last part of --model-id
+    /// Model name in requests and answers [default: the last part of --model-id]
     #[arg(long, env = "REMASK_SERVED_MODEL_NAME", value_name = "NAME")]
     served_model_name: Option<String>,
-    /// Address to listen on; 0.0.0.0 for every interface
+    /// Address to listen on. 0.0.0.0 is all interfaces
     #[arg(long, env = "REMASK_HOSTNAME", default_value = "127.0.0.1")]
     hostname: String,
-    /// Port to listen on; 0 for a free one
+    /// Port to listen on. 0 picks a free port
     #[arg(long, env = "REMASK_PORT", default_value_t = 8080)]
     port: u16,
-    /// Port for gRPC alone, 0 for a free one; default: gRPC shares --port with HTTP
+    /// Separate port for gRPC. 0 picks a free port [default: gRPC shares --port with HTTP]
     #[arg(long, env = "REMASK_GRPC_PORT", value_name = "PORT")]
     grpc_port: Option<u16>,
-    /// Tokens of one forward pass at most, all requests together; a longer canvas runs alone
+    /// Maximum number of tokens per forward pass, over all requests. A longer canvas runs alone
     #[arg(long, env = "REMASK_MAX_BATCH_TOKENS", default_value_t = Limits::default().batch_tokens_max, value_name = "N")]
     max_batch_tokens: usize,
-    /// Requests refined at the same time at most
+    /// Maximum number of requests refined at the same time
     #[arg(long, env = "REMASK_MAX_CONCURRENT_REQUESTS", default_value_t = Limits::default().running_max, value_name = "N")]
     max_concurrent_requests: usize,
-    /// Requests that may wait beyond those; more are answered 429
+    /// Maximum number of queued requests. Further ones are refused with status 429
     #[arg(long, env = "REMASK_MAX_QUEUE", default_value_t = Limits::default().queue_max, value_name = "N")]
     max_queue: usize,
-    /// Under load, give requests fewer steps before the queue is full: down to this share of them, as 0.5. Answers say "degraded"
+    /// Under load, reduce the steps of requests, at most to this share (for example 0.5) when the
+    /// queue is full. Such answers have `degraded` set
     #[arg(long, env = "REMASK_BROWN_OUT", value_name = "SHARE", value_parser = share)]
     brown_out: Option<f32>,
-    /// Cells of a canvas at most, prompt included; default: the model's own limit
+    /// Maximum length of a canvas in cells, including the prompt [default: the model's limit]
     #[arg(long, env = "REMASK_MAX_MODEL_LEN", value_name = "N")]
     max_model_len: Option<usize>,
-    /// Bytes of a request's body, or of a gRPC message, at most
+    /// Maximum size of a request body or gRPC message in bytes
     #[arg(long, env = "REMASK_PAYLOAD_LIMIT", default_value_t = api::BODY_MAX, value_name = "BYTES")]
     payload_limit: usize,
-    /// An API key that requests must send as `Authorization: Bearer KEY`; several with commas. Without one everybody may ask
+    /// API keys, separated by commas. If set, requests must send one as `Authorization: Bearer KEY`
     #[arg(long, env = "REMASK_API_KEY", hide_env_values = true, value_delimiter = ',', value_name = "KEY,..")]
     api_key: Vec<String>,
-    /// A file with an API key a line; read again when it changes
+    /// File with one API key per line. It is read again when it changes
     #[arg(long, env = "REMASK_API_KEY_FILE", value_name = "FILE")]
     api_key_file: Option<PathBuf>,
-    /// Requests of one API key at the same time at most
+    /// Maximum number of concurrent requests per API key
     #[arg(long, env = "REMASK_MAX_REQUESTS_PER_KEY", value_name = "N")]
     max_requests_per_key: Option<NonZeroUsize>,
-    /// Origins whose pages may ask this server, as `https://example.org`, or `*` for all; several with commas
+    /// Allowed CORS origins, separated by commas, for example `https://example.org`, or `*` for all
     #[arg(long, env = "REMASK_CORS_ALLOW_ORIGIN", value_delimiter = ',', value_name = "ORIGIN,..")]
     cors_allow_origin: Vec<HeaderValue>,
-    /// Seconds that a request may take, its answer's last byte included; default: as long as it takes
+    /// Timeout of a request in seconds, until the last byte of the answer is sent [default: none]
     #[arg(long, env = "REMASK_REQUEST_TIMEOUT", value_name = "SECONDS")]
     request_timeout: Option<NonZeroU32>,
-    /// Seconds that a stream of /v1/infill or /v1/repair goes on when its connection is lost, to be read on; 0 ends it at once
+    /// Seconds for which a stream of /v1/infill or /v1/repair can be resumed after its connection
+    /// is lost. 0 cancels it at once
     #[arg(long, env = "REMASK_RESUME_GRACE", default_value_t = api::RESUME_GRACE.as_secs(), value_name = "SECONDS")]
     resume_grace: u64,
-    /// A port for /metrics, /health and /ready alone, where the other one is not for operators
+    /// Additional port that serves only /metrics, /health and /ready
     #[arg(long, env = "REMASK_METRICS_PORT", value_name = "PORT")]
     metrics_port: Option<u16>,
-    /// Tell metrics under the names of another server, too, for its dashboards and routers
+    /// Also export metrics under the names of another server, for its dashboards and routers
     #[arg(long, env = "REMASK_METRICS_ALIASES", value_name = "SERVER")]
     metrics_aliases: Option<MetricsAliases>,
-    /// Seconds that admitted requests have to finish once the server is told to stop
+    /// Seconds that running requests have to finish when the server stops
     #[arg(long, env = "REMASK_DRAIN_TIMEOUT", default_value_t = 30, value_name = "SECONDS")]
     drain_timeout: u64,
     #[command(flatten)]
@@ -119,7 +123,7 @@ async fn serve(args: &ServeArgs) -> anyhow::Result<()> {
         resume: Duration::from_secs(args.resume_grace),
     };
     let state = AppState::new(Arc::clone(&metrics), args.payload_limit, access).patient(patience);
-    let patience = Duration::from_secs(args.drain_timeout);
+    let drain_timeout = Duration::from_secs(args.drain_timeout);
     if let Some(port) = args.metrics_port {
         let listener = listen(&args.hostname, port, "--metrics-port").await?;
         tokio::spawn(api::serve_operators(listener, state.clone()));
@@ -133,7 +137,7 @@ async fn serve(args: &ServeArgs) -> anyhow::Result<()> {
             }
         }
     };
-    let mut server = tokio::spawn(api::serve(listeners, state.clone(), stop, patience));
+    let mut server = tokio::spawn(api::serve(listeners, state.clone(), stop, drain_timeout));
 
     say(format_args!("remask {}: loading {} ...", env!("CARGO_PKG_VERSION"), args.model.model_id));
     let (model, batch_tokens_max) = (args.model.clone(), args.max_batch_tokens);
@@ -141,7 +145,7 @@ async fn serve(args: &ServeArgs) -> anyhow::Result<()> {
         loaded = spawn_blocking(move || warm(model.load()?, batch_tokens_max)) => loaded.context("the model's loader broke down")??,
         served = &mut server => return served.context("the server broke down"),
     };
-    let service = put_to_work(loaded, args, metrics)?;
+    let service = start_service(loaded, args, metrics)?;
     let greeting = greeting(&service, address, grpc_address);
     let handle = service.handle.clone();
     state.loaded(service).map_err(|_| anyhow!("a model is being served already"))?;
@@ -154,7 +158,7 @@ async fn serve(args: &ServeArgs) -> anyhow::Result<()> {
     bail!("the model broke down and could not be loaded anew; the log says why")
 }
 
-/// Has the system give this process as many files as it may have: every connection is one.
+/// Raises the soft limit on open files to the hard limit, since every connection is an open file.
 fn open_more_files() {
     let limit = getrlimit(Resource::Nofile);
     let raised = setrlimit(Resource::Nofile, Rlimit { current: limit.maximum, ..limit });
@@ -168,10 +172,11 @@ async fn listen(hostname: &str, port: u16, flag: &str) -> anyhow::Result<TcpList
     listener.with_context(|| format!("cannot listen on {hostname}:{port}; choose another {flag}"))
 }
 
-/// Tokens of the first pass on a CPU, which has no memory to reserve and for which the largest pass may take minutes.
+/// Tokens of the warm-up pass on a CPU: no memory has to be reserved there, and the largest pass
+/// may take minutes.
 const WARM_UP_ON_CPU: usize = 64;
 
-/// Has a model read once before it is called ready: on a GPU as much as it may ever be asked at once.
+/// Runs a warm-up pass, on a GPU with the largest number of tokens.
 fn warm(mut loaded: Loaded, batch_tokens_max: usize) -> anyhow::Result<Loaded> {
     let tokens = if loaded.model.spec().device == "cpu" { WARM_UP_ON_CPU } else { batch_tokens_max };
     let tokens = tokens.min(batch_tokens_max);
@@ -184,10 +189,10 @@ fn warm(mut loaded: Loaded, batch_tokens_max: usize) -> anyhow::Result<Loaded> {
     Ok(loaded)
 }
 
-/// What a device is given to recover before the model is loaded anew.
+/// The pause before a failed model is loaded again, in which a device may recover.
 const RESTART_PAUSE: Duration = Duration::from_secs(1);
 
-/// Loads the same model again.
+/// A function that loads the same model again.
 fn reload(args: &ServeArgs) -> Reload {
     let (model, batch_tokens_max) = (args.model.clone(), args.max_batch_tokens);
     Box::new(move || {
@@ -196,8 +201,8 @@ fn reload(args: &ServeArgs) -> Reload {
     })
 }
 
-/// Starts the engine behind a loaded model.
-fn put_to_work(loaded: Loaded, args: &ServeArgs, metrics: Arc<Metrics>) -> anyhow::Result<Service> {
+/// Starts the engine with a loaded model.
+fn start_service(loaded: Loaded, args: &ServeArgs, metrics: Arc<Metrics>) -> anyhow::Result<Service> {
     let name = args.served_model_name.clone().unwrap_or(loaded.name);
     let spec = loaded.model.spec();
     metrics.info("build_info", "The program", &[("version", env!("CARGO_PKG_VERSION"))])?;
@@ -223,10 +228,10 @@ fn put_to_work(loaded: Loaded, args: &ServeArgs, metrics: Arc<Metrics>) -> anyho
     Ok(Service { handle, name, created })
 }
 
-/// Whose names metrics have beside their own.
+/// Servers whose metric names can be exported as well.
 #[derive(Clone, Copy, Debug, ValueEnum)]
 enum MetricsAliases {
-    /// vLLM's, which Kubernetes' inference routers read
+    /// The names of vLLM, which Kubernetes inference routers read
     Vllm,
 }
 
@@ -237,7 +242,7 @@ fn share(word: &str) -> Result<f32, String> {
     }
 }
 
-/// What is served and where, and a line to try.
+/// The message once the model is loaded: what is served, where, and an example request.
 fn greeting(service: &Service, address: SocketAddr, grpc: SocketAddr) -> String {
     let spec = service.handle.spec();
     let head = if spec.has_quality { "with a quality head" } else { "without a quality head" };
@@ -254,19 +259,4 @@ fn greeting(service: &Service, address: SocketAddr, grpc: SocketAddr) -> String 
          gRPC (remask.v1.Remask, health, reflection) on {grpc}\ntry:\n  {example}",
         service.name, spec.family, spec.parameters, spec.dtype, spec.device
     )
-}
-
-/// Completes on SIGTERM or on Ctrl-C.
-pub(super) fn stop_signal() -> anyhow::Result<impl Future<Output = ()> + Send + 'static> {
-    #[cfg(unix)]
-    let mut terminate = tokio::signal::unix::signal(tokio::signal::unix::SignalKind::terminate())?;
-    Ok(async move {
-        #[cfg(unix)]
-        tokio::select! {
-            _ = terminate.recv() => {}
-            _ = tokio::signal::ctrl_c() => {}
-        }
-        #[cfg(not(unix))]
-        let _ = tokio::signal::ctrl_c().await; // an error means that no signal will ever come
-    })
 }

@@ -1,26 +1,28 @@
-//! A canvas drawn in the terminal and redrawn after each step: new tokens green, doubtful ones yellow, erased ones red.
+//! A canvas drawn in the terminal and redrawn after each step: new tokens green, doubtful ones
+//! yellow, erased ones red.
 
-use crate::diffusion::{Cell, Edit, Position};
-use crate::engine::{DOUBTFUL, Start, StepEvent};
+use crate::diffusion::{Cell, DOUBTFUL, Edit, Position};
+use crate::engine::{Start, StepEvent};
 use crate::text::Tokenizer;
 use console::{Style, Term, measure_text_width, style};
 use std::io;
 use std::time::Duration;
 
-/// How long each picture stays: slow enough to be seen, fast enough to be watched to the end.
+/// How long each frame stays on a terminal.
 const FRAME: Duration = Duration::from_millis(60);
 
-/// A canvas on a terminal; where output is not a terminal, one picture after another.
+/// A canvas on a terminal, redrawn in place. Where output is not a terminal, frames follow each
+/// other.
 pub(super) struct Screen<'a> {
     term: Term,
     tokenizer: Option<&'a Tokenizer>,
-    cells: Vec<(Cell, Look)>,
+    cells: Vec<(Cell, Highlight)>,
     offset: usize,
     lines: usize,
 }
 
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-enum Look {
+enum Highlight {
     Given,
     Blank,
     Erased,
@@ -29,7 +31,7 @@ enum Look {
     Settled,
 }
 
-impl Look {
+impl Highlight {
     fn style(self) -> Style {
         match self {
             Self::Given => Style::new().bold(),
@@ -44,27 +46,27 @@ impl Look {
 
 impl<'a> Screen<'a> {
     pub(super) fn new(start: &Start, tokenizer: Option<&'a Tokenizer>) -> Self {
-        let look = |cell: &Cell| if matches!(cell, Cell::Fixed(_)) { Look::Given } else { Look::Blank };
-        let cells = start.cells.iter().map(|cell| (*cell, look(cell))).collect();
+        let highlight = |cell: &Cell| if matches!(cell, Cell::Fixed(_)) { Highlight::Given } else { Highlight::Blank };
+        let cells = start.cells.iter().map(|cell| (*cell, highlight(cell))).collect();
         Self { term: Term::stdout(), tokenizer, cells, offset: start.offset, lines: 0 }
     }
 
     /// Draws the canvas after `step`.
     pub(super) async fn show(&mut self, step: &StepEvent) -> io::Result<()> {
-        for (_, look) in &mut self.cells {
-            match look {
-                Look::New => *look = Look::Settled,
-                Look::Erased => *look = Look::Blank,
-                Look::Given | Look::Blank | Look::Doubtful | Look::Settled => {}
+        for (_, highlight) in &mut self.cells {
+            match highlight {
+                Highlight::New => *highlight = Highlight::Settled,
+                Highlight::Erased => *highlight = Highlight::Blank,
+                Highlight::Given | Highlight::Blank | Highlight::Doubtful | Highlight::Settled => {}
             }
         }
         for edit in &step.edits {
             *self.cell_at(edit.at()) = match edit {
                 Edit::Fill { token, confidence, .. } if confidence.get() < DOUBTFUL => {
-                    (Cell::Filled(*token), Look::Doubtful)
+                    (Cell::Filled(*token), Highlight::Doubtful)
                 }
-                Edit::Fill { token, .. } => (Cell::Filled(*token), Look::New),
-                Edit::Erase { .. } => (Cell::Blank, Look::Erased),
+                Edit::Fill { token, .. } => (Cell::Filled(*token), Highlight::New),
+                Edit::Erase { .. } => (Cell::Blank, Highlight::Erased),
             };
         }
         self.draw(step)?;
@@ -74,17 +76,17 @@ impl<'a> Screen<'a> {
         Ok(())
     }
 
-    /// Leaves the last picture standing.
+    /// Leaves the last frame on the screen.
     pub(super) fn close(self) {
-        let _ = self.term.flush(); // nothing is left to draw
+        let _ = self.term.flush(); // the drawing is over, an error changes nothing
     }
 
-    fn cell_at(&mut self, at: Position) -> &mut (Cell, Look) {
+    fn cell_at(&mut self, at: Position) -> &mut (Cell, Highlight) {
         &mut self.cells[at.index() - self.offset]
     }
 
     fn draw(&mut self, step: &StepEvent) -> io::Result<()> {
-        let picture: String = self.cells.iter().map(|(cell, look)| self.draw_cell(*cell, *look)).collect();
+        let picture: String = self.cells.iter().map(|(cell, highlight)| self.draw_cell(*cell, *highlight)).collect();
         let erased = step.edits.iter().filter(|edit| matches!(edit, Edit::Erase { .. })).count();
         let filled = step.edits.len() - erased;
         let caption = format!("step {}: +{filled} -{erased}, {} blank", step.step + 1, step.blanks);
@@ -98,15 +100,15 @@ impl<'a> Screen<'a> {
         Ok(())
     }
 
-    fn draw_cell(&self, cell: Cell, look: Look) -> String {
+    fn draw_cell(&self, cell: Cell, highlight: Highlight) -> String {
         let text = match (cell.token(), self.tokenizer) {
-            (None, _) if look == Look::Erased => "×".to_owned(),
+            (None, _) if highlight == Highlight::Erased => "×".to_owned(),
             (None, _) => "·".to_owned(),
             (Some(token), Some(tokenizer)) => tokenizer.piece(token),
             (Some(token), None) => format!("{} ", token.0),
         };
-        // a style across a line end would colour the rest of the line
-        let lines: Vec<String> = text.split('\n').map(|line| look.style().apply_to(line).to_string()).collect();
+        // a style that spans a line end would colour the rest of the line
+        let lines: Vec<String> = text.split('\n').map(|line| highlight.style().apply_to(line).to_string()).collect();
         lines.join("\n")
     }
 }

@@ -1,7 +1,9 @@
-//! A run on disk: parameters, the optimiser's memory and the settings in one file that is either the old one or the new
-//! one, whatever happens while it is written. Refuses to know what a run is for.
+//! Checkpoints: a run's parameters, optimiser state and settings in one file, which is replaced
+//! atomically.
+//!
+//! Out of scope: the objective of the run.
 
-use super::TrainError;
+use super::error::TrainError;
 use super::optimiser::Memory;
 use super::parameters::Parameters;
 use crate::model::save_tensors;
@@ -12,32 +14,34 @@ use std::collections::{BTreeMap, HashMap};
 use std::fs;
 use std::path::Path;
 
-/// What a run needs to go on as if it had never stopped. Its randomness is a function of the seed and the step.
+/// The state that a run is resumed from. Random numbers are a function of the seed and the step, so
+/// none is part of it.
 #[derive(Debug)]
 pub(super) struct Checkpoint {
     /// Steps taken.
     pub(super) step: u32,
-    /// What the run was told.
+    /// The run's settings.
     pub(super) settings: Map<String, Value>,
-    /// The parameters that change.
+    /// The trained parameters.
     pub(super) parameters: BTreeMap<String, Tensor>,
-    /// The optimiser's memory of each.
+    /// The optimiser's state of each.
     pub(super) memory: BTreeMap<String, Memory>,
 }
 
+/// The key of a [`RunHeader`] in the file's metadata.
 const RUN: &str = "run";
 
-/// What a checkpoint says of its run.
+/// Step and settings, as JSON in the file's metadata.
 #[derive(Deserialize)]
-struct About {
+struct RunHeader {
     step: u32,
     settings: Map<String, Value>,
 }
 
-/// What is saved of each parameter.
+/// The tensors saved for each parameter.
 const PARTS: [&str; 4] = ["parameter", "first", "second", "ema"];
 
-/// Writes a checkpoint.
+/// Writes a checkpoint. An existing file is unchanged if that fails.
 pub(super) fn save(
     path: &Path,
     step: u32,
@@ -53,12 +57,12 @@ pub(super) fn save(
             tensors.insert(format!("{part}/{name}"), tensor.clone());
         }
     }
-    // one word, for the order of several would change from run to run
+    // one entry only: the order of several would differ from run to run
     let words = HashMap::from([(RUN.to_owned(), json!({ "step": step, "settings": settings }).to_string())]);
     Ok(save_tensors(path, &tensors, Some(words))?)
 }
 
-/// Reads a checkpoint; `None` when there is none.
+/// Reads a checkpoint; `None` when the file does not exist.
 pub(super) fn open(path: &Path, device: &Device) -> Result<Option<Checkpoint>, TrainError> {
     let broken = |problem: String| TrainError::Checkpoint { file: path.display().to_string(), problem };
     let bytes = match fs::read(path) {
@@ -69,7 +73,7 @@ pub(super) fn open(path: &Path, device: &Device) -> Result<Option<Checkpoint>, T
     let damaged = |cause: &dyn std::fmt::Display| broken(format!("is damaged: {cause}"));
     let (_, header) = safetensors::SafeTensors::read_metadata(&bytes).map_err(|cause| damaged(&cause))?;
     let run = header.metadata().as_ref().and_then(|words| serde_json::from_str(words.get(RUN)?).ok());
-    let About { step, settings } = run.ok_or_else(|| broken("does not say of which run it is".to_owned()))?;
+    let RunHeader { step, settings } = run.ok_or_else(|| broken("does not say of which run it is".to_owned()))?;
     let tensors = candle_core::safetensors::load_buffer(&bytes, device).map_err(|cause| damaged(&cause))?;
 
     let take = |part: &str, name: &str| {
@@ -86,7 +90,8 @@ pub(super) fn open(path: &Path, device: &Device) -> Result<Option<Checkpoint>, T
     Ok(Some(Checkpoint { step, settings, parameters, memory }))
 }
 
-/// Refuses to resume a run that was told something else, naming what.
+/// Fails when the settings `saved` with a checkpoint differ from those of this run, `now`; the
+/// error names one that does.
 pub(super) fn check_same(path: &Path, saved: &Map<String, Value>, now: &Map<String, Value>) -> Result<(), TrainError> {
     let null = Value::Null;
     let keys = saved.keys().chain(now.keys());

@@ -1,18 +1,17 @@
-//! What is learned: rows of tokens, of which the first are given and the others may be masked. Any row is a function of its
-//! number. Refuses to know models.
+//! Training data: rows of tokens, some of which may be masked. A row is a function of its number.
 
-use super::TrainError;
-use super::sudoku::{Grid, Split};
-use crate::diffusion::TokenId;
+use super::error::TrainError;
+use super::sudoku::{self, Grid, Split};
+use crate::diffusion::{TokenId, u32_of};
 use crate::model::Config;
 use crate::text::{Special, Tokenizer};
 use serde::Deserialize;
 use std::path::Path;
 
-/// One example.
+/// A row of training data.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Example {
-    /// The tokens, as many in every row.
+    /// The tokens; every row has equally many.
     pub tokens: Vec<u32>,
     /// Positions that may be masked, ascending.
     pub free: Vec<u32>,
@@ -21,20 +20,22 @@ pub struct Example {
 /// Where rows come from.
 #[derive(Debug)]
 pub enum Data {
-    /// Complete grids of one split, as many as are asked for. Of each some cells are given as clues and never masked.
+    /// Complete grids of one split, made on demand. Some cells of each are clues, which are never
+    /// masked.
     Sudoku {
-        /// Which grids.
+        /// Determines the grids.
         seed: u64,
-        /// Who may see them.
+        /// The split they are from.
         split: Split,
-        /// Share of the grids whose clues are those of a puzzle with one solution, 0 to 1; the others' are random cells.
+        /// Share of grids whose clues are a puzzle with exactly one solution, 0 to 1. The clues of
+        /// the others are random cells.
         puzzles: f64,
     },
-    /// Rows of a file, over and over, in an order of their own in each round.
+    /// The rows of a file, epoch after epoch, shuffled anew in each.
     Rows {
         /// The rows.
         rows: Vec<Example>,
-        /// Decides the order.
+        /// Determines the order.
         seed: u64,
     },
 }
@@ -58,8 +59,8 @@ impl Data {
         }
     }
 
-    /// What to learn from, and rows to be tried on that are not in it: grids of the validation split, or one row in twenty. A
-    /// file with fewer rows than that is tried on what it was learned from.
+    /// Training data and held-out data: grids of the validation split, or every twentieth row. With
+    /// fewer than 20 rows both are the same.
     #[must_use]
     pub fn held_out(self) -> (Self, Self) {
         match self {
@@ -70,11 +71,11 @@ impl Data {
                 (Self::Rows { rows: rows.clone(), seed }, Self::Rows { rows, seed })
             }
             Self::Rows { rows, seed } => {
-                let (mut learned, mut tried) = (Vec::new(), Vec::new());
+                let (mut learned, mut held_out) = (Vec::new(), Vec::new());
                 for (index, row) in rows.into_iter().enumerate() {
-                    if index % 20 == 19 { tried.push(row) } else { learned.push(row) }
+                    if index % 20 == 19 { held_out.push(row) } else { learned.push(row) }
                 }
-                (Self::Rows { rows: learned, seed }, Self::Rows { rows: tried, seed })
+                (Self::Rows { rows: learned, seed }, Self::Rows { rows: held_out, seed })
             }
         }
     }
@@ -83,15 +84,15 @@ impl Data {
     #[must_use]
     pub fn length(&self) -> usize {
         match self {
-            Self::Sudoku { .. } => super::sudoku::CANVAS,
+            Self::Sudoku { .. } => sudoku::CANVAS,
             Self::Rows { rows, .. } => rows.first().map_or(0, |row| row.tokens.len()),
         }
     }
 
-    /// Whether a model can read the rows.
+    /// Checks that a model can take the rows.
     ///
     /// # Errors
-    /// When they are longer than its canvas, or hold ids that it has no embedding for.
+    /// When they are longer than its canvas, or contain ids outside its embeddings.
     pub(super) fn check(&self, config: &Config) -> Result<(), TrainError> {
         let (length, most) = (self.length(), config.max_sequence_length);
         if length > most {
@@ -100,7 +101,7 @@ impl Data {
             )));
         }
         let largest = match self {
-            Self::Sudoku { .. } => super::sudoku::NEWLINE,
+            Self::Sudoku { .. } => sudoku::NEWLINE,
             Self::Rows { rows, .. } => rows.iter().flat_map(|row| &row.tokens).copied().max().unwrap_or(0),
         };
         if largest as usize >= config.embedding_size {
@@ -112,11 +113,12 @@ impl Data {
         Ok(())
     }
 
-    /// The rows of a file: JSONL with `prompt` and `response` by its extension (the prompt is never masked, the response is
-    /// filled up with `end`), else text, cut into rows of `length` tokens.
+    /// The rows of a file. A `.jsonl` file has `prompt` and `response` on each line: the prompt is
+    /// never masked, and the response is padded with `end`. Any other file is text, cut into rows
+    /// of `length` tokens.
     ///
     /// # Errors
-    /// When the file cannot be read, a line is not understood, or nothing is left.
+    /// When the file cannot be read, a line is malformed, or there is no complete row.
     pub fn read(
         path: &Path,
         tokenizer: &Tokenizer,
@@ -150,12 +152,12 @@ impl Data {
     }
 }
 
-/// Cells of a grid that are free where the clues are random: 70 %, for beyond that a grid says hardly anything.
+/// Free cells of a grid with random clues: 70 %. With fewer clues little of the grid is determined.
 const FREE_AT_RANDOM: usize = 57;
-/// Cells that are free where the clues are a puzzle's, one more than the last.
+/// Free cells of a grid whose clues are a puzzle.
 const FREE_IN_PUZZLES: std::ops::Range<usize> = 48..56;
 
-/// A grid, and its clues as a grid with blanks.
+/// The clues, as a grid with blanks, and the complete grid.
 fn clues_and_grid(seed: u64, split: Split, puzzles: f64, index: u64) -> (Grid, Grid) {
     #[allow(clippy::cast_precision_loss)] // 53 bits are exact
     let drawn = (rand_philox::splitmix64(seed ^ rand_philox::splitmix64(index)) >> 11) as f64 / (1u64 << 53) as f64;
@@ -175,13 +177,11 @@ struct Dialogue {
 }
 
 fn all_free(tokens: Vec<u32>) -> Example {
-    #[allow(clippy::cast_possible_truncation)] // rows are short
-    let free = (0..tokens.len() as u32).collect();
-    Example { tokens, free }
+    Example { free: (0..u32_of(tokens.len())).collect(), tokens }
 }
 
-/// Prompt and response, cut or filled up to `length`. What fills up belongs to the response, as LLaDA is trained (arXiv
-/// 2502.09992, section 2.3).
+/// Prompt and response, cut or padded to `length`. Padding belongs to the response, as in LLaDA's
+/// training (arXiv 2502.09992, section 2.3).
 fn dialogue(prompt: &[TokenId], response: &[TokenId], length: usize, end: Option<TokenId>) -> Result<Example, String> {
     if prompt.len() >= length {
         return Err(format!("has a prompt of {} tokens, which leaves nothing of the {length} of a row", prompt.len()));
@@ -194,13 +194,12 @@ fn dialogue(prompt: &[TokenId], response: &[TokenId], length: usize, end: Option
         }
         None => {}
     }
-    #[allow(clippy::cast_possible_truncation)] // rows are short
-    let free = (prompt.len() as u32..length as u32).collect();
-    Ok(Example { tokens, free })
+    Ok(Example { tokens, free: (u32_of(prompt.len())..u32_of(length)).collect() })
 }
 
-/// The place of `index` in a permutation of `0..count` that `key` decides: a few rounds of a Feistel network on the next
-/// even power of two, walked until it lands inside.
+/// The place of `index` in a permutation of `0..count` that is a function of `key`: four rounds of
+/// a Feistel network on a power of four that holds `count`, repeated until the result is below
+/// `count` (cycle walking).
 fn shuffled(index: u64, count: u64, key: u64) -> u64 {
     let half = (64 - count.max(2).saturating_sub(1).leading_zeros()).div_ceil(2);
     let mask = (1u64 << half) - 1;

@@ -1,5 +1,7 @@
-//! The LLaDA network and the PRISM head with gradients: the function of `model/`, on rows of equal length, out of
-//! parameters that can change. Refuses to know losses.
+//! The LLaDA network and the PRISM head with gradients: the same function as in `model/`, on rows
+//! of equal length and over trainable parameters.
+//!
+//! Out of scope: losses.
 
 use super::ops;
 use super::parameters::Parameters;
@@ -10,18 +12,18 @@ use candle_nn::{ops as library, rotary_emb};
 /// Epsilon of the head's `LayerNorm`.
 const HEAD_EPSILON: f32 = 1e-5;
 
-/// A network over parameters that it borrows.
+/// A network over borrowed parameters.
 pub(super) struct Net<'a> {
     config: &'a Config,
     parameters: &'a Parameters,
     rotary: Option<(Tensor, Tensor)>, // each (length, head dim / 2)
-    /// Multiplied with B A of an adapter.
+    /// Factor of B A in adapters.
     lora_scale: f64,
     device: Device,
 }
 
 impl<'a> Net<'a> {
-    /// For rows of at most `length` tokens.
+    /// A network for rows of at most `length` tokens.
     pub(super) fn new(
         config: &'a Config,
         parameters: &'a Parameters,
@@ -33,7 +35,8 @@ impl<'a> Net<'a> {
         Ok(Self { config, parameters, rotary, lora_scale, device: device.clone() })
     }
 
-    /// Hidden states after the final norm, (rows x length, `d_model`), of `ids`, `rows` rows end to end.
+    /// Hidden states after the final norm: `ids` (rows x length), the rows end to end, to (rows x
+    /// length, `d_model`).
     pub(super) fn hidden(&self, ids: &[u32], rows: usize) -> Result<Tensor> {
         let (d, length) = (self.config.d_model, ids.len() / rows);
         let ids = Tensor::new(ids, &self.device)?;
@@ -69,7 +72,7 @@ impl<'a> Net<'a> {
         ops::rms_norm(x, &self.weight(name)?, self.config.rms_norm_eps)
     }
 
-    /// x W^T, and x A^T B^T beside it where the weight has an adapter.
+    /// x W^T, plus `lora_scale` x A^T B^T where the weight has an adapter.
     fn linear(&self, name: &str, x: &Tensor) -> Result<Tensor> {
         let y = x.matmul(&self.weight(name)?.t()?)?; // (tokens, out)
         let full = format!("model.transformer.{name}");

@@ -1,7 +1,7 @@
-//! Operations of the network whose gradients are worth writing out: on a CPU each runs over its rows once instead of a
-//! dozen times. Elsewhere the same functions are put together from the library's. Refuses to know parameters.
+//! Operations with hand-written gradients: on a CPU each is one pass over its rows instead of about
+//! a dozen. On other devices they are composed of the library's operations.
 
-use super::lanes::{dot, exp, sum};
+use super::simd::{dot, exp, sum};
 use candle_core::{CpuStorage, CustomOp1, CustomOp2, CustomOp3, D, Layout, Result, Shape, Tensor};
 use candle_nn::ops;
 
@@ -10,7 +10,7 @@ pub(super) fn rms_norm(x: &Tensor, weight: &Tensor, eps: f32) -> Result<Tensor> 
     if x.device().is_cpu() { x.apply_op2(weight, RmsNorm { eps }) } else { ops::rms_norm_slow(x, weight, eps) }
 }
 
-/// Softmax over the last dimension.
+/// Softmax over the last dimension, of any shape.
 pub(super) fn softmax(x: &Tensor) -> Result<Tensor> {
     if x.device().is_cpu() { x.apply_op1(Softmax) } else { ops::softmax(x, D::Minus1) }
 }
@@ -20,8 +20,8 @@ pub(super) fn swiglu(gate: &Tensor, up: &Tensor) -> Result<Tensor> {
     if gate.device().is_cpu() { gate.apply_op2(up, SwiGlu) } else { gate.silu()? * up }
 }
 
-/// Cross-entropies in nats, weighted and added up to a scalar: `logits` (rows, vocabulary), one target and one weight per
-/// row.
+/// The weighted sum of cross-entropies in nats, a scalar: `logits` (rows, vocabulary), one target
+/// and one weight per row.
 pub(super) fn cross_entropy(logits: &Tensor, targets: &[u32], weights: &[f32]) -> Result<Tensor> {
     if logits.device().is_cpu() {
         return logits.apply_op1(CrossEntropy { targets: targets.to_vec(), weights: weights.to_vec() });
@@ -33,7 +33,7 @@ pub(super) fn cross_entropy(logits: &Tensor, targets: &[u32], weights: &[f32]) -
     (likelihood * weights)?.sum_all()?.neg()
 }
 
-/// The numbers of a contiguous tensor.
+/// The elements of a contiguous tensor.
 fn numbers<'a>(storage: &'a CpuStorage, layout: &Layout) -> Result<&'a [f32]> {
     match layout.contiguous_offsets() {
         Some((from, until)) => Ok(&storage.as_slice::<f32>()?[from..until]),
@@ -41,7 +41,7 @@ fn numbers<'a>(storage: &'a CpuStorage, layout: &Layout) -> Result<&'a [f32]> {
     }
 }
 
-/// Width of the rows of a tensor.
+/// Size of the last dimension.
 fn width(layout: &Layout) -> usize {
     layout.dims().last().copied().unwrap_or(1)
 }
@@ -91,7 +91,7 @@ impl CustomOp2 for RmsNorm {
     }
 }
 
-/// The gradient of `x`: s (g w - x s^2 mean(g w x)).
+/// The gradient of `x`: s (g w - x s^2 mean(g w x)), with s the row's scale.
 impl CustomOp3 for RmsNorm {
     fn name(&self) -> &'static str {
         "rms-norm-bwd"
@@ -258,7 +258,7 @@ struct CrossEntropy {
 }
 
 impl CrossEntropy {
-    /// The largest logit of a row, and the sum of the exponentials below it.
+    /// The largest logit of a row, and the sum of exp(logit - largest).
     fn mass(row: &[f32]) -> (f32, f32) {
         let largest = row.iter().copied().fold(f32::NEG_INFINITY, f32::max);
         (largest, row.iter().map(|logit| (logit - largest).exp()).sum())

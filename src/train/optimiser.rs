@@ -1,32 +1,34 @@
-//! AdamW with warm-up, cosine decay, clipping and an exponential moving average: from gradients to changed parameters.
-//! Refuses to know where gradients come from.
+//! AdamW with warm-up, cosine decay, gradient clipping and an exponential moving average of the
+//! parameters.
+//!
+//! candle's AdamW does not expose its moments, and without them a run cannot be resumed.
 
 use super::parameters::Parameters;
 use candle_core::{Result, Tensor};
 use serde::{Deserialize, Serialize};
 use std::collections::BTreeMap;
 
-/// What the optimiser is told. A resumed run has to be told the same.
+/// The optimiser's settings. They are part of a checkpoint; a run is resumed with the same ones.
 #[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
 pub struct Schedule {
     /// Steps of the whole run.
     pub steps: u32,
-    /// Largest learning rate, reached after the warm-up.
+    /// Largest learning rate, reached at the end of the warm-up.
     pub learning_rate: f64,
-    /// Steps over which the learning rate rises from 0, in equal shares.
+    /// Steps over which the learning rate rises linearly from 0.
     pub warmup: u32,
     /// AdamW's decay rates of the first and second moment.
     pub betas: [f64; 2],
     /// Decoupled weight decay of matrices; gains and biases have none.
     pub weight_decay: f64,
-    /// Largest norm of all gradients together; longer ones are shortened to it.
+    /// Largest norm of all gradients together; larger ones are scaled down to it.
     pub clip: f64,
-    /// Weight of the past in the moving average of the parameters; less in the first steps.
+    /// Decay of the moving average of the parameters; smaller in the first steps.
     pub ema: f64,
 }
 
 impl Schedule {
-    /// The learning rate of `step`: a linear rise, then half a cosine down to 0.
+    /// The learning rate of `step`: a linear warm-up, then a cosine decay to 0.
     #[must_use]
     pub fn rate(&self, step: u32) -> f64 {
         if step < self.warmup {
@@ -36,16 +38,17 @@ impl Schedule {
         self.learning_rate * 0.5 * (1.0 + (std::f64::consts::PI * progress).cos())
     }
 
-    /// Weight of the past in `step`'s average; small at first, so that the average forgets the start.
+    /// Decay of the moving average in `step`; small at first, so that initial values are soon
+    /// forgotten.
     fn ema_of(&self, step: u32) -> f64 {
         self.ema.min(f64::from(step + 1) / f64::from(step + 10))
     }
 }
 
-/// Keeps a quotient finite where a second moment is 0.
+/// Keeps the quotient finite where a second moment is 0.
 const EPSILON: f64 = 1e-8;
 
-/// What is remembered of one parameter between steps.
+/// The optimiser's state of one parameter.
 #[derive(Clone, Debug)]
 pub(super) struct Memory {
     /// Moving average of the gradients.
@@ -73,7 +76,7 @@ impl Optimiser {
         Ok(Self { schedule, memory: parameters.trained().iter().map(memory).collect::<Result<_>>()? })
     }
 
-    /// Continues from what another run remembered.
+    /// With the state from a checkpoint.
     pub(super) const fn resumed(schedule: Schedule, memory: BTreeMap<String, Memory>) -> Self {
         Self { schedule, memory }
     }
@@ -82,8 +85,8 @@ impl Optimiser {
         &self.memory
     }
 
-    /// Changes the parameters by one step; returns the norm of all gradients before clipping. A norm that is not finite
-    /// changes nothing.
+    /// Updates the parameters. Returns the norm of all gradients before clipping; if it is not
+    /// finite, nothing is updated.
     pub(super) fn step(
         &mut self,
         parameters: &Parameters,
@@ -102,7 +105,7 @@ impl Optimiser {
         let (unbias1, unbias2) = (1.0 - b1.powf(count), 1.0 - b2.powf(count));
         for (name, var) in parameters.trained() {
             let Some(memory) = self.memory.get_mut(name) else { continue };
-            let mut parameter = var.as_detached_tensor(); // or the averages would remember every step
+            let mut parameter = var.as_detached_tensor(); // else the averages would keep the graphs of all steps
             if let Some(gradient) = gradients.get(name) {
                 memory.first = (memory.first.affine(b1, 0.0)? + gradient.affine((1.0 - b1) * scale, 0.0)?)?;
                 let square = gradient.sqr()?.affine((1.0 - b2) * scale * scale, 0.0)?;

@@ -1,16 +1,18 @@
-//! PRISM: a head that learns how likely a token is to be right, from tokens the model filled itself (arXiv 2510.01384,
-//! algorithm 1). Beside the paper's single step of fills, a row may be refined further by the sampler itself, so that the
-//! head also sees the canvases that many steps lead to. Refuses to know files.
+//! PRISM: training of a quality head, which predicts how likely a token is to be right, on tokens
+//! that the model filled itself (arXiv 2510.01384, algorithm 1). The paper trains on canvases after
+//! one step of fills; here a row may also be a rollout.
+//!
+//! Out of scope: files.
 
-use super::TrainError;
 use super::data::Data;
-use super::masked::{Denoised, Masked, Masking, denoise};
+use super::error::TrainError;
+use super::masking::{Denoised, Masked, Masking, denoise};
 use super::net::Net;
-use super::run::{Scored, Task};
-use crate::diffusion::policy::{BUDGET, Choice, QUALITY, order};
+use super::rollout::Rollout;
+use super::run::{Objective, Scored};
+use crate::diffusion::policy::Choice;
 use crate::diffusion::{
-    Canvas, Cell, DrawKey, Draws, Pace, Policy, Position, Probability, Proofreading, Proposal, Purpose, Reading,
-    Review, Seed, Sequence, TokenId, fills,
+    Canvas, Cell, DrawKey, Draws, Position, Probability, Proposal, Purpose, Reading, Review, Seed, TokenId, fills,
 };
 use crate::model::{Config, Filter, Noise, Vocabulary, summarise};
 use candle_core::Tensor;
@@ -19,18 +21,19 @@ use std::num::NonZeroU32;
 /// How a head is trained.
 #[derive(Clone, Debug, PartialEq)]
 pub struct Recipe {
-    /// Blanks the model fills in a fresh row ("k").
+    /// Blanks the model fills in a fresh row (the paper's k).
     pub fills: u32,
-    /// Which blanks these are: random in the paper's Sudoku form, the most confident in its LLaDA form.
+    /// The order in which they are filled: random in the paper's Sudoku experiments, by confidence
+    /// with LLaDA.
     pub order: Choice,
-    /// Temperature of the fills: 1 in the paper's Sudoku form, 0 in its LLaDA form.
+    /// Sampling temperature of the fills: 1 in the paper's Sudoku experiments, 0 with LLaDA.
     pub temperature: f32,
-    /// Weight of the cross-entropy ("lambda"); the judgement's is 1.
+    /// Weight of the cross-entropy (the paper's lambda); the weight of the head's loss is 1.
     pub lambda: f64,
-    /// Share of a step's rows that the sampler goes on with, by a policy drawn for each: 0 is the paper's. They are fresh every
-    /// `rounds` steps.
+    /// Share of a step's rows that are rollouts, 0 to 1; 0 in the paper. Each has a policy of its
+    /// own, and they start anew every `rounds` steps.
     pub carried: f64,
-    /// Steps that learn from a carried row.
+    /// Training steps of a rollout.
     pub rounds: NonZeroU32,
     /// Smallest masking ratio of a fresh row.
     pub ratio_min: f64,
@@ -38,7 +41,7 @@ pub struct Recipe {
     pub ratio_max: f64,
 }
 
-/// Rows on their way and the recipe for them.
+/// The objective of a quality head.
 #[derive(Debug)]
 pub(super) struct Prism {
     pub(super) config: Config,
@@ -46,24 +49,17 @@ pub(super) struct Prism {
     pub(super) batch: usize,
     pub(super) recipe: Recipe,
     pub(super) seed: u64,
-    /// Whether the backbone learns, too.
+    /// Whether the backbone is trained, too.
     pub(super) learns_backbone: bool,
-    running: Vec<Option<Running>>,
-    /// Tokens that are judged in this step, which the judgement's mean is over.
+    /// The first rows of every step; `None` where a row is to be fresh.
+    rollouts: Vec<Option<Rollout>>,
+    /// Tokens judged in this step, the denominator of the judgement's mean.
     judged: usize,
 }
 
-/// A row that the sampler refines.
-#[derive(Clone, Debug)]
-struct Running {
-    sequence: Sequence,
-    truth: Vec<u32>,
-    temperature: f32,
-}
-
-/// What a step learns from one row.
+/// A row of a step.
 #[derive(Debug)]
-pub(super) struct Row {
+pub(super) struct Sample {
     canvas: Canvas,
     masked: Masked,
     truth: Vec<u32>,
@@ -74,17 +70,17 @@ pub(super) struct Row {
     is_fresh: bool,
 }
 
-/// What came of a row.
+/// What a row's scoring returns.
 #[derive(Debug)]
-pub(super) enum Outcome {
-    /// The canvas with the first fills, and what a sampler needs to go on with it.
+pub(super) enum Feedback {
+    /// A fresh row with its first fills: all that a rollout starts from.
     Filled { canvas: Canvas, truth: Vec<u32>, seed: Seed },
-    /// What the model says of the canvas.
+    /// The model's reading of a rollout's canvas.
     Read(Reading),
 }
 
-impl Row {
-    /// A row of which the model has filled nothing yet.
+impl Sample {
+    /// A row in which the model has not filled anything yet.
     pub(super) const fn fresh(canvas: Canvas, masked: Masked, truth: Vec<u32>, temperature: f32, seed: Seed) -> Self {
         Self { canvas, masked, truth, temperature, seed, step: 0, is_fresh: true }
     }
@@ -103,11 +99,11 @@ impl Prism {
         // a part of the batch
         let carried =
             if recipe.rounds == NonZeroU32::MIN { 0 } else { (recipe.carried * batch as f64).round() as usize };
-        let running = vec![None; carried];
-        Self { config, data, batch, recipe, seed, learns_backbone, running, judged: 0 }
+        let rollouts = vec![None; carried];
+        Self { config, data, batch, recipe, seed, learns_backbone, rollouts, judged: 0 }
     }
 
-    fn fresh(&self, step: u32, index: usize) -> Row {
+    fn fresh(&self, step: u32, index: usize) -> Sample {
         let Recipe { ratio_min, ratio_max, temperature, .. } = self.recipe;
         let number = u64::from(step) * self.batch as u64 + index as u64;
         let example = self.data.row(number);
@@ -118,39 +114,41 @@ impl Prism {
             cells[*at as usize] = Cell::Blank;
         }
         let seed = Seed(rand_philox::splitmix64(self.seed ^ rand_philox::splitmix64(number)));
-        Row::fresh(Canvas::new(cells), masked, example.tokens, temperature, seed)
+        Sample::fresh(Canvas::new(cells), masked, example.tokens, temperature, seed)
     }
 
-    /// The row as the sampler left it; `None` when it is over, or is one that is always fresh.
-    fn continued(&self, index: usize) -> Option<Row> {
-        let Running { sequence, truth, temperature } = self.running.get(index)?.as_ref()?;
+    /// The row of the rollout at `index`; `None` where there is none.
+    fn continued(&self, index: usize) -> Option<Sample> {
+        let Rollout { sequence, truth, temperature } = self.rollouts.get(index)?.as_ref()?;
         let canvas = sequence.canvas().clone();
         let ids = self.ids(&canvas).collect();
         let hidden: Vec<(u32, u32)> = canvas.blanks(0..canvas.len()).map(|at| (at.0, truth[at.index()])).collect();
-        Some(Row {
+        Some(Sample {
             canvas,
-            // to name blanks amid its own mistakes teaches the model to doubt what is given: no part of the loss
+            // weight 0: predicting blanks next to its own mistakes would teach the model to
+            // distrust what is given
             masked: Masked { ids, hidden, weight: 0.0 },
             truth: truth.clone(),
             temperature: *temperature,
             seed: sequence.seed(),
-            step: sequence.step() + 1, // the first fills drew with step 0
+            step: sequence.step() + 1, // the first fills were drawn with step 0
             is_fresh: false,
         })
     }
 
-    /// A canvas as the model sees it.
+    /// A canvas as input ids of the model.
     fn ids<'a>(&self, canvas: &'a Canvas) -> impl Iterator<Item = u32> + use<'a> {
         let mask = self.config.mask;
         canvas.cells().iter().map(move |cell| cell.token().unwrap_or(mask).0)
     }
 
-    /// What the model would write into every blank, row by row, from the logits of all blanks.
-    fn proposals(&self, rows: &[Row], logits: Option<&Tensor>) -> candle_core::Result<Vec<Vec<Proposal>>> {
+    /// The model's proposals for every blank, row by row. `logits`: (blanks of all rows,
+    /// `embedding_size`).
+    fn proposals(&self, rows: &[Sample], logits: Option<&Tensor>) -> candle_core::Result<Vec<Vec<Proposal>>> {
         let logits = logits.map(|logits| logits.detach().to_vec2::<f32>()).transpose()?.unwrap_or_default();
         let mut logits = logits.iter();
         let vocabulary = Vocabulary { size: self.config.vocab_size, mask: self.config.mask.0 as usize };
-        let propose = |row: &Row| {
+        let propose = |row: &Sample| {
             let blank = |(at, logits): (&(u32, u32), &Vec<f32>)| {
                 let at = Position(at.0);
                 let draws = Draws::new(row.seed, Purpose::Token, row.step, at);
@@ -170,7 +168,7 @@ impl Prism {
     }
 
     /// A fresh row's canvas with the first fills.
-    fn filled(&self, row: &Row, proposals: &[Proposal]) -> candle_core::Result<Canvas> {
+    fn filled(&self, row: &Sample, proposals: &[Proposal]) -> candle_core::Result<Canvas> {
         let mut canvas = row.canvas.clone();
         let key = DrawKey { seed: row.seed, step: row.step };
         for edit in fills(&self.recipe.order, proposals, |_| (), self.recipe.fills, key) {
@@ -179,16 +177,8 @@ impl Prism {
         Ok(canvas)
     }
 
-    /// The sampler's own go at a row whose first blanks are filled.
-    fn begun(canvas: Canvas, truth: Vec<u32>, seed: Seed) -> Result<Running, TrainError> {
-        let blanks = canvas.blanks(0..canvas.len()).count();
-        #[allow(clippy::cast_possible_truncation)] // rows are short
-        let (policy, temperature) = Self::habits(seed, blanks as u32);
-        let sequence = Sequence::new(canvas, policy, seed).map_err(|error| TrainError::Failed(error.to_string()))?;
-        Ok(Running { sequence, truth, temperature })
-    }
-
-    /// The mean judgement and lambda times the cross-entropy of these rows' share of the step.
+    /// These rows' share of the step's loss: the mean judgement plus lambda times the
+    /// cross-entropy.
     fn loss(&self, denoised: Option<Denoised>, judgement: Option<Tensor>) -> candle_core::Result<Option<Tensor>> {
         #[allow(clippy::cast_precision_loss)] // a count
         let judgement = judgement.map(|sum| sum.affine(1.0 / self.judged.max(1) as f64, 0.0)).transpose()?;
@@ -199,37 +189,19 @@ impl Prism {
             (one, other) => Ok(one.or(other)),
         }
     }
-
-    /// A sampler's habits, drawn for one row: mostly the paper's random order at temperature 1, sometimes the default's
-    /// confidence order; one to four cells a step, of which as many again are erased at most.
-    fn habits(seed: Seed, blanks: u32) -> (Policy, f32) {
-        let [choice, pace, erasing] = Draws::new(seed, Purpose::Fill, u32::MAX, Position(u32::MAX)).uniforms();
-        let (order, temperature) = match choice {
-            choice if choice < 0.6 => (&order::RANDOM, 1.0),
-            choice if choice < 0.8 => (&order::CONFIDENCE, 1.0),
-            _ => (&order::CONFIDENCE, 0.0),
-        };
-        #[allow(clippy::cast_possible_truncation, clippy::cast_sign_loss)] // small numbers
-        let (per_step, erased) = (1 << (pace * 3.0) as u32, (erasing * 5.0) as u32);
-        let steps = NonZeroU32::new(blanks.div_ceil(per_step)).unwrap_or(NonZeroU32::MIN);
-        let remasking = Choice::of(&QUALITY).with(BUDGET.name, erased * steps.get());
-        let proofreading = Some(Proofreading { steps: PROOFREADING_STEPS, below: Probability::HALF, most: None });
-        let (order, pace, block_length) = (Choice::of(order), Pace::Steps(steps), NonZeroU32::MAX);
-        (Policy { order, pace, remasking, block_length, proofreading }, temperature)
-    }
 }
 
-impl Task for Prism {
-    type Row = Row;
-    type Outcome = Outcome;
+impl Objective for Prism {
+    type Sample = Sample;
+    type Feedback = Feedback;
 
-    fn rows(&mut self, step: u32) -> Result<Vec<Row>, TrainError> {
+    fn rows(&mut self, step: u32) -> Result<Vec<Sample>, TrainError> {
         if self.is_between_rounds(step) {
-            self.running.fill(None);
+            self.rollouts.fill(None);
         }
-        let rows: Vec<Row> =
+        let rows: Vec<Sample> =
             (0..self.batch).map(|index| self.continued(index).unwrap_or_else(|| self.fresh(step, index))).collect();
-        let judged = |row: &Row| match row.is_fresh {
+        let judged = |row: &Sample| match row.is_fresh {
             true => row.masked.hidden.len().min(self.recipe.fills as usize),
             false => row.canvas.filled(0..row.canvas.len()).count(),
         };
@@ -241,18 +213,18 @@ impl Task for Prism {
         self.data.length()
     }
 
-    fn score(&self, net: &Net<'_>, rows: &[Row]) -> candle_core::Result<Scored<Outcome>> {
+    fn score(&self, net: &Net<'_>, rows: &[Sample]) -> candle_core::Result<Scored<Feedback>> {
         let ids: Vec<u32> = rows.iter().flat_map(|row| row.masked.ids.iter().copied()).collect();
         let hidden = net.hidden(&ids, rows.len())?; // (rows x length, d_model)
         let denoised = denoise(net, &hidden, &rows.iter().map(|row| &row.masked).collect::<Vec<_>>())?;
         let proposals = self.proposals(rows, denoised.as_ref().map(|denoised| &denoised.logits))?;
 
         let length = self.length();
-        let mut judged = Judged::default();
+        let mut judged = JudgedTokens::default();
         for (index, row) in rows.iter().enumerate().filter(|(_, row)| !row.is_fresh) {
             judged.add(&hidden.narrow(0, index * length, length)?, &row.canvas, &row.truth)?;
         }
-        // the paper's second pass: what the model filled into fresh rows, it now judges
+        // the paper's second pass: the head judges what the model filled into fresh rows
         let fresh = rows.iter().zip(&proposals).filter(|(row, _)| row.is_fresh);
         let filled =
             fresh.map(|(row, proposals)| self.filled(row, proposals)).collect::<candle_core::Result<Vec<_>>>()?;
@@ -276,20 +248,16 @@ impl Task for Prism {
         }
         let logits = quality.map(|quality| quality.detach().to_vec1::<f32>()).transpose()?.unwrap_or_default();
         let loss = self.loss(denoised, judgement)?;
-        Ok(Scored { loss, sums, outcomes: outcomes(rows, proposals, filled, &logits) })
+        Ok(Scored { loss, sums, feedback: feedback(rows, proposals, filled, &logits) })
     }
 
-    fn absorb(&mut self, outcomes: Vec<Outcome>) -> Result<(), TrainError> {
-        for (slot, outcome) in self.running.iter_mut().zip(outcomes) {
-            let next = match (outcome, slot.take()) {
-                (Outcome::Read(reading), Some(mut running)) if running.sequence.window().is_some() => {
-                    running.sequence.advance(&reading).map_err(|error| TrainError::Failed(error.to_string()))?;
-                    Some(running)
-                }
-                (Outcome::Filled { canvas, truth, seed }, None) => Some(Self::begun(canvas, truth, seed)?),
-                (Outcome::Read(_) | Outcome::Filled { .. }, _) => None, // the canvas is full and has been judged
+    fn absorb(&mut self, feedback: Vec<Feedback>) -> Result<(), TrainError> {
+        for (slot, feedback) in self.rollouts.iter_mut().zip(feedback) {
+            *slot = match (feedback, slot.take()) {
+                (Feedback::Read(reading), Some(rollout)) => rollout.advance(&reading)?,
+                (Feedback::Filled { canvas, truth, seed }, None) => Some(Rollout::begin(canvas, truth, seed)?),
+                (Feedback::Read(_) | Feedback::Filled { .. }, _) => None,
             };
-            *slot = next;
         }
         Ok(())
     }
@@ -301,19 +269,19 @@ impl Task for Prism {
 
 #[cfg(test)]
 impl Prism {
-    /// Says over how many tokens the judgement's mean is, as `rows` does.
+    /// Sets the denominator of the judgement's mean, as `rows` does.
     pub(super) fn judge(&mut self, judged: usize) {
         self.judged = judged;
     }
 }
 
 #[cfg(test)]
-impl Row {
-    /// The rows that were filled, as the next step learns from them.
-    pub(super) fn continued_from(filled: Vec<Outcome>, mask: u32) -> Vec<Self> {
-        let row = |outcome| match outcome {
-            Outcome::Read(_) => panic!("was not filled"),
-            Outcome::Filled { canvas, truth, seed } => {
+impl Sample {
+    /// The filled rows, as the next step learns from them.
+    pub(super) fn continued_from(filled: Vec<Feedback>, mask: u32) -> Vec<Self> {
+        let row = |feedback| match feedback {
+            Feedback::Read(_) => panic!("was not filled"),
+            Feedback::Filled { canvas, truth, seed } => {
                 let ids = canvas.cells().iter().map(|cell| cell.token().map_or(mask, |token| token.0)).collect();
                 let hidden = canvas.blanks(0..canvas.len()).map(|at| (at.0, truth[at.index()])).collect();
                 let masked = Masked { ids, hidden, weight: 0.05 };
@@ -324,19 +292,17 @@ impl Row {
     }
 }
 
-/// Steps of proofreading that a carried row gets at most.
-const PROOFREADING_STEPS: u32 = 12;
-
-/// Tokens the model filled, for its head to judge.
+/// Tokens the model filled, which its head judges.
 #[derive(Default)]
-struct Judged {
+struct JudgedTokens {
+    /// Final states, each (filled cells of a row, `d_model`).
     states: Vec<Tensor>,
     /// 1 where the token is right.
     labels: Vec<f32>,
 }
 
-impl Judged {
-    /// Adds the filled cells of a canvas, whose states are `hidden` (length, `d_model`).
+impl JudgedTokens {
+    /// Adds the filled cells of a canvas; `hidden` (length, `d_model`) are its final states.
     fn add(&mut self, hidden: &Tensor, canvas: &Canvas, truth: &[u32]) -> candle_core::Result<()> {
         let filled: Vec<(Position, TokenId)> = canvas.filled(0..canvas.len()).collect();
         if filled.is_empty() {
@@ -349,34 +315,36 @@ impl Judged {
         Ok(())
     }
 
-    /// Their states: (judged, `d_model`).
+    /// The states of all of them: (judged, `d_model`).
     fn states(&self) -> candle_core::Result<Option<Tensor>> {
         if self.states.is_empty() { Ok(None) } else { Tensor::cat(&self.states, 0).map(Some) }
     }
 }
 
-/// Sum over tokens of -ln sigmoid(x) where the label is 1, -ln(1 - sigmoid(x)) where it is 0: `logits` (tokens).
+/// Sum over tokens of -ln sigmoid(x) where the label is 1, -ln(1 - sigmoid(x)) where it is 0:
+/// `logits` (tokens).
 fn binary_cross_entropy(logits: &Tensor, labels: &[f32]) -> candle_core::Result<Tensor> {
     let labels = Tensor::new(labels, logits.device())?;
     let softplus = (logits.abs()?.neg()?.exp()? + 1.0)?.log()?; // ln(1 + e^-|x|), which cannot overflow
     ((logits.relu()? - (logits * labels)?)? + softplus)?.sum_all()
 }
 
-/// What each row is told. The judged come in the order of the rows, those that were read before those that were filled.
-fn outcomes(rows: &[Row], proposals: Vec<Vec<Proposal>>, filled: Vec<Canvas>, logits: &[f32]) -> Vec<Outcome> {
+/// The feedback on each row. `logits` are the head's, first those of all rollouts, then those of
+/// all fresh rows.
+fn feedback(rows: &[Sample], proposals: Vec<Vec<Proposal>>, filled: Vec<Canvas>, logits: &[f32]) -> Vec<Feedback> {
     let (mut filled, mut logits) = (filled.into_iter(), logits.iter());
-    let outcome = |(row, proposals): (&Row, Vec<Proposal>)| match row.is_fresh {
+    let feedback = |(row, proposals): (&Sample, Vec<Proposal>)| match row.is_fresh {
         true => {
             let canvas = filled.next().unwrap_or_else(|| row.canvas.clone());
-            Outcome::Filled { canvas, truth: row.truth.clone(), seed: row.seed }
+            Feedback::Filled { canvas, truth: row.truth.clone(), seed: row.seed }
         }
         false => {
             let quality =
                 |logit: f32| Probability::rounded((1.0 + (-logit).exp()).recip()).unwrap_or(Probability::ZERO);
             let cells = row.canvas.filled(0..row.canvas.len()).zip(logits.by_ref());
             let reviews = cells.map(|((at, _), logit)| Review { at, quality: quality(*logit) }).collect();
-            Outcome::Read(Reading { proposals, reviews })
+            Feedback::Read(Reading { proposals, reviews })
         }
     };
-    rows.iter().zip(proposals).map(outcome).collect()
+    rows.iter().zip(proposals).map(feedback).collect()
 }

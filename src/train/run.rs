@@ -1,27 +1,30 @@
-//! The loop around a task: rows, gradients, a step of the optimiser, a line of the log, now and then a checkpoint. A run
-//! that is stopped and resumed takes the same steps to the same bits. Refuses to know what is learned.
+//! The training loop: rows, gradients, an optimiser step, a report, and now and then a checkpoint.
+//! A run that is stopped and resumed ends with the same bytes as one that is not.
+//!
+//! Out of scope: what is learned; that is an [`Objective`].
 
-use super::TrainError;
 use super::checkpoint;
+use super::error::TrainError;
 use super::net::Net;
 use super::optimiser::{Optimiser, Schedule};
 use super::parameters::Parameters;
-use crate::model::Config;
+use super::progress::{Meter, Progress, Sums};
+use crate::model::{Config, save_tensors};
 use candle_core::Tensor;
-use serde::Serialize;
 use serde_json::{Map, Value};
 use std::collections::BTreeMap;
 use std::path::Path;
-use std::sync::Mutex;
 use std::sync::atomic::{AtomicBool, AtomicUsize, Ordering};
-use std::time::{Duration, Instant};
+use std::sync::{Mutex, PoisonError};
+use std::time::Instant;
 
-/// What a run is told beside its task.
+/// How a run is carried out, whatever its objective.
 #[derive(Clone, Debug)]
-pub struct Run {
+pub struct RunConfig {
     /// The optimiser's settings.
     pub schedule: Schedule,
-    /// Rows of a piece. Gradients of a step are the sum over pieces, so that memory is bounded by a piece per thread.
+    /// Rows of a piece. A step adds up the gradients of its pieces, so memory is bounded by one
+    /// piece per thread.
     pub piece: usize,
     /// Pieces computed at the same time.
     pub threads: usize,
@@ -29,133 +32,96 @@ pub struct Run {
     pub save_every: u32,
     /// Steps between reports.
     pub report_every: u32,
-    /// Where it computes.
+    /// The device to compute on.
     pub device: crate::model::Device,
 }
 
-/// What some rows said, added up.
-#[derive(Clone, Copy, Debug, Default, PartialEq)]
-pub struct Sums {
-    /// The loss that is minimised, weights and means included.
-    pub loss: f64,
-    /// Cross-entropies of masked tokens, in nats.
-    pub cross_entropy: f64,
-    /// Masked tokens.
-    pub masked: f64,
-    /// Masked tokens whose most probable token is right.
-    pub right: f64,
-    /// Binary cross-entropies of judged tokens, in nats.
-    pub judgement: f64,
-    /// Tokens the model filled and the head judged.
-    pub judged: f64,
-    /// Of these, the right ones.
-    pub judged_right: f64,
-}
-
-impl Sums {
-    fn add(&mut self, other: &Self) {
-        self.loss += other.loss;
-        self.cross_entropy += other.cross_entropy;
-        self.masked += other.masked;
-        self.right += other.right;
-        self.judgement += other.judgement;
-        self.judged += other.judged;
-        self.judged_right += other.judged_right;
-    }
-}
-
-/// How a run is doing: means since the last report.
-#[derive(Clone, Debug, PartialEq, Serialize)]
-pub struct Report {
-    /// Steps taken.
-    pub step: u32,
-    /// Steps of the whole run.
-    pub steps: u32,
-    /// The loss that is minimised.
-    pub loss: f64,
-    /// Cross-entropy of a masked token, in nats.
-    pub cross_entropy: f64,
-    /// Share of masked tokens whose most probable token is right.
-    pub accuracy: f64,
-    /// Binary cross-entropy of a judged token, in nats, where there is a head.
-    #[serde(skip_serializing_if = "Option::is_none")]
-    pub judgement: Option<f64>,
-    /// Share of the judged tokens that were right.
-    #[serde(skip_serializing_if = "Option::is_none")]
-    pub judged_right: Option<f64>,
-    /// The last step's learning rate.
-    pub learning_rate: f64,
-    /// The last step's gradient norm before clipping.
-    pub gradient_norm: f64,
-    /// Tokens of rows a second.
-    pub tokens_per_s: f64,
-    /// Seconds since the run began or was resumed.
-    pub seconds: f64,
-}
-
-/// How a run ended.
+/// The end of a run.
 #[derive(Debug)]
 pub struct Finished {
     /// Steps taken.
     pub step: u32,
-    /// Whether these were all.
+    /// Whether all steps were taken.
     pub is_complete: bool,
     /// The moving average of every trained parameter.
     pub(super) averages: BTreeMap<String, Tensor>,
 }
 
-/// What some rows give a step.
-pub(super) struct Scored<Outcome> {
-    /// The loss with its graph; `None` when the rows have nothing to learn from.
-    pub(super) loss: Option<Tensor>,
-    pub(super) sums: Sums,
-    /// What the task wants to know of each row.
-    pub(super) outcomes: Vec<Outcome>,
+impl Finished {
+    /// Writes the moving averages of the backbone's weights as a `model.safetensors`.
+    ///
+    /// # Errors
+    /// When the file cannot be written. An existing file is then unchanged.
+    pub fn write_backbone(&self, path: &Path) -> Result<(), TrainError> {
+        let is_backbone = |name: &str| name.starts_with("model.transformer.") && !name.contains(".lora_");
+        Ok(save_tensors(path, &self.averages_of(is_backbone), None)?)
+    }
+
+    /// The moving averages of the parameters whose name is `wanted`.
+    pub(super) fn averages_of(&self, wanted: impl Fn(&str) -> bool) -> BTreeMap<String, Tensor> {
+        let averages = self.averages.iter().filter(|(name, _)| wanted(name));
+        averages.map(|(name, tensor)| (name.clone(), tensor.clone())).collect()
+    }
 }
 
-/// What is learned.
-pub(super) trait Task: Sync {
-    /// What a step learns from, one of a batch.
-    type Row: Sync;
-    /// What scoring a row tells the task.
-    type Outcome: Send;
+/// The result of scoring some rows.
+pub(super) struct Scored<Feedback> {
+    /// The loss with its graph; `None` when there is nothing to learn from these rows.
+    pub(super) loss: Option<Tensor>,
+    pub(super) sums: Sums,
+    /// What the objective needs to know about each row, in their order.
+    pub(super) feedback: Vec<Feedback>,
+}
 
-    /// The rows of a step. Depends on the step and on nothing that a checkpoint does not hold.
-    fn rows(&mut self, step: u32) -> Result<Vec<Self::Row>, TrainError>;
+/// A training objective: it makes the rows of a step and scores them.
+pub(super) trait Objective: Sync {
+    /// A row of a batch.
+    type Sample: Sync;
+    /// What the objective learns about a row when it is scored.
+    type Feedback: Send;
+
+    /// The rows of `step`: a function of the step and of what a checkpoint holds.
+    fn rows(&mut self, step: u32) -> Result<Vec<Self::Sample>, TrainError>;
 
     /// Tokens of a row.
     fn length(&self) -> usize;
 
-    /// The part of the step's loss that these rows make up.
-    fn score(&self, net: &Net<'_>, rows: &[Self::Row]) -> candle_core::Result<Scored<Self::Outcome>>;
+    /// These rows' share of the step's loss.
+    fn score(&self, net: &Net<'_>, rows: &[Self::Sample]) -> candle_core::Result<Scored<Self::Feedback>>;
 
-    /// Learns what came of the rows, in their order.
-    fn absorb(&mut self, outcomes: Vec<Self::Outcome>) -> Result<(), TrainError>;
+    /// Takes the feedback on all rows of a step, in their order.
+    fn absorb(&mut self, feedback: Vec<Self::Feedback>) -> Result<(), TrainError>;
 
-    /// Whether a run that stops before `step` can be resumed without more than the parameters.
+    /// Whether the parameters alone are enough to resume a run that stops before `step`.
     fn is_between_rounds(&self, step: u32) -> bool;
 }
 
-/// What changes, and what it is part of.
+/// The model in training.
 pub(super) struct Learner {
     pub(super) config: Config,
     pub(super) parameters: Parameters,
-    /// Multiplied with B A of adapters.
+    /// Factor of B A in adapters.
     pub(super) lora_scale: f64,
 }
 
-/// Runs a task to its end, or until `stop` is set; then it is saved and can be resumed.
-///
-/// `settings` is what the run was told: a checkpoint in `file` is resumed if it was told the same.
-pub(super) fn run<T: Task>(
-    run: &Run,
-    task: &mut T,
+/// Where a run is saved, and the settings it is resumed with.
+pub(super) struct CheckpointPlace<'a> {
+    pub(super) file: &'a Path,
+    /// A checkpoint with other settings is refused.
+    pub(super) settings: &'a Map<String, Value>,
+}
+
+/// Trains to the last step, or until `stop` is set; then the run is saved and can be resumed.
+pub(super) fn train<O: Objective>(
+    run: &RunConfig,
+    objective: &mut O,
     learner: Learner,
-    (file, settings): (&Path, &Map<String, Value>),
+    place: CheckpointPlace<'_>,
     stop: &AtomicBool,
-    mut report: impl FnMut(&Report),
+    mut report: impl FnMut(&Progress),
 ) -> Result<Finished, TrainError> {
     let Learner { config, mut parameters, lora_scale } = learner;
+    let CheckpointPlace { file, settings } = place;
     let schedule = &run.schedule;
     let (device, _) = run.device.open()?;
     let (mut step, mut optimiser) = match checkpoint::open(file, &device)? {
@@ -169,11 +135,11 @@ pub(super) fn run<T: Task>(
         }
     };
     let begun = Instant::now();
-    let mut since = Since::new();
+    let mut meter = Meter::new();
     let mut saved_at = step;
     loop {
-        let is_over = step >= schedule.steps || stop.load(Ordering::Relaxed) && task.is_between_rounds(step);
-        let is_due = step - saved_at >= run.save_every && task.is_between_rounds(step);
+        let is_over = step >= schedule.steps || stop.load(Ordering::Relaxed) && objective.is_between_rounds(step);
+        let is_due = step - saved_at >= run.save_every && objective.is_between_rounds(step);
         if step > saved_at && (is_over || is_due) {
             checkpoint::save(file, step, settings, &parameters, optimiser.memory())?;
             saved_at = step;
@@ -182,9 +148,9 @@ pub(super) fn run<T: Task>(
             let averages = optimiser.memory().iter().map(|(name, memory)| (name.clone(), memory.ema.clone()));
             return Ok(Finished { step, is_complete: step >= schedule.steps, averages: averages.collect() });
         }
-        let rows = task.rows(step)?;
-        let net = Net::new(&config, &parameters, task.length(), lora_scale, &device)?;
-        let (gradients, sums, outcomes) = gradients(run, task, &net, &rows, &parameters)?;
+        let rows = objective.rows(step)?;
+        let net = Net::new(&config, &parameters, objective.length(), lora_scale, &device)?;
+        let Learned { gradients, sums, feedback } = learn_all(run, objective, &net, &rows, &parameters)?;
         if !sums.loss.is_finite() {
             return Err(TrainError::NotFinite { what: "the loss", step });
         }
@@ -192,35 +158,41 @@ pub(super) fn run<T: Task>(
         if !norm.is_finite() {
             return Err(TrainError::NotFinite { what: "the gradient", step });
         }
-        task.absorb(outcomes)?;
+        objective.absorb(feedback)?;
         step += 1;
-        since.add(&sums, rows.len() * task.length());
+        meter.add(&sums, rows.len() * objective.length());
         if step.is_multiple_of(run.report_every) || step == schedule.steps {
-            report(&since.report(schedule, step, norm, begun.elapsed()));
-            since = Since::new();
+            report(&meter.report(schedule, step, norm, begun.elapsed()));
+            meter = Meter::new();
         }
     }
 }
 
-type Gradients = BTreeMap<String, Tensor>;
+/// What some rows add to a step.
+struct Learned<Feedback> {
+    gradients: BTreeMap<String, Tensor>,
+    sums: Sums,
+    feedback: Vec<Feedback>,
+}
 
-/// The gradients of a step: of its pieces, added up in the pieces' order, whichever thread computed them.
-fn gradients<T: Task>(
-    run: &Run,
-    task: &T,
+/// The gradients of a step. Its pieces run on several threads and are added up in the order of the
+/// pieces.
+fn learn_all<O: Objective>(
+    run: &RunConfig,
+    objective: &O,
     net: &Net<'_>,
-    rows: &[T::Row],
+    rows: &[O::Sample],
     parameters: &Parameters,
-) -> Result<(Gradients, Sums, Vec<T::Outcome>), TrainError> {
-    let pieces: Vec<&[T::Row]> = rows.chunks(run.piece).collect();
+) -> Result<Learned<O::Feedback>, TrainError> {
+    let pieces: Vec<&[O::Sample]> = rows.chunks(run.piece).collect();
     let next = AtomicUsize::new(0);
     let results: Vec<Mutex<Option<candle_core::Result<_>>>> = pieces.iter().map(|_| Mutex::new(None)).collect();
     let work = || {
         loop {
             let index = next.fetch_add(1, Ordering::Relaxed);
             let Some(piece) = pieces.get(index) else { return };
-            let done = learn(task, net, piece, parameters);
-            *results[index].lock().unwrap_or_else(std::sync::PoisonError::into_inner) = Some(done);
+            let done = learn(objective, net, piece, parameters);
+            *results[index].lock().unwrap_or_else(PoisonError::into_inner) = Some(done);
         }
     };
     std::thread::scope(|scope| {
@@ -229,74 +201,35 @@ fn gradients<T: Task>(
         }
         work();
     });
-    let (mut total, mut sums, mut outcomes) = (Gradients::new(), Sums::default(), Vec::new());
+    let mut total = Learned { gradients: BTreeMap::new(), sums: Sums::default(), feedback: Vec::new() };
     for result in results {
-        let result = result.into_inner().unwrap_or_else(std::sync::PoisonError::into_inner);
+        let result = result.into_inner().unwrap_or_else(PoisonError::into_inner);
         let Some(result) = result else { return Err(TrainError::Failed("a piece was lost".to_owned())) };
-        let (gradients, piece_sums, piece_outcomes) = result?;
-        for (name, gradient) in gradients {
-            let sum = match total.get(&name) {
+        let piece: Learned<_> = result?;
+        for (name, gradient) in piece.gradients {
+            let sum = match total.gradients.get(&name) {
                 Some(sum) => (sum + gradient)?,
                 None => gradient,
             };
-            total.insert(name, sum);
+            total.gradients.insert(name, sum);
         }
-        sums.add(&piece_sums);
-        outcomes.extend(piece_outcomes);
+        total.sums.add(&piece.sums);
+        total.feedback.extend(piece.feedback);
     }
-    Ok((total, sums, outcomes))
+    Ok(total)
 }
 
-fn learn<T: Task>(
-    task: &T,
+/// The gradients of one piece.
+fn learn<O: Objective>(
+    objective: &O,
     net: &Net<'_>,
-    rows: &[T::Row],
+    rows: &[O::Sample],
     parameters: &Parameters,
-) -> candle_core::Result<(Gradients, Sums, Vec<T::Outcome>)> {
-    let Scored { loss, mut sums, outcomes } = task.score(net, rows)?;
-    let Some(loss) = loss else { return Ok((Gradients::new(), sums, outcomes)) };
+) -> candle_core::Result<Learned<O::Feedback>> {
+    let Scored { loss, mut sums, feedback } = objective.score(net, rows)?;
+    let Some(loss) = loss else { return Ok(Learned { gradients: BTreeMap::new(), sums, feedback }) };
     sums.loss = f64::from(loss.to_scalar::<f32>()?);
     let mut store = loss.backward()?;
     let gradients = parameters.trained().iter().filter_map(|(name, var)| Some((name.clone(), store.remove(var)?)));
-    Ok((gradients.collect(), sums, outcomes))
-}
-
-/// What has come together since the last report.
-struct Since {
-    began: Instant,
-    sums: Sums,
-    steps: u32,
-    tokens: usize,
-}
-
-impl Since {
-    fn new() -> Self {
-        Self { began: Instant::now(), sums: Sums::default(), steps: 0, tokens: 0 }
-    }
-
-    fn add(&mut self, sums: &Sums, tokens: usize) {
-        self.sums.add(sums);
-        self.steps += 1;
-        self.tokens += tokens;
-    }
-
-    fn report(&self, schedule: &Schedule, step: u32, norm: f64, since_begun: Duration) -> Report {
-        let Sums { loss, cross_entropy, masked, right, judgement, judged, judged_right } = self.sums;
-        let of_judged = |sum: f64| (judged > 0.0).then(|| sum / judged);
-        #[allow(clippy::cast_precision_loss)] // for a rate
-        let tokens = self.tokens as f64;
-        Report {
-            step,
-            steps: schedule.steps,
-            loss: loss / f64::from(self.steps.max(1)),
-            cross_entropy: cross_entropy / masked.max(1.0),
-            accuracy: right / masked.max(1.0),
-            judgement: of_judged(judgement),
-            judged_right: of_judged(judged_right),
-            learning_rate: schedule.rate(step - 1),
-            gradient_norm: norm,
-            tokens_per_s: tokens / self.began.elapsed().as_secs_f64(),
-            seconds: since_begun.as_secs_f64(),
-        }
-    }
+    Ok(Learned { gradients: gradients.collect(), sums, feedback })
 }

@@ -1,68 +1,70 @@
-//! Sudoku: grids, puzzles with one solution, and the rules. Every grid is a function of a seed, a split and a number,
-//! so training, validation and test never meet and any grid can be made again. Refuses to know models.
+//! Sudoku: grids, puzzles with exactly one solution, and the rules. A grid is a function of a seed,
+//! a split and a number, so the splits are independent and every grid can be generated again.
+//!
+//! Out of scope: models.
 
+use super::random::philox;
+use crate::diffusion::u32_of;
 use rand_philox::Philox;
 use std::fmt;
 use std::str::FromStr;
 
 /// Cells of a grid.
 pub const CELLS: usize = 81;
-/// Tokens of a grid on a canvas: a newline between rows.
+/// Tokens of a grid on a canvas, newlines between rows included.
 pub const CANVAS: usize = 89;
-/// The token between rows; 1 to 9 are the digits.
+/// The token between rows. 0 is a blank, 1 to 9 are the digits.
 pub const NEWLINE: u32 = 10;
-/// Digits, as bits 1 to 9 of a set.
+/// The set of all digits, as bits 1 to 9.
 const ALL: u16 = 0b11_1111_1110;
 
 /// A grid, row by row: 1 to 9, or 0 for a cell without a digit.
 #[derive(Clone, Copy, PartialEq, Eq, Hash)]
 pub struct Grid(pub [u8; CELLS]);
 
-/// Who may see a grid.
+/// A set of grids.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Split {
-    /// Weights are learned from it.
+    /// For training weights.
     Train,
-    /// Settings are chosen by it.
+    /// For choosing settings.
     Validation,
-    /// Figures are reported on it.
+    /// For reported results.
     Test,
 }
 
-/// Why a text is no grid.
+/// Why a text is not a grid.
 #[derive(Clone, Debug, PartialEq, Eq, thiserror::Error)]
 #[error("{0}")]
 pub struct GridError(String);
 
-/// The generator behind grid number `index` of a split.
+/// The random numbers of grid number `index` of a split.
 fn generator(seed: u64, split: Split, index: u64) -> Philox {
-    #[allow(clippy::cast_possible_truncation)] // the two halves of the seed
-    let key = [seed as u32, (seed >> 32) as u32];
     let split = match split {
         Split::Train => 1,
         Split::Validation => 2,
         Split::Test => 3,
     };
-    Philox::new(key, (split << 120) | (u128::from(index) << 56))
+    philox(seed, (split << 120) | (u128::from(index) << 56))
 }
 
-/// A random order of `items`.
+/// Shuffles `items`.
 fn shuffle<T>(items: &mut [T], generator: &mut Philox) {
     for last in (1..items.len()).rev() {
-        #[allow(clippy::cast_possible_truncation)] // at most 81 items
-        let other = generator.bounded(last as u32 + 1) as usize;
+        let other = generator.bounded(u32_of(last + 1)) as usize;
         items.swap(last, other);
     }
 }
 
 impl Grid {
-    /// A complete grid: random digits tried in the most constrained cell first.
+    /// A complete grid, found by trying random digits in the most constrained cell first.
     #[must_use]
     pub fn complete(seed: u64, split: Split, index: u64) -> Self {
         complete(&mut generator(seed, split, index))
     }
 
-    /// A complete grid without `blanks` random cells, which may have other solutions, and the grid.
+    /// A complete grid with `blanks` random cells removed, and that complete grid. There may be
+    /// other solutions.
     #[must_use]
     pub fn clued(seed: u64, split: Split, index: u64, blanks: usize) -> (Self, Self) {
         let mut generator = generator(seed, split, index);
@@ -76,11 +78,10 @@ impl Grid {
         (clues, solution)
     }
 
-    /// A puzzle with exactly `blanks` blanks and one solution, and that solution. Blanks are made in random order wherever the
-    /// solution stays the only one; a grid that does not give that many is given up for the next.
-    ///
-    /// # Panics
-    /// Never for up to 55 blanks, which nearly every grid allows.
+    /// A puzzle with `blanks` blanks and exactly one solution, and that solution. Cells are blanked
+    /// in random order where the solution stays unique. If a grid does not allow that many blanks,
+    /// the next one is tried, so this does not return when no grid does; nearly every grid allows
+    /// 55.
     #[must_use]
     pub fn puzzle(seed: u64, split: Split, index: u64, blanks: usize) -> (Self, Self) {
         let mut generator = generator(seed, split, index);
@@ -119,20 +120,20 @@ impl Grid {
     pub fn is_solved(&self) -> bool {
         let mut seen = [[0u16; 9]; 3];
         for (cell, &digit) in self.0.iter().enumerate() {
-            for (kind, unit) in units(cell).into_iter().enumerate() {
+            for (kind, unit) in units_of(cell).into_iter().enumerate() {
                 seen[kind][unit] |= 1 << digit;
             }
         }
         seen.iter().flatten().all(|digits| *digits == ALL)
     }
 
-    /// Whether every digit of `puzzle` stands where it stood.
+    /// Whether every clue of `puzzle` is unchanged.
     #[must_use]
     pub fn keeps(&self, puzzle: &Self) -> bool {
         self.0.iter().zip(puzzle.0).all(|(digit, clue)| clue == 0 || *digit == clue)
     }
 
-    /// Number of ways to complete the grid, counted up to `max`.
+    /// Number of solutions, counted up to `max`.
     #[must_use]
     pub fn solutions(&self, max: usize) -> usize {
         match Search::new(self) {
@@ -141,7 +142,7 @@ impl Grid {
         }
     }
 
-    /// The tokens of the canvas: digits (0 where there is none), newlines between rows.
+    /// The tokens of the canvas: digits, 0 for a blank, newlines between rows.
     #[must_use]
     pub fn tokens(&self) -> [u32; CANVAS] {
         let mut tokens = [NEWLINE; CANVAS];
@@ -151,7 +152,7 @@ impl Grid {
         tokens
     }
 
-    /// The grid on a canvas of [`CANVAS`] tokens; a newline out of place or a token that is no digit is 0.
+    /// The grid on a canvas of [`CANVAS`] tokens. A token that is not a digit becomes 0.
     #[must_use]
     pub fn of_tokens(tokens: &[u32]) -> Self {
         let digit = |cell: usize| match tokens.get(cell + cell / 9) {
@@ -163,22 +164,16 @@ impl Grid {
     }
 }
 
-/// Row, column and box of a cell.
-const fn units(cell: usize) -> [usize; 3] {
+/// The row, column and box of a cell, as indices from 0 to 8.
+pub(super) const fn units_of(cell: usize) -> [usize; 3] {
     let (row, column) = (cell / 9, cell % 9);
     [row, column, row / 3 * 3 + column / 3]
-}
-
-/// The row, column and box of a cell, as indices from 0 to 8.
-#[must_use]
-pub const fn units_of(cell: usize) -> [usize; 3] {
-    units(cell)
 }
 
 fn complete(generator: &mut Philox) -> Grid {
     let mut digits: [u8; 9] = std::array::from_fn(|digit| digit as u8 + 1);
     let mut search = Search { grid: [0; CELLS], used: [[0; 9]; 3] };
-    // three boxes on the diagonal see nothing of each other
+    // the three boxes on the diagonal are independent of each other
     for corner in [0, 30, 60] {
         shuffle(&mut digits, generator);
         for (index, &digit) in digits.iter().enumerate() {
@@ -189,7 +184,7 @@ fn complete(generator: &mut Philox) -> Grid {
     Grid(search.grid)
 }
 
-/// A depth-first search that always branches where the fewest digits are possible.
+/// A depth-first search that branches on the cell with the fewest possible digits.
 struct Search {
     grid: [u8; CELLS],
     /// Digits used in each row, column and box.
@@ -197,7 +192,7 @@ struct Search {
 }
 
 impl Search {
-    /// `None` when two equal digits see each other.
+    /// `None` when a digit occurs twice in a unit.
     fn new(grid: &Grid) -> Option<Self> {
         let mut search = Self { grid: [0; CELLS], used: [[0; 9]; 3] };
         for (cell, &digit) in grid.0.iter().enumerate().filter(|(_, digit)| **digit != 0) {
@@ -209,7 +204,7 @@ impl Search {
         Some(search)
     }
 
-    /// Of a grid that breaks no rule.
+    /// For a grid known to break no rule.
     fn over(grid: &Grid) -> Self {
         let mut search = Self { grid: [0; CELLS], used: [[0; 9]; 3] };
         for (cell, &digit) in grid.0.iter().enumerate() {
@@ -218,7 +213,7 @@ impl Search {
         search
     }
 
-    /// Whether there is a solution with another digit than `digit` in this empty cell.
+    /// Whether there is a solution with a digit other than `digit` in this empty cell.
     fn allows_another(&mut self, cell: usize, digit: u8) -> bool {
         let others = self.possible(cell) & !(1 << digit);
         (1..=9).filter(|other| others & (1 << other) != 0).any(|other| {
@@ -230,7 +225,7 @@ impl Search {
     }
 
     fn possible(&self, cell: usize) -> u16 {
-        let [row, column, square] = units(cell);
+        let [row, column, square] = units_of(cell);
         ALL & !(self.used[0][row] | self.used[1][column] | self.used[2][square])
     }
 
@@ -245,12 +240,13 @@ impl Search {
     }
 
     fn flip(&mut self, cell: usize, digit: u8) {
-        for (kind, unit) in units(cell).into_iter().enumerate() {
+        for (kind, unit) in units_of(cell).into_iter().enumerate() {
             self.used[kind][unit] ^= 1 << digit;
         }
     }
 
-    /// The empty cell with the fewest possible digits, and those; `None` when the grid is full.
+    /// The empty cell with the fewest possible digits, and the set of these; `None` when the grid
+    /// is full.
     fn tightest(&self) -> Option<(usize, u16)> {
         let empty = (0..CELLS).filter(|cell| self.grid[*cell] == 0);
         empty.map(|cell| (cell, self.possible(cell))).min_by_key(|(_, digits)| digits.count_ones())
@@ -270,7 +266,7 @@ impl Search {
         found
     }
 
-    /// Completes the grid, trying digits in random order; false when there is no way.
+    /// Completes the grid, trying digits in random order; false when there is no solution.
     fn finish(&mut self, generator: &mut Philox) -> bool {
         let Some((cell, possible)) = self.tightest() else { return true };
         let mut digits: Vec<u8> = (1..=9).filter(|digit| possible & (1 << digit) != 0).collect();
@@ -287,7 +283,7 @@ impl Search {
 }
 
 impl fmt::Display for Grid {
-    /// Nine lines, a dot for no digit, no newline at the end.
+    /// Nine lines, a dot for a blank, no newline at the end.
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         for (cell, &digit) in self.0.iter().enumerate() {
             let symbol = if digit == 0 { '.' } else { char::from(b'0' + digit) };
@@ -306,7 +302,7 @@ impl fmt::Debug for Grid {
 impl FromStr for Grid {
     type Err = GridError;
 
-    /// 81 digits, `.` or 0 for none; white space is passed over.
+    /// 81 cells: digits, `.` or 0 for a blank. White space is ignored.
     fn from_str(text: &str) -> Result<Self, GridError> {
         let digit = |symbol: char| match symbol {
             '.' => Ok(0),

@@ -1,58 +1,62 @@
-//! Fine-tuning of a model's quality head, alone, with adapters or with everything, and the files that come of it. Refuses
-//! to know the loss.
+//! Training of a quality head for a model: alone, with adapters, or with the whole backbone. Writes
+//! the resulting files.
+//!
+//! Out of scope: the loss.
 
-use super::TrainError;
 use super::data::Data;
-use super::parameters::{Normals, Parameters, fresh_head};
+use super::error::TrainError;
+use super::init;
+use super::parameters::Parameters;
 use super::prism::{Prism, Recipe};
-use super::run::{self, Finished, Learner, Report, Run};
-use crate::model::{self, BASE, COMPANIONS, Config, Device, SaveError, Tensors, save, save_adapter, save_tensors};
-use candle_core::Tensor;
+use super::progress::Progress;
+use super::run::{CheckpointPlace, Finished, Learner, RunConfig, train};
+use crate::model::{self, BASE, COMPANIONS, Device, SaveError, Tensors, save, save_adapter, save_tensors};
 use serde_json::{Map, Value, json};
-use std::collections::{BTreeMap, HashMap};
+use std::collections::HashMap;
 use std::fs;
 use std::path::{Path, PathBuf};
 use std::sync::atomic::AtomicBool;
 
-/// What learns beside the head.
+/// What is trained beside the head.
 #[derive(Clone, Debug, PartialEq)]
 pub enum Learns {
-    /// The whole backbone (the paper's Sudoku form).
+    /// The whole backbone, as in the paper's Sudoku experiments.
     Everything,
     /// Nothing.
     HeadAlone,
-    /// Low-rank adapters (LoRA, arXiv 2106.09685; the paper's LLaDA form), without dropout.
+    /// Low-rank adapters (LoRA, arXiv 2106.09685) without dropout, as in the paper's LLaDA
+    /// experiments.
     Adapters {
         /// Rows of A and columns of B.
         rank: usize,
-        /// B A is multiplied with alpha / rank.
+        /// The factor of B A is alpha / rank.
         alpha: f64,
-        /// Last parts of the adapted modules' names, as `q_proj`.
+        /// Last names of the adapted modules, for example `q_proj`.
         targets: Vec<String>,
     },
 }
 
-/// Training of a head for a model.
+/// Training of a quality head for a model.
 #[derive(Debug)]
 pub struct Tuning {
-    /// The model's directory. A head that is in it is where training starts.
+    /// The model's directory. A head in it is the initial one.
     pub base: PathBuf,
-    /// What it learns from.
+    /// The training data.
     pub data: Data,
-    /// Rows of a step.
+    /// Rows per step.
     pub batch: usize,
-    /// How it learns.
+    /// How the head is trained.
     pub recipe: Recipe,
-    /// What learns.
+    /// What is trained beside the head.
     pub learns: Learns,
-    /// Decides rows, masks, fills and fresh weights.
+    /// Determines rows, masks, fills and random weights.
     pub seed: u64,
 }
 
-/// A head, and what was trained with it.
+/// A trained head, and what was trained with it.
 #[derive(Debug)]
 pub struct Tuned {
-    /// How the run ended.
+    /// The end of the run.
     pub finished: Finished,
     base: PathBuf,
     fingerprint: String,
@@ -60,18 +64,19 @@ pub struct Tuned {
 }
 
 impl Tuning {
-    /// Runs to the end, or until `stop` is set. `checkpoint` is resumed if it is there and was told the same `settings`.
+    /// Trains to the last step, or until `stop` is set. Resumes the checkpoint in the file
+    /// `checkpoint`, if there is one and its settings equal `settings`.
     ///
     /// # Errors
-    /// When the base cannot be read, the settings do not fit it, the checkpoint is of another run or cannot be written, or
-    /// the loss is not finite.
+    /// When the base cannot be read, the data or the targets do not fit it, the checkpoint has
+    /// other settings, a file cannot be written, or the loss is not finite.
     pub fn run(
         self,
-        run: &Run,
+        run: &RunConfig,
         checkpoint: &Path,
         settings: &Map<String, Value>,
         stop: &AtomicBool,
-        report: impl FnMut(&Report),
+        report: impl FnMut(&Progress),
     ) -> Result<Tuned, TrainError> {
         let Self { base, data, batch, recipe, learns, seed } = self;
         let tensors = model::tensors(&base, None, run.device)?;
@@ -81,33 +86,33 @@ impl Tuning {
         let parameters = parameters(tensors, &learns, seed, run.device)?;
         let learns_backbone = learns != Learns::HeadAlone;
         let lora_scale = match &learns {
-            #[allow(clippy::cast_precision_loss)] // ranks are small
-            Learns::Adapters { rank, alpha, .. } => alpha / *rank as f64,
+            Learns::Adapters { rank, alpha, .. } => lora_scale(*rank, *alpha),
             Learns::Everything | Learns::HeadAlone => 0.0,
         };
         let mut settings = settings.clone();
         settings.insert("base".to_owned(), json!(fingerprint));
-        let mut task = Prism::new(config.clone(), data, batch, recipe, seed, learns_backbone);
-        let place = (checkpoint, &settings);
+        let mut objective = Prism::new(config.clone(), data, batch, recipe, seed, learns_backbone);
+        let place = CheckpointPlace { file: checkpoint, settings: &settings };
         let learner = Learner { config, parameters, lora_scale };
-        let finished = run::run(run, &mut task, learner, place, stop, report)?;
+        let finished = train(run, &mut objective, learner, place, stop, report)?;
         Ok(Tuned { finished, base, fingerprint, learns })
     }
 }
 
+/// The head, freshly initialised where the model has none, and what is trained or frozen beside it.
 fn parameters(tensors: Tensors, learns: &Learns, seed: u64, device: Device) -> Result<Parameters, TrainError> {
     let (device, _) = device.open()?;
     let Tensors { config, backbone, head, .. } = tensors;
     let mut parameters = Parameters::default();
     let head = match head {
         Some(head) => head,
-        None => fresh_head(&config, seed, &device)?,
+        None => init::head(&config, seed, &device)?,
     };
     for (name, tensor) in head {
         parameters.train(name, &tensor)?;
     }
     if let Learns::Adapters { rank, targets, .. } = learns {
-        for (name, tensor) in adapters(&config, &backbone, *rank, targets, seed, &device)? {
+        for (name, tensor) in init::adapters(&config, &backbone, *rank, targets, seed, &device)? {
             parameters.train(name, &tensor)?;
         }
     }
@@ -120,47 +125,14 @@ fn parameters(tensors: Tensors, learns: &Learns, seed: u64, device: Device) -> R
     Ok(parameters)
 }
 
-/// A of every target as PEFT starts it (the same variance, normal), B zero: at first nothing changes.
-fn adapters(
-    config: &Config,
-    backbone: &BTreeMap<String, Tensor>,
-    rank: usize,
-    targets: &[String],
-    seed: u64,
-    device: &candle_core::Device,
-) -> Result<BTreeMap<String, Tensor>, TrainError> {
-    let mut normals = Normals::new(seed ^ 0x10_4a);
-    let mut adapters = BTreeMap::new();
-    for (name, weight) in backbone {
-        let module = name.trim_end_matches(".weight");
-        let last = module.rsplit('.').next().unwrap_or(module);
-        let ([out, inner], true) = (weight.dims(), module.contains(".blocks.") && targets.iter().any(|t| t == last))
-        else {
-            continue;
-        };
-        #[allow(clippy::cast_precision_loss)] // widths are small
-        let deviation = (3.0 * *inner as f64).sqrt().recip();
-        adapters.insert(format!("{module}.lora_A.weight"), normals.tensor(&[rank, *inner], deviation, device)?);
-        let b = Tensor::zeros((*out, rank), candle_core::DType::F32, device)?;
-        adapters.insert(format!("{module}.lora_B.weight"), b);
-    }
-    let is_adapted = |target: &&String| adapters.keys().any(|name| name.contains(&format!(".{target}.lora_A")));
-    match targets.iter().find(|target| !is_adapted(target)) {
-        None => Ok(adapters),
-        Some(target) => Err(TrainError::Settings(format!(
-            "the model has no matrix `{target}` to adapt in its {} blocks; its matrices are q_proj, k_proj, v_proj, \
-             attn_out, ff_proj, up_proj and ff_out",
-            config.n_layers
-        ))),
-    }
-}
-
 impl Tuned {
-    /// Writes `prism_head.safetensors`, and, as far as they were trained, `model.safetensors` with what goes with it or a PEFT
-    /// adapter in `adapter/`. Returned is the name of the weights the head was made for, which stands in its file.
+    /// Writes `prism_head.safetensors`. Where the backbone was trained, also `model.safetensors`
+    /// with its companion files; where adapters were trained, also a PEFT adapter in `adapter/`.
+    /// Returns the fingerprint of the weights that the head was trained for, which the head's file
+    /// holds as well.
     ///
     /// # Errors
-    /// When a file cannot be written; what was there before is then untouched.
+    /// When a file cannot be written. An existing file is then unchanged.
     pub fn write(&self, out: &Path) -> Result<String, TrainError> {
         let Self { finished, base, fingerprint, learns } = self;
         let head_file = out.join("prism_head.safetensors");
@@ -175,7 +147,7 @@ impl Tuned {
                     let bytes = fs::read(base.join(name)).map_err(|cause| unwritten(&out.join(name), &cause))?;
                     save(&out.join(name), &bytes)?;
                 }
-                // an older head belongs to older weights
+                // an existing head belongs to the weights that are replaced here
                 if head_file.exists() {
                     fs::remove_file(&head_file).map_err(|cause| unwritten(&head_file, &cause))?;
                 }
@@ -183,20 +155,22 @@ impl Tuned {
                 model::tensors(out, None, Device::Cpu)?.fingerprint
             }
         };
-        let head = finished.averages.iter().filter(|(name, _)| !name.starts_with("model."));
-        let head = head.map(|(name, tensor)| (name.clone(), tensor.clone())).collect();
+        let head = finished.averages_of(|name| !name.starts_with("model."));
         save_tensors(&head_file, &head, Some(HashMap::from([(BASE.to_owned(), made_for.clone())])))?;
         Ok(made_for)
     }
 
     fn write_adapter(&self, dir: &Path, rank: usize, alpha: f64, targets: &[String]) -> Result<(), TrainError> {
-        let adapters = self.finished.averages.iter().filter(|(name, _)| name.contains(".lora_"));
-        let adapters = adapters.map(|(name, tensor)| (format!("base_model.model.{name}"), tensor.clone())).collect();
-        #[allow(clippy::cast_precision_loss)] // ranks are small
-        let scale = alpha / rank as f64;
+        let adapters = self.finished.averages_of(|name| name.contains(".lora_")).into_iter();
+        let adapters = adapters.map(|(name, tensor)| (format!("base_model.model.{name}"), tensor)).collect();
         let targets = targets.iter().cloned().collect();
-        Ok(save_adapter(dir, &adapters, rank, scale, &targets, &self.base)?)
+        Ok(save_adapter(dir, &adapters, rank, lora_scale(rank, alpha), &targets, &self.base)?)
     }
+}
+
+#[allow(clippy::cast_precision_loss)] // ranks are small
+fn lora_scale(rank: usize, alpha: f64) -> f64 {
+    alpha / rank as f64
 }
 
 fn unwritten(path: &Path, cause: &std::io::Error) -> TrainError {

@@ -1,6 +1,6 @@
-//! Is a quality what it says it is: the head against the exact oracle, on rows it has never seen. A few blanks are filled as
-//! in training; for each the oracle masks that one token again, runs the model, and reads its probability (PRISM, arXiv
-//! 2510.01384, equation 5).
+//! `remask eval calibration`: the quality head against an exact oracle, on held-out rows. A few
+//! blanks are filled as in training. For each, the oracle masks that token again and takes the
+//! model's probability of it (PRISM, arXiv 2510.01384, equation 5).
 
 use super::statistics::{Bin, Reliability, area_under_curve};
 use super::sudoku::SplitWord;
@@ -19,48 +19,51 @@ use std::num::NonZeroU32;
 pub(super) struct CalibrationArgs {
     #[command(flatten)]
     model: ModelArgs,
-    /// Grids
+    /// Number of grids
     #[arg(long, default_value_t = 500)]
     count: u32,
-    /// Blanks that are filled and judged in each
+    /// Number of blanks per grid that are filled and judged
     #[arg(long, default_value_t = 4)]
     fills: u32,
-    /// Smallest and largest share of a grid's free cells that is blank
+    /// Minimum and maximum share of a grid's free cells that is blank
     #[arg(long, num_args = 2, value_names = ["MIN", "MAX"], default_values_t = [0.1, 1.0])]
     ratio: Vec<f64>,
-    /// Share of the grids whose clues are those of a puzzle with one solution; the others' are random cells
+    /// Share of grids whose clues are a puzzle with one solution. The clues of the others are
+    /// random cells
     #[arg(long, default_value_t = 0.5)]
     puzzles: f64,
-    /// Which grids
+    /// Split that the grids are from
     #[arg(long, default_value = "test")]
     split: SplitWord,
-    /// Which grids, and how tokens are drawn
+    /// Random seed of the grids and of sampling
     #[arg(long, default_value_t = 0)]
     seed: u64,
-    /// One JSON object instead of tables
+    /// Print one JSON object instead of a table
     #[arg(long)]
     json: bool,
 }
 
-/// How well a head is calibrated.
+/// The calibration of a head.
 #[derive(Debug, Serialize)]
 pub(in crate::cmd) struct Calibration {
     judged: usize,
-    /// Share of the judged tokens that are right.
+    /// Share of judged tokens that are right.
     right: f64,
-    /// Against the probability the model gives the token when it is masked again.
+    /// Quality against the oracle's probability.
     oracle: Reliability,
-    /// Against whether the token is right.
+    /// Quality against whether the token is right.
     truth: Reliability,
-    /// Chance that a right token is judged better than a wrong one.
+    /// Probability that a right token has a higher quality than a wrong one.
     area_under_curve: Option<f64>,
-    /// The same of the oracle, which a head cannot be expected to beat.
+    /// The same for the oracle's probability, an upper bound in expectation.
     oracle_area_under_curve: Option<f64>,
 }
 
-/// One token that was judged.
-struct Judged {
+/// A judged token.
+struct Judgement {
+    /// The head's quality.
     quality: f64,
+    /// The model's probability of the token when it is masked again.
     oracle: f64,
     is_right: bool,
 }
@@ -111,7 +114,7 @@ pub(in crate::cmd) fn measure(
         judged.extend(judge(model, &data.row(u64::from(number)), ratio, recipe, seed)?);
     }
     let right = judged.iter().filter(|token| token.is_right).count();
-    let area = |score: fn(&Judged) -> f64| {
+    let area = |score: fn(&Judgement) -> f64| {
         area_under_curve(&judged.iter().map(|token| (score(token), token.is_right)).collect::<Vec<_>>())
     };
     #[allow(clippy::cast_precision_loss)] // counts
@@ -132,7 +135,7 @@ fn judge(
     ratio: f64,
     recipe: &Recipe,
     seed: Seed,
-) -> anyhow::Result<Vec<Judged>> {
+) -> anyhow::Result<Vec<Judgement>> {
     let mut cells: Vec<Cell> = row.tokens.iter().map(|token| Cell::Fixed(TokenId(*token))).collect();
     for &position in &row.free {
         if Draws::new(seed, Purpose::Erase, 0, Position(position)).first() < ratio {
@@ -155,7 +158,7 @@ fn judge(
         let below = |id: u32| f64::from(logits[id as usize] - logits[token.0 as usize]).exp();
         let oracle = allowed.map(below).sum::<f64>().recip();
         let is_right = row.tokens[at.index()] == token.0;
-        judged.push(Judged { quality: f64::from(review.quality.get()), oracle, is_right });
+        judged.push(Judgement { quality: f64::from(review.quality.get()), oracle, is_right });
     }
     Ok(judged)
 }
@@ -167,7 +170,7 @@ fn read(model: &mut dyn Denoiser, canvas: &Canvas, temperature: f32, seed: Seed)
 }
 
 impl Calibration {
-    /// In a sentence or two and a table, for people.
+    /// The figures in sentences, followed by the reliability table.
     pub(in crate::cmd) fn table(&self) -> String {
         let Self { judged, right, oracle, truth, area_under_curve, oracle_area_under_curve } = self;
         let mut text = format!("{judged} tokens judged, {:.1} % of them right\n", 100.0 * right);

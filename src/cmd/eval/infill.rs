@@ -1,21 +1,19 @@
-//! Texts with gaps, filled and compared with what stood there: exact matches, and whether the quality of a token tells right
-//! from wrong.
+//! `remask eval infill`: texts with blanks are filled and compared with the originals. Measures
+//! exact matches, and how well quality separates right from wrong tokens.
 
 use super::statistics::{Share, area_under_curve};
+use crate::cmd::ask::{answer_all, engine};
 use crate::cmd::model::ModelArgs;
 use crate::cmd::refine::RefineArgs;
 use crate::diffusion::Cell;
-use crate::engine::{Answer, DEFAULT_BLANK, Event, Limits, Output, Session, Task, start};
-use crate::telemetry::Metrics;
+use crate::engine::{DEFAULT_BLANK, Output, Task};
 use crate::text::Special;
 use anyhow::{Context, bail};
 use clap::Args;
 use serde::{Deserialize, Serialize};
-use std::collections::VecDeque;
 use std::path::{Path, PathBuf};
-use std::sync::Arc;
 
-/// Texts that are worked on at the same time.
+/// Texts filled concurrently.
 const RUNNING_MAX: usize = 32;
 
 #[derive(Args, Clone, Debug)]
@@ -24,10 +22,11 @@ pub(super) struct InfillArgs {
     model: ModelArgs,
     #[command(flatten)]
     refine: RefineArgs,
-    /// One object a line: `template` with blanks, `text` as it should be, and `blank` where it is spelled in another way
+    /// The data, one JSON object per line: `template` with blanks, the expected `text`, and
+    /// optionally `blank`, the string that marks a blank
     #[arg(long, value_name = "FILE.jsonl")]
     data: PathBuf,
-    /// One JSON object instead of a text
+    /// Print one JSON object instead of text
     #[arg(long)]
     json: bool,
 }
@@ -40,7 +39,7 @@ struct Case {
     text: String,
     #[serde(default = "default_blank")]
     blank: String,
-    /// Its place in the file.
+    /// Its line in the file, from 1.
     #[serde(skip)]
     line: usize,
 }
@@ -50,14 +49,15 @@ fn default_blank() -> String {
 }
 
 #[derive(Serialize)]
-struct Report {
-    /// Texts that came out exactly.
+struct InfillFigures {
+    /// Texts that match exactly.
     exact: Share,
-    /// Texts whose tokens can be compared: template and text are cut into tokens in the same places.
+    /// Texts whose tokens can be compared, because template and text are tokenized alike.
     comparable: usize,
-    /// Tokens of these texts' gaps that are right.
+    /// Tokens written into these texts that are right.
     tokens: Share,
-    /// Chance that a right token's quality is above a wrong one's; none without a head, or without both.
+    /// Probability that a right token has a higher quality than a wrong one. `None` without a head,
+    /// or unless there are both.
     quality_area_under_curve: Option<f64>,
     /// Means per text.
     forward_passes: f64,
@@ -70,34 +70,28 @@ pub(super) async fn run(args: &InfillArgs) -> anyhow::Result<()> {
     let loaded = args.model.load()?;
     let Some(tokenizer) = loaded.tokenizer.clone() else { bail!("texts need a model with a tokenizer.json") };
     let has_quality = loaded.model.spec().has_quality;
-    let handle = start(loaded.model, loaded.tokenizer, Limits::default(), Arc::new(Metrics::new()?))?;
-    let mut running: VecDeque<(usize, Session)> = VecDeque::new();
-    let (mut next, mut exact, mut comparable, mut right, mut tokens) = (0, 0, 0, 0, 0);
+    let handle = engine(loaded.model, loaded.tokenizer)?;
+    let (mut exact, mut comparable, mut right, mut tokens) = (0, 0, 0, 0);
     let (mut forward_passes, mut erased, mut scored) = (0u64, 0u64, Vec::new());
-    while next < cases.len() || !running.is_empty() {
-        while next < cases.len() && running.len() < RUNNING_MAX {
-            let Case { template, blank, .. } = &cases[next];
-            let task = Task::Infill { template: template.clone(), blank: blank.clone() };
-            let mut request = args.refine.request(task);
-            request.return_quality = has_quality;
-            let session = handle.submit(&request).with_context(|| {
-                let (file, line) = (args.data.display(), cases[next].line);
-                format!("{file}, line {line}")
-            })?;
-            running.push_back((next, session));
-            next += 1;
-        }
-        let Some((number, session)) = running.pop_front() else { break };
-        let cells = session.start.cells.clone();
-        let answer = finished(session).await?;
+    let submit = |number: usize| {
+        let Case { template, blank, line, .. } = &cases[number];
+        let task = Task::Infill { template: template.clone(), blank: blank.clone() };
+        let mut request = args.refine.request(task);
+        request.return_quality = has_quality;
+        handle.submit(&request).with_context(|| format!("{}, line {line}", args.data.display()))
+    };
+    answer_all(cases.len(), RUNNING_MAX, submit, |number, start, answer| {
         let Output::Infill { text, .. } = &answer.output else { bail!("an infill was answered with something else") };
         exact += usize::from(*text == cases[number].text);
-        forward_passes += u64::from(answer.steps); // the pass that judges at the end is the measurement's own
+        forward_passes += u64::from(answer.steps); // without the pass that judges the final text
         erased += u64::from(answer.erased);
-        // a token has one that it should be where the pinned ones are those of the whole text
+        // the written tokens can be compared where the fixed ones equal those of the whole text
         let wanted = tokenizer.encode(&cases[number].text, Special::AsText)?;
-        let is_aligned = wanted.len() == cells.len()
-            && wanted.iter().zip(&cells).all(|(wanted, cell)| *cell == Cell::Blank || cell.token() == Some(*wanted));
+        let is_aligned = wanted.len() == start.cells.len()
+            && wanted
+                .iter()
+                .zip(&start.cells)
+                .all(|(wanted, cell)| *cell == Cell::Blank || cell.token() == Some(*wanted));
         comparable += usize::from(is_aligned);
         for written in answer.written.iter().filter(|_| is_aligned) {
             let is_right = wanted[written.at.index()] == written.token;
@@ -105,10 +99,12 @@ pub(super) async fn run(args: &InfillArgs) -> anyhow::Result<()> {
             right += usize::from(is_right);
             scored.extend(written.quality.map(|quality| (f64::from(quality.get()), is_right)));
         }
-    }
+        Ok(())
+    })
+    .await?;
     #[allow(clippy::cast_precision_loss)] // counts, for means
     let mean = |sum: u64| sum as f64 / cases.len() as f64;
-    let report = Report {
+    let figures = InfillFigures {
         exact: Share::new(exact, cases.len()),
         comparable,
         tokens: Share::new(right, tokens),
@@ -116,21 +112,10 @@ pub(super) async fn run(args: &InfillArgs) -> anyhow::Result<()> {
         forward_passes: mean(forward_passes),
         erased: mean(erased),
     };
-    report.print(args.json)
+    figures.print(args.json)
 }
 
-async fn finished(mut session: Session) -> anyhow::Result<Answer> {
-    while let Some(event) = session.next().await {
-        match event {
-            Event::Step(_) => {}
-            Event::Finished(answer) => return Ok(*answer),
-            Event::Failed(failure) => return Err(failure.into()),
-        }
-    }
-    bail!("the engine ended without an answer")
-}
-
-impl Report {
+impl InfillFigures {
     fn print(&self, as_json: bool) -> anyhow::Result<()> {
         if as_json {
             println!("{}", serde_json::to_string(self)?);

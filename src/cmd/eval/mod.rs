@@ -1,5 +1,5 @@
-//! `remask eval`: how good the answers are. Asks the engine like any user and compares with what is right. Refuses to know
-//! how answers come about.
+//! `remask eval`: evaluates the quality of a model's answers. They come from the same engine as in
+//! serving.
 
 pub(super) mod calibration;
 mod infill;
@@ -13,23 +13,24 @@ use clap::{Args, Subcommand};
 #[derive(Args, Clone, Debug)]
 pub(super) struct EvalArgs {
     #[command(subcommand)]
-    what: What,
+    command: EvalCommand,
 }
 
 #[derive(Clone, Debug, Subcommand)]
-enum What {
-    /// Share of Sudoku puzzles solved, by policy and number of forward passes
+enum EvalCommand {
+    /// Measure the share of Sudoku puzzles solved, by policy and number of steps
     Sudoku(Box<sudoku::SudokuArgs>),
-    /// Texts with gaps that come out exactly, and how well quality tells right from wrong
+    /// Measure exact matches of filled texts, and how well quality separates right from wrong
+    /// tokens
     Infill(Box<infill::InfillArgs>),
-    /// Distance of the quality head from the exact oracle
+    /// Measure the calibration of the quality head against the exact probability
     Calibration(Box<calibration::CalibrationArgs>),
 }
 
 pub(super) fn run(args: &EvalArgs) -> anyhow::Result<()> {
-    match &args.what {
-        What::Sudoku(args) => sudoku::run(args),
-        What::Infill(args) => infill::run(args),
-        What::Calibration(args) => calibration::run(args),
+    match &args.command {
+        EvalCommand::Sudoku(args) => sudoku::run(args),
+        EvalCommand::Infill(args) => infill::run(args),
+        EvalCommand::Calibration(args) => calibration::run(args),
     }
 }

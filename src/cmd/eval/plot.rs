@@ -1,4 +1,4 @@
-//! Success against forward passes, one line per policy, as a picture. Refuses to know where the numbers come from.
+//! An SVG plot of success rate against forward passes, one line per policy.
 
 use anyhow::{Context, bail};
 use plotters::prelude::{
@@ -16,7 +16,8 @@ pub(super) struct Point {
     pub(super) until: f64,
 }
 
-/// Refuses a file that is not to be an SVG, before hours are spent on measuring.
+/// Checks that a file name ends with .svg. To be called before the measurement, which can take
+/// hours.
 pub(super) fn check_name(file: &Path) -> anyhow::Result<()> {
     if file.extension().is_none_or(|extension| extension != "svg") {
         bail!("cannot draw into {}; give a name that ends with .svg", file.display());
@@ -24,7 +25,7 @@ pub(super) fn check_name(file: &Path) -> anyhow::Result<()> {
     Ok(())
 }
 
-/// Draws lines of points, each with its name, into an SVG file.
+/// Draws named lines of points into an SVG file.
 pub(super) fn draw(file: &Path, title: &str, lines: &[(String, Vec<Point>)]) -> anyhow::Result<()> {
     let passes = lines.iter().flat_map(|(_, points)| points).map(|point| point.passes);
     let most = passes.fold(1.0, f64::max) * 1.05;

@@ -1,4 +1,4 @@
-//! How sure a measured share or probability is. Refuses to know what was measured.
+//! Confidence intervals, calibration errors and areas under ROC curves.
 
 use serde::Serialize;
 
@@ -11,8 +11,9 @@ pub(super) struct Share {
     pub(super) successes: usize,
     pub(super) of: usize,
     pub(super) share: f64,
-    /// Ends of the interval.
+    /// Lower end of the interval.
     pub(super) from: f64,
+    /// Upper end of the interval.
     pub(super) until: f64,
 }
 
@@ -31,23 +32,24 @@ impl Share {
 #[derive(Clone, Copy, Debug, Default, PartialEq, Serialize)]
 pub(super) struct Bin {
     pub(super) count: usize,
-    /// Mean of what was predicted.
+    /// Mean of the predicted probabilities.
     pub(super) predicted: f64,
-    /// Mean of what should have been predicted.
+    /// Mean of the true probabilities or outcomes.
     pub(super) found: f64,
 }
 
-/// How far predicted probabilities are from what they are about.
+/// A reliability table: predicted probabilities against true ones.
 #[derive(Clone, Debug, PartialEq, Serialize)]
 pub(super) struct Reliability {
-    /// By predicted probability, tenths of 0 to 1.
+    /// Ten equal bins of the predicted probability.
     pub(super) bins: [Bin; 10],
-    /// Expected calibration error: mean distance of `predicted` and `found` over bins, weighted by their counts.
+    /// Expected calibration error: mean distance of `predicted` and `found` over bins, weighted by
+    /// their counts.
     pub(super) expected_error: f64,
 }
 
 impl Reliability {
-    /// Of pairs of a predicted probability and what it is about: 0 or 1, or the right probability.
+    /// From pairs of a predicted probability and its outcome, 0 or 1, or the true probability.
     #[allow(clippy::cast_precision_loss)] // counts
     pub(super) fn of(pairs: impl IntoIterator<Item = (f64, f64)>) -> Self {
         let mut bins = [Bin::default(); 10];
@@ -70,8 +72,8 @@ impl Reliability {
     }
 }
 
-/// Chance that a right one scores above a wrong one, ties counting half (area under the ROC curve); `None` unless there are
-/// both.
+/// The area under the ROC curve: the probability that a right one (true) scores above a wrong one
+/// (false), ties counting half. `None` unless there are both.
 pub(super) fn area_under_curve(scored: &[(f64, bool)]) -> Option<f64> {
     let mut sorted = scored.to_vec();
     sorted.sort_by(|a, b| a.0.total_cmp(&b.0));

@@ -1,47 +1,45 @@
-//! Puzzles solved, for every policy at every number of forward passes. A puzzle is solved when all rules hold and no clue was
-//! touched.
+//! `remask eval sudoku`: the share of puzzles solved, for every policy and number of steps. A
+//! puzzle is solved when all rules hold and no clue has changed.
 
 use super::plot::{Point, check_name, draw};
 use super::statistics::Share;
+use crate::cmd::ask::{answer_all, engine};
 use crate::cmd::model::ModelArgs;
 use crate::cmd::policy::named;
 use crate::diffusion::TokenId;
 use crate::diffusion::policy::{BELOW, BUDGET, Choice, Kind, QUALITY, Rule, find, rules};
-use crate::engine::{Answer, Event, Handle, Limits, Proofreading, Request, Session, Task, start};
-use crate::telemetry::Metrics;
+use crate::engine::{Answer, Handle, Proofreading, Request, Start, Task};
 use crate::train::sudoku::{CANVAS, Grid, NEWLINE, Split};
 use anyhow::{Context, bail};
 use clap::builder::{PossibleValue, PossibleValuesParser, TypedValueParser};
 use clap::{Args, ValueEnum};
 use serde::Serialize;
-use std::collections::VecDeque;
 use std::path::{Path, PathBuf};
-use std::sync::Arc;
 
-/// Puzzles that are worked on at the same time.
+/// Puzzles solved concurrently.
 const RUNNING_MAX: usize = 64;
 
 #[derive(Args, Clone, Debug)]
 pub(super) struct SudokuArgs {
     #[command(flatten)]
     model: ModelArgs,
-    /// Puzzles to solve instead of generated ones: a file with one a line, as 81 digits (. or 0 for a blank) or as the 89
-    /// numbers of a canvas separated by commas
+    /// File of puzzles to solve instead of generated ones. Each line is a puzzle: 81 digits (. or 0
+    /// for a blank), or the 89 numbers of a canvas separated by commas
     #[arg(long, value_name = "FILE")]
     puzzles: Option<PathBuf>,
-    /// Puzzles; default: 200, or all of --puzzles
+    /// Number of puzzles [default: 200, or all of --puzzles]
     #[arg(long)]
     count: Option<usize>,
-    /// Blanks of generated puzzles
+    /// Number of blanks in a generated puzzle
     #[arg(long, default_value_t = 51, value_parser = clap::value_parser!(u8).range(1..=55))]
     blanks: u8,
-    /// Which generated puzzles
+    /// Split that generated puzzles are from
     #[arg(long, default_value = "test")]
     split: SplitWord,
-    /// Which generated puzzles, and how tokens are drawn
+    /// Random seed of generated puzzles and of sampling
     #[arg(long, default_value_t = 0)]
     seed: u64,
-    /// Steps, one forward pass each at most
+    /// Numbers of steps to measure, one forward pass each at most
     #[arg(long, value_delimiter = ',', default_values_t = [13, 26, 51, 102])]
     steps: Vec<u32>,
     /// Policies of remasking
@@ -50,7 +48,7 @@ pub(super) struct SudokuArgs {
     /// Which blank is filled first
     #[arg(long, default_value = "confidence", value_parser = named(Kind::Order))]
     order: &'static Rule,
-    /// 0 takes the most probable token
+    /// Sampling temperature. 0 takes the most probable token
     #[arg(long, default_value_t = 0.0)]
     temperature: f32,
     /// Erasures a step plans; 4 in the paper
@@ -59,7 +57,8 @@ pub(super) struct SudokuArgs {
     /// Erase only below this quality or confidence
     #[arg(long, value_name = "0..1")]
     below: Option<f32>,
-    /// Steps in which the full grid is read through and what is doubted written again; with the policy quality
+    /// Steps in which the full grid is read through and what is doubted written again; with the
+    /// policy quality
     #[arg(long, value_name = "N", default_value_t = 0)]
     proofread: u32,
     /// What proofreading doubts
@@ -68,10 +67,10 @@ pub(super) struct SudokuArgs {
     /// Temperature at which proofreading writes; default: --temperature
     #[arg(long)]
     proofread_temperature: Option<f32>,
-    /// One JSON object a line instead of a table
+    /// Print one JSON object per line instead of a table
     #[arg(long)]
     json: bool,
-    /// Draw success against forward passes into this SVG file, too
+    /// Also plot success rate against forward passes into this SVG file
     #[arg(long, value_name = "FILE.svg")]
     plot: Option<PathBuf>,
 }
@@ -123,7 +122,7 @@ fn contenders() -> impl TypedValueParser<Value = Contender> {
 #[derive(Clone, Debug, Serialize)]
 struct Line {
     policy: &'static str,
-    /// Steps asked for.
+    /// The requested steps.
     steps: u32,
     solved: Share,
     /// Means per puzzle.
@@ -142,7 +141,7 @@ pub(super) fn run(args: &SudokuArgs) -> anyhow::Result<()> {
         let name = policy.name();
         bail!("this model has no quality head for the policy {name}; give one with --prism-head, or other --policies");
     }
-    let handle = start(loaded.model, loaded.tokenizer, Limits::default(), Arc::new(Metrics::new()?))?;
+    let handle = engine(loaded.model, loaded.tokenizer)?;
     if !args.json {
         println!("{} puzzles, {} order, temperature {}", puzzles.len(), args.order.name, args.temperature);
         println!(
@@ -153,7 +152,7 @@ pub(super) fn run(args: &SudokuArgs) -> anyhow::Result<()> {
     let mut drawn = Vec::new();
     for &policy in &args.policies {
         let mut points = Vec::new();
-        // the default decides its steps itself
+        // the default policy sets its own number of steps
         let steps = if policy == Contender::Default { &args.steps[..1] } else { &args.steps[..] };
         for &steps in steps {
             let line = measure(&handle, &puzzles, args, policy, steps)?;
@@ -222,7 +221,7 @@ impl SudokuArgs {
     }
 }
 
-/// Solves all puzzles in one way.
+/// Solves all puzzles with one policy and number of steps.
 #[tokio::main(flavor = "current_thread")]
 async fn measure(
     handle: &Handle,
@@ -231,43 +230,29 @@ async fn measure(
     policy: Contender,
     steps: u32,
 ) -> anyhow::Result<Line> {
-    let mut running: VecDeque<(usize, Session)> = VecDeque::new();
-    let mut next = 0;
     let (mut solved, mut forward_passes, mut erased) = (0, 0u64, 0u64);
-    while next < puzzles.len() || !running.is_empty() {
-        while next < puzzles.len() && running.len() < RUNNING_MAX {
-            running.push_back((next, handle.submit(&args.request(&puzzles[next], next, policy, steps))?));
-            next += 1;
-        }
-        let Some((number, session)) = running.pop_front() else { break };
-        let (grid, answer) = finished(session).await?;
+    let submit = |number| Ok(handle.submit(&args.request(&puzzles[number], number, policy, steps))?);
+    answer_all(puzzles.len(), RUNNING_MAX, submit, |number, start, answer| {
+        let grid = final_grid(start, answer);
         solved += usize::from(grid.is_solved() && grid.keeps(&puzzles[number]));
         forward_passes += u64::from(answer.forward_passes);
         erased += u64::from(answer.erased);
-    }
+        Ok(())
+    })
+    .await?;
     #[allow(clippy::cast_precision_loss)] // counts, for means
     let mean = |sum: u64| sum as f64 / puzzles.len() as f64;
     let (forward_passes, erased) = (mean(forward_passes), mean(erased));
     Ok(Line { policy: policy.name(), steps, solved: Share::new(solved, puzzles.len()), forward_passes, erased })
 }
 
-/// The grid at the end, clues as the engine gives them back.
-async fn finished(mut session: Session) -> anyhow::Result<(Grid, Answer)> {
-    let mut tokens: Vec<u32> = session.start.cells.iter().map(|cell| cell.token().map_or(0, |token| token.0)).collect();
-    let offset = session.start.offset;
-    while let Some(event) = session.next().await {
-        match event {
-            Event::Step(_) => {}
-            Event::Finished(answer) => {
-                for written in &answer.written {
-                    tokens[written.at.index() - offset] = written.token.0;
-                }
-                return Ok((Grid::of_tokens(&tokens), *answer));
-            }
-            Event::Failed(failure) => return Err(failure.into()),
-        }
+/// The grid at the end, clues as the engine returns them.
+fn final_grid(start: &Start, answer: &Answer) -> Grid {
+    let mut tokens: Vec<u32> = start.cells.iter().map(|cell| cell.token().map_or(0, |token| token.0)).collect();
+    for written in &answer.written {
+        tokens[written.at.index() - start.offset] = written.token.0;
     }
-    bail!("the engine ended without an answer")
+    Grid::of_tokens(&tokens)
 }
 
 impl Line {
@@ -289,7 +274,7 @@ impl Line {
     }
 }
 
-/// Puzzles of a file.
+/// Reads a file of puzzles.
 fn read(file: &Path) -> anyhow::Result<Vec<Grid>> {
     let text = std::fs::read_to_string(file).with_context(|| format!("cannot read {}", file.display()))?;
     let lines = (1..).zip(text.lines()).filter(|(_, line)| !line.trim().is_empty());
@@ -300,7 +285,7 @@ fn read(file: &Path) -> anyhow::Result<Vec<Grid>> {
     lines.map(puzzle).collect()
 }
 
-/// The 89 numbers of a canvas: 0 for a blank, 10 between rows.
+/// Parses the 89 numbers of a canvas: 0 for a blank, 10 between rows.
 fn canvas(line: &str) -> anyhow::Result<Grid> {
     let number = |word: &str| word.trim().parse::<u32>().with_context(|| format!("{word:?} is no number"));
     let tokens: Vec<u32> = line.split(',').map(number).collect::<Result<_, _>>()?;

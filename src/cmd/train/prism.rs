@@ -1,14 +1,16 @@
-//! `remask train prism`: a quality head for a model, and a card that says how far it can be believed.
+//! `remask train prism`: trains a quality head for a model, and writes a card with its calibration.
 
-use super::{RunArgs, Screen, Task, is_same, stop_signal};
+use super::monitor::Monitor;
+use super::options::{BuiltInTask, RunArgs, tokenizer};
 use crate::cmd::eval::calibration::measure;
 use crate::cmd::policy::named;
+use crate::cmd::signal::stop_flag;
 use crate::diffusion::policy::{Choice, Kind, Rule};
+use crate::diffusion::u32_of;
 use crate::model::{Config, Denoiser, Source, load};
-use crate::text::Tokenizer;
 use crate::train::data::Data;
 use crate::train::{Learns, Recipe, Tuning};
-use anyhow::{Context, bail};
+use anyhow::bail;
 use clap::{Args, ValueEnum};
 use serde_json::json;
 use std::fs;
@@ -19,79 +21,74 @@ use std::path::PathBuf;
 enum LearnsWord {
     /// The head and the whole model
     Everything,
-    /// The head alone; the model stays as it is
+    /// The head alone
     Head,
-    /// The head and low-rank adapters
+    /// The head and low-rank adapters (LoRA)
     Lora,
 }
 
-/// Steps that learn from a carried row, where nothing is said.
+/// The default of --rounds.
 const ROUNDS: NonZeroU32 = NonZeroU32::new(32).unwrap();
 
 #[derive(Args, Clone, Debug)]
 pub(super) struct PrismArgs {
     #[command(flatten)]
     run: RunArgs,
-    /// The model's directory; a head in it is where training starts
+    /// The model's directory. If it has a head, training starts from it
     #[arg(long, value_name = "DIR")]
     model_id: PathBuf,
-    /// A built-in task
+    /// Train on a built-in task
     #[arg(long, conflicts_with = "data", required_unless_present = "data")]
-    task: Option<Task>,
-    /// A file to learn from: text, or JSONL with `prompt` and `response`, of which the prompt is never masked
+    task: Option<BuiltInTask>,
+    /// Train on a file: text, or JSONL with `prompt` and `response`, of which the prompt is never
+    /// masked
     #[arg(long, value_name = "FILE")]
     data: Option<PathBuf>,
-    /// Tokens of a row of --data
+    /// Length of the rows of --data in tokens
     #[arg(long, default_value_t = 256)]
     length: usize,
-    /// What learns
+    /// What is trained
     #[arg(long, default_value = "everything")]
     learns: LearnsWord,
     /// Rank of the adapters
     #[arg(long, default_value_t = 256)]
     rank: usize,
-    /// What B A is multiplied with, times the rank; default: the rank
+    /// LoRA's alpha: adapters are scaled by alpha / rank [default: the rank]
     #[arg(long)]
     alpha: Option<f64>,
-    /// Matrices that get adapters
+    /// Names of the matrices that get adapters
     #[arg(long, value_delimiter = ',', default_value = "q_proj,k_proj,v_proj")]
     targets: Vec<String>,
-    /// Blanks the model fills in a fresh row before the head judges them
+    /// Number of blanks that the model fills in a fresh row before the head judges them
     #[arg(long, default_value_t = 4)]
     fills: u32,
-    /// Which blanks these are
+    /// Order in which these blanks are filled
     #[arg(long, default_value = "random", value_parser = named(Kind::Order))]
     order: &'static Rule,
-    /// Temperature of these fills
+    /// Sampling temperature of these fills
     #[arg(long, default_value_t = 1.0)]
     temperature: f32,
-    /// Weight of the model's own loss beside the head's
+    /// Weight of the model's denoising loss; the weight of the head's loss is 1
     #[arg(long, default_value_t = 0.5)]
     lambda: f64,
-    /// Share of a step's rows that the sampler goes on with by itself, so that the head sees what many steps lead to
+    /// Share of rows that the sampler keeps refining between steps, so that the head also sees
+    /// later states of a canvas
     #[arg(long, default_value_t = 0.0)]
     carried: f64,
-    /// Steps that learn from a carried row [default: 32]
+    /// Number of training steps for which a carried row is kept [default: 32]
     #[arg(long, requires = "carried")]
     rounds: Option<NonZeroU32>,
-    /// Smallest and largest share of a fresh row that is masked
+    /// Minimum and maximum share of a fresh row's tokens that is masked
     #[arg(long, num_args = 2, value_names = ["MIN", "MAX"], default_values_t = [0.001, 1.0])]
     ratio: Vec<f64>,
 }
 
 pub(super) fn run(args: &PrismArgs) -> anyhow::Result<()> {
     let RunArgs { out, seed, batch, .. } = &args.run;
-    fs::create_dir_all(out).with_context(|| format!("cannot make the directory {}", out.display()))?;
     let dir = &args.model_id;
-    if is_same(dir, out) {
-        bail!("--out and --model-id are both {}; give --out another one", out.display());
-    }
+    args.run.create_out(Some(dir))?;
     let data = match &args.data {
-        Some(data) => {
-            let tokenizer = Tokenizer::from_dir(dir)?;
-            let tokenizer = tokenizer.with_context(|| format!("{} has no tokenizer.json", dir.display()))?;
-            Data::read(data, &tokenizer, args.length, Config::read(dir)?.ends.first().copied(), *seed)?
-        }
+        Some(data) => Data::read(data, &tokenizer(dir)?, args.length, Config::read(dir)?.ends.first().copied(), *seed)?,
         None => args.run.sudoku()?,
     };
     let (data, held_out) = data.held_out();
@@ -122,28 +119,25 @@ pub(super) fn run(args: &PrismArgs) -> anyhow::Result<()> {
             targets: args.targets.clone(),
         },
     };
-    let mut settings = args.run.settings()?;
-    settings.insert("kind".to_owned(), json!("prism"));
-    settings
-        .insert("data".to_owned(), json!(args.data.as_ref().map_or("sudoku".into(), |data| data.to_string_lossy())));
+    let mut settings = args.run.settings("prism", args.data.as_deref())?;
     settings.insert("recipe".to_owned(), json!(format!("{recipe:?}")));
     settings.insert("learns".to_owned(), json!(format!("{learns:?}")));
     let card_recipe = recipe.clone();
     let tuning = Tuning { base: dir.clone(), data, batch: *batch, recipe, learns, seed: *seed };
-    let screen = Screen::new(args.run.steps);
-    let stop = stop_signal()?;
+    let monitor = Monitor::new(args.run.steps);
+    let stop = stop_flag()?;
     let checkpoint = out.join("checkpoint.safetensors");
-    let tuned = tuning.run(&args.run.run()?, &checkpoint, &settings, &stop, |report| screen.show(report))?;
+    let tuned = tuning.run(&args.run.config()?, &checkpoint, &settings, &stop, |progress| monitor.show(progress))?;
     let fingerprint = tuned.write(out)?;
     if tuned.finished.is_complete {
         let card = Card { fingerprint: &fingerprint, args, held_out: &held_out, recipe: card_recipe };
         fs::write(out.join("PRISM.md"), card.text(&mut *trained(args)?)?)?;
     }
-    screen.close(&tuned.finished, out);
+    monitor.close(&tuned.finished, out);
     Ok(())
 }
 
-/// The model with the head that was trained.
+/// Loads the model with its trained head.
 fn trained(args: &PrismArgs) -> anyhow::Result<Box<dyn Denoiser>> {
     let out = &args.run.out;
     let (dir, adapter) = match args.learns {
@@ -155,10 +149,10 @@ fn trained(args: &PrismArgs) -> anyhow::Result<Box<dyn Denoiser>> {
     Ok(load(&Source::Directory { dir, prism_head, adapter }, args.run.device)?)
 }
 
-/// Rows a card's calibration is measured on.
+/// Rows on which the card's calibration is measured.
 const CARD_ROWS: u32 = 200;
 
-/// What is to be known about a head: what it was made from and for, and how far it can be believed.
+/// The card of a head: what it was trained from and for, and how well it is calibrated.
 struct Card<'a> {
     args: &'a PrismArgs,
     fingerprint: &'a str,
@@ -175,7 +169,7 @@ impl Card<'_> {
         let data = args.data.as_ref().map_or_else(grids, |data| data.to_string_lossy());
         let rows = match held_out {
             Data::Sudoku { .. } => CARD_ROWS,
-            Data::Rows { rows, .. } => u32::try_from(rows.len()).unwrap_or(CARD_ROWS).min(CARD_ROWS),
+            Data::Rows { rows, .. } => u32_of(rows.len()).min(CARD_ROWS),
         };
         let calibration = measure(model, held_out, rows, recipe, *seed)?;
         let base = args.model_id.display();

@@ -1,12 +1,14 @@
-//! The losses: their gradients are their slopes, and ten steps are those of PyTorch (`tests/data/export_training.py`).
+//! The losses: gradients agree with measured slopes, and ten steps with PyTorch
+//! (`tests/data/export_training.py`).
 
 use super::super::data::{Data, Example};
-use super::super::masked::{Denoised, Masked, denoise};
+use super::super::masking::{Denoised, Masked, denoise};
 use super::super::net::Net;
 use super::super::optimiser::{Optimiser, Schedule};
-use super::super::parameters::{Normals, Parameters};
-use super::super::prism::{Prism, Recipe, Row};
-use super::super::run::{Scored, Task};
+use super::super::parameters::Parameters;
+use super::super::prism::{Prism, Recipe, Sample};
+use super::super::random::Normals;
+use super::super::run::{Objective, Scored};
 use super::{tiny, trainable};
 use crate::diffusion::policy::order;
 use crate::diffusion::{Canvas, Cell, Choice, Seed, TokenId};
@@ -20,7 +22,7 @@ fn near(a: f64, b: f64, relative: f64) -> bool {
     (a - b).abs() <= relative * b.abs()
 }
 
-/// What the PyTorch script wrote.
+/// The output of the PyTorch script.
 #[derive(Deserialize)]
 struct Reference {
     schedule: Schedule,
@@ -55,10 +57,10 @@ impl Drawn {
         Masked { ids, hidden, weight: self.weight }
     }
 
-    fn row(&self, mask: u32) -> Row {
+    fn row(&self, mask: u32) -> Sample {
         let mut cells: Vec<Cell> = self.tokens.iter().map(|token| Cell::Fixed(TokenId(*token))).collect();
         self.masked.iter().for_each(|at| cells[*at as usize] = Cell::Blank);
-        Row::fresh(Canvas::new(cells), self.masked(mask), self.tokens.clone(), 0.0, Seed(1))
+        Sample::fresh(Canvas::new(cells), self.masked(mask), self.tokens.clone(), 0.0, Seed(1))
     }
 }
 
@@ -96,7 +98,7 @@ fn prism_loss(config: &Config, fills: u32, lambda: f64) -> impl Fn(&Net<'_>, &[D
     move |net, rows| {
         let mut task = prism(&config, fills, lambda, rows.len());
         task.judge(fills as usize * rows.len());
-        let rows: Vec<Row> = rows.iter().map(|row| row.row(mask)).collect();
+        let rows: Vec<Sample> = rows.iter().map(|row| row.row(mask)).collect();
         let Scored { loss, .. } = task.score(net, &rows).unwrap();
         loss.unwrap()
     }
@@ -130,8 +132,8 @@ fn ten_steps_are_pytorchs() {
     check("prism", &prism_loss(&config, reference.fills, reference.lambda), &reference.prism);
 }
 
-/// The slope of the loss along a direction that is half the gradient's own and half random, by the gradient and by two
-/// values of the loss, for each parameter by itself.
+/// Compares the slope of the loss computed from the gradient with one measured from two values of
+/// the loss, for each parameter. The direction is half the gradient's own and half random.
 fn check_slopes(loss: Loss<'_>, only: fn(&str) -> bool) {
     const STEP: f64 = 5e-3;
     let rows = &reference().batches[0][..2];
@@ -175,15 +177,16 @@ fn the_gradient_of_the_denoising_loss_is_its_slope() {
 #[test]
 fn the_gradient_of_the_prism_loss_is_its_slope() {
     let (config, _) = trainable();
-    // without the fills, which are no smooth function of the weights: judged is what the weights at the start fill
+    // the fills are not a smooth function of the weights, so those made by the initial weights are
+    // judged
     let filled = {
         let (config, parameters) = trainable();
         let net = Net::new(&config, &parameters, 24, 0.0, &Device::Cpu).unwrap();
         let task = prism(&config, 3, 0.5, 2);
-        let rows: Vec<Row> = reference().batches[0][..2].iter().map(|row| row.row(config.mask.0)).collect();
-        task.score(&net, &rows).unwrap().outcomes
+        let rows: Vec<Sample> = reference().batches[0][..2].iter().map(|row| row.row(config.mask.0)).collect();
+        task.score(&net, &rows).unwrap().feedback
     };
-    let rows = Row::continued_from(filled, config.mask.0);
+    let rows = Sample::continued_from(filled, config.mask.0);
     let loss = move |net: &Net<'_>, _: &[Drawn]| {
         let mut task = prism(&config, 3, 0.5, 2);
         task.judge(6);

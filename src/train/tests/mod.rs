@@ -1,12 +1,12 @@
-//! What only shows with everything together: the network is the one that serves, gradients are slopes, ten steps are
-//! PyTorch's, and a run that was stopped is the run that was not.
+//! Training as a whole: the trained network equals the served one, gradients are the slopes of the
+//! losses, ten steps agree with PyTorch, and a resumed run equals an uninterrupted one.
 
 mod gradients;
 mod runs;
 
-use super::Start;
 use super::net::Net;
 use super::parameters::Parameters;
+use super::start::Start;
 use crate::diffusion::TokenId;
 use crate::model::{self, Config, Source, Tensors, load};
 use candle_core::{Device, Tensor};
@@ -17,7 +17,7 @@ fn tiny() -> PathBuf {
     Path::new(env!("CARGO_MANIFEST_DIR")).join("tests/data/llada-tiny")
 }
 
-/// llada-tiny with its head, everything to be trained.
+/// llada-tiny with its head; all parameters are trained.
 fn trainable() -> (Config, Parameters) {
     let Tensors { config, backbone, head, .. } = model::tensors(&tiny(), None, model::Device::Cpu).unwrap();
     let mut parameters = Parameters::default();

@@ -1,13 +1,17 @@
-//! Runs: stopped and resumed, told other things, short of disk, gone wild; and heads in every form.
+//! Runs: stopped and resumed, with other settings, on a full disk, diverging; and heads trained in
+//! every way.
 
 use super::super::checkpoint;
 use super::super::data::{Data, Example};
-use super::super::masked::{Base, Start};
+use super::super::error::TrainError;
 use super::super::optimiser::Schedule;
+use super::super::pretrain::Base;
 use super::super::prism::Recipe;
-use super::super::run::{Finished, Report, Run, Task};
+use super::super::progress::Progress;
+use super::super::run::{Finished, Objective, RunConfig};
+use super::super::start::Start;
 use super::super::sudoku::Split;
-use super::super::{Learns, TrainError, Tuned, Tuning};
+use super::super::tuning::{Learns, Tuned, Tuning};
 use super::{numbers, tiny};
 use crate::diffusion::policy::{Choice, order};
 use crate::model::{self, Config, Source, load};
@@ -17,10 +21,10 @@ use std::num::NonZeroU32;
 use std::path::{Path, PathBuf};
 use std::sync::atomic::{AtomicBool, AtomicU32, Ordering};
 
-fn run(steps: u32) -> Run {
+fn run(steps: u32) -> RunConfig {
     let schedule =
         Schedule { steps, learning_rate: 1e-3, warmup: 2, betas: [0.9, 0.98], weight_decay: 0.05, clip: 1.0, ema: 0.9 };
-    Run { schedule, piece: 2, threads: 2, save_every: 3, report_every: 1, device: model::Device::Cpu }
+    RunConfig { schedule, piece: 2, threads: 2, save_every: 3, report_every: 1, device: model::Device::Cpu }
 }
 
 fn base() -> Base {
@@ -39,11 +43,11 @@ fn base() -> Base {
     }
 }
 
-/// Runs a small pretraining, telling it to stop after some steps.
+/// Runs a small pretraining that is stopped after some steps.
 fn pretrain(checkpoint: &Path, settings: &Value, stop_after: u32) -> Result<Finished, TrainError> {
     let stop = AtomicBool::new(false);
     let steps = AtomicU32::new(0);
-    let count = |_: &Report| {
+    let count = |_: &Progress| {
         if steps.fetch_add(1, Ordering::Relaxed) + 1 == stop_after {
             stop.store(true, Ordering::Relaxed);
         }
@@ -87,8 +91,8 @@ fn a_checkpoint_that_cannot_be_written_leaves_the_old_one() {
         assert!(error.contains("cannot write") && error.contains("untouched") && error.contains(cause), "{error}");
         assert!(std::fs::read(&file).unwrap() == before);
     };
-    let unfinished = dir.path().join("checkpoint.unfinished"); // where the new one is written first
-    #[cfg(target_os = "linux")] // which has a disk that is always full
+    let unfinished = dir.path().join("checkpoint.unfinished"); // the file that is renamed at the end
+    #[cfg(target_os = "linux")] // /dev/full is a disk that is always full
     {
         std::os::unix::fs::symlink("/dev/full", &unfinished).unwrap();
         check("No space left");
@@ -137,7 +141,7 @@ fn tune(out: &Path, learns: &Learns, rounds: u32, stops: &[u32]) -> Tuned {
         let tuning = Tuning { base: tiny(), data, batch: 4, recipe, learns: learns.clone(), seed: 2 };
         let stop = AtomicBool::new(false);
         let steps = AtomicU32::new(0);
-        let count = |report: &Report| {
+        let count = |report: &Progress| {
             assert!(report.judgement.is_none_or(f64::is_finite));
             if steps.fetch_add(1, Ordering::Relaxed) + 1 >= stop_after {
                 stop.store(true, Ordering::Relaxed);

@@ -1,6 +1,6 @@
-//! Arithmetic over slices, written so that the compiler makes vector instructions of it. Refuses to know tensors.
+//! Arithmetic over slices in a form that the compiler turns into vector instructions.
 
-/// A sum of products in sixteen lanes, which the compiler turns into vector instructions.
+/// The dot product of two slices of equal length, added up in 16 lanes.
 pub(super) fn dot(a: &[f32], b: &[f32]) -> f32 {
     let mut lanes = [0.0f32; 16];
     let (a_chunks, b_chunks) = (a.chunks_exact(16), b.chunks_exact(16));
@@ -13,7 +13,7 @@ pub(super) fn dot(a: &[f32], b: &[f32]) -> f32 {
     lanes.iter().sum::<f32>() + rest
 }
 
-/// A sum in sixteen lanes.
+/// The sum of a slice, added up in 16 lanes.
 pub(super) fn sum(numbers: &[f32]) -> f32 {
     let mut lanes = [0.0f32; 16];
     let chunks = numbers.chunks_exact(16);
@@ -24,12 +24,13 @@ pub(super) fn sum(numbers: &[f32]) -> f32 {
     lanes.iter().sum::<f32>() + rest
 }
 
-/// e^x within 2e-7 of it (relative), without a branch, so that the compiler makes vector instructions of loops over it: x is
-/// n ln 2 + r with |r| <= ln 2 / 2, and e^r a polynomial (Cephes, expf). Beyond +-87 it stays at what it is there.
+/// e^x with a relative error of at most 2e-7, without a branch, so that loops over it are
+/// vectorised. x = n ln 2 + r with
+/// |r| <= ln 2 / 2, and e^r is a polynomial (Cephes, expf). x is clamped to [-87, 87].
 #[inline]
 #[allow(clippy::excessive_precision)] // as published
 pub(super) fn exp(x: f32) -> f32 {
-    const ROUND: f32 = 12_582_912.0; // 1.5 x 2^23: what is added to it is rounded to a whole number, which its low bits show
+    const ROUND: f32 = 12_582_912.0; // 1.5 x 2^23: adding it rounds to an integer, held in the low bits
     let x = x.clamp(-87.0, 87.0);
     let shifted = x * std::f32::consts::LOG2_E + ROUND;
     let n = shifted - ROUND;

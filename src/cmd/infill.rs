@@ -1,0 +1,43 @@
+//! `remask infill`: fills the blanks of a text.
+
+use super::model::ModelArgs;
+use super::output::{OutputArgs, print_answer};
+use super::prompt::{PromptArgs, cells, text_or_stdin};
+use super::refine::RefineArgs;
+use crate::engine::{DEFAULT_BLANK, Task};
+use anyhow::bail;
+use clap::Args;
+
+/// The prompt for the Sudoku model when none is given: a puzzle with one solution.
+const SAMPLE_PUZZLE: &str =
+    "53..7....\n6..195...\n.98....6.\n8...6...3\n4..8.3..1\n7...2...6\n.6....28.\n...419..5\n....8..79";
+
+/// Flags of `remask infill`.
+#[derive(Args, Clone, Debug)]
+pub(super) struct InfillArgs {
+    #[command(flatten)]
+    model: ModelArgs,
+    #[command(flatten)]
+    prompt: PromptArgs,
+    /// The string that marks a blank [default: `.` for the Sudoku model, else `<blank>` or
+    /// `<blank:12>`]
+    #[arg(long)]
+    blank: Option<String>,
+    #[command(flatten)]
+    refine: RefineArgs,
+    #[command(flatten)]
+    output: OutputArgs,
+}
+
+pub(super) fn run(args: InfillArgs) -> anyhow::Result<()> {
+    let is_sudoku = args.model.model_id == "sudoku";
+    let blank = args.blank.unwrap_or_else(|| if is_sudoku { "." } else { DEFAULT_BLANK }.to_owned());
+    let task = match (&args.prompt.prompt, &args.prompt.prompt_ids) {
+        (Some(text), _) => Task::Infill { template: text_or_stdin(text)?, blank },
+        (None, Some(typed)) => Task::InfillTokens { cells: cells(typed)? },
+        (None, None) if is_sudoku => Task::Infill { template: SAMPLE_PUZZLE.replace('.', &blank), blank },
+        (None, None) => bail!("give a text with blanks: --prompt TEXT (or - for standard input) or --prompt-ids 1,_,3"),
+    };
+    let request = args.refine.request(task);
+    print_answer(args.model.load()?, &request, args.output)
+}

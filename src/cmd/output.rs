@@ -1,0 +1,82 @@
+//! The output of `generate` and `infill`: the answer as text, as JSON, or drawn while it is
+//! written.
+
+use super::ask::{answer, engine};
+use super::model::Loaded;
+use super::watch::Screen;
+use crate::diffusion::{Edit, Probability};
+use crate::engine::{Answer, Failure, Finish, Request, StepEvent};
+use clap::Args;
+use serde_json::{Value, json};
+
+#[derive(Args, Clone, Copy, Debug)]
+pub(super) struct OutputArgs {
+    /// Print one JSON object: tokens, text, the edits of each step, and the number of forward
+    /// passes
+    #[arg(long)]
+    json: bool,
+    /// Draw the canvas in the terminal and redraw it after each step
+    #[arg(long, conflicts_with = "json")]
+    watch: bool,
+}
+
+/// Runs a request and prints its answer.
+#[tokio::main(flavor = "current_thread")]
+pub(super) async fn print_answer(loaded: Loaded, request: &Request, output: OutputArgs) -> anyhow::Result<()> {
+    let handle = engine(loaded.model, loaded.tokenizer)?;
+    let mut session = handle.submit_unmerged(request)?;
+    let offset = session.start.offset;
+    let mut screen = output.watch.then(|| Screen::new(&session.start, handle.tokenizer()));
+    let mut steps = Vec::new();
+    let answer = answer(&mut session, async |step| {
+        if let Some(screen) = &mut screen {
+            screen.show(step).await?;
+        }
+        if output.json {
+            steps.push(step_json(step, offset));
+        }
+        Ok(())
+    })
+    .await;
+    let answer = answer.map_err(|error| if error.is::<Failure>() { error.context("no answer") } else { error })?;
+    print(&answer, &steps, output, screen);
+    Ok(())
+}
+
+fn print(answer: &Answer, steps: &[Value], output: OutputArgs, screen: Option<Screen<'_>>) {
+    let Answer { steps: taken, forward_passes, filled, erased, .. } = answer;
+    if output.json {
+        let tokens: Vec<u32> = answer.written.iter().map(|written| written.token.0).collect();
+        let finish_reason = match answer.finish {
+            Finish::Stop => "stop",
+            Finish::Length => "length",
+        };
+        println!(
+            "{}",
+            json!({
+                "tokens": tokens, "text": answer.output.text(), "finish_reason": finish_reason, "steps": steps,
+                "forward_passes": forward_passes, "filled": filled, "erased": erased,
+            })
+        );
+    } else if let Some(screen) = screen {
+        screen.close();
+        println!("{taken} steps, {forward_passes} forward passes, {filled} filled, {erased} erased");
+    } else {
+        println!("{}", answer.output.text());
+    }
+}
+
+fn step_json(step: &StepEvent, offset: usize) -> Value {
+    let edit = |edit: &Edit| {
+        let at = edit.at().index() - offset;
+        match edit {
+            Edit::Fill { token, confidence, .. } => {
+                json!({ "at": at, "kind": "fill", "token": token.0, "confidence": confidence.get() })
+            }
+            Edit::Erase { was, quality, .. } => {
+                json!({ "at": at, "kind": "erase", "was": was.0, "quality": quality.map(Probability::get) })
+            }
+        }
+    };
+    json!({ "step": step.step, "blanks": step.blanks, "edits": step.edits.iter().map(edit).collect::<Vec<_>>() })
+}

@@ -1,0 +1,120 @@
+//! `remask train base`: pretrains a masked diffusion model.
+
+use super::monitor::Monitor;
+use super::options::{BuiltInTask, RunArgs, tokenizer};
+use crate::cmd::model::SUDOKU_TOKENIZER;
+use crate::cmd::signal::stop_flag;
+use crate::model::Config;
+use crate::train::data::Data;
+use crate::train::{Base, Start};
+use anyhow::bail;
+use clap::Args;
+use serde_json::{Value, json};
+use std::fs;
+use std::path::{Path, PathBuf};
+
+#[derive(Args, Clone, Debug)]
+pub(super) struct BaseArgs {
+    #[command(flatten)]
+    run: RunArgs,
+    /// Train on a built-in task
+    #[arg(long, conflicts_with = "data", required_unless_present = "data")]
+    task: Option<BuiltInTask>,
+    /// Hidden size of a new Sudoku model
+    #[arg(long, default_value_t = 128, requires = "task")]
+    d_model: usize,
+    /// Number of blocks [default: 4 for a new Sudoku model]. With --model-id, a multiple of the
+    /// model's number: each block is then followed by copies that at first add nothing (block
+    /// expansion)
+    #[arg(long)]
+    layers: Option<usize>,
+    /// Train on a file: text, or JSONL with `prompt` and `response`, of which the prompt is never
+    /// masked
+    #[arg(long, requires = "model_id", value_name = "FILE")]
+    data: Option<PathBuf>,
+    /// Directory with a config.json, and a tokenizer.json for --data. If it has weights, training
+    /// starts from them
+    #[arg(long, value_name = "DIR", conflicts_with = "d_model")]
+    model_id: Option<PathBuf>,
+    /// Length of the rows of --data in tokens
+    #[arg(long, default_value_t = 256)]
+    length: usize,
+    /// Maximum share of a row's tokens that is masked, not counting prompts and clues
+    #[arg(long, default_value_t = 1.0)]
+    ratio_max: f64,
+}
+
+pub(super) fn run(args: &BaseArgs) -> anyhow::Result<()> {
+    let RunArgs { out, seed, batch, .. } = &args.run;
+    args.run.create_out(args.model_id.as_deref())?;
+    let (config, start) = match &args.model_id {
+        Some(dir) => {
+            let (config, start) = (Config::read(dir)?, Start::of(dir, args.run.device)?);
+            let (config, start) = match args.layers {
+                Some(layers) => start.expanded(&config, layers)?,
+                None => (config, start),
+            };
+            for name in ["config.json", "generation_config.json", "tokenizer.json"] {
+                if dir.join(name).exists() {
+                    fs::copy(dir.join(name), out.join(name))?;
+                }
+            }
+            set_layers(&out.join("config.json"), config.n_layers)?;
+            (config, start)
+        }
+        None => {
+            let json = sudoku_config(args.d_model, args.layers.unwrap_or(4));
+            let config = Config::parse(json.to_string().as_bytes(), "the new config.json")?;
+            fs::write(out.join("config.json"), format!("{json:#}\n"))?;
+            fs::write(out.join("generation_config.json"), "{\n  \"block_length\": 89\n}\n")?;
+            fs::write(out.join("tokenizer.json"), SUDOKU_TOKENIZER)?;
+            (config, Start::Sudoku)
+        }
+    };
+    let data = match (&args.data, &args.model_id) {
+        (Some(data), Some(dir)) => {
+            Data::read(data, &tokenizer(dir)?, args.length, config.ends.first().copied(), *seed)?
+        }
+        (None, _) | (Some(_), None) => args.run.sudoku()?, // --data requires --model-id
+    };
+    let ratio_max = args.ratio_max;
+    if !(ratio_max > 0.0 && ratio_max <= 1.0) {
+        bail!("--ratio-max is {ratio_max}; give a number above 0 and at most 1");
+    }
+    let mut settings = args.run.settings("base", args.data.as_deref())?;
+    settings.insert("ratio_max".to_owned(), json!(ratio_max));
+    settings.insert("start".to_owned(), json!(start.name()));
+    settings.insert("d_model".to_owned(), json!(config.d_model));
+    settings.insert("layers".to_owned(), json!(config.n_layers));
+    let pretraining = Base { config, data, batch: *batch, ratio_max, seed: *seed };
+    let monitor = Monitor::new(args.run.steps);
+    let stop = stop_flag()?;
+    let run = args.run.config()?;
+    let checkpoint = out.join("checkpoint.safetensors");
+    let finished = pretraining.run(&run, start, &checkpoint, &settings, &stop, |progress| monitor.show(progress))?;
+    finished.write_backbone(&out.join("model.safetensors"))?;
+    monitor.close(&finished, out);
+    Ok(())
+}
+
+/// Sets the number of blocks in a config.json.
+fn set_layers(file: &Path, layers: usize) -> anyhow::Result<()> {
+    let mut config: Value = serde_json::from_slice(&fs::read(file)?)?;
+    if config["n_layers"] == layers {
+        return Ok(());
+    }
+    config["n_layers"] = json!(layers);
+    Ok(fs::write(file, format!("{config:#}\n"))?)
+}
+
+/// The config.json of a LLaDA model for 9x9 grids.
+fn sudoku_config(d_model: usize, layers: usize) -> Value {
+    json!({
+        "architectures": ["LLaDAModelLM"], "model_type": "llada", "block_type": "llama", "activation_type": "silu",
+        "layer_norm_type": "rms", "d_model": d_model, "n_layers": layers, "n_heads": d_model.div_ceil(32),
+        "n_kv_heads": d_model.div_ceil(32), "mlp_hidden_size": (d_model * 8 / 3).next_multiple_of(8), "vocab_size": 11,
+        "embedding_size": 11, "max_sequence_length": 89, "rope": false, "rms_norm_eps": 1e-5, "weight_tying": false,
+        "mask_token_id": 0, "eos_token_id": null, "pad_token_id": null, "alibi": false, "include_bias": false,
+        "include_qkv_bias": false,
+    })
+}

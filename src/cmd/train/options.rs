@@ -1,0 +1,133 @@
+//! The flags of both kinds of training, and what follows from them.
+
+use crate::model::{Device, threads};
+use crate::text::Tokenizer;
+use crate::train::data::Data;
+use crate::train::sudoku::Split;
+use crate::train::{RunConfig, Schedule};
+use anyhow::{Context, bail};
+use clap::{Args, ValueEnum};
+use serde_json::{Map, Value, json};
+use std::io::IsTerminal;
+use std::path::{Path, PathBuf};
+use std::{fs, io};
+
+#[derive(Clone, Copy, Debug, PartialEq, Eq, ValueEnum)]
+pub(super) enum BuiltInTask {
+    /// Complete Sudoku grids, generated during training
+    Sudoku,
+}
+
+/// Flags of both kinds of training.
+#[derive(Args, Clone, Debug)]
+pub(super) struct RunArgs {
+    /// Directory for the checkpoint and the weights. A checkpoint in it is resumed
+    #[arg(long, value_name = "DIR")]
+    pub(super) out: PathBuf,
+    /// Number of steps of the whole run
+    #[arg(long)]
+    pub(super) steps: u32,
+    /// Rows per step
+    #[arg(long, default_value_t = 64)]
+    pub(super) batch: usize,
+    /// Rows that a thread computes at once. The gradients of a step are added up
+    #[arg(long, default_value_t = 8)]
+    pub(super) piece: usize,
+    /// Peak learning rate
+    #[arg(long)]
+    pub(super) learning_rate: f64,
+    /// Number of warm-up steps, over which the learning rate rises to its peak
+    #[arg(long, default_value_t = 200)]
+    pub(super) warmup: u32,
+    /// AdamW's beta1 and beta2
+    #[arg(long, num_args = 2, value_names = ["B1", "B2"], default_values_t = [0.9, 0.98])]
+    pub(super) betas: Vec<f64>,
+    /// Weight decay of matrices. Gains and biases have none
+    #[arg(long, default_value_t = 0.05)]
+    pub(super) weight_decay: f64,
+    /// Maximum norm of the gradient. A larger one is scaled down
+    #[arg(long, default_value_t = 1.0)]
+    pub(super) clip: f64,
+    /// Decay of the moving average of the weights. The average is what is written
+    #[arg(long, default_value_t = 0.999)]
+    pub(super) ema: f64,
+    /// Random seed of data, masks and initial weights
+    #[arg(long, default_value_t = 0)]
+    pub(super) seed: u64,
+    /// Number of steps between checkpoints
+    #[arg(long, default_value_t = 200)]
+    pub(super) save_every: u32,
+    /// Share of Sudoku grids whose clues are a puzzle with one solution. The clues of the others
+    /// are random cells
+    #[arg(long, default_value_t = 0.5)]
+    pub(super) puzzles: f64,
+    /// Device to compute on: `auto`, `cpu`, `cuda` or `cuda:N`
+    #[arg(long, default_value = "auto")]
+    pub(super) device: Device,
+}
+
+impl RunArgs {
+    /// Creates the directory --out, which must not be that of the model.
+    pub(super) fn create_out(&self, model_id: Option<&Path>) -> anyhow::Result<()> {
+        let out = &self.out;
+        fs::create_dir_all(out).with_context(|| format!("cannot make the directory {}", out.display()))?;
+        if model_id.is_some_and(|dir| is_same(dir, out)) {
+            bail!("--out and --model-id are both {}; give --out another one", out.display());
+        }
+        Ok(())
+    }
+
+    pub(super) fn config(&self) -> anyhow::Result<RunConfig> {
+        if self.steps == 0 || self.batch == 0 || self.piece == 0 || self.save_every == 0 {
+            bail!("--steps, --batch, --piece and --save-every must be at least 1");
+        }
+        let schedule = Schedule {
+            steps: self.steps,
+            learning_rate: self.learning_rate,
+            warmup: self.warmup.min(self.steps),
+            betas: [self.betas[0], self.betas[1]],
+            weight_decay: self.weight_decay,
+            clip: self.clip,
+            ema: self.ema,
+        };
+        let report_every = if io::stderr().is_terminal() { 1 } else { 10 };
+        Ok(RunConfig {
+            schedule,
+            piece: self.piece,
+            threads: threads(),
+            save_every: self.save_every,
+            report_every,
+            device: self.device,
+        })
+    }
+
+    /// Sudoku grids as training data.
+    pub(super) fn sudoku(&self) -> anyhow::Result<Data> {
+        if !(0.0..=1.0).contains(&self.puzzles) {
+            bail!("--puzzles is {}; give a share from 0 to 1", self.puzzles);
+        }
+        Ok(Data::Sudoku { seed: self.seed, split: Split::Train, puzzles: self.puzzles })
+    }
+
+    /// The settings that determine the result. A checkpoint is resumed only with the same ones.
+    pub(super) fn settings(&self, kind: &str, data: Option<&Path>) -> anyhow::Result<Map<String, Value>> {
+        let Value::Object(mut settings) = serde_json::to_value(self.config()?.schedule)? else { return Ok(Map::new()) };
+        settings.insert("batch".to_owned(), json!(self.batch));
+        settings.insert("piece".to_owned(), json!(self.piece));
+        settings.insert("seed".to_owned(), json!(self.seed));
+        settings.insert("puzzles".to_owned(), json!(self.puzzles));
+        settings.insert("kind".to_owned(), json!(kind));
+        settings.insert("data".to_owned(), json!(data.map_or("sudoku".into(), Path::to_string_lossy)));
+        Ok(settings)
+    }
+}
+
+/// Whether two paths are the same directory.
+fn is_same(one: &Path, other: &Path) -> bool {
+    one.canonicalize().is_ok_and(|one| other.canonicalize().is_ok_and(|other| one == other))
+}
+
+/// The tokenizer of the model in `dir`.
+pub(super) fn tokenizer(dir: &Path) -> anyhow::Result<Tokenizer> {
+    Tokenizer::from_dir(dir)?.with_context(|| format!("{} has no tokenizer.json", dir.display()))
+}

@@ -1,0 +1,120 @@
+//! Initial values of parameters: random backbones, quality heads and adapters.
+
+use super::error::TrainError;
+use super::random::Normals;
+use super::sudoku::{self, CELLS};
+use crate::model::{Config, head_tensors};
+use candle_core::{DType, Device, Result, Tensor};
+use std::collections::BTreeMap;
+
+type Weights = BTreeMap<String, Tensor>;
+
+/// A random backbone: normal with LLaDA's standard deviation of 0.02. Matrices that write into the
+/// residual stream have 0.02 / sqrt(2 layers), as in GPT-2. Gains are 1.
+pub(super) fn backbone(config: &Config, seed: u64, device: &Device) -> Result<Weights> {
+    let mut normals = Normals::new(seed);
+    #[allow(clippy::cast_precision_loss)] // a few layers
+    let residual = 0.02 / (2.0 * config.n_layers as f64).sqrt();
+    let mut fresh = |name: &str, shape: &[usize]| match shape {
+        [_] => Tensor::ones(shape, DType::F32, device),
+        _ if name.ends_with("attn_out.weight") || name.contains(".blocks.") && name.ends_with("ff_out.weight") => {
+            normals.tensor(shape, residual, device)
+        }
+        _ => normals.tensor(shape, 0.02, device),
+    };
+    config.tensors().map(|(name, shape)| Ok((name.clone(), fresh(&name, &shape)?))).collect()
+}
+
+/// A random backbone for Sudoku: the first 27 dimensions of the position embeddings encode row,
+/// column and box, and the token embeddings are zero there.
+pub(super) fn sudoku_backbone(config: &Config, seed: u64, device: &Device) -> Result<Weights> {
+    let mut weights = backbone(config, seed, device)?;
+    let named = |name: &str| format!("model.transformer.{name}.weight");
+    let Some(tokens) = weights.get(&named("wte")) else { return Ok(weights) };
+    let tokens = clear_of_units(tokens)?;
+    weights.insert(named("wte"), tokens);
+    weights.insert(named("wpe"), unit_positions(config, device)?);
+    Ok(weights)
+}
+
+/// Dimensions that encode row, column and box.
+const UNITS: usize = 27;
+
+/// Token embeddings scaled by 10, and zero in the dimensions of the units.
+fn clear_of_units(tokens: &Tensor) -> Result<Tensor> {
+    let (_, d) = tokens.dims2()?;
+    let mask: Vec<f32> = (0..d).map(|dimension| if dimension < UNITS { 0.0 } else { 10.0 }).collect();
+    tokens.broadcast_mul(&Tensor::new(mask, tokens.device())?)
+}
+
+/// (`max_sequence_length`, `d_model`): 0.5 where a cell lies in a unit, 0 elsewhere.
+fn unit_positions(config: &Config, device: &Device) -> Result<Tensor> {
+    let (length, d) = (config.max_sequence_length, config.d_model);
+    let mut numbers = vec![0.0f32; length * d];
+    for cell in 0..CELLS {
+        let position = cell + cell / 9;
+        for (kind, unit) in sudoku::units_of(cell).into_iter().enumerate() {
+            if let Some(number) = numbers.get_mut(position * d + 9 * kind + unit) {
+                *number = 0.5;
+            }
+        }
+    }
+    Tensor::from_vec(numbers, (length, d), device)
+}
+
+/// A random quality head. Its linear layers have the variance of PyTorch's default, normally
+/// distributed, so that its first outputs are close to one half.
+pub(super) fn head(config: &Config, seed: u64, device: &Device) -> Result<Weights> {
+    let mut normals = Normals::new(seed ^ 0x5eed_4ead);
+    let deviation = linear_deviation(config.d_model);
+    let mut fresh = |name: &str, shape: &[usize]| match name {
+        "norm.weight" => Tensor::ones(shape, DType::F32, device),
+        "proj1.weight" | "proj2.weight" => normals.tensor(shape, deviation, device),
+        _ => Tensor::zeros(shape, DType::F32, device),
+    };
+    let shapes = head_tensors(config.d_model);
+    shapes.into_iter().map(|(name, shape)| Ok((name.to_owned(), fresh(name, &shape)?))).collect()
+}
+
+/// Standard deviation of PyTorch's default initialisation of a linear layer with `inputs` inputs.
+#[allow(clippy::cast_precision_loss)] // widths are small
+fn linear_deviation(inputs: usize) -> f64 {
+    (3.0 * inputs as f64).sqrt().recip()
+}
+
+/// Adapters for the matrices of `backbone` whose last name is in `targets`. A has the variance of
+/// PEFT's default, normally distributed; B is zero, so at first the model computes the same.
+///
+/// # Errors
+/// When no block has a matrix of one of these names.
+pub(super) fn adapters(
+    config: &Config,
+    backbone: &Weights,
+    rank: usize,
+    targets: &[String],
+    seed: u64,
+    device: &Device,
+) -> std::result::Result<Weights, TrainError> {
+    let mut normals = Normals::new(seed ^ 0x10_4a);
+    let mut adapters = Weights::new();
+    for (name, weight) in backbone {
+        let module = name.trim_end_matches(".weight");
+        let last = module.rsplit('.').next().unwrap_or(module);
+        let ([out, inner], true) = (weight.dims(), module.contains(".blocks.") && targets.iter().any(|t| t == last))
+        else {
+            continue;
+        };
+        let a = normals.tensor(&[rank, *inner], linear_deviation(*inner), device)?;
+        adapters.insert(format!("{module}.lora_A.weight"), a);
+        adapters.insert(format!("{module}.lora_B.weight"), Tensor::zeros((*out, rank), DType::F32, device)?);
+    }
+    let is_adapted = |target: &&String| adapters.keys().any(|name| name.contains(&format!(".{target}.lora_A")));
+    match targets.iter().find(|target| !is_adapted(target)) {
+        None => Ok(adapters),
+        Some(target) => Err(TrainError::Settings(format!(
+            "the model has no matrix `{target}` to adapt in its {} blocks; its matrices are q_proj, k_proj, v_proj, \
+             attn_out, ff_proj, up_proj and ff_out",
+            config.n_layers
+        ))),
+    }
+}

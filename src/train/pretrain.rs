@@ -1,0 +1,95 @@
+//! Pretraining of a masked diffusion model: tokens are masked at a random ratio and the model
+//! learns to predict them (LLaDA, arXiv 2502.09992, equation 3).
+//!
+//! Out of scope: quality heads.
+
+use super::data::Data;
+use super::error::TrainError;
+use super::masking::{Denoised, Masked, Masking, denoise};
+use super::net::Net;
+use super::parameters::Parameters;
+use super::progress::{Progress, Sums};
+use super::run::{CheckpointPlace, Finished, Learner, Objective, RunConfig, Scored, train};
+use super::start::Start;
+use crate::model::Config;
+use serde_json::{Map, Value};
+use std::path::Path;
+use std::sync::atomic::AtomicBool;
+
+/// Smallest masking ratio, so that 1 / ratio stays bounded.
+const RATIO_MIN: f64 = 0.001;
+
+/// Pretraining of a model.
+#[derive(Debug)]
+pub struct Base {
+    /// The model's sizes.
+    pub config: Config,
+    /// The training data.
+    pub data: Data,
+    /// Rows per step.
+    pub batch: usize,
+    /// Largest masking ratio, above 0 and at most 1.
+    pub ratio_max: f64,
+    /// Determines rows, masks and random weights.
+    pub seed: u64,
+}
+
+impl Base {
+    /// Trains to the last step, or until `stop` is set. Resumes the checkpoint in the file
+    /// `checkpoint`, if there is one and its settings equal `settings`.
+    ///
+    /// # Errors
+    /// When the data do not fit the model, the checkpoint has other settings, a file cannot be
+    /// written, or the loss is not finite.
+    pub fn run(
+        mut self,
+        run: &RunConfig,
+        start: Start,
+        checkpoint: &Path,
+        settings: &Map<String, Value>,
+        stop: &AtomicBool,
+        report: impl FnMut(&Progress),
+    ) -> Result<Finished, TrainError> {
+        let config = self.config.clone();
+        self.data.check(&config)?;
+        let mut parameters = Parameters::default();
+        for (name, tensor) in start.weights(&config, self.seed, &run.device.open()?.0)? {
+            parameters.train(name, &tensor)?;
+        }
+        let learner = Learner { config, parameters, lora_scale: 0.0 };
+        train(run, &mut self, learner, CheckpointPlace { file: checkpoint, settings }, stop, report)
+    }
+}
+
+impl Objective for Base {
+    type Sample = Masked;
+    type Feedback = ();
+
+    fn rows(&mut self, step: u32) -> Result<Vec<Masked>, TrainError> {
+        let Self { batch, ratio_max, seed, .. } = *self;
+        let masking = Masking { seed, batch, ratio_min: RATIO_MIN, ratio_max, mask: self.config.mask.0 };
+        let number = |index: usize| u64::from(step) * batch as u64 + index as u64;
+        Ok((0..batch).map(|index| masking.apply(&self.data.row(number(index)), step, index)).collect())
+    }
+
+    fn length(&self) -> usize {
+        self.data.length()
+    }
+
+    fn score(&self, net: &Net<'_>, rows: &[Masked]) -> candle_core::Result<Scored<()>> {
+        let ids: Vec<u32> = rows.iter().flat_map(|row| row.ids.iter().copied()).collect();
+        let hidden = net.hidden(&ids, rows.len())?; // (rows x length, d_model)
+        Ok(match denoise(net, &hidden, &rows.iter().collect::<Vec<_>>())? {
+            None => Scored { loss: None, sums: Sums::default(), feedback: Vec::new() },
+            Some(Denoised { loss, sums, .. }) => Scored { loss: Some(loss), sums, feedback: Vec::new() },
+        })
+    }
+
+    fn absorb(&mut self, _: Vec<()>) -> Result<(), TrainError> {
+        Ok(())
+    }
+
+    fn is_between_rounds(&self, _: u32) -> bool {
+        true
+    }
+}
