@@ -54,9 +54,9 @@ schemathesis:
 viewer version="5.35.0":
     mkdir -p target/viewer
     cd target/viewer && npm pack --silent swagger-ui-dist@{{ version }} && tar xzf swagger-ui-dist-{{ version }}.tgz
-    for f in swagger-ui.css swagger-ui-bundle.js; do gzip -9nc target/viewer/package/$f > src/api/viewer/$f.gz; done
-    cp target/viewer/package/{LICENSE,NOTICE,swagger-ui-bundle.js.LICENSE.txt} src/api/viewer/
-    sed -i 's/dist [0-9.]*[0-9],/dist {{ version }},/' src/api/viewer/README.md
+    for f in swagger-ui.css swagger-ui-bundle.js; do gzip -9nc target/viewer/package/$f > src/api/openapi/viewer/$f.gz; done
+    cp target/viewer/package/{LICENSE,NOTICE,swagger-ui-bundle.js.LICENSE.txt} src/api/openapi/viewer/
+    sed -i 's/dist [0-9.]*[0-9],/dist {{ version }},/' src/api/openapi/viewer/README.md
 
 # Fuzz every parser of outside bytes for some minutes (needs `cargo install cargo-fuzz`)
 fuzz seconds="300":

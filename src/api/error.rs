@@ -2,7 +2,7 @@
 //! to both.
 //! Refuses to decide whether something is an error.
 
-use super::openapi::schema;
+use crate::api::schema;
 use crate::engine::{Failure, Rejected};
 use axum::Json;
 use axum::http::header::{CONTENT_TYPE, RETRY_AFTER, WWW_AUTHENTICATE};
@@ -23,14 +23,14 @@ const RETRY_LATER: u64 = 5;
 const RETRY_SOON: u64 = 1;
 
 /// nginx's status for a request whose client has no more use for an answer.
-pub(super) const CLIENT_CLOSED_REQUEST: StatusCode = match StatusCode::from_u16(499) {
+pub(crate) const CLIENT_CLOSED_REQUEST: StatusCode = match StatusCode::from_u16(499) {
     Ok(status) => status,
     Err(_) => StatusCode::BAD_REQUEST,
 };
 
 /// What went wrong, as programs tell cases apart.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub(super) enum Code {
+pub(crate) enum Code {
     /// The body or one of its fields is at fault.
     InvalidRequest,
     /// No API key, or none of ours.
@@ -155,7 +155,7 @@ impl Code {
 /// Why a request has no answer.
 #[derive(Clone, Debug, PartialEq, Eq, thiserror::Error)]
 #[error("{message}")]
-pub(super) struct ApiError {
+pub(crate) struct ApiError {
     code: Code,
     message: String,
     param: Option<String>,
@@ -163,35 +163,35 @@ pub(super) struct ApiError {
 }
 
 impl ApiError {
-    pub(super) fn new(code: Code, message: impl Into<String>) -> Self {
+    pub(crate) fn new(code: Code, message: impl Into<String>) -> Self {
         Self { code, message: message.into(), param: None, retry_after: code.retry_after() }
     }
 
     /// A request at fault in the field `param`, named as a path such as `diffusion.steps`.
-    pub(super) fn invalid(param: impl Into<String>, message: impl Into<String>) -> Self {
+    pub(crate) fn invalid(param: impl Into<String>, message: impl Into<String>) -> Self {
         Self { param: Some(param.into()), ..Self::new(Code::InvalidRequest, message) }
     }
 
     /// A body, or a message, of more than `limit` bytes.
-    pub(super) fn body_too_large(limit: usize) -> Self {
+    pub(crate) fn body_too_large(limit: usize) -> Self {
         Self::new(Code::BodyTooLarge, format!("the body is larger than {limit} bytes, the limit"))
     }
 
     /// Names the field at fault.
-    pub(super) fn at(self, param: Option<String>) -> Self {
+    pub(crate) fn at(self, param: Option<String>) -> Self {
         Self { param, ..self }
     }
 
-    pub(super) const fn status(&self) -> StatusCode {
+    pub(crate) const fn status(&self) -> StatusCode {
         self.code.row().status
     }
 
-    pub(super) const fn code(&self) -> Code {
+    pub(crate) const fn code(&self) -> Code {
         self.code
     }
 
     /// As OpenAI writes it, for bodies and for streams that have begun; with the request's id where it is known.
-    pub(super) fn body<'a>(&'a self, request_id: Option<&'a str>) -> impl Serialize + 'a {
+    pub(crate) fn body<'a>(&'a self, request_id: Option<&'a str>) -> impl Serialize + 'a {
         let Row { kind, code, .. } = self.code.row();
         let error = ErrorObject { message: &self.message, kind, param: self.param.as_deref(), code };
         ErrorBody { error, request_id }
@@ -201,7 +201,7 @@ impl ApiError {
 /// Why there is no answer, as OpenAI says it.
 #[derive(Serialize, ToSchema)]
 #[schema(as = Error)]
-pub(super) struct ErrorBody<'a> {
+pub(crate) struct ErrorBody<'a> {
     #[schema(inline)]
     error: ErrorObject<'a>,
     /// What the header `X-Request-Id` says, and the server's log.
@@ -233,7 +233,7 @@ fn codes() -> RefOr<Schema> {
 }
 
 /// What [`ApiError::body`] calls the cases that a status stands for.
-pub(super) fn codes_of(status: StatusCode) -> impl Iterator<Item = &'static str> {
+pub(crate) fn codes_of(status: StatusCode) -> impl Iterator<Item = &'static str> {
     Code::ALL.iter().map(|code| code.row()).filter(move |row| row.status == status).filter_map(|row| row.code)
 }
 
@@ -252,7 +252,7 @@ impl IntoResponse for ApiError {
 }
 
 /// `response` with the request's id beside the error, if it is an error in JSON.
-pub(super) fn named(response: Response, request_id: &str) -> Response {
+pub(crate) fn named(response: Response, request_id: &str) -> Response {
     let is_json = response.headers().get(CONTENT_TYPE).is_some_and(|kind| kind == "application/json");
     match response.extensions().get::<ApiError>().filter(|_| is_json).cloned() {
         None => response,
@@ -313,7 +313,7 @@ impl From<Failure> for ApiError {
 
 /// The answer to a request whose handler panicked; the log says where.
 #[allow(clippy::needless_pass_by_value)] // the signature tower-http calls
-pub(super) fn panicked(_: Box<dyn Any + Send>) -> Response {
+pub(crate) fn panicked(_: Box<dyn Any + Send>) -> Response {
     ApiError::new(Code::Internal, "the server made a mistake in answering this request; its log says more")
         .into_response()
 }

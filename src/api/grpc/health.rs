@@ -1,7 +1,7 @@
 //! `grpc.health.v1`: says what `/ready` says, once or whenever it changes. Refuses to decide what ready is.
 
-use super::proto::remask_server::SERVICE_NAME;
 use crate::api::AppState;
+use crate::api::grpc::proto::remask_server::SERVICE_NAME;
 use futures_util::{Stream, stream};
 use std::pin::Pin;
 use std::time::Duration;
@@ -14,7 +14,7 @@ const LOOK_EVERY: Duration = Duration::from_millis(100);
 
 /// The health of the whole server, whose name is empty, and of our one service, which is the same.
 #[derive(Debug)]
-pub(super) struct Health(pub(super) AppState);
+pub(crate) struct Health(pub(crate) AppState);
 
 fn is_known(service: &str) -> bool {
     ["", SERVICE_NAME].contains(&service)

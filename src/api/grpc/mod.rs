@@ -1,7 +1,7 @@
 //! gRPC: `remask.v1.Remask` beside HTTP's endpoints, with the same front door, keys, limits and errors; health and
 //! reflection. Refuses to know how a request is checked or run.
 
-mod event;
+mod events;
 mod health;
 mod status;
 mod wire;
@@ -12,14 +12,18 @@ mod proto {
     tonic::include_proto!("remask.v1");
 }
 
-pub(super) use status::{is_grpc, no_http, translate};
+pub(crate) use status::{is_grpc, no_http, translate};
 
-use super::error::{ApiError, Code};
-use super::ticket::{Streamed, Ticket};
-use super::{AppState, Service, stream};
+use crate::api::AppState;
+use crate::api::Service;
+use crate::api::error::ApiError;
+use crate::api::error::Code;
+use crate::api::request::context::Streamed;
+use crate::api::request::context::Ticket;
+use crate::api::stream::sessions;
 use axum::routing::{MethodRouter, post_service};
 use axum::{Router, middleware};
-use event::{Events, Kind, Show};
+use events::{Events, Kind, Show};
 use proto::remask_server::{Remask, RemaskServer};
 use std::time::Duration;
 use tonic::{Request, Response, Status};
@@ -28,14 +32,14 @@ use tonic_reflection::server::Builder;
 use wire::Wish;
 
 /// How the paths of our own service begin; those of health and reflection, which ask for no key, begin otherwise.
-pub(super) const OURS: &str = "/remask.v1.";
+pub(crate) const OURS: &str = "/remask.v1.";
 /// Every method of our own service. Each is a path by itself, so that each is an endpoint of the metrics.
 const METHODS: [&str; 5] = ["Generate", "Infill", "Score", "Repair", "Info"];
 /// The descriptors of `proto/`, for clients that have no copy of it.
 const DESCRIPTORS: &[u8] = tonic::include_file_descriptor_set!("remask");
 
 /// Every gRPC endpoint.
-pub(super) fn endpoints(state: &AppState) -> Router<AppState> {
+pub(crate) fn endpoints(state: &AppState) -> Router<AppState> {
     let limit = state.body_max();
     let remask: MethodRouter<AppState> =
         post_service(RemaskServer::new(Front(state.clone())).max_decoding_message_size(limit));
@@ -116,9 +120,9 @@ impl Front {
         let service = self.service(&asked.model)?;
         let (wish, below) = wire::score(asked)?;
         let session = service.submit(wish.within(call.patience).request).await?;
-        let answers = stream::answers(vec![session], &call.ticket).await?;
-        let answer = answers.first().ok_or_else(stream::gone)?;
-        Ok(event::score(answer, below, &call.ticket, service))
+        let answers = sessions::answers(vec![session], &call.ticket).await?;
+        let answer = answers.first().ok_or_else(sessions::gone)?;
+        Ok(events::score(answer, below, &call.ticket, service))
     }
 }
 
@@ -146,6 +150,6 @@ impl Remask for Front {
 
     async fn info(&self, request: Request<proto::InfoRequest>) -> Result<Response<proto::InfoResponse>, Status> {
         let service = self.service(&request.into_inner().model)?;
-        Ok(Response::new(event::info(service)))
+        Ok(Response::new(events::info(service)))
     }
 }

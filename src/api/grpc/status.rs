@@ -1,10 +1,11 @@
 //! What a gRPC caller is told where an HTTP caller gets an error object: the same, as a status. Refuses to pick statuses,
 //! which `error.rs` does.
 
-use super::METHODS;
 use crate::api::AppState;
-use crate::api::error::{ApiError, Code};
-use crate::api::ticket::Ticket;
+use crate::api::error::ApiError;
+use crate::api::error::Code;
+use crate::api::grpc::METHODS;
+use crate::api::request::context::Ticket;
 use axum::extract::{Request, State};
 use axum::http::header::CONTENT_TYPE;
 use axum::http::{HeaderMap, StatusCode};
@@ -14,14 +15,14 @@ use std::error::Error;
 use tonic::Status;
 
 /// Whether a request calls itself gRPC.
-pub(in crate::api) fn is_grpc(headers: &HeaderMap) -> bool {
+pub(crate) fn is_grpc(headers: &HeaderMap) -> bool {
     let value = headers.get(CONTENT_TYPE).and_then(|value| value.to_str().ok()).unwrap_or_default();
     let essence = value.split(';').next().unwrap_or_default().trim();
     ["application/grpc", "application/grpc+proto"].iter().any(|one| essence.eq_ignore_ascii_case(one))
 }
 
 /// Nothing is served under this path of a port that speaks gRPC alone.
-pub(in crate::api) async fn no_http(request: Request) -> ApiError {
+pub(crate) async fn no_http(request: Request) -> ApiError {
     let (method, path) = (request.method(), request.uri().path());
     let message =
         format!("there is no {method} {path} on this port, which speaks gRPC; the server's other port speaks HTTP");
@@ -29,7 +30,7 @@ pub(in crate::api) async fn no_http(request: Request) -> ApiError {
 }
 
 /// The layer before gRPC's own paths: tonic would take any body for a message.
-pub(super) async fn only_grpc(request: Request, next: Next) -> Response {
+pub(crate) async fn only_grpc(request: Request, next: Next) -> Response {
     if is_grpc(request.headers()) {
         return next.run(request).await;
     }
@@ -39,7 +40,7 @@ pub(super) async fn only_grpc(request: Request, next: Next) -> Response {
 }
 
 /// The layer around everything that may refuse: has gRPC callers hear a status, and the outcome counted.
-pub(in crate::api) async fn translate(State(state): State<AppState>, request: Request, next: Next) -> Response {
+pub(crate) async fn translate(State(state): State<AppState>, request: Request, next: Next) -> Response {
     if !is_grpc(request.headers()) {
         return next.run(request).await;
     }

@@ -1,9 +1,17 @@
 //! What gRPC callers may write, as the engine is asked for it. Shapes are the messages' own; refuses to judge values, which
 //! `engine::admission` does once for everybody.
 
-use super::proto::{self, proofreading, remasking, unmasking};
 use crate::api::error::ApiError;
-use crate::api::wire::{doubtful, mending, missing, response_format, rounds, task};
+use crate::api::grpc::proto;
+use crate::api::grpc::proto::proofreading;
+use crate::api::grpc::proto::remasking;
+use crate::api::grpc::proto::unmasking;
+use crate::api::wire::doubtful;
+use crate::api::wire::mending;
+use crate::api::wire::missing;
+use crate::api::wire::response_format;
+use crate::api::wire::rounds;
+use crate::api::wire::task;
 use crate::diffusion::TokenId;
 use crate::diffusion::policy::{self, Choice, Kind, Rule, Setting, Settings, THRESHOLD, find};
 use crate::engine::{DEFAULT_BLANK, EndOfText, Format, Prompt, Proofreading, Request, Task};
@@ -18,16 +26,16 @@ const WAY_BACK_MAX: Duration = Duration::from_millis(500);
 const TIMEOUT_DIGITS_MAX: usize = 8;
 
 /// What one message asks for.
-pub(super) struct Wish {
-    pub(super) request: Request,
+pub(crate) struct Wish {
+    pub(crate) request: Request,
     /// Every step's edits are told, too.
-    pub(super) with_edits: bool,
+    pub(crate) with_edits: bool,
 }
 
 impl Wish {
     /// The same, for a caller who waits only so long and did not say a deadline: an answer that is a little worse is
     /// better than none.
-    pub(super) fn within(self, patience: Option<Duration>) -> Self {
+    pub(crate) fn within(self, patience: Option<Duration>) -> Self {
         let deadline = patience.map(|patience| {
             let left = patience.saturating_sub((patience / 10).min(WAY_BACK_MAX));
             left.max(Duration::from_millis(1)) // 0 is nobody's wish
@@ -37,7 +45,7 @@ impl Wish {
 }
 
 /// How long the caller waits, if it says so; what is no timeout says nothing.
-pub(super) fn patience(metadata: &MetadataMap) -> Option<Duration> {
+pub(crate) fn patience(metadata: &MetadataMap) -> Option<Duration> {
     let value = metadata.get("grpc-timeout")?.to_str().ok()?;
     let (digits, unit) = value.split_at_checked(value.len().checked_sub(1)?)?;
     let is_count = (1..=TIMEOUT_DIGITS_MAX).contains(&digits.len()) && digits.bytes().all(|byte| byte.is_ascii_digit());
@@ -53,7 +61,7 @@ pub(super) fn patience(metadata: &MetadataMap) -> Option<Duration> {
     }
 }
 
-pub(super) fn generate(asked: proto::GenerateRequest) -> Result<Wish, ApiError> {
+pub(crate) fn generate(asked: proto::GenerateRequest) -> Result<Wish, ApiError> {
     use proto::generate_request::Prompt as P;
     let prompt = match asked.prompt.ok_or_else(|| missing("prompt", "a text, token ids, or a chat"))? {
         P::Text(text) => Prompt::Text(text),
@@ -97,7 +105,7 @@ fn format(asked: proto::generate_request::Format) -> Result<Format, ApiError> {
     response_format(Some(&format))
 }
 
-pub(super) fn infill(asked: proto::InfillRequest) -> Result<Wish, ApiError> {
+pub(crate) fn infill(asked: proto::InfillRequest) -> Result<Wish, ApiError> {
     let blank = asked.blank.unwrap_or_else(|| DEFAULT_BLANK.to_owned());
     let request = Request {
         temperature: asked.temperature,
@@ -109,7 +117,7 @@ pub(super) fn infill(asked: proto::InfillRequest) -> Result<Wish, ApiError> {
 }
 
 /// What the engine is asked for, and the quality below which a token is doubtful.
-pub(super) fn score(asked: proto::ScoreRequest) -> Result<(Wish, f32), ApiError> {
+pub(crate) fn score(asked: proto::ScoreRequest) -> Result<(Wish, f32), ApiError> {
     use proto::score_request::Given as G;
     let below = doubtful(asked.below)?;
     let text = match asked.given.ok_or_else(no_text)? {
@@ -121,7 +129,7 @@ pub(super) fn score(asked: proto::ScoreRequest) -> Result<(Wish, f32), ApiError>
     Ok((Wish { request, with_edits: false }, below))
 }
 
-pub(super) fn repair(asked: proto::RepairRequest) -> Result<Wish, ApiError> {
+pub(crate) fn repair(asked: proto::RepairRequest) -> Result<Wish, ApiError> {
     use proto::repair_request::Given as G;
     let text = match asked.given.ok_or_else(no_text)? {
         G::Text(text) => Prompt::Text(text),

@@ -1,22 +1,29 @@
 //! The four shapes of a completion, put together from what `api::openai` shares among them. Refuses to know when
 //! which one is sent.
 
-use super::schema;
-use crate::api::answer::{StartObject, StepObject, Summary};
-use crate::api::logprobs::{ChatLogprobs, TextLogprobs};
-use crate::api::openai::{Choice, Completion, Delta, Head, Message};
+use crate::api::answer::completion::Choice;
+use crate::api::answer::completion::Completion;
+use crate::api::answer::completion::Delta;
+use crate::api::answer::completion::Head;
+use crate::api::answer::completion::Message;
+use crate::api::answer::logprobs::ChatLogprobs;
+use crate::api::answer::logprobs::TextLogprobs;
+use crate::api::answer::objects::StartObject;
+use crate::api::answer::objects::StepObject;
+use crate::api::answer::objects::Summary;
+use crate::api::schema;
 use utoipa::ToSchema;
 use utoipa::openapi::schema::{Object, OneOfBuilder};
 use utoipa::openapi::{Ref, RefOr, Schema};
 
 /// Names of the shapes.
-pub(super) const TEXT: &str = "TextCompletion";
-pub(super) const TEXT_CHUNK: &str = "TextCompletionChunk";
-pub(super) const CHAT: &str = "ChatCompletion";
-pub(super) const CHAT_CHUNK: &str = "ChatCompletionChunk";
+pub(crate) const TEXT: &str = "TextCompletion";
+pub(crate) const TEXT_CHUNK: &str = "TextCompletionChunk";
+pub(crate) const CHAT: &str = "ChatCompletion";
+pub(crate) const CHAT_CHUNK: &str = "ChatCompletionChunk";
 
 /// The shapes, and what else they refer to.
-pub(super) fn schemas() -> Vec<(String, RefOr<Schema>)> {
+pub(crate) fn schemas() -> Vec<(String, RefOr<Schema>)> {
     let text = |name, is_chunk| shape(name, is_chunk, ("text", schema::text(0)), &reference::<TextLogprobs>());
     let chat = |name, is_chunk, said| shape(name, is_chunk, said, &reference::<ChatLogprobs>());
     let mut schemas = vec![
@@ -38,7 +45,7 @@ pub(super) fn schemas() -> Vec<(String, RefOr<Schema>)> {
 }
 
 /// Adds what a type refers to, and itself too if it is wanted.
-pub(super) fn add<T: ToSchema>(schemas: &mut Vec<(String, RefOr<Schema>)>, itself: bool) {
+pub(crate) fn add<T: ToSchema>(schemas: &mut Vec<(String, RefOr<Schema>)>, itself: bool) {
     T::schemas(schemas);
     if itself {
         schemas.push((T::name().into_owned(), T::schema()));
@@ -46,7 +53,7 @@ pub(super) fn add<T: ToSchema>(schemas: &mut Vec<(String, RefOr<Schema>)>, itsel
 }
 
 /// Where a type's schema is found.
-pub(super) fn reference<T: ToSchema>() -> RefOr<Schema> {
+pub(crate) fn reference<T: ToSchema>() -> RefOr<Schema> {
     Ref::from_schema_name(T::name()).into()
 }
 

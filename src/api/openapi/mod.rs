@@ -1,16 +1,16 @@
 //! What this server says about itself: an OpenAPI document, made of the endpoints that the router is made of, the types
 //! that requests are read into, and the table of errors. Refuses to know what a request does.
 
-pub(super) mod about;
 mod completion;
-pub(super) mod schema;
-mod told;
+pub(crate) mod endpoints;
+mod operation;
 
-use about::TAGS;
-use told::About;
+use endpoints::TAGS;
+use operation::About;
 
-use super::error::ErrorBody;
-use super::{AppState, auth};
+use crate::api::AppState;
+use crate::api::error::ErrorBody;
+use crate::api::state::keys;
 use axum::handler::Handler;
 use axum::routing::{MethodRouter, delete, get, post};
 use utoipa::openapi::path::{HttpMethod, PathItem, PathsBuilder};
@@ -19,32 +19,32 @@ use utoipa::openapi::tag::TagBuilder;
 use utoipa::openapi::{ComponentsBuilder, InfoBuilder, License, OpenApi, OpenApiBuilder, Server};
 
 /// The schemes a key may be told by; either will do, and neither where the server asks for none.
-pub(super) const SCHEMES: [&str; 2] = ["bearer", "header"];
+pub(crate) const SCHEMES: [&str; 2] = ["bearer", "header"];
 
 /// What is said in general.
 const DESCRIPTION: &str = include_str!("description.md");
 
 /// One method of one path: what answers, and what is said about it.
-pub(super) struct Endpoint {
+pub(crate) struct Endpoint {
     method: HttpMethod,
     /// As the router has it, where `{*name}` takes in slashes.
     path: &'static str,
     serve: MethodRouter<AppState>,
     about: About,
     /// As people are told it: `GET /health`.
-    pub(super) line: String,
+    pub(crate) line: String,
 }
 
 impl Endpoint {
-    pub(super) fn get<T: 'static>(path: &'static str, handler: impl Handler<T, AppState>, about: About) -> Self {
+    pub(crate) fn get<T: 'static>(path: &'static str, handler: impl Handler<T, AppState>, about: About) -> Self {
         Self::new((HttpMethod::Get, "GET"), path, get(handler), about)
     }
 
-    pub(super) fn post<T: 'static>(path: &'static str, handler: impl Handler<T, AppState>, about: About) -> Self {
+    pub(crate) fn post<T: 'static>(path: &'static str, handler: impl Handler<T, AppState>, about: About) -> Self {
         Self::new((HttpMethod::Post, "POST"), path, post(handler), about)
     }
 
-    pub(super) fn delete<T: 'static>(path: &'static str, handler: impl Handler<T, AppState>, about: About) -> Self {
+    pub(crate) fn delete<T: 'static>(path: &'static str, handler: impl Handler<T, AppState>, about: About) -> Self {
         Self::new((HttpMethod::Delete, "DELETE"), path, delete(handler), about)
     }
 
@@ -58,12 +58,12 @@ impl Endpoint {
         Self { method, path, serve, about, line }
     }
 
-    pub(super) fn path(&self) -> &'static str {
+    pub(crate) fn path(&self) -> &'static str {
         self.path
     }
 
     /// For the router.
-    pub(super) fn route(self) -> (&'static str, MethodRouter<AppState>) {
+    pub(crate) fn route(self) -> (&'static str, MethodRouter<AppState>) {
         (self.path, self.serve)
     }
 }
@@ -74,21 +74,21 @@ fn plain(path: &str) -> String {
 }
 
 /// The document about some endpoints.
-pub(super) fn document(endpoints: Vec<Endpoint>) -> OpenApi {
+pub(crate) fn document(endpoints: Vec<Endpoint>) -> OpenApi {
     let mut schemas = completion::schemas();
     completion::add::<ErrorBody<'_>>(&mut schemas, true);
     let mut paths = PathsBuilder::new();
     for Endpoint { method, path, about, .. } in endpoints {
-        let (operation, referred) = about.operation(auth::is_guarded(path));
+        let (operation, referred) = about.operation(keys::is_guarded(path));
         schemas.extend(referred);
         paths = paths.path(plain(path), PathItem::new(method, operation));
     }
     let components = ComponentsBuilder::new()
         .schemas_from_iter(schemas)
-        .responses_from_iter(told::refusals())
-        .parameter(told::REQUEST_ID, told::request_id())
+        .responses_from_iter(operation::refusals())
+        .parameter(operation::REQUEST_ID, operation::request_id())
         .security_scheme(SCHEMES[0], SecurityScheme::Http(Http::new(HttpAuthScheme::Bearer)))
-        .security_scheme(SCHEMES[1], SecurityScheme::ApiKey(ApiKey::Header(ApiKeyValue::new(auth::OTHER_HEADER))));
+        .security_scheme(SCHEMES[1], SecurityScheme::ApiKey(ApiKey::Header(ApiKeyValue::new(keys::OTHER_HEADER))));
     let licence = License::builder().name("Apache-2.0").identifier(Some("Apache-2.0"));
     let info = InfoBuilder::new()
         .title("Remask")

@@ -1,9 +1,10 @@
 //! The body of `POST /v1/chat/completions`. Refuses to judge values.
 
-use super::options::body;
-use super::{Wish, missing};
 use crate::api::error::ApiError;
-use crate::api::openapi::schema;
+use crate::api::schema;
+use crate::api::wire::Wish;
+use crate::api::wire::common::body;
+use crate::api::wire::missing;
 use crate::engine::{Length, Prompt, Request, Task};
 use crate::text::Message;
 use serde::Deserialize;
@@ -18,19 +19,19 @@ body! {
         #[schema(required, nullable = false, min_items = 1)]
         messages: Option<Vec<MessageField>>,
         /// Default: the model's own, else what its canvas has room for.
-        #[serde(default, deserialize_with = "crate::api::field::count")]
+        #[serde(default, deserialize_with = "crate::api::wire::field::count")]
         #[schema(minimum = 1, maximum = 4294967295_u32)]
         max_completion_tokens: Option<u32>,
         /// OpenAI's older name for the same.
-        #[serde(default, deserialize_with = "crate::api::field::count")]
+        #[serde(default, deserialize_with = "crate::api::wire::field::count")]
         #[schema(minimum = 1, maximum = 4294967295_u32)]
         max_tokens: Option<u32>,
         /// How sure the model was of each token it wrote.
         logprobs: Option<bool>,
-        #[serde(default, rename = "top_logprobs", deserialize_with = "crate::api::field::zero")]
+        #[serde(default, rename = "top_logprobs", deserialize_with = "crate::api::wire::field::zero")]
         #[schema(schema_with = schema::zero)]
         _top_logprobs: (),
-        #[serde(default, rename = "modalities", deserialize_with = "crate::api::field::text_only")]
+        #[serde(default, rename = "modalities", deserialize_with = "crate::api::wire::field::text_only")]
         #[schema(schema_with = schema::text_only)]
         _modalities: (),
         #[serde(rename = "reasoning_effort")]
@@ -53,13 +54,13 @@ struct MessageField {
     #[serde(rename = "name")]
     #[schema(schema_with = schema::ignored)]
     _name: Option<IgnoredAny>,
-    #[serde(default, rename = "refusal", deserialize_with = "crate::api::field::unsupported")]
+    #[serde(default, rename = "refusal", deserialize_with = "crate::api::wire::field::unsupported")]
     #[schema(schema_with = schema::unsupported)]
     _refusal: (),
-    #[serde(default, rename = "tool_calls", deserialize_with = "crate::api::field::nothing")]
+    #[serde(default, rename = "tool_calls", deserialize_with = "crate::api::wire::field::nothing")]
     #[schema(schema_with = schema::nothing)]
     _tool_calls: (),
-    #[serde(default, rename = "tool_call_id", deserialize_with = "crate::api::field::unsupported")]
+    #[serde(default, rename = "tool_call_id", deserialize_with = "crate::api::wire::field::unsupported")]
     #[schema(schema_with = schema::unsupported)]
     _tool_call_id: (),
 }
@@ -90,7 +91,7 @@ impl ChatRequest {
     ///
     /// # Errors
     /// When a field is missing, or asks for what goes only with another one.
-    pub(in crate::api) fn read(mut self) -> Result<Wish, ApiError> {
+    pub(crate) fn read(mut self) -> Result<Wish, ApiError> {
         let options = self.options();
         let messages = self.messages.ok_or_else(|| missing("messages", "an array of {\"role\", \"content\"}"))?;
         let length = match (self.max_completion_tokens, self.max_tokens) {

@@ -1,10 +1,12 @@
 //! The body of `POST /v1/completions`. Refuses to judge values.
 
-use super::options::{CHOICES_MAX, body};
-use super::{Wish, missing};
 use crate::api::error::ApiError;
-use crate::api::field::Count;
-use crate::api::openapi::schema;
+use crate::api::schema;
+use crate::api::wire::Wish;
+use crate::api::wire::common::CHOICES_MAX;
+use crate::api::wire::common::body;
+use crate::api::wire::field::Count;
+use crate::api::wire::missing;
 use crate::diffusion::TokenId;
 use crate::engine::{Length, Prompt, Request, Task};
 use serde::Deserialize;
@@ -18,7 +20,7 @@ body! {
         #[schema(required, nullable = false)]
         prompt: Option<PromptField>,
         /// Default: the model's own, else what its canvas has room for.
-        #[serde(default, deserialize_with = "crate::api::field::count")]
+        #[serde(default, deserialize_with = "crate::api::wire::field::count")]
         #[schema(minimum = 1, maximum = 4294967295_u32)]
         max_tokens: Option<u32>,
         /// What follows the text that is written: makes it an infill.
@@ -26,10 +28,10 @@ body! {
         /// The prompt comes back before the answer.
         echo: Option<bool>,
         /// 0 and 1: how sure the model was of each token it wrote.
-        #[serde(default, deserialize_with = "crate::api::field::count")]
+        #[serde(default, deserialize_with = "crate::api::wire::field::count")]
         #[schema(maximum = 1)]
         logprobs: Option<u32>,
-        #[serde(default, rename = "best_of", deserialize_with = "crate::api::field::one")]
+        #[serde(default, rename = "best_of", deserialize_with = "crate::api::wire::field::one")]
         #[schema(schema_with = schema::one)]
         _best_of: (),
     }
@@ -64,7 +66,7 @@ impl CompletionRequest {
     ///
     /// # Errors
     /// When a field is missing, or asks for what goes only with another one.
-    pub(in crate::api) fn read(mut self, spell: impl Fn(&[TokenId]) -> String) -> Result<Wish, ApiError> {
+    pub(crate) fn read(mut self, spell: impl Fn(&[TokenId]) -> String) -> Result<Wish, ApiError> {
         let options = self.options();
         let prompts = self.prompt.ok_or_else(|| missing("prompt", "a string, or an array of token ids"))?.read();
         let echo = match self.echo {
@@ -94,7 +96,7 @@ impl CompletionRequest {
 ///
 /// # Errors
 /// When a suffix has no text before it, or nobody says how far away it is.
-pub(in crate::api) fn task(prompt: Prompt, max_tokens: Option<u32>, suffix: Option<&str>) -> Result<Task, ApiError> {
+pub(crate) fn task(prompt: Prompt, max_tokens: Option<u32>, suffix: Option<&str>) -> Result<Task, ApiError> {
     match (suffix, max_tokens, prompt) {
         (None, max, prompt) => {
             let length = max.map_or(Length::Default, |max| Length::New(max as usize));

@@ -1,10 +1,14 @@
 //! The `diffusion` object: what only a diffusion model can do, as callers write it. Refuses to judge values.
 
-use super::policy::{self, OrderName, Remasking, RemaskingName, Unmasking};
-use super::{missing, needs_stream};
 use crate::api::error::ApiError;
-use crate::api::field::{count, number, off_word, word_or_object};
-use crate::api::openapi::schema;
+use crate::api::schema;
+use crate::api::wire::field::count;
+use crate::api::wire::field::number;
+use crate::api::wire::field::off_word;
+use crate::api::wire::field::word_or_object;
+use crate::api::wire::missing;
+use crate::api::wire::needs_stream;
+use crate::api::wire::policy::{self, OrderName, Remasking, RemaskingName, Unmasking};
 use crate::engine::{EndOfText, Proofreading, Request};
 use serde::Deserialize;
 use std::time::Duration;

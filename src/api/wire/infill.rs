@@ -1,10 +1,14 @@
 //! The body of `POST /v1/infill`. Refuses to judge values.
 
-use super::diffusion::Diffusion;
-use super::{Delivery, missing};
 use crate::api::error::ApiError;
-use crate::api::field::{number, object, rank, seed};
-use crate::api::openapi::schema;
+use crate::api::schema;
+use crate::api::wire::Delivery;
+use crate::api::wire::diffusion::Diffusion;
+use crate::api::wire::field::number;
+use crate::api::wire::field::object;
+use crate::api::wire::field::rank;
+use crate::api::wire::field::seed;
+use crate::api::wire::missing;
 use crate::engine::{DEFAULT_BLANK, Request, Task};
 use serde::Deserialize;
 use serde::de::IgnoredAny;
@@ -13,9 +17,9 @@ use utoipa::ToSchema;
 /// A template and how its gaps are filled.
 #[derive(Debug, Deserialize, ToSchema)]
 #[serde(deny_unknown_fields, expecting = "a JSON object")]
-pub(in crate::api) struct InfillRequest {
+pub(crate) struct InfillRequest {
     /// As `/v1/models` has it; default: the model that is served.
-    pub(in crate::api) model: Option<String>,
+    pub(crate) model: Option<String>,
     /// A text in which `blank` stands for every cell to fill; all else stays.
     #[schema(required, nullable = false, min_length = 1)]
     template: Option<String>,
@@ -48,7 +52,7 @@ impl InfillRequest {
     ///
     /// # Errors
     /// When a field is missing, or asks for what goes only with another one.
-    pub(in crate::api) fn read(self) -> Result<(Request, Delivery), ApiError> {
+    pub(crate) fn read(self) -> Result<(Request, Delivery), ApiError> {
         let blank = self.blank.unwrap_or_else(|| DEFAULT_BLANK.to_owned());
         let template = self
             .template

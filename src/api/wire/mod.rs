@@ -2,27 +2,28 @@
 //! refused with the list of known ones; refuses to judge values, which `engine::admission` does once for everybody.
 
 mod chat;
+mod common;
 mod completion;
 mod diffusion;
-mod format;
-mod given;
+pub(crate) mod field;
 mod infill;
-mod options;
 mod policy;
+mod repair;
+mod response_format;
 
-pub(super) use chat::ChatRequest;
-pub(super) use completion::{CompletionRequest, task};
-pub(super) use diffusion::rounds;
-pub(super) use format::read as response_format;
-pub(super) use given::{RepairRequest, ScoreRequest, doubtful, mending};
-pub(super) use infill::InfillRequest;
+pub(crate) use chat::ChatRequest;
+pub(crate) use completion::{CompletionRequest, task};
+pub(in crate::api) use diffusion::rounds;
+pub(crate) use infill::InfillRequest;
+pub(crate) use repair::{RepairRequest, ScoreRequest, doubtful, mending};
+pub(crate) use response_format::read as response_format;
 
-use super::error::ApiError;
+use crate::api::error::ApiError;
 use crate::engine::Request;
 
 /// How an answer travels.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub(super) enum Delivery {
+pub(crate) enum Delivery {
     /// As one JSON object.
     Whole,
     /// As server-sent events.
@@ -36,20 +37,20 @@ pub(super) enum Delivery {
 
 /// What one body asks for.
 #[derive(Clone, Debug, PartialEq)]
-pub(super) struct Wish {
+pub(crate) struct Wish {
     /// What the engine is asked for, one request for each choice of the answer.
-    pub(super) requests: Vec<Request>,
+    pub(crate) requests: Vec<Request>,
     /// Choices for each prompt.
-    pub(super) choices: usize,
+    pub(crate) choices: usize,
     /// How the answer is wanted.
-    pub(super) delivery: Delivery,
+    pub(crate) delivery: Delivery,
     /// Whether each token's logarithm of probability is told.
-    pub(super) logprobs: bool,
+    pub(crate) logprobs: bool,
     /// What stands before the text of each choice; empty where nothing does.
-    pub(super) echo: Vec<String>,
+    pub(crate) echo: Vec<String>,
 }
 
-pub(super) fn missing(param: &'static str, wanted: &str) -> ApiError {
+pub(crate) fn missing(param: &'static str, wanted: &str) -> ApiError {
     ApiError::invalid(param, format!("{param} is missing; give {wanted}"))
 }
 

@@ -1,6 +1,7 @@
 //! A request's body as the value it spells, or the field at fault. Refuses to know what is asked for.
 
-use super::error::{ApiError, Code};
+use crate::api::error::ApiError;
+use crate::api::error::Code;
 use axum::extract::Request;
 use axum::http::HeaderMap;
 use axum::http::header::{CONTENT_ENCODING, CONTENT_LENGTH, CONTENT_TYPE};
@@ -12,7 +13,7 @@ use serde_json::error::Category;
 ///
 /// # Errors
 /// When the body is something else than JSON, longer, cut off, or not a `T`.
-pub(super) async fn read<T: DeserializeOwned>(request: Request, limit: usize) -> Result<T, ApiError> {
+pub(crate) async fn read<T: DeserializeOwned>(request: Request, limit: usize) -> Result<T, ApiError> {
     check_encoding(request.headers())?;
     let declared = header(request.headers(), &CONTENT_LENGTH).and_then(|length| length.parse::<u64>().ok());
     if declared.is_some_and(|length| length > limit as u64) {

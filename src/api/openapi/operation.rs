@@ -1,8 +1,12 @@
 //! How an endpoint is told: what it takes, what it answers, and how it refuses. Refuses to know which endpoint.
 
-use super::completion::{add, reference};
-use super::{SCHEMES, schema};
-use crate::api::error::{CLIENT_CLOSED_REQUEST, ErrorBody, codes_of};
+use crate::api::error::CLIENT_CLOSED_REQUEST;
+use crate::api::error::ErrorBody;
+use crate::api::error::codes_of;
+use crate::api::openapi::SCHEMES;
+use crate::api::openapi::completion::add;
+use crate::api::openapi::completion::reference;
+use crate::api::schema;
 use axum::http::StatusCode;
 use serde_json::Value;
 use utoipa::ToSchema;
@@ -19,17 +23,17 @@ use utoipa::openapi::{Header, Ref, RefOr, Required, Response, Schema};
 const JSON: &str = "application/json";
 const EVENTS: &str = "text/event-stream";
 /// The name of the parameter that every endpoint has.
-pub(super) const REQUEST_ID: &str = "RequestId";
+pub(crate) const REQUEST_ID: &str = "RequestId";
 const REQUEST_ID_HEADER: &str = "X-Request-Id";
 
 /// An example: what it shows, and what is sent.
-pub(super) type Example = (&'static str, Value);
+pub(crate) type Example = (&'static str, Value);
 
 /// An event of a stream: its name (`message` is that of events without one), and the schema of its data as a text.
-pub(super) type Told<'a> = (&'a str, RefOr<Schema>);
+pub(crate) type Told<'a> = (&'a str, RefOr<Schema>);
 
 /// What is said about an endpoint.
-pub(in crate::api) struct About {
+pub(crate) struct About {
     operation: OperationBuilder,
     /// What its answer has to be like.
     answer: ResponseBuilder,
@@ -38,7 +42,7 @@ pub(in crate::api) struct About {
 }
 
 impl About {
-    pub(super) fn new(id: &str, tag: &str, summary: &str, description: &str) -> Self {
+    pub(crate) fn new(id: &str, tag: &str, summary: &str, description: &str) -> Self {
         let operation = OperationBuilder::new()
             .operation_id(Some(id))
             .tag(tag)
@@ -48,7 +52,7 @@ impl About {
     }
 
     /// A JSON body, and examples of it, the simplest first.
-    pub(super) fn takes<T: ToSchema>(mut self, examples: impl IntoIterator<Item = Example>) -> Self {
+    pub(crate) fn takes<T: ToSchema>(mut self, examples: impl IntoIterator<Item = Example>) -> Self {
         add::<T>(&mut self.schemas, true);
         let examples = (1..).zip(examples).map(|(number, (summary, value)): (u8, _)| {
             (number.to_string(), ExampleBuilder::new().summary(summary).value(Some(value)).build())
@@ -61,7 +65,7 @@ impl About {
     }
 
     /// A part of the path.
-    pub(super) fn part(mut self, name: &str, description: &str, schema: RefOr<Schema>, example: &str) -> Self {
+    pub(crate) fn part(mut self, name: &str, description: &str, schema: RefOr<Schema>, example: &str) -> Self {
         let parameter = ParameterBuilder::new()
             .name(name)
             .parameter_in(ParameterIn::Path)
@@ -74,18 +78,18 @@ impl About {
     }
 
     /// JSON of a type.
-    pub(super) fn answers<T: ToSchema>(mut self, description: &str) -> Self {
+    pub(crate) fn answers<T: ToSchema>(mut self, description: &str) -> Self {
         add::<T>(&mut self.schemas, true);
         self.answers_with(description, reference::<T>())
     }
 
     /// JSON of a schema.
-    pub(super) fn answers_with(self, description: &str, schema: RefOr<Schema>) -> Self {
+    pub(crate) fn answers_with(self, description: &str, schema: RefOr<Schema>) -> Self {
         self.says(description, JSON, schema)
     }
 
     /// Something of another media type.
-    pub(super) fn says(mut self, description: &str, media_type: &str, schema: RefOr<Schema>) -> Self {
+    pub(crate) fn says(mut self, description: &str, media_type: &str, schema: RefOr<Schema>) -> Self {
         let content = ContentBuilder::new().schema(Some(schema)).build();
         self.answer = self.answer.description(description).content(media_type, content);
         self
@@ -93,7 +97,7 @@ impl About {
 
     /// The answer may also be a stream. OpenAPI 3.1 has no word for its items; as others do, the schema is that of one
     /// event, its data spelled in JSON.
-    pub(super) fn streams<'a>(mut self, description: &str, events: impl IntoIterator<Item = Told<'a>>) -> Self {
+    pub(crate) fn streams<'a>(mut self, description: &str, events: impl IntoIterator<Item = Told<'a>>) -> Self {
         let event = |(name, data): Told<'a>| {
             let event = ObjectBuilder::new()
                 .schema_type(Type::Object)
@@ -111,13 +115,13 @@ impl About {
     }
 
     /// The answer is a stream.
-    pub(super) fn tells<'a>(mut self, description: &str, events: impl IntoIterator<Item = Told<'a>>) -> Self {
+    pub(crate) fn tells<'a>(mut self, description: &str, events: impl IntoIterator<Item = Told<'a>>) -> Self {
         self.answer = self.answer.description(description);
         self.streams(description, events)
     }
 
     /// It may begin behind an event that the caller has seen.
-    pub(super) fn resumes(self) -> Self {
+    pub(crate) fn resumes(self) -> Self {
         let description =
             "The id of the last event seen of a stream: it is read on from there, whatever else the request says.";
         self.takes_header("Last-Event-ID", description).lost()
@@ -135,13 +139,13 @@ impl About {
     }
 
     /// It needs the model, which may not be there, or not under the name that is asked for.
-    pub(super) fn needs_model(self, by_name: bool) -> Self {
+    pub(crate) fn needs_model(self, by_name: bool) -> Self {
         let named = by_name.then_some(StatusCode::NOT_FOUND);
         self.refuses(named.into_iter().chain([StatusCode::SERVICE_UNAVAILABLE]))
     }
 
     /// It runs the model, which takes time and may fail.
-    pub(super) fn runs(self) -> Self {
+    pub(crate) fn runs(self) -> Self {
         let key = "1 to 255 visible characters: sent again within ten minutes, the same request has the same answer and is \
                    computed once.";
         self.needs_model(true)
@@ -151,12 +155,12 @@ impl About {
     }
 
     /// It may be too late.
-    pub(super) fn has_deadline(self) -> Self {
+    pub(crate) fn has_deadline(self) -> Self {
         self.refuses([StatusCode::GATEWAY_TIMEOUT])
     }
 
     /// There may be nothing under such a path.
-    pub(super) fn lost(self) -> Self {
+    pub(crate) fn lost(self) -> Self {
         self.refuses([StatusCode::NOT_FOUND])
     }
 
@@ -166,7 +170,7 @@ impl About {
     }
 
     /// The operation, and the schemas it refers to. `is_guarded`: it asks for a key where there are any.
-    pub(super) fn operation(mut self, is_guarded: bool) -> (Operation, Vec<(String, RefOr<Schema>)>) {
+    pub(crate) fn operation(mut self, is_guarded: bool) -> (Operation, Vec<(String, RefOr<Schema>)>) {
         if is_guarded {
             self = self.refuses([StatusCode::UNAUTHORIZED, StatusCode::TOO_MANY_REQUESTS]);
             let schemes = SCHEMES.map(|scheme| SecurityRequirement::new(scheme, [""; 0]));
@@ -184,7 +188,7 @@ impl About {
 }
 
 /// Every way to be refused.
-pub(super) fn refusals() -> Vec<(String, Response)> {
+pub(crate) fn refusals() -> Vec<(String, Response)> {
     let refusals = [
         (400, "The body, or the field that `param` names, is at fault."),
         (401, "No API key, or none of this server's."),
@@ -219,7 +223,7 @@ pub(super) fn refusals() -> Vec<(String, Response)> {
 }
 
 /// The parameter that every endpoint has.
-pub(super) fn request_id() -> Parameter {
+pub(crate) fn request_id() -> Parameter {
     let description =
         "The caller's own name for the request: 1 to 128 letters, digits, `-`, `_` and `.`; any other is replaced.";
     ParameterBuilder::new()

@@ -1,10 +1,14 @@
 //! Answers as gRPC messages: a session's events one by one, and what is answered in one piece. Refuses to know what was asked.
 
-use super::proto::{self, edit, generate_event};
-use crate::api::answer::Words;
+use crate::api::Service;
+use crate::api::answer::objects::Words;
+use crate::api::answer::repair;
 use crate::api::error::ApiError;
-use crate::api::ticket::Ticket;
-use crate::api::{Service, given, stream};
+use crate::api::grpc::proto;
+use crate::api::grpc::proto::edit;
+use crate::api::grpc::proto::generate_event;
+use crate::api::request::context::Ticket;
+use crate::api::stream::sessions;
 use crate::diffusion::{Cell, Edit, Probability, TokenId};
 use crate::engine::{Answer, Event, Finish, Handle, Output, Session, Start, StepEvent, Written};
 use axum::http::StatusCode;
@@ -15,18 +19,18 @@ use std::pin::Pin;
 use tonic::Status;
 
 /// The events of one call. Dropping it, as happens when the caller cancels or goes away, drops the session.
-pub(super) type Events = Pin<Box<dyn Stream<Item = Result<proto::GenerateEvent, Status>> + Send>>;
+pub(crate) type Events = Pin<Box<dyn Stream<Item = Result<proto::GenerateEvent, Status>> + Send>>;
 
 /// What a call asked for, as far as its answer looks different.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub(super) enum Kind {
+pub(crate) enum Kind {
     Generate,
     Infill,
     Repair,
 }
 
 /// A session being told.
-pub(super) struct Show {
+pub(crate) struct Show {
     session: Session,
     ticket: Ticket,
     model: String,
@@ -36,12 +40,12 @@ pub(super) struct Show {
 }
 
 impl Show {
-    pub(super) fn new(service: &Service, session: Session, ticket: Ticket, kind: Kind, with_edits: bool) -> Self {
+    pub(crate) fn new(service: &Service, session: Session, ticket: Ticket, kind: Kind, with_edits: bool) -> Self {
         Self { session, ticket, model: service.name.clone(), handle: service.handle.clone(), kind, with_edits }
     }
 
     /// The canvas at once, then what happens to it, to the last event.
-    pub(super) fn events(self) -> Events {
+    pub(crate) fn events(self) -> Events {
         let opening = happened(generate_event::Event::Start(self.start()));
         let rest = unfold(Some(self), |show| async {
             let mut show = show?;
@@ -74,7 +78,7 @@ impl Show {
                     return (Ok(happened(generate_event::Event::Done(self.done(&answer)))), false);
                 }
                 Some(Event::Failed(failure)) => return (Err(self.fail(failure.into())), false),
-                None => return (Err(self.fail(stream::gone())), false),
+                None => return (Err(self.fail(sessions::gone())), false),
             }
         }
     }
@@ -144,8 +148,8 @@ impl Show {
             Kind::Repair => {
                 let cells = &self.session.start.cells;
                 let given: Vec<TokenId> = cells.iter().filter_map(|cell| cell.token()).collect();
-                let replaced = given::replaced(&given, answer, words).into_iter().map(replacement).collect();
-                (replaced, given::diff(&given, answer, words))
+                let replaced = repair::replaced(&given, answer, words).into_iter().map(replacement).collect();
+                (replaced, repair::diff(&given, answer, words))
             }
         };
         proto::Done {
@@ -176,8 +180,8 @@ fn number(count: usize) -> u32 {
     u32::try_from(count).unwrap_or(u32::MAX)
 }
 
-fn replacement(replaced: given::Replaced) -> proto::Replacement {
-    let given::Replaced { at, was, was_text, token, text, confidence } = replaced;
+fn replacement(replaced: repair::Replaced) -> proto::Replacement {
+    let repair::Replaced { at, was, was_text, token, text, confidence } = replaced;
     proto::Replacement { at: number(at), was, was_text, token, text, confidence }
 }
 
@@ -212,7 +216,7 @@ fn tokens(answer: &Answer, offset: usize, words: Words<'_>) -> Vec<proto::Token>
 }
 
 /// A judged text; tokens of a quality below `below` are doubtful.
-pub(super) fn score(answer: &Answer, below: f32, ticket: &Ticket, service: &Service) -> proto::ScoreResponse {
+pub(crate) fn score(answer: &Answer, below: f32, ticket: &Ticket, service: &Service) -> proto::ScoreResponse {
     let tokens = tokens(answer, 0, Words(service.handle.tokenizer()));
     let doubtful = tokens.iter().filter(|token| token.quality.is_some_and(|quality| quality < below));
     proto::ScoreResponse {
@@ -226,7 +230,7 @@ pub(super) fn score(answer: &Answer, below: f32, ticket: &Ticket, service: &Serv
 }
 
 /// What is served.
-pub(super) fn info(service: &Service) -> proto::InfoResponse {
+pub(crate) fn info(service: &Service) -> proto::InfoResponse {
     let spec = service.handle.spec();
     proto::InfoResponse {
         model: service.name.clone(),

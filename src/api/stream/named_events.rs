@@ -1,34 +1,36 @@
 //! Streams of named events: `start`, `step`, `done` and `error`, for the endpoints that are nobody's but ours. Refuses to
 //! know what an answer says in the end.
 
-use super::answer::{StartObject, StepObject, Words};
-use super::error::ApiError;
-use super::requests::Record;
-use super::stream::Script;
-use super::ticket::Ticket;
+use crate::api::answer::objects::StartObject;
+use crate::api::answer::objects::StepObject;
+use crate::api::answer::objects::Words;
+use crate::api::error::ApiError;
+use crate::api::request::context::Ticket;
+use crate::api::stream::log::Record;
+use crate::api::stream::sessions::Script;
 use crate::engine::{Answer, Handle, Start, StepEvent};
 use serde::Serialize;
 
 /// What an endpoint answers in the end, streamed or not.
-pub(super) trait Ending: Send + 'static {
+pub(crate) trait Ending: Send + 'static {
     /// The answer; `id` names the request.
     fn whole<'a>(&'a self, id: &str, answer: &'a Answer, words: Words<'_>) -> impl Serialize + 'a;
 }
 
 /// An answer as it goes along.
-pub(super) struct Report<E> {
+pub(crate) struct Report<E> {
     id: String,
     handle: Handle,
     ending: E,
 }
 
 impl<E: Ending> Report<E> {
-    pub(super) fn new(ticket: &Ticket, handle: Handle, ending: E) -> Self {
+    pub(crate) fn new(ticket: &Ticket, handle: Handle, ending: E) -> Self {
         Self { id: ticket.id().to_owned(), handle, ending }
     }
 
     /// The answer in one piece.
-    pub(super) fn whole<'a>(&'a self, answer: &'a Answer) -> impl Serialize + 'a {
+    pub(crate) fn whole<'a>(&'a self, answer: &'a Answer) -> impl Serialize + 'a {
         self.ending.whole(&self.id, answer, self.words())
     }
 

@@ -39,7 +39,7 @@ const SAY_EVERY: Duration = Duration::from_secs(60);
 const PREFACE: &[u8] = b"PRI * HTTP/2.0\r\n\r\nSM\r\n\r\n";
 
 /// Places for connections: as many as there are files, but for some.
-pub(super) fn places() -> Arc<Semaphore> {
+pub(crate) fn places() -> Arc<Semaphore> {
     let files = getrlimit(Resource::Nofile).current.unwrap_or(CONNECTIONS_MAX);
     let places = files.saturating_sub(OTHER_FILES).max(files / 2).clamp(1, CONNECTIONS_MAX);
     Arc::new(Semaphore::new(usize::try_from(places).unwrap_or(1)))
@@ -47,7 +47,7 @@ pub(super) fn places() -> Arc<Semaphore> {
 
 /// Serves `app` on `listener` until `stop` completes; then idle connections are closed, and it returns when the others have ended.
 /// Who finds no place waits at the door, in the system's queue.
-pub(super) async fn serve(
+pub(crate) async fn serve(
     mut listener: TcpListener,
     app: Router,
     places: Arc<Semaphore>,

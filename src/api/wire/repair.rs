@@ -1,10 +1,16 @@
 //! The bodies of `POST /v1/score` and `POST /v1/repair`: texts that are there already. Refuses to judge values.
 
-use super::diffusion::Diffusion;
-use super::{Delivery, missing};
 use crate::api::error::ApiError;
-use crate::api::field::{Count, count, number, object, rank, seed};
-use crate::api::openapi::schema;
+use crate::api::schema;
+use crate::api::wire::Delivery;
+use crate::api::wire::diffusion::Diffusion;
+use crate::api::wire::field::Count;
+use crate::api::wire::field::count;
+use crate::api::wire::field::number;
+use crate::api::wire::field::object;
+use crate::api::wire::field::rank;
+use crate::api::wire::field::seed;
+use crate::api::wire::missing;
 use crate::diffusion::TokenId;
 use crate::engine::{DOUBTFUL, Prompt, Proofreading, Request, Task};
 use serde::Deserialize;
@@ -43,9 +49,9 @@ impl TextField {
 /// A text to be judged.
 #[derive(Debug, Deserialize, ToSchema)]
 #[serde(deny_unknown_fields, expecting = "a JSON object")]
-pub(in crate::api) struct ScoreRequest {
+pub(crate) struct ScoreRequest {
     /// As `/v1/models` has it; default: the model that is served.
-    pub(in crate::api) model: Option<String>,
+    pub(crate) model: Option<String>,
     /// A text, or token ids.
     #[schema(required, nullable = false)]
     text: Option<TextField>,
@@ -69,7 +75,7 @@ impl ScoreRequest {
     ///
     /// # Errors
     /// When a field is missing or out of its range.
-    pub(in crate::api) fn read(self) -> Result<(Request, f32), ApiError> {
+    pub(crate) fn read(self) -> Result<(Request, f32), ApiError> {
         let below = doubtful(self.below)?;
         let task = Task::Score { text: TextField::read(self.text)?, likelihood: self.likelihood == Some(true) };
         Ok((Request { priority: self.priority.unwrap_or(0), ..Request::new(task) }, below))
@@ -80,7 +86,7 @@ impl ScoreRequest {
 ///
 /// # Errors
 /// When it is no probability.
-pub(in crate::api) fn doubtful(below: Option<f32>) -> Result<f32, ApiError> {
+pub(crate) fn doubtful(below: Option<f32>) -> Result<f32, ApiError> {
     match below.unwrap_or(DOUBTFUL) {
         below if (0.0..=1.0).contains(&below) => Ok(below),
         below => Err(ApiError::invalid("below", format!("below is {below}; give a number from 0 to 1"))),
@@ -90,9 +96,9 @@ pub(in crate::api) fn doubtful(below: Option<f32>) -> Result<f32, ApiError> {
 /// A text to be mended.
 #[derive(Debug, Deserialize, ToSchema)]
 #[serde(deny_unknown_fields, expecting = "a JSON object")]
-pub(in crate::api) struct RepairRequest {
+pub(crate) struct RepairRequest {
     /// As `/v1/models` has it; default: the model that is served.
-    pub(in crate::api) model: Option<String>,
+    pub(crate) model: Option<String>,
     /// A text, or token ids.
     #[schema(required, nullable = false)]
     text: Option<TextField>,
@@ -138,7 +144,7 @@ impl RepairRequest {
     ///
     /// # Errors
     /// When a field is missing, or asks for what goes only with another one.
-    pub(in crate::api) fn read(self) -> Result<(Request, Delivery), ApiError> {
+    pub(crate) fn read(self) -> Result<(Request, Delivery), ApiError> {
         let text = TextField::read(self.text)?;
         let pinned =
             self.pinned.unwrap_or_default().into_iter().map(|[start, end]| start.0 as usize..end.0 as usize).collect();
@@ -160,7 +166,7 @@ impl RepairRequest {
 ///
 /// # Errors
 /// When `diffusion` says what has its place beside the text.
-pub(in crate::api) fn mending(
+pub(crate) fn mending(
     request: Request,
     steps: Option<u32>,
     below: Option<f32>,

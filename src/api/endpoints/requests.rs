@@ -1,8 +1,8 @@
 //! `/v1/requests/{id}`: a request under way, by its name: read on, or stopped. Refuses to know what was asked.
 
-use super::AppState;
-use super::error::ApiError;
-use super::ticket::Ticket;
+use crate::api::AppState;
+use crate::api::error::ApiError;
+use crate::api::request::context::Ticket;
 use axum::extract::rejection::PathRejection;
 use axum::extract::{Path, Request, State};
 use axum::response::Response;
@@ -11,7 +11,7 @@ use serde::Serialize;
 use utoipa::ToSchema;
 
 /// The event after which a stream is to be read on, if the caller lost one.
-pub(super) fn last_event(request: &Request) -> Option<&str> {
+pub(crate) fn last_event(request: &Request) -> Option<&str> {
     request.headers().get("last-event-id")?.to_str().ok().filter(|id| !id.is_empty())
 }
 
@@ -24,7 +24,7 @@ fn name(name: Name) -> String {
 }
 
 /// A named stream, from its beginning or behind `Last-Event-ID`.
-pub(super) async fn read(
+pub(crate) async fn read(
     State(state): State<AppState>,
     Extension(ticket): Extension<Ticket>,
     id: Name,
@@ -37,14 +37,14 @@ pub(super) async fn read(
 
 /// A request that stops.
 #[derive(Debug, Serialize, ToSchema)]
-pub(super) struct Cancelled {
+pub(crate) struct Cancelled {
     id: String,
     object: &'static str,
     cancelled: bool,
 }
 
 /// Stops a request before its next forward pass.
-pub(super) async fn cancel(
+pub(crate) async fn cancel(
     State(state): State<AppState>,
     Extension(ticket): Extension<Ticket>,
     id: Name,

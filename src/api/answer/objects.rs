@@ -9,7 +9,7 @@ use utoipa::ToSchema;
 
 /// Tokens, as they are billed elsewhere.
 #[derive(Clone, Copy, Debug, Serialize, ToSchema)]
-pub(super) struct Usage {
+pub(crate) struct Usage {
     prompt_tokens: usize,
     completion_tokens: usize,
     total_tokens: usize,
@@ -17,7 +17,7 @@ pub(super) struct Usage {
 
 impl Usage {
     /// Of some answers, as many for each prompt as `choices`; a prompt counts once.
-    pub(super) fn of(answers: &[Answer], choices: usize) -> Self {
+    pub(crate) fn of(answers: &[Answer], choices: usize) -> Self {
         let prompt_tokens = answers.iter().map(|answer| answer.prompt_tokens).sum::<usize>() / choices.max(1);
         let completion_tokens = answers.iter().map(|answer| answer.completion_tokens).sum();
         Self { prompt_tokens, completion_tokens, total_tokens: prompt_tokens + completion_tokens }
@@ -27,7 +27,7 @@ impl Usage {
 /// What the refinement took.
 #[derive(Clone, Copy, Debug, Serialize, ToSchema)]
 #[schema(as = Refinement)]
-pub(super) struct Summary {
+pub(crate) struct Summary {
     steps: u32,
     /// Passes of the model, which may be more than steps.
     forward_passes: u32,
@@ -41,7 +41,7 @@ pub(super) struct Summary {
 
 impl Summary {
     /// Of some answers together: the most steps that one took, the sum of all else.
-    pub(super) fn of(answers: &[Answer]) -> Self {
+    pub(crate) fn of(answers: &[Answer]) -> Self {
         let sum = |count: fn(&Answer) -> u32| answers.iter().map(count).sum();
         Self {
             steps: answers.iter().map(|answer| answer.steps).max().unwrap_or(0),
@@ -55,7 +55,7 @@ impl Summary {
 
 /// What the model thinks of each token of the answer, left to right.
 #[derive(Clone, Debug, Default, Serialize, ToSchema)]
-pub(super) struct Quality {
+pub(crate) struct Quality {
     tokens: Vec<Option<String>>,
     token_ids: Vec<u32>,
     confidence: Vec<f32>,
@@ -64,7 +64,7 @@ pub(super) struct Quality {
 
 impl Quality {
     /// `None` where nobody asked: then no token has a quality.
-    pub(super) fn of(answer: &Answer, words: Words<'_>) -> Option<Self> {
+    pub(crate) fn of(answer: &Answer, words: Words<'_>) -> Option<Self> {
         let written = &answer.written[..answer.completion_tokens.min(answer.written.len())];
         written.iter().any(|token| token.quality.is_some()).then(|| Self {
             tokens: written.iter().map(|written| words.piece(written.token)).collect(),
@@ -78,7 +78,7 @@ impl Quality {
 /// Why an answer ends where it does.
 #[derive(Clone, Copy, Debug, Serialize, ToSchema)]
 #[serde(rename_all = "lowercase")]
-pub(super) enum FinishReason {
+pub(crate) enum FinishReason {
     /// It has come to its end.
     Stop,
     /// There was no more room.
@@ -96,16 +96,16 @@ impl From<Finish> for FinishReason {
 
 /// How tokens are put into words.
 #[derive(Clone, Copy, Debug)]
-pub(super) struct Words<'a>(pub(super) Option<&'a Tokenizer>);
+pub(crate) struct Words<'a>(pub(crate) Option<&'a Tokenizer>);
 
 impl Words<'_> {
     /// The text of one token; `None` where the model has no tokenizer.
-    pub(super) fn piece(self, token: TokenId) -> Option<String> {
+    pub(crate) fn piece(self, token: TokenId) -> Option<String> {
         self.0.map(|tokenizer| tokenizer.piece(token))
     }
 
     /// The text of some tokens; empty where the model has no tokenizer.
-    pub(super) fn text(self, tokens: &[TokenId]) -> String {
+    pub(crate) fn text(self, tokens: &[TokenId]) -> String {
         self.0.map(|tokenizer| tokenizer.decode(tokens)).unwrap_or_default()
     }
 }
@@ -145,7 +145,7 @@ impl EditObject {
 /// One step, or several that a slow reader missed, merged.
 #[derive(Clone, Debug, Serialize, ToSchema)]
 #[schema(as = Step)]
-pub(super) struct StepObject {
+pub(crate) struct StepObject {
     /// Of which choice.
     index: usize,
     step: u32,
@@ -162,7 +162,7 @@ pub(super) struct StepObject {
 
 impl StepObject {
     /// `step` of a choice's canvas that began as `start`.
-    pub(super) fn new(index: usize, step: &StepEvent, start: &Start, words: Words<'_>) -> Self {
+    pub(crate) fn new(index: usize, step: &StepEvent, start: &Start, words: Words<'_>) -> Self {
         Self {
             index,
             step: step.step,
@@ -174,7 +174,7 @@ impl StepObject {
     }
 
     /// The same, telling the canvas's length too.
-    pub(super) fn with_canvas(self, start: &Start) -> Self {
+    pub(crate) fn with_canvas(self, start: &Start) -> Self {
         Self { canvas_length: Some(start.cells.len()), ..self }
     }
 }
@@ -182,7 +182,7 @@ impl StepObject {
 /// The canvas before the first step.
 #[derive(Clone, Debug, Serialize, ToSchema)]
 #[schema(as = Start)]
-pub(super) struct StartObject {
+pub(crate) struct StartObject {
     canvas_length: usize,
     pinned: Vec<Pinned>,
 }
@@ -197,7 +197,7 @@ struct Pinned {
 }
 
 impl StartObject {
-    pub(super) fn new(start: &Start, words: Words<'_>) -> Self {
+    pub(crate) fn new(start: &Start, words: Words<'_>) -> Self {
         let pinned = start.cells.iter().enumerate().filter_map(|(at, cell)| match cell {
             Cell::Fixed(token) => Some(Pinned { at, token: token.0, text: words.piece(*token) }),
             Cell::Filled(_) | Cell::Blank => None,

@@ -1,8 +1,8 @@
 //! How sure the model was of each token it wrote, in OpenAI's two shapes. What other tokens it thought of is not known.
 
-use super::answer::Words;
-use super::openai::Shape;
-use super::openapi::schema;
+use crate::api::answer::completion::Shape;
+use crate::api::answer::objects::Words;
+use crate::api::schema;
 use crate::engine::{Answer, Written};
 use serde::Serialize;
 use utoipa::ToSchema;
@@ -13,14 +13,14 @@ const LOWEST: f32 = -9999.0;
 /// The logarithm of each written token's probability when it was written.
 #[derive(Debug, Serialize)]
 #[serde(untagged)]
-pub(super) enum Logprobs {
+pub(crate) enum Logprobs {
     Text(TextLogprobs),
     Chat(ChatLogprobs),
 }
 
 /// Of completions.
 #[derive(Debug, Serialize, ToSchema)]
-pub(super) struct TextLogprobs {
+pub(crate) struct TextLogprobs {
     tokens: Vec<String>,
     token_logprobs: Vec<f32>,
     #[schema(schema_with = schema::null, required)]
@@ -31,7 +31,7 @@ pub(super) struct TextLogprobs {
 
 /// Of chat completions.
 #[derive(Debug, Serialize, ToSchema)]
-pub(super) struct ChatLogprobs {
+pub(crate) struct ChatLogprobs {
     content: Vec<Token>,
     #[schema(schema_with = schema::null, required)]
     refusal: Option<()>,
@@ -39,7 +39,7 @@ pub(super) struct ChatLogprobs {
 
 #[derive(Debug, Serialize, ToSchema)]
 #[schema(as = TokenLogprob)]
-pub(super) struct Token {
+pub(crate) struct Token {
     token: String,
     logprob: f32,
     /// Null where the token is a part of a character.
@@ -51,7 +51,7 @@ pub(super) struct Token {
 
 impl Logprobs {
     /// Those of an answer, before whose text `echo` stands.
-    pub(super) fn of(answer: &Answer, shape: Shape, words: Words<'_>, echo: &str) -> Self {
+    pub(crate) fn of(answer: &Answer, shape: Shape, words: Words<'_>, echo: &str) -> Self {
         let written = &answer.written[..answer.completion_tokens.min(answer.written.len())];
         let piece = |written: &Written| words.piece(written.token).unwrap_or_default();
         let logprob = |written: &Written| written.confidence.get().ln().max(LOWEST);

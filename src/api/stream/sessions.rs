@@ -1,9 +1,12 @@
 //! Server-sent events: hears a session to its end and has each event put into frames. Refuses to know their shape.
 
-use super::AppState;
-use super::error::{ApiError, Code};
-use super::requests::{Record, Source};
-use super::ticket::{Streamed, Ticket};
+use crate::api::AppState;
+use crate::api::error::ApiError;
+use crate::api::error::Code;
+use crate::api::request::context::Streamed;
+use crate::api::request::context::Ticket;
+use crate::api::stream::log::Record;
+use crate::api::stream::log::Source;
 use crate::engine::{Answer, Event, Session, Start, StepEvent};
 use axum::http::{HeaderName, HeaderValue, StatusCode};
 use axum::response::sse::{self, KeepAlive, Sse};
@@ -13,13 +16,13 @@ use std::pin::Pin;
 use std::time::Duration;
 
 /// Silence after which a comment is sent, so that proxies do not take a thinking model for a dead one.
-pub(super) const KEEP_ALIVE: Duration = Duration::from_secs(15);
+pub(crate) const KEEP_ALIVE: Duration = Duration::from_secs(15);
 
 /// One server-sent event, or why it could not be written.
-pub(super) type Frame = Result<sse::Event, axum::Error>;
+pub(crate) type Frame = Result<sse::Event, axum::Error>;
 
 /// How one endpoint puts the events of its choices into frames; each choice is a session, by its index.
-pub(super) trait Script: Send + 'static {
+pub(crate) trait Script: Send + 'static {
     /// A frame, or what one is made of.
     type Frame: Send + 'static;
     fn begin(&mut self, index: usize, start: &Start) -> Vec<Self::Frame>;
@@ -44,14 +47,14 @@ struct Show<S: Script> {
 }
 
 /// The response that streams `sessions`, put into frames by `script`, for as long as somebody reads it.
-pub(super) fn respond(sessions: Vec<Session>, script: impl Script<Frame = Frame>, ticket: Ticket) -> Response {
+pub(crate) fn respond(sessions: Vec<Session>, script: impl Script<Frame = Frame>, ticket: Ticket) -> Response {
     let show = Show::new(sessions, script, ticket);
     let frames = stream::unfold(show, async |mut show| Some((show.next().await?, show))).flat_map(stream::iter);
     streamed(Sse::new(frames).keep_alive(KeepAlive::new().interval(KEEP_ALIVE)).into_response())
 }
 
 /// The same for named events, which go on for a while without a reader and can be read on.
-pub(super) fn respond_kept(
+pub(crate) fn respond_kept(
     state: &AppState,
     session: Session,
     script: impl Script<Frame = Record>,
@@ -139,7 +142,7 @@ impl<S: Script> Show<S> {
 ///
 /// # Errors
 /// When a session fails, or the request is interrupted.
-pub(super) async fn answers(sessions: Vec<Session>, ticket: &Ticket) -> Result<Vec<Answer>, ApiError> {
+pub(crate) async fn answers(sessions: Vec<Session>, ticket: &Ticket) -> Result<Vec<Answer>, ApiError> {
     tokio::select! {
         biased;
         answers = all(sessions, ticket) => answers,
@@ -166,6 +169,6 @@ async fn all(sessions: Vec<Session>, ticket: &Ticket) -> Result<Vec<Answer>, Api
 }
 
 /// The engine's thread has ended; it never does while anybody holds a session, unless it panicked.
-pub(super) fn gone() -> ApiError {
+pub(crate) fn gone() -> ApiError {
     ApiError::new(Code::Internal, "the engine stopped without an answer; the server's log says more")
 }

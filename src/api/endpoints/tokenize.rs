@@ -1,9 +1,11 @@
 //! `POST /tokenize` and `POST /detokenize`, as vLLM has them. Refuses to know what tokens are for.
 
-use super::error::ApiError;
-use super::field::Count;
-use super::openapi::schema;
-use super::{AppState, Service, body};
+use crate::api::AppState;
+use crate::api::Service;
+use crate::api::error::ApiError;
+use crate::api::request::body;
+use crate::api::schema;
+use crate::api::wire::field::Count;
 use crate::diffusion::TokenId;
 use crate::text::{Special, Tokenizer};
 use axum::Json;
@@ -14,7 +16,7 @@ use utoipa::ToSchema;
 
 #[derive(Debug, Deserialize, ToSchema)]
 #[serde(deny_unknown_fields, expecting = "a JSON object")]
-pub(super) struct TokenizeRequest {
+pub(crate) struct TokenizeRequest {
     /// As `/v1/models` has it; default: the model that is served.
     model: Option<String>,
     /// The text.
@@ -29,7 +31,7 @@ pub(super) struct TokenizeRequest {
 }
 
 #[derive(Debug, Serialize, ToSchema)]
-pub(super) struct Tokenized {
+pub(crate) struct Tokenized {
     count: usize,
     /// Cells of a canvas at most.
     max_model_len: usize,
@@ -41,7 +43,7 @@ pub(super) struct Tokenized {
 
 #[derive(Debug, Deserialize, ToSchema)]
 #[serde(deny_unknown_fields, expecting = "a JSON object")]
-pub(super) struct DetokenizeRequest {
+pub(crate) struct DetokenizeRequest {
     /// As `/v1/models` has it; default: the model that is served.
     model: Option<String>,
     /// Token ids.
@@ -50,12 +52,12 @@ pub(super) struct DetokenizeRequest {
 }
 
 #[derive(Debug, Serialize, ToSchema)]
-pub(super) struct Detokenized {
+pub(crate) struct Detokenized {
     prompt: String,
 }
 
 /// The ids of a text; special tokens in it stay text.
-pub(super) async fn tokenize(
+pub(crate) async fn tokenize(
     State(state): State<AppState>,
     request: Request,
 ) -> Result<Json<impl Serialize>, ApiError> {
@@ -77,7 +79,7 @@ pub(super) async fn tokenize(
 }
 
 /// The text of some ids.
-pub(super) async fn detokenize(
+pub(crate) async fn detokenize(
     State(state): State<AppState>,
     request: Request,
 ) -> Result<Json<impl Serialize>, ApiError> {

@@ -1,10 +1,11 @@
 //! What is known of requests under way: they can be cancelled by name, end in time, and named streams can be read on after a
 //! broken connection. Refuses to know what was asked and what is answered.
 
-use super::AppState;
-use super::auth::Fingerprint;
-use super::error::{ApiError, Code};
-use super::ticket::Ticket;
+use crate::api::AppState;
+use crate::api::error::ApiError;
+use crate::api::error::Code;
+use crate::api::request::context::Ticket;
+use crate::api::state::keys::Fingerprint;
 use axum::Extension;
 use axum::extract::{Request, State as Shared};
 use axum::http::Method;
@@ -31,20 +32,20 @@ const KEPT_BYTES: usize = 256 << 10;
 
 /// An event of a named stream, its number apart.
 #[derive(Clone, Debug)]
-pub(super) struct Record {
-    pub(super) name: &'static str,
+pub(crate) struct Record {
+    pub(crate) name: &'static str,
     /// JSON.
-    pub(super) data: String,
+    pub(crate) data: String,
 }
 
 /// What brings a stream's records, a few at a time; `None` after the last ones.
-pub(super) trait Source: Send + 'static {
+pub(crate) trait Source: Send + 'static {
     fn next(&mut self) -> impl Future<Output = Option<Vec<Record>>> + Send;
 }
 
 /// Everything under way.
 #[derive(Debug, Default)]
-pub(super) struct Requests {
+pub(crate) struct Requests {
     /// Ways to stop them, by their names.
     cancels: Mutex<BTreeMap<String, Cancel>>,
     runs: Mutex<BTreeMap<String, Arc<Run>>>,
@@ -67,7 +68,7 @@ fn unknown(id: &str) -> ApiError {
 
 impl Requests {
     /// Makes a request known by its name until it ends; of two with one name the later.
-    pub(super) fn enter(&self, id: &str, owner: Option<Fingerprint>, cancel: &Arc<watch::Sender<bool>>) {
+    pub(crate) fn enter(&self, id: &str, owner: Option<Fingerprint>, cancel: &Arc<watch::Sender<bool>>) {
         let mut cancels = lock(&self.cancels);
         cancels.retain(|_, (_, cancel)| cancel.strong_count() > 0);
         cancels.insert(id.to_owned(), (owner, Arc::downgrade(cancel)));
@@ -77,7 +78,7 @@ impl Requests {
     ///
     /// # Errors
     /// When none of that name is under way.
-    pub(super) fn cancel(&self, id: &str, owner: Option<Fingerprint>) -> Result<(), ApiError> {
+    pub(crate) fn cancel(&self, id: &str, owner: Option<Fingerprint>) -> Result<(), ApiError> {
         let cancels = lock(&self.cancels);
         let cancel = cancels.get(id).filter(|(whose, _)| *whose == owner).and_then(|(_, cancel)| cancel.upgrade());
         let cancel = cancel.ok_or_else(|| unknown(id))?;
@@ -86,7 +87,7 @@ impl Requests {
     }
 
     /// Starts a named stream that goes on for `grace` without a reader, and reads it from its beginning.
-    pub(super) fn begin(self: &Arc<Self>, ticket: &Ticket, source: impl Source, grace: Duration) -> Response {
+    pub(crate) fn begin(self: &Arc<Self>, ticket: &Ticket, source: impl Source, grace: Duration) -> Response {
         let run = Arc::new(Run::new(ticket.id().to_owned(), ticket.owner(), grace));
         let response = self.read(&run, 0); // before anything can be let go of: there is always a first event
         self.feed(&run, source);
@@ -127,7 +128,7 @@ impl Requests {
     ///
     /// # Errors
     /// When there is no such stream, or that part of it is gone or not there yet.
-    pub(super) fn resume(self: &Arc<Self>, last: &str, owner: Option<Fingerprint>) -> Result<Response, ApiError> {
+    pub(crate) fn resume(self: &Arc<Self>, last: &str, owner: Option<Fingerprint>) -> Result<Response, ApiError> {
         let (id, from) = match last.rsplit_once(':') {
             None => (last, 0),
             Some((id, number)) => match number.parse::<u64>() {
@@ -163,12 +164,14 @@ impl Requests {
             let event = sse::Event::default().id(format!("{}:{number}", reader.run.id)).event(record.name);
             Some((Ok::<_, std::convert::Infallible>(event.data(record.data)), reader))
         });
-        Ok(Sse::new(events).keep_alive(KeepAlive::new().interval(super::stream::KEEP_ALIVE)).into_response())
+        Ok(Sse::new(events)
+            .keep_alive(KeepAlive::new().interval(crate::api::stream::sessions::KEEP_ALIVE))
+            .into_response())
     }
 }
 
 /// The layer that makes requests known by their names.
-pub(super) async fn enter(
+pub(crate) async fn enter(
     Shared(state): Shared<AppState>,
     Extension(ticket): Extension<Ticket>,
     request: Request,

@@ -1,13 +1,21 @@
 //! `POST /v1/infill`: a template with its gaps filled, whole or as named events. Refuses to know how a request is
 //! checked or run.
 
-use super::answer::{FinishReason, Quality, Summary, Usage, Words};
-use super::error::ApiError;
-use super::report::{Ending, Report};
-use super::stream;
-use super::ticket::Ticket;
-use super::wire::{Delivery, InfillRequest};
-use super::{AppState, body, resume};
+use crate::api::AppState;
+use crate::api::answer::objects::FinishReason;
+use crate::api::answer::objects::Quality;
+use crate::api::answer::objects::Summary;
+use crate::api::answer::objects::Usage;
+use crate::api::answer::objects::Words;
+use crate::api::endpoints::requests;
+use crate::api::error::ApiError;
+use crate::api::request::body;
+use crate::api::request::context::Ticket;
+use crate::api::stream::named_events::Ending;
+use crate::api::stream::named_events::Report;
+use crate::api::stream::sessions;
+use crate::api::wire::Delivery;
+use crate::api::wire::InfillRequest;
 use crate::engine::{Answer, Output};
 use axum::extract::{Request, State};
 use axum::response::{IntoResponse, Response};
@@ -16,12 +24,12 @@ use serde::Serialize;
 use utoipa::ToSchema;
 
 /// Fills a template's blanks.
-pub(super) async fn create(
+pub(crate) async fn create(
     State(state): State<AppState>,
     Extension(ticket): Extension<Ticket>,
     request: Request,
 ) -> Result<Response, ApiError> {
-    if let Some(last) = resume::last_event(&request) {
+    if let Some(last) = requests::last_event(&request) {
         return state.requests().resume(last, ticket.owner());
     }
     let service = state.service()?;
@@ -32,17 +40,17 @@ pub(super) async fn create(
     let report = Report::new(&ticket, service.handle.clone(), Filled { model: service.name.clone() });
     match delivery {
         Delivery::Whole => {
-            let answers = stream::answers(vec![session], &ticket).await?;
-            let answer = answers.first().ok_or_else(stream::gone)?;
+            let answers = sessions::answers(vec![session], &ticket).await?;
+            let answer = answers.first().ok_or_else(sessions::gone)?;
             Ok(Json(report.whole(answer)).into_response())
         }
-        Delivery::Stream { .. } => Ok(stream::respond_kept(&state, session, report, &ticket)),
+        Delivery::Stream { .. } => Ok(sessions::respond_kept(&state, session, report, &ticket)),
     }
 }
 
 /// What an infill answers.
 #[derive(Debug, Serialize, ToSchema)]
-pub(super) struct Infill<'a> {
+pub(crate) struct Infill<'a> {
     id: String,
     /// Always `infill`.
     object: &'static str,

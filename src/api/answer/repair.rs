@@ -1,13 +1,20 @@
 //! `POST /v1/score` and `POST /v1/repair`: a given text judged token by token, or mended. Refuses to know how a request is
 //! checked or run.
 
-use super::answer::{Summary, Usage, Words};
-use super::error::ApiError;
-use super::report::{Ending, Report};
-use super::stream;
-use super::ticket::Ticket;
-use super::wire::{Delivery, RepairRequest, ScoreRequest};
-use super::{AppState, body, resume};
+use crate::api::AppState;
+use crate::api::answer::objects::Summary;
+use crate::api::answer::objects::Usage;
+use crate::api::answer::objects::Words;
+use crate::api::endpoints::requests;
+use crate::api::error::ApiError;
+use crate::api::request::body;
+use crate::api::request::context::Ticket;
+use crate::api::stream::named_events::Ending;
+use crate::api::stream::named_events::Report;
+use crate::api::stream::sessions;
+use crate::api::wire::Delivery;
+use crate::api::wire::RepairRequest;
+use crate::api::wire::ScoreRequest;
 use crate::diffusion::{Probability, TokenId};
 use crate::engine::Answer;
 use axum::extract::{Request, State};
@@ -18,7 +25,7 @@ use similar::TextDiff;
 use utoipa::ToSchema;
 
 /// Judges every token of a text, in one forward pass.
-pub(super) async fn score(
+pub(crate) async fn score(
     State(state): State<AppState>,
     Extension(ticket): Extension<Ticket>,
     request: Request,
@@ -27,8 +34,8 @@ pub(super) async fn score(
     let asked: ScoreRequest = body::read(request, state.body_max()).await?;
     service.check_model(asked.model.as_deref())?;
     let (request, below) = asked.read()?;
-    let answers = stream::answers(vec![service.submit(request).await?], &ticket).await?;
-    let answer = answers.first().ok_or_else(stream::gone)?;
+    let answers = sessions::answers(vec![service.submit(request).await?], &ticket).await?;
+    let answer = answers.first().ok_or_else(sessions::gone)?;
     let tokens = judged(answer, Words(service.handle.tokenizer()));
     let doubtful = tokens.iter().filter(|token| token.quality.is_some_and(|quality| quality < below));
     Ok(Json(Score {
@@ -44,12 +51,12 @@ pub(super) async fn score(
 }
 
 /// Erases what is doubted of a text and writes it again.
-pub(super) async fn repair(
+pub(crate) async fn repair(
     State(state): State<AppState>,
     Extension(ticket): Extension<Ticket>,
     request: Request,
 ) -> Result<Response, ApiError> {
-    if let Some(last) = resume::last_event(&request) {
+    if let Some(last) = requests::last_event(&request) {
         return state.requests().resume(last, ticket.owner());
     }
     let service = state.service()?;
@@ -61,17 +68,17 @@ pub(super) async fn repair(
     let report = Report::new(&ticket, service.handle.clone(), Mended { model: service.name.clone(), given });
     match delivery {
         Delivery::Whole => {
-            let answers = stream::answers(vec![session], &ticket).await?;
-            let answer = answers.first().ok_or_else(stream::gone)?;
+            let answers = sessions::answers(vec![session], &ticket).await?;
+            let answer = answers.first().ok_or_else(sessions::gone)?;
             Ok(Json(report.whole(answer)).into_response())
         }
-        Delivery::Stream { .. } => Ok(stream::respond_kept(&state, session, report, &ticket)),
+        Delivery::Stream { .. } => Ok(sessions::respond_kept(&state, session, report, &ticket)),
     }
 }
 
 /// What a score answers.
 #[derive(Debug, Serialize, ToSchema)]
-pub(super) struct Score<'a> {
+pub(crate) struct Score<'a> {
     id: String,
     /// Always `score`.
     object: &'static str,
@@ -110,7 +117,7 @@ fn judged(answer: &Answer, words: Words<'_>) -> Vec<Judged> {
 
 /// What a repair answers.
 #[derive(Debug, Serialize, ToSchema)]
-pub(super) struct Repair<'a> {
+pub(crate) struct Repair<'a> {
     id: String,
     /// Always `repair`.
     object: &'static str,
@@ -130,20 +137,20 @@ pub(super) struct Repair<'a> {
 
 /// A token that another one took the place of.
 #[derive(Debug, Serialize, ToSchema)]
-pub(super) struct Replaced {
-    pub(super) at: usize,
-    pub(super) was: u32,
+pub(crate) struct Replaced {
+    pub(crate) at: usize,
+    pub(crate) was: u32,
     #[schema(required)]
-    pub(super) was_text: Option<String>,
-    pub(super) token: u32,
+    pub(crate) was_text: Option<String>,
+    pub(crate) token: u32,
     #[schema(required)]
-    pub(super) text: Option<String>,
+    pub(crate) text: Option<String>,
     /// The new token's probability when it was written.
-    pub(super) confidence: f32,
+    pub(crate) confidence: f32,
 }
 
 /// What became of the tokens of a text, `given`.
-pub(super) fn replaced(given: &[TokenId], answer: &Answer, words: Words<'_>) -> Vec<Replaced> {
+pub(crate) fn replaced(given: &[TokenId], answer: &Answer, words: Words<'_>) -> Vec<Replaced> {
     let replaced = answer.written.iter().filter_map(|written| {
         let was = *given.get(written.at.index()).filter(|was| **was != written.token)?;
         Some(Replaced {
@@ -159,7 +166,7 @@ pub(super) fn replaced(given: &[TokenId], answer: &Answer, words: Words<'_>) -> 
 }
 
 /// The same, as `diff -u` writes it; empty where nothing was changed.
-pub(super) fn diff(given: &[TokenId], answer: &Answer, words: Words<'_>) -> String {
+pub(crate) fn diff(given: &[TokenId], answer: &Answer, words: Words<'_>) -> String {
     let (before, after) = (words.text(given), answer.output.text());
     TextDiff::from_lines(before.as_str(), after).unified_diff().header("given", "repaired").to_string()
 }

@@ -1,10 +1,11 @@
 //! Who may ask: API keys, given or from a file that may change, and how much each key may ask at the same time. Refuses to
 //! know what is asked.
 
-use super::AppState;
-use super::error::{ApiError, Code};
-use super::grpc;
-use super::ticket::Ticket;
+use crate::api::AppState;
+use crate::api::error::ApiError;
+use crate::api::error::Code;
+use crate::api::grpc;
+use crate::api::request::context::Ticket;
 use axum::extract::{Request, State};
 use axum::http::header::AUTHORIZATION;
 use axum::middleware::Next;
@@ -21,10 +22,10 @@ use tokio::sync::Semaphore;
 /// How often a file of keys is looked at, at most.
 const LOOK_EVERY: Duration = Duration::from_secs(1);
 /// Where the key may be told; the second for those who cannot send the first.
-pub(super) const OTHER_HEADER: &str = "x-api-key";
+pub(crate) const OTHER_HEADER: &str = "x-api-key";
 
 /// What a key is remembered as, so that no key lies in memory longer than its request.
-pub(super) type Fingerprint = [u8; 32];
+pub(crate) type Fingerprint = [u8; 32];
 
 /// The keys that open the door.
 #[derive(Debug)]
@@ -155,12 +156,12 @@ fn fingerprint(key: &str) -> Fingerprint {
 }
 
 /// Whether a path asks for a key where there are any; those that probes and scrapers ask do not.
-pub(super) fn is_guarded(path: &str) -> bool {
+pub(crate) fn is_guarded(path: &str) -> bool {
     path.starts_with("/v1/") || path.starts_with(grpc::OURS) || path.ends_with("tokenize")
 }
 
 /// The layer before every endpoint but those that probes and scrapers ask.
-pub(super) async fn check(State(state): State<AppState>, request: Request, next: Next) -> Response {
+pub(crate) async fn check(State(state): State<AppState>, request: Request, next: Next) -> Response {
     let Some(guard) = state.guard() else { return next.run(request).await };
     if !is_guarded(request.uri().path()) {
         return next.run(request).await;

@@ -1,8 +1,9 @@
 //! `GET /v1/models`: what is served, in OpenAI's shape, and what only a diffusion model has to say. Refuses to know
 //! how it was loaded.
 
-use super::error::ApiError;
-use super::{AppState, Service};
+use crate::api::AppState;
+use crate::api::Service;
+use crate::api::error::ApiError;
 use axum::Json;
 use axum::extract::Path;
 use axum::extract::State;
@@ -13,7 +14,7 @@ use utoipa::ToSchema;
 /// What is served: one model.
 #[derive(Debug, Serialize, ToSchema)]
 #[schema(as = ModelList)]
-pub(super) struct List {
+pub(crate) struct List {
     /// Always `list`.
     object: &'static str,
     data: Vec<Model>,
@@ -21,7 +22,7 @@ pub(super) struct List {
 
 /// A model, as OpenAI has it, and what only a diffusion model has to say.
 #[derive(Debug, Serialize, ToSchema)]
-pub(super) struct Model {
+pub(crate) struct Model {
     id: String,
     /// Always `model`.
     object: &'static str,
@@ -72,12 +73,12 @@ impl Model {
 }
 
 /// All of them: one.
-pub(super) async fn list(State(state): State<AppState>) -> Result<Json<impl Serialize>, ApiError> {
+pub(crate) async fn list(State(state): State<AppState>) -> Result<Json<impl Serialize>, ApiError> {
     Ok(Json(List { object: "list", data: vec![Model::new(state.service()?)] }))
 }
 
 /// The one of that name; names may hold slashes.
-pub(super) async fn retrieve(
+pub(crate) async fn retrieve(
     State(state): State<AppState>,
     name: Result<Path<String>, PathRejection>,
 ) -> Result<Json<impl Serialize>, ApiError> {

@@ -14,65 +14,65 @@ type Part = RefOr<Schema>;
 const FOR_NOTHING: &str = "OpenAI's; taken where it asks for nothing.";
 
 /// One of some parts that exclude each other.
-pub(in crate::api) fn either(parts: impl IntoIterator<Item = Part>) -> Part {
+pub(crate) fn either(parts: impl IntoIterator<Item = Part>) -> Part {
     parts.into_iter().fold(OneOfBuilder::new(), OneOfBuilder::item).into()
 }
 
 /// One of some parts, or several at the same time.
-pub(in crate::api) fn any(parts: impl IntoIterator<Item = Part>) -> Part {
+pub(crate) fn any(parts: impl IntoIterator<Item = Part>) -> Part {
     parts.into_iter().fold(AnyOfBuilder::new(), AnyOfBuilder::item).into()
 }
 
 /// One of some parts, or null.
-pub(in crate::api) fn either_or_null(parts: impl IntoIterator<Item = Part>, description: &str) -> Part {
+pub(crate) fn either_or_null(parts: impl IntoIterator<Item = Part>, description: &str) -> Part {
     let parts = parts.into_iter().chain([null()]);
     parts.fold(OneOfBuilder::new(), OneOfBuilder::item).description(Some(description)).into()
 }
 
 /// Only null.
-pub(in crate::api) fn null() -> Part {
+pub(crate) fn null() -> Part {
     Object::with_type(Type::Null).into()
 }
 
 /// A text of at least so many characters.
-pub(in crate::api) fn text(length_min: usize) -> Part {
+pub(crate) fn text(length_min: usize) -> Part {
     let length_min = Some(length_min).filter(|length| *length > 0);
     ObjectBuilder::new().schema_type(Type::String).min_length(length_min).into()
 }
 
 /// A text that spells JSON.
-pub(in crate::api) fn spelled(schema: Part) -> Part {
+pub(crate) fn spelled(schema: Part) -> Part {
     let text = ObjectBuilder::new().schema_type(Type::String).content_media_type("application/json");
     text.content_schema(Some(schema)).into()
 }
 
 /// A whole number from `min` to `max`.
-pub(in crate::api) fn whole(min: usize, max: usize) -> Part {
+pub(crate) fn whole(min: usize, max: usize) -> Part {
     ObjectBuilder::new().schema_type(Type::Integer).minimum(Some(min)).maximum(Some(max)).into()
 }
 
 /// A token's id.
-pub(in crate::api) fn token() -> Part {
+pub(crate) fn token() -> Part {
     whole(0, u32::MAX as usize)
 }
 
 /// One of some words.
-pub(in crate::api) fn words<'a>(words: impl IntoIterator<Item = &'a str>) -> Part {
+pub(crate) fn words<'a>(words: impl IntoIterator<Item = &'a str>) -> Part {
     ObjectBuilder::new().schema_type(Type::String).enum_values(Some(words)).into()
 }
 
 /// A list of so many.
-pub(in crate::api) fn list(of: Part, min: usize, max: Option<usize>) -> Part {
+pub(crate) fn list(of: Part, min: usize, max: Option<usize>) -> Part {
     ArrayBuilder::new().items(of).min_items(Some(min).filter(|min| *min > 0)).max_items(max).into()
 }
 
 /// An empty list.
-pub(in crate::api) fn empty() -> Part {
+pub(crate) fn empty() -> Part {
     list(null(), 0, Some(0))
 }
 
 /// A type's own object, to be changed.
-pub(in crate::api) fn object<T: PartialSchema>() -> Object {
+pub(crate) fn object<T: PartialSchema>() -> Object {
     match T::schema() {
         RefOr::T(Schema::Object(object)) => object,
         RefOr::T(_) | RefOr::Ref(_) => Object::new(),
@@ -90,7 +90,7 @@ fn only(values: &[Value], description: &str) -> Part {
 }
 
 /// A whole number of 64 bits.
-pub(in crate::api) fn seed() -> Part {
+pub(crate) fn seed() -> Part {
     ObjectBuilder::new()
         .schema_type(SchemaType::from_iter([Type::Integer, Type::Null]))
         .minimum(Some(isize::MIN))
@@ -100,42 +100,42 @@ pub(in crate::api) fn seed() -> Part {
 }
 
 /// Only 1.
-pub(in crate::api) fn one() -> Part {
+pub(crate) fn one() -> Part {
     only(&[json!(1)], FOR_NOTHING)
 }
 
 /// Only 0.
-pub(in crate::api) fn zero() -> Part {
+pub(crate) fn zero() -> Part {
     only(&[json!(0)], FOR_NOTHING)
 }
 
 /// Only false.
-pub(in crate::api) fn off() -> Part {
+pub(crate) fn off() -> Part {
     only(&[json!(false)], FOR_NOTHING)
 }
 
 /// Only an empty list or object.
-pub(in crate::api) fn nothing() -> Part {
+pub(crate) fn nothing() -> Part {
     only(&[json!([]), json!({})], FOR_NOTHING)
 }
 
 /// Only null.
-pub(in crate::api) fn unsupported() -> Part {
+pub(crate) fn unsupported() -> Part {
     only(&[], FOR_NOTHING)
 }
 
 /// Only the word "off".
-pub(in crate::api) fn off_word() -> Part {
+pub(crate) fn off_word() -> Part {
     only(&[json!("off")], "Nothing is cached between steps yet.")
 }
 
 /// Only that no tool is called.
-pub(in crate::api) fn no_tool() -> Part {
+pub(crate) fn no_tool() -> Part {
     only(&[json!("none"), json!("auto")], "OpenAI's; there are no tools.")
 }
 
 /// What an answer is to be.
-pub(in crate::api) fn response_format() -> Part {
+pub(crate) fn response_format() -> Part {
     let kind = |kind| ObjectBuilder::new().schema_type(Type::Object).property("type", words([kind])).required("type");
     let anything = || ObjectBuilder::new().schema_type(SchemaType::AnyValue);
     let wrapper = ObjectBuilder::new().schema_type(Type::Object).property("schema", anything()).required("schema");
@@ -147,7 +147,7 @@ pub(in crate::api) fn response_format() -> Part {
 }
 
 /// A whole number of 32 bits.
-pub(in crate::api) fn rank() -> Part {
+pub(crate) fn rank() -> Part {
     ObjectBuilder::new()
         .schema_type(SchemaType::from_iter([Type::Integer, Type::Null]))
         .minimum(Some(i32::MIN as isize))
@@ -157,28 +157,28 @@ pub(in crate::api) fn rank() -> Part {
 }
 
 /// Only an answer in text.
-pub(in crate::api) fn text_only() -> Part {
+pub(crate) fn text_only() -> Part {
     only(&[json!(["text"])], FOR_NOTHING)
 }
 
 /// Anything.
-pub(in crate::api) fn ignored() -> Part {
+pub(crate) fn ignored() -> Part {
     let anything = ObjectBuilder::new().schema_type(SchemaType::AnyValue);
     anything.description(Some("Taken, whatever it is, and ignored.")).into()
 }
 
 /// Ids of tokens.
-pub(in crate::api) fn tokens() -> Part {
+pub(crate) fn tokens() -> Part {
     list(token(), 0, None)
 }
 
 /// The same, or null.
-pub(in crate::api) fn tokens_or_null() -> Part {
+pub(crate) fn tokens_or_null() -> Part {
     either_or_null([tokens()], "vLLM's: tokens that end the answer; they are not part of it.")
 }
 
 /// Token ids, and what is added to their logits.
-pub(in crate::api) fn logit_bias() -> Part {
+pub(crate) fn logit_bias() -> Part {
     let id = ObjectBuilder::new().schema_type(Type::String).pattern(Some("^[0-9]{1,9}$")).build();
     let bias = ObjectBuilder::new().schema_type(Type::Number).minimum(Some(-100)).maximum(Some(100));
     let biases = ObjectBuilder::new()
@@ -189,7 +189,7 @@ pub(in crate::api) fn logit_bias() -> Part {
 }
 
 /// Pairs of a start and an end.
-pub(in crate::api) fn pairs() -> Part {
+pub(crate) fn pairs() -> Part {
     let pair = list(token(), 2, Some(2));
     let description = "Characters (of a text) or tokens (of ids) that stay, as pairs of a start and an end.";
     either_or_null([list(pair, 0, None)], description)

@@ -33,7 +33,7 @@ const TOKENS: &str = "x-tokens";
 ///
 /// # Errors
 /// When it asks for what an answer cannot be sure to have.
-pub(in crate::api) fn read(format: Option<&Value>) -> Result<Format, ApiError> {
+pub(crate) fn read(format: Option<&Value>) -> Result<Format, ApiError> {
     let format = match format {
         None | Some(Value::Null) => return Ok(Format::Text),
         Some(Value::Object(format)) => format,

@@ -1,19 +1,34 @@
 //! What is said about each endpoint, with examples that work on the built-in Sudoku model. Refuses to know how they
 //! are answered.
 
-use super::completion::{self, reference};
-use super::schema;
-use super::told::{About, Example, Told};
-use crate::api::answer::{StartObject, StepObject};
-use crate::api::docs;
+use crate::api::answer::infill::Infill;
+use crate::api::answer::models::List;
+use crate::api::answer::models::Model;
+use crate::api::answer::objects::StartObject;
+use crate::api::answer::objects::StepObject;
+use crate::api::answer::repair::Repair;
+use crate::api::answer::repair::Score;
+use crate::api::endpoints::docs;
+use crate::api::endpoints::ops::PROMETHEUS;
+use crate::api::endpoints::ops::Root;
+use crate::api::endpoints::ops::Status;
+use crate::api::endpoints::requests::Cancelled;
+use crate::api::endpoints::tokenize::DetokenizeRequest;
+use crate::api::endpoints::tokenize::Detokenized;
+use crate::api::endpoints::tokenize::TokenizeRequest;
+use crate::api::endpoints::tokenize::Tokenized;
 use crate::api::error::ErrorBody;
-use crate::api::given::{Repair, Score};
-use crate::api::infill::Infill;
-use crate::api::models::{List, Model};
-use crate::api::ops::{PROMETHEUS, Root, Status};
-use crate::api::resume::Cancelled;
-use crate::api::tokens::{DetokenizeRequest, Detokenized, TokenizeRequest, Tokenized};
-use crate::api::wire::{ChatRequest, CompletionRequest, InfillRequest, RepairRequest, ScoreRequest};
+use crate::api::openapi::completion;
+use crate::api::openapi::completion::reference;
+use crate::api::openapi::operation::About;
+use crate::api::openapi::operation::Example;
+use crate::api::openapi::operation::Told;
+use crate::api::schema;
+use crate::api::wire::ChatRequest;
+use crate::api::wire::CompletionRequest;
+use crate::api::wire::InfillRequest;
+use crate::api::wire::RepairRequest;
+use crate::api::wire::ScoreRequest;
 use serde_json::json;
 use utoipa::ToSchema;
 use utoipa::openapi::{Ref, RefOr, Schema};
@@ -26,7 +41,7 @@ const OPERATORS: &str = "operators";
 const DOCUMENT: &str = "documentation";
 
 /// How the endpoints are grouped.
-pub(super) const TAGS: [(&str, &str); 6] = [
+pub(crate) const TAGS: [(&str, &str); 6] = [
     (WRITING, "Texts written on, answered, or with their gaps filled."),
     (GIVEN, "Texts that are there already: judged, mended, cut into tokens."),
     (REQUESTS, "What is under way, by its name."),
@@ -64,7 +79,7 @@ fn events_to(done: RefOr<Schema>) -> [Told<'static>; 4] {
     ]
 }
 
-pub(in crate::api) fn completions() -> About {
+pub(crate) fn completions() -> About {
     let examples: [Example; 4] = [
         ("The last row of a grid", json!({"prompt": EIGHT_ROWS, "max_tokens": 9})),
         (
@@ -95,7 +110,7 @@ pub(in crate::api) fn completions() -> About {
     .has_deadline()
 }
 
-pub(in crate::api) fn chat() -> About {
+pub(crate) fn chat() -> About {
     let messages = json!([{"role": "user", "content": EIGHT_ROWS}]);
     let examples: [Example; 2] = [
         ("The last row of a grid", json!({"messages": messages, "max_tokens": 9})),
@@ -110,7 +125,7 @@ pub(in crate::api) fn chat() -> About {
         .has_deadline()
 }
 
-pub(in crate::api) fn infill() -> About {
+pub(crate) fn infill() -> About {
     let examples: [Example; 3] = [
         ("A puzzle, every dot of which is a cell to fill", json!({"template": PUZZLE, "blank": "."})),
         ("The same, watching every edit", json!({"template": PUZZLE, "blank": ".", "stream": true})),
@@ -131,7 +146,7 @@ pub(in crate::api) fn infill() -> About {
         .has_deadline()
 }
 
-pub(in crate::api) fn score() -> About {
+pub(crate) fn score() -> About {
     let examples: [Example; 1] = [("A grid with a mistake in it", json!({"text": WRONG_AT_THE_END}))];
     let description = "For every token the probability that it is right, in one forward pass. Needs a quality head.";
     About::new("score", GIVEN, "Judge a text", description)
@@ -140,7 +155,7 @@ pub(in crate::api) fn score() -> About {
         .runs()
 }
 
-pub(in crate::api) fn repair() -> About {
+pub(crate) fn repair() -> About {
     let pinned = json!({"text": WRONG_AT_THE_END, "pinned": [[0, 80]], "worst": 1, "steps": 8, "stream": true});
     let examples: [Example; 2] = [
         ("A grid with a mistake in it", json!({"text": WRONG_AT_THE_END})),
@@ -158,7 +173,7 @@ pub(in crate::api) fn repair() -> About {
 
 const NAMED: &str = "The request's name: the caller's own X-Request-Id, or the one its answer told.";
 
-pub(in crate::api) fn read_on() -> About {
+pub(crate) fn read_on() -> About {
     let description = "The events of a stream of `/v1/infill` or `/v1/repair` that is under way or ended less than a minute ago. Behind \
                        `Last-Event-ID`, else from its beginning. Another connection that reads the same stream ends.";
     let done = schema::spelled(schema::any([reference::<Infill<'_>>(), reference::<Repair<'_>>()]));
@@ -169,7 +184,7 @@ pub(in crate::api) fn read_on() -> About {
         .tells("The events.", events)
 }
 
-pub(in crate::api) fn cancel() -> About {
+pub(crate) fn cancel() -> About {
     About::new(
         "cancel",
         REQUESTS,
@@ -181,7 +196,7 @@ pub(in crate::api) fn cancel() -> About {
     .lost()
 }
 
-pub(in crate::api) fn tokenize() -> About {
+pub(crate) fn tokenize() -> About {
     let text = json!({"prompt": "534678912\n", "return_token_strs": true});
     About::new("tokenize", GIVEN, "Cut a text into tokens", "As vLLM has it; special tokens in the text stay text.")
         .takes::<TokenizeRequest>([("The first row of a grid", text)])
@@ -189,50 +204,50 @@ pub(in crate::api) fn tokenize() -> About {
         .needs_model(true)
 }
 
-pub(in crate::api) fn detokenize() -> About {
+pub(crate) fn detokenize() -> About {
     About::new("detokenize", GIVEN, "Put tokens together", "As vLLM has it.")
         .takes::<DetokenizeRequest>([("Three tokens", json!({"tokens": [5, 3, 4]}))])
         .answers::<Detokenized>("The text.")
         .needs_model(true)
 }
 
-pub(in crate::api) fn models() -> About {
+pub(crate) fn models() -> About {
     About::new("models", MODELS, "List what is served", "One model.")
         .answers::<List>("OpenAI's list, and beside each model what only a diffusion model has to say.")
         .needs_model(false)
 }
 
-pub(in crate::api) fn model() -> About {
+pub(crate) fn model() -> About {
     About::new("model", MODELS, "Describe a model", "Its name may hold slashes.")
         .part("id", "The model's name.", schema::text(1), "sudoku")
         .answers::<Model>("The model of that name.")
         .needs_model(true)
 }
 
-pub(in crate::api) fn root() -> About {
+pub(crate) fn root() -> About {
     About::new("root", OPERATORS, "Say what this server is", "").answers::<Root>("Its name, version and endpoints.")
 }
 
-pub(in crate::api) fn health() -> About {
+pub(crate) fn health() -> About {
     About::new("health", OPERATORS, "Alive?", "Never fails because of load.").answers::<Status>("The process works.")
 }
 
-pub(in crate::api) fn ready() -> About {
+pub(crate) fn ready() -> About {
     About::new("ready", OPERATORS, "Ready?", "Whether a new request would be accepted, load aside.")
         .answers::<Status>("It would.")
         .needs_model(false)
 }
 
-pub(in crate::api) fn metrics() -> About {
+pub(crate) fn metrics() -> About {
     About::new("metrics", OPERATORS, "Every metric", "").says("Prometheus' text format.", PROMETHEUS, schema::text(0))
 }
 
-pub(in crate::api) fn document() -> About {
+pub(crate) fn document() -> About {
     let anything = utoipa::openapi::Object::with_type(utoipa::openapi::Type::Object);
     About::new("openapi", DOCUMENT, "This document", "").answers_with("OpenAPI 3.1.", anything.into())
 }
 
-pub(in crate::api) fn viewer() -> About {
+pub(crate) fn viewer() -> About {
     About::new(
         "docs",
         DOCUMENT,
@@ -242,7 +257,7 @@ pub(in crate::api) fn viewer() -> About {
     .says("A page.", docs::HTML, schema::text(0))
 }
 
-pub(in crate::api) fn viewer_file() -> About {
+pub(crate) fn viewer_file() -> About {
     let files = schema::words(docs::files().map(|(name, _)| name));
     let about =
         About::new("docsFile", DOCUMENT, "A file of the viewer", "").part("file", "Its name.", files, "start.js");

@@ -1,12 +1,21 @@
 //! OpenAI's two shapes of an answer, completions and chat completions, whole and in chunks, with `diffusion` beside
 //! them. Refuses to know how a request is checked or run.
 
-use super::answer::{FinishReason, Quality, StepObject, Summary, Usage, Words};
-use super::error::ApiError;
-use super::stream::{self, Frame, Script};
-use super::ticket::Ticket;
-use super::wire::{Delivery, Wish};
-use super::{Service, logprobs::Logprobs};
+use crate::api::Service;
+use crate::api::answer::logprobs::Logprobs;
+use crate::api::answer::objects::FinishReason;
+use crate::api::answer::objects::Quality;
+use crate::api::answer::objects::StepObject;
+use crate::api::answer::objects::Summary;
+use crate::api::answer::objects::Usage;
+use crate::api::answer::objects::Words;
+use crate::api::error::ApiError;
+use crate::api::request::context::Ticket;
+use crate::api::stream::sessions;
+use crate::api::stream::sessions::Frame;
+use crate::api::stream::sessions::Script;
+use crate::api::wire::Delivery;
+use crate::api::wire::Wish;
 use crate::engine::{Answer, Handle, Output, Start, StepEvent};
 use axum::Json;
 use axum::response::sse::Event;
@@ -17,7 +26,7 @@ use utoipa::ToSchema;
 
 /// What an answer looks like.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub(super) enum Shape {
+pub(crate) enum Shape {
     /// `/v1/completions`.
     Text,
     /// `/v1/chat/completions`.
@@ -28,7 +37,7 @@ pub(super) enum Shape {
 ///
 /// # Errors
 /// When a request is not admitted, or has no answer.
-pub(super) async fn respond(service: &Service, ticket: Ticket, wish: Wish, shape: Shape) -> Result<Response, ApiError> {
+pub(crate) async fn respond(service: &Service, ticket: Ticket, wish: Wish, shape: Shape) -> Result<Response, ApiError> {
     let Wish { requests, choices, delivery, logprobs, echo } = wish;
     let mut sessions = Vec::with_capacity(requests.len());
     for request in requests {
@@ -38,7 +47,7 @@ pub(super) async fn respond(service: &Service, ticket: Ticket, wish: Wish, shape
     match delivery {
         Delivery::Whole => {
             let head = Head::new(&ticket, service, shape, false);
-            let answers = stream::answers(sessions, &ticket).await?;
+            let answers = sessions::answers(sessions, &ticket).await?;
             let choices = answers.iter().enumerate().map(|(index, answer)| teller.whole(index, answer)).collect();
             let (usage, diffusion) = (Some(Some(teller.usage(&answers))), Some(Side::Summary(Summary::of(&answers))));
             Ok(Json(Completion { head: &head, choices, usage, diffusion }).into_response())
@@ -49,14 +58,14 @@ pub(super) async fn respond(service: &Service, ticket: Ticket, wish: Wish, shape
             let has_edits = vec![false; sessions.len()];
             let request_id = ticket.id().to_owned();
             let chunks = Chunks { request_id, head, teller, with_edits, with_usage, has_edits, answers };
-            Ok(stream::respond(sessions, chunks, ticket))
+            Ok(sessions::respond(sessions, chunks, ticket))
         }
     }
 }
 
 /// What every chunk of an answer repeats.
 #[derive(Clone, Debug, Serialize, ToSchema)]
-pub(super) struct Head {
+pub(crate) struct Head {
     id: String,
     object: &'static str,
     /// In seconds since 1970.
@@ -84,7 +93,7 @@ impl Head {
 
 /// An answer, or a piece of one.
 #[derive(Debug, Serialize, ToSchema)]
-pub(super) struct Completion<'a> {
+pub(crate) struct Completion<'a> {
     #[serde(flatten)]
     #[schema(ignore)]
     head: &'a Head,
@@ -108,7 +117,7 @@ enum Side {
 }
 
 #[derive(Debug, Serialize, ToSchema)]
-pub(super) struct Choice<'a> {
+pub(crate) struct Choice<'a> {
     index: usize,
     #[serde(flatten)]
     #[schema(ignore)]
@@ -133,17 +142,17 @@ enum Said<'a> {
 
 #[derive(Debug, Serialize, ToSchema)]
 #[schema(as = ChatAnswer)]
-pub(super) struct Message<'a> {
+pub(crate) struct Message<'a> {
     /// Always `assistant`.
     role: &'static str,
     content: &'a str,
-    #[schema(schema_with = super::openapi::schema::null, required)]
+    #[schema(schema_with = crate::api::schema::null, required)]
     refusal: Option<()>,
 }
 
 #[derive(Debug, Serialize, ToSchema)]
 #[schema(as = ChatDelta)]
-pub(super) struct Delta<'a> {
+pub(crate) struct Delta<'a> {
     #[serde(skip_serializing_if = "Option::is_none")]
     role: Option<&'static str>,
     #[serde(skip_serializing_if = "Option::is_none")]

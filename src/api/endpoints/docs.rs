@@ -1,8 +1,9 @@
 //! `GET /openapi.json` and `GET /docs`: the document about this server, and a viewer of it that is part of the binary and asks
 //! nobody else for anything. Refuses to know what the document says.
 
-use super::error::{ApiError, Code};
-use super::openapi;
+use crate::api::error::ApiError;
+use crate::api::error::Code;
+use crate::api::openapi;
 use axum::body::Bytes;
 use axum::extract::Path;
 use axum::extract::rejection::PathRejection;
@@ -14,14 +15,14 @@ use std::io::Read;
 use std::sync::LazyLock;
 
 /// The media type of the page.
-pub(super) const HTML: &str = "text/html; charset=utf-8";
+pub(crate) const HTML: &str = "text/html; charset=utf-8";
 const SCRIPT: &str = "text/javascript; charset=utf-8";
 const STYLE: &str = "text/css; charset=utf-8";
 /// Nothing from anywhere else; the viewer writes styles into its elements, and its icons into its style sheet.
 const POLICY: &str = "default-src 'none'; script-src 'self'; style-src 'self' 'unsafe-inline'; img-src 'self' data:; \
                       connect-src 'self'; base-uri 'none'; form-action 'none'; frame-ancestors 'none'";
 
-const PAGE: &str = include_str!("viewer/index.html");
+const PAGE: &str = include_str!("../openapi/viewer/index.html");
 
 /// A file of the viewer.
 struct File {
@@ -40,39 +41,39 @@ const FILES: [File; 3] = [
     File {
         name: "swagger-ui.css",
         media_type: STYLE,
-        content: Content::Gzipped(include_bytes!("viewer/swagger-ui.css.gz")),
+        content: Content::Gzipped(include_bytes!("../openapi/viewer/swagger-ui.css.gz")),
     },
     File {
         name: "swagger-ui-bundle.js",
         media_type: SCRIPT,
-        content: Content::Gzipped(include_bytes!("viewer/swagger-ui-bundle.js.gz")),
+        content: Content::Gzipped(include_bytes!("../openapi/viewer/swagger-ui-bundle.js.gz")),
     },
-    File { name: "start.js", media_type: SCRIPT, content: Content::Plain(include_str!("viewer/start.js")) },
+    File { name: "start.js", media_type: SCRIPT, content: Content::Plain(include_str!("../openapi/viewer/start.js")) },
 ];
 
 /// Names and media types of the viewer's files.
-pub(super) fn files() -> impl Iterator<Item = (&'static str, &'static str)> {
+pub(crate) fn files() -> impl Iterator<Item = (&'static str, &'static str)> {
     FILES.iter().map(|file| (file.name, file.media_type))
 }
 
 /// The document, written once.
 static DOCUMENT: LazyLock<Bytes> = LazyLock::new(|| {
-    let document = openapi::document(super::endpoints());
+    let document = openapi::document(crate::api::endpoints());
     Bytes::from(document.to_pretty_json().expect("a document has no keys but texts"))
 });
 
 /// What this server understands and answers.
-pub(super) async fn document() -> impl IntoResponse {
+pub(crate) async fn document() -> impl IntoResponse {
     ([(CONTENT_TYPE, "application/json")], DOCUMENT.clone())
 }
 
 /// A page that shows it.
-pub(super) async fn page() -> impl IntoResponse {
+pub(crate) async fn page() -> impl IntoResponse {
     ([(CONTENT_TYPE, HTML), (CONTENT_SECURITY_POLICY, POLICY)], PAGE)
 }
 
 /// What the page is made of.
-pub(super) async fn file(name: Result<Path<String>, PathRejection>, headers: HeaderMap) -> Result<Response, ApiError> {
+pub(crate) async fn file(name: Result<Path<String>, PathRejection>, headers: HeaderMap) -> Result<Response, ApiError> {
     let file = name.ok().and_then(|Path(name)| FILES.iter().find(|file| file.name == name));
     let file = file.ok_or_else(|| {
         let names: Vec<_> = files().map(|(name, _)| name).collect();

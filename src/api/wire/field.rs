@@ -19,12 +19,12 @@ const EXACT_MAX: f64 = 9_007_199_254_740_992.0;
 const COUNTS: &str = "give a whole number from 0 to 4294967295";
 
 /// A whole number from 0 to 4,294,967,295.
-pub(super) fn count<'de, D: Deserializer<'de>>(input: D) -> Result<Option<u32>, D::Error> {
+pub(crate) fn count<'de, D: Deserializer<'de>>(input: D) -> Result<Option<u32>, D::Error> {
     optional(input, COUNTS, |value| u32::try_from(whole(value)?).ok())
 }
 
 /// A number that fits an `f32`.
-pub(super) fn number<'de, D: Deserializer<'de>>(input: D) -> Result<Option<f32>, D::Error> {
+pub(crate) fn number<'de, D: Deserializer<'de>>(input: D) -> Result<Option<f32>, D::Error> {
     optional(input, "give a number of at most 3.4e38", nearest)
 }
 
@@ -50,7 +50,7 @@ fn nearest(value: &Value) -> Option<f32> {
 
 /// An item of a list of whole numbers from 0 to 4,294,967,295.
 #[derive(Clone, Copy, Debug)]
-pub(super) struct Count(pub(super) u32);
+pub(crate) struct Count(pub(crate) u32);
 
 impl<'de> Deserialize<'de> for Count {
     fn deserialize<D: Deserializer<'de>>(input: D) -> Result<Self, D::Error> {
@@ -60,7 +60,7 @@ impl<'de> Deserialize<'de> for Count {
 
 /// An item of a list of numbers that fit an `f32`.
 #[derive(Clone, Copy, Debug)]
-pub(super) struct Number(pub(super) f32);
+pub(crate) struct Number(pub(crate) f32);
 
 impl<'de> Deserialize<'de> for Number {
     fn deserialize<D: Deserializer<'de>>(input: D) -> Result<Self, D::Error> {
@@ -69,7 +69,7 @@ impl<'de> Deserialize<'de> for Number {
 }
 
 /// A whole number of 64 bits; negative ones count from the top.
-pub(super) fn seed<'de, D: Deserializer<'de>>(input: D) -> Result<Option<u64>, D::Error> {
+pub(crate) fn seed<'de, D: Deserializer<'de>>(input: D) -> Result<Option<u64>, D::Error> {
     let read = |value: &Value| {
         let seed = whole(value)?;
         u64::try_from(seed).ok().or_else(|| i64::try_from(seed).ok().map(i64::cast_unsigned))
@@ -78,45 +78,45 @@ pub(super) fn seed<'de, D: Deserializer<'de>>(input: D) -> Result<Option<u64>, D
 }
 
 /// A whole number of 32 bits.
-pub(super) fn rank<'de, D: Deserializer<'de>>(input: D) -> Result<Option<i32>, D::Error> {
+pub(crate) fn rank<'de, D: Deserializer<'de>>(input: D) -> Result<Option<i32>, D::Error> {
     let read = |value: &Value| i32::try_from(whole(value)?).ok();
     optional(input, "give a whole number from -2147483648 to 2147483647", read)
 }
 
 /// Only 1.
-pub(super) fn one<'de, D: Deserializer<'de>>(input: D) -> Result<(), D::Error> {
+pub(crate) fn one<'de, D: Deserializer<'de>>(input: D) -> Result<(), D::Error> {
     only(input, "only 1 is supported so far", |value| value.as_f64() == Some(1.0))
 }
 
 /// Only 0.
-pub(super) fn zero<'de, D: Deserializer<'de>>(input: D) -> Result<(), D::Error> {
+pub(crate) fn zero<'de, D: Deserializer<'de>>(input: D) -> Result<(), D::Error> {
     only(input, "only 0 is supported so far", |value| value.as_f64() == Some(0.0))
 }
 
 /// Only false.
-pub(super) fn off<'de, D: Deserializer<'de>>(input: D) -> Result<(), D::Error> {
+pub(crate) fn off<'de, D: Deserializer<'de>>(input: D) -> Result<(), D::Error> {
     only(input, "only false is supported so far", |value| value == &Value::Bool(false))
 }
 
 /// Only an empty list or object.
-pub(super) fn nothing<'de, D: Deserializer<'de>>(input: D) -> Result<(), D::Error> {
+pub(crate) fn nothing<'de, D: Deserializer<'de>>(input: D) -> Result<(), D::Error> {
     only(input, "this is not supported yet; leave it out", |value| {
         value.as_array().is_some_and(Vec::is_empty) || value.as_object().is_some_and(serde_json::Map::is_empty)
     })
 }
 
 /// Only null.
-pub(super) fn unsupported<'de, D: Deserializer<'de>>(input: D) -> Result<(), D::Error> {
+pub(crate) fn unsupported<'de, D: Deserializer<'de>>(input: D) -> Result<(), D::Error> {
     only(input, "this is not supported yet; leave it out", |_| false)
 }
 
 /// Only the word "off".
-pub(super) fn off_word<'de, D: Deserializer<'de>>(input: D) -> Result<(), D::Error> {
+pub(crate) fn off_word<'de, D: Deserializer<'de>>(input: D) -> Result<(), D::Error> {
     only(input, "only \"off\" is supported so far", |value| value == "off")
 }
 
 /// A whole number from 1 on; 0 and -1 mean that there is no limit.
-pub(super) fn limit<'de, D: Deserializer<'de>>(input: D) -> Result<Option<u32>, D::Error> {
+pub(crate) fn limit<'de, D: Deserializer<'de>>(input: D) -> Result<Option<u32>, D::Error> {
     let read = |value: &Value| match whole(value)? {
         -1 | 0 => Some(None),
         limit => u32::try_from(limit).ok().map(Some),
@@ -125,14 +125,14 @@ pub(super) fn limit<'de, D: Deserializer<'de>>(input: D) -> Result<Option<u32>, 
 }
 
 /// Only that no tool is called.
-pub(super) fn no_tool<'de, D: Deserializer<'de>>(input: D) -> Result<(), D::Error> {
+pub(crate) fn no_tool<'de, D: Deserializer<'de>>(input: D) -> Result<(), D::Error> {
     only(input, "only \"none\" and \"auto\" are supported: there are no tools", |value| {
         value == "none" || value == "auto"
     })
 }
 
 /// Only an answer in text.
-pub(super) fn text_only<'de, D: Deserializer<'de>>(input: D) -> Result<(), D::Error> {
+pub(crate) fn text_only<'de, D: Deserializer<'de>>(input: D) -> Result<(), D::Error> {
     only(input, "only [\"text\"] is supported", |value| value == &serde_json::json!(["text"]))
 }
 
@@ -174,7 +174,7 @@ fn shown(value: &Value) -> String {
 }
 
 /// A `T` from an object; where serde alone would take its fields from an array, too.
-pub(super) fn object<'de, D: Deserializer<'de>, T: Deserialize<'de>>(input: D) -> Result<Option<T>, D::Error> {
+pub(crate) fn object<'de, D: Deserializer<'de>, T: Deserialize<'de>>(input: D) -> Result<Option<T>, D::Error> {
     struct Field<T>(PhantomData<T>);
 
     impl<'de, T: Deserialize<'de>> Visitor<'de> for Field<T> {
@@ -197,7 +197,7 @@ pub(super) fn object<'de, D: Deserializer<'de>, T: Deserialize<'de>>(input: D) -
 }
 
 /// A `T` from a word `W`, or from an object with the word's knobs beside it.
-pub(super) fn word_or_object<'de, D, W, T>(input: D) -> Result<Option<T>, D::Error>
+pub(crate) fn word_or_object<'de, D, W, T>(input: D) -> Result<Option<T>, D::Error>
 where
     D: Deserializer<'de>,
     W: Deserialize<'de> + Into<T>,

@@ -1,9 +1,13 @@
 //! `Idempotency-Key`: a request that is sent twice is served once, and its answer told twice. Refuses to know what is asked.
 
-use super::auth::Fingerprint;
-use super::error::{ApiError, Code};
-use super::ticket::{Streamed, Ticket};
-use super::{AppState, grpc, resume};
+use crate::api::AppState;
+use crate::api::endpoints::requests;
+use crate::api::error::ApiError;
+use crate::api::error::Code;
+use crate::api::grpc;
+use crate::api::request::context::Streamed;
+use crate::api::request::context::Ticket;
+use crate::api::state::keys::Fingerprint;
 use axum::Extension;
 use axum::body::{Body, Bytes};
 use axum::extract::{Request, State};
@@ -33,7 +37,7 @@ type Name = (Option<Fingerprint>, String);
 
 /// Answers by the keys of their requests.
 #[derive(Debug, Default)]
-pub(super) struct Answers(Mutex<BTreeMap<Name, Entry>>);
+pub(crate) struct Answers(Mutex<BTreeMap<Name, Entry>>);
 
 #[derive(Debug)]
 struct Entry {
@@ -135,14 +139,14 @@ impl Drop for Writer {
 }
 
 /// The layer before every endpoint that computes something.
-pub(super) async fn serve(
+pub(crate) async fn serve(
     State(state): State<AppState>,
     Extension(ticket): Extension<Ticket>,
     request: Request,
     next: Next,
 ) -> Response {
     // gRPC's answers end with trailers, and the rest of a stream is not the answer
-    let is_whole = !grpc::is_grpc(request.headers()) && resume::last_event(&request).is_none();
+    let is_whole = !grpc::is_grpc(request.headers()) && requests::last_event(&request).is_none();
     let is_kept = request.method() == Method::POST && is_whole;
     let Some(key) = request.headers().get(KEY).filter(|_| is_kept) else {
         return next.run(request).await;

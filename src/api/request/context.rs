@@ -1,9 +1,13 @@
 //! What goes with a request from its arrival to its last byte: its name, its span, and the promise that its end is
 //! counted exactly once, however it ends. Refuses to know what was asked.
 
-use super::auth::Fingerprint;
-use super::error::{self, ApiError, CLIENT_CLOSED_REQUEST, Code};
-use super::{AppState, grpc};
+use crate::api::AppState;
+use crate::api::error;
+use crate::api::error::ApiError;
+use crate::api::error::CLIENT_CLOSED_REQUEST;
+use crate::api::error::Code;
+use crate::api::grpc;
+use crate::api::state::keys::Fingerprint;
 use crate::engine::Answer;
 use crate::telemetry::trace::{self, Trace};
 use crate::telemetry::{Metrics, Outcome};
@@ -26,7 +30,7 @@ const GRACE: Duration = Duration::from_millis(500);
 
 /// One request's ticket. All clones are the same; the last one dropped counts the request.
 #[derive(Clone, Debug)]
-pub(super) struct Ticket(Arc<Stub>);
+pub(crate) struct Ticket(Arc<Stub>);
 
 #[derive(Debug)]
 struct Stub {
@@ -50,31 +54,31 @@ struct Stub {
 
 /// Put on a response whose body decides the outcome.
 #[derive(Clone, Copy, Debug)]
-pub(super) struct Streamed;
+pub(crate) struct Streamed;
 
 impl Ticket {
     /// The request's name: the caller's own, or a fresh one.
-    pub(super) fn id(&self) -> &str {
+    pub(crate) fn id(&self) -> &str {
         &self.0.id
     }
 
     /// Whose API key the request told.
-    pub(super) fn owner(&self) -> Option<Fingerprint> {
+    pub(crate) fn owner(&self) -> Option<Fingerprint> {
         self.0.owner.get().copied()
     }
 
     /// The request told this API key; it can be stopped by whoever tells the same.
-    pub(super) fn belongs_to(&self, owner: Fingerprint) {
+    pub(crate) fn belongs_to(&self, owner: Fingerprint) {
         let _ = self.0.owner.set(owner); // a request tells one
     }
 
     /// What stops the request when it is set to true.
-    pub(super) fn stopper(&self) -> &Arc<watch::Sender<bool>> {
+    pub(crate) fn stopper(&self) -> &Arc<watch::Sender<bool>> {
         &self.0.cancel
     }
 
     /// Waits until somebody has the request stopped, or it has taken as long as any may.
-    pub(super) async fn interrupted(&self) -> ApiError {
+    pub(crate) async fn interrupted(&self) -> ApiError {
         let mut cancel = self.0.cancel.subscribe();
         let cancelled = async { drop(cancel.wait_for(|is_cancelled| *is_cancelled).await) }; // the ticket holds the sender
         let limit = self.0.limit;
@@ -98,24 +102,24 @@ impl Ticket {
     }
 
     /// Whether it is known to have ended without an answer.
-    pub(super) fn has_failed(&self) -> bool {
+    pub(crate) fn has_failed(&self) -> bool {
         self.0.outcome.get().is_some_and(|outcome| *outcome != Outcome::Ok)
     }
 
     /// Keeps a place for as long as the request lasts.
-    pub(super) fn keep(&self, place: OwnedSemaphorePermit) {
+    pub(crate) fn keep(&self, place: OwnedSemaphorePermit) {
         let _ = self.0.place.set(place); // a request takes one
     }
 
     /// Final text is about to be sent.
-    pub(super) fn has_text(&self) {
+    pub(crate) fn has_text(&self) {
         if self.0.has_text.set(()).is_ok() {
             self.0.metrics.first_text(self.0.arrived.elapsed());
         }
     }
 
     /// The answer is there.
-    pub(super) fn has_answer(&self, answer: &Answer) {
+    pub(crate) fn has_answer(&self, answer: &Answer) {
         self.0.metrics.answered(answer.prompt_tokens, answer.completion_tokens);
         let counts = [
             ("gen_ai.usage.input_tokens", answer.prompt_tokens),
@@ -128,7 +132,7 @@ impl Ticket {
     }
 
     /// Decides how the request ended, by the status its answer has or would have had; the first word stands.
-    pub(super) fn settle(&self, status: StatusCode) {
+    pub(crate) fn settle(&self, status: StatusCode) {
         let _ = self.0.outcome.set(outcome(status));
     }
 }
@@ -163,7 +167,7 @@ fn is_work(endpoint: &str) -> bool {
 }
 
 /// The outermost layer.
-pub(super) async fn accompany(
+pub(crate) async fn accompany(
     State(state): State<AppState>,
     path: Option<MatchedPath>,
     mut request: Request,

@@ -1,0 +1,8 @@
+//! What clients read: the objects of answers, made of the engine's events.
+
+pub(crate) mod completion;
+pub(crate) mod infill;
+pub(crate) mod logprobs;
+pub(crate) mod models;
+pub(crate) mod objects;
+pub(crate) mod repair;
