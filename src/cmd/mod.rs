@@ -25,7 +25,7 @@ mod train;
 mod watch;
 
 use crate::model::Threads;
-use clap::{Parser, Subcommand};
+use clap::{CommandFactory, Parser, Subcommand};
 use say::say;
 use std::process::ExitCode;
 
@@ -73,6 +73,12 @@ pub fn threads() -> Threads {
         Some("train") => Threads::Alone,
         Some(_) | None => Threads::ShareProducts,
     }
+}
+
+/// The command line as clap knows it: for tests, and for programs that add rules of their own.
+#[must_use]
+pub fn command() -> clap::Command {
+    Cli::command()
 }
 
 /// Runs the command line. The exit code is 0, 1 after an error, or 2 after a usage error.

@@ -5,4 +5,5 @@ pub(crate) mod infill;
 pub(crate) mod logprobs;
 pub(crate) mod models;
 pub(crate) mod objects;
+mod policies;
 pub(crate) mod repair;

@@ -3,6 +3,7 @@
 
 use crate::api::AppState;
 use crate::api::Service;
+use crate::api::answer::policies::Policies;
 use crate::api::error::ApiError;
 use axum::Json;
 use axum::extract::Path;
@@ -47,6 +48,8 @@ struct Facts {
     weights: String,
     device: String,
     parameters: u64,
+    /// What requests may choose for `unmasking` and `remasking`.
+    policies: Policies,
 }
 
 impl Model {
@@ -67,6 +70,7 @@ impl Model {
                 weights: spec.weights.clone(),
                 device: spec.device.clone(),
                 parameters: spec.parameters,
+                policies: Policies::all(),
             },
         }
     }

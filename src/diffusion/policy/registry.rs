@@ -163,13 +163,96 @@ fn listed(words: &[impl AsRef<str>], joint: &str) -> String {
     }
 }
 
-/// The rules of a kind as a table in Markdown: name, what it does, knobs, source.
+/// The rules of a kind as a table in Markdown, with a second table of their knobs if they have any.
 #[must_use]
 pub fn table(kind: Kind) -> String {
     let mut table = String::from("| name | what it does | knobs | source |\n|---|---|---|---|\n");
     for rule in rules(kind) {
-        let knobs: Vec<_> = rule.knobs.iter().map(|knob| format!("`{}`", knob.name)).collect();
-        table += &format!("| `{}` | {} | {} | {} |\n", rule.name, rule.help, knobs.join(", "), rule.source);
+        let names: Vec<_> = rule.knobs.iter().map(|knob| format!("`{}`", knob.name)).collect();
+        let source = match rule.source.strip_prefix("arXiv ") {
+            Some(number) => format!("[{}](https://arxiv.org/abs/{number})", rule.source),
+            None => rule.source.to_owned(),
+        };
+        table += &format!("| `{}` | {} | {} | {source} |\n", rule.name, rule.help, names.join(", "));
+    }
+    let knobs = knobs(kind);
+    if !knobs.is_empty() {
+        table += "\n| knob | values | meaning |\n|---|---|---|\n";
+    }
+    for knob in knobs {
+        table += &format!("| `{}` | {} | {} |\n", knob.name, knob.range, knob.help);
     }
     table
+}
+
+#[cfg(test)]
+mod tests {
+    use super::super::rule::Needs;
+    use super::*;
+    use std::path::Path;
+
+    /// `REMASK_WRITE_CASES=1` writes the tables anew.
+    #[test]
+    fn the_documentation_has_the_tables() {
+        let path = Path::new(env!("CARGO_MANIFEST_DIR")).join("docs/policies.md");
+        let page = std::fs::read_to_string(&path).unwrap();
+        let mut wanted = page.clone();
+        for (mark, kind) in [("unmasking", Kind::Order), ("paces", Kind::Pace), ("remasking", Kind::Remasking)] {
+            let (start, end) = (format!("<!-- {mark} -->\n"), format!("<!-- /{mark} -->"));
+            let (before, rest) = wanted.split_once(&start).unwrap();
+            let (_, after) = rest.split_once(&end).unwrap();
+            wanted = format!("{before}{start}{}{end}{after}", table(kind));
+        }
+        if std::env::var_os("REMASK_WRITE_CASES").is_some() {
+            std::fs::write(&path, &wanted).unwrap();
+        } else {
+            assert!(page == wanted, "write the tables of docs/policies.md anew with REMASK_WRITE_CASES=1");
+        }
+    }
+
+    #[test]
+    fn a_rule_is_added_only_under_a_name_of_its_own_and_if_it_bounds_a_run() {
+        const BARE: Rule = Rule {
+            kind: Kind::Remasking,
+            name: "bare",
+            help: "",
+            source: "",
+            knobs: &[],
+            needs: Needs { quality: false },
+            remember: None,
+            decide: |_| Vec::new(),
+        };
+        static TAKEN: Rule = Rule { name: "off", ..BARE };
+        static UNBOUNDED: Rule = BARE;
+        static NAMELESS: Rule = Rule { kind: Kind::Pace, ..BARE };
+        assert_eq!(register(&TAKEN), Err(RegistryError::Taken("off")));
+        assert_eq!(register(&UNBOUNDED), Err(RegistryError::Unbounded("bare")));
+        assert_eq!(register(&NAMELESS), Err(RegistryError::Nameless("bare")));
+    }
+
+    #[test]
+    fn knobs_of_another_rule_and_values_outside_a_range_are_refused() {
+        let message = |choice: Choice| choice.check().unwrap_err().message;
+        assert_eq!(message(Choice::of(&QUALITY).with("budget", 65_537)), "budget is 65537; give at most 65536");
+        assert_eq!(message(Choice::of(&QUALITY).with("below", f32::NAN)), "below is NaN; give a number from 0 to 1");
+        assert_eq!(
+            message(Choice::of(&QUALITY).with("window", [0.5, 0.25])),
+            "window is [0.5, 0.25]; its end must lie after its start"
+        );
+        assert_eq!(message(Choice::of(&QUALITY).with("budget", 0.5)), "budget is 0.5; give 0 to 65536");
+        assert_eq!(
+            message(Choice::of(&REMDM).with("below", 0.5)),
+            "below goes with the policies \"quality\" and \"confidence\"; \
+             with \"remdm\" and \"random\" give budget and window"
+        );
+        assert_eq!(
+            message(Choice::of(&OFF).with("budget", 1)),
+            "policy \"off\" takes no budget, below or window; choose another policy, as \"quality\""
+        );
+        assert_eq!(pace(&Settings::EMPTY), Ok(None));
+        let threshold = Choice::of(&THRESHOLD).with("threshold", 0.9);
+        assert_eq!(pace(&threshold.settings), Ok(Some(threshold)));
+        let both = threshold.with("budget", 3).settings;
+        assert_eq!(pace(&both).unwrap_err().message, "budget does not go with threshold; give one of them");
+    }
 }
