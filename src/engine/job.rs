@@ -113,7 +113,7 @@ impl Job {
         job
     }
 
-    /// The policy that erases cells while blanks are left, as the label of a metric.
+    /// What erases its cells while blanks are left.
     pub(super) const fn policy(&self) -> &'static str {
         match self.sequence.policy().remask {
             Remask::Never | Remask::Quality { .. } => "quality", // proofreading, then

@@ -79,40 +79,39 @@ pub enum Task {
     },
 }
 
-/// Which filled cells may be erased.
+/// Which filled cells may be erased, as asked for.
 #[derive(Clone, Debug, PartialEq)]
 pub enum Remasking {
     /// None.
     Off,
-    /// Those of low quality. Needs a quality head.
+    /// Those of low quality.
     Quality {
-        /// Most erasures per block. Default: one per blank of the block.
+        /// Erasures per block at most; by default one per blank of the block.
         budget: Option<u32>,
-        /// Only cells below this quality. Default: [`DOUBTFUL`], or with a budget no threshold.
+        /// Only below this quality. Default: 0.5 without a budget, else the worst whatever their quality.
         below: Option<f32>,
-        /// The part of each block's steps in which cells may be erased, as fractions. Default: all.
+        /// Part of each block's steps in which erasing is allowed, as two fractions. Default: all of it.
         window: Option<[f32; 2]>,
     },
-    /// Those filled with low confidence.
+    /// Those filled with low confidence; needs no head.
     Confidence {
         /// As above.
         budget: Option<u32>,
-        /// Only cells filled with less confidence. Default: [`DOUBTFUL`], or with a budget no
-        /// limit.
+        /// Only those filled with a confidence below this. Default: 0.5 without a budget, else the worst whatever it was.
         below: Option<f32>,
         /// As above.
         window: Option<[f32; 2]>,
     },
-    /// Random ones, more often those of low confidence (ReMDM-conf, arXiv 2503.00307).
+    /// Some at random, sooner those filled with low confidence (ReMDM-conf, arXiv 2503.00307); needs no head.
     ReMdm {
         /// As above.
         budget: Option<u32>,
         /// As above.
         window: Option<[f32; 2]>,
     },
-    /// Random ones.
+    /// Some at random.
     Random {
-        /// Most erasures per block. Default: one per blank of the block.
+        /// Erasures per block at most; by default one per blank of the block.
         budget: Option<u32>,
         /// As above.
         window: Option<[f32; 2]>,

@@ -137,7 +137,7 @@ impl Admission {
         Ok(Policy { order: request.order, pace, remask, block_length, proofreading })
     }
 
-    /// As requested; else the model's default where remasking is by quality.
+    /// As asked for; else the model's own habit, where the request leaves remasking to quality.
     fn proofreading(&self, request: &Request, cells: u32) -> Result<Option<Proofreading>, Rejected> {
         match (&request.proofreading, &request.remasking) {
             (None, None | Some(Remasking::Quality { .. })) if self.spec.has_quality => {
