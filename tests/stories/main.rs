@@ -7,7 +7,7 @@ mod filling;
 mod proofreading;
 mod script;
 
-use remask::diffusion::{Order, Pace, Policy, Probability, Proofreading, Remask, Stretch};
+use remask::diffusion::{Order, Pace, Policy, Proofreading, Remask, Stretch};
 use script::tenths;
 use std::num::NonZeroU32;
 
