@@ -8,16 +8,18 @@ mod answers;
 #[path = "../common/mod.rs"]
 mod common;
 mod figures;
+mod kinds;
 mod process;
 mod report;
 mod visits;
 
 use common::process::Process;
+use kinds::{End, Kind, Seen};
 use process::{QUEUE_MAX, RUNNING_MAX, Scrape, Watched};
 use report::{LONG, Report, Sample, Waits};
 use reqwest::Client;
 use std::time::{Duration, Instant};
-use visits::{End, Kind, Seen, Visitor};
+use visits::Visitor;
 
 /// From here on memory has settled after a sixth of the time: streams that ended are kept for a minute, to be read on.
 const SETTLED: Duration = Duration::from_secs(360);

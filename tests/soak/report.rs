@@ -1,8 +1,8 @@
 //! What a soak came to: time in the queue beside its prediction, memory and its trend, counters, all as one table.
 
 use crate::figures::{Bucketed, Trend, histogram_quantile, mean, quantile};
+use crate::kinds::{End, Kind, Seen};
 use crate::process::Scrape;
-use crate::visits::{End, Kind, Seen};
 use std::collections::BTreeSet;
 use std::time::Duration;
 
