@@ -1,4 +1,4 @@
-//! What gRPC answers is what HTTP answers.
+//! gRPC gives the same answers as HTTP.
 
 use super::calls::{
     COMPLETIONS, INFILL, REPAIR, SCORE, asked, check_counts, client, diffusing, judged, list, mended, number, template,
@@ -9,7 +9,8 @@ use super::proto::{edit, generate_request, proofreading, remasking, repair_reque
 use crate::common::server::Server;
 use serde_json::{Value, json};
 
-/// The toy tells each another of its sentences; two of them have characters of several bytes.
+/// Prompts for which the toy writes different sentences, two of them with characters of several
+/// bytes.
 const PROMPTS: [&str; 5] = ["Once", "a", "b", "ü 🍰", "twice"];
 
 /// The canvas that `steps` lead to from `start`; each edit must fit its cell.

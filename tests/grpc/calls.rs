@@ -1,4 +1,4 @@
-//! Calls as tests make them, and what they are compared by.
+//! Requests, calls and comparisons that the tests of gRPC share.
 
 use super::proto;
 use super::proto::generate_event::Event;
@@ -29,7 +29,7 @@ pub(super) fn asked(prompt: &str) -> proto::GenerateRequest {
     proto::GenerateRequest { prompt, ..Default::default() }
 }
 
-/// With this `diffusion`.
+/// A request with these options.
 pub(super) fn diffusing(diffusion: proto::Diffusion) -> proto::GenerateRequest {
     proto::GenerateRequest { diffusion: Some(diffusion), ..asked("a") }
 }
@@ -50,7 +50,7 @@ pub(super) fn judged(text: &str) -> proto::ScoreRequest {
     proto::ScoreRequest { given: Some(score_request::Given::Text(text.to_owned())), ..Default::default() }
 }
 
-/// A whole stream, taken apart; checks that it has the parts it should have, in order.
+/// Reads a stream to its end; checks that it has its parts in order.
 pub(super) async fn told(mut stream: Streaming<proto::GenerateEvent>) -> (proto::Start, Vec<proto::Step>, proto::Done) {
     let mut event = async || stream.message().await.unwrap().and_then(|message| message.event);
     let Some(Event::Start(start)) = event().await else { panic!("no start") };
@@ -68,7 +68,7 @@ pub(super) async fn told(mut stream: Streaming<proto::GenerateEvent>) -> (proto:
     }
 }
 
-/// Checks that `usage` and `diffusion` say what HTTP says.
+/// Checks that `usage` and `diffusion` are those of HTTP.
 pub(super) fn check_counts(usage: Option<proto::Usage>, diffusion: Option<proto::Summary>, http: &Value) {
     let (usage, diffusion) = (usage.unwrap(), diffusion.unwrap());
     let expected = json!({
@@ -82,7 +82,7 @@ pub(super) fn check_counts(usage: Option<proto::Usage>, diffusion: Option<proto:
     assert_eq!(http["diffusion"], expected);
 }
 
-/// A number as JSON has it: the shortest that means this one.
+/// A number as JSON spells it: the shortest text that parses to it.
 pub(super) fn number(number: impl Into<Option<f32>>) -> Option<f64> {
     number.into().map(|number| number.to_string().parse().unwrap())
 }
@@ -100,7 +100,7 @@ pub(super) enum Call {
     Repair(proto::RepairRequest),
 }
 
-/// Why a call has no answer; one that has is a fault.
+/// The status of a call that must fail.
 pub(super) async fn refused(client: &mut RemaskClient<Channel>, call: Call) -> Status {
     let shown = format!("{call:?}");
     let refused = match call {
@@ -116,19 +116,19 @@ pub(super) fn metadata<'a>(status: &'a Status, key: &str) -> Option<&'a str> {
     status.metadata().get(key).map(|value| value.to_str().unwrap())
 }
 
-/// A message as it travels.
+/// A message with the prefix of its frame.
 pub(super) fn framed(message: &[u8]) -> Vec<u8> {
     let length = u32::try_from(message.len()).unwrap();
     [&[0], &length.to_be_bytes()[..], message].concat()
 }
 
-/// The answer to whatever may be sent.
+/// The answer to any body with any content type.
 pub(super) async fn raw(server: &Server, path: &str, content_type: &str, body: Vec<u8>) -> reqwest::Response {
     let request = server.client.post(server.url(path)).header("content-type", content_type);
     request.header("x-request-id", "raw-1").body(body).send().await.unwrap()
 }
 
-/// A request that carries this in its metadata.
+/// A request with this metadata.
 pub(super) fn carrying<T>(message: T, metadata: &[(&'static str, &str)]) -> Request<T> {
     let mut request = Request::new(message);
     for (key, value) in metadata {

@@ -1,4 +1,4 @@
-//! How a call ends other than with its answer: cancelled, refused for now, failed, or late.
+//! Calls that end without an answer: cancelled, refused under load, failed or late.
 
 use super::calls::{
     COMPLETIONS, Call, PATIENCE, asked, carrying, client, diffusing, framed, judged, mended, metadata, refused,
@@ -66,7 +66,7 @@ async fn a_caller_that_cancels_drops_its_sequence() {
         server.until(&ended).await;
         gate.open();
         if method != "Score" {
-            // whose only pass may be over before it is seen that nobody waits
+            // its only pass may be over before the server notices that the client has gone
             server.until(&format!("remask_sequences_cancelled_total {}", number + 1)).await;
         }
         server.until("remask_sequences_running 0").await;
@@ -146,7 +146,7 @@ async fn a_call_is_stopped_by_its_name_and_has_no_more_time_than_others() {
     assert_eq!((status.code(), metadata(&status, "remask-code")), (Code::DeadlineExceeded, Some("timeout")));
 }
 
-/// A toy whose passes take a while.
+/// A toy with slow passes.
 struct Slow(Toy);
 
 impl Denoiser for Slow {
@@ -164,7 +164,7 @@ impl Denoiser for Slow {
     }
 }
 
-/// Sent raw: tonic's client would stop waiting by itself, and the test would be about time.
+/// Sent without tonic's client, which would enforce the timeout itself.
 #[tokio::test]
 async fn who_waits_only_so_long_gets_the_best_answer_by_then() {
     let server = Server::of(Box::new(Slow(Toy::new())), Limits::default()).await;

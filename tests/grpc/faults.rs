@@ -1,4 +1,4 @@
-//! What gRPC refuses is what HTTP refuses, in the same words.
+//! gRPC refuses the same requests as HTTP, with the same messages.
 
 use super::calls::{
     COMPLETIONS, Call, INFILL, PATIENCE, REPAIR, SCORE, asked, client, diffusing, framed, judged, mended, metadata,
@@ -179,7 +179,7 @@ async fn a_fault_is_told_in_https_words() {
     server.until("remask_requests_total{endpoint=\"/remask.v1.Remask/Score\",outcome=\"invalid\"} 3").await;
 }
 
-/// Faults that JSON has no like of.
+/// Faults that have no equivalent in JSON.
 #[tokio::test]
 async fn what_is_left_out_or_unknown_is_named() {
     let server = Server::toy().await;

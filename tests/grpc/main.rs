@@ -1,4 +1,4 @@
-//! gRPC: what it answers is what HTTP answers, faults included; and what goes beside it: keys, health, reflection.
+//! gRPC: the same answers and errors as HTTP; and keys, health and reflection.
 
 mod answers;
 mod calls;
@@ -8,7 +8,7 @@ mod ends;
 mod faults;
 mod service;
 
-/// The client that the build wrote.
+/// The generated client.
 #[allow(missing_docs, unreachable_pub, dead_code, clippy::all, clippy::pedantic)]
 mod proto {
     tonic::include_proto!("remask.v1");

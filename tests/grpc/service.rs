@@ -1,4 +1,4 @@
-//! What goes beside the calls: keys, names, health, reflection, and a port of their own.
+//! Around the calls: keys, request ids, health, reflection, and a port of its own.
 
 use super::calls::{Call, PATIENCE, asked, carrying, channel, client, framed, judged, metadata, raw, refused, told};
 use super::proto;
@@ -121,7 +121,7 @@ async fn health_follows_readiness() {
     assert_eq!(watch.message().await.unwrap().unwrap().status(), ServingStatus::NotServing, "failing");
 }
 
-/// What reflection lists.
+/// The services that reflection lists.
 async fn services(server: &Server) -> Vec<String> {
     use tonic_reflection::pb::v1::server_reflection_client::ServerReflectionClient;
     use tonic_reflection::pb::v1::server_reflection_request::MessageRequest;

@@ -1,4 +1,4 @@
-//! Answers and refusals are as the document says.
+//! Answers and errors match the document.
 
 use super::document::{Document, Operation};
 use crate::common::server::{Failing, Gated, Server};
@@ -11,7 +11,7 @@ use serde_json::{Value, json};
 use std::sync::Arc;
 use std::time::Duration;
 
-/// A server that has loaded what one without flags serves.
+/// A server of the default model.
 async fn sudoku() -> Server {
     let server = Server::loading(BODY_MAX, Duration::ZERO).await;
     let metrics = Arc::new(Metrics::new().unwrap());
@@ -36,7 +36,7 @@ async fn its_examples_work_and_are_answered_as_it_says() {
         }
     }
     assert!(bodies > 12, "only {bodies} examples were found");
-    // which need a request of that name
+    // these two need a request of that id
     let (model, gate) = Gated::new();
     let gated = Server::of(model, Limits::default()).await;
     for method in ["get", "delete"] {
@@ -53,7 +53,7 @@ async fn its_examples_work_and_are_answered_as_it_says() {
         assert_eq!(response.status(), 200, "{method}");
         document.check_response(&operation, response).await;
     }
-    // what no example asks for
+    // forms of answers that no example asks for
     for (path, body) in [
         (
             "/v1/chat/completions",
@@ -80,7 +80,8 @@ async fn its_examples_work_and_are_answered_as_it_says() {
     }
 }
 
-/// Asks every operation that has `status` with its first example, changed by `change`, and checks that it comes.
+/// Sends the first example of each operation that documents `status`, changed by `change`, and
+/// checks that the status comes and its body matches.
 async fn check_refusals(server: &Server, document: &Document, status: u16, mut change: impl FnMut(&mut Value)) {
     let mut asked = 0;
     for operation in document.operations().iter().filter(|operation| operation.has_status(status)) {
@@ -142,7 +143,7 @@ async fn it_says_what_a_busy_server_answers() {
     let server = Server::of(Box::new(Toy::new()), Limits { running_max: 1, ..Limits::default() }).await;
     let long = json!({"prompt": "a", "max_tokens": 1000, "stream": true,
                       "diffusion": {"end_of_text": "never", "block_length": 1000, "remasking": "off"}});
-    let long = server.post("/v1/completions", &long).await; // a thousand passes, before whose end nobody's turn comes
+    let long = server.post("/v1/completions", &long).await; // a thousand passes, in which no other request gets its turn
     let late = json!({"prompt": "a", "max_tokens": 2, "diffusion": {"deadline_ms": 1}});
     let late = server.post("/v1/completions", &late).await;
     assert_eq!(late.status(), 504);

@@ -1,4 +1,4 @@
-//! What a server says about itself, and checks of values, events and responses against it.
+//! The document of a server, and checks of values, events and responses against it.
 
 use crate::common::schema::faults;
 use crate::common::server::{Server, events};
@@ -7,10 +7,10 @@ use serde_json::{Value, json};
 
 pub(super) const METHODS: [&str; 7] = ["get", "post", "put", "delete", "patch", "options", "trace"];
 
-/// What a server says about itself.
+/// The document of a server.
 pub(super) struct Document {
     pub(super) json: Value,
-    /// Its components, each object of which is what it says and no more.
+    /// Its components, with objects closed against fields they do not list.
     pub(super) strict: Value,
 }
 
@@ -44,7 +44,7 @@ impl Document {
         Operation { method: method.to_uppercase().parse().unwrap(), path, about }
     }
 
-    /// What a pointer such as `#/components/schemas/Error` leads to.
+    /// The value that a pointer such as `#/components/schemas/Error` leads to.
     pub(super) fn find(&self, reference: &str) -> &Value {
         let found = reference.strip_prefix('#').and_then(|pointer| self.json.pointer(pointer));
         found.unwrap_or_else(|| panic!("{reference} leads nowhere"))
@@ -54,14 +54,14 @@ impl Document {
         value.get("$ref").map_or(value, |reference| self.find(reference.as_str().unwrap()))
     }
 
-    /// Checks a value, which may have no field that is not in its schema.
+    /// Checks a value, in which unlisted fields are faults.
     #[track_caller]
     pub(super) fn check(&self, schema: &Value, value: &Value) {
         let faults = faults(&json!({"components": self.strict}), schema, value);
         assert!(faults.is_empty(), "{value:#} is not as {schema} says:\n{}", faults.join("\n"));
     }
 
-    /// Checks an event of a stream, and what its data spells.
+    /// Checks an event of a stream and the JSON in its data.
     pub(super) fn check_event(&self, schema: &Value, name: &str, data: &str) {
         let name = if name.is_empty() { "message" } else { name };
         self.check(schema, &json!({"event": name, "data": data}));
@@ -75,7 +75,7 @@ impl Document {
         }
     }
 
-    /// Checks a response against what the operation says of its status; returns its body.
+    /// Checks a response against the documented one of its status; returns its body.
     pub(super) async fn check_response(&self, operation: &Operation<'_>, response: Response) -> String {
         let status = response.status().as_u16();
         let place = format!("{} {} {status}", operation.method, operation.path);
@@ -103,7 +103,7 @@ impl Document {
 }
 
 impl Operation<'_> {
-    /// The path, with the examples of its parts filled in.
+    /// The path, with the examples of its parameters filled in.
     pub(super) fn path_of(&self, document: &Document) -> String {
         let parameters = self.about["parameters"].as_array().unwrap().iter().map(|one| document.resolved(one));
         parameters.filter(|parameter| parameter["in"] == "path").fold(self.path.to_owned(), |path, parameter| {
@@ -112,7 +112,7 @@ impl Operation<'_> {
         })
     }
 
-    /// Bodies that are shown, or nothing once where there is none.
+    /// The example bodies; one `None` where the operation takes no body.
     pub(super) fn examples(&self) -> Vec<Option<&Value>> {
         match self.about["requestBody"]["content"]["application/json"]["examples"].as_object() {
             Some(examples) => examples.values().map(|example| Some(&example["value"])).collect(),
@@ -133,7 +133,7 @@ impl Operation<'_> {
     }
 }
 
-/// Forbids what an object does not name, all the way down.
+/// Closes objects against fields they do not list, at every depth.
 fn close(schema: &mut Value) {
     match schema {
         Value::Object(object) => {

@@ -1,11 +1,11 @@
-//! Fields and their ranges are as the document says.
+//! Fields and their ranges match the document.
 
 use super::document::Document;
 use crate::common::server::Server;
 use serde_json::{Map, Value, json};
 use std::collections::BTreeSet;
 
-/// The fields that a refusal of `body` lists.
+/// The known fields that a refusal of `body` lists.
 async fn known_fields(server: &Server, path: &str, body: &Value) -> BTreeSet<String> {
     let error: Value = server.post(path, body).await.json().await.unwrap();
     let message = error["error"]["message"].as_str().unwrap();
@@ -38,7 +38,8 @@ async fn every_field_is_in_it_and_what_lies_out_of_its_range_is_refused() {
     assert!(ranges > 50, "only {ranges} limits were found");
 }
 
-/// Checks that a number on the wrong side of a limit is refused by name; returns how many there were.
+/// Checks that a number beyond each limit is refused by the name of its field; returns the number
+/// of limits.
 async fn check_ranges(
     server: &Server,
     path: &str,
@@ -53,7 +54,7 @@ async fn check_ranges(
             (limit("minimum").map(|low| low.min(low * 2.0) - 1.0), limit("maximum").map(|high| high * 2.0 + 1.0));
         for beyond in [low, high, limit("exclusiveMinimum")].into_iter().flatten() {
             let mut body = example.clone();
-            body.as_object_mut().unwrap().retain(|field, _| !field.starts_with("max_")); // of which there are two
+            body.as_object_mut().unwrap().retain(|field, _| !field.starts_with("max_")); // there are two names for this limit
             set(&mut body, name, json!(beyond));
             let response = server.post(path, &body).await;
             assert_eq!(response.status(), 400, "{path}: {name} may be {beyond}");

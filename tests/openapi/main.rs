@@ -1,5 +1,5 @@
-//! `/openapi.json` and `/docs`: the document is well formed, about every endpoint and nothing else, its examples work, and what it
-//! says of answers, refusals and fields is what the server does.
+//! `/openapi.json` and `/docs`: the document is well formed and lists exactly the endpoints, its
+//! examples work, and answers, errors and fields match it.
 
 mod answers;
 #[path = "../common/mod.rs"]

@@ -1,4 +1,4 @@
-//! The document is well formed, about every endpoint and nothing else; and its viewer.
+//! The document is well formed and lists exactly the endpoints; and its viewer works offline.
 
 use super::document::{Document, METHODS, Operation};
 use crate::common::server::Server;

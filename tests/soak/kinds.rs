@@ -1,36 +1,36 @@
-//! What clients come for, and the ledger of what the server must have counted.
+//! Kinds of visits, and the counts of how requests must have ended.
 
 use std::collections::BTreeMap;
 
-/// What a client comes for.
+/// What a client does in one visit.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord)]
 pub(super) enum Kind {
-    /// A whole grid, with all the steps it gets by default.
+    /// A whole grid with the default steps.
     Long,
     /// Three lines in a few steps.
     Short,
     /// A grid and its edits, read to the end.
     Streamed,
-    /// The same of a completion or a conversation.
+    /// A completion or a chat completion, read to the end.
     Completed,
-    /// The same, by a reader who takes his time.
+    /// A grid and its edits, read slowly.
     Slow,
-    /// A stream that is left amid it.
+    /// A stream that the client drops.
     Dropped,
-    /// One that is stopped by its name.
+    /// A stream that is cancelled by its id.
     Deleted,
-    /// One that is cut, and read on.
+    /// A stream that breaks and is resumed.
     Resumed,
-    /// What no server can take.
+    /// A request that must be refused.
     Malformed,
-    /// Half a request.
+    /// A request that breaks off.
     Abrupt,
-    /// How are you?
+    /// Health, readiness, metrics and models.
     Operator,
 }
 
 impl Kind {
-    /// Of a hundred visits so many.
+    /// Visits of each kind in a hundred.
     pub(super) const SHARES: [(Self, u32); 11] = [
         (Self::Long, 16),
         (Self::Short, 16),
@@ -45,7 +45,7 @@ impl Kind {
         (Self::Operator, 4),
     ];
 
-    /// The first visits are of every kind, in turn; those that follow are drawn.
+    /// Every kind in turn for the first visits, drawn for the rest.
     pub(super) fn of(client: u32, visit: u32, draw: f64) -> Self {
         if visit == 0 {
             return Self::SHARES[client as usize % Self::SHARES.len()].0;
@@ -59,21 +59,21 @@ impl Kind {
     }
 }
 
-/// How a request must have ended in the server's eyes, as far as its client can know.
+/// How the server must have counted a request, as far as its client can know.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord)]
 pub(super) enum End {
     Ok,
     Invalid,
     Refused,
     Cancelled,
-    /// Its client went away: `ok` or `cancelled`, whichever came first.
+    /// The client disconnected: counted as `ok` or `cancelled`.
     Left,
-    /// Its body broke off: `invalid` or `cancelled`, whichever was noticed first.
+    /// The body broke off: counted as `invalid` or `cancelled`.
     Broken,
 }
 
 impl End {
-    /// The outcomes it may have been counted as.
+    /// The outcomes it may be counted as.
     pub(super) const fn outcomes(self) -> &'static [&'static str] {
         match self {
             Self::Ok => &["ok"],
@@ -86,13 +86,13 @@ impl End {
     }
 }
 
-/// What clients saw.
+/// The observations of clients.
 #[derive(Default)]
 pub(super) struct Seen {
     pub(super) visits: BTreeMap<Kind, u64>,
-    /// By endpoint, as its metrics call it.
+    /// By endpoint label of the metrics.
     pub(super) ends: BTreeMap<(&'static str, End), u64>,
-    /// What nobody expected.
+    /// Unexpected results.
     pub(super) errors: Vec<(Kind, String)>,
 }
 
@@ -107,7 +107,7 @@ impl Seen {
         *self.ends.entry((endpoint, end)).or_default() += 1;
     }
 
-    /// Requests that ended so.
+    /// Number of requests that ended so.
     pub(super) fn ended(&self, end: End) -> u64 {
         self.ends.iter().filter(|((_, other), _)| *other == end).map(|(_, count)| count).sum()
     }
