@@ -1,6 +1,6 @@
 #!/usr/bin/env python3
-"""Writes `llada-tiny/llama_cpp.gguf` for `tests/gguf.rs`: the tiny LLaDA model as llama.cpp converts
-such models, written with llama.cpp's library for the format. Names, keys and the order of rotated
+"""Writes `llada-tiny/llama_cpp.gguf` for `tests/gguf.rs`: the tiny LLaDA model as llama.cpp
+converts such models, written with llama.cpp's library for the format. Names, keys and the order of rotated
 rows are those of llama.cpp's conversion of `LLaDAModelLM`; the vocabulary is invented.
 
 Written with Python 3.11, gguf 0.19.0, safetensors 0.8.0, numpy 2.4.6:

@@ -1,6 +1,6 @@
 #!/usr/bin/env python3
-"""Writes `sudoku/io.safetensors` for `tests/parity.rs`: the numbers of PyTorch for one puzzle with the
-embedded model.
+"""Writes `sudoku/io.safetensors` for `tests/parity.rs`: the numbers of PyTorch for one puzzle
+with the embedded model.
 
 The network is `benches/torch_llada.py`, which is checked against the numbers of the published code
 (`--check`). Run this again whenever the weights in `models/sudoku` change; the puzzle stays.

@@ -1,4 +1,4 @@
-"""Helpers of the checks of deploy/: paths, a server, and names that the server does not offer yet."""
+"""Helpers of the checks of deploy/: paths, a server, and names that the server does not offer."""
 
 import json
 import os

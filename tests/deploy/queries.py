@@ -61,7 +61,7 @@ def selectors(node):
 
 
 def names(expr):
-    """The scraped series that a query depends on; a recorded series stands for those of its rule."""
+    """The scraped series of a query; a recorded series stands for those of its rule."""
     recorded = {rule["record"]: inner for rule, inner in rule_queries() if "record" in rule}
     found = {selector.name for selector in selectors(promql_parser.parse(expr))}
     return set().union(*(names(recorded[name]) if name in recorded else {name} for name in found))

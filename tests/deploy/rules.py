@@ -1,4 +1,4 @@
-"""Checks the rules with promtool, and that every alert has tests both ways and is in the runbook."""
+"""Checks the rules with promtool, and that every alert has tests both ways and a runbook entry."""
 
 import re
 
