@@ -1,4 +1,5 @@
-// CUDA's words for C++, and the cases of tests/data/summary_cases.bin through the kernel: see .ci/kernels.
+// Defines CUDA's keywords for C++ and runs the kernel on the cases of tests/data/summary_cases.bin.
+// See .ci/kernels.
 
 #include <barrier>
 #include <cmath>
@@ -71,7 +72,7 @@ int main(int, char **arguments) {
                                    biases.data(), answers.data());
                         };
                         is_half ? rest(summarise_bf16, halves.data()) : rest(summarise_f32, logits.data());
-                        __syncthreads(); // the blocks of a GPU do not share memory, these do
+                        __syncthreads(); // here all blocks share one memory, unlike on a GPU
                     }
                 });
             }

@@ -1,4 +1,4 @@
-//! Who may ask: API keys, their limits, and pages of other origins.
+//! API keys, the limits of each key, and requests from pages of other origins.
 
 mod common;
 

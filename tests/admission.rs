@@ -1,4 +1,4 @@
-//! Every request that is refused, the field it is refused for, and what its owner reads.
+//! Requests that the engine refuses: the field at fault and the message.
 
 mod common;
 

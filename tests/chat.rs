@@ -1,4 +1,5 @@
-//! Chat completions, and what they share with completions: several choices, drawing, echoes, logprobs, texts between texts.
+//! Chat completions and the options they share with completions: several choices, sampling, echo,
+//! logprobs, suffixes.
 
 mod common;
 
@@ -41,7 +42,7 @@ async fn a_conversation_is_answered_in_openais_shape() {
     let names = 2 * ("<|end|>".len() - 1);
     assert_eq!(answer["usage"]["prompt_tokens"], written.len() - names, "a special token is one: {answer}");
 
-    // the template's own words as a prompt say the same
+    // the same prompt, written out as the template writes it
     let ids = toy_tokenizer().encode(written, Special::AsTokens).unwrap();
     let ids: Vec<u32> = ids.iter().map(|id| id.0).collect();
     let text = server.answer(COMPLETIONS, &json!({"prompt": ids, "max_tokens": 64})).await;
@@ -151,7 +152,7 @@ async fn a_text_between_two_texts() {
         .map(|chunk| chunk["choices"][0]["text"].as_str().unwrap().to_owned())
         .collect();
     assert_eq!(texts, text);
-    // what marks a blank elsewhere is a text here
+    // the marker of a blank in infills is plain text here
     let body = json!({"prompt": "<blank> ", "suffix": " <blank:3>", "max_tokens": 4});
     assert_eq!(server.answer(COMPLETIONS, &body).await["usage"]["prompt_tokens"], 18);
 }

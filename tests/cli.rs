@@ -1,4 +1,4 @@
-//! The commands as people type them: what they print, what they leave behind, and what they say when something is wrong.
+//! The commands of the program: their output, the files they write and their error messages.
 
 use serde_json::Value;
 use std::ffi::OsStr;

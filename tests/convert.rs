@@ -1,4 +1,4 @@
-//! A published PRISM checkpoint, taken apart and put together again, is the same model at every stage.
+//! A published PRISM checkpoint gives the same model whole, taken apart and put together again.
 
 mod common;
 

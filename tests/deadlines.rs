@@ -1,4 +1,4 @@
-//! Answers that are wanted by a certain time: what is given up, and what is kept whatever the time.
+//! Deadlines: which steps are given up to meet one, and what stays true of the answer.
 
 mod common;
 
@@ -21,7 +21,7 @@ use std::time::{Duration, Instant};
 /// What a pass of the slow toy takes.
 const STEP: Duration = Duration::from_millis(20);
 
-/// Time that stands still but for the passes of a slow toy.
+/// A clock that only the passes of the slow toy move.
 #[derive(Clone, Default)]
 struct Time(Arc<AtomicU32>);
 
@@ -62,7 +62,7 @@ fn slow(limits: Limits) -> (Handle, Time) {
     (start_by(time.clock(), model, Some(toy_tokenizer()), limits, metrics).unwrap(), time)
 }
 
-/// A text that does not end before its room does.
+/// A request whose text fills the whole canvas.
 fn full(prompt: &str, new: usize) -> Request {
     Request { end_of_text: EndOfText::Never, block_length: Some(300), ..ask(prompt, new) }
 }
@@ -106,7 +106,7 @@ async fn who_shares_passes_counts_on_them_all_the_same() {
     let hurried = Request { deadline: Some(40 * STEP), ..full("a", 100) };
     let answer = finished(handle.submit(&hurried).unwrap()).await;
     assert!(answer.degraded && answer.filled == 100, "{answer:?}");
-    // one row in four fits a pass, so that it takes part in every fourth
+    // a pass has room for one row in four, so each sequence takes part in every fourth pass
     assert!((2..=11).contains(&answer.forward_passes), "{answer:?}");
     drop(others);
 }
@@ -141,7 +141,7 @@ async fn the_wire_says_degraded_or_504() {
     drop(long);
 }
 
-/// Whatever has been planned: the run ends within the passes, and no blank is left.
+/// Whatever the plan: the run ends within the passes it has, and no blank is left.
 #[test]
 fn a_hurried_run_is_full_in_time() {
     let number = |number: u32| NonZeroU32::new(number).unwrap();

@@ -1,5 +1,5 @@
-//! The DiT of MDLM against numbers from its published definition, with PRISM's heads of no block and of one; and what is no
-//! such model, refused by name.
+//! The DiT of MDLM against numbers from its published definition, with PRISM heads without blocks
+//! and with one; and the errors for models of other kinds.
 
 #![allow(clippy::unwrap_used, clippy::print_stdout)] // helpers of tests
 
@@ -101,7 +101,7 @@ fn altered(config: impl FnOnce(&mut Value), tensors: impl FnOnce(&mut Tensors)) 
 fn the_hubs_layout_is_read_too() {
     let published = altered(
         |config| {
-            // as on the hub: another word for the width, the mask not named, keys that change nothing
+            // as on the hub: another name for the width, no name for the mask, keys without effect
             *config = json!({
                 "_name_or_path": "x", "architectures": ["MDLM"], "auto_map": {"AutoConfig": "y"}, "cond_dim": 32,
                 "dropout": 0.1, "hidden_dim": 64, "model_length": 48, "model_type": "mdlm", "n_blocks": 2, "n_heads": 4,

@@ -1,5 +1,6 @@
-//! The engine as its owners see it, with a model that waits for the test's word: who shares a pass, who is told what,
-//! and what happens when the model fails or the server stops. No test sleeps.
+//! The engine behind its public interface, with a model whose passes the test controls: which
+//! requests share a pass, which events each session gets, and what happens when the model fails or
+//! the server stops. No test sleeps.
 
 mod common;
 
@@ -113,7 +114,7 @@ async fn a_rejected_request_takes_no_place() {
 async fn a_dropped_session_is_out_of_the_next_pass_and_its_place_is_free() {
     let (handle, hand) = stage(Limits { running_max: 2, queue_max: 1, ..Limits::default() });
     let [a, b, c] = ["a", "b", "c"].map(|prompt| handle.submit(&ask(prompt, 3)).unwrap());
-    hand.pass(); // whoever had come
+    hand.pass(); // all that have arrived
     assert_eq!(hand.begun().len(), 2);
     drop((a, c)); // one runs, one waits
     assert!(handle.submit(&ask("d", 3)).is_err(), "not noticed before the pass ends");

@@ -1,5 +1,6 @@
-//! What the server survives, tried on the program itself: signals, clients that are slow, half there or too many, and logs that nobody
-//! takes. Each test is a drill whose outcome `deploy/RUNBOOK.md` names.
+//! Failures that the server has to survive, tested on the program itself: signals, clients that are
+//! slow, broken or too many, and logs that cannot be written. `deploy/RUNBOOK.md` refers to each
+//! test by its outcome.
 
 mod common;
 
@@ -33,7 +34,7 @@ async fn solved(server: &Process) -> String {
     answer["choices"][0]["text"].as_str().unwrap_or_else(|| panic!("{answer}")).to_owned()
 }
 
-/// A connection over which `words` were sent, whose answer may never be read.
+/// A connection on which `words` were sent. The test may never read the answer.
 fn said(address: &str, words: &str) -> TcpStream {
     let mut stream = TcpStream::connect(address).unwrap();
     stream.set_read_timeout(Some(PATIENCE)).unwrap();
@@ -79,7 +80,7 @@ async fn killed_and_started_again_on_its_port_it_answers_as_before() {
     first.signal("KILL");
     assert!(!first.ended().success());
     while let Some(chunk) = stream.next().await {
-        let Ok(chunk) = chunk else { break }; // cut off, not taken for an end
+        let Ok(chunk) = chunk else { break }; // a broken connection, which is not a regular end
         assert!(!String::from_utf8_lossy(&chunk).contains("event: done"), "it was over before it was killed");
     }
     let port = first.address().rsplit_once(':').unwrap().1.parse().unwrap();
@@ -207,7 +208,8 @@ fn a_log_that_nobody_takes_keeps_nobody_waiting() {
 
 #[test]
 fn a_full_disk_for_the_log_is_no_fault_of_the_server() {
-    // a greeting cannot be read from a full disk, so the port is the test's: a free one of those that the system gives to nobody
+    // the greeting with the port cannot be read from a full disk, so the test picks a free port
+    // below the range that the system assigns
     let mut ports = 10_000 + (std::process::id() % 10_000) as u16..;
     let port = ports.find(|port| TcpListener::bind(("127.0.0.1", *port)).is_ok()).unwrap();
     let full = std::fs::File::options().write(true).open("/dev/full").unwrap();

@@ -1,5 +1,6 @@
-//! GGUF files: llama.cpp's are read as the checkpoints they were made of, ours as well, and quantised weights answer nearly
-//! as whole ones do. Damaged and foreign ones are refused in a sentence.
+//! GGUF files: those of llama.cpp and our own give the same model as the checkpoint, and quantised
+//! weights nearly the same. Damaged files and files of other models are refused with a clear
+//! message.
 
 #![allow(clippy::unwrap_used, clippy::print_stdout)] // helpers of tests
 
@@ -68,7 +69,7 @@ fn llama_cpps_vocabulary_is_a_tokenizer() {
 #[test]
 fn our_own_files_are_near_the_model_by_their_bits() {
     let golden = Golden::open(&tiny("io.safetensors"));
-    // 64 columns have no place for blocks of 256: q4_k becomes q8_0 there
+    // rows of 64 columns do not fill blocks of 256, so q4_k falls back to q8_0
     for (format, tolerance) in [(Format::F16, 2e-3), (Format::Q8_0, 3e-2), (Format::Q4K, 3e-2), (Format::Q4_0, 0.3)] {
         let (_dir, file) = quantised(&tiny(""), format);
         let mut model = open(&file, None).unwrap();
@@ -197,7 +198,7 @@ fn damaged_and_foreign_files_are_refused_in_a_sentence() {
     let error = refusal(b"{\"model_type\": \"llada\"}");
     assert!(error.contains("no GGUF file"), "{error}");
 
-    // a shape whose numbers nobody could count
+    // a shape whose number of elements overflows
     let name = b"token_embd.weight";
     let dims = whole.windows(name.len()).position(|window| window == name).unwrap() + name.len() + 4;
     let mut vast = whole.clone();

@@ -1,4 +1,4 @@
-//! Texts that are there already: judged token by token, mended where they are doubted, cut into tokens and put together.
+//! Endpoints for existing texts: score, repair, tokenize and detokenize.
 
 mod common;
 
@@ -14,7 +14,7 @@ fn text(answer: &Value) -> String {
     answer["text"].as_str().unwrap().to_owned()
 }
 
-/// What the toy holds for right: it mends anything into it.
+/// The text that the toy repairs any text of its length into.
 async fn right(server: &Server) -> String {
     text(&server.answer(REPAIR, &json!({"text": "~".repeat(40), "steps": 400, "below": 1})).await)
 }
@@ -33,14 +33,15 @@ async fn a_likelihood_is_each_tokens_probability_given_all_others() {
     let tokens = answer["tokens"].as_array().unwrap();
     let likelihood = |at: usize| tokens[at]["likelihood"].as_f64().unwrap();
     assert!(likelihood(3) < 0.1 && likelihood(10) > 0.3, "{tokens:?}");
-    // the toy's quality is the very thing: a token's probability, its own cell unseen (but the mask's share is in it)
+    // the toy's quality is the token's probability with its own cell masked, the share of the mask
+    // token included
     for token in tokens {
         let (likelihood, quality) = (token["likelihood"].as_f64().unwrap(), token["quality"].as_f64().unwrap());
         assert!((likelihood - quality).abs() < 1e-3, "{token}");
     }
     assert_eq!(answer["diffusion"]["forward_passes"], json!(41), "one, and one for each token");
 
-    // a model without a head has likelihoods, too
+    // a model without a quality head has likelihoods, too
     let headless = Server::of(Box::new(Toy::without_head()), Limits::default()).await;
     let again = headless.answer(SCORE, &json!({"text": wrong, "likelihood": true})).await;
     assert_eq!(

@@ -1,4 +1,5 @@
-//! The same numbers on a GPU: `just gpu` carries this program, with `llada-tiny` beside it, to a machine that has one.
+//! The numbers of `llada-tiny` on a GPU. `just gpu` copies this program and the model to a machine
+//! that has one.
 #![cfg(feature = "cuda")]
 #![allow(clippy::unwrap_used)] // helpers of tests
 
@@ -9,7 +10,7 @@ use remask::diffusion::{Canvas, Cell, Reading, Seed, TokenId};
 use remask::model::{Denoiser, Device, Filter, Precision, Row, Sampling, Source, load_in};
 use std::path::PathBuf;
 
-/// Where the tiny model is: beside this program when it was carried.
+/// The directory of the tiny model: beside this program where it was copied.
 fn tiny(name: &str) -> PathBuf {
     let carried = PathBuf::from("tests/data/llada-tiny");
     if carried.exists() { carried.join(name) } else { common::golden::tiny(name) }
@@ -87,6 +88,6 @@ fn a_reading_is_the_cpus_drawn_guided_or_biased() {
             assert!(a.at == b.at && (a.quality.get() - b.quality.get()).abs() < 1e-3, "{a:?} {b:?}");
         }
     }
-    // two tokens that are as good as equal may change places, and no others
+    // only tokens of nearly equal probability may change places
     assert!(blanks > 300 && same * 200 >= blanks * 199, "{same} of {blanks}");
 }

@@ -1,4 +1,5 @@
-//! The wire, spoken to by a client nobody here wrote: whole answers, refusals, and what operators ask.
+//! The HTTP API through an independent client: whole answers, errors and the endpoints for
+//! operators.
 
 mod common;
 
@@ -48,7 +49,7 @@ async fn a_prompt_may_be_spelled_in_five_ways() {
         texts
             .push(server.answer(COMPLETIONS, &json!({"prompt": prompt, "max_tokens": 40})).await["choices"][0].clone());
     }
-    // `curl -d` says that JSON is a form
+    // `curl -d` sends JSON with the content type of a form
     let form = server.client.post(server.url(COMPLETIONS)).header("content-type", "application/x-www-form-urlencoded");
     let response = form.body(r#"{"prompt": "Once", "max_tokens": 40}"#).send().await.unwrap();
     texts.push(response.json::<Value>().await.unwrap()["choices"][0].clone());
@@ -82,7 +83,7 @@ async fn a_seed_decides_and_a_stop_string_ends() {
     let server = Server::toy().await;
     let drawn = async |seed: u64| {
         let body = json!({"prompt": "Once", "max_tokens": 40, "temperature": 3, "seed": seed,
-                          "diffusion": {"remasking": "off"}}); // or it would mend what chance has broken
+                          "diffusion": {"remasking": "off"}}); // otherwise it would correct random mistakes
         server.answer(COMPLETIONS, &body).await["choices"][0]["text"].clone()
     };
     assert_eq!(drawn(u64::MAX).await, drawn(u64::MAX).await);
@@ -276,7 +277,7 @@ async fn a_server_out_of_patience_tells_those_it_gives_up() {
     let (model, gate) = Gated::new();
     let server = Server::loading(BODY_MAX, Duration::ZERO).await;
     server.load(model, Some(common::toy_tokenizer()), Limits::default());
-    // far more steps than can be taken before the worker hears that it is to give up
+    // more steps than the worker can take before it hears of the shutdown
     let body = json!({"prompt": "Once", "max_tokens": 1000, "stream": true, "diffusion": {"block_length": 1000}});
     let admitted = server.post(COMPLETIONS, &body).await;
     let served = server.stop();
@@ -300,7 +301,7 @@ async fn a_seed_gives_the_same_answer_before_and_after_a_restart_and_on_the_serv
             json!([answer["choices"], answer["usage"], answer["diffusion"]])
         };
         let (first, beside) = (server().await, server().await);
-        // whoever else is being served
+        // whatever other requests are served
         let others: Vec<_> = (0..4)
             .map(|seed| {
                 let body = json!({"prompt": "53", "template": ".5.", "blank": ".", "seed": seed});

@@ -1,5 +1,6 @@
-//! Models of the hub, as people name them: fetched once from a server that plays the hub, resumed where a download broke
-//! off, found in the cache afterwards; and what is said when there is nothing to fetch.
+//! Models of the Hugging Face hub, fetched from a server that acts as the hub: downloaded once,
+//! resumed where a download broke off, found in the cache afterwards; and the errors where a model
+//! cannot be fetched.
 
 use axum::Router;
 use axum::body::Body;
@@ -20,7 +21,7 @@ struct Hub {
     files: BTreeMap<String, Vec<u8>>,
     /// The next answer for this file breaks off half way.
     breaks_off: Mutex<Option<String>>,
-    /// What was asked for: the file, and from which byte on.
+    /// The requests: the file, and the byte it starts from.
     asked: Mutex<Vec<(String, usize)>>,
     token: Option<&'static str>,
 }
@@ -49,7 +50,7 @@ async fn answer(
     let breaks_off = until != 1 && hub.breaks_off.lock().unwrap().take_if(|broken| *broken == file).is_some();
     let sent = bytes[from..if breaks_off { whole / 2 } else { until }].to_vec();
     let pieces = futures_util::stream::once(async { Ok(sent) }).chain(futures_util::stream::once(async move {
-        tokio::task::yield_now().await; // what was sent is on its way before the line is cut
+        tokio::task::yield_now().await; // let sent bytes leave before the connection is closed
         if breaks_off { Err(std::io::Error::other("the line is cut")) } else { Ok(Vec::new()) }
     }));
     Response::builder()
@@ -122,7 +123,7 @@ async fn a_model_is_fetched_once_and_then_found_without_the_hub() {
     assert_eq!(of("model.safetensors"), [0, usize::try_from(half).unwrap()], "resumed where it broke off");
     assert_eq!(of("config.json"), [0]);
 
-    // nobody listens on port 9
+    // port 9 refuses connections
     assert_eq!(numbers(&read("http://127.0.0.1:9", home.path(), &NAME, false).await), here);
     assert_eq!(numbers(&read("http://127.0.0.1:9", home.path(), &NAME, true).await), here);
     assert!(hub.asked.lock().unwrap().is_empty());
@@ -193,7 +194,7 @@ async fn a_full_disk_is_named_with_the_place_to_make_room() {
     let full = read(&address, home.path(), &NAME, false).await;
     check_error(&full, &["cannot write model.safetensors of owner/tiny", "No space left", "HF_HOME"]);
 
-    // with room again, the same command goes on
+    // once there is room, the same command resumes
     std::fs::remove_file(&part).unwrap();
     numbers(&read(&address, home.path(), &NAME, false).await);
 }

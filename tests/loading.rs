@@ -1,4 +1,4 @@
-//! Damaged and foreign model files: each is refused in one sentence that names the file and what is wrong.
+//! Damaged model files and files of other models: one sentence that names the file and the fault.
 
 #![allow(clippy::unwrap_used, clippy::print_stdout)] // helpers of tests
 
@@ -58,7 +58,7 @@ impl Copy {
         self
     }
 
-    /// Loads the copy with a head and an adapter of its own, where named, and expects this refusal.
+    /// Loads the copy, with a head and an adapter where they are named, and expects this error.
     fn refused(&self, head: Option<&str>, adapter: bool, words: &[&str]) {
         let dir = self.dir.path().to_owned();
         let source = Source::Directory {

@@ -1,5 +1,6 @@
-//! Whoever shares the pass, a row is read to the same bits: on the CPU in f32, for every small number of cells it asks
-//! about, where a matrix library is most tempted to sum in another order.
+//! On the CPU in f32 the readings of a row are bit-identical whatever other rows share the pass.
+//! Tested for every small number of cells, where a matrix library is most likely to sum in another
+//! order.
 
 mod common;
 

@@ -1,5 +1,5 @@
-//! The LLaDA forward pass against numbers computed by the published PyTorch code, from every file layout it is
-//! published in; and laws that tie one way of asking to another.
+//! The LLaDA forward pass against numbers of the published PyTorch code, from every published file
+//! layout; and laws that relate different requests to each other.
 
 #![allow(clippy::unwrap_used, clippy::print_stdout)] // helpers of tests
 
@@ -246,7 +246,8 @@ fn rows_read_together_are_read_as_if_alone() {
     assert_ne!(together[0].proposals, together[4].proposals, "temperature 1 draws something else");
 }
 
-/// Wide enough for the matrix product to sum in parts, rows and windows of many sizes, one of one.
+/// Wide enough that the matrix product sums in parts; rows and windows of many sizes, one cell
+/// included.
 #[test]
 fn the_company_in_a_pass_changes_no_bit() {
     let config = Config { d_model: 640, mlp_hidden_size: 1300, vocab_size: 777, ..Config::read(&tiny("")).unwrap() };

@@ -1,5 +1,5 @@
-//! Laws of whole runs through the front door: an answer is its edits, the schedule conserves, and an answer depends
-//! on its request alone.
+//! Laws of whole runs through the engine's public interface: the edits make the answer, no cell is
+//! lost or filled twice, and an answer depends on its request alone.
 
 mod common;
 
@@ -65,8 +65,8 @@ fn pace(threshold: Option<f32>) -> Settings {
     Choice::of(&THRESHOLD).with_some(THRESHOLD.name, threshold).settings
 }
 
-/// Requests of every kind, with a bound on their steps that keeps an unread session's events apart: beyond 32 unread
-/// steps the mailbox merges them.
+/// Requests of every kind. Their steps are bounded so that the events of an unread session stay
+/// separate: beyond 32 unread steps the mailbox merges them.
 fn request(new_max: usize) -> impl Strategy<Value = Request> {
     let order = prop::sample::select(rules(Kind::Order)).prop_map(Choice::of);
     let proofreading = (2u32..4, prop::option::of(0.0f32..1.0), prop::option::of(0.0f32..1.5)).prop_map(
@@ -130,7 +130,7 @@ fn check_laws(request: &Request) -> Result<(), TestCaseError> {
     let blanks_at_start = start.cells.iter().filter(|cell| **cell == Cell::Blank).count();
     let per_block = u32::try_from(block_length.min(blanks_at_start)).unwrap();
 
-    // the prompt's cells are fixed, whatever they hold
+    // the prompt's cells are fixed, whatever tokens they hold
     let prompt = std::iter::repeat_n(Cell::Fixed(TokenId(0)), start.offset);
     let mut canvas = Canvas::new(prompt.chain(start.cells.iter().copied()).collect());
     let mut confidences = vec![None; canvas.len()];
@@ -225,7 +225,8 @@ proptest! {
 
 #[test]
 fn seeds_make_a_difference_where_something_is_drawn() {
-    // by confidence the unlikely is filled last, and by quality erased again: seeds would hardly matter
+    // in order of confidence the unlikely fills come last, and remasking by quality erases them:
+    // the seed would hardly matter
     let request = |seed, temperature| Request {
         order: Choice::of(&order::LEFTMOST),
         seed: Some(seed),
@@ -278,8 +279,8 @@ fn mixed() -> Vec<Request> {
     (0..32).map(request).collect()
 }
 
-/// Answers the requests one after the other, and then together: in several orders of arrival, with passes that hold
-/// one row, some, or all.
+/// Answers the requests one after the other and then together, in several orders of arrival, with
+/// passes that hold one row, some or all.
 async fn check_independence(model: fn() -> Box<dyn Denoiser>) {
     let requests = mixed();
     let handle = engine(model(), Some(toy_tokenizer()), Limits::default());

@@ -1,7 +1,7 @@
 //! Whole runs against the published samplers: every trace, token for token, through the front door.
 //!
-//! `tests/data/llada-tiny/traces.json` holds the canvas each forward pass of LLaDA's `generate.py` and of PRISM's LLaDA
-//! sampler saw, and the result.
+//! `tests/data/llada-tiny/traces.json` holds the canvas each forward pass of LLaDA's `generate.py`
+//! and of PRISM's LLaDA sampler saw, and the result.
 
 mod common;
 
@@ -54,8 +54,8 @@ impl Trace {
         }
     }
 
-    /// The canvases, without the last pass where it only found that nothing was left to do: the published sampler
-    /// looks once more, ours stops.
+    /// The canvases, without the last pass if that only found nothing left to do: the published
+    /// sampler makes such a pass, ours does not.
     fn canvases(&self) -> Vec<Vec<u32>> {
         let mut canvases = self.canvases.clone();
         canvases.dedup();

@@ -1,4 +1,5 @@
-//! Every way to be refused: the status, the field at fault, and words that help. One table, one check.
+//! Every kind of refused request: the status, the field at fault and a part of the message. One
+//! table, one check.
 
 mod common;
 

@@ -1,5 +1,5 @@
-//! Requests by their names: a stream that is cut is read on, a request is stopped, one that is sent twice is served once, and none
-//! takes longer than it may.
+//! Requests by id: a broken stream is resumed, a request is cancelled, an idempotent request is
+//! computed once, and a timeout ends a request.
 
 mod common;
 
@@ -28,7 +28,7 @@ async fn read(response: Response) -> Vec<SseEvent> {
     events(&response.text().await.unwrap())
 }
 
-/// The first `count` events; then the line is cut.
+/// The first `count` events; then the connection is closed.
 async fn read_some(response: Response, count: usize) -> Vec<SseEvent> {
     let (mut chunks, mut text) = (response.bytes_stream(), String::new());
     while text.matches("\n\n").count() < count {
@@ -158,7 +158,7 @@ async fn a_request_that_is_sent_twice_is_served_once() {
     ];
     assert!(texts[0] == texts[1] && texts[0].ends_with("data: [DONE]\n\n"), "{texts:?}");
     server.until("remask_forward_passes_total 12").await;
-    // the rest of a stream is nobody's whole answer
+    // the rest of a stream is not stored as a whole answer
     let begun = named(&server, "r", INFILL, &infill()).header("idempotency-key", "d").send().await.unwrap();
     drop(read_some(begun, 2).await);
     let rest = named(&server, "s", INFILL, &infill()).header("idempotency-key", "d").header("last-event-id", "r:1");

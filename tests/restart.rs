@@ -1,4 +1,5 @@
-//! A model that breaks down: who is told, who goes on with a fresh one, and when it is given up.
+//! A model that fails for good: which sessions fail, which continue on a reloaded model, and when
+//! the engine gives up.
 
 mod common;
 
@@ -10,13 +11,13 @@ use std::sync::atomic::{AtomicU64, Ordering};
 use std::sync::{Arc, Mutex, mpsc};
 use std::time::{Duration, Instant};
 
-/// An engine whose fresh models come from the test, and whose clock it moves.
+/// An engine that takes its reloaded models and its clock from the test.
 struct Stage {
     handle: Handle,
     metrics: Arc<Metrics>,
     fresh: mpsc::Sender<Result<Box<dyn Denoiser>, String>>,
     seconds: Arc<AtomicU64>,
-    /// How many of the engine's next looks at the clock panic.
+    /// Number of the engine's next reads of the clock that panic.
     traps: Arc<AtomicU64>,
 }
 
@@ -49,17 +50,17 @@ impl Stage {
         self.handle.submit(&ask(prompt, 3)).unwrap()
     }
 
-    /// Two who have both been in a pass, the first of them in one that has begun.
+    /// Two sessions that have been in a pass, the first of them in a pass that is still running.
     fn amid(&self, hand: &Hand) -> (Session, Session) {
         let a = self.ask("a");
         assert_eq!(hand.begun(), ["a"]);
-        let b = self.ask("b"); // it has come before the next pass is chosen
+        let b = self.ask("b"); // it arrives before the next pass is chosen
         hand.end(Verdict::Read);
         assert_eq!([hand.pass(), hand.pass(), hand.begun()].concat(), ["a", "b", "a"]);
         (a, b)
     }
 
-    /// The model that is waited for.
+    /// The model that the engine waits for.
     fn give_fresh(&self) -> Hand {
         let (model, hand) = puppet(Box::new(Toy::new()));
         self.fresh.send(Ok(model)).unwrap();

@@ -1,5 +1,5 @@
-//! Streams: what is concatenated or replayed is what an answer in one piece says; and what happens when either side
-//! goes away.
+//! Streams: their deltas joined and their edits replayed give the whole answer; and what happens
+//! when either side disconnects.
 
 mod common;
 
@@ -12,7 +12,8 @@ use std::time::Duration;
 
 const COMPLETIONS: &str = "/v1/completions";
 const INFILL: &str = "/v1/infill";
-/// The toy tells each another of its sentences; two of them have characters of several bytes.
+/// Prompts for which the toy writes different sentences, two of them with characters of several
+/// bytes.
 const PROMPTS: [&str; 8] = ["Once", "a", "b", "c", "d", "ü 🍰", "twice", "thrice"];
 
 /// `body` with these fields added.
@@ -23,7 +24,7 @@ fn with(body: &Value, more: Value) -> Value {
     body
 }
 
-/// The deltas of OpenAI's chunks, concatenated, and the chunks; checks that they end as they should.
+/// The joined deltas of OpenAI's chunks, and the chunks. Checks that they end as they should.
 fn concatenated(events: &[SseEvent]) -> (String, Vec<Value>) {
     let (last, chunks) = events.split_last().unwrap();
     assert_eq!(last.data, "[DONE]");
@@ -90,7 +91,7 @@ async fn replayed_edits_are_the_tokens_of_a_completion() {
             "prompt": prompt, "max_tokens": 64, "seed": number, "temperature": 0.5, "stream": true,
             "stream_options": {"include_usage": true},
             "diffusion": {"stream_edits": true, "return_quality": true, "steps": 40, "block_length": 16,
-                          "unmasking": "random"}, // by confidence, the toy would seldom err
+                          "unmasking": "random"}, // in order of confidence the toy seldom makes mistakes
         });
         let (text, chunks) = concatenated(&server.events(COMPLETIONS, &body).await);
         let (usage, chunks) = chunks.split_last().unwrap();

@@ -1,4 +1,4 @@
-//! Answers in JSON: of a given shape, of a skeleton, of any; whatever the model writes, they parse.
+//! Answers in JSON, by a schema, by a skeleton or free: whatever the model writes, they parse.
 
 mod common;
 

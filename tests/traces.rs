@@ -1,5 +1,5 @@
-//! A request as a collector of traces and a reader of the log see it: its parts, whose trace it belongs to, and that no text of a user's
-//! is in either.
+//! A request in traces and in the log: its spans, the trace it belongs to, and that neither holds
+//! text of a user's.
 
 mod common;
 
@@ -17,10 +17,10 @@ use tonic::{Request, Response, Status};
 
 const TRACE: &str = "0af7651916cd43dd8448eb211c80319c";
 const CALLER: &str = "b7ad6b7169203331";
-/// A text that must be nowhere.
+/// A text that must not appear.
 const SECRET: &str = "xylophone";
 
-/// Hands on the spans that it is sent.
+/// Passes on the spans it receives.
 struct Collector(mpsc::UnboundedSender<Span>);
 
 #[tonic::async_trait]
@@ -136,7 +136,7 @@ async fn texts_are_logged_when_asked_for_and_never_else() {
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn without_a_collector_it_serves_as_ever() {
-    // nobody listens there any more
+    // this port refuses connections
     let gone = std::net::TcpListener::bind("127.0.0.1:0").unwrap().local_addr().unwrap();
     let mut server = Process::serve(&["--model-id", "toy", "--otlp-endpoint", &format!("http://{gone}")]);
     let client = reqwest::Client::builder().no_proxy().build().unwrap();

@@ -1,5 +1,6 @@
-//! What is said to those who are refused, word for word: `tests/data/refusals.jsonl` has a request and its refusal a line.
-//! `REMASK_WRITE_CASES=1` writes down what is said now; what changed is then to be read. `tests/grpc.rs` holds gRPC to the same words.
+//! The exact messages of refused requests: each line of `tests/data/refusals.jsonl` has a request
+//! and its error. `REMASK_WRITE_CASES=1` writes the present messages to the file; review the diff.
+//! `tests/grpc` checks that gRPC has the same messages.
 
 mod common;
 

@@ -1,4 +1,6 @@
-"""grpcio without generated code: each method as reflection describes it. Usage: grpc_client.py HOST:PORT BUSY_HOST:PORT"""
+"""grpcio without generated code: calls each method by reflection.
+
+Usage: grpc_client.py HOST:PORT BUSY_HOST:PORT"""
 
 import sys
 import urllib.request
@@ -33,7 +35,7 @@ class Remask:
 
 
 def replayed(events):
-    """The start, the tokens that its edits lead to, the text of the steps, and the end."""
+    """The start, the tokens that the edits make, the text of the steps, and the end."""
     start, *steps, done = events
     assert start.WhichOneof("event") == "start" and done.WhichOneof("event") == "done"
     start, steps, done = start.start, [event.step for event in steps], done.done
@@ -105,7 +107,8 @@ watch = health.Watch(health_pb2.HealthCheckRequest(service=SERVICE))
 assert next(watch).status == health_pb2.HealthCheckResponse.SERVING
 watch.cancel()
 
-# one place and no queue: a call is refused while another runs, and taken once that one was cancelled
+# one place and no queue: a call is refused while another runs, and accepted once that one is
+# cancelled
 busy = Remask(BUSY)
 long = {"text": "One", "max_tokens": 1000, "diffusion": {"steps": 1000, "block_length": 1000, "stream_edits": True}}
 slow = busy.Generate(long)

@@ -1,4 +1,6 @@
-"""The official openai package: sync, async, streamed, raw, retried. Usage: openai_client.py URL BUSY_URL"""
+"""The official openai package: sync, async, streamed, raw, retried.
+
+Usage: openai_client.py URL BUSY_URL"""
 
 import asyncio
 import sys
@@ -65,7 +67,7 @@ async def at_once():
 
 
 async def retried():
-    """One place and no queue: all but one are told to come back."""
+    """One place and no queue: all requests but one are answered 429."""
     ask = {"model": "toy", "prompt": "One", "max_tokens": 1000}
     async with openai.AsyncOpenAI(base_url=f"{BUSY}/v1", api_key="none", max_retries=0) as impatient:
         answers = await asyncio.gather(*(impatient.completions.create(**ask) for _ in range(6)), return_exceptions=True)

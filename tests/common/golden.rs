@@ -1,6 +1,6 @@
-//! Numbers computed by published code, and how near ours are.
+//! Reference numbers of published code, and how far ours are from them.
 
-#![allow(clippy::print_stdout)] // how near, for those who run a test by hand
+#![allow(clippy::print_stdout)] // differences, with --nocapture
 
 use candle_core::Device as Cpu;
 use candle_core::Tensor;
@@ -40,7 +40,7 @@ impl Golden {
         self.tensors[&format!("{row}.{name}")].flatten_all().unwrap().to_vec1().unwrap()
     }
 
-    /// Holds `found` against every number there is for the row.
+    /// Compares `found` with every reference number of the row.
     pub fn check(&self, row: usize, lora: &str, found: &Inspection, tolerance: f64) {
         let numbers = |name: &str| self.numbers(row, name);
         near(&format!("{row} logits"), &found.logits.concat(), &numbers(&format!("{lora}logits")), tolerance);
@@ -52,7 +52,8 @@ impl Golden {
     }
 }
 
-/// Relative difference as a whole, and of the worst number measured by the largest.
+/// The relative difference of all numbers together, and the largest single difference relative to
+/// the largest number.
 pub fn near(what: &str, found: &[f32], expected: &[f32], tolerance: f64) {
     assert_eq!(found.len(), expected.len(), "{what}");
     let (mut square, mut norm, mut worst, mut largest) = (0.0f64, 0.0f64, 0.0f64, 0.0f64);

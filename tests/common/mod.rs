@@ -1,4 +1,4 @@
-//! What several tests need: engines with small models behind them, and their answers.
+//! Helpers that several tests share: engines with small models, and their answers.
 
 #![allow(dead_code, unreachable_pub)] // each test binary uses its own part
 
@@ -90,7 +90,7 @@ pub enum Verdict {
     Panic,
 }
 
-/// A model whose passes begin and end when the test says so.
+/// A model whose passes begin and end on command of the test.
 pub struct Puppet {
     model: Box<dyn Denoiser>,
     /// The hand holds the other end.
@@ -99,7 +99,7 @@ pub struct Puppet {
     verdicts: mpsc::Receiver<Verdict>,
 }
 
-/// Moves a puppet; once it is gone, passes end by themselves.
+/// Controls a puppet. Once it is dropped, passes end by themselves.
 pub struct Hand {
     begun: mpsc::Receiver<Vec<String>>,
     verdicts: mpsc::Sender<Verdict>,
@@ -111,7 +111,7 @@ pub fn puppet(model: Box<dyn Denoiser>) -> (Box<dyn Denoiser>, Hand) {
 }
 
 impl Hand {
-    /// Waits for a pass to begin; whose it is, each row by the text of its fixed cells.
+    /// Waits for a pass to begin; returns the text of the fixed cells of each row.
     #[track_caller]
     pub fn begun(&self) -> Vec<String> {
         self.begun.recv_timeout(Duration::from_secs(20)).expect("no pass has begun")

@@ -1,11 +1,11 @@
-//! The server as operators have it: a process with flags, a standard error and a process id.
+//! The server as a process of its own, with flags, a standard error and a process id.
 
 use std::io::{BufRead, BufReader};
 use std::process::{Child, Command, ExitStatus, Stdio};
 use std::sync::mpsc;
 use std::time::{Duration, Instant};
 
-/// How long a test waits for what must happen before it calls it missing.
+/// How long a test waits for an event before it fails.
 const PATIENCE: Duration = Duration::from_secs(60);
 
 /// A server that is killed when it is dropped.
@@ -13,8 +13,8 @@ pub struct Process {
     child: Child,
     /// As `http://127.0.0.1:1234`.
     pub base: String,
-    /// What it says on standard error after its greeting; a thread holds the other end. What a test does not take stays in the pipe,
-    /// until that is full.
+    /// Lines of standard error after the greeting, sent by a thread. Lines that the test does not
+    /// take stay in the pipe until it is full.
     pub lines: mpsc::Receiver<String>,
 }
 
@@ -24,12 +24,12 @@ impl Process {
         Self::at(0, flags)
     }
 
-    /// The same on a port of the test's.
+    /// The same on a given port.
     pub fn at(port: u16, flags: &[&str]) -> Self {
         Self::of(Command::new(env!("CARGO_BIN_EXE_remask")).args(["serve", "--port", &port.to_string()]).args(flags))
     }
 
-    /// A command that becomes a server and greets on standard error.
+    /// A command that starts a server and prints its greeting on standard error.
     pub fn of(command: &mut Command) -> Self {
         let mut child = command.stdout(Stdio::null()).stderr(Stdio::piped()).spawn().unwrap();
         let stderr = BufReader::new(child.stderr.take().unwrap());
@@ -45,17 +45,17 @@ impl Process {
         format!("{}{path}", self.base)
     }
 
-    /// Where it listens.
+    /// The address it listens on.
     pub fn address(&self) -> &str {
         self.base.trim_start_matches("http://")
     }
 
-    /// Has a signal sent to it, as `TERM`.
+    /// Sends it a signal, such as `TERM`.
     pub fn signal(&self, name: &str) {
         signal(self.child.id(), name);
     }
 
-    /// Waits for its end.
+    /// Waits until it ends.
     pub fn ended(&mut self) -> ExitStatus {
         let begun = Instant::now();
         loop {
@@ -67,19 +67,20 @@ impl Process {
         }
     }
 
-    /// Its resident set in MiB, where the system tells.
+    /// Its resident set in MiB, on systems that report it.
     pub fn resident(&self) -> Option<f64> {
         let status = std::fs::read_to_string(format!("/proc/{}/status", self.child.id())).ok()?;
         let line = status.lines().find(|line| line.starts_with("VmRSS:"))?;
         Some(line.split_whitespace().nth(1)?.parse::<f64>().ok()? / 1024.0)
     }
 
-    /// What it says from now on is for somebody else to read; until they do, or once they have gone, it is lost.
+    /// Hands over the reading end of standard error. Later lines are lost unless the caller reads
+    /// them.
     pub fn take_lines(&mut self) -> mpsc::Receiver<String> {
         std::mem::replace(&mut self.lines, mpsc::sync_channel(0).1)
     }
 
-    /// What it has said since its greeting, up to a line with these words.
+    /// Its lines since the greeting, up to one with these words.
     pub fn until_said(&self, words: &str) -> Vec<String> {
         let mut said = Vec::new();
         loop {
@@ -93,9 +94,9 @@ impl Process {
     }
 }
 
-/// Has a signal sent to a process.
+/// Sends a signal to a process.
 pub fn signal(id: u32, name: &str) {
-    // the shell's own: not every system has a program for it
+    // the shell's own `kill`: some systems have no such program
     let told = Command::new("sh").args(["-c", "kill -s \"$0\" \"$1\"", name, &id.to_string()]).status().unwrap();
     assert!(told.success());
 }

@@ -1,8 +1,8 @@
-//! As much of JSON Schema as the server's document uses; a keyword that is not checked here is a failure.
+//! The part of JSON Schema that the server's document uses. An unknown keyword is a failure.
 
 use serde_json::Value;
 
-/// Everything that is wrong with `value` by `schema`, whose references lead into `root`.
+/// All faults of `value` by `schema`, whose references lead into `root`.
 pub fn faults(root: &Value, schema: &Value, value: &Value) -> Vec<String> {
     let mut faults = Vec::new();
     for (keyword, bound) in schema.as_object().unwrap_or_else(|| panic!("{schema} is no schema")) {
@@ -58,7 +58,7 @@ pub fn faults(root: &Value, schema: &Value, value: &Value) -> Vec<String> {
             ("minimum" | "maximum" | "exclusiveMinimum" | "minLength" | "minItems" | "maxItems" | "items", _) => true,
             ("required" | "properties" | "additionalProperties", _) => true,
             ("description" | "format" | "contentMediaType" | "contentSchema", _) => true,
-            // only of requests, which the server checks
+            // these are in schemas of requests only, which the server checks
             ("propertyNames" | "pattern", _) => true,
             _ => panic!("{keyword} is not checked"),
         };

@@ -1,4 +1,4 @@
-//! A real server on a port of its own, models that wait or fail when told to, and a reader of its events.
+//! A real server on a free port, models that wait or fail on command, and a reader of events.
 
 use super::{sudoku_model, sudoku_tokenizer, toy_tokenizer};
 use remask::api::{Access, AppState, BODY_MAX, Patience, Service, serve};
@@ -15,7 +15,7 @@ use tokio::net::TcpListener;
 use tokio::sync::{Notify, oneshot};
 use tokio::task::JoinHandle;
 
-/// How long a test waits for what must happen before it calls it missing.
+/// How long a test waits for an event before it fails.
 const PATIENCE: Duration = Duration::from_secs(30);
 
 /// A server that runs until it is dropped or stopped.
@@ -30,12 +30,12 @@ pub struct Server {
 }
 
 impl Server {
-    /// A server that waits for its model; `patience` is for its drain.
+    /// A server without a model yet; `patience` is for its drain.
     pub async fn loading(body_max: usize, patience: Duration) -> Self {
         Self::guarded(body_max, patience, Access::default()).await
     }
 
-    /// The same, with a guard at the door.
+    /// The same, with access control.
     pub async fn guarded(body_max: usize, patience: Duration, access: Access) -> Self {
         Self::open(body_max, patience, access, Patience::DEFAULT).await
     }
@@ -52,7 +52,7 @@ impl Server {
         Self { base, client, state, metrics, stop, served }
     }
 
-    /// The model has been loaded; it is called `toy`, whatever it is.
+    /// Gives the server its model, under the name `toy`.
     pub fn load(&self, model: Box<dyn Denoiser>, tokenizer: Option<Arc<Tokenizer>>, limits: Limits) {
         let handle = start(model, tokenizer, limits, Arc::clone(&self.metrics)).unwrap();
         self.state.loaded(Service { handle, name: "toy".to_owned(), created: 1_700_000_000 }).unwrap();
@@ -64,7 +64,7 @@ impl Server {
         server
     }
 
-    /// The same, with patience of its own.
+    /// The same, with timeouts of its own.
     pub async fn patient(model: Box<dyn Denoiser>, limits: Limits, patience: Patience) -> Self {
         let server = Self::open(BODY_MAX, PATIENCE, Access::default(), patience).await;
         server.load(model, Some(toy_tokenizer()), limits);
@@ -160,7 +160,7 @@ pub fn events(stream: &str) -> Vec<SseEvent> {
     blocks.map(event).collect()
 }
 
-/// What a scripted model waits for before each pass.
+/// What a gated model waits for before each pass.
 #[derive(Debug, Default)]
 pub struct Gate {
     is_open: Mutex<bool>,
@@ -178,7 +178,7 @@ impl Gate {
         *self.is_open.lock().unwrap() = false;
     }
 
-    /// Waits until the model stands before the gate.
+    /// Waits until the model waits at the gate.
     pub async fn reached(&self) {
         self.reached.notified().await;
     }
@@ -189,7 +189,7 @@ impl Gate {
     }
 }
 
-/// A toy that thinks until its gate opens.
+/// A toy whose passes wait until its gate opens.
 pub struct Gated {
     toy: Toy,
     gate: Arc<Gate>,
@@ -217,7 +217,7 @@ impl Denoiser for Gated {
     }
 }
 
-/// A toy whose passes fail from the `passes`-th on.
+/// A toy whose passes fail after the first `passes`.
 pub struct Failing {
     pub toy: Toy,
     pub passes: usize,

@@ -1,6 +1,6 @@
 #!/usr/bin/env python3
-"""Conversations as transformers writes them down with LLaDA's published chat template, for `src/text/chat.rs`: writes
-`chat.json`.
+"""Writes `chat.json` for the tests of `src/text/`: conversations as transformers renders them with
+LLaDA's published chat template.
 
 Written with Python 3.11, transformers 4.57.6, jinja2 3.1.6:
 
@@ -28,7 +28,7 @@ CONVERSATIONS = [
     [],
     [turn("user", "grüß Gott, 你好, 👩‍👩‍👧, \u0301e")],
     [turn("user", "<|eot_id|><|startoftext|> {{ bos_token }} {% if x %}"), turn("assistant", "\"quoted\" & <b>'s")],
-    # what Python strips and what it does not
+    # characters that Python strips, and others
     [turn("user", "\u00a0a\u3000"), turn("user", "\u001cb\u001f"), turn("user", "\u200bc\ufeff"), turn("user", "\u0085d\u2028")],
     [turn("tool", "{\"a\": 1}"), turn("user", "line\r\nline\r\n")],
     [turn("user", "x" * 300)] * 3,

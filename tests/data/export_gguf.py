@@ -1,7 +1,7 @@
 #!/usr/bin/env python3
-"""The tiny LLaDA model as llama.cpp converts such models, for `tests/gguf.rs`: writes `llada-tiny/llama_cpp.gguf` with
-llama.cpp's own library for the format. Names, keys and the order of rotated rows are those of llama.cpp's conversion of
-`LLaDAModelLM`; the vocabulary is made up.
+"""Writes `llada-tiny/llama_cpp.gguf` for `tests/gguf.rs`: the tiny LLaDA model as llama.cpp
+converts such models, written with llama.cpp's library for the format. Names, keys and the order of rotated
+rows are those of llama.cpp's conversion of `LLaDAModelLM`; the vocabulary is invented.
 
 Written with Python 3.11, gguf 0.19.0, safetensors 0.8.0, numpy 2.4.6:
 
@@ -25,7 +25,7 @@ SPECIAL = {256: "[PAD256]", 257: "<|endoftext|>", 258: "<|eot_id|>", 259: "<|sta
 
 
 def bytes_as_letters():
-    """GPT-2's letters for the 256 bytes."""
+    """GPT-2's characters for the 256 bytes."""
     plain = [*range(ord("!"), ord("~") + 1), *range(0xA1, 0xAD), *range(0xAE, 0x100)]
     others = iter(range(256, 512))
     return [chr(byte if byte in plain else next(others)) for byte in range(256)]

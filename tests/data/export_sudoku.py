@@ -1,8 +1,9 @@
 #!/usr/bin/env python3
-"""What PyTorch computes for one puzzle with the embedded model, for `tests/parity.rs`: writes `sudoku/io.safetensors`.
+"""Writes `sudoku/io.safetensors` for `tests/parity.rs`: the numbers of PyTorch for one puzzle
+with the embedded model.
 
-The network is `benches/torch_llada.py`, which is checked against the published code's numbers (`--check`). To be run anew
-whenever the weights in `models/sudoku` change; the puzzle stays.
+The network is `benches/torch_llada.py`, which is checked against the numbers of the published code
+(`--check`). Run this again whenever the weights in `models/sudoku` change; the puzzle stays.
 
 Written with Python 3.11, torch 2.15.0, safetensors 0.8.0:
 

@@ -1,8 +1,10 @@
 #!/usr/bin/env python3
-"""Ten steps of training in PyTorch, for `src/train/tests.rs` to repeat: writes `training.json` beside the model.
+"""Writes `training.json` beside the model, for the tests of `src/train/`: ten steps of training in
+PyTorch.
 
-Rows, masks and weights of the loss are drawn here and stand in the file, so that both sides learn from the same. The
-network is `benches/torch_llada.py`, which is checked against the published code's numbers.
+Rows, masks and weights of the loss are drawn here and stored in the file, so that both sides train
+on the same data. The network is `benches/torch_llada.py`, which is checked against the numbers of
+the published code.
 
 Written with Python 3.12, torch 2.15.0, safetensors 0.8.0:
 
@@ -37,7 +39,7 @@ def rate(step):
 
 
 def draw(generator, vocabulary, mask):
-    """The rows of one step: what stood there, the masked positions, and each row's weight."""
+    """The rows of one step: the tokens, the masked positions, and the weight of each row."""
     rows = []
     for _ in range(ROWS):
         tokens = [generator.randrange(vocabulary - 1) for _ in range(LENGTH)]
@@ -104,7 +106,7 @@ def main():
     config = json.loads((Path(directory) / "config.json").read_text())
     generator = random.Random(7)
     batches = [draw(generator, config["vocab_size"], config["mask_token_id"]) for _ in range(STEPS)]
-    # the rows of the first step again and again, so that there is something to learn
+    # the rows of the first step repeated, so that there is something to learn
     batches = [batches[0] if step % 2 else batches[step] for step in range(STEPS)]
     file = {
         "torch": torch.__version__.split("+")[0],

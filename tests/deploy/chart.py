@@ -1,5 +1,5 @@
-"""The Helm chart, rendered by Helm itself for several sets of values, validated against Kubernetes' schemas, and tried:
-what it would start is started."""
+"""Renders the Helm chart with Helm for several sets of values, validates the objects against
+Kubernetes' schemas, and runs the commands they contain."""
 
 import re
 import tempfile
@@ -18,14 +18,15 @@ CUSTOM = {
     "PrometheusRule": monitoring.PrometheusRule,
     "ScaledObject": keda.ScaledObject,
 }
-# The part of inference.networking.k8s.io/v1 that the chart uses, after the extension's API reference.
+# The part of inference.networking.k8s.io/v1 that the chart uses, from the extension's API
+# reference.
 POOL = {
     "selector": {"matchLabels": dict},
     "targetPorts": [{"number": int}],
     "endpointPickerRef": {"name": str, "port": {"number": int}, "failureMode": str},
 }
 PLAIN = ["Deployment", "Pod", "Service", "ServiceAccount"]
-# a set of values, and what it makes
+# sets of values, and the objects they produce
 SETS = {
     "defaults": ({}, PLAIN),
     "gpu-8b": ("gpu-8b.yaml", [*PLAIN, "PersistentVolumeClaim", "PodDisruptionBudget", "PrometheusRule", "ServiceMonitor"]),
@@ -60,7 +61,7 @@ SETS = {
         [*PLAIN, "NetworkPolicy", "PodDisruptionBudget"],
     ),
 }
-# values that are refused, and a word of the refusal
+# values that are refused, and a part of the message
 REFUSED = {
     "a name that does not exist": ({"limits": {"queueMax": 3}}, "queueMax"),
     "a word that is none of those allowed": ({"autoscaling": {"kind": "vpa"}}, "kind"),
@@ -80,7 +81,7 @@ def values_of(name):
 
 
 def render(values, name="demo"):
-    """Documents of a release by their kind; Helm's own error where there are none."""
+    """The objects of a release by kind; Helm's error if it fails."""
     with helm.Chart.load(CHART) as chart:
         files = chart.render(values, name=name, namespace="models")
     documents = [
@@ -100,7 +101,7 @@ def flags(kinds):
 
 
 def keda_queries():
-    """What the ScaledObject asks, of any server."""
+    """The queries of the ScaledObject, for any server."""
     for trigger in render(values_of("keda"))["ScaledObject"]["spec"]["triggers"]:
         yield "keda", re.sub(r"\{[^}]*\}", '{job="remask"}', trigger["metadata"]["query"])
 
@@ -133,7 +134,7 @@ def valid(kind, document):
     elif kind in CUSTOM:
         model = CUSTOM[kind].model_validate(document)
         known = model.model_dump(mode="json", by_alias=True, exclude_unset=True, exclude_none=True)
-        # the models pass over what they do not know
+        # the models ignore unknown fields
         check(known["spec"] == document["spec"], f"{kind}: not all of it is known: {document['spec']} {known['spec']}")
     else:
         for version in VERSIONS:
@@ -259,7 +260,7 @@ def what_is_wrong_is_refused():
 
 
 def what_it_starts_starts():
-    """The flags of a set whose model is built in, given to the program; the probes' paths asked of it."""
+    """Starts the program with the flags of a set whose model is built in, and tries its probes."""
     for name in ("defaults", "guarded", "keda", "bare"):
         kinds = render(values_of(name))
         with tempfile.TemporaryDirectory(dir=SCRATCH) as place:

@@ -1,4 +1,4 @@
-"""What the checks of deploy/ share: where things are, a server to ask, and what is promised and not there yet."""
+"""Helpers of the checks of deploy/: paths, a server, and names that the server does not offer."""
 
 import json
 import os
@@ -17,18 +17,18 @@ CHART = DEPLOY / "helm" / "remask"
 SCRATCH = Path(os.environ.get("CARGO_TARGET_DIR", ROOT / "target")) / "deploy"
 REMASK = Path(os.environ["REMASK"])
 
-# Used under deploy/ and not offered by the server yet. Each has to leave its list when it comes: the checks say so, and from
-# then on hold it to what is written.
+# Names that deploy/ uses and the server does not offer yet. The checks fail once the server offers
+# one, until it is removed from its list.
 PLANNED_METRICS = set()
 PLANNED_FLAGS = set()
 PLANNED_COMMANDS = set()
 
-# Seconds that clients have for their last bytes once the engine has drained: LINGER in src/api/mod.rs.
+# Seconds that clients have for their last bytes once the engine has drained: LINGER in src/api/.
 LINGER = 5
 
 
 class Wrong(Exception):
-    """Something under deploy/ is not as it should be."""
+    """A fault under deploy/."""
 
 
 def check(holds, message):
@@ -37,7 +37,7 @@ def check(holds, message):
 
 
 def run(*command, stdin=None, timeout=300, env=None):
-    """Runs a command to its end; its output, or `Wrong` with it."""
+    """Runs a command; returns its output, or raises `Wrong` with it."""
     done = subprocess.run(
         [str(part) for part in command], input=stdin, capture_output=True, text=True, timeout=timeout, env=env, cwd=ROOT
     )
@@ -46,7 +46,7 @@ def run(*command, stdin=None, timeout=300, env=None):
 
 
 def main(*checks):
-    """Runs checks that return a sentence about what they found, and says how many held."""
+    """Runs checks, each of which returns a sentence on its result, and prints how many passed."""
     failed = 0
     for one in checks:
         begun = time.monotonic()
@@ -60,7 +60,7 @@ def main(*checks):
 
 
 def offered():
-    """Flags, environment variables and commands that the program knows."""
+    """Flags, environment variables and commands of the program."""
     serve, program = run(REMASK, "serve", "--help"), run(REMASK, "--help")
     flags = set(re.findall(r"^ +(?:-\w, )?(--[a-z0-9-]+)", serve, re.M))
     variables = set(re.findall(r"\[env: ([A-Z_]+)", serve))
@@ -74,7 +74,7 @@ def no_longer_planned(there, planned, what):
 
 
 class Server:
-    """A program that says in its log where it listens."""
+    """A program that logs the address it listens on."""
 
     def __init__(self, command, says, env=None, log=None):
         self.log = SCRATCH / (log or f"{Path(command[0]).name}-{id(self)}.log")
@@ -125,7 +125,7 @@ def ask(url, body=None, key=None, timeout=30):
 
 
 class Load:
-    """Requests of all kinds, one after the other in a few threads, until told to stop."""
+    """Requests of all kinds from a few threads, until stopped."""
 
     def __init__(self, *kinds):
         self.stopped = threading.Event()

@@ -1,4 +1,4 @@
-"""compose.yaml, read by Docker Compose itself, and what it cannot know: that the parts name one another rightly."""
+"""Checks compose.yaml with Docker Compose, and that its services refer to each other correctly."""
 
 import json
 import os

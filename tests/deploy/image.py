@@ -1,5 +1,7 @@
-"""The Dockerfile: hadolint on it, and its last stage built for real, by buildah, without a registry: the base image is
-replaced by the C library of this machine, the building stage by a program that is there. It is started as the image says."""
+"""Checks the Dockerfile with hadolint, builds its last stage with buildah and starts the image.
+
+No registry is needed: the C library of this machine replaces the base image, and a program that is
+already built replaces the building stage."""
 
 import json
 import os
@@ -30,7 +32,7 @@ def hadolint():
 
 
 def what_is_sent_is_enough():
-    """Everything the program is built of passes .dockerignore, and nothing else does."""
+    """Exactly the files that the program is built from pass .dockerignore."""
     lines = [line for line in (ROOT / ".dockerignore").read_text().splitlines() if line and not line.startswith("#")]
     check(lines[0] == "*", "only what is named is sent")
     named = {line.removeprefix("!/") for line in lines if line.startswith("!")}
@@ -47,7 +49,7 @@ def what_is_sent_is_enough():
 
 
 def base_image():
-    """What distroless/cc gives a program: the loader, and the libraries it is linked with."""
+    """The files of distroless/cc that a program needs: the loader and the libraries it links."""
     root = PLACE / "base"
     libraries = re.findall(r"(/\S+) \(0x", run("ldd", REMASK))
     for library in libraries:
@@ -71,7 +73,7 @@ def the_last_stage_builds_and_serves():
     (PLACE / "builder" / "out" / "cache").mkdir(parents=True)
     run("strip", "-o", PLACE / "builder" / "out" / "remask", REMASK)  # as the release profile does
     base_image()
-    # this buildah does not see through a variable which stages are not needed
+    # this buildah builds unused stages where a variable names the used one
     text = DOCKERFILE.read_text()
     check(BASE in text, f"the Dockerfile is not on {BASE} any more")
     (PLACE / "Dockerfile").write_text(text.replace("${VARIANT}", "cpu"))
@@ -119,7 +121,7 @@ def the_last_stage_builds_and_serves():
         os.kill(pid, signal.SIGTERM)
         check(server.process.wait(60) == 0, f"did not stop cleanly: {server.log.read_text()}")
     after = {path: path.stat().st_mtime_ns for path in mount.rglob("*") if path.is_file()}
-    # what buildah itself puts there
+    # added by buildah itself
     ours = lambda files: {p: t for p, t in files.items() if p.relative_to(mount).parts[0] not in ("etc", "run", "proc", "sys", "dev")}
     check(ours(before) == ours(after), f"written: {ours(after).items() ^ ours(before).items()}")
     return f"the image of {added:.0f} MB over its base serves as user {uid}, writes nothing, and stops cleanly"

@@ -1,5 +1,5 @@
-"""Every query of the dashboard, the rules and the autoscalers, asked of a real Prometheus that scrapes live servers under
-a little load: all are understood, and all that should find something do."""
+"""Runs every query of the dashboard, the rules and the autoscalers on a Prometheus that scrapes
+live servers under light load: all must parse, and all that should have a result must have one."""
 
 import http.client
 import json
@@ -26,7 +26,7 @@ def panels():
 
 
 def dashboard_queries():
-    """What each panel asks, with Grafana's variables filled in."""
+    """The queries of each panel, with Grafana's variables filled in."""
     for panel in panels():
         for target in panel["targets"]:
             expr = target["expr"].replace("$__rate_interval", "30s").replace("$job", ".*").replace("$instance", ".*")
@@ -61,21 +61,21 @@ def selectors(node):
 
 
 def names(expr):
-    """The scraped series a query rests on; a recorded one rests on those of its rule."""
+    """The scraped series of a query; a recorded series stands for those of its rule."""
     recorded = {rule["record"]: inner for rule, inner in rule_queries() if "record" in rule}
     found = {selector.name for selector in selectors(promql_parser.parse(expr))}
     return set().union(*(names(recorded[name]) if name in recorded else {name} for name in found))
 
 
 def finds(url, expr):
-    """Whether a query finds a number; `Wrong` where it is not understood."""
+    """Whether a query has a result; raises `Wrong` if it does not parse."""
     status, text = ask(f"{url}/api/v1/query?{urllib.parse.urlencode({'query': expr})}")
     check(status == 200, f"{expr}: {text}")
     return any(sample["value"][1] != "NaN" for sample in json.loads(text)["data"]["result"])
 
 
 def leave_early(url):
-    """A client that goes away in the middle of its answer."""
+    """A client that disconnects during its answer."""
     connection = http.client.HTTPConnection(url.removeprefix("http://"), timeout=10)
     body = json.dumps({**INFILL, "stream": True, "diffusion": {"steps": 51}})
     connection.request("POST", "/v1/infill", body, {"content-type": "application/json"})
@@ -84,7 +84,7 @@ def leave_early(url):
 
 
 def demands(queries):
-    """What has to be found for each query: itself, or, where it is a warning, every series it looks at."""
+    """What must have a result for each query: the query, or, for an alert, every series in it."""
     for where, expr in queries:
         if isinstance(where, dict) and "alert" in where:
             for selector in selectors(promql_parser.parse(expr)):
@@ -101,7 +101,7 @@ def demands(queries):
 
 
 def prometheus(*targets):
-    """Debian's Prometheus with our own configuration, but for targets and pace."""
+    """Prometheus with our configuration, except for targets and intervals."""
     place = SCRATCH / "prometheus"
     shutil.rmtree(place, ignore_errors=True)
     shutil.copytree(DEPLOY / "prometheus" / "rules", place / "rules")

@@ -1,4 +1,4 @@
-"""Prometheus' own tools on its rules, and what they don't look at: that every alert is tried both ways and explained."""
+"""Checks the rules with promtool, and that every alert has tests both ways and a runbook entry."""
 
 import re
 

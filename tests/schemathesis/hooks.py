@@ -1,11 +1,11 @@
-"""What a request of the right form may be refused for: what depends on the model, or on two fields together, and so is
-beyond any schema. A refusal in other words than these is a failure."""
+"""The refusals of requests that match the schema: they depend on the model or on two fields
+together, which a schema cannot express. Any other message is a failure."""
 
 import re
 
 import schemathesis
 
-# the model's canvas, vocabulary, tokenizer and template
+# limits by the model's canvas, vocabulary, tokenizer and template
 MODEL = [
     r"max_tokens \d+ does not fit: the prompt has \d+ tokens and the canvas \d+ cells",
     r"takes? \d+ cells; the canvas has \d+",
@@ -14,7 +14,7 @@ MODEL = [
     r"the model's vocabulary has nothing for ",
     r"the prompt is empty; give at least one token",  # without a suffix; or a template's of no content
 ]
-# fields that go together, or do not
+# fields that need or exclude each other
 TOGETHER = [
     r"goes only with \"stream\": true",
     r"max_tokens: given \d+, and \d+ as max_completion_tokens",
@@ -43,5 +43,5 @@ def positive_data_is_refused_only_for_what_no_schema_says(ctx, response, case):
         message = response.json()["error"]["message"]
         assert KNOWN.search(message), f"refused although the schema allows it: {message}"
     else:
-        # 422: the same key, by chance, with another body
+        # 422: the same idempotency key, by chance, with another body
         assert response.status_code in (200, 404, 422, 504), f"{response.status_code} to what the schema allows"

@@ -1,5 +1,5 @@
-//! What is asked of the Sudoku model, and whether an answer is one: clues kept, blanks filled, and the edits of a stream those that
-//! make its text. Whether a grid is right is the model's affair.
+//! Requests for the Sudoku model and checks of its answers: clues are kept, blanks are filled, and
+//! the edits of a stream make its text. Out of scope: whether a grid is solved.
 
 use crate::common::server::SseEvent;
 use serde_json::Value;
@@ -9,12 +9,12 @@ const PUZZLE: &str =
 const ROW: &str = "534678912\n";
 pub(super) const BLANK: char = '.';
 
-/// Nine puzzles: one with its digits renamed.
+/// One of nine puzzles: the same with its digits renamed.
 pub(super) fn puzzle(draw: f64) -> String {
     renamed(PUZZLE, draw)
 }
 
-/// The first line of a grid, its end included.
+/// The first line of a grid, its newline included.
 pub(super) fn row(draw: f64) -> String {
     renamed(ROW, draw)
 }
@@ -25,14 +25,14 @@ fn renamed(text: &str, draw: f64) -> String {
     text.chars().map(digit).collect()
 }
 
-/// What is wrong with it.
+/// The fault of an answer.
 pub(super) type Checked = Result<(), String>;
 
 pub(super) fn ensure(holds: bool, else_say: impl FnOnce() -> String) -> Checked {
     if holds { Ok(()) } else { Err(else_say()) }
 }
 
-/// A template that is filled: what was given stays, what was blank is not.
+/// Checks a filled template: clues are kept, blanks are filled.
 pub(super) fn check_filled(template: &str, answer: &Value) -> Checked {
     let text = answer["choices"][0]["text"].as_str().unwrap_or_default();
     let fits = |(given, said): (char, char)| if given == BLANK { said != BLANK } else { said == given };
@@ -40,7 +40,7 @@ pub(super) fn check_filled(template: &str, answer: &Value) -> Checked {
     ensure(is_filled, || format!("{template:?} became {answer}"))
 }
 
-/// The canvas that edits make, by token and text.
+/// The canvas that edits make, as tokens and texts.
 #[derive(Debug, Default)]
 struct Canvas(Vec<Option<(u64, String)>>);
 
@@ -80,7 +80,7 @@ impl Canvas {
     }
 }
 
-/// The named events of an infill, from the first to `done`.
+/// Checks the named events of an infill, from `start` to `done`.
 pub(super) fn check_infill(template: &str, events: &[SseEvent]) -> Checked {
     let (start, steps, done) = match events {
         [start, steps @ .., done] if start.name == "start" && done.name == "done" => (start.json(), steps, done.json()),
@@ -94,7 +94,8 @@ pub(super) fn check_infill(template: &str, events: &[SseEvent]) -> Checked {
     ensure(done["choices"][0]["text"] == canvas.text(), || format!("edits give {:?}, not {done}", canvas.text()))
 }
 
-/// OpenAI's chunks with edits and usage, to `[DONE]`: the deltas are the text that the edits make.
+/// Checks OpenAI's chunks with edits and usage, to `[DONE]`: the deltas are the text that the edits
+/// make.
 pub(super) fn check_completion(events: &[SseEvent]) -> Checked {
     let (usage, chunks): (Value, Vec<Value>) = match events {
         [chunks @ .., usage, done] if done.data == "[DONE]" => {

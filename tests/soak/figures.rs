@@ -1,21 +1,22 @@
-//! What many numbers come to: a trend with its error, a quantile, of samples or of a histogram. Refuses to know what is measured.
+//! Statistics: a trend with its standard error, a quantile of samples or of a histogram.
 
-/// Stretches that a trend is fitted to. Samples a second apart tell the same thing twice; the means of stretches hardly do.
+/// Number of intervals that a trend is fitted to. Samples a second apart are correlated; the means
+/// of intervals hardly are.
 const STRETCHES: usize = 25;
 
-/// How fast something grows.
+/// The slope of a series.
 #[derive(Clone, Copy, Debug, PartialEq)]
 pub(super) struct Trend {
-    /// By least squares, a second.
+    /// By least squares, per second.
     pub(super) slope: f64,
-    /// Standard error of that.
+    /// Standard error of the slope.
     pub(super) error: f64,
-    /// Seconds it was seen for.
+    /// Length of the series in seconds.
     pub(super) period: f64,
 }
 
 impl Trend {
-    /// Of (seconds, value) in the order of time; `None` where there are too few.
+    /// The trend of (seconds, value) in order of time; `None` where there are too few.
     pub(super) fn of(samples: &[(f64, f64)]) -> Option<Self> {
         let points: Vec<_> = samples.chunks(samples.len().div_ceil(STRETCHES).max(1)).map(mean_point).collect();
         let (count, middle) = (points.len() as f64, mean_point(&points));
@@ -34,7 +35,7 @@ impl Trend {
         self.slope * self.period
     }
 
-    /// Whether chance alone may have made it: no more than two standard errors.
+    /// Whether the slope is within two standard errors of zero.
     pub(super) fn is_within_noise(&self) -> bool {
         self.slope.abs() < 2.0 * self.error
     }
@@ -44,13 +45,13 @@ fn mean_point(points: &[(f64, f64)]) -> (f64, f64) {
     (mean(points.iter().map(|point| point.0)), mean(points.iter().map(|point| point.1)))
 }
 
-/// Zero of nothing.
+/// The mean; zero of no values.
 pub(super) fn mean(values: impl IntoIterator<Item = f64>) -> f64 {
     let (count, sum) = values.into_iter().fold((0.0, 0.0), |(count, sum), value| (count + 1.0, sum + value));
     if count == 0.0 { 0.0 } else { sum / count }
 }
 
-/// The value that this share of all does not exceed; zero of nothing.
+/// The quantile at this share; zero of no values.
 pub(super) fn quantile(share: f64, values: impl IntoIterator<Item = f64>) -> f64 {
     let mut values: Vec<f64> = values.into_iter().collect();
     values.sort_by(f64::total_cmp);
@@ -61,14 +62,15 @@ pub(super) fn quantile(share: f64, values: impl IntoIterator<Item = f64>) -> f64
 /// A quantile of a histogram.
 #[derive(Clone, Copy, Debug, PartialEq)]
 pub(super) struct Bucketed {
-    /// As Prometheus' `histogram_quantile` has it: as if a bucket were evenly filled.
+    /// The estimate of Prometheus' `histogram_quantile`, which takes values as evenly spread in a
+    /// bucket.
     pub(super) value: f64,
-    /// The bounds of the bucket it lies in, which is all that is known.
+    /// The bounds of the bucket it lies in.
     pub(super) from: f64,
     pub(super) to: f64,
 }
 
-/// Of buckets by their upper bounds, the last of which is infinite; `None` of an empty histogram.
+/// The quantile of buckets by their upper bounds, the last infinite; `None` of an empty histogram.
 pub(super) fn histogram_quantile(share: f64, buckets: &[(f64, f64)]) -> Option<Bucketed> {
     let rank = share * buckets.last().filter(|last| last.1 > 0.0)?.1;
     let index = buckets.iter().position(|(_, count)| *count >= rank)?;

@@ -1,6 +1,8 @@
-//! Many clients of all kinds at once, `REMASK_SOAK_CLIENTS` of them for `REMASK_SOAK_SECONDS` (by default 32 for 3): nothing may leak,
-//! stick, fail or be counted wrongly. What was measured is printed as a table. `REMASK_SOAK_MODEL` names another model than the
-//! embedded one: the smaller it is, the more visits there are in the same time, and the clearer is what each of them leaves behind.
+//! Many clients of all kinds at once: `REMASK_SOAK_CLIENTS` (32) for `REMASK_SOAK_SECONDS` (3).
+//! Checks that memory does not leak, no visit gets stuck or fails, and every request is counted
+//! correctly. Prints a table of what was measured. `REMASK_SOAK_MODEL` names another model than the
+//! embedded one: a smaller model allows more visits in the same time, so leaks per visit show more
+//! clearly.
 
 #![cfg(unix)] // the server is stopped by a signal
 
@@ -8,31 +10,35 @@ mod answers;
 #[path = "../common/mod.rs"]
 mod common;
 mod figures;
+mod kinds;
 mod process;
 mod report;
 mod visits;
 
 use common::process::Process;
+use kinds::{End, Kind, Seen};
 use process::{QUEUE_MAX, RUNNING_MAX, Scrape, Watched};
 use report::{LONG, Report, Sample, Waits};
 use reqwest::Client;
 use std::time::{Duration, Instant};
-use visits::{End, Kind, Seen, Visitor};
+use visits::Visitor;
 
-/// From here on memory has settled after a sixth of the time: streams that ended are kept for a minute, to be read on.
+/// Runs of at least this length have settled memory after a sixth of the time: ended streams are
+/// kept for a minute.
 const SETTLED: Duration = Duration::from_secs(360);
-/// Growth that is never called a leak, in MiB. At first the pages of connections, caches and kept streams are touched one after the
-/// other (256 streams of some 20 KiB are 5 MiB, the allocator's slack is more). Once that is over, ten visits a second that each
-/// leak 300 bytes come to more than the second figure within half an hour.
+/// Growth in MiB that does not count as a leak. At first the pages of connections, caches and kept
+/// streams are touched for the first time (256 streams of some 20 KiB are 5 MiB; the slack of the
+/// allocator is more). After that, ten visits per second that leak 300 bytes each exceed the second
+/// figure within half an hour.
 const GROWTH_MAX: f64 = 32.0;
 const GROWTH_MAX_SETTLED: f64 = 4.0;
-/// How far a prediction may be off: who still waits when the time is up is in one figure and not in the other, and who comes and
-/// goes while a pass is made is in no gauge.
+/// Largest ratio between a predicted and a measured wait. Requests that still wait at the end are
+/// in only one of the two figures, and requests that come and go during a pass are in no gauge.
 const OFF_MAX: f64 = 1.5;
-/// How long counters and sequences may take to come to rest after the last client has gone.
+/// How long counters and sequences may take to settle after the last client has gone.
 const REST: Duration = Duration::from_secs(60);
 
-/// Looks at the server while the clients are there, sixty times or once a second, whichever is more.
+/// Samples the server while the clients run: sixty times or once a second, whichever is more often.
 async fn watch(server: &Process, lasts: Duration) -> Vec<Sample> {
     let (client, begun, mut samples) = (Client::builder().no_proxy().build().unwrap(), Instant::now(), Vec::new());
     let mut ticks = tokio::time::interval((lasts / 60).min(Duration::from_secs(1)));
@@ -44,7 +50,7 @@ async fn watch(server: &Process, lasts: Duration) -> Vec<Sample> {
     samples
 }
 
-/// What the clients saw, until the last visit that had begun in time was over.
+/// Runs the clients; returns their observations after the last visit that began in time.
 async fn crowd(base: &str, clients: u32, lasts: Duration) -> Seen {
     let until = Instant::now() + lasts;
     let crowd: Vec<_> = (0..clients).map(|number| tokio::spawn(Visitor::new(base, number).stay(until))).collect();
@@ -55,7 +61,7 @@ async fn crowd(base: &str, clients: u32, lasts: Duration) -> Seen {
     seen
 }
 
-/// What the server has counted once nothing is under way, and every request that the clients know of is counted.
+/// The counters once the server is idle and has counted every request that the clients know of.
 async fn at_rest(server: &Process, seen: &Seen) -> Scrape {
     let (client, begun) = (Client::builder().no_proxy().build().unwrap(), Instant::now());
     loop {
@@ -68,16 +74,17 @@ async fn at_rest(server: &Process, seen: &Seen) -> Scrape {
     }
 }
 
-/// Nobody met anything that was not to be expected, and every kind of visit was made.
+/// Every kind of visit was made, without an unexpected result.
 fn check_visits(Report { clients, seen, .. }: &Report) {
     let errors = &seen.errors;
     assert!(errors.is_empty(), "{} unexpected errors: {:#?}", errors.len(), &errors[..errors.len().min(5)]);
     assert!(seen.visits.len() >= Kind::SHARES.len().min(*clients as usize), "not every kind came: {:?}", seen.visits);
-    // where no more clients come than may wait, the places of those that run are left for what dropped streams leave behind
+    // with no more clients than places in the queue, the places of running sequences remain for
+    // dropped streams
     assert!(seen.ended(End::Refused) == 0 || *clients as usize > QUEUE_MAX, "refused, though there should be room");
 }
 
-/// What came has gone, and is counted as what it was.
+/// Every sequence ended and is counted by how it ended.
 fn check_counters(report: &Report) {
     let rest = &report.rest;
     assert_eq!((rest.get("sequences_running"), rest.get("sequences_waiting")), (0.0, 0.0), "something is under way");
@@ -95,7 +102,7 @@ fn check_memory(report: &Report) {
     }
 }
 
-/// Where there is a queue to speak of, for long enough.
+/// Compares waits with their prediction, in runs that are long enough and have a queue.
 fn check_waits(report: &Report) {
     if report.lasts < LONG || (report.clients as usize) < 2 * RUNNING_MAX {
         return;
@@ -103,7 +110,7 @@ fn check_waits(report: &Report) {
     let Waits { mean, p99, predicted_mean, predicted_p99, .. } = report.waits().expect("nobody was served");
     let is_near = |least: f64, most: f64, told: f64| (least / OFF_MAX..=most * OFF_MAX).contains(&told);
     assert!(is_near(mean, mean, predicted_mean), "who should wait {predicted_mean} s waits {mean} on average");
-    // a histogram tells no more than the bucket
+    // a histogram has no more precision than its buckets
     assert!(is_near(p99.from, p99.to, predicted_p99), "99 of 100 should wait {predicted_p99} s at most: {p99:?}");
 }
 

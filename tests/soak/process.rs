@@ -1,26 +1,27 @@
-//! The server as a process of its own, so that its memory is told apart from its clients'; what it says of itself, and what the
-//! system says of it.
+//! The server as a process of its own, so that its memory is separate from that of its clients; its
+//! log and its metrics.
 
 use crate::common::process::Process;
 use std::collections::BTreeMap;
 use std::process::ExitStatus;
 use std::thread::JoinHandle;
 
-/// Sequences that may run and wait, as by default: said here, for what clients may expect depends on it.
+/// Limits on running and waiting sequences, equal to the defaults. Set here because the checks
+/// depend on them.
 pub(super) const RUNNING_MAX: usize = 64;
 pub(super) const QUEUE_MAX: usize = 256;
-/// Seconds that a dropped stream goes on: some end meanwhile, most are given up.
+/// Seconds that a dropped stream goes on: some end in this time, most are given up.
 const RESUME_GRACE: &str = "2";
 
 /// A running server whose log is read.
 pub(super) struct Watched {
     pub(super) process: Process,
-    /// What its log should not hold.
+    /// Warnings and errors in its log.
     complaints: JoinHandle<Vec<String>>,
 }
 
 impl Watched {
-    /// Serves this model of grids; returns once it can be asked.
+    /// Serves a Sudoku model; returns once it is ready.
     pub(super) fn start(model: &str) -> Self {
         let (running, queue) = (RUNNING_MAX.to_string(), QUEUE_MAX.to_string());
         let limits = ["--max-concurrent-requests", &running, "--max-queue", &queue, "--resume-grace", RESUME_GRACE];
@@ -32,7 +33,7 @@ impl Watched {
         Self { process, complaints }
     }
 
-    /// Tells it to stop, as an operator would; how it ended, and its warnings and errors.
+    /// Stops it with a signal; returns its exit status, warnings and errors.
     pub(super) fn stop(self) -> (ExitStatus, Vec<String>) {
         let Self { mut process, complaints } = self;
         process.signal("TERM");
@@ -40,7 +41,7 @@ impl Watched {
     }
 }
 
-/// What `/metrics` said at one time.
+/// The values of `/metrics` at one time.
 #[derive(Clone, Debug, Default)]
 pub(super) struct Scrape(BTreeMap<String, f64>);
 
@@ -55,24 +56,24 @@ impl Scrape {
         Self(samples.filter_map(|(name, value)| Some((name.to_owned(), value.parse().ok()?))).collect())
     }
 
-    /// One of `remask_`'s.
+    /// A metric of this name, without its prefix `remask_`.
     #[track_caller]
     pub(super) fn get(&self, name: &str) -> f64 {
         *self.0.get(&format!("remask_{name}")).unwrap_or_else(|| panic!("there is no remask_{name}"))
     }
 
-    /// Requests that ended so, at this endpoint.
+    /// Number of requests that ended so at this endpoint.
     pub(super) fn requests(&self, endpoint: &str, outcome: &str) -> f64 {
         let name = format!("remask_requests_total{{endpoint=\"{endpoint}\",outcome=\"{outcome}\"}}");
         self.0.get(&name).copied().unwrap_or_default()
     }
 
-    /// Sequences that wait no more, for they have begun or were cancelled before.
+    /// Number of sequences that have left the queue, to run or cancelled.
     pub(super) fn left_queue(&self) -> f64 {
         self.get("sequences_admitted_total") - self.get("sequences_waiting")
     }
 
-    /// The buckets of a histogram without labels: upper bounds, and how many were at most that.
+    /// The buckets of a histogram without labels: upper bounds and cumulative counts.
     pub(super) fn buckets(&self, name: &str) -> Vec<(f64, f64)> {
         let prefix = format!("remask_{name}_bucket{{le=\"");
         let bound = |series: &str| series.strip_prefix(&prefix)?.strip_suffix("\"}")?.parse::<f64>().ok();

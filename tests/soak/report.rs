@@ -1,33 +1,33 @@
-//! What a soak came to: time in the queue beside its prediction, memory and its trend, counters, all as one table.
+//! The result of a soak as a table: waits and their prediction, memory and its trend, counters.
 
 use crate::figures::{Bucketed, Trend, histogram_quantile, mean, quantile};
+use crate::kinds::{End, Kind, Seen};
 use crate::process::Scrape;
-use crate::visits::{End, Kind, Seen};
 use std::collections::BTreeSet;
 use std::time::Duration;
 
-/// From here on figures are good enough to be judged, not only printed.
+/// Runs of at least this length are judged, not only printed.
 pub(super) const LONG: Duration = Duration::from_secs(60);
 const OUTCOMES: [&str; 5] = ["ok", "invalid", "refused", "failed", "cancelled"];
 const MIB_AN_HOUR: f64 = 3600.0;
 
-/// The server at one time.
+/// A sample of the server.
 pub(super) struct Sample {
-    /// Seconds since the clients came.
+    /// Seconds since the start.
     pub(super) at: f64,
-    /// MiB, where the system tells.
+    /// Resident memory in MiB, on systems that report it.
     pub(super) resident: Option<f64>,
     pub(super) scrape: Scrape,
 }
 
-/// Everything that was seen.
+/// All that was measured.
 pub(super) struct Report {
     pub(super) clients: u32,
     pub(super) lasts: Duration,
     pub(super) seen: Seen,
-    /// While the clients were there.
+    /// Samples while the clients ran.
     pub(super) samples: Vec<Sample>,
-    /// What the server counted in the end, when nothing was under way.
+    /// The counters at the end, with the server idle.
     pub(super) rest: Scrape,
 }
 
@@ -37,13 +37,14 @@ pub(super) struct Waits {
     pub(super) p99: Bucketed,
     pub(super) predicted_mean: f64,
     pub(super) predicted_p99: f64,
-    /// The prediction as the histogram's buckets would have shown it.
+    /// The prediction at the resolution of the histogram's buckets.
     bucketed_p99: f64,
 }
 
 impl Report {
-    /// As measured, and as it has to be where who comes first is served first: by Little's law the mean is that of the waiting
-    /// divided by the throughput, and whoever comes as the n-th leaves the queue as the n-th. `None` where nobody has begun.
+    /// Waits as measured and as predicted for a queue in order of arrival. By Little's law the mean
+    /// is the mean number of waiting requests divided by the throughput; the n-th to arrive is the
+    /// n-th to leave. `None` where no request began.
     pub(super) fn waits(&self) -> Option<Waits> {
         const QUEUE: &str = "queue_duration_seconds";
         let Sample { at, scrape, .. } = self.samples.last()?;
@@ -62,8 +63,8 @@ impl Report {
         })
     }
 
-    /// How long whoever comes at this time waits: until as many have left the queue as have come, after the last sample at this
-    /// throughput.
+    /// The wait of a request that arrives at this time: until as many have left the queue as have
+    /// arrived, continued after the last sample at the mean throughput.
     fn wait_at(&self, come: &Sample, throughput: f64) -> f64 {
         let count = come.scrape.get("sequences_admitted_total");
         let later = &self.samples[self.samples.partition_point(|sample| sample.scrape.left_queue() < count)..];
@@ -72,15 +73,17 @@ impl Report {
         (gone - come.at).max(0.0)
     }
 
-    /// How memory grew after the first sixth, where the system tells; and what it was at the start, then and at the end.
+    /// The growth of memory after the first sixth, on systems that report it; and memory at the
+    /// start, at the sixth and at the end.
     pub(super) fn memory(&self) -> Option<(Trend, [f64; 3])> {
         let points: Vec<_> = self.samples.iter().filter_map(|sample| Some((sample.at, sample.resident?))).collect();
         let later = &points[points.partition_point(|(at, _)| *at < self.lasts.as_secs_f64() / 6.0)..];
         Some((Trend::of(later)?, [points.first()?.1, later.first()?.1, later.last()?.1]))
     }
 
-    /// Where the server's counters are not what the clients saw: at each endpoint as many requests in all, and of each outcome no
-    /// fewer than are sure to have ended so and no more than may have. `/metrics`, which is asked meanwhile, is left out.
+    /// Endpoints whose counters do not match what the clients saw: the totals must be equal, and
+    /// each outcome must lie between the certain and the possible number. `/metrics` is left out,
+    /// as it is also requested by the sampling.
     pub(super) fn miscounted(scrape: &Scrape, seen: &Seen) -> Vec<String> {
         let endpoints: BTreeSet<&str> = seen.ends.keys().map(|(endpoint, _)| *endpoint).collect();
         let mut wrong = Vec::new();
@@ -105,7 +108,7 @@ impl Report {
         wrong
     }
 
-    /// Sequences in the end: admitted, finished, cancelled, failed.
+    /// Counts of sequences at the end: admitted, finished, cancelled, failed.
     pub(super) fn sequences(&self) -> [f64; 4] {
         ["admitted", "finished", "cancelled", "failed"].map(|end| self.rest.get(&format!("sequences_{end}_total")))
     }
@@ -114,7 +117,7 @@ impl Report {
         self.samples.iter().map(move |sample| sample.scrape.get(name))
     }
 
-    /// For `benches/RESULTS.md`.
+    /// As a table for `benches/RESULTS.md`.
     pub(super) fn table(&self) -> String {
         let build = if cfg!(debug_assertions) { "test build" } else { "release build" };
         let title = format!("{} clients for {} s, {build}", self.clients, self.lasts.as_secs());

@@ -1,11 +1,12 @@
-//! The clients: each comes again and again, for another thing every time, and keeps a ledger of what the server must have counted.
+//! The clients: each makes visits of different kinds and records how the server must have counted
+//! them.
 
 use crate::answers::{BLANK, check_completion, check_filled, check_infill, ensure, puzzle, row};
 use crate::common::server::events;
+use crate::kinds::{End, Kind, Seen};
 use remask::diffusion::{Draws, Position, Purpose, Seed};
 use reqwest::{Client, Method, RequestBuilder, Response};
 use serde_json::{Value, json};
-use std::collections::BTreeMap;
 use std::time::{Duration, Instant};
 use tokio::io::{AsyncReadExt, AsyncWriteExt};
 use tokio::net::TcpStream;
@@ -15,123 +16,12 @@ const COMPLETIONS: &str = "/v1/completions";
 const CHAT: &str = "/v1/chat/completions";
 const SCORE: &str = "/v1/score";
 const REQUEST: &str = "/v1/requests/{id}";
-/// Longest that a visit may take, after which it is stuck: a hundred times what one takes on a slow machine.
+/// Longest time of a visit, a hundred times what one takes on a slow machine.
 const PATIENCE: Duration = Duration::from_secs(600);
 
-/// What a client comes for.
-#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord)]
-pub(super) enum Kind {
-    /// A whole grid, with all the steps it gets by default.
-    Long,
-    /// Three lines in a few steps.
-    Short,
-    /// A grid and its edits, read to the end.
-    Streamed,
-    /// The same of a completion or a conversation.
-    Completed,
-    /// The same, by a reader who takes his time.
-    Slow,
-    /// A stream that is left amid it.
-    Dropped,
-    /// One that is stopped by its name.
-    Deleted,
-    /// One that is cut, and read on.
-    Resumed,
-    /// What no server can take.
-    Malformed,
-    /// Half a request.
-    Abrupt,
-    /// How are you?
-    Operator,
-}
-
-impl Kind {
-    /// Of a hundred visits so many.
-    pub(super) const SHARES: [(Self, u32); 11] = [
-        (Self::Long, 16),
-        (Self::Short, 16),
-        (Self::Streamed, 12),
-        (Self::Completed, 14),
-        (Self::Slow, 10),
-        (Self::Dropped, 6),
-        (Self::Deleted, 6),
-        (Self::Resumed, 4),
-        (Self::Malformed, 8),
-        (Self::Abrupt, 4),
-        (Self::Operator, 4),
-    ];
-
-    /// The first visits are of every kind, in turn; those that follow are drawn.
-    fn of(client: u32, visit: u32, draw: f64) -> Self {
-        if visit == 0 {
-            return Self::SHARES[client as usize % Self::SHARES.len()].0;
-        }
-        let mut left = draw * 100.0;
-        let drawn = Self::SHARES.into_iter().find(|(_, share)| {
-            left -= f64::from(*share);
-            left < 0.0
-        });
-        drawn.map_or(Self::Long, |(kind, _)| kind)
-    }
-}
-
-/// How a request must have ended in the server's eyes, as far as its client can know.
-#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord)]
-pub(super) enum End {
-    Ok,
-    Invalid,
-    Refused,
-    Cancelled,
-    /// Its client went away: `ok` or `cancelled`, whichever came first.
-    Left,
-    /// Its body broke off: `invalid` or `cancelled`, whichever was noticed first.
-    Broken,
-}
-
-impl End {
-    /// The outcomes it may have been counted as.
-    pub(super) const fn outcomes(self) -> &'static [&'static str] {
-        match self {
-            Self::Ok => &["ok"],
-            Self::Invalid => &["invalid"],
-            Self::Refused => &["refused"],
-            Self::Cancelled => &["cancelled"],
-            Self::Left => &["ok", "cancelled"],
-            Self::Broken => &["invalid", "cancelled"],
-        }
-    }
-}
-
-/// What clients saw.
-#[derive(Default)]
-pub(super) struct Seen {
-    pub(super) visits: BTreeMap<Kind, u64>,
-    /// By endpoint, as its metrics call it.
-    pub(super) ends: BTreeMap<(&'static str, End), u64>,
-    /// What nobody expected.
-    pub(super) errors: Vec<(Kind, String)>,
-}
-
-impl Seen {
-    pub(super) fn add(&mut self, other: Self) {
-        other.visits.into_iter().for_each(|(kind, count)| *self.visits.entry(kind).or_default() += count);
-        other.ends.into_iter().for_each(|(end, count)| *self.ends.entry(end).or_default() += count);
-        self.errors.extend(other.errors);
-    }
-
-    fn end(&mut self, endpoint: &'static str, end: End) {
-        *self.ends.entry((endpoint, end)).or_default() += 1;
-    }
-
-    /// Requests that ended so.
-    pub(super) fn ended(&self, end: End) -> u64 {
-        self.ends.iter().filter(|((_, other), _)| *other == end).map(|(_, count)| count).sum()
-    }
-}
-
-/// Why a visit is over before its end.
+/// Why a visit ended early.
 enum Stop {
-    /// There was no room.
+    /// The server was full.
     Refused,
     Unexpected(String),
 }
@@ -154,7 +44,7 @@ impl From<std::io::Error> for Stop {
     }
 }
 
-/// What is wrong with a request, which has to be said: method, path, body; status, and the field or code at fault.
+/// Malformed requests: method, path, body; the status, and the field or code in the error.
 const MALFORMED: [(&str, &str, &str, u16, &str); 9] = [
     ("POST", INFILL, r#"{"template": "1..", "#, 400, ""),
     ("POST", INFILL, r#"{"template": "1..", "blank": ".", "stpes": 3}"#, 400, "stpes"),
@@ -167,7 +57,7 @@ const MALFORMED: [(&str, &str, &str, u16, &str); 9] = [
     ("POST", "/v1/nothing", "{}", 404, "unknown_url"),
 ];
 
-/// One client, on connections of its own.
+/// A client with connections of its own.
 pub(super) struct Visitor {
     client: Client,
     /// As `http://127.0.0.1:1234`.
@@ -182,7 +72,7 @@ impl Visitor {
         Self { client, base: base.to_owned(), number, seen: Seen::default() }
     }
 
-    /// Comes again and again until then, or until something is not as it should be.
+    /// Makes visits until the given time or the first unexpected result.
     pub(super) async fn stay(mut self, until: Instant) -> Seen {
         for visit in 0.. {
             if Instant::now() >= until || !self.seen.errors.is_empty() {
@@ -223,7 +113,7 @@ impl Visitor {
         self.client.request(method, format!("{}{path}", self.base))
     }
 
-    /// The answer to a request that is in order, once it begins.
+    /// Sends a valid request; returns the response once it begins.
     async fn ask(&mut self, path: &'static str, id: &str, body: &Value) -> Result<Response, Stop> {
         let response = self.request(Method::POST, path).header("x-request-id", id).json(body).send().await?;
         if self.is_refused(path, &response).await {
@@ -235,18 +125,18 @@ impl Visitor {
         }
     }
 
-    /// Whether there is no room, as it should be said. Places are taken before a text is read, so that even what is wrong may be
-    /// answered so.
+    /// Whether the response is a well-formed 429. Places are taken before a body is read, so a
+    /// malformed request may get one as well.
     async fn is_refused(&mut self, path: &'static str, response: &Response) -> bool {
         let is_refused = response.status() == 429 && response.headers().contains_key("retry-after");
         if is_refused {
             self.seen.end(path, End::Refused);
-            tokio::time::sleep(Duration::from_secs(1)).await; // the least that a client is told to wait
+            tokio::time::sleep(Duration::from_secs(1)).await; // the smallest Retry-After
         }
         is_refused
     }
 
-    /// An infill in one piece.
+    /// An infill without a stream.
     async fn fill(&mut self, template: &str, diffusion: Value) -> Result<(), Stop> {
         let body = json!({"template": template, "blank": BLANK, "diffusion": diffusion});
         let answer = self.ask(INFILL, "", &body).await?.json().await?;
@@ -254,7 +144,7 @@ impl Visitor {
         Ok(check_filled(template, &answer)?)
     }
 
-    /// An infill as a stream, `pause` before each look at it.
+    /// An infill as a stream, with a `pause` before each read.
     async fn watch(&mut self, id: &str, template: &str, temperature: f64, pause: Duration) -> Result<(), Stop> {
         let response = self.ask(INFILL, id, &grid(template, temperature)).await?;
         let mut reader = Reader::new(response);
@@ -272,7 +162,7 @@ impl Visitor {
         Ok(check_completion(&events(&stream))?)
     }
 
-    /// Any stream.
+    /// Begins a stream of any kind.
     async fn begin(&mut self, id: &str, draws: [f64; 3]) -> Result<(&'static str, Reader), Stop> {
         let (path, body) = if draws[2] < 0.5 { (INFILL, grid(&puzzle(draws[0]), draws[1])) } else { completion(draws) };
         Ok((path, Reader::new(self.ask(path, id, &body).await?)))
@@ -285,7 +175,7 @@ impl Visitor {
         Ok(ensure(!reader.text.contains("\"error\""), || reader.text.clone())?)
     }
 
-    /// Whoever has a request stopped still hears the rest of it: that it was stopped, unless its end came first.
+    /// Cancels a stream. It must end with `cancelled`, unless it had finished before.
     async fn delete(&mut self, id: &str, draws: [f64; 3]) -> Result<(), Stop> {
         let (path, mut reader) = self.begin(id, draws).await?;
         reader.read_frames(1 + (draws[1] * 8.0) as usize).await?;
@@ -335,7 +225,8 @@ impl Visitor {
         Ok(check_refusal(body, (status, &text), (expected, at_fault))?)
     }
 
-    /// The header alone says that it is too much; sent by hand, for whoever goes on sending may not hear the answer.
+    /// Sends only the header of a body that is too large, over a raw connection: a client that goes
+    /// on sending may miss the answer.
     async fn send_too_much(&mut self) -> Result<(), Stop> {
         let mut connection = self.connect().await?;
         connection.write_all(head(INFILL, 3 << 20).as_bytes()).await?;
@@ -347,7 +238,8 @@ impl Visitor {
         Ok(check_refusal("3 MiB", (status, body), (413, "body_too_large"))?)
     }
 
-    /// Hangs up amid the head of a request, which nobody counts, or amid its body.
+    /// Closes the connection within the head of a request, which is not counted, or within its
+    /// body.
     async fn break_off(&mut self, which: f64) -> Result<(), Stop> {
         let mut connection = self.connect().await?;
         let whole = head(SCORE, 1000) + "{\"text\": \"1234";
@@ -383,13 +275,13 @@ fn head(path: &str, length: usize) -> String {
     format!("POST {path} HTTP/1.1\r\nHost: soak\r\nConnection: close\r\nContent-Length: {length}\r\n\r\n")
 }
 
-/// A grid in twenty steps, some of them mistaken.
+/// An infill of a grid in twenty steps, in an order that makes mistakes.
 fn grid(template: &str, temperature: f64) -> Value {
     let diffusion = json!({"steps": 20, "unmasking": "random", "proofreading": "off"});
     json!({"template": template, "blank": BLANK, "temperature": temperature, "stream": true, "diffusion": diffusion})
 }
 
-/// What follows a grid's first line, as one of OpenAI's streams.
+/// A completion or chat completion after the first line of a grid.
 fn completion([which, how, _]: [f64; 3]) -> (&'static str, Value) {
     let mut body = json!({
         "max_tokens": 79, "temperature": how, "stream": true, "stream_options": {"include_usage": true},
@@ -404,7 +296,7 @@ fn completion([which, how, _]: [f64; 3]) -> (&'static str, Value) {
     (path, body)
 }
 
-/// An error object, with the status and about the field, or by the code, that it should be.
+/// Checks the status of an error and its field or code.
 fn check_refusal(what: &str, (status, text): (u16, &str), (expected, at_fault): (u16, &str)) -> Result<(), String> {
     let error = serde_json::from_str::<Value>(text).unwrap_or_default()["error"].take();
     let is_told = !error["message"].as_str().unwrap_or_default().is_empty() && error["type"] == "invalid_request_error";
@@ -412,7 +304,7 @@ fn check_refusal(what: &str, (status, text): (u16, &str), (expected, at_fault): 
     ensure(status == expected && is_told && is_named, || format!("{what} gave {status}: {text}"))
 }
 
-/// A stream that comes in, and what has come.
+/// A stream and its text so far.
 struct Reader {
     response: Response,
     text: String,
@@ -423,14 +315,14 @@ impl Reader {
         Self { response, text: String::new() }
     }
 
-    /// Takes what comes next; false at the end.
+    /// Reads the next chunk; false at the end.
     async fn read(&mut self) -> Result<bool, Stop> {
         let Some(chunk) = self.response.chunk().await? else { return Ok(false) };
         self.text.push_str(std::str::from_utf8(&chunk).map_err(|error| error.to_string())?);
         Ok(true)
     }
 
-    /// Reads so many frames; false when it ended before.
+    /// Reads until there are this many frames; false if the stream ended before.
     async fn read_frames(&mut self, count: usize) -> Result<bool, Stop> {
         while self.text.matches("\n\n").count() < count {
             if !self.read().await? {

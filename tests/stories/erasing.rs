@@ -82,7 +82,8 @@ fn a_bar_nothing_falls_below_erases_nothing_and_costs_no_step() {
 
 #[test]
 fn an_erasure_that_cannot_be_used_is_not_made_up_for_later() {
-    // the plan is one erasure in each of the three steps but the last: in the first nothing stands yet
+    // the plan is one erasure in every step but the last; in the first step there is nothing to
+    // erase
     check(
         &script("a b c d", "9 8 7 6", [slip(0, 0, "x", 1), slip(0, 1, "y", 2)]),
         Policy { remasking: worst(3), ..steps(3) },

@@ -1,5 +1,6 @@
-//! Small runs of the algorithm, drawn: the canvas before each step and the step's edits in the order they were chosen,
-//! erasures first. What is read is scripted: a reading knows the right words and errs where the story says so.
+//! Small runs of the algorithm as drawings: the canvas before each step and the edits of the step
+//! in the order they were chosen, erasures first. Readings are scripted: the right words, with
+//! mistakes where a story names them.
 
 mod blocks;
 mod erasing;
@@ -26,12 +27,12 @@ fn steps(count: u32) -> Policy {
     }
 }
 
-/// Five tenths is what is doubted.
+/// Reads full canvases again; cells of a quality below 0.5 are doubtful.
 fn proofread(steps: u32, policy: Policy) -> Policy {
     Policy { proofreading: Some(Proofreading { steps, below: tenths(5), most: None }), ..policy }
 }
 
-/// No bound on the steps; 0.7 is enough.
+/// Fills all blanks of a confidence of 0.7 or more, in at most this many steps.
 fn threshold(steps_max: Option<u32>) -> Policy {
     let rule = Choice::of(&THRESHOLD).with(THRESHOLD.name, tenths(7).get());
     let pace = Pace::Adaptive { rule, steps_max: steps_max.map(number) };

@@ -22,7 +22,7 @@ fn a_full_canvas_is_read_through_and_what_is_doubted_written_again() {
 
 #[test]
 fn what_is_doubted_again_takes_more_with_it() {
-    // bars of 0.5, 0.75 and 0.875; what is right has a quality of 0.8
+    // the limits are 0.5, 0.75 and 0.875; right words have a quality of 0.8
     check(
         &script("a b", "9 8", [slip(0, 0, "x", 1), slip(2, 0, "x", 1), slip(4, 0, "x", 1)]),
         proofread(12, steps(1)),

@@ -1,4 +1,5 @@
-//! What is read in a story, and how the story is drawn. Refuses to know which cells are right to fill or erase.
+//! The scripted readings of a story, and its drawing. Out of scope: which cells are right to fill
+//! or erase.
 
 use remask::diffusion::{
     Canvas, Cell, Edit, Policy, Position, Probability, Proposal, Reading, Review, Seed, Sequence, TokenId,
@@ -9,21 +10,23 @@ pub(super) struct Slip {
     step: u32,
     at: usize,
     word: &'static str,
-    /// Of the cell, while the word stands there; in tenths.
+    /// Of the cell while the word stands there, in tenths.
     quality: u8,
 }
 
-/// In step `step`, `word` is proposed for cell `at`; while it stands there, its quality is `quality` tenths.
+/// In step `step`, `word` is proposed for cell `at`. While it stands there, its quality is
+/// `quality` tenths.
 pub(super) fn slip(step: u32, at: usize, word: &'static str, quality: u8) -> Slip {
     Slip { step, at, word, quality }
 }
 
-/// What is read: the right words, `[pinned]` ones given from the start; a confidence for each in tenths.
+/// The readings of a story: the right words, `[pinned]` ones fixed from the start, and a confidence
+/// for each in tenths.
 pub(super) struct Script {
     words: &'static str,
     confidence: &'static str,
     slips: Vec<Slip>,
-    /// Steps after which the sequence is told to stop.
+    /// Steps after which the sequence is stopped.
     stop_after: Option<u32>,
 }
 
@@ -47,7 +50,7 @@ impl Script {
         self.words.split(' ').map(|word| word.trim_matches(['[', ']'])).collect()
     }
 
-    /// Right words come first, in their places; ids count them and then the slips.
+    /// The right words in their places, then the slips; ids are positions in this list.
     fn vocabulary(&self) -> Vec<&'static str> {
         self.words().into_iter().chain(self.slips.iter().map(|slip| slip.word)).collect()
     }
@@ -96,8 +99,8 @@ impl Script {
     }
 }
 
-/// Runs the script and compares with the drawing: per line the canvas and, after a colon, the edits that follow. `|`
-/// closes a step that finished a block.
+/// Runs the script and compares it with the drawing: one line per step with the canvas and, after a
+/// colon, its edits. `|` ends a step that finished a block.
 #[track_caller]
 pub(super) fn check(script: &Script, policy: Policy, drawn: &str) {
     let mut sequence = Sequence::new(script.canvas(), policy, Seed(1)).unwrap();
