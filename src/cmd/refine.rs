@@ -17,8 +17,7 @@ pub(super) struct RefineArgs {
     /// Which blank is filled first
     #[arg(long, default_value = "confidence")]
     unmasking: Unmasking,
-    /// Fill every blank whose confidence reaches this, however many, instead of an even share per
-    /// step
+    /// Fill every blank whose confidence reaches this, however many, instead of an even share per step
     #[arg(long, value_name = "0..1")]
     threshold: Option<f32>,
     /// Which filled cells are erased again; default: by quality if the model has a head
@@ -30,8 +29,7 @@ pub(super) struct RefineArgs {
     /// Erase only where the quality is below this
     #[arg(long, value_name = "0..1")]
     remask_below: Option<f32>,
-    /// Steps per block in which the full canvas is read through and what is doubted written again;
-    /// default: the model's
+    /// Steps per block in which the full canvas is read through and what is doubted written again; default: the model's
     #[arg(long, value_name = "N")]
     proofread: Option<u32>,
     /// Write again what is judged below this in proofreading

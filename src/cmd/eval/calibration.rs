@@ -27,8 +27,7 @@ pub(super) struct CalibrationArgs {
     /// Minimum and maximum share of a grid's free cells that is blank
     #[arg(long, num_args = 2, value_names = ["MIN", "MAX"], default_values_t = [0.1, 1.0])]
     ratio: Vec<f64>,
-    /// Share of grids whose clues are a puzzle with one solution. The clues of the others are
-    /// random cells
+    /// Share of grids whose clues are a puzzle with one solution. Others have random clues
     #[arg(long, default_value_t = 0.5)]
     puzzles: f64,
     /// Split that the grids are from
@@ -116,7 +115,6 @@ pub(in crate::cmd) fn measure(
     let area = |score: fn(&Judgement) -> f64| {
         area_under_curve(&judged.iter().map(|token| (score(token), token.is_right)).collect::<Vec<_>>())
     };
-    #[allow(clippy::cast_precision_loss)] // counts
     Ok(Calibration {
         judged: judged.len(),
         right: right as f64 / judged.len().max(1) as f64,

@@ -57,8 +57,7 @@ pub(super) struct RunArgs {
     /// Number of steps between checkpoints
     #[arg(long, default_value_t = 200)]
     pub(super) save_every: u32,
-    /// Share of Sudoku grids whose clues are a puzzle with one solution. The clues of the others
-    /// are random cells
+    /// Share of Sudoku grids whose clues are a puzzle with one solution. Others have random clues
     #[arg(long, default_value_t = 0.5)]
     pub(super) puzzles: f64,
     /// Device to compute on: `auto`, `cpu`, `cuda` or `cuda:N`
