@@ -47,7 +47,7 @@ pub(super) struct ServeArgs {
     /// Maximum number of queued requests. Further ones are refused with status 429
     #[arg(long, env = "REMASK_MAX_QUEUE", default_value_t = Limits::default().queue_max, value_name = "N")]
     max_queue: usize,
-    /// Under load, reduce the steps of requests, at most to this share (for example 0.5) when the
+    /// Under load, reduce the steps of requests, down to this share (for example 0.5) when the
     /// queue is full. Such answers have `degraded` set
     #[arg(long, env = "REMASK_BROWN_OUT", value_name = "SHARE", value_parser = share)]
     brown_out: Option<f32>,
@@ -72,7 +72,8 @@ pub(super) struct ServeArgs {
     /// Timeout of a request in seconds, until the last byte of the answer is sent [default: none]
     #[arg(long, env = "REMASK_REQUEST_TIMEOUT", value_name = "SECONDS")]
     request_timeout: Option<NonZeroU32>,
-    /// Seconds to resume a stream of /v1/infill or /v1/repair after a lost connection. 0 cancels it
+    /// Seconds for which a broken /v1/infill or /v1/repair stream can be resumed. 0 cancels it at
+    /// once
     #[arg(long, env = "REMASK_RESUME_GRACE", default_value_t = api::RESUME_GRACE.as_secs(), value_name = "SECONDS")]
     resume_grace: u64,
     /// Additional port that serves only /metrics, /health and /ready

@@ -120,7 +120,7 @@ impl Prism {
         let hidden: Vec<(u32, u32)> = canvas.blanks(0..canvas.len()).map(|at| (at.0, truth[at.index()])).collect();
         Some(Sample {
             canvas,
-            // weight 0: predicting next to its own mistakes would teach the model to distrust clues
+            // weight 0: to predict next to its own mistakes would teach a model to distrust clues
             masked: Masked { ids, hidden, weight: 0.0 },
             truth: truth.clone(),
             temperature: *temperature,

@@ -43,7 +43,7 @@ pub(super) struct CalibrationArgs {
 
 /// The calibration of a head.
 #[derive(Debug, Serialize)]
-pub(in crate::cmd) struct Calibration {
+pub(crate) struct Calibration {
     judged: usize,
     /// Share of judged tokens that are right.
     right: f64,
@@ -89,7 +89,7 @@ pub(super) fn run(args: &CalibrationArgs) -> anyhow::Result<()> {
 }
 
 /// Judges fills in the first `count` rows of `data`, masked and filled as `recipe` says.
-pub(in crate::cmd) fn measure(
+pub(crate) fn measure(
     model: &mut dyn Denoiser,
     data: &Data,
     count: u32,
@@ -168,7 +168,7 @@ fn read(model: &mut dyn Denoiser, canvas: &Canvas, temperature: f32, seed: Seed)
 
 impl Calibration {
     /// The figures in sentences, followed by the reliability table.
-    pub(in crate::cmd) fn table(&self) -> String {
+    pub(crate) fn table(&self) -> String {
         let Self { judged, right, oracle, truth, area_under_curve, oracle_area_under_curve } = self;
         let mut text = format!("{judged} tokens judged, {:.1} % of them right\n", 100.0 * right);
         let [from_oracle, from_truth] = [oracle.expected_error, truth.expected_error];
