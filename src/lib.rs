@@ -1,5 +1,4 @@
-//! Remask: an inference server for masked diffusion language models that notice and fix their own
-//! mistakes.
+//! Remask: an inference server for masked diffusion language models that fix their own mistakes.
 //!
 //! `ARCHITECTURE.md` describes the layers. The first sentence of each module states its job.
 

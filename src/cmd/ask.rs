@@ -32,8 +32,7 @@ pub(super) async fn answer(
 }
 
 /// Runs requests 0 to `count`, at most `running_max` at a time. `submit` starts the request of a
-/// number. `take` receives, in the order of the numbers, each answer and the canvas it started
-/// from.
+/// number. `take` receives each answer and its canvas at the start, in the order of the numbers.
 pub(super) async fn answer_all(
     count: usize,
     running_max: usize,

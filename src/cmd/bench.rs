@@ -1,5 +1,4 @@
-//! `remask bench`: throughput of a model, and the engine's overhead. Times are medians over several
-//! runs.
+//! `remask bench`: throughput of a model, and the engine's overhead, as medians over several runs.
 
 use super::ask::{answer_all, engine};
 use super::model::{Loaded, ModelArgs};
@@ -34,8 +33,7 @@ pub struct BenchArgs {
     /// Measure a LLaDA model of 100M parameters with random weights instead of --model-id
     #[arg(long)]
     dummy_100m: bool,
-    /// Length of the canvas in cells; the first quarter is the prompt [default: 128 or the model's
-    /// limit]
+    /// Cells of the canvas; the first quarter is the prompt [default: 128 or the model's limit]
     #[arg(long)]
     canvas: Option<usize>,
     /// Number of forward passes per sequence
@@ -114,8 +112,7 @@ pub fn sudoku_model() -> anyhow::Result<Box<dyn Denoiser>> {
 }
 
 /// Measures greedy runs in confidence order, without remasking and in one block, with the first
-/// quarter of the canvas fixed. Returns one entry for each number of concurrent sequences in
-/// `streams`.
+/// quarter of the canvas fixed. One entry per number of concurrent sequences, `streams`.
 ///
 /// # Errors
 /// When a number of streams is 0, the canvas does not fit the model, or a run fails.
@@ -173,7 +170,6 @@ struct Measurement {
 }
 
 impl Measurement {
-    #[allow(clippy::cast_precision_loss)] // counts, for ratios
     fn figures(&self, model: &str, canvas: usize, steps: u32, streams: usize) -> Figures {
         let (took, reading) = (self.took.as_secs_f64(), self.reading.as_secs_f64());
         Figures {

@@ -1,5 +1,4 @@
-//! `remask convert`: splits a published PRISM checkpoint into a model directory, or makes a
-//! checkpoint from one.
+//! `remask convert`: splits a published PRISM checkpoint into a model directory, or makes one.
 
 use crate::model::{put_together, take_apart};
 use anyhow::bail;

@@ -1,5 +1,4 @@
 //! Models from the Hugging Face hub: missing files are downloaded into the hub's own cache.
-//!
 //! Out of scope: the contents of the files, except for the index of shards.
 
 use anyhow::{Context, anyhow, bail};
@@ -39,11 +38,9 @@ fn is_name(name: &str) -> bool {
     name.split_once('/').is_some_and(|(owner, model)| is_word(owner) && is_word(model))
 }
 
-/// Downloads the model's files that are not in the cache, and returns the cache's directory for the
-/// model.
+/// Downloads the files of a model that are not in the cache. Returns its directory in the cache.
 ///
-/// `HF_HOME`, `HF_ENDPOINT` and `HF_HUB_OFFLINE` have the same effect as in Hugging Face's own
-/// programs.
+/// `HF_HOME`, `HF_ENDPOINT` and `HF_HUB_OFFLINE` work as in Hugging Face's own programs.
 fn fetch(name: &str, revision: &str, token: Option<&str>) -> anyhow::Result<PathBuf> {
     let cache = Cache::from_env();
     let repo = Repo::with_revision(name.to_owned(), RepoType::Model, revision.to_owned());
@@ -124,8 +121,7 @@ impl Hub<'_> {
         }
     }
 
-    /// The path of a file in the cache, downloaded if needed; `None` when the model has no such
-    /// file.
+    /// The path of a file in the cache, downloaded if needed; `None` when there is no such file.
     fn file(&self, file: &str) -> anyhow::Result<Option<PathBuf>> {
         match (self.cache.get(file), &self.api) {
             (Some(path), _) => Ok(Some(path)),

@@ -19,8 +19,7 @@ pub(super) struct InfillArgs {
     model: ModelArgs,
     #[command(flatten)]
     prompt: PromptArgs,
-    /// The string that marks a blank [default: `.` for the Sudoku model, else `<blank>` or
-    /// `<blank:12>`]
+    /// String that marks a blank [default: `.` for the Sudoku model, `<blank>` otherwise]
     #[arg(long)]
     blank: Option<String>,
     #[command(flatten)]

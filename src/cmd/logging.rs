@@ -1,5 +1,4 @@
-//! Logs on standard error, and traces to an OpenTelemetry collector. Neither ever blocks the
-//! server.
+//! Logs on standard error, and traces to an OpenTelemetry collector. Neither blocks the server.
 
 use crate::telemetry::trace::{SCOPE, collect};
 use anyhow::{Context, bail};
@@ -54,8 +53,7 @@ pub(super) struct Logs {
     _lines: WorkerGuard,
 }
 
-/// Sends logs to standard error, and traces to the collector if there is one. To be called inside
-/// the runtime that sends the traces.
+/// Starts logging and tracing. To be called inside the runtime that is to send traces.
 pub(super) fn init(args: &LogArgs) -> anyhow::Result<Logs> {
     let traces = args.otlp_endpoint.as_deref().map(collector).transpose()?;
     let filter = EnvFilter::try_from_default_env().unwrap_or_else(|_| EnvFilter::new("info"));

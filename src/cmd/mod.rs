@@ -1,5 +1,4 @@
-//! The command line: each command parses its flags, runs, and prints its result. No other module
-//! imports this one.
+//! The command line: each command parses its flags, runs, and prints its result.
 #![allow(clippy::print_stdout, clippy::print_stderr)] // commands print their results
 
 mod ask;
@@ -65,8 +64,7 @@ enum Command {
     Bench(Box<bench::BenchArgs>),
 }
 
-/// How the command uses threads. This must be known before any thread starts, so only the first
-/// argument is looked at.
+/// How the command uses threads, by its name alone: this must be known before any thread starts.
 #[must_use]
 pub fn threads() -> Threads {
     match std::env::args().nth(1).as_deref() {

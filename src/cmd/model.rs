@@ -34,12 +34,11 @@ pub(super) struct ModelArgs {
     /// Hugging Face token for private or gated models [default: the one stored by `hf auth login`]
     #[arg(long, env = "HF_TOKEN", hide_env_values = true, value_name = "TOKEN")]
     hf_token: Option<String>,
-    /// How to get the weights: `auto` reads them; `dummy` makes random ones from config.json, with
-    /// a quality head, for benchmarks
+    /// `auto` reads the weights; `dummy` makes random ones and a head from config.json, for
+    /// benchmarks
     #[arg(long, env = "REMASK_LOAD_FORMAT", default_value = "auto")]
     load_format: LoadFormat,
-    /// PRISM quality head, or a whole published PRISM checkpoint [default: the head in the model's
-    /// directory]
+    /// PRISM quality head or checkpoint [default: the head in the model's directory]
     #[arg(long, env = "REMASK_PRISM_HEAD", value_name = "FILE")]
     prism_head: Option<PathBuf>,
     /// LoRA adapter in PEFT's layout to merge into the weights

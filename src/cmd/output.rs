@@ -1,5 +1,4 @@
-//! The output of `generate` and `infill`: the answer as text, as JSON, or drawn while it is
-//! written.
+//! The output of `generate` and `infill`: text, JSON, or the canvas drawn step by step.
 
 use super::ask::{answer, engine};
 use super::model::Loaded;
@@ -11,8 +10,7 @@ use serde_json::{Value, json};
 
 #[derive(Args, Clone, Copy, Debug)]
 pub(super) struct OutputArgs {
-    /// Print one JSON object: tokens, text, the edits of each step, and the number of forward
-    /// passes
+    /// Print one JSON object: tokens, text, the edits of each step, and forward passes
     #[arg(long)]
     json: bool,
     /// Draw the canvas in the terminal and redraw it after each step

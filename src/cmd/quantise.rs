@@ -58,8 +58,7 @@ pub(super) struct QuantiseArgs {
     /// LoRA adapter in PEFT's layout to merge into the weights
     #[arg(long, value_name = "DIR")]
     adapter: Option<PathBuf>,
-    /// Format of the matrices. Those whose rows are not a multiple of the block size are stored as
-    /// q8_0 or f16
+    /// Format of the matrices. Where its blocks do not fit a row, q8_0 or f16 is used
     #[arg(long, default_value = "q4_k")]
     format: FormatWord,
     /// GGUF file to write
@@ -77,7 +76,6 @@ pub(super) fn run(args: &QuantiseArgs) -> anyhow::Result<()> {
     };
     quantise(&dir, prism_head.as_deref(), adapter.as_deref(), Format::from(*format), out)?;
     let size = |path: &Path| fs::metadata(path).map(|data| data.len()).with_context(|| path.display().to_string());
-    #[allow(clippy::cast_precision_loss)] // for people
     let gigabytes = size(out)? as f64 / 1e9;
     println!("{} holds the model in {}, {gigabytes:.3} GB", out.display(), Format::from(*format));
     Ok(())

@@ -3,8 +3,7 @@
 use std::fmt::Display;
 use std::io::Write;
 
-/// Writes a line to standard error. Unlike `eprintln!` it does not panic when standard error is
-/// closed.
+/// Writes a line to standard error. Does not panic when that is closed, unlike `eprintln!`.
 pub(super) fn say(message: impl Display) {
     let _ = writeln!(std::io::stderr(), "{message}");
 }

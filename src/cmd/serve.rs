@@ -1,5 +1,4 @@
-//! `remask serve`: listens at once, loads the model in the background, and drains on SIGTERM or
-//! Ctrl-C.
+//! `remask serve`: listens at once, loads the model meanwhile, and drains on SIGTERM or Ctrl-C.
 
 use super::logging::{self, LogArgs};
 use super::model::{Loaded, ModelArgs};
@@ -48,7 +47,7 @@ pub(super) struct ServeArgs {
     /// Maximum number of queued requests. Further ones are refused with status 429
     #[arg(long, env = "REMASK_MAX_QUEUE", default_value_t = Limits::default().queue_max, value_name = "N")]
     max_queue: usize,
-    /// Under load, reduce the steps of requests, at most to this share (for example 0.5) when the
+    /// Under load, reduce the steps of requests, down to this share (for example 0.5) when the
     /// queue is full. Such answers have `degraded` set
     #[arg(long, env = "REMASK_BROWN_OUT", value_name = "SHARE", value_parser = share)]
     brown_out: Option<f32>,
@@ -73,8 +72,8 @@ pub(super) struct ServeArgs {
     /// Timeout of a request in seconds, until the last byte of the answer is sent [default: none]
     #[arg(long, env = "REMASK_REQUEST_TIMEOUT", value_name = "SECONDS")]
     request_timeout: Option<NonZeroU32>,
-    /// Seconds for which a stream of /v1/infill or /v1/repair can be resumed after its connection
-    /// is lost. 0 cancels it at once
+    /// Seconds for which a broken /v1/infill or /v1/repair stream can be resumed. 0 cancels it at
+    /// once
     #[arg(long, env = "REMASK_RESUME_GRACE", default_value_t = api::RESUME_GRACE.as_secs(), value_name = "SECONDS")]
     resume_grace: u64,
     /// Additional port that serves only /metrics, /health and /ready
@@ -172,8 +171,7 @@ async fn listen(hostname: &str, port: u16, flag: &str) -> anyhow::Result<TcpList
     listener.with_context(|| format!("cannot listen on {hostname}:{port}; choose another {flag}"))
 }
 
-/// Tokens of the warm-up pass on a CPU: no memory has to be reserved there, and the largest pass
-/// may take minutes.
+/// Tokens of the warm-up pass on a CPU, where the largest pass may take minutes.
 const WARM_UP_ON_CPU: usize = 64;
 
 /// Runs a warm-up pass, on a GPU with the largest number of tokens.

@@ -18,8 +18,7 @@ pub(super) fn stop_signal() -> anyhow::Result<impl Future<Output = ()> + Send + 
     })
 }
 
-/// A flag that becomes true on SIGTERM or on Ctrl-C. A thread with a runtime of its own waits for
-/// the signal.
+/// A flag that becomes true on SIGTERM or on Ctrl-C. To be called outside a runtime.
 pub(super) fn stop_flag() -> anyhow::Result<Arc<AtomicBool>> {
     let stop = Arc::new(AtomicBool::new(false));
     let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build()?;

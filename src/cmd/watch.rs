@@ -1,5 +1,4 @@
-//! A canvas drawn in the terminal and redrawn after each step: new tokens green, doubtful ones
-//! yellow, erased ones red.
+//! A canvas in the terminal, redrawn each step: new tokens green, doubtful yellow, erased red.
 
 use crate::diffusion::{Cell, DOUBTFUL, Edit, Position};
 use crate::engine::{Start, StepEvent};
@@ -11,8 +10,7 @@ use std::time::Duration;
 /// How long each frame stays on a terminal.
 const FRAME: Duration = Duration::from_millis(60);
 
-/// A canvas on a terminal, redrawn in place. Where output is not a terminal, frames follow each
-/// other.
+/// A canvas on a terminal, redrawn in place. On another output, frames follow each other.
 pub(super) struct Screen<'a> {
     term: Term,
     tokenizer: Option<&'a Tokenizer>,

@@ -1,6 +1,5 @@
 //! Checkpoints: a run's parameters, optimiser state and settings in one file, which is replaced
 //! atomically.
-//!
 //! Out of scope: the objective of the run.
 
 use super::error::TrainError;
@@ -14,8 +13,7 @@ use std::collections::{BTreeMap, HashMap};
 use std::fs;
 use std::path::Path;
 
-/// The state that a run is resumed from. Random numbers are a function of the seed and the step, so
-/// none is part of it.
+/// The state that a run is resumed from. Random numbers are a function of the seed and the step.
 #[derive(Debug)]
 pub(super) struct Checkpoint {
     /// Steps taken.
@@ -90,8 +88,7 @@ pub(super) fn open(path: &Path, device: &Device) -> Result<Option<Checkpoint>, T
     Ok(Some(Checkpoint { step, settings, parameters, memory }))
 }
 
-/// Fails when the settings `saved` with a checkpoint differ from those of this run, `now`; the
-/// error names one that does.
+/// Fails when the settings of a checkpoint, `saved`, differ from those of this run, `now`.
 pub(super) fn check_same(path: &Path, saved: &Map<String, Value>, now: &Map<String, Value>) -> Result<(), TrainError> {
     let null = Value::Null;
     let keys = saved.keys().chain(now.keys());

@@ -20,15 +20,13 @@ pub struct Example {
 /// Where rows come from.
 #[derive(Debug)]
 pub enum Data {
-    /// Complete grids of one split, made on demand. Some cells of each are clues, which are never
-    /// masked.
+    /// Complete grids of one split, made on demand. Some cells are clues, which are never masked.
     Sudoku {
         /// Determines the grids.
         seed: u64,
         /// The split they are from.
         split: Split,
-        /// Share of grids whose clues are a puzzle with exactly one solution, 0 to 1. The clues of
-        /// the others are random cells.
+        /// Share of grids whose clues are a puzzle with one solution, 0 to 1; else at random.
         puzzles: f64,
     },
     /// The rows of a file, epoch after epoch, shuffled anew in each.
@@ -53,7 +51,6 @@ impl Data {
             Self::Rows { rows, seed } => {
                 let count = rows.len() as u64;
                 let place = shuffled(index % count, count, seed ^ (index / count).wrapping_mul(0x9e37_79b9_7f4a_7c15));
-                #[allow(clippy::cast_possible_truncation)] // below the number of rows
                 rows[place as usize].clone()
             }
         }
@@ -114,8 +111,7 @@ impl Data {
     }
 
     /// The rows of a file. A `.jsonl` file has `prompt` and `response` on each line: the prompt is
-    /// never masked, and the response is padded with `end`. Any other file is text, cut into rows
-    /// of `length` tokens.
+    /// never masked, and the response is padded with `end`. Other files are text, cut into rows.
     ///
     /// # Errors
     /// When the file cannot be read, a line is malformed, or there is no complete row.
@@ -159,11 +155,9 @@ const FREE_IN_PUZZLES: std::ops::Range<usize> = 48..56;
 
 /// The clues, as a grid with blanks, and the complete grid.
 fn clues_and_grid(seed: u64, split: Split, puzzles: f64, index: u64) -> (Grid, Grid) {
-    #[allow(clippy::cast_precision_loss)] // 53 bits are exact
-    let drawn = (rand_philox::splitmix64(seed ^ rand_philox::splitmix64(index)) >> 11) as f64 / (1u64 << 53) as f64;
+    let drawn = (rand_philox::splitmix64(seed ^ rand_philox::splitmix64(index)) >> 11) as f64 / (1u64 << 53) as f64; // 53 bits are exact
     if drawn < puzzles {
         let span = FREE_IN_PUZZLES.len() as u64;
-        #[allow(clippy::cast_possible_truncation)] // below the span
         Grid::puzzle(seed, split, index, FREE_IN_PUZZLES.start + (index % span) as usize)
     } else {
         Grid::clued(seed, split, index, FREE_AT_RANDOM)
@@ -198,8 +192,7 @@ fn dialogue(prompt: &[TokenId], response: &[TokenId], length: usize, end: Option
 }
 
 /// The place of `index` in a permutation of `0..count` that is a function of `key`: four rounds of
-/// a Feistel network on a power of four that holds `count`, repeated until the result is below
-/// `count` (cycle walking).
+/// a Feistel network on a power of four that holds `count`, repeated until it is below `count`.
 fn shuffled(index: u64, count: u64, key: u64) -> u64 {
     let half = (64 - count.max(2).saturating_sub(1).leading_zeros()).div_ceil(2);
     let mask = (1u64 << half) - 1;

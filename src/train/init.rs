@@ -13,7 +13,6 @@ type Weights = BTreeMap<String, Tensor>;
 /// residual stream have 0.02 / sqrt(2 layers), as in GPT-2. Gains are 1.
 pub(super) fn backbone(config: &Config, seed: u64, device: &Device) -> Result<Weights> {
     let mut normals = Normals::new(seed);
-    #[allow(clippy::cast_precision_loss)] // a few layers
     let residual = 0.02 / (2.0 * config.n_layers as f64).sqrt();
     let mut fresh = |name: &str, shape: &[usize]| match shape {
         [_] => Tensor::ones(shape, DType::F32, device),
@@ -77,7 +76,6 @@ pub(super) fn head(config: &Config, seed: u64, device: &Device) -> Result<Weight
 }
 
 /// Standard deviation of PyTorch's default initialisation of a linear layer with `inputs` inputs.
-#[allow(clippy::cast_precision_loss)] // widths are small
 fn linear_deviation(inputs: usize) -> f64 {
     (3.0 * inputs as f64).sqrt().recip()
 }

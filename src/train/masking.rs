@@ -15,8 +15,7 @@ pub(super) struct Masked {
     pub(super) ids: Vec<u32>,
     /// The masked positions, ascending, and the original tokens.
     pub(super) hidden: Vec<(u32, u32)>,
-    /// Weight of each masked token's cross-entropy in the loss: 1 / (ratio x free tokens of the row
-    /// x rows).
+    /// Weight of a masked token in the loss: 1 / (ratio x free tokens of the row x rows).
     pub(super) weight: f32,
 }
 
@@ -39,7 +38,6 @@ impl Masking {
             let counter = (u128::from(step) << 96) | (u128::from(row) << 32) | u128::from(draw);
             uniform(&mut philox(self.seed, counter))
         };
-        #[allow(clippy::cast_precision_loss)] // batches are small
         let place = (uniform(u64::MAX, 0) + index as f64 / self.batch as f64).fract();
         let ratio = self.ratio_min + (self.ratio_max - self.ratio_min) * place;
         let mut ids = example.tokens.clone();
@@ -49,7 +47,6 @@ impl Masking {
         for (at, _) in &hidden {
             ids[*at as usize] = self.mask;
         }
-        #[allow(clippy::cast_precision_loss, clippy::cast_possible_truncation)] // a weight
         let weight = (1.0 / (ratio * example.free.len() as f64 * self.batch as f64)) as f32;
         Masked { ids, hidden, weight }
     }
@@ -85,7 +82,6 @@ pub(super) fn denoise(net: &Net<'_>, hidden: &Tensor, rows: &[&Masked]) -> Resul
     let guesses = logits.detach().argmax(1)?.to_vec1::<u32>()?;
     let right = guesses.iter().zip(&targets).filter(|(guess, target)| guess == target).count();
     let plain = cross_entropy(&logits.detach(), &targets, &vec![1.0; targets.len()])?;
-    #[allow(clippy::cast_precision_loss)] // counts, for means
     let sums = Sums {
         cross_entropy: f64::from(plain.to_scalar::<f32>()?),
         masked: targets.len() as f64,

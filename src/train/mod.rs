@@ -1,5 +1,4 @@
 //! Training: from data to weights, for models and for quality heads.
-//!
 //! Out of scope: requests, the engine, sockets.
 
 mod checkpoint;

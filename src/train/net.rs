@@ -1,6 +1,5 @@
 //! The LLaDA network and the PRISM head with gradients: the same function as in `model/`, on rows
 //! of equal length and over trainable parameters.
-//!
 //! Out of scope: losses.
 
 use super::ops;
@@ -35,8 +34,7 @@ impl<'a> Net<'a> {
         Ok(Self { config, parameters, rotary, lora_scale, device: device.clone() })
     }
 
-    /// Hidden states after the final norm: `ids` (rows x length), the rows end to end, to (rows x
-    /// length, `d_model`).
+    /// Hidden states after the final norm: `ids` (rows x length) to (rows x length, `d_model`).
     pub(super) fn hidden(&self, ids: &[u32], rows: usize) -> Result<Tensor> {
         let (d, length) = (self.config.d_model, ids.len() / rows);
         let ids = Tensor::new(ids, &self.device)?;
@@ -109,7 +107,6 @@ impl<'a> Net<'a> {
             }
             y.unsqueeze(2)?.broadcast_as(shape)?.reshape((rows, n_heads, length, head_dim))
         };
-        #[allow(clippy::cast_precision_loss)] // head widths are small
         let scale = (head_dim as f64).sqrt().recip();
         let q = rotated(heads("q_proj", n_heads)?)?.affine(scale, 0.0)?; // (rows, n_heads, length, head_dim)
         let k = repeated(rotated(heads("k_proj", n_kv_heads)?)?)?;

@@ -20,8 +20,7 @@ pub(super) fn swiglu(gate: &Tensor, up: &Tensor) -> Result<Tensor> {
     if gate.device().is_cpu() { gate.apply_op2(up, SwiGlu) } else { gate.silu()? * up }
 }
 
-/// The weighted sum of cross-entropies in nats, a scalar: `logits` (rows, vocabulary), one target
-/// and one weight per row.
+/// The weighted sum of cross-entropies in nats, from `logits` (rows, vocabulary); a scalar.
 pub(super) fn cross_entropy(logits: &Tensor, targets: &[u32], weights: &[f32]) -> Result<Tensor> {
     if logits.device().is_cpu() {
         return logits.apply_op1(CrossEntropy { targets: targets.to_vec(), weights: weights.to_vec() });
@@ -50,13 +49,50 @@ fn done(numbers: Vec<f32>, layout: &Layout) -> (CpuStorage, Shape) {
     (CpuStorage::F32(numbers), layout.shape().clone())
 }
 
+/// A gradient: a function of the elements of contiguous tensors, whose result has the shape of the
+/// first. It has no gradient of its own.
+struct Gradient<F>(&'static str, F);
+
+impl<F: Fn(&[f32], &[f32]) -> Vec<f32>> CustomOp2 for Gradient<F> {
+    fn name(&self) -> &'static str {
+        self.0
+    }
+
+    fn cpu_fwd(
+        &self,
+        a: &CpuStorage,
+        a_layout: &Layout,
+        b: &CpuStorage,
+        b_layout: &Layout,
+    ) -> Result<(CpuStorage, Shape)> {
+        Ok(done(self.1(numbers(a, a_layout)?, numbers(b, b_layout)?), a_layout))
+    }
+}
+
+impl<F: Fn(&[f32], &[f32], &[f32]) -> Vec<f32>> CustomOp3 for Gradient<F> {
+    fn name(&self) -> &'static str {
+        self.0
+    }
+
+    fn cpu_fwd(
+        &self,
+        a: &CpuStorage,
+        a_layout: &Layout,
+        b: &CpuStorage,
+        b_layout: &Layout,
+        c: &CpuStorage,
+        c_layout: &Layout,
+    ) -> Result<(CpuStorage, Shape)> {
+        Ok(done(self.1(numbers(a, a_layout)?, numbers(b, b_layout)?, numbers(c, c_layout)?), a_layout))
+    }
+}
+
 struct RmsNorm {
     eps: f32,
 }
 
 impl RmsNorm {
     fn scale(&self, x: &[f32]) -> f32 {
-        #[allow(clippy::cast_precision_loss)] // widths are far below 2^24
         let mean = dot(x, x) / x.len() as f32;
         (mean + self.eps).sqrt().recip()
     }
@@ -85,28 +121,20 @@ impl CustomOp2 for RmsNorm {
 
     fn bwd(&self, x: &Tensor, weight: &Tensor, _: &Tensor, grad: &Tensor) -> Result<(Option<Tensor>, Option<Tensor>)> {
         let (x, grad) = (x.contiguous()?, grad.contiguous()?);
-        let of_x = x.apply_op3_no_bwd(weight, &grad, self)?;
-        let of_weight = if weight.track_op() { Some(x.apply_op2_no_bwd(&grad, &RmsNormGain(self))?) } else { None };
-        Ok((Some(of_x), of_weight))
+        let of_x = |x: &[f32], weight: &[f32], grad: &[f32]| self.gradient_of_x(x, weight, grad);
+        let of_x = x.apply_op3_no_bwd(weight, &grad, &Gradient("rms-norm-bwd", of_x))?;
+        if !weight.track_op() {
+            return Ok((Some(of_x), None));
+        }
+        let of_weight = |weight: &[f32], x: &[f32], grad: &[f32]| self.gradient_of_weight(weight.len(), x, grad);
+        let of_weight = weight.apply_op3_no_bwd(&x, &grad, &Gradient("rms-norm-gain-bwd", of_weight))?;
+        Ok((Some(of_x), Some(of_weight)))
     }
 }
 
-/// The gradient of `x`: s (g w - x s^2 mean(g w x)), with s the row's scale.
-impl CustomOp3 for RmsNorm {
-    fn name(&self) -> &'static str {
-        "rms-norm-bwd"
-    }
-
-    fn cpu_fwd(
-        &self,
-        x: &CpuStorage,
-        x_layout: &Layout,
-        weight: &CpuStorage,
-        weight_layout: &Layout,
-        grad: &CpuStorage,
-        grad_layout: &Layout,
-    ) -> Result<(CpuStorage, Shape)> {
-        let (x, weight, grad) = (numbers(x, x_layout)?, numbers(weight, weight_layout)?, numbers(grad, grad_layout)?);
+impl RmsNorm {
+    /// s (g w - x s^2 mean(g w x)), with s the row's scale.
+    fn gradient_of_x(&self, x: &[f32], weight: &[f32], grad: &[f32]) -> Vec<f32> {
         let width = weight.len();
         let mut weighted = vec![0.0; width];
         let mut out = Vec::with_capacity(x.len());
@@ -115,39 +143,22 @@ impl CustomOp3 for RmsNorm {
             for (weighted, (grad, weight)) in weighted.iter_mut().zip(grad.iter().zip(weight)) {
                 *weighted = grad * weight;
             }
-            #[allow(clippy::cast_precision_loss)] // widths are far below 2^24
             let along = dot(&weighted, x) * scale * scale / width as f32;
             out.extend(weighted.iter().zip(x).map(|(weighted, x)| scale * (weighted - x * along)));
         }
-        Ok(done(out, x_layout))
-    }
-}
-
-/// The gradient of the weight: the sum over rows of g x s.
-struct RmsNormGain<'a>(&'a RmsNorm);
-
-impl CustomOp2 for RmsNormGain<'_> {
-    fn name(&self) -> &'static str {
-        "rms-norm-gain-bwd"
+        out
     }
 
-    fn cpu_fwd(
-        &self,
-        x: &CpuStorage,
-        x_layout: &Layout,
-        grad: &CpuStorage,
-        grad_layout: &Layout,
-    ) -> Result<(CpuStorage, Shape)> {
-        let (x, grad) = (numbers(x, x_layout)?, numbers(grad, grad_layout)?);
-        let width = width(x_layout);
+    /// The sum over rows of g x s.
+    fn gradient_of_weight(&self, width: usize, x: &[f32], grad: &[f32]) -> Vec<f32> {
         let mut out = vec![0.0; width];
         for (x, grad) in x.chunks_exact(width).zip(grad.chunks_exact(width)) {
-            let scale = self.0.scale(x);
+            let scale = self.scale(x);
             for (out, (x, grad)) in out.iter_mut().zip(x.iter().zip(grad)) {
                 *out += x * grad * scale;
             }
         }
-        Ok((CpuStorage::F32(out), Shape::from(width)))
+        out
     }
 }
 
@@ -170,32 +181,20 @@ impl CustomOp1 for Softmax {
     }
 
     fn bwd(&self, _: &Tensor, p: &Tensor, grad: &Tensor) -> Result<Option<Tensor>> {
-        Ok(Some(p.apply_op2_no_bwd(&grad.contiguous()?, self)?))
+        let width = p.dim(D::Minus1)?;
+        let gradient = |p: &[f32], grad: &[f32]| softmax_gradient(width, p, grad);
+        Ok(Some(p.apply_op2_no_bwd(&grad.contiguous()?, &Gradient("softmax-bwd", gradient))?))
     }
 }
 
-/// The gradient: p (g - sum(p g)).
-impl CustomOp2 for Softmax {
-    fn name(&self) -> &'static str {
-        "softmax-bwd"
+/// p (g - sum(p g)).
+fn softmax_gradient(width: usize, p: &[f32], grad: &[f32]) -> Vec<f32> {
+    let mut out = Vec::with_capacity(p.len());
+    for (p, grad) in p.chunks_exact(width).zip(grad.chunks_exact(width)) {
+        let along = dot(p, grad);
+        out.extend(p.iter().zip(grad).map(|(p, grad)| p * (grad - along)));
     }
-
-    fn cpu_fwd(
-        &self,
-        p: &CpuStorage,
-        p_layout: &Layout,
-        grad: &CpuStorage,
-        grad_layout: &Layout,
-    ) -> Result<(CpuStorage, Shape)> {
-        let (p, grad) = (numbers(p, p_layout)?, numbers(grad, grad_layout)?);
-        let width = width(p_layout);
-        let mut out = Vec::with_capacity(p.len());
-        for (p, grad) in p.chunks_exact(width).zip(grad.chunks_exact(width)) {
-            let along = dot(p, grad);
-            out.extend(p.iter().zip(grad).map(|(p, grad)| p * (grad - along)));
-        }
-        Ok(done(out, p_layout))
-    }
+    out
 }
 
 struct SwiGlu;
@@ -223,33 +222,18 @@ impl CustomOp2 for SwiGlu {
 
     fn bwd(&self, gate: &Tensor, up: &Tensor, _: &Tensor, grad: &Tensor) -> Result<(Option<Tensor>, Option<Tensor>)> {
         let grad = grad.contiguous()?;
-        let of_gate = gate.apply_op3_no_bwd(up, &grad, self)?;
+        let of_gate = gate.apply_op3_no_bwd(up, &grad, &Gradient("swiglu-bwd", gate_gradient))?;
         Ok((Some(of_gate), Some(gate.apply_op2_no_bwd(&grad, self)?)))
     }
 }
 
-/// The gradient of the gate: g up s (1 + x (1 - s)).
-impl CustomOp3 for SwiGlu {
-    fn name(&self) -> &'static str {
-        "swiglu-bwd"
-    }
-
-    fn cpu_fwd(
-        &self,
-        gate: &CpuStorage,
-        gate_layout: &Layout,
-        up: &CpuStorage,
-        up_layout: &Layout,
-        grad: &CpuStorage,
-        grad_layout: &Layout,
-    ) -> Result<(CpuStorage, Shape)> {
-        let (gate, up, grad) = (numbers(gate, gate_layout)?, numbers(up, up_layout)?, numbers(grad, grad_layout)?);
-        let slope = |((gate, up), grad): ((&f32, &f32), &f32)| {
-            let s = sigmoid(*gate);
-            grad * up * s * (1.0 + gate * (1.0 - s))
-        };
-        Ok(done(gate.iter().zip(up).zip(grad).map(slope).collect(), gate_layout))
-    }
+/// g up s (1 + x (1 - s)), with s the sigmoid of the gate x.
+fn gate_gradient(gate: &[f32], up: &[f32], grad: &[f32]) -> Vec<f32> {
+    let slope = |((gate, up), grad): ((&f32, &f32), &f32)| {
+        let s = sigmoid(*gate);
+        grad * up * s * (1.0 + gate * (1.0 - s))
+    };
+    gate.iter().zip(up).zip(grad).map(slope).collect()
 }
 
 struct CrossEntropy {
@@ -268,6 +252,18 @@ impl CrossEntropy {
         let each = logits.chunks_exact(width).zip(self.targets.iter().zip(&self.weights));
         each.map(|(row, (target, weight))| (row, *target as usize, *weight))
     }
+
+    /// g weight (p - 1 at the target).
+    fn gradient(&self, width: usize, logits: &[f32], grad: f32) -> Vec<f32> {
+        let mut out = Vec::with_capacity(logits.len());
+        for (row, target, weight) in self.rows(logits, width) {
+            let (largest, mass) = Self::mass(row);
+            let (first, scale) = (out.len(), grad * weight);
+            out.extend(row.iter().map(|logit| (logit - largest).exp() / mass * scale));
+            out[first + target] -= scale;
+        }
+        out
+    }
 }
 
 impl CustomOp1 for CrossEntropy {
@@ -280,38 +276,14 @@ impl CustomOp1 for CrossEntropy {
             let (largest, mass) = Self::mass(row);
             f64::from(weight) * f64::from(largest + mass.ln() - row[target])
         });
-        #[allow(clippy::cast_possible_truncation)] // losses are f32
         let sum = terms.sum::<f64>() as f32;
         Ok((CpuStorage::F32(vec![sum]), Shape::from(())))
     }
 
     fn bwd(&self, logits: &Tensor, _: &Tensor, grad: &Tensor) -> Result<Option<Tensor>> {
-        Ok(Some(logits.apply_op2_no_bwd(grad, self)?))
-    }
-}
-
-/// The gradient: g weight (p - 1 at the target).
-impl CustomOp2 for CrossEntropy {
-    fn name(&self) -> &'static str {
-        "cross-entropy-bwd"
-    }
-
-    fn cpu_fwd(
-        &self,
-        logits: &CpuStorage,
-        layout: &Layout,
-        grad: &CpuStorage,
-        grad_layout: &Layout,
-    ) -> Result<(CpuStorage, Shape)> {
-        let (logits, grad) = (numbers(logits, layout)?, numbers(grad, grad_layout)?);
-        let mut out = Vec::with_capacity(logits.len());
-        for (row, target, weight) in self.rows(logits, width(layout)) {
-            let (largest, mass) = Self::mass(row);
-            let (first, scale) = (out.len(), grad[0] * weight);
-            out.extend(row.iter().map(|logit| (logit - largest).exp() / mass * scale));
-            out[first + target] -= scale;
-        }
-        Ok(done(out, layout))
+        let width = logits.dim(D::Minus1)?;
+        let gradient = |logits: &[f32], grad: &[f32]| self.gradient(width, logits, grad[0]);
+        Ok(Some(logits.apply_op2_no_bwd(grad, &Gradient("cross-entropy-bwd", gradient))?))
     }
 }
 

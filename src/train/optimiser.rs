@@ -1,5 +1,4 @@
-//! AdamW with warm-up, cosine decay, gradient clipping and an exponential moving average of the
-//! parameters.
+//! AdamW with warm-up, cosine decay, gradient clipping and a moving average of the parameters.
 //!
 //! candle's AdamW does not expose its moments, and without them a run cannot be resumed.
 
@@ -38,8 +37,7 @@ impl Schedule {
         self.learning_rate * 0.5 * (1.0 + (std::f64::consts::PI * progress).cos())
     }
 
-    /// Decay of the moving average in `step`; small at first, so that initial values are soon
-    /// forgotten.
+    /// Decay of the moving average in `step`, small at first to forget the initial values.
     fn ema_of(&self, step: u32) -> f64 {
         self.ema.min(f64::from(step + 1) / f64::from(step + 10))
     }
@@ -85,8 +83,7 @@ impl Optimiser {
         &self.memory
     }
 
-    /// Updates the parameters. Returns the norm of all gradients before clipping; if it is not
-    /// finite, nothing is updated.
+    /// Updates the parameters and returns the gradient norm. If it is not finite, nothing changes.
     pub(super) fn step(
         &mut self,
         parameters: &Parameters,

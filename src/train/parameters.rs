@@ -1,6 +1,5 @@
 //! The parameters of a model in training, by their names in checkpoints: trained ones and frozen
 //! ones.
-//!
 //! Out of scope: how they are initialised and what is computed with them.
 
 use candle_core::{Result, Tensor, Var};

@@ -1,6 +1,5 @@
 //! Pretraining of a masked diffusion model: tokens are masked at a random ratio and the model
 //! learns to predict them (LLaDA, arXiv 2502.09992, equation 3).
-//!
 //! Out of scope: quality heads.
 
 use super::data::Data;

@@ -1,7 +1,6 @@
 //! PRISM: training of a quality head, which predicts how likely a token is to be right, on tokens
 //! that the model filled itself (arXiv 2510.01384, algorithm 1). The paper trains on canvases after
 //! one step of fills; here a row may also be a rollout.
-//!
 //! Out of scope: files.
 
 use super::data::Data;
@@ -23,8 +22,7 @@ use std::num::NonZeroU32;
 pub struct Recipe {
     /// Blanks the model fills in a fresh row (the paper's k).
     pub fills: u32,
-    /// The order in which they are filled: random in the paper's Sudoku experiments, by confidence
-    /// with LLaDA.
+    /// Their order: random in the paper's Sudoku experiments, by confidence with LLaDA.
     pub order: Choice,
     /// Sampling temperature of the fills: 1 in the paper's Sudoku experiments, 0 with LLaDA.
     pub temperature: f32,
@@ -95,8 +93,6 @@ impl Prism {
         seed: u64,
         learns_backbone: bool,
     ) -> Self {
-        #[allow(clippy::cast_possible_truncation, clippy::cast_sign_loss, clippy::cast_precision_loss)]
-        // a part of the batch
         let carried =
             if recipe.rounds == NonZeroU32::MIN { 0 } else { (recipe.carried * batch as f64).round() as usize };
         let rollouts = vec![None; carried];
@@ -125,8 +121,7 @@ impl Prism {
         let hidden: Vec<(u32, u32)> = canvas.blanks(0..canvas.len()).map(|at| (at.0, truth[at.index()])).collect();
         Some(Sample {
             canvas,
-            // weight 0: predicting blanks next to its own mistakes would teach the model to
-            // distrust what is given
+            // weight 0: to predict next to its own mistakes would teach a model to distrust clues
             masked: Masked { ids, hidden, weight: 0.0 },
             truth: truth.clone(),
             temperature: *temperature,
@@ -142,8 +137,7 @@ impl Prism {
         canvas.cells().iter().map(move |cell| cell.token().unwrap_or(mask).0)
     }
 
-    /// The model's proposals for every blank, row by row. `logits`: (blanks of all rows,
-    /// `embedding_size`).
+    /// The proposals for every blank, row by row, from `logits` (all blanks, `embedding_size`).
     fn proposals(&self, rows: &[Sample], logits: Option<&Tensor>) -> candle_core::Result<Vec<Vec<Proposal>>> {
         let logits = logits.map(|logits| logits.detach().to_vec2::<f32>()).transpose()?.unwrap_or_default();
         let mut logits = logits.iter();
@@ -177,10 +171,8 @@ impl Prism {
         Ok(canvas)
     }
 
-    /// These rows' share of the step's loss: the mean judgement plus lambda times the
-    /// cross-entropy.
+    /// These rows' share of the loss: the mean judgement plus lambda times the cross-entropy.
     fn loss(&self, denoised: Option<Denoised>, judgement: Option<Tensor>) -> candle_core::Result<Option<Tensor>> {
-        #[allow(clippy::cast_precision_loss)] // a count
         let judgement = judgement.map(|sum| sum.affine(1.0 / self.judged.max(1) as f64, 0.0)).transpose()?;
         let denoised = denoised.filter(|_| self.learns_backbone && self.recipe.lambda > 0.0);
         let denoised = denoised.map(|denoised| denoised.loss.affine(self.recipe.lambda, 0.0)).transpose()?;
@@ -242,7 +234,6 @@ impl Objective for Prism {
         let mut sums = denoised.as_ref().map(|denoised| denoised.sums).unwrap_or_default();
         if let Some(judgement) = &judgement {
             sums.judgement = f64::from(judgement.to_scalar::<f32>()?);
-            #[allow(clippy::cast_precision_loss)] // a count, for a mean
             let count = judged.labels.len() as f64;
             (sums.judged, sums.judged_right) = (count, judged.labels.iter().map(|label| f64::from(*label)).sum());
         }
@@ -321,16 +312,14 @@ impl JudgedTokens {
     }
 }
 
-/// Sum over tokens of -ln sigmoid(x) where the label is 1, -ln(1 - sigmoid(x)) where it is 0:
-/// `logits` (tokens).
+/// The sum over `logits` x of -ln sigmoid(x) if the label is 1, -ln(1 - sigmoid(x)) if it is 0.
 fn binary_cross_entropy(logits: &Tensor, labels: &[f32]) -> candle_core::Result<Tensor> {
     let labels = Tensor::new(labels, logits.device())?;
     let softplus = (logits.abs()?.neg()?.exp()? + 1.0)?.log()?; // ln(1 + e^-|x|), which cannot overflow
     ((logits.relu()? - (logits * labels)?)? + softplus)?.sum_all()
 }
 
-/// The feedback on each row. `logits` are the head's, first those of all rollouts, then those of
-/// all fresh rows.
+/// The feedback on each row. The head's `logits` are first those of rollouts, then of fresh rows.
 fn feedback(rows: &[Sample], proposals: Vec<Vec<Proposal>>, filled: Vec<Canvas>, logits: &[f32]) -> Vec<Feedback> {
     let (mut filled, mut logits) = (filled.into_iter(), logits.iter());
     let feedback = |(row, proposals): (&Sample, Vec<Proposal>)| match row.is_fresh {

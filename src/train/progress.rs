@@ -84,12 +84,10 @@ impl Meter {
         self.tokens += tokens;
     }
 
-    /// The report after `step` steps. `norm` is the last gradient norm, `elapsed` the time since
-    /// the run was started.
+    /// The report after `step` steps; `norm` is the last gradient norm, `elapsed` the run's time.
     pub(super) fn report(&self, schedule: &Schedule, step: u32, norm: f64, elapsed: Duration) -> Progress {
         let Sums { loss, cross_entropy, masked, right, judgement, judged, judged_right } = self.sums;
         let of_judged = |sum: f64| (judged > 0.0).then(|| sum / judged);
-        #[allow(clippy::cast_precision_loss)] // for a rate
         let tokens = self.tokens as f64;
         Progress {
             step,

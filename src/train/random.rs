@@ -1,13 +1,11 @@
-//! Random numbers for training. Every stream is a function of a seed, so a run can be repeated and
-//! resumed.
+//! Random numbers for training. Every stream is a function of a seed.
 
 use candle_core::{Device, Result, Tensor};
 use rand_philox::Philox;
 
 /// The Philox generator with `seed` as its key, starting at `counter`.
 pub(super) fn philox(seed: u64, counter: u128) -> Philox {
-    #[allow(clippy::cast_possible_truncation)] // the two halves of the seed
-    Philox::new([seed as u32, (seed >> 32) as u32], counter)
+    Philox::new([seed as u32, (seed >> 32) as u32], counter) // the two halves of the seed
 }
 
 /// A uniform number in (0, 1).
@@ -27,7 +25,6 @@ impl Normals {
     pub(super) fn tensor(&mut self, shape: &[usize], deviation: f64, device: &Device) -> Result<Tensor> {
         let mut uniform = || uniform(&mut self.0);
         let mut normal = || (-2.0 * uniform().ln()).sqrt() * (std::f64::consts::TAU * uniform()).cos();
-        #[allow(clippy::cast_possible_truncation)] // weights are f32
         let numbers: Vec<f32> = (0..shape.iter().product()).map(|_| (deviation * normal()) as f32).collect();
         Tensor::from_vec(numbers, shape, device)
     }

@@ -39,8 +39,8 @@ impl Rollout {
 }
 
 /// A policy and a temperature, drawn for one row. 60 % of the rows are filled in random order at
-/// temperature 1, as in the paper; the others in the default order by confidence. A step fills 1, 2
-/// or 4 cells and erases at most 4.
+/// temperature 1, as in the paper, the others by confidence. Each step fills 1, 2 or 4 cells and
+/// erases 0 to 4.
 fn draw_policy(seed: Seed, blanks: u32) -> (Policy, f32) {
     let [choice, pace, erasing] = Draws::new(seed, Purpose::Fill, u32::MAX, Position(u32::MAX)).uniforms();
     let (order, temperature) = match choice {
@@ -48,7 +48,6 @@ fn draw_policy(seed: Seed, blanks: u32) -> (Policy, f32) {
         choice if choice < 0.8 => (&order::CONFIDENCE, 1.0),
         _ => (&order::CONFIDENCE, 0.0),
     };
-    #[allow(clippy::cast_possible_truncation, clippy::cast_sign_loss)] // small numbers
     let (per_step, erased) = (1 << (pace * 3.0) as u32, (erasing * 5.0) as u32);
     let steps = NonZeroU32::new(blanks.div_ceil(per_step)).unwrap_or(NonZeroU32::MIN);
     let remasking = Choice::of(&QUALITY).with(BUDGET.name, erased * steps.get());

@@ -1,6 +1,5 @@
 //! The training loop: rows, gradients, an optimiser step, a report, and now and then a checkpoint.
 //! A run that is stopped and resumed ends with the same bytes as one that is not.
-//!
 //! Out of scope: what is learned; that is an [`Objective`].
 
 use super::checkpoint;
@@ -23,8 +22,7 @@ use std::time::Instant;
 pub struct RunConfig {
     /// The optimiser's settings.
     pub schedule: Schedule,
-    /// Rows of a piece. A step adds up the gradients of its pieces, so memory is bounded by one
-    /// piece per thread.
+    /// Rows computed at once by a thread. A step adds up the gradients of its pieces.
     pub piece: usize,
     /// Pieces computed at the same time.
     pub threads: usize,
@@ -175,8 +173,7 @@ struct Learned<Feedback> {
     feedback: Vec<Feedback>,
 }
 
-/// The gradients of a step. Its pieces run on several threads and are added up in the order of the
-/// pieces.
+/// The gradients of a step: its pieces run on several threads and are added up in their order.
 fn learn_all<O: Objective>(
     run: &RunConfig,
     objective: &O,

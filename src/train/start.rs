@@ -1,5 +1,4 @@
-//! The weights that pretraining starts from: random ones, those of a model, or those of a model
-//! with more blocks.
+//! The weights that pretraining starts from: random, or those of a model, also with more blocks.
 
 use super::error::TrainError;
 use super::init;
@@ -14,8 +13,7 @@ pub enum Start {
     /// Random weights.
     Fresh,
     /// Random weights whose position embeddings encode row, column and box of a Sudoku grid.
-    /// Without this a small model stays on the plateau where it has only learnt how often each
-    /// digit occurs.
+    /// Without this a small model only learns how often each digit occurs.
     Sudoku,
     /// The weights of a model.
     From {
@@ -65,12 +63,11 @@ impl Start {
 
     /// The model with `layers` blocks that computes the same function: each block is followed by
     /// copies of itself whose `attn_out` and `ff_out` are zero, so they add nothing until they are
-    /// trained (block expansion; Wu et al., arXiv 2401.02415, section 3.2). The fingerprint stays
-    /// that of the original model.
+    /// trained (block expansion; Wu et al., arXiv 2401.02415, section 3.2). The fingerprint is
+    /// kept.
     ///
     /// # Errors
-    /// When `self` is not [`Start::From`], or `layers` is not a positive multiple of
-    /// `config.n_layers`.
+    /// Without [`Start::From`], or when `layers` is not a positive multiple of `config.n_layers`.
     pub fn expanded(self, config: &Config, layers: usize) -> std::result::Result<(Config, Self), TrainError> {
         let before = config.n_layers;
         let Self::From { weights, fingerprint } = self else {
@@ -91,8 +88,7 @@ impl Start {
     }
 }
 
-/// The weights of `config`. Block n is block n / `times` of `weights`, or a copy of it that adds
-/// nothing.
+/// The weights of `config`: block n is block n / `times` of `weights`, or a copy that adds nothing.
 fn expand(weights: &BTreeMap<String, Tensor>, config: &Config, times: usize) -> Result<BTreeMap<String, Tensor>> {
     let expanded = config.tensors().map(|(name, _)| {
         let block = name.strip_prefix(BLOCKS).and_then(|rest| rest.split_once('.'));

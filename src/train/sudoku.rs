@@ -1,6 +1,5 @@
 //! Sudoku: grids, puzzles with exactly one solution, and the rules. A grid is a function of a seed,
 //! a split and a number, so the splits are independent and every grid can be generated again.
-//!
 //! Out of scope: models.
 
 use super::random::philox;
@@ -63,8 +62,7 @@ impl Grid {
         complete(&mut generator(seed, split, index))
     }
 
-    /// A complete grid with `blanks` random cells removed, and that complete grid. There may be
-    /// other solutions.
+    /// A complete grid without `blanks` random cells, and that grid. There may be other solutions.
     #[must_use]
     pub fn clued(seed: u64, split: Split, index: u64, blanks: usize) -> (Self, Self) {
         let mut generator = generator(seed, split, index);
@@ -79,9 +77,8 @@ impl Grid {
     }
 
     /// A puzzle with `blanks` blanks and exactly one solution, and that solution. Cells are blanked
-    /// in random order where the solution stays unique. If a grid does not allow that many blanks,
-    /// the next one is tried, so this does not return when no grid does; nearly every grid allows
-    /// 55.
+    /// in random order where the solution stays unique. Grids that do not allow that many blanks
+    /// are skipped; nearly all allow 55.
     #[must_use]
     pub fn puzzle(seed: u64, split: Split, index: u64, blanks: usize) -> (Self, Self) {
         let mut generator = generator(seed, split, index);
@@ -156,7 +153,6 @@ impl Grid {
     #[must_use]
     pub fn of_tokens(tokens: &[u32]) -> Self {
         let digit = |cell: usize| match tokens.get(cell + cell / 9) {
-            #[allow(clippy::cast_possible_truncation)] // at most 9
             Some(&digit) if digit <= 9 => digit as u8,
             Some(_) | None => 0,
         };
@@ -245,8 +241,7 @@ impl Search {
         }
     }
 
-    /// The empty cell with the fewest possible digits, and the set of these; `None` when the grid
-    /// is full.
+    /// The empty cell with the fewest possible digits, and these; `None` when the grid is full.
     fn tightest(&self) -> Option<(usize, u16)> {
         let empty = (0..CELLS).filter(|cell| self.grid[*cell] == 0);
         empty.map(|cell| (cell, self.possible(cell))).min_by_key(|(_, digits)| digits.count_ones())

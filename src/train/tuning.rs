@@ -1,6 +1,5 @@
 //! Training of a quality head for a model: alone, with adapters, or with the whole backbone. Writes
 //! the resulting files.
-//!
 //! Out of scope: the loss.
 
 use super::data::Data;
@@ -20,12 +19,11 @@ use std::sync::atomic::AtomicBool;
 /// What is trained beside the head.
 #[derive(Clone, Debug, PartialEq)]
 pub enum Learns {
-    /// The whole backbone, as in the paper's Sudoku experiments.
+    /// The whole backbone, as in the paper for Sudoku.
     Everything,
     /// Nothing.
     HeadAlone,
-    /// Low-rank adapters (LoRA, arXiv 2106.09685) without dropout, as in the paper's LLaDA
-    /// experiments.
+    /// Low-rank adapters (LoRA, arXiv 2106.09685) without dropout, as in the paper with LLaDA.
     Adapters {
         /// Rows of A and columns of B.
         rank: usize,
@@ -128,8 +126,7 @@ fn parameters(tensors: Tensors, learns: &Learns, seed: u64, device: Device) -> R
 impl Tuned {
     /// Writes `prism_head.safetensors`. Where the backbone was trained, also `model.safetensors`
     /// with its companion files; where adapters were trained, also a PEFT adapter in `adapter/`.
-    /// Returns the fingerprint of the weights that the head was trained for, which the head's file
-    /// holds as well.
+    /// Returns the fingerprint of the weights that the head belongs to, which its file holds, too.
     ///
     /// # Errors
     /// When a file cannot be written. An existing file is then unchanged.
@@ -168,7 +165,6 @@ impl Tuned {
     }
 }
 
-#[allow(clippy::cast_precision_loss)] // ranks are small
 fn lora_scale(rank: usize, alpha: f64) -> f64 {
     alpha / rank as f64
 }

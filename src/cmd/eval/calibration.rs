@@ -28,8 +28,7 @@ pub(super) struct CalibrationArgs {
     /// Minimum and maximum share of a grid's free cells that is blank
     #[arg(long, num_args = 2, value_names = ["MIN", "MAX"], default_values_t = [0.1, 1.0])]
     ratio: Vec<f64>,
-    /// Share of grids whose clues are a puzzle with one solution. The clues of the others are
-    /// random cells
+    /// Share of grids whose clues are a puzzle with one solution. Others have random clues
     #[arg(long, default_value_t = 0.5)]
     puzzles: f64,
     /// Split that the grids are from
@@ -45,7 +44,7 @@ pub(super) struct CalibrationArgs {
 
 /// The calibration of a head.
 #[derive(Debug, Serialize)]
-pub(in crate::cmd) struct Calibration {
+pub(crate) struct Calibration {
     judged: usize,
     /// Share of judged tokens that are right.
     right: f64,
@@ -91,7 +90,7 @@ pub(super) fn run(args: &CalibrationArgs) -> anyhow::Result<()> {
 }
 
 /// Judges fills in the first `count` rows of `data`, masked and filled as `recipe` says.
-pub(in crate::cmd) fn measure(
+pub(crate) fn measure(
     model: &mut dyn Denoiser,
     data: &Data,
     count: u32,
@@ -117,7 +116,6 @@ pub(in crate::cmd) fn measure(
     let area = |score: fn(&Judgement) -> f64| {
         area_under_curve(&judged.iter().map(|token| (score(token), token.is_right)).collect::<Vec<_>>())
     };
-    #[allow(clippy::cast_precision_loss)] // counts
     Ok(Calibration {
         judged: judged.len(),
         right: right as f64 / judged.len().max(1) as f64,
@@ -171,7 +169,7 @@ fn read(model: &mut dyn Denoiser, canvas: &Canvas, temperature: f32, seed: Seed)
 
 impl Calibration {
     /// The figures in sentences, followed by the reliability table.
-    pub(in crate::cmd) fn table(&self) -> String {
+    pub(crate) fn table(&self) -> String {
         let Self { judged, right, oracle, truth, area_under_curve, oracle_area_under_curve } = self;
         let mut text = format!("{judged} tokens judged, {:.1} % of them right\n", 100.0 * right);
         let [from_oracle, from_truth] = [oracle.expected_error, truth.expected_error];

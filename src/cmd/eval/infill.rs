@@ -56,8 +56,7 @@ struct InfillFigures {
     comparable: usize,
     /// Tokens written into these texts that are right.
     tokens: Share,
-    /// Probability that a right token has a higher quality than a wrong one. `None` without a head,
-    /// or unless there are both.
+    /// Probability that a right token has a higher quality than a wrong one, if there are both.
     quality_area_under_curve: Option<f64>,
     /// Means per text.
     forward_passes: f64,
@@ -102,7 +101,6 @@ pub(super) async fn run(args: &InfillArgs) -> anyhow::Result<()> {
         Ok(())
     })
     .await?;
-    #[allow(clippy::cast_precision_loss)] // counts, for means
     let mean = |sum: u64| sum as f64 / cases.len() as f64;
     let figures = InfillFigures {
         exact: Share::new(exact, cases.len()),

@@ -1,5 +1,4 @@
-//! `remask eval`: evaluates the quality of a model's answers. They come from the same engine as in
-//! serving.
+//! `remask eval`: evaluates a model's answers, which come from the same engine as in serving.
 
 pub(super) mod calibration;
 mod infill;
@@ -21,7 +20,6 @@ enum EvalCommand {
     /// Measure the share of Sudoku puzzles solved, by policy and number of steps
     Sudoku(Box<sudoku::SudokuArgs>),
     /// Measure exact matches of filled texts, and how well quality separates right from wrong
-    /// tokens
     Infill(Box<infill::InfillArgs>),
     /// Measure the calibration of the quality head against the exact probability
     Calibration(Box<calibration::CalibrationArgs>),

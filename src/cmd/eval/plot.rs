@@ -16,8 +16,7 @@ pub(super) struct Point {
     pub(super) until: f64,
 }
 
-/// Checks that a file name ends with .svg. To be called before the measurement, which can take
-/// hours.
+/// Checks that a file name ends with .svg, before a measurement that may take hours.
 pub(super) fn check_name(file: &Path) -> anyhow::Result<()> {
     if file.extension().is_none_or(|extension| extension != "svg") {
         bail!("cannot draw into {}; give a name that ends with .svg", file.display());

@@ -18,7 +18,6 @@ pub(super) struct Share {
 }
 
 impl Share {
-    #[allow(clippy::cast_precision_loss)] // counts
     pub(super) fn new(successes: usize, of: usize) -> Self {
         let (n, share) = (of.max(1) as f64, successes as f64 / of.max(1) as f64);
         let scale = (1.0 + Z * Z / n).recip();
@@ -43,19 +42,16 @@ pub(super) struct Bin {
 pub(super) struct Reliability {
     /// Ten equal bins of the predicted probability.
     pub(super) bins: [Bin; 10],
-    /// Expected calibration error: mean distance of `predicted` and `found` over bins, weighted by
-    /// their counts.
+    /// Expected calibration error: mean distance of `predicted` and `found`, weighted by `count`.
     pub(super) expected_error: f64,
 }
 
 impl Reliability {
     /// From pairs of a predicted probability and its outcome, 0 or 1, or the true probability.
-    #[allow(clippy::cast_precision_loss)] // counts
     pub(super) fn of(pairs: impl IntoIterator<Item = (f64, f64)>) -> Self {
         let mut bins = [Bin::default(); 10];
         let mut total = 0;
         for (predicted, found) in pairs {
-            #[allow(clippy::cast_possible_truncation, clippy::cast_sign_loss)] // 0 to 9
             let bin = &mut bins[((predicted * 10.0) as usize).min(9)];
             bin.count += 1;
             bin.predicted += predicted;
@@ -77,16 +73,13 @@ impl Reliability {
 pub(super) fn area_under_curve(scored: &[(f64, bool)]) -> Option<f64> {
     let mut sorted = scored.to_vec();
     sorted.sort_by(|a, b| a.0.total_cmp(&b.0));
-    #[allow(clippy::cast_precision_loss)] // counts
     let (mut below, mut area) = (0.0, 0.0);
     for group in sorted.chunk_by(|a, b| a.0.total_cmp(&b.0).is_eq()) {
         let right = group.iter().filter(|(_, is_right)| *is_right).count();
-        #[allow(clippy::cast_precision_loss)] // counts
         let (right, wrong) = (right as f64, (group.len() - right) as f64);
         area += right * (below + wrong / 2.0);
         below += wrong;
     }
-    #[allow(clippy::cast_precision_loss)] // counts
     let (right, wrong) = (scored.len() as f64 - below, below);
     (right > 0.0 && wrong > 0.0).then(|| area / (right * wrong))
 }

@@ -57,8 +57,7 @@ pub(super) struct SudokuArgs {
     /// Erase only below this quality or confidence
     #[arg(long, value_name = "0..1")]
     below: Option<f32>,
-    /// Steps in which the full grid is read through and what is doubted written again; with the
-    /// policy quality
+    /// Steps in which the full grid is read through and what is doubted written again; with the policy quality
     #[arg(long, value_name = "N", default_value_t = 0)]
     proofread: u32,
     /// What proofreading doubts
@@ -240,7 +239,6 @@ async fn measure(
         Ok(())
     })
     .await?;
-    #[allow(clippy::cast_precision_loss)] // counts, for means
     let mean = |sum: u64| sum as f64 / puzzles.len() as f64;
     let (forward_passes, erased) = (mean(forward_passes), mean(erased));
     Ok(Line { policy: policy.name(), steps, solved: Share::new(solved, puzzles.len()), forward_passes, erased })

@@ -24,16 +24,13 @@ pub(super) struct BaseArgs {
     #[arg(long, default_value_t = 128, requires = "task")]
     d_model: usize,
     /// Number of blocks [default: 4 for a new Sudoku model]. With --model-id, a multiple of the
-    /// model's number: each block is then followed by copies that at first add nothing (block
-    /// expansion)
+    /// model's number: each block is then followed by copies that at first add nothing
     #[arg(long)]
     layers: Option<usize>,
-    /// Train on a file: text, or JSONL with `prompt` and `response`, of which the prompt is never
-    /// masked
+    /// Train on a file: text, or JSONL with `prompt` (never masked) and `response`
     #[arg(long, requires = "model_id", value_name = "FILE")]
     data: Option<PathBuf>,
-    /// Directory with a config.json, and a tokenizer.json for --data. If it has weights, training
-    /// starts from them
+    /// Directory with config.json, for --data with tokenizer.json, and optionally initial weights
     #[arg(long, value_name = "DIR", conflicts_with = "d_model")]
     model_id: Option<PathBuf>,
     /// Length of the rows of --data in tokens

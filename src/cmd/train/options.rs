@@ -32,33 +32,32 @@ pub(super) struct RunArgs {
     pub(super) batch: usize,
     /// Rows that a thread computes at once. The gradients of a step are added up
     #[arg(long, default_value_t = 8)]
-    pub(super) piece: usize,
+    piece: usize,
     /// Peak learning rate
     #[arg(long)]
-    pub(super) learning_rate: f64,
+    learning_rate: f64,
     /// Number of warm-up steps, over which the learning rate rises to its peak
     #[arg(long, default_value_t = 200)]
-    pub(super) warmup: u32,
+    warmup: u32,
     /// AdamW's beta1 and beta2
     #[arg(long, num_args = 2, value_names = ["B1", "B2"], default_values_t = [0.9, 0.98])]
-    pub(super) betas: Vec<f64>,
+    betas: Vec<f64>,
     /// Weight decay of matrices. Gains and biases have none
     #[arg(long, default_value_t = 0.05)]
-    pub(super) weight_decay: f64,
+    weight_decay: f64,
     /// Maximum norm of the gradient. A larger one is scaled down
     #[arg(long, default_value_t = 1.0)]
-    pub(super) clip: f64,
+    clip: f64,
     /// Decay of the moving average of the weights. The average is what is written
     #[arg(long, default_value_t = 0.999)]
-    pub(super) ema: f64,
+    ema: f64,
     /// Random seed of data, masks and initial weights
     #[arg(long, default_value_t = 0)]
     pub(super) seed: u64,
     /// Number of steps between checkpoints
     #[arg(long, default_value_t = 200)]
-    pub(super) save_every: u32,
-    /// Share of Sudoku grids whose clues are a puzzle with one solution. The clues of the others
-    /// are random cells
+    save_every: u32,
+    /// Share of Sudoku grids whose clues are a puzzle with one solution. Others have random clues
     #[arg(long, default_value_t = 0.5)]
     pub(super) puzzles: f64,
     /// Device to compute on: `auto`, `cpu`, `cuda` or `cuda:N`

@@ -40,8 +40,7 @@ pub(super) struct PrismArgs {
     /// Train on a built-in task
     #[arg(long, conflicts_with = "data", required_unless_present = "data")]
     task: Option<BuiltInTask>,
-    /// Train on a file: text, or JSONL with `prompt` and `response`, of which the prompt is never
-    /// masked
+    /// Train on a file: text, or JSONL with `prompt` (never masked) and `response`
     #[arg(long, value_name = "FILE")]
     data: Option<PathBuf>,
     /// Length of the rows of --data in tokens
@@ -71,8 +70,7 @@ pub(super) struct PrismArgs {
     /// Weight of the model's denoising loss; the weight of the head's loss is 1
     #[arg(long, default_value_t = 0.5)]
     lambda: f64,
-    /// Share of rows that the sampler keeps refining between steps, so that the head also sees
-    /// later states of a canvas
+    /// Share of rows that the sampler refines further, so the head sees later states of a canvas
     #[arg(long, default_value_t = 0.0)]
     carried: f64,
     /// Number of training steps for which a carried row is kept [default: 32]
@@ -109,7 +107,6 @@ pub(super) fn run(args: &PrismArgs) -> anyhow::Result<()> {
         ratio_min,
         ratio_max,
     };
-    #[allow(clippy::cast_precision_loss)] // ranks are small
     let learns = match args.learns {
         LearnsWord::Everything => Learns::Everything,
         LearnsWord::Head => Learns::HeadAlone,

@@ -1,5 +1,4 @@
-//! The losses: gradients agree with measured slopes, and ten steps with PyTorch
-//! (`tests/data/export_training.py`).
+//! The losses: gradients are slopes, ten steps are PyTorch's (`tests/data/export_training.py`).
 
 use super::super::data::{Data, Example};
 use super::super::masking::{Denoised, Masked, denoise};
@@ -177,8 +176,7 @@ fn the_gradient_of_the_denoising_loss_is_its_slope() {
 #[test]
 fn the_gradient_of_the_prism_loss_is_its_slope() {
     let (config, _) = trainable();
-    // the fills are not a smooth function of the weights, so those made by the initial weights are
-    // judged
+    // fills are not a smooth function of the weights, so those of the initial weights are judged
     let filled = {
         let (config, parameters) = trainable();
         let net = Net::new(&config, &parameters, 24, 0.0, &Device::Cpu).unwrap();

@@ -1,5 +1,4 @@
-//! Runs: stopped and resumed, with other settings, on a full disk, diverging; and heads trained in
-//! every way.
+//! Runs: resumed, with other settings, on a full disk, diverging; and heads trained in every way.
 
 use super::super::checkpoint;
 use super::super::data::{Data, Example};
