@@ -29,7 +29,7 @@ const CRATES: [(&str, &[&str]); 6] = [
 const IMPURE: [&str; 2] = ["serde", "tokio"];
 
 /// Files that differ by feature: where a device is opened, and kernels.
-const FEATURED: [&str; 2] = ["model/device.rs", "model/kernels.rs"];
+const FEATURED: [&str; 2] = ["model/device.rs", "model/backend/cuda/summary.rs"];
 
 const LINES_MAX: usize = 400;
 
@@ -341,7 +341,7 @@ fn a_crate_out_of_its_place_is_found() {
 
 #[test]
 fn a_feature_out_of_its_place_is_found() {
-    let fault = ["`cfg(feature = ..)` belongs in model/device.rs, model/kernels.rs"];
+    let fault = ["`cfg(feature = ..)` belongs in model/device.rs, model/backend/cuda/summary.rs"];
     check("model/device.rs", "#[cfg(feature = \"cuda\")] fn f() {}", &[]);
     check("model/llada.rs", "#[cfg(feature = \"cuda\")] fn f() {}", &fault);
     check("model/llada.rs", "#[cfg(not(feature = \"cuda\"))] fn f() {}", &fault);

@@ -1,7 +1,7 @@
 //! What models are computed on, and with how many threads. The only place that knows devices by name. Refuses to know
 //! models.
 
-use super::LoadError;
+use crate::model::LoadError;
 use candle_core::DType;
 use std::fmt;
 use std::str::FromStr;
@@ -42,7 +42,7 @@ pub enum Precision {
 
 impl Precision {
     /// The numbers for a device.
-    pub(super) fn on(self, device: &candle_core::Device) -> Result<DType, LoadError> {
+    pub(crate) fn on(self, device: &candle_core::Device) -> Result<DType, LoadError> {
         match self {
             Self::F32 => Ok(DType::F32),
             Self::Auto if device.is_cpu() => Ok(DType::F32),

@@ -1,17 +1,17 @@
 //! From files, embedded bytes or nothing but a configuration to a model on a device. Refuses to know what the model is for.
 
-use super::config::Config;
-use super::denoise::NetworkDenoiser;
-use super::device::{Device, Precision};
-use super::dit;
-use super::files::TensorFile;
-use super::gguf::Gguf;
-use super::head::{self, Head};
-use super::llada::{Llada, WithHead};
-use super::lora::Recipe;
-use super::strict;
-use super::weights::{Part, Weights};
-use super::{Denoiser, LoadError, ModelSpec};
+use crate::model::config::llada::Config;
+use crate::model::config::strict;
+use crate::model::denoiser::NetworkDenoiser;
+use crate::model::device::{Device, Precision};
+use crate::model::families::dit;
+use crate::model::families::head::{self, Head};
+use crate::model::families::llada::{Llada, WithHead};
+use crate::model::weights::gguf::read::Gguf;
+use crate::model::weights::lora::Recipe;
+use crate::model::weights::registry::{Part, Weights};
+use crate::model::weights::tensor_file::TensorFile;
+use crate::model::{Denoiser, LoadError, ModelSpec};
 use candle_core::utils::with_threadpool;
 use candle_core::{DType, Tensor};
 use std::collections::{BTreeMap, BTreeSet};
@@ -183,7 +183,7 @@ fn assemble(
 }
 
 /// Every file that makes up the model of a directory, and how its adapters are to be folded.
-pub(super) fn directory(
+pub(crate) fn directory(
     dir: &Path,
     prism_head: Option<&Path>,
     adapter: Option<&Path>,

@@ -1,49 +1,33 @@
 //! The seam between the algorithm and whatever computes: a canvas goes in, a reading comes out. Tensors stay
 //! behind it. Refuses to know policies, requests and time.
 
-mod attention;
-mod catalogue;
+mod backend;
 mod config;
-mod convert;
-mod denoise;
+mod denoiser;
 mod device;
-mod dit;
 mod error;
-mod files;
-mod gguf;
-mod head;
-mod kernels;
-mod lexicon;
-mod linear;
-mod llada;
+mod families;
 mod load;
-mod lora;
-mod pass;
-mod quantise;
-mod sampling;
-mod save;
-mod strict;
-mod summary;
-mod supported;
+mod network;
 mod toy;
 mod weights;
 
-pub use config::Config;
-pub(crate) use convert::{COMPANIONS, save_adapter};
-pub use convert::{ConvertError, put_together, take_apart};
+pub(crate) use backend::cpu::sampling::Noise;
+pub(crate) use backend::cpu::summary::{Vocabulary, summarise};
+pub use config::llada::Config;
 pub use device::{Device, Precision, Threads, settle_threads, threads};
 pub use error::LoadError;
-pub(crate) use head::tensors as head_tensors;
-pub use lexicon::{Lexicon, Tokens};
+pub(crate) use families::head::tensors as head_tensors;
 pub use load::{Source, load, load_in};
 pub(crate) use load::{Tensors, tensors};
-pub use quantise::{Format, quantise};
-pub(crate) use sampling::Noise;
-pub use save::SaveError;
-pub(crate) use save::{save, save_tensors};
-pub(crate) use summary::{Vocabulary, summarise};
 pub use toy::Toy;
-pub(crate) use weights::BASE;
+pub(crate) use weights::convert::{COMPANIONS, save_adapter};
+pub use weights::convert::{ConvertError, put_together, take_apart};
+pub use weights::gguf::vocabulary::{Lexicon, Tokens};
+pub use weights::gguf::write::{Format, quantise};
+pub(crate) use weights::registry::BASE;
+pub use weights::save::SaveError;
+pub(crate) use weights::save::{save, save_tensors};
 
 use crate::diffusion::{Canvas, Position, Proofreading, Reading, Seed, TokenId};
 use std::fmt;
@@ -159,7 +143,7 @@ impl Row<'_> {
     }
 
     /// The tokens that may be written at `at`; `None` is all.
-    fn allowed(&self, at: Position) -> Option<&[TokenId]> {
+    pub(crate) fn allowed(&self, at: Position) -> Option<&[TokenId]> {
         self.only.iter().find(|only| only.cells.contains(&at.index())).map(|only| &*only.tokens)
     }
 }

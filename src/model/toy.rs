@@ -2,10 +2,10 @@
 //! tried on it. It knows a few sentences by heart and guesses a letter the better the more of its neighbours it sees,
 //! so cells filled early are sometimes wrong, and turn out to be once their neighbours stand. Refuses to need files.
 
-use super::sampling::Noise;
-use super::summary::{Vocabulary, biased, summarise_among};
-use super::{Batch, Defaults, Denoiser, Inspection, ModelError, ModelSpec, Row};
 use crate::diffusion::{Cell, Draws, Position, Probability, Proposal, Purpose, Reading, Review, Seed, TokenId};
+use crate::model::backend::cpu::sampling::Noise;
+use crate::model::backend::cpu::summary::{Vocabulary, biased, summarise_among};
+use crate::model::{Batch, Defaults, Denoiser, Inspection, ModelError, ModelSpec, Row};
 
 /// Ids 0 to 255 are bytes; `models/toy/tokenizer.json` spells in them.
 const MASK: TokenId = TokenId(256);

@@ -1,12 +1,12 @@
 //! From canvases to readings: packs rows into one pass, asks the output layer about blanks and the quality head
 //! about filled cells, and nobody about anything else. Refuses to know what a block of the network does.
 
-use super::kernels::{self, Ask};
-use super::pass::{Network, Pass, States};
-use super::sampling::Noise;
-use super::summary::{Summary, Vocabulary, biased, summarise_among};
-use super::{Batch, Denoiser, Filter, Inspection, ModelError, ModelSpec, Row};
 use crate::diffusion::{Cell, Draws, Position, Probability, Proposal, Purpose, Reading, Review, TokenId};
+use crate::model::backend::cpu::sampling::Noise;
+use crate::model::backend::cpu::summary::{Summary, Vocabulary, biased, summarise_among};
+use crate::model::backend::cuda::summary::{self, Ask};
+use crate::model::network::{Network, Pass, States};
+use crate::model::{Batch, Denoiser, Filter, Inspection, ModelError, ModelSpec, Row};
 use candle_core::utils::with_threadpool;
 use candle_core::{DType, Storage, Tensor};
 use rayon::prelude::*;
@@ -21,7 +21,7 @@ const STATES_MAX: usize = 64;
 const STATES_MAX_THERE: usize = 1024;
 
 /// A network of any family, with or without a quality head.
-pub(super) struct NetworkDenoiser {
+pub(crate) struct NetworkDenoiser {
     network: Box<dyn Network>,
     spec: ModelSpec,
     vocabulary: Vocabulary,
@@ -43,7 +43,7 @@ struct Filled {
 }
 
 impl NetworkDenoiser {
-    pub(super) fn new(network: Box<dyn Network>, spec: ModelSpec) -> Self {
+    pub(crate) fn new(network: Box<dyn Network>, spec: ModelSpec) -> Self {
         let vocabulary = Vocabulary { size: spec.vocabulary as usize, mask: spec.mask.0 as usize };
         Self { network, spec, vocabulary }
     }
@@ -246,7 +246,7 @@ impl NetworkDenoiser {
         let cells = ids.iter().map(|id| if *id == self.spec.mask { Cell::Blank } else { Cell::Fixed(*id) });
         let canvas = crate::diffusion::Canvas::new(cells.collect());
         let sampling =
-            super::Sampling { temperature: 0.0, seed: crate::diffusion::Seed(0), step: 0, filter: Filter::ALL };
+            crate::model::Sampling { temperature: 0.0, seed: crate::diffusion::Seed(0), step: 0, filter: Filter::ALL };
         self.check(&Row {
             canvas: &canvas,
             window: 0..0,

@@ -1,13 +1,13 @@
 //! Every tensor of a model under its canonical name, whichever of the published layouts its files use, checked
 //! against the configuration before any is loaded. Refuses to know what is computed with them.
 
-use super::LoadError;
-use super::config::Config;
-use super::files::TensorFile;
-use super::gguf::FINGERPRINT;
-use super::head;
-use super::linear::{Embedding, Linear};
-use super::lora::{self, Recipe};
+use crate::model::LoadError;
+use crate::model::backend::linear::{Embedding, Linear};
+use crate::model::config::llada::Config;
+use crate::model::families::head;
+use crate::model::weights::gguf::read::FINGERPRINT;
+use crate::model::weights::lora::{self, Recipe};
+use crate::model::weights::tensor_file::TensorFile;
 use candle_core::quantized::QTensor;
 use candle_core::{DType, Device, Tensor};
 use sha2::{Digest, Sha256};
@@ -20,7 +20,7 @@ pub(crate) const BASE: &str = "base";
 /// What a tensor is to the model, from its name in a file. The published layouts (hub checkpoint, PEFT adapter,
 /// PRISM head alone, PRISM checkpoint with all three) differ only in prefixes and infixes.
 #[derive(Clone, Debug, PartialEq, Eq, PartialOrd, Ord)]
-pub(super) enum Part {
+pub(crate) enum Part {
     /// A weight of the backbone, as `model.transformer.wte.weight`.
     Backbone(String),
     /// The A of the adapter of a backbone weight, which is named.
@@ -33,7 +33,7 @@ pub(super) enum Part {
 
 impl Part {
     /// `None` when no layout has such a name.
-    pub(super) fn of(name: &str) -> Option<Self> {
+    pub(crate) fn of(name: &str) -> Option<Self> {
         if let Some(head) = name.strip_prefix("remasking_head.") {
             return Some(Self::Head(head.to_owned()));
         }
@@ -63,7 +63,7 @@ struct Home {
 }
 
 /// The tensors of one model, not loaded yet.
-pub(super) struct Weights {
+pub(crate) struct Weights {
     files: Vec<TensorFile>,
     homes: BTreeMap<Part, Home>,
     recipe: Recipe,
@@ -76,7 +76,7 @@ impl Weights {
     ///
     /// # Errors
     /// When a tensor is missing, there twice, of another shape, or has no place in the model.
-    pub(super) fn of(
+    pub(crate) fn of(
         config: &Config,
         files: Vec<TensorFile>,
         recipe: Recipe,
@@ -92,34 +92,34 @@ impl Weights {
     }
 
     /// The same, the backbone's weights handed out in these numbers instead of f32.
-    pub(super) fn computed_in(self, dtype: DType) -> Self {
+    pub(crate) fn computed_in(self, dtype: DType) -> Self {
         Self { dtype, ..self }
     }
 
     /// Whether there is a quality head.
-    pub(super) fn has_head(&self) -> bool {
+    pub(crate) fn has_head(&self) -> bool {
         self.homes.keys().any(|part| matches!(part, Part::Head(_)))
     }
 
     /// Whether there are adapters to fold in.
-    pub(super) fn has_adapters(&self) -> bool {
+    pub(crate) fn has_adapters(&self) -> bool {
         self.homes.keys().any(|part| matches!(part, Part::LoraA(_)))
     }
 
     /// The number format in which most weights are held: as they are stored where that takes fewer bits than a float, else what
     /// is computed in.
-    pub(super) fn format(&self) -> String {
+    pub(crate) fn format(&self) -> String {
         self.files.iter().find_map(TensorFile::format).unwrap_or_else(|| self.dtype.as_str().to_owned())
     }
 
     /// Numbers in the model once adapters are folded in.
-    pub(super) fn parameters(&self) -> u64 {
+    pub(crate) fn parameters(&self) -> u64 {
         let kept = self.homes.iter().filter(|(part, _)| matches!(part, Part::Backbone(_) | Part::Head(_)));
         kept.map(|(_, home)| home.shape.iter().product::<usize>() as u64).sum()
     }
 
     /// Loads a backbone weight, its adapter folded in before anything is rounded.
-    pub(super) fn backbone(&self, name: &str) -> Result<Tensor, LoadError> {
+    pub(crate) fn backbone(&self, name: &str) -> Result<Tensor, LoadError> {
         let weight = self.load(&Part::Backbone(name.to_owned()))?;
         let (a, b) = (Part::LoraA(name.to_owned()), Part::LoraB(name.to_owned()));
         let weight = match self.homes.contains_key(&a) {
@@ -131,7 +131,7 @@ impl Weights {
 
     /// Loads a matrix of the backbone to multiply with: as it is stored where that takes fewer bits than a float, else in f32,
     /// its adapter folded in.
-    pub(super) fn linear(&self, name: &str) -> Result<Linear, LoadError> {
+    pub(crate) fn linear(&self, name: &str) -> Result<Linear, LoadError> {
         match self.quantised(name)? {
             Some(weight) => Ok(Linear::quantised(weight)?),
             None => Ok(Linear::new(&self.backbone(name)?)?),
@@ -139,7 +139,7 @@ impl Weights {
     }
 
     /// Loads a matrix of the backbone to take rows from, likewise.
-    pub(super) fn embedding(&self, name: &str) -> Result<Embedding, LoadError> {
+    pub(crate) fn embedding(&self, name: &str) -> Result<Embedding, LoadError> {
         match self.quantised(name)? {
             Some(weight) => Ok(Embedding::Quantised(weight)),
             None => Ok(Embedding::Full(self.backbone(name)?)),
@@ -155,7 +155,7 @@ impl Weights {
     }
 
     /// Loads a tensor of the quality head, in f32.
-    pub(super) fn head(&self, name: &str) -> Result<Tensor, LoadError> {
+    pub(crate) fn head(&self, name: &str) -> Result<Tensor, LoadError> {
         self.load(&Part::Head(name.to_owned()))
     }
 
@@ -164,7 +164,7 @@ impl Weights {
     ///
     /// # Errors
     /// When a tensor cannot be read.
-    pub(super) fn fingerprint(&self) -> Result<String, LoadError> {
+    pub(crate) fn fingerprint(&self) -> Result<String, LoadError> {
         const MATRIX: &str = "model.transformer.blocks.0.attn_out.weight";
         if let Some(told) = self.files.iter().find_map(|file| file.words.get(FINGERPRINT)) {
             return Ok(told.clone()); // quantised weights are not what the head was made for to the bit
@@ -187,7 +187,7 @@ impl Weights {
     ///
     /// # Errors
     /// When it was.
-    pub(super) fn check_base(&self) -> Result<(), LoadError> {
+    pub(crate) fn check_base(&self) -> Result<(), LoadError> {
         let head = self.homes.iter().find(|(part, _)| matches!(part, Part::Head(_)));
         let file = head.map(|(_, home)| &self.files[home.file]);
         let Some((file, made_for)) = file.and_then(|file| Some((&file.name, file.words.get(BASE)?))) else {

@@ -1,23 +1,23 @@
 //! JSON objects of model files, read strictly: what is not understood and switched on is refused by name, never
 //! skipped. Refuses to know what the keys mean.
 
-use super::LoadError;
+use crate::model::LoadError;
 use serde::Deserialize;
 use serde_json::{Map, Value};
 use std::path::Path;
 
 /// A key that must have one of a few values for our reading of the file to be right.
-pub(super) struct Rule {
+pub(crate) struct Rule {
     /// The key.
-    pub(super) key: &'static str,
+    pub(crate) key: &'static str,
     /// The values that are supported.
-    pub(super) values: Vec<Value>,
+    pub(crate) values: Vec<Value>,
     /// Whether the key may be missing, because its publisher's default is one of the values.
-    pub(super) optional: bool,
+    pub(crate) optional: bool,
 }
 
 /// The object in the file at `path`.
-pub(super) fn read(path: &Path) -> Result<Map<String, Value>, LoadError> {
+pub(crate) fn read(path: &Path) -> Result<Map<String, Value>, LoadError> {
     let file = path.display().to_string();
     match std::fs::read(path) {
         Ok(json) => object(&json, &file),
@@ -26,7 +26,7 @@ pub(super) fn read(path: &Path) -> Result<Map<String, Value>, LoadError> {
 }
 
 /// Parses an object; `file` is its name in errors.
-pub(super) fn object(json: &[u8], file: &str) -> Result<Map<String, Value>, LoadError> {
+pub(crate) fn object(json: &[u8], file: &str) -> Result<Map<String, Value>, LoadError> {
     serde_json::from_slice(json).map_err(|cause| LoadError::Malformed {
         file: file.to_owned(),
         problem: format!("is not a JSON object: {cause}"),
@@ -34,7 +34,7 @@ pub(super) fn object(json: &[u8], file: &str) -> Result<Map<String, Value>, Load
 }
 
 /// Refuses what breaks a rule, and every key that is neither ruled nor `known` unless it is switched off.
-pub(super) fn check(keys: &Map<String, Value>, rules: &[Rule], known: &[&str], file: &str) -> Result<(), LoadError> {
+pub(crate) fn check(keys: &Map<String, Value>, rules: &[Rule], known: &[&str], file: &str) -> Result<(), LoadError> {
     let refuse = |key: &str, given: String, supported: String| {
         Err(LoadError::Unsupported { file: file.to_owned(), key: key.to_owned(), given, supported })
     };
@@ -57,7 +57,7 @@ pub(super) fn check(keys: &Map<String, Value>, rules: &[Rule], known: &[&str], f
 }
 
 /// Takes the keys that `T` names; a wrong one is named in the error.
-pub(super) fn take<T: for<'a> Deserialize<'a>>(keys: Map<String, Value>, file: &str) -> Result<T, LoadError> {
+pub(crate) fn take<T: for<'a> Deserialize<'a>>(keys: Map<String, Value>, file: &str) -> Result<T, LoadError> {
     serde_path_to_error::deserialize(Value::Object(keys)).map_err(|cause| LoadError::Malformed {
         file: file.to_owned(),
         problem: match cause.path().to_string().as_str() {

@@ -2,15 +2,15 @@
 //! MDLM does not tell the network the time: it is run at sigma = 0, always. What adaLN makes of that is a constant, which is
 //! folded into norms and matrices when they are loaded. Refuses to know canvases: ids go in, states come out.
 
-use super::attention::{Span, attention};
-use super::catalogue::Catalogue;
-use super::denoise::NetworkDenoiser;
-use super::files::TensorFile;
-use super::linear::Linear;
-use super::pass::{Network, Pass, PassRow, States};
-use super::strict::{self, Rule};
-use super::{Defaults, Denoiser, LoadError, ModelSpec};
 use crate::diffusion::TokenId;
+use crate::model::backend::attention::{Span, attention};
+use crate::model::backend::linear::Linear;
+use crate::model::config::strict::{self, Rule};
+use crate::model::denoiser::NetworkDenoiser;
+use crate::model::network::{Network, Pass, PassRow, States};
+use crate::model::weights::catalogue::Catalogue;
+use crate::model::weights::tensor_file::TensorFile;
+use crate::model::{Defaults, Denoiser, LoadError, ModelSpec};
 use candle_core::{D, Device, Result, Tensor};
 use candle_nn::{ops, rotary_emb};
 use rayon::prelude::*;
@@ -45,7 +45,7 @@ struct Config {
 }
 
 /// Whether the model in `dir` says that it is of this family. What cannot be read is not; reading it again says why.
-pub(super) fn is_in(dir: &Path) -> bool {
+pub(crate) fn is_in(dir: &Path) -> bool {
     strict::read(&dir.join("config.json")).is_ok_and(|keys| keys.get("model_type") == Some(&json!(FAMILY)))
 }
 
@@ -53,12 +53,12 @@ pub(super) fn is_in(dir: &Path) -> bool {
 ///
 /// # Errors
 /// When the configuration asks for something else than this network, or tensors are missing, left over or of other shapes.
-pub(super) fn load(
+pub(crate) fn load(
     dir: &Path,
     files: Vec<TensorFile>,
     head: Option<TensorFile>,
     device: &Device,
-    device_name: super::Device,
+    device_name: crate::model::Device,
 ) -> Loaded<Box<dyn Denoiser>> {
     let config = Config::read(&dir.join("config.json"))?;
     let weights = Catalogue::of(files, config.tensors(), &["backbone."], &["rotary_emb.inv_freq"])?;

@@ -1,13 +1,13 @@
 //! The tensors of a model whose files have exactly the names they should, but for a prefix. Refuses to know what is computed
 //! with them.
 
-use super::LoadError;
-use super::files::TensorFile;
+use crate::model::LoadError;
+use crate::model::weights::tensor_file::TensorFile;
 use candle_core::{Device, Tensor};
 use std::collections::BTreeMap;
 
 /// Tensors by name, not loaded yet.
-pub(super) struct Catalogue {
+pub(crate) struct Catalogue {
     files: Vec<TensorFile>,
     homes: BTreeMap<String, Home>,
 }
@@ -25,7 +25,7 @@ impl Catalogue {
     ///
     /// # Errors
     /// When a tensor is missing, there twice, of another shape, or has no place in the model.
-    pub(super) fn of(
+    pub(crate) fn of(
         files: Vec<TensorFile>,
         expected: Vec<(String, Vec<usize>)>,
         prefixes: &[&str],
@@ -67,17 +67,17 @@ impl Catalogue {
     }
 
     /// Whether there is a tensor of this name.
-    pub(super) fn has(&self, name: &str) -> bool {
+    pub(crate) fn has(&self, name: &str) -> bool {
         self.homes.contains_key(name)
     }
 
     /// Numbers in all of them.
-    pub(super) fn parameters(&self) -> u64 {
+    pub(crate) fn parameters(&self) -> u64 {
         self.homes.values().map(|home| home.numbers as u64).sum()
     }
 
     /// Loads a tensor in f32.
-    pub(super) fn load(&self, name: &str, device: &Device) -> Result<Tensor, LoadError> {
+    pub(crate) fn load(&self, name: &str, device: &Device) -> Result<Tensor, LoadError> {
         match self.homes.get(name) {
             Some(home) => self.files[home.file].load(&home.name, device),
             None => Err(self.missing(name)),

@@ -4,18 +4,18 @@
 //! `kernels/summary.ptx` is made of `kernels/summary.cu` by `just kernels`; the driver compiles it for the GPU at hand. On
 //! a machine without one, `.ci/kernels` runs the source as C++ against the cases below.
 
-use super::sampling::Noise;
-use super::summary::{Summary, Vocabulary};
 use crate::diffusion::TokenId;
+use crate::model::backend::cpu::sampling::Noise;
+use crate::model::backend::cpu::summary::{Summary, Vocabulary};
 use candle_core::{Result, Tensor};
 
 /// What is asked about a row of logits.
 #[derive(Clone, Copy, Debug)]
-pub(super) struct Ask<'a> {
+pub(crate) struct Ask<'a> {
     /// How the token is drawn; `None` takes the likeliest.
-    pub(super) noise: Option<Noise>,
+    pub(crate) noise: Option<Noise>,
     /// What is added to some of the logits.
-    pub(super) biases: &'a [(TokenId, f32)],
+    pub(crate) biases: &'a [(TokenId, f32)],
 }
 
 /// What the kernel is told: words as in `summary.cu`.
@@ -66,7 +66,7 @@ fn read(answers: &[u32]) -> Vec<Option<Summary>> {
 /// # Errors
 /// When the device fails.
 #[cfg(feature = "cuda")]
-pub(super) fn summarise(logits: &Tensor, vocabulary: Vocabulary, asks: &[Ask<'_>]) -> Result<Vec<Option<Summary>>> {
+pub(crate) fn summarise(logits: &Tensor, vocabulary: Vocabulary, asks: &[Ask<'_>]) -> Result<Vec<Option<Summary>>> {
     use candle_core::cuda_backend::WrapErr;
     use candle_core::cuda_backend::cudarc::driver::{LaunchConfig, PushKernelArg};
     use candle_core::{DType, Storage, bail};
@@ -88,7 +88,7 @@ pub(super) fn summarise(logits: &Tensor, vocabulary: Vocabulary, asks: &[Ask<'_>
         DType::BF16 => "summarise_bf16",
         other => bail!("logits in {other:?}; the kernel reads F32 and BF16"),
     };
-    let kernel = device.get_or_load_custom_func(name, "remask_summary", include_str!("kernels/summary.ptx"))?;
+    let kernel = device.get_or_load_custom_func(name, "remask_summary", include_str!("../kernels/summary.ptx"))?;
     let answers = device.alloc_zeros::<u32>(rows * ANSWER)?;
     let told = device.clone_htod(&words.asks)?;
     let (ends, tokens) = (device.clone_htod(&words.bias_ends)?, device.clone_htod(&words.bias_tokens)?);
@@ -121,7 +121,7 @@ pub(super) fn summarise(logits: &Tensor, vocabulary: Vocabulary, asks: &[Ask<'_>
 
 /// In a binary that knows no GPU there are no logits on one.
 #[cfg(not(feature = "cuda"))]
-pub(super) fn summarise(logits: &Tensor, _: Vocabulary, asks: &[Ask<'_>]) -> Result<Vec<Option<Summary>>> {
+pub(crate) fn summarise(logits: &Tensor, _: Vocabulary, asks: &[Ask<'_>]) -> Result<Vec<Option<Summary>>> {
     candle_core::bail!(
         "logits on {:?}, where this binary cannot read {} rows",
         logits.device(),
@@ -131,10 +131,10 @@ pub(super) fn summarise(logits: &Tensor, _: Vocabulary, asks: &[Ask<'_>]) -> Res
 
 #[cfg(test)]
 mod tests {
-    use super::super::summary::{biased, summarise as on_the_cpu};
     use super::*;
     use crate::diffusion::{Draws, Position, Purpose, Seed};
     use crate::model::Filter;
+    use crate::model::backend::cpu::summary::{biased, summarise as on_the_cpu};
     use std::path::Path;
 
     /// Rows of logits that a bf16 holds exactly, and what is asked about them.
@@ -223,9 +223,9 @@ mod tests {
     #[test]
     fn what_the_driver_compiles_is_made_of_the_source_beside_it() {
         use sha2::{Digest, Sha256};
-        let hash = Sha256::digest(include_bytes!("kernels/summary.cu"));
+        let hash = Sha256::digest(include_bytes!("../kernels/summary.cu"));
         let hash: String = hash.iter().map(|byte| format!("{byte:02x}")).collect();
-        let first = include_str!("kernels/summary.ptx").lines().next();
+        let first = include_str!("../kernels/summary.ptx").lines().next();
         assert_eq!(first, Some(format!("// of summary.cu, sha256 {hash}").as_str()), "run `just kernels`");
     }
 

@@ -1,9 +1,9 @@
 //! The PRISM quality head: from a hidden state to the probability that the token there is right (arXiv
 //! 2510.01384, section 3). Refuses to know which cells are asked about.
 
-use super::LoadError;
-use super::linear::Linear;
-use super::weights::Weights;
+use crate::model::LoadError;
+use crate::model::backend::linear::Linear;
+use crate::model::weights::registry::Weights;
 use candle_core::{DType, Result, Tensor};
 use candle_nn::ops;
 
@@ -23,7 +23,7 @@ pub(crate) fn tensors(d: usize) -> [(&'static str, Vec<usize>); 6] {
 }
 
 /// LayerNorm, Linear, GELU, Linear.
-pub(super) struct Head {
+pub(crate) struct Head {
     norm_weight: Tensor,
     norm_bias: Tensor,
     proj1: Linear,
@@ -33,7 +33,7 @@ pub(super) struct Head {
 }
 
 impl Head {
-    pub(super) fn new(weights: &Weights) -> std::result::Result<Self, LoadError> {
+    pub(crate) fn new(weights: &Weights) -> std::result::Result<Self, LoadError> {
         Ok(Self {
             norm_weight: weights.head("norm.weight")?,
             norm_bias: weights.head("norm.bias")?,
@@ -45,7 +45,7 @@ impl Head {
     }
 
     /// Qualities before the sigmoid, one per state: `hidden` (states, `d_model`), after the final norm. Computed in f32.
-    pub(super) fn forward(&self, hidden: &Tensor) -> Result<Vec<f32>> {
+    pub(crate) fn forward(&self, hidden: &Tensor) -> Result<Vec<f32>> {
         let hidden = hidden.to_dtype(DType::F32)?;
         let x = ops::layer_norm(&hidden, &self.norm_weight, &self.norm_bias, EPSILON)?;
         let x = self.proj1.forward(&x)?.broadcast_add(&self.proj1_bias)?.gelu_erf()?; // (states, d_model)

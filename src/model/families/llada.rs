@@ -1,13 +1,13 @@
 //! The LLaDA network (arXiv 2502.09992) top to bottom, weights under the checkpoint's own names: a Llama without
 //! a causal mask. Refuses to know canvases: ids go in, hidden states come out.
 
-use super::LoadError;
-use super::attention::{Span, attention};
-use super::config::Config;
-use super::head::Head;
-use super::linear::{Embedding, Linear};
-use super::pass::{Network, Pass, PassRow, States};
-use super::weights::Weights;
+use crate::model::LoadError;
+use crate::model::backend::attention::{Span, attention};
+use crate::model::backend::linear::{Embedding, Linear};
+use crate::model::config::llada::Config;
+use crate::model::families::head::Head;
+use crate::model::network::{Network, Pass, PassRow, States};
+use crate::model::weights::registry::Weights;
 use candle_core::{DType, Device, Result, Tensor};
 use candle_nn::{ops, rotary_emb};
 use rayon::prelude::*;
@@ -54,9 +54,9 @@ impl KeysValues {
 }
 
 /// A network with its quality head, which reads states after the final norm.
-pub(super) struct WithHead {
-    pub(super) model: Llada,
-    pub(super) head: Option<Head>,
+pub(crate) struct WithHead {
+    pub(crate) model: Llada,
+    pub(crate) head: Option<Head>,
 }
 
 impl Network for WithHead {
@@ -78,7 +78,7 @@ impl Network for WithHead {
 const PIECE_MAX: usize = 64;
 
 /// The network up to the final norm, and the output layer.
-pub(super) struct Llada {
+pub(crate) struct Llada {
     wte: Embedding,      // (embedding_size, d_model)
     wpe: Option<Tensor>, // (max_sequence_length, d_model)
     rotary: Option<Rotary>,
@@ -89,7 +89,7 @@ pub(super) struct Llada {
 }
 
 impl Llada {
-    pub(super) fn new(config: &Config, weights: &Weights, device: Device) -> std::result::Result<Self, LoadError> {
+    pub(crate) fn new(config: &Config, weights: &Weights, device: Device) -> std::result::Result<Self, LoadError> {
         let name = |name: &str| format!("model.transformer.{name}.weight");
         let get = |part: &str| weights.backbone(&name(part));
         let wte = weights.embedding(&name("wte"))?;
@@ -108,7 +108,7 @@ impl Llada {
     }
 
     /// Hidden states after the final norm of the tokens asked for: (asked, `d_model`).
-    pub(super) fn forward(&self, pass: &Pass) -> Result<Tensor> {
+    pub(crate) fn forward(&self, pass: &Pass) -> Result<Tensor> {
         let pieces = self.cut(pass)?;
         let mut looks = each(&pieces, |_, piece| self.blocks[0].look(self.embed(piece)?, piece))?;
         for blocks in self.blocks.windows(2) {
@@ -129,7 +129,7 @@ impl Llada {
     }
 
     /// Scores of every row of the embedding: (states, `d_model`) to (states, `embedding_size`).
-    pub(super) fn logits(&self, hidden: &Tensor) -> Result<Tensor> {
+    pub(crate) fn logits(&self, hidden: &Tensor) -> Result<Tensor> {
         self.ff_out.forward(hidden)
     }
 

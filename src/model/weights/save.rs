@@ -49,7 +49,7 @@ pub(crate) fn save(path: &Path, bytes: &[u8]) -> Result<(), SaveError> {
 ///
 /// # Errors
 /// When the file cannot be written.
-pub(super) fn save_with(path: &Path, write: impl FnOnce(&mut File) -> io::Result<()>) -> Result<(), SaveError> {
+pub(crate) fn save_with(path: &Path, write: impl FnOnce(&mut File) -> io::Result<()>) -> Result<(), SaveError> {
     let beside = path.with_extension("unfinished");
     let written = File::create(&beside).and_then(|mut file| {
         write(&mut file)?;

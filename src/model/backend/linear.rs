@@ -11,7 +11,7 @@ use std::sync::Arc;
 const BLOCK: usize = 32;
 
 /// A matrix without bias.
-pub(super) enum Linear {
+pub(crate) enum Linear {
     /// (out / 32, in, 32), zeros filling up the last block: for a CPU.
     Blocks {
         /// The numbers.
@@ -27,7 +27,7 @@ pub(super) enum Linear {
 
 impl Linear {
     /// `weight` (out, in), as checkpoints have it.
-    pub(super) fn new(weight: &Tensor) -> Result<Self> {
+    pub(crate) fn new(weight: &Tensor) -> Result<Self> {
         if !weight.device().is_cpu() {
             return Ok(Self::Plain(weight.clone()));
         }
@@ -38,12 +38,12 @@ impl Linear {
     }
 
     /// `weight` (out, in), as a GGUF file has it.
-    pub(super) fn quantised(weight: Arc<QTensor>) -> Result<Self> {
+    pub(crate) fn quantised(weight: Arc<QTensor>) -> Result<Self> {
         QMatMul::from_arc(weight).map(Self::Quantised)
     }
 
     /// (rows, in) to (rows, out).
-    pub(super) fn forward(&self, x: &Tensor) -> Result<Tensor> {
+    pub(crate) fn forward(&self, x: &Tensor) -> Result<Tensor> {
         match self {
             Self::Plain(weight) => x.matmul(&weight.t()?),
             Self::Quantised(weight) => weight.forward(x),
@@ -59,7 +59,7 @@ impl Linear {
 }
 
 /// A matrix whose rows are looked up.
-pub(super) enum Embedding {
+pub(crate) enum Embedding {
     /// (rows, width) in f32.
     Full(Tensor),
     /// (rows, width) in few bits.
@@ -68,7 +68,7 @@ pub(super) enum Embedding {
 
 impl Embedding {
     /// The rows `ids` (tokens): (tokens, width).
-    pub(super) fn rows(&self, ids: &Tensor) -> Result<Tensor> {
+    pub(crate) fn rows(&self, ids: &Tensor) -> Result<Tensor> {
         match self {
             Self::Full(weight) => weight.index_select(ids, 0),
             Self::Quantised(weight) => weight.embedding(ids),
@@ -76,7 +76,7 @@ impl Embedding {
     }
 
     /// The same matrix to multiply with, for an output layer that is the embedding.
-    pub(super) fn linear(&self) -> Result<Linear> {
+    pub(crate) fn linear(&self) -> Result<Linear> {
         match self {
             Self::Full(weight) => Linear::new(weight),
             Self::Quantised(weight) => Linear::quantised(Arc::clone(weight)),

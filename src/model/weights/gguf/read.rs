@@ -2,8 +2,8 @@
 //! published checkpoints and `remask quantize` writes them (<https://github.com/ggml-org/ggml/blob/master/docs/gguf.md>).
 //! Refuses to know what is computed with the weights.
 
-use super::LoadError;
-use super::config::Config;
+use crate::model::LoadError;
+use crate::model::config::llada::Config;
 use candle_core::Device;
 use candle_core::quantized::gguf_file::{Content, Value};
 use candle_core::quantized::{GgmlDType, QStorage, QTensor};
@@ -16,15 +16,15 @@ use std::path::Path;
 use std::sync::{Mutex, PoisonError};
 
 /// The architecture's name in `general.architecture`, and before every key of its own.
-pub(super) const ARCHITECTURE: &str = "llada";
+pub(crate) const ARCHITECTURE: &str = "llada";
 /// Keys of our own, for what GGUF has no word for: the text of the model's other files, and whose weights these are.
-pub(super) const GENERATION_CONFIG: &str = "remask.generation_config";
-pub(super) const TOKENIZER_CONFIG: &str = "remask.tokenizer_config";
-pub(super) const FINGERPRINT: &str = "remask.base";
+pub(crate) const GENERATION_CONFIG: &str = "remask.generation_config";
+pub(crate) const TOKENIZER_CONFIG: &str = "remask.tokenizer_config";
+pub(crate) const FINGERPRINT: &str = "remask.base";
 /// GGUF's own key for the whole `tokenizer.json`.
-pub(super) const TOKENIZER: &str = "tokenizer.huggingface.json";
+pub(crate) const TOKENIZER: &str = "tokenizer.huggingface.json";
 /// What a head's tensors are called, as in the published checkpoints.
-pub(super) const HEAD: &str = "remasking_head.";
+pub(crate) const HEAD: &str = "remasking_head.";
 
 /// LLaDA's names and llama.cpp's, outside and inside the blocks.
 const NAMES: [(&str, &str); 4] =
@@ -42,7 +42,7 @@ const BLOCK_NAMES: [(&str, &str); 9] = [
 ];
 
 /// The GGUF name of a tensor of the backbone; `None` where it has none.
-pub(super) fn name(canonical: &str) -> Option<String> {
+pub(crate) fn name(canonical: &str) -> Option<String> {
     let module = canonical.strip_prefix("model.transformer.")?.strip_suffix(".weight")?;
     let renamed = |names: &[(&str, &str)], module: &str| {
         names.iter().find(|(ours, _)| *ours == module).map(|(_, theirs)| (*theirs).to_owned())
@@ -71,18 +71,18 @@ fn canonical(name: &str) -> String {
 
 /// Row `r` of a rotated matrix in a checkpoint is row `interleaved(r)` in a GGUF file: llama.cpp rotates neighbours, LLaDA
 /// the halves of a head, so the conversion shuffles the rows of every head (`width` rows).
-pub(super) const fn interleaved(row: usize, width: usize) -> usize {
+pub(crate) const fn interleaved(row: usize, width: usize) -> usize {
     let (head, within) = (row / width, row % width);
     head * width + 2 * (within % (width / 2)) + within / (width / 2)
 }
 
 /// Whether the conversion shuffles the rows of this tensor, if the model has rotary positions.
-pub(super) fn is_shuffled(canonical: &str) -> bool {
+pub(crate) fn is_shuffled(canonical: &str) -> bool {
     canonical.ends_with(".q_proj.weight") || canonical.ends_with(".k_proj.weight")
 }
 
 /// An open file.
-pub(super) struct Gguf {
+pub(crate) struct Gguf {
     name: String,
     content: Content,
     file: Mutex<BufReader<File>>,
@@ -94,7 +94,7 @@ pub(super) struct Gguf {
 
 impl Gguf {
     /// Whether a path is a GGUF file's by its name.
-    pub(super) fn is_named(path: &Path) -> bool {
+    pub(crate) fn is_named(path: &Path) -> bool {
         path.extension().is_some_and(|extension| extension.eq_ignore_ascii_case("gguf"))
     }
 
@@ -102,7 +102,7 @@ impl Gguf {
     ///
     /// # Errors
     /// When there is no such file, or it is damaged, incomplete or of another architecture.
-    pub(super) fn open(path: &Path) -> Result<Self, LoadError> {
+    pub(crate) fn open(path: &Path) -> Result<Self, LoadError> {
         let name = path.display().to_string();
         let unreadable = |cause: std::io::Error| LoadError::Unreadable { file: name.clone(), cause: cause.to_string() };
         let file = File::open(path).map_err(unreadable)?;
@@ -152,7 +152,7 @@ impl Gguf {
     ///
     /// # Errors
     /// When a key is missing, of another type, or says something that is not supported.
-    pub(super) fn config(&self) -> Result<Config, LoadError> {
+    pub(crate) fn config(&self) -> Result<Config, LoadError> {
         let own = |key: &str| format!("{ARCHITECTURE}.{key}");
         let needed = |key: &str| {
             let key = own(key);
@@ -201,19 +201,19 @@ impl Gguf {
     }
 
     /// The shape of each tensor by its canonical name.
-    pub(super) fn shapes(&self) -> BTreeMap<String, Vec<usize>> {
+    pub(crate) fn shapes(&self) -> BTreeMap<String, Vec<usize>> {
         let shape = |(ours, theirs): (&String, &String)| (ours.clone(), self.content.tensor_infos[theirs].shape.dims());
         self.names.iter().map(shape).map(|(name, shape)| (name, shape.to_vec())).collect()
     }
 
     /// Whether a tensor is stored in fewer bits than a float has.
-    pub(super) fn is_quantised(&self, canonical: &str) -> bool {
+    pub(crate) fn is_quantised(&self, canonical: &str) -> bool {
         let info = self.names.get(canonical).and_then(|theirs| self.content.tensor_infos.get(theirs));
         info.is_some_and(|info| !matches!(info.ggml_dtype, GgmlDType::F32 | GgmlDType::F16 | GgmlDType::BF16))
     }
 
     /// The number format of most of its weights, as `q4_k`, where that takes fewer bits than a float.
-    pub(super) fn format(&self) -> Option<String> {
+    pub(crate) fn format(&self) -> Option<String> {
         let mut weights: BTreeMap<String, usize> = BTreeMap::new();
         for (_, theirs) in self.names.iter().filter(|(ours, _)| self.is_quantised(ours)) {
             let info = &self.content.tensor_infos[theirs];
@@ -226,7 +226,7 @@ impl Gguf {
     ///
     /// # Errors
     /// When there is none of this name or the file cannot be read.
-    pub(super) fn tensor(&self, canonical: &str, device: &Device) -> Result<QTensor, LoadError> {
+    pub(crate) fn tensor(&self, canonical: &str, device: &Device) -> Result<QTensor, LoadError> {
         let missing = || LoadError::MissingTensor { files: self.name.clone(), tensor: canonical.to_owned() };
         let info = self.names.get(canonical).and_then(|theirs| self.content.tensor_infos.get(theirs));
         let info = info.ok_or_else(missing)?;
@@ -248,7 +248,7 @@ impl Gguf {
     ///
     /// # Errors
     /// When it is no text.
-    pub(super) fn text(&self, key: &str) -> Result<Option<&str>, LoadError> {
+    pub(crate) fn text(&self, key: &str) -> Result<Option<&str>, LoadError> {
         match self.content.metadata.get(key) {
             None => Ok(None),
             Some(Value::String(text)) => Ok(Some(text)),
@@ -260,7 +260,7 @@ impl Gguf {
     ///
     /// # Errors
     /// When it is no list of these.
-    pub(super) fn list<T>(&self, key: &str, take: fn(&Value) -> Option<T>) -> Result<Option<Vec<T>>, LoadError> {
+    pub(crate) fn list<T>(&self, key: &str, take: fn(&Value) -> Option<T>) -> Result<Option<Vec<T>>, LoadError> {
         match self.content.metadata.get(key) {
             None => Ok(None),
             Some(Value::Array(values)) => {
@@ -275,7 +275,7 @@ impl Gguf {
     ///
     /// # Errors
     /// When it is something else.
-    pub(super) fn number(&self, key: &str) -> Result<Option<u64>, LoadError> {
+    pub(crate) fn number(&self, key: &str) -> Result<Option<u64>, LoadError> {
         match self.content.metadata.get(key) {
             None => Ok(None),
             Some(Value::I32(number)) if *number >= 0 => Ok(Some(u64::from(number.unsigned_abs()))),
@@ -297,7 +297,7 @@ impl Gguf {
 }
 
 /// Rows of equal length in another order: row `r` of the result is row `from(r)`.
-pub(super) fn reordered(bytes: &[u8], rows: usize, from: impl Fn(usize) -> usize) -> Vec<u8> {
+pub(crate) fn reordered(bytes: &[u8], rows: usize, from: impl Fn(usize) -> usize) -> Vec<u8> {
     let row = bytes.len() / rows.max(1);
     (0..rows).flat_map(|to| &bytes[from(to) * row..(from(to) + 1) * row]).copied().collect()
 }

@@ -1,7 +1,7 @@
 //! The vocabulary that a GGUF file carries, for those who turn text into ids. Refuses to know tokenizers.
 
-use super::LoadError;
-use super::gguf::{Gguf, TOKENIZER, TOKENIZER_CONFIG};
+use crate::model::LoadError;
+use crate::model::weights::gguf::read::{Gguf, TOKENIZER, TOKENIZER_CONFIG};
 use candle_core::quantized::gguf_file::Value;
 use serde_json::json;
 use std::path::Path;

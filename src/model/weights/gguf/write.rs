@@ -1,12 +1,14 @@
 //! GGUF files out of model directories, matrices in few bits. Refuses to know what is computed with them.
 
-use super::config::Config;
-use super::convert::ConvertError;
-use super::gguf::{ARCHITECTURE, FINGERPRINT, GENERATION_CONFIG, HEAD, TOKENIZER, TOKENIZER_CONFIG, is_shuffled, name};
-use super::load::directory;
-use super::save::save_with;
-use super::weights::Weights;
-use super::{LoadError, head_tensors};
+use crate::model::config::llada::Config;
+use crate::model::load::directory;
+use crate::model::weights::convert::ConvertError;
+use crate::model::weights::gguf::read::{
+    ARCHITECTURE, FINGERPRINT, GENERATION_CONFIG, HEAD, TOKENIZER, TOKENIZER_CONFIG, is_shuffled, name,
+};
+use crate::model::weights::registry::Weights;
+use crate::model::weights::save::save_with;
+use crate::model::{LoadError, head_tensors};
 use candle_core::quantized::gguf_file::{self, Value};
 use candle_core::quantized::{GgmlDType, QTensor};
 use candle_core::{Device, Tensor};
@@ -114,7 +116,7 @@ pub fn quantise(
     Ok(())
 }
 
-/// The rows of every head as llama.cpp wants them: what [`super::gguf::interleaved`] undoes.
+/// The rows of every head as llama.cpp wants them: what [`crate::model::weights::gguf::read::interleaved`] undoes.
 fn shuffled(weight: &Tensor, width: usize) -> candle_core::Result<Tensor> {
     let (rows, inner) = weight.dims2()?;
     weight.reshape((rows / width, 2, width / 2, inner))?.transpose(1, 2)?.contiguous()?.reshape((rows, inner))
@@ -181,8 +183,8 @@ fn unnamed(dir: &Path, tensor: &str) -> LoadError {
 
 #[cfg(test)]
 mod tests {
-    use super::super::gguf::interleaved;
     use super::*;
+    use crate::model::weights::gguf::read::interleaved;
 
     #[test]
     fn shuffling_is_undone_by_reading() {

@@ -1,8 +1,8 @@
 //! Low-rank adapters (LoRA, arXiv 2106.09685) in PEFT's layout: W' = W + scale B A, folded into the weights once,
 //! so that the forward pass never sees them. Refuses to know where tensors come from.
 
-use super::LoadError;
-use super::strict::{self, Rule};
+use crate::model::LoadError;
+use crate::model::config::strict::{self, Rule};
 use candle_core::{DType, Result, Tensor};
 use serde::Deserialize;
 use serde_json::json;
@@ -10,13 +10,13 @@ use std::path::Path;
 
 /// What an adapter's file of tensors does not say itself.
 #[derive(Clone, Debug, PartialEq)]
-pub(super) struct Recipe {
+pub(crate) struct Recipe {
     /// Rows of every A and columns of every B; `None` takes what is there.
-    pub(super) rank: Option<usize>,
+    pub(crate) rank: Option<usize>,
     /// What B A is multiplied with.
-    pub(super) scale: f64,
+    pub(crate) scale: f64,
     /// Last parts of the adapted modules' names; `None` takes what is there.
-    pub(super) targets: Option<Vec<String>>,
+    pub(crate) targets: Option<Vec<String>>,
 }
 
 #[derive(Deserialize)]
@@ -56,10 +56,10 @@ const KNOWN: [&str; 14] = [
 
 impl Recipe {
     /// The published PRISM recipe trains with alpha = r, and its checkpoints don't repeat it.
-    pub(super) const PUBLISHED: Self = Self { rank: None, scale: 1.0, targets: None };
+    pub(crate) const PUBLISHED: Self = Self { rank: None, scale: 1.0, targets: None };
 
     /// Reads an `adapter_config.json`.
-    pub(super) fn read(path: &Path) -> std::result::Result<Self, LoadError> {
+    pub(crate) fn read(path: &Path) -> std::result::Result<Self, LoadError> {
         let file = path.display().to_string();
         let keys = strict::read(path)?;
         let rules = [
@@ -88,7 +88,7 @@ impl Recipe {
 }
 
 /// W + scale B A in f32: `weight` (out, in), `a` (rank, in), `b` (out, rank).
-pub(super) fn fold(weight: &Tensor, a: &Tensor, b: &Tensor, scale: f64) -> Result<Tensor> {
+pub(crate) fn fold(weight: &Tensor, a: &Tensor, b: &Tensor, scale: f64) -> Result<Tensor> {
     let [weight, a, b] = [weight, a, b].map(|tensor| tensor.to_dtype(DType::F32));
     weight? + b?.matmul(&a?)?.affine(scale, 0.0)? // (out, in)
 }

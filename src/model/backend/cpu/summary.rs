@@ -1,9 +1,9 @@
 //! What a policy needs to know about one blank, from its row of logits: a token, its probability, the margin, the
 //! entropy. Refuses to know tensors and canvases.
 
-use super::Filter;
-use super::sampling::{Noise, allowed, sample, sample_among};
 use crate::diffusion::{Probability, TokenId};
+use crate::model::Filter;
+use crate::model::backend::cpu::sampling::{Noise, allowed, sample, sample_among};
 use std::borrow::Cow;
 
 /// Logits summed in f32 before the sum goes on in f64: short enough to lose nothing that f32 could show.
@@ -36,7 +36,7 @@ pub(crate) fn summarise(logits: &[f32], vocabulary: Vocabulary, noise: Option<No
 }
 
 /// The same, but the token is one of `only`, where that is given. All but the token is said of the whole row all the same.
-pub(super) fn summarise_among(
+pub(crate) fn summarise_among(
     only: Option<&[TokenId]>,
     logits: &[f32],
     vocabulary: Vocabulary,
@@ -68,7 +68,7 @@ pub(super) fn summarise_among(
 impl Summary {
     /// From the logits of the token, of the likeliest one and of the second, and two sums over the vocabulary: of exp(l - max),
     /// and of exp(l - max) (l - max).
-    pub(super) fn of(token: u32, [logit, largest, second]: [f32; 3], mass: f64, moment: f64) -> Option<Self> {
+    pub(crate) fn of(token: u32, [logit, largest, second]: [f32; 3], mass: f64, moment: f64) -> Option<Self> {
         let probability = |logit: f32| f64::from(logit - largest).exp() / mass;
         #[allow(clippy::cast_possible_truncation)] // the readings are f32
         let narrow = |value: f64| value as f32;
@@ -134,12 +134,12 @@ fn likeliest(only: &[TokenId], logits: &[f32]) -> Option<u32> {
 }
 
 /// The larger of two numbers that are finite; unlike `f32::max` a single instruction.
-pub(super) fn larger(a: f32, b: f32) -> f32 {
+pub(crate) fn larger(a: f32, b: f32) -> f32 {
     if a > b { a } else { b }
 }
 
 /// The logits of the tokens that may be proposed, a few at a time, each with its first token's id.
-pub(super) fn chunks(logits: &[f32], vocabulary: Vocabulary) -> impl Iterator<Item = (u32, &[f32])> {
+pub(crate) fn chunks(logits: &[f32], vocabulary: Vocabulary) -> impl Iterator<Item = (u32, &[f32])> {
     let Vocabulary { size, mask } = vocabulary;
     let before = 0..mask.min(size);
     let after = (mask + 1).min(size)..size;
@@ -151,18 +151,18 @@ pub(super) fn chunks(logits: &[f32], vocabulary: Vocabulary) -> impl Iterator<It
 }
 
 #[cfg(test)]
-pub(super) mod tests {
+pub(crate) mod tests {
     use super::*;
     use crate::diffusion::{Draws, Position, Purpose, Seed};
 
-    pub(in crate::model) const NO_MASK: usize = usize::MAX - 1;
+    pub(crate) const NO_MASK: usize = usize::MAX - 1;
 
-    pub(in crate::model) fn draws(seed: u64, position: u32) -> Draws {
+    pub(crate) fn draws(seed: u64, position: u32) -> Draws {
         Draws::new(Seed(seed), Purpose::Token, 0, Position(position))
     }
 
     /// Logits between -4 and 4, some far outside.
-    pub(in crate::model) fn random_logits(seed: u64, size: usize) -> Vec<f32> {
+    pub(crate) fn random_logits(seed: u64, size: usize) -> Vec<f32> {
         let mut uniforms = vec![0.0; size];
         draws(seed, 0).fill(0, &mut uniforms);
         #[allow(clippy::cast_possible_truncation)]

@@ -1,12 +1,12 @@
 //! Between the published PRISM checkpoint, where backbone, adapters and head share one file, and the files people keep
 //! apart. Numbers stay in their format. Refuses to know what is computed with them.
 
-use super::files::TensorFile;
-use super::load::{directory, tensors};
-use super::lora::Recipe;
-use super::save::{SaveError, save, save_tensors};
-use super::weights::{BASE, Part};
-use super::{Device, LoadError};
+use crate::model::load::{directory, tensors};
+use crate::model::weights::lora::Recipe;
+use crate::model::weights::registry::{BASE, Part};
+use crate::model::weights::save::{SaveError, save, save_tensors};
+use crate::model::weights::tensor_file::TensorFile;
+use crate::model::{Device, LoadError};
 use candle_core::Tensor;
 use serde_json::json;
 use std::collections::{BTreeMap, BTreeSet, HashMap};

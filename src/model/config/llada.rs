@@ -1,9 +1,9 @@
 //! `config.json` of the LLaDA family, read strictly: a model that would be computed wrongly is refused by name.
 //! Refuses to know weights.
 
-use super::supported::{KNOWN, rules};
-use super::{Defaults, LoadError, strict};
 use crate::diffusion::{Probability, Proofreading, TokenId};
+use crate::model::config::llada_switches::{KNOWN, rules};
+use crate::model::{Defaults, LoadError, strict};
 use serde::Deserialize;
 use serde_json::{Map, Value};
 use std::collections::BTreeSet;
@@ -292,7 +292,7 @@ mod tests {
 
     #[test]
     fn the_tensors_are_those_of_the_published_index() {
-        let index = include_bytes!("../../tests/data/llada-hub/instruct/model.safetensors.index.json");
+        let index = include_bytes!("../../../tests/data/llada-hub/instruct/model.safetensors.index.json");
         let index = strict::object(index, "index").unwrap();
         let published: BTreeSet<&String> = index["weight_map"].as_object().unwrap().keys().collect();
         let ours: Vec<String> = hub("instruct").tensors().map(|(name, _)| name).collect();
@@ -301,7 +301,7 @@ mod tests {
 
     /// The published configuration with one key changed, or removed for `None`.
     fn changed(key: &str, value: Option<Value>) -> Result<Config, LoadError> {
-        let json = include_bytes!("../../tests/data/llada-hub/instruct/config.json");
+        let json = include_bytes!("../../../tests/data/llada-hub/instruct/config.json");
         let mut keys = strict::object(json, "config.json").unwrap();
         match value {
             Some(value) => keys.insert(key.to_owned(), value),

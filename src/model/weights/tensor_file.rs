@@ -1,8 +1,8 @@
 //! Files of named tensors, opened without reading a tensor: names, shapes and number formats come from headers.
 //! Refuses to know what a name means.
 
-use super::LoadError;
-use super::gguf::{FINGERPRINT, Gguf};
+use crate::model::LoadError;
+use crate::model::weights::gguf::read::{FINGERPRINT, Gguf};
 use candle_core::pickle::PthTensors;
 use candle_core::quantized::QTensor;
 use candle_core::safetensors::{MmapedSafetensors, SliceSafetensors};
@@ -20,13 +20,13 @@ const RANDOM_STD: f64 = 0.02;
 const RANDOM_CHUNK: usize = 1 << 14;
 
 /// An open file.
-pub(super) struct TensorFile {
+pub(crate) struct TensorFile {
     /// Its path, or what an embedded file is called.
-    pub(super) name: String,
+    pub(crate) name: String,
     /// The shape of each tensor.
-    pub(super) shapes: BTreeMap<String, Vec<usize>>,
+    pub(crate) shapes: BTreeMap<String, Vec<usize>>,
     /// What its header says beside names and shapes; only safetensors and GGUF files have such words.
-    pub(super) words: HashMap<String, String>,
+    pub(crate) words: HashMap<String, String>,
     store: Store,
 }
 
@@ -40,7 +40,7 @@ enum Store {
 
 impl TensorFile {
     /// Opens a safetensors file, or a PyTorch or GGUF file by its extension.
-    pub(super) fn open(path: &Path) -> Result<Self, LoadError> {
+    pub(crate) fn open(path: &Path) -> Result<Self, LoadError> {
         let name = path.display().to_string();
         std::fs::File::open(path)
             .map_err(|cause| LoadError::Unreadable { file: name.clone(), cause: cause.to_string() })?;
@@ -56,7 +56,7 @@ impl TensorFile {
     }
 
     /// The same for a GGUF file that is open already.
-    pub(super) fn gguf(file: Gguf, name: String) -> Result<Self, LoadError> {
+    pub(crate) fn gguf(file: Gguf, name: String) -> Result<Self, LoadError> {
         let base = file.text(FINGERPRINT)?.map(|base| (FINGERPRINT.to_owned(), base.to_owned()));
         Ok(Self { name, shapes: file.shapes(), words: base.into_iter().collect(), store: Store::Gguf(Box::new(file)) })
     }
@@ -76,7 +76,7 @@ impl TensorFile {
     }
 
     /// The same for a safetensors file that is part of the binary.
-    pub(super) fn embedded(bytes: &'static [u8], name: &str) -> Result<Self, LoadError> {
+    pub(crate) fn embedded(bytes: &'static [u8], name: &str) -> Result<Self, LoadError> {
         let file = SliceSafetensors::new(bytes).map_err(|cause| damaged(name, &cause))?;
         let headers = file.tensors().into_iter().map(|(tensor, view)| (tensor, view.dtype(), view.shape().to_vec()));
         let shapes = shapes(headers, name)?;
@@ -92,13 +92,13 @@ impl TensorFile {
     }
 
     /// A file that exists nowhere: normally distributed weights of the given shapes, the same for the same seed.
-    pub(super) fn random(seed: u64, shapes: BTreeMap<String, Vec<usize>>) -> Self {
+    pub(crate) fn random(seed: u64, shapes: BTreeMap<String, Vec<usize>>) -> Self {
         let name = format!("random weights of seed {seed}");
         Self { name, shapes, words: HashMap::new(), store: Store::Random(seed) }
     }
 
     /// Reads a tensor as f32; a vector only where all of its numbers are finite.
-    pub(super) fn load(&self, tensor: &str, device: &Device) -> Result<Tensor, LoadError> {
+    pub(crate) fn load(&self, tensor: &str, device: &Device) -> Result<Tensor, LoadError> {
         let loaded = self.read(tensor, device)?.to_dtype(DType::F32).map_err(|cause| damaged(&self.name, &cause))?;
         // gains and biases are few, and what is wrong with a file mostly shows in them
         let is_finite = loaded.rank() != 1 || loaded.to_vec1::<f32>()?.iter().all(|number| number.is_finite());
@@ -110,7 +110,7 @@ impl TensorFile {
     }
 
     /// The number format of most weights, as `q4_k`, where that takes fewer bits than a float.
-    pub(super) fn format(&self) -> Option<String> {
+    pub(crate) fn format(&self) -> Option<String> {
         match &self.store {
             Store::Gguf(file) => file.format(),
             Store::Mapped(_) | Store::Embedded(_) | Store::Pickled(_) | Store::Random(_) => None,
@@ -118,7 +118,7 @@ impl TensorFile {
     }
 
     /// Reads a tensor that is stored in fewer bits than a float has; `None` where it is not.
-    pub(super) fn quantised(&self, tensor: &str, device: &Device) -> Result<Option<QTensor>, LoadError> {
+    pub(crate) fn quantised(&self, tensor: &str, device: &Device) -> Result<Option<QTensor>, LoadError> {
         match &self.store {
             Store::Gguf(file) if file.is_quantised(tensor) => file.tensor(tensor, device).map(Some),
             Store::Gguf(_) | Store::Mapped(_) | Store::Embedded(_) | Store::Pickled(_) | Store::Random(_) => Ok(None),
@@ -126,7 +126,7 @@ impl TensorFile {
     }
 
     /// Reads a tensor as it is, a quantised one as f32.
-    pub(super) fn read(&self, tensor: &str, device: &Device) -> Result<Tensor, LoadError> {
+    pub(crate) fn read(&self, tensor: &str, device: &Device) -> Result<Tensor, LoadError> {
         let missing = || LoadError::MissingTensor { files: self.name.clone(), tensor: tensor.to_owned() };
         let loaded = match &self.store {
             Store::Mapped(file) => file.load(tensor, device),

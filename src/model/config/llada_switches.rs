@@ -1,11 +1,11 @@
 //! Which of the LLaDA family's switches the forward pass honours. Refuses to know sizes.
 
-use super::strict::Rule;
+use crate::model::config::strict::Rule;
 use serde_json::json;
 
 /// What must be so for the forward pass in `llada.rs` to be the model's own. A key is optional where LLaDA's
 /// published configuration class defaults to a value that is supported.
-pub(super) fn rules() -> [Rule; 16] {
+pub(crate) fn rules() -> [Rule; 16] {
     [
         ("model_type", vec![json!("llada")], false),
         ("block_type", vec![json!("llama")], false),
@@ -27,9 +27,9 @@ pub(super) fn rules() -> [Rule; 16] {
     .map(|(key, values, optional)| Rule { key, values, optional })
 }
 
-/// Keys that [`super::config`] reads, then keys that change nothing about a forward pass: training, initialisation, the
+/// Keys that [`crate::model::config::llada`] reads, then keys that change nothing about a forward pass: training, initialisation, the
 /// publisher's bookkeeping.
-pub(super) const KNOWN: [&str; 37] = [
+pub(crate) const KNOWN: [&str; 37] = [
     "d_model",
     "n_layers",
     "n_heads",

@@ -6,24 +6,24 @@ use std::ops::Range;
 
 /// What one forward pass reads: rows laid end to end.
 #[derive(Clone, Debug, Default, PartialEq)]
-pub(super) struct Pass {
-    pub(super) ids: Vec<u32>,
-    pub(super) rows: Vec<PassRow>,
+pub(crate) struct Pass {
+    pub(crate) ids: Vec<u32>,
+    pub(crate) rows: Vec<PassRow>,
     asked: usize,
 }
 
 #[derive(Clone, Debug, PartialEq)]
-pub(super) struct PassRow {
+pub(crate) struct PassRow {
     /// Its place among the tokens of the pass.
-    pub(super) tokens: Range<usize>,
+    pub(crate) tokens: Range<usize>,
     /// Positions in the row, ascending.
-    pub(super) asked: Vec<usize>,
+    pub(crate) asked: Vec<usize>,
 }
 
 impl Pass {
     /// Adds a row of tokens. The states of those at `asked`, ascending positions in the row, will follow those of
     /// the rows before; returned is the index of the first.
-    pub(super) fn push(&mut self, ids: impl Iterator<Item = u32>, asked: Vec<usize>) -> usize {
+    pub(crate) fn push(&mut self, ids: impl Iterator<Item = u32>, asked: Vec<usize>) -> usize {
         let first = self.ids.len();
         self.ids.extend(ids);
         let first_asked = self.asked;
@@ -33,21 +33,21 @@ impl Pass {
     }
 
     /// States that the pass will give.
-    pub(super) const fn asked(&self) -> usize {
+    pub(crate) const fn asked(&self) -> usize {
         self.asked
     }
 }
 
 /// States of the tokens asked for, in their order, each (asked, width).
-pub(super) struct States {
+pub(crate) struct States {
     /// What the output layer reads.
-    pub(super) hidden: Tensor,
+    pub(crate) hidden: Tensor,
     /// What the quality head reads.
-    pub(super) judged: Tensor,
+    pub(crate) judged: Tensor,
 }
 
 /// A network of some family, weights in place.
-pub(super) trait Network: Send + Sync {
+pub(crate) trait Network: Send + Sync {
     /// One forward pass. No row's states depend on the other rows.
     fn forward(&self, pass: &Pass) -> Result<States>;
 

@@ -1,8 +1,8 @@
 //! Which token is drawn from a row of logits. Refuses to know what else is said of them.
 
-use super::Filter;
-use super::summary::{Vocabulary, chunks, larger};
 use crate::diffusion::{Draws, gumbel};
+use crate::model::Filter;
+use crate::model::backend::cpu::summary::{Vocabulary, chunks, larger};
 
 /// Uniforms drawn at once.
 const CHUNK: usize = 64;
@@ -17,7 +17,7 @@ pub(crate) struct Noise {
 }
 
 /// The Gumbel-max trick (Gumbel 1954): the winner is distributed as softmax(logits / temperature).
-pub(super) fn sample(logits: &[f32], vocabulary: Vocabulary, noise: Noise, likeliest: u32) -> u32 {
+pub(crate) fn sample(logits: &[f32], vocabulary: Vocabulary, noise: Noise, likeliest: u32) -> u32 {
     let Noise { temperature, draws, .. } = noise;
     let score = |id: usize, uniform: f64| f64::from(logits[id]) + temperature * gumbel(uniform);
     let mut uniforms = [0.0; CHUNK];
@@ -49,7 +49,7 @@ pub(super) fn sample(logits: &[f32], vocabulary: Vocabulary, noise: Noise, likel
 const CANDIDATES: usize = 64;
 
 /// The ids that a filter leaves, at least one.
-pub(super) fn allowed(logits: &[f32], vocabulary: Vocabulary, noise: Noise) -> Vec<u32> {
+pub(crate) fn allowed(logits: &[f32], vocabulary: Vocabulary, noise: Noise) -> Vec<u32> {
     let Noise { temperature, filter: Filter { top_k, top_p }, .. } = noise;
     let likelier = |a: &u32, b: &u32| logits[*b as usize].total_cmp(&logits[*a as usize]).then(a.cmp(b));
     let first = |ids: &mut Vec<u32>, count: usize| {
@@ -87,7 +87,7 @@ pub(super) fn allowed(logits: &[f32], vocabulary: Vocabulary, noise: Noise) -> V
 }
 
 /// The Gumbel-max trick among some tokens, with the noise they would have among all.
-pub(super) fn sample_among(ids: &[u32], logits: &[f32], noise: Noise) -> u32 {
+pub(crate) fn sample_among(ids: &[u32], logits: &[f32], noise: Noise) -> u32 {
     let mut winner = (f64::NEG_INFINITY, u32::MAX);
     for &id in ids {
         let mut pair = [0.0; 2];
@@ -109,9 +109,9 @@ fn gumbel_bound(uniform: f64) -> f64 {
 
 #[cfg(test)]
 mod tests {
-    use super::super::summary::summarise;
-    use super::super::summary::tests::{NO_MASK, draws, random_logits};
     use super::*;
+    use crate::model::backend::cpu::summary::summarise;
+    use crate::model::backend::cpu::summary::tests::{NO_MASK, draws, random_logits};
 
     #[test]
     fn samples_follow_the_tempered_distribution_and_never_show_what_is_banned() {

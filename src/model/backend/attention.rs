@@ -11,18 +11,18 @@ const SCORES_MAX: usize = 1 << 24;
 
 /// Which queries look at which keys.
 #[derive(Clone, Debug, PartialEq)]
-pub(super) struct Span {
+pub(crate) struct Span {
     /// The row's queries among all queries.
-    pub(super) queries: Range<usize>,
+    pub(crate) queries: Range<usize>,
     /// The row's keys among all keys.
-    pub(super) keys: Range<usize>,
+    pub(crate) keys: Range<usize>,
 }
 
 /// softmax(q k^T / sqrt(d)) v within each span, every query seeing every key.
 ///
 /// `q` (queries, heads, d); `k` and `v` (keys, kv heads, d), each shared by `heads / kv heads` neighbouring query
 /// heads; the result is (queries, heads * d).
-pub(super) fn attention(q: &Tensor, k: &Tensor, v: &Tensor, spans: &[Span]) -> Result<Tensor> {
+pub(crate) fn attention(q: &Tensor, k: &Tensor, v: &Tensor, spans: &[Span]) -> Result<Tensor> {
     let (_, heads, _) = q.dims3()?;
     let mut parts = Vec::with_capacity(spans.len());
     for Span { queries, keys } in spans {

@@ -1,0 +1,4 @@
+//! Operations on a CPU.
+
+pub(crate) mod sampling;
+pub(crate) mod summary;

@@ -1,0 +1,3 @@
+//! Operations on an NVIDIA GPU.
+
+pub(crate) mod summary;
