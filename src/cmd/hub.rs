@@ -1,20 +1,16 @@
 //! Models from the Hugging Face hub: their files in the hub's own cache, fetched where they are not there yet. Refuses to
 //! know what stands in them, but for the index that names the shards.
 
+use crate::model::{COMPANIONS, PRISM_HEAD, SHARD_INDEX, ShardIndex};
 use anyhow::{Context, anyhow, bail};
 use hf_hub::api::sync::{ApiBuilder, ApiError, ApiRepo};
 use hf_hub::{Cache, CacheRepo, Repo, RepoType};
-use serde::Deserialize;
-use std::collections::{BTreeMap, BTreeSet};
+use std::collections::BTreeSet;
 use std::path::{Path, PathBuf};
 use std::{env, fs, io};
 
 const CONFIG: &str = "config.json";
 const WEIGHTS: &str = "model.safetensors";
-const INDEX: &str = "model.safetensors.index.json";
-/// Files that go with a model where it has them.
-const COMPANIONS: [&str; 4] =
-    ["generation_config.json", "tokenizer.json", "tokenizer_config.json", "prism_head.safetensors"];
 /// Times that a download is taken up again where it broke off.
 const RETRIES_MAX: usize = 3;
 
@@ -44,11 +40,11 @@ pub(super) fn fetch(name: &str, revision: &str, token: Option<&str>) -> anyhow::
     let hub = Hub { name, revision, cache: cache.repo(repo), place: cache.path().clone(), api };
     let was_known = hub.cache.get(CONFIG).is_some();
     let dir = hub.needed(CONFIG)?.parent().context("the cache has no directory for the model")?.to_owned();
-    match hub.optional(INDEX, was_known)? {
+    match hub.optional(SHARD_INDEX, was_known)? {
         Some(index) => shards(&index)?.iter().try_for_each(|shard| hub.needed(shard).map(|_| ()))?,
         None => hub.needed(WEIGHTS).map(|_| ())?,
     }
-    for companion in COMPANIONS {
+    for companion in COMPANIONS.into_iter().chain([PRISM_HEAD]) {
         hub.optional(companion, was_known)?;
     }
     Ok(dir)
@@ -60,14 +56,10 @@ fn is_offline() -> bool {
 
 /// The files that an index of shards names.
 fn shards(index: &Path) -> anyhow::Result<BTreeSet<String>> {
-    #[derive(Deserialize)]
-    struct Index {
-        weight_map: BTreeMap<String, String>,
-    }
     let text = fs::read(index).with_context(|| format!("cannot read {}", index.display()))?;
-    let Index { weight_map } =
+    let parsed: ShardIndex =
         serde_json::from_slice(&text).with_context(|| format!("{} is no index of shards", index.display()))?;
-    let shards: BTreeSet<String> = weight_map.into_values().collect();
+    let shards = parsed.shards();
     match shards.iter().find(|shard| shard.contains(['/', '\\']) || shard.starts_with('.')) {
         None => Ok(shards),
         Some(shard) => bail!("{} names {shard:?}, which is no file beside it", index.display()),

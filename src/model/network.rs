@@ -1,10 +1,10 @@
-//! What a network takes and gives: rows of ids laid end to end go in, states of the tokens asked for come out. Refuses to
-//! know canvases, and what lies between.
+//! What a network takes and gives: rows of ids laid end to end go in, states of the requested
+//! tokens come out. Out of scope: canvases, and the layers in between.
 
 use candle_core::{Result, Tensor};
 use std::ops::Range;
 
-/// What one forward pass reads: rows laid end to end.
+/// The input of one forward pass: rows laid end to end.
 #[derive(Clone, Debug, Default, PartialEq)]
 pub(crate) struct Pass {
     pub(crate) ids: Vec<u32>,
@@ -12,17 +12,18 @@ pub(crate) struct Pass {
     asked: usize,
 }
 
+/// One row of a pass.
 #[derive(Clone, Debug, PartialEq)]
 pub(crate) struct PassRow {
     /// Its place among the tokens of the pass.
     pub(crate) tokens: Range<usize>,
-    /// Positions in the row, ascending.
+    /// Positions in the row whose states are requested, ascending.
     pub(crate) asked: Vec<usize>,
 }
 
 impl Pass {
-    /// Adds a row of tokens. The states of those at `asked`, ascending positions in the row, will follow those of
-    /// the rows before; returned is the index of the first.
+    /// Adds a row of tokens. The states at `asked`, ascending positions in the row, follow those of
+    /// the earlier rows; returns the index of the first.
     pub(crate) fn push(&mut self, ids: impl Iterator<Item = u32>, asked: Vec<usize>) -> usize {
         let first = self.ids.len();
         self.ids.extend(ids);
@@ -32,28 +33,28 @@ impl Pass {
         first_asked
     }
 
-    /// States that the pass will give.
+    /// Number of states that the pass returns.
     pub(crate) const fn asked(&self) -> usize {
         self.asked
     }
 }
 
-/// States of the tokens asked for, in their order, each (asked, width).
+/// States of the requested tokens, in order, each (asked, width).
 pub(crate) struct States {
-    /// What the output layer reads.
+    /// Input of the output layer.
     pub(crate) hidden: Tensor,
-    /// What the quality head reads.
+    /// Input of the quality head.
     pub(crate) judged: Tensor,
 }
 
-/// A network of some family, weights in place.
+/// A network of some family, weights included.
 pub(crate) trait Network: Send + Sync {
-    /// One forward pass. No row's states depend on the other rows.
+    /// One forward pass. A row's states do not depend on the other rows.
     fn forward(&self, pass: &Pass) -> Result<States>;
 
-    /// Scores before the softmax: (states, width) to (states, at least as many as there are ids).
+    /// Scores before the softmax: (states, width) to (states, at least the size of the vocabulary).
     fn logits(&self, hidden: &Tensor) -> Result<Tensor>;
 
-    /// Qualities before the sigmoid, one per state of (states, width); `None` without a quality head.
-    fn qualities(&self, judged: &Tensor) -> Result<Option<Vec<f32>>>;
+    /// Qualities before the sigmoid: (states, width) to (states); `None` without a quality head.
+    fn qualities(&self, judged: &Tensor) -> Result<Option<Tensor>>;
 }

@@ -11,7 +11,7 @@ use crate::diffusion::{
     Canvas, Cell, Draws, Order, Pace, Policy, Position, Probability, Proofreading, Proposal, Purpose, Reading, Remask,
     Review, Seed, Sequence, Stretch, TokenId, fills,
 };
-use crate::model::{Config, Filter, Noise, Vocabulary, summarise};
+use crate::model::{Config, Filter, Sampling, SummaryOptions, Vocabulary, sigmoid, summarise};
 use candle_core::Tensor;
 use std::num::NonZeroU32;
 
@@ -152,12 +152,10 @@ impl Prism {
         let propose = |row: &Row| {
             let blank = |(at, logits): (&(u32, u32), &Vec<f32>)| {
                 let at = Position(at.0);
-                let draws = Draws::new(row.seed, Purpose::Token, row.step, at);
-                let temperature = f64::from(row.temperature);
-                let noise = (temperature > 0.0).then_some(Noise { temperature, draws, filter: Filter::ALL });
-                let summary = summarise(logits, vocabulary, noise)?;
-                let (token, confidence) = (TokenId(summary.token), summary.confidence);
-                Some(Proposal { at, token, confidence, margin: summary.margin, entropy: summary.entropy })
+                let Row { temperature, seed, step, .. } = *row;
+                let noise = Sampling { temperature, seed, step, filter: Filter::ALL }.noise(at);
+                let options = SummaryOptions { noise, ..SummaryOptions::default() };
+                Some(summarise(logits.into(), vocabulary, &options)?.proposal(at))
             };
             let blanks = row.masked.hidden.iter().zip(logits.by_ref());
             blanks.map(blank).collect::<Option<Vec<_>>>()
@@ -368,8 +366,7 @@ fn outcomes(rows: &[Row], proposals: Vec<Vec<Proposal>>, filled: Vec<Canvas>, lo
             Outcome::Filled { canvas, truth: row.truth.clone(), seed: row.seed }
         }
         false => {
-            let quality =
-                |logit: f32| Probability::rounded((1.0 + (-logit).exp()).recip()).unwrap_or(Probability::ZERO);
+            let quality = |logit: f32| Probability::rounded(sigmoid(logit)).unwrap_or(Probability::ZERO);
             let cells = row.canvas.filled(0..row.canvas.len()).zip(logits.by_ref());
             let reviews = cells.map(|((at, _), logit)| Review { at, quality: quality(*logit) }).collect();
             Outcome::Read(Reading { proposals, reviews })

@@ -1,28 +1,22 @@
-//! Attention between the cells of each row and no others, rows laid end to end without padding. Refuses to know
-//! positions and weights.
+//! Attention within each row of a packed pass, from the tensor library's matrix products.
 
+use super::operands::Span;
 use candle_core::{Result, Tensor};
 use candle_nn::ops::softmax_last_dim;
-use std::ops::Range;
 
-/// Scores held at once: long rows are read a few queries at a time, so that memory grows with their length and
-/// not with its square. 64 MiB in f32.
+/// Scores held at once: a long row is computed a few queries at a time, so that memory grows with
+/// its length and not with its square. 64 MiB in f32.
 const SCORES_MAX: usize = 1 << 24;
 
-/// Which queries look at which keys.
-#[derive(Clone, Debug, PartialEq)]
-pub(crate) struct Span {
-    /// The row's queries among all queries.
-    pub(crate) queries: Range<usize>,
-    /// The row's keys among all keys.
-    pub(crate) keys: Range<usize>,
-}
-
-/// softmax(q k^T / sqrt(d)) v within each span, every query seeing every key.
-///
-/// `q` (queries, heads, d); `k` and `v` (keys, kv heads, d), each shared by `heads / kv heads` neighbouring query
-/// heads; the result is (queries, heads * d).
-pub(crate) fn attention(q: &Tensor, k: &Tensor, v: &Tensor, spans: &[Span]) -> Result<Tensor> {
+/// [`super::Backend::attention`] in products of whole matrices; `operand` turns a transposed view
+/// into what the device's product takes.
+pub(crate) fn attention(
+    q: &Tensor,
+    k: &Tensor,
+    v: &Tensor,
+    spans: &[Span],
+    operand: fn(&Tensor) -> Result<Tensor>,
+) -> Result<Tensor> {
     let (_, heads, _) = q.dims3()?;
     let mut parts = Vec::with_capacity(spans.len());
     for Span { queries, keys } in spans {
@@ -52,9 +46,4 @@ fn attend(q: &Tensor, k: &Tensor, v: &Tensor) -> Result<Tensor> {
     let mixed = softmax_last_dim(&scores)?.matmul(v)?; // (kv heads, sharing * queries, d)
     let mixed = mixed.reshape((kv_heads, sharing, queries, d))?.permute((2, 0, 1, 3))?;
     mixed.reshape((queries, heads * d))
-}
-
-/// A transposed view serves as it is on the CPU; cuBLAS wants it written out.
-fn operand(view: &Tensor) -> Result<Tensor> {
-    if view.device().is_cpu() { Ok(view.clone()) } else { view.contiguous() }
 }

@@ -1,16 +1,18 @@
-//! `config.json` of the LLaDA family, read strictly: a model that would be computed wrongly is refused by name.
-//! Refuses to know weights.
+//! `config.json` of the LLaDA family, read strictly: a model that would be computed wrongly is an
+//! error that names the key.
 
-use crate::diffusion::{Probability, Proofreading, TokenId};
-use crate::model::config::llada_switches::{KNOWN, rules};
-use crate::model::{Defaults, LoadError, strict};
+use super::generation::{self, Ids};
+use super::llada_switches::{KNOWN, rules};
+use super::strict;
+use crate::diffusion::TokenId;
+use crate::model::error::LoadError;
+use crate::model::spec::Defaults;
 use serde::Deserialize;
 use serde_json::{Map, Value};
-use std::collections::BTreeSet;
 use std::num::NonZeroU32;
 use std::path::Path;
 
-/// Canvases longer than this are refused, so that a mistyped limit can't ask for terabytes of rotary tables.
+/// The longest canvas, so that a mistyped limit does not allocate terabytes of rotary tables.
 const SEQUENCE_MAX: usize = 1 << 20;
 
 /// A LLaDA model's sizes and ids. Lengths count elements, ids are below the rows of the embedding.
@@ -46,13 +48,14 @@ pub struct Config {
     pub ends: Vec<TokenId>,
     /// The id that fills up short texts in training.
     pub pad: Option<TokenId>,
-    /// What a request that does not say gets: from `generation_config.json`, else LLaDA's own habits.
+    /// Options of a request that does not set them: from `generation_config.json`, else LLaDA's
+    /// own.
     pub defaults: Defaults,
 }
 
-/// Blocks of 32 cells and one step per cell, as LLaDA's authors run their instruct model; 128 new tokens, as their
-/// `generate.py` does (arXiv 2502.09992).
-const LLADAS_HABITS: Defaults =
+/// Blocks of 32 cells and one step per cell, as LLaDA's authors run their instruct model; 128 new
+/// tokens, as their `generate.py` does (arXiv 2502.09992).
+const DEFAULTS: Defaults =
     Defaults { block_length: NonZeroU32::new(32), steps: None, new_tokens: NonZeroU32::new(128), proofreading: None };
 
 #[derive(Deserialize)]
@@ -75,46 +78,11 @@ struct Keys {
     pad_token_id: Option<u32>,
 }
 
-/// `generation_config.json`; everything else there is about sampling, which a request decides.
-#[derive(Deserialize)]
-struct GenerationKeys {
-    eos_token_id: Option<Ids>,
-    block_length: Option<NonZeroU32>,
-    steps: Option<NonZeroU32>,
-    max_new_tokens: Option<NonZeroU32>,
-    proofreading: Option<ProofreadingKeys>,
-}
-
-#[derive(Deserialize)]
-#[serde(deny_unknown_fields)]
-struct ProofreadingKeys {
-    steps: u32,
-    below: f32,
-}
-
-#[derive(Deserialize)]
-#[serde(untagged)]
-enum Ids {
-    One(u32),
-    Many(Vec<u32>),
-}
-
-impl Ids {
-    /// The ids of both, each once.
-    fn ascending(these: Option<Self>, those: Option<Self>) -> Vec<TokenId> {
-        let ids = [these, those].into_iter().flatten().flat_map(|ids| match ids {
-            Self::One(id) => vec![id],
-            Self::Many(ids) => ids,
-        });
-        ids.collect::<BTreeSet<_>>().into_iter().map(TokenId).collect()
-    }
-}
-
 impl Config {
     /// Reads `config.json` in `dir`, and `generation_config.json` where there is one.
     ///
     /// # Errors
-    /// When a file can't be read, or says something that is not supported.
+    /// When a file cannot be read, or has a value that is not supported.
     pub fn read(dir: &Path) -> Result<Self, LoadError> {
         let path = dir.join("config.json");
         let config = Self::of_keys(strict::read(&path)?, &path.display().to_string())?;
@@ -125,42 +93,30 @@ impl Config {
         config.generating(strict::read(&path)?, &path.display().to_string())
     }
 
-    /// Adds what the text of a `generation_config.json` says; `file` is its name in error messages.
+    /// Adds the content of a `generation_config.json`; `file` is its name in error messages.
     ///
     /// # Errors
-    /// When it is not JSON, or says something impossible.
+    /// When it is not JSON, or has a wrong value.
     pub fn parse_generation(self, json: &[u8], file: &str) -> Result<Self, LoadError> {
         self.generating(strict::object(json, file)?, file)
     }
 
     fn generating(mut self, keys: Map<String, Value>, file: &str) -> Result<Self, LoadError> {
-        let keys: GenerationKeys = strict::take(keys, file)?;
-        let ends = self.ends.iter().map(|end| end.0).collect();
-        self.ends = Ids::ascending(Some(Ids::Many(ends)), keys.eos_token_id);
-        self.defaults.block_length = keys.block_length.or(self.defaults.block_length);
-        self.defaults.steps = keys.steps.or(self.defaults.steps);
-        self.defaults.new_tokens = keys.max_new_tokens.or(self.defaults.new_tokens);
-        if let Some(ProofreadingKeys { steps, below }) = keys.proofreading {
-            let Some(below) = Probability::new(below) else {
-                let problem = format!("has proofreading below {below}; give a number from 0 to 1");
-                return Err(LoadError::Malformed { file: file.to_owned(), problem });
-            };
-            self.defaults.proofreading = Some(Proofreading { steps, below, most: None });
-        }
+        generation::apply(keys, file, &mut self.ends, &mut self.defaults)?;
         self.check(file)?;
         Ok(self)
     }
 
-    /// Reads the text of a `config.json`; `file` is its name in error messages.
+    /// Reads the content of a `config.json`; `file` is its name in error messages.
     ///
     /// # Errors
-    /// When it is not JSON, lacks a key, or says something that is not supported.
+    /// When it is not JSON, lacks a key, or has a value that is not supported.
     pub fn parse(json: &[u8], file: &str) -> Result<Self, LoadError> {
         Self::of_keys(strict::object(json, file)?, file)
     }
 
     fn of_keys(keys: Map<String, Value>, file: &str) -> Result<Self, LoadError> {
-        strict::check(&keys, &rules(), &KNOWN, file)?;
+        strict::check(&keys, &rules(), KNOWN, file)?;
         let keys: Keys = strict::take(keys, file)?;
         let config = Self {
             d_model: keys.d_model,
@@ -179,9 +135,9 @@ impl Config {
             rms_norm_eps: keys.rms_norm_eps.unwrap_or(1e-5),
             weight_tying: keys.weight_tying,
             mask: TokenId(keys.mask_token_id),
-            ends: Ids::ascending(keys.eos_token_id, None),
+            ends: keys.eos_token_id.map(Ids::ascending).unwrap_or_default(),
             pad: keys.pad_token_id.map(TokenId),
-            defaults: LLADAS_HABITS,
+            defaults: DEFAULTS,
         };
         config.check(file)?;
         Ok(config)
@@ -221,7 +177,7 @@ impl Config {
 
     /// The relations between the numbers.
     fn check(&self, file: &str) -> Result<(), LoadError> {
-        let refuse = |problem: String| Err(LoadError::Malformed { file: file.to_owned(), problem });
+        let refuse = |problem: String| Err(LoadError::malformed(file, problem));
         let sizes = [
             ("d_model", self.d_model),
             ("n_layers", self.n_layers),
@@ -258,7 +214,7 @@ impl Config {
             let rows = self.embedding_size;
             return refuse(format!("names token id {id}, but the embedding has {rows} rows"));
         }
-        // the mask is never proposed, so a vocabulary of the mask alone leaves nothing to say
+        // the mask is never proposed, so at least one other token is needed
         if self.vocab_size <= usize::from((self.mask.0 as usize) < self.vocab_size) {
             return refuse(format!(
                 "says `vocab_size` is {}: no token but the mask could be proposed",
@@ -273,6 +229,7 @@ impl Config {
 mod tests {
     use super::*;
     use serde_json::json;
+    use std::collections::BTreeSet;
 
     fn hub(version: &str) -> Config {
         let data = Path::new(env!("CARGO_MANIFEST_DIR")).join("tests/data/llada-hub");

@@ -1,11 +1,11 @@
-//! Which of the LLaDA family's switches the forward pass honours. Refuses to know sizes.
+//! Which values of the LLaDA family's switches the forward pass supports. Out of scope: sizes.
 
-use crate::model::config::strict::Rule;
+use super::strict::Rule;
 use serde_json::json;
 
-/// What must be so for the forward pass in `llada.rs` to be the model's own. A key is optional where LLaDA's
-/// published configuration class defaults to a value that is supported.
-pub(crate) fn rules() -> [Rule; 16] {
+/// Values for which the forward pass in `families/llada.rs` is that of the model. A key is optional
+/// where LLaDA's published configuration class defaults to a supported value.
+pub(super) fn rules() -> [Rule; 16] {
     [
         ("model_type", vec![json!("llada")], false),
         ("block_type", vec![json!("llama")], false),
@@ -27,44 +27,12 @@ pub(crate) fn rules() -> [Rule; 16] {
     .map(|(key, values, optional)| Rule { key, values, optional })
 }
 
-/// Keys that [`crate::model::config::llada`] reads, then keys that change nothing about a forward pass: training, initialisation, the
-/// publisher's bookkeeping.
-pub(crate) const KNOWN: [&str; 37] = [
-    "d_model",
-    "n_layers",
-    "n_heads",
-    "n_kv_heads",
-    "mlp_hidden_size",
-    "mlp_ratio",
-    "vocab_size",
-    "embedding_size",
-    "max_sequence_length",
-    "rope",
-    "rope_theta",
-    "rms_norm_eps",
-    "weight_tying",
-    "mask_token_id",
-    "eos_token_id",
-    "pad_token_id",
-    "bos_token_id",
-    "_name_or_path",
-    "alibi_bias_max",
-    "attention_dropout",
-    "attention_layer_norm_with_affine",
-    "auto_map",
-    "dtype",
-    "embedding_dropout",
-    "flash_attention",
-    "init_cutoff_factor",
-    "init_device",
-    "init_fn",
-    "init_std",
-    "precision",
-    "residual_dropout",
-    "return_dict",
-    "task_specific_params",
-    "torch_dtype",
-    "transformers_version",
-    "use_cache",
-    "use_return_dict",
-];
+/// Keys that `llada.rs` reads, then keys that do not change a forward pass: training,
+/// initialisation, bookkeeping of the publisher.
+pub(super) const KNOWN: &str = "\
+    d_model n_layers n_heads n_kv_heads mlp_hidden_size mlp_ratio vocab_size embedding_size \
+    max_sequence_length rope rope_theta rms_norm_eps weight_tying mask_token_id eos_token_id \
+    pad_token_id bos_token_id _name_or_path alibi_bias_max attention_dropout \
+    attention_layer_norm_with_affine auto_map dtype embedding_dropout flash_attention init_cutoff_factor \
+    init_device init_fn init_std precision residual_dropout return_dict task_specific_params torch_dtype \
+    transformers_version use_cache use_return_dict";

@@ -1,12 +1,12 @@
-//! JSON objects of model files, read strictly: what is not understood and switched on is refused by name, never
-//! skipped. Refuses to know what the keys mean.
+//! JSON objects of model files, read strictly: a key that is unknown and switched on is an error
+//! that names it. Out of scope: what the keys mean.
 
-use crate::model::LoadError;
+use crate::model::error::LoadError;
 use serde::Deserialize;
 use serde_json::{Map, Value};
 use std::path::Path;
 
-/// A key that must have one of a few values for our reading of the file to be right.
+/// A key that must have one of a few values, because others would change the computation.
 pub(crate) struct Rule {
     /// The key.
     pub(crate) key: &'static str,
@@ -21,20 +21,20 @@ pub(crate) fn read(path: &Path) -> Result<Map<String, Value>, LoadError> {
     let file = path.display().to_string();
     match std::fs::read(path) {
         Ok(json) => object(&json, &file),
-        Err(cause) => Err(LoadError::Unreadable { file, cause: cause.to_string() }),
+        Err(cause) => Err(LoadError::unreadable(&file, &cause)),
     }
 }
 
 /// Parses an object; `file` is its name in errors.
 pub(crate) fn object(json: &[u8], file: &str) -> Result<Map<String, Value>, LoadError> {
-    serde_json::from_slice(json).map_err(|cause| LoadError::Malformed {
-        file: file.to_owned(),
-        problem: format!("is not a JSON object: {cause}"),
-    })
+    serde_json::from_slice(json).map_err(|cause| LoadError::malformed(file, format!("is not a JSON object: {cause}")))
 }
 
-/// Refuses what breaks a rule, and every key that is neither ruled nor `known` unless it is switched off.
-pub(crate) fn check(keys: &Map<String, Value>, rules: &[Rule], known: &[&str], file: &str) -> Result<(), LoadError> {
+/// Checks the rules, and that every key without a rule is `known` or switched off.
+///
+/// # Errors
+/// At the first key that fails.
+pub(crate) fn check(keys: &Map<String, Value>, rules: &[Rule], known: &str, file: &str) -> Result<(), LoadError> {
     let refuse = |key: &str, given: String, supported: String| {
         Err(LoadError::Unsupported { file: file.to_owned(), key: key.to_owned(), given, supported })
     };
@@ -49,21 +49,18 @@ pub(crate) fn check(keys: &Map<String, Value>, rules: &[Rule], known: &[&str], f
     }
     let ruled = |key: &str| rules.iter().any(|rule| rule.key == key);
     for (key, value) in keys {
-        if !ruled(key) && !known.contains(&key.as_str()) && !is_off(value) {
+        if !ruled(key) && !known.split_whitespace().any(|known| known == key) && !is_off(value) {
             return refuse(key, value.to_string(), "a model without this key".to_owned());
         }
     }
     Ok(())
 }
 
-/// Takes the keys that `T` names; a wrong one is named in the error.
+/// Takes the keys that `T` names; the error names a wrong one.
 pub(crate) fn take<T: for<'a> Deserialize<'a>>(keys: Map<String, Value>, file: &str) -> Result<T, LoadError> {
-    serde_path_to_error::deserialize(Value::Object(keys)).map_err(|cause| LoadError::Malformed {
-        file: file.to_owned(),
-        problem: match cause.path().to_string().as_str() {
-            "." => format!("is incomplete: {}", cause.inner()),
-            key => format!("has a wrong `{key}`: {}", cause.inner()),
-        },
+    serde_path_to_error::deserialize(Value::Object(keys)).map_err(|cause| match cause.path().to_string().as_str() {
+        "." => LoadError::malformed(file, format!("is incomplete: {}", cause.inner())),
+        key => LoadError::malformed(file, format!("has a wrong `{key}`: {}", cause.inner())),
     })
 }
 

@@ -1,54 +1,40 @@
-//! The PRISM quality head: from a hidden state to the probability that the token there is right (arXiv
-//! 2510.01384, section 3). Refuses to know which cells are asked about.
+//! The PRISM quality head: from a hidden state to the probability that the token there is right
+//! (arXiv 2510.01384, section 3).
 
-use crate::model::LoadError;
-use crate::model::backend::linear::Linear;
-use crate::model::weights::registry::Weights;
+use crate::model::backend::Backend;
+use crate::model::backend::matrix::{Matrix, Stored};
+use crate::model::backend::operands::Norm;
+use crate::model::config::prism::HEAD_EPSILON;
+use crate::model::error::LoadError;
+use crate::model::weights::registry::Registry;
 use candle_core::{DType, Result, Tensor};
-use candle_nn::ops;
 
-/// Epsilon of the published head's `LayerNorm`, PyTorch's default.
-const EPSILON: f32 = 1e-5;
-
-/// Name and shape of every tensor of a head on states of width `d`.
-pub(crate) fn tensors(d: usize) -> [(&'static str, Vec<usize>); 6] {
-    [
-        ("norm.weight", vec![d]),
-        ("norm.bias", vec![d]),
-        ("proj1.weight", vec![d, d]),
-        ("proj1.bias", vec![d]),
-        ("proj2.weight", vec![1, d]),
-        ("proj2.bias", vec![1]),
-    ]
-}
-
-/// LayerNorm, Linear, GELU, Linear.
+/// `LayerNorm`, Linear, GELU, Linear, in f32.
 pub(crate) struct Head {
-    norm_weight: Tensor,
-    norm_bias: Tensor,
-    proj1: Linear,
+    norm: Norm,
+    proj1: Box<dyn Matrix>,
     proj1_bias: Tensor,
-    proj2: Linear,
+    proj2: Box<dyn Matrix>,
     proj2_bias: Tensor,
 }
 
 impl Head {
-    pub(crate) fn new(weights: &Weights) -> std::result::Result<Self, LoadError> {
+    pub(crate) fn new(weights: &Registry, backend: &dyn Backend) -> std::result::Result<Self, LoadError> {
+        let get = |name: &str| weights.head(name);
         Ok(Self {
-            norm_weight: weights.head("norm.weight")?,
-            norm_bias: weights.head("norm.bias")?,
-            proj1: Linear::new(&weights.head("proj1.weight")?)?,
-            proj1_bias: weights.head("proj1.bias")?,
-            proj2: Linear::new(&weights.head("proj2.weight")?)?,
-            proj2_bias: weights.head("proj2.bias")?,
+            norm: Norm::Layer { weight: get("norm.weight")?, bias: get("norm.bias")?, eps: HEAD_EPSILON },
+            proj1: backend.matrix(&Stored::Full(get("proj1.weight")?))?,
+            proj1_bias: get("proj1.bias")?,
+            proj2: backend.matrix(&Stored::Full(get("proj2.weight")?))?,
+            proj2_bias: get("proj2.bias")?,
         })
     }
 
-    /// Qualities before the sigmoid, one per state: `hidden` (states, `d_model`), after the final norm. Computed in f32.
-    pub(crate) fn forward(&self, hidden: &Tensor) -> Result<Vec<f32>> {
-        let hidden = hidden.to_dtype(DType::F32)?;
-        let x = ops::layer_norm(&hidden, &self.norm_weight, &self.norm_bias, EPSILON)?;
-        let x = self.proj1.forward(&x)?.broadcast_add(&self.proj1_bias)?.gelu_erf()?; // (states, d_model)
-        self.proj2.forward(&x)?.broadcast_add(&self.proj2_bias)?.squeeze(1)?.to_vec1() // (states)
+    /// Qualities before the sigmoid: `hidden` (states, `d_model`), after the final norm, to
+    /// (states).
+    pub(crate) fn forward(&self, hidden: &Tensor, backend: &dyn Backend) -> Result<Tensor> {
+        let x = backend.norm(&hidden.to_dtype(DType::F32)?, &self.norm)?;
+        let x = self.proj1.product(&x)?.broadcast_add(&self.proj1_bias)?.gelu_erf()?; // (states, d_model)
+        self.proj2.product(&x)?.broadcast_add(&self.proj2_bias)?.squeeze(1) // (states)
     }
 }

@@ -1,22 +1,25 @@
-//! Between the published PRISM checkpoint, where backbone, adapters and head share one file, and the files people keep
-//! apart. Numbers stay in their format. Refuses to know what is computed with them.
+//! Conversion between the published PRISM checkpoint, in which backbone, adapters and head share
+//! one file, and separate files for each. Numbers stay in their format.
 
-use crate::model::load::{directory, tensors};
-use crate::model::weights::lora::Recipe;
-use crate::model::weights::registry::{BASE, Part};
-use crate::model::weights::save::{SaveError, save, save_tensors};
-use crate::model::weights::tensor_file::TensorFile;
-use crate::model::{Device, LoadError};
+use super::directory::{COMPANIONS, PRISM_HEAD, directory, tensors};
+use super::fingerprint::BASE;
+use super::layout::Part;
+use super::lora::LoraConfig;
+use super::save::{SaveError, save, save_tensors};
+use super::tensor_file::TensorFile;
+use crate::model::backend::cpu::Cpu;
+use crate::model::device::Device;
+use crate::model::error::LoadError;
 use candle_core::Tensor;
 use serde_json::json;
 use std::collections::{BTreeMap, BTreeSet, HashMap};
 use std::fs;
 use std::path::Path;
 
-/// Why nothing was converted.
+/// Why a conversion failed.
 #[derive(Clone, Debug, PartialEq, Eq, thiserror::Error)]
 pub enum ConvertError {
-    /// What was given cannot be read as a model.
+    /// The input cannot be read as a model.
     #[error(transparent)]
     Load(#[from] LoadError),
     /// The result could not be written.
@@ -24,27 +27,23 @@ pub enum ConvertError {
     Save(#[from] SaveError),
 }
 
-/// Files that go with a model's weights.
-pub(crate) const COMPANIONS: [&str; 4] =
-    ["config.json", "generation_config.json", "tokenizer.json", "tokenizer_config.json"];
-
 type Named = BTreeMap<String, Tensor>;
 
-/// Takes a PRISM checkpoint apart: `model.safetensors` with what goes with it in `dir`, `prism_head.safetensors`, and
-/// `adapter/` in PEFT's layout where there are adapters.
+/// Splits a PRISM checkpoint into `model.safetensors` with its companions from `dir`,
+/// `prism_head.safetensors`, and `adapter/` in PEFT's layout where there are adapters.
 ///
 /// # Errors
-/// When the checkpoint is not of the model that `dir` describes, or a file cannot be written.
+/// When the checkpoint does not fit the model that `dir` describes, or a file cannot be written.
 pub fn take_apart(checkpoint: &Path, dir: &Path, out: &Path) -> Result<(), ConvertError> {
     tensors(dir, Some(checkpoint), Device::Cpu)?; // checks names and shapes
     let file = TensorFile::open(checkpoint)?;
     let (mut backbone, mut adapters, mut head) = (Named::new(), Named::new(), Named::new());
     let (mut rank, mut targets) = (0, BTreeSet::new());
     for (name, shape) in &file.shapes {
-        let tensor = file.read(name, &candle_core::Device::Cpu)?;
+        let tensor = file.read(name, &Cpu)?;
         let module = |weight: &str| format!("base_model.model.{}", weight.trim_end_matches(".weight"));
         match Part::of(name) {
-            Some(Part::Backbone(weight)) => drop(backbone.insert(weight, tensor)),
+            Some(Part::Weight(weight)) => drop(backbone.insert(weight, tensor)),
             Some(Part::LoraA(weight)) => {
                 rank = shape[0];
                 targets.extend(weight.trim_end_matches(".weight").rsplit('.').next().map(str::to_owned));
@@ -65,11 +64,11 @@ pub fn take_apart(checkpoint: &Path, dir: &Path, out: &Path) -> Result<(), Conve
     if !adapters.is_empty() {
         // the published recipe trains with alpha = r
         let beside = checkpoint.with_file_name("adapter_config.json");
-        let scale = if beside.exists() { Recipe::read(&beside)?.scale } else { 1.0 };
+        let scale = if beside.exists() { LoraConfig::read(&beside)?.scale } else { 1.0 };
         save_adapter(&out.join("adapter"), &adapters, rank, scale, &targets, dir)?;
     }
-    let head_file = out.join("prism_head.safetensors");
-    let _ = fs::remove_file(&head_file); // an older one would be taken for this model's
+    let head_file = out.join(PRISM_HEAD);
+    let _ = fs::remove_file(&head_file); // an older one would be read as this model's
     let base = tensors(out, None, Device::Cpu)?.fingerprint;
     save_tensors(&head_file, &head, Some(HashMap::from([(BASE.to_owned(), base)])))?;
     Ok(())
@@ -98,11 +97,11 @@ pub(crate) fn save_adapter(
     save(&dir.join("adapter_config.json"), format!("{config:#}\n").as_bytes())
 }
 
-/// Puts a model's files together as a PRISM checkpoint. Where there are adapters their scale is not part of it; without an
-/// `adapter_config.json` beside it, readers take alpha to be the rank.
+/// Joins a model's files into a PRISM checkpoint. It does not contain the scale of adapters:
+/// without an `adapter_config.json` beside it, readers take alpha to be the rank.
 ///
 /// # Errors
-/// When the files are not those of one model, lack a head, or the checkpoint cannot be written.
+/// When the files do not belong to one model, lack a head, or the checkpoint cannot be written.
 pub fn put_together(
     dir: &Path,
     prism_head: Option<&Path>,
@@ -117,27 +116,24 @@ pub fn put_together(
         .iter()
         .filter_map(|(_, _, part)| match part {
             Part::LoraA(weight) => Some(weight),
-            Part::Backbone(_) | Part::LoraB(_) | Part::Head(_) => None,
+            Part::Weight(_) | Part::LoraB(_) | Part::Head(_) => None,
         })
         .collect();
     let prefix = if adapted.is_empty() { "backbone." } else { "backbone.base_model.model." };
     let published = |part: &Part| match part {
-        Part::Backbone(weight) if adapted.contains(weight) => {
+        Part::Weight(weight) if adapted.contains(weight) => {
             format!("{prefix}{}.base_layer.weight", weight.trim_end_matches(".weight"))
         }
-        Part::Backbone(weight) => format!("{prefix}{weight}"),
+        Part::Weight(weight) => format!("{prefix}{weight}"),
         Part::LoraA(weight) => format!("{prefix}{}.lora_A.default.weight", weight.trim_end_matches(".weight")),
         Part::LoraB(weight) => format!("{prefix}{}.lora_B.default.weight", weight.trim_end_matches(".weight")),
         Part::Head(name) => format!("remasking_head.{name}"),
     };
     if !parts.iter().any(|(_, _, part)| matches!(part, Part::Head(_))) {
-        let file = dir.display().to_string();
-        let problem = "has no quality head; a PRISM checkpoint needs one, give it with --prism-head".to_owned();
-        return Err(LoadError::Malformed { file, problem }.into());
+        let problem = "has no quality head; a PRISM checkpoint needs one, give it with --prism-head";
+        return Err(LoadError::malformed(&dir.display(), problem).into());
     }
-    let read = |(file, name, part): &(&TensorFile, &String, Part)| {
-        Ok((published(part), file.read(name, &candle_core::Device::Cpu)?))
-    };
+    let read = |(file, name, part): &(&TensorFile, &String, Part)| Ok((published(part), file.read(name, &Cpu)?));
     let named: Named = parts.iter().map(read).collect::<Result<_, LoadError>>()?;
     save_tensors(checkpoint, &named, None)?;
     Ok(())

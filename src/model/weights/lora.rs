@@ -1,21 +1,21 @@
-//! Low-rank adapters (LoRA, arXiv 2106.09685) in PEFT's layout: W' = W + scale B A, folded into the weights once,
-//! so that the forward pass never sees them. Refuses to know where tensors come from.
+//! Low-rank adapters (LoRA, arXiv 2106.09685) in PEFT's layout: W' = W + scale B A, folded into the
+//! weights once, when they are loaded. Out of scope: where tensors come from.
 
-use crate::model::LoadError;
 use crate::model::config::strict::{self, Rule};
+use crate::model::error::LoadError;
 use candle_core::{DType, Result, Tensor};
 use serde::Deserialize;
 use serde_json::json;
 use std::path::Path;
 
-/// What an adapter's file of tensors does not say itself.
+/// What an adapter's file of tensors does not contain.
 #[derive(Clone, Debug, PartialEq)]
-pub(crate) struct Recipe {
-    /// Rows of every A and columns of every B; `None` takes what is there.
+pub(crate) struct LoraConfig {
+    /// Rows of every A and columns of every B; `None` takes those of the file.
     pub(crate) rank: Option<usize>,
-    /// What B A is multiplied with.
+    /// Factor of B A.
     pub(crate) scale: f64,
-    /// Last parts of the adapted modules' names; `None` takes what is there.
+    /// Last parts of the adapted modules' names; `None` takes those of the file.
     pub(crate) targets: Option<Vec<String>>,
 }
 
@@ -28,7 +28,7 @@ struct Keys {
     use_rslora: bool,
 }
 
-/// A list of names, or a pattern over full names, which only the trainer needs.
+/// A list of names, or a pattern over full names, which only training needs.
 #[derive(Deserialize)]
 #[serde(untagged)]
 enum Targets {
@@ -37,25 +37,12 @@ enum Targets {
 }
 
 /// Keys that are read, then keys about training and bookkeeping; any other key must be off.
-const KNOWN: [&str; 14] = [
-    "r",
-    "lora_alpha",
-    "target_modules",
-    "use_rslora",
-    "auto_mapping",
-    "base_model_name_or_path",
-    "inference_mode",
-    "layers_pattern",
-    "layers_to_transform",
-    "lora_dropout",
-    "megatron_core",
-    "peft_version",
-    "revision",
-    "task_type",
-];
+const KNOWN: &str = "\
+    r lora_alpha target_modules use_rslora auto_mapping base_model_name_or_path inference_mode \
+    layers_pattern layers_to_transform lora_dropout megatron_core peft_version revision task_type";
 
-impl Recipe {
-    /// The published PRISM recipe trains with alpha = r, and its checkpoints don't repeat it.
+impl LoraConfig {
+    /// The published PRISM recipe trains with alpha = r, and its checkpoints do not contain alpha.
     pub(crate) const PUBLISHED: Self = Self { rank: None, scale: 1.0, targets: None };
 
     /// Reads an `adapter_config.json`.
@@ -66,14 +53,14 @@ impl Recipe {
             ("peft_type", vec![json!("LORA")], false),
             ("bias", vec![json!("none")], true),
             ("fan_in_fan_out", vec![json!(false)], true),
-            // the other ways to initialise change the base weights too
+            // other initialisations change the base weights too
             ("init_lora_weights", vec![json!(true), json!(false), json!("gaussian")], true),
         ];
         let rules = rules.map(|(key, values, optional)| Rule { key, values, optional });
-        strict::check(&keys, &rules, &KNOWN, &file)?;
+        strict::check(&keys, &rules, KNOWN, &file)?;
         let keys: Keys = strict::take(keys, &file)?;
         if keys.r == 0 {
-            return Err(LoadError::Malformed { file, problem: "says `r` is 0, it must be at least 1".to_owned() });
+            return Err(LoadError::malformed(&file, "says `r` is 0, it must be at least 1"));
         }
         #[allow(clippy::cast_precision_loss)] // ranks are small
         let rank = keys.r as f64;

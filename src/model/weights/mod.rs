@@ -1,8 +1,11 @@
-//! Weights: reading, naming, converting and writing their files.
+//! A model's weights: their files, names, adapters and fingerprint; reading, converting and saving
+//! them. Out of scope: what is computed with them.
 
-pub(crate) mod catalogue;
 pub(crate) mod convert;
+pub(crate) mod directory;
+pub(crate) mod fingerprint;
 pub(crate) mod gguf;
+pub(crate) mod layout;
 pub(crate) mod lora;
 pub(crate) mod registry;
 pub(crate) mod save;

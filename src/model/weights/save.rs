@@ -1,5 +1,5 @@
-//! Files that are either the old one or the new one, whatever happens while they are written. Refuses to know what is in
-//! them.
+//! Atomic saves: a file is either the old one or the new one, whatever happens while it is written.
+//! Out of scope: what is in it.
 
 use candle_core::Tensor;
 use std::collections::{BTreeMap, HashMap};
@@ -24,16 +24,17 @@ impl SaveError {
     }
 }
 
-/// Writes a safetensors file, each tensor in its own number format; `words` go into its header.
+/// Writes a safetensors file, each tensor in its own number format; `metadata` goes into its
+/// header.
 ///
 /// # Errors
 /// When the file cannot be written.
 pub(crate) fn save_tensors(
     path: &Path,
     tensors: &BTreeMap<String, Tensor>,
-    words: Option<HashMap<String, String>>,
+    metadata: Option<HashMap<String, String>>,
 ) -> Result<(), SaveError> {
-    let file = safetensors::serialize(tensors, words).map_err(|cause| SaveError::new(path, &cause))?;
+    let file = safetensors::serialize(tensors, metadata).map_err(|cause| SaveError::new(path, &cause))?;
     save(path, &file)
 }
 
@@ -57,7 +58,7 @@ pub(crate) fn save_with(path: &Path, write: impl FnOnce(&mut File) -> io::Result
     });
     let renamed = written.and_then(|()| fs::rename(&beside, path));
     if renamed.is_err() {
-        let _ = fs::remove_file(&beside); // what matters is the error that is on its way
+        let _ = fs::remove_file(&beside); // the first error is the one to report
     }
     renamed.map_err(|cause| SaveError::new(path, &cause))
 }

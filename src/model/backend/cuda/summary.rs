@@ -1,24 +1,16 @@
-//! Summaries of logits on the GPU they lie on: one kernel reads each row once, and a few words a row come back. Refuses to
-//! know what they are for. On a CPU `summary` does the same.
+//! Summaries of logits on the GPU they lie on: one kernel reads each row once, and a few words a
+//! row come to the host.
 //!
-//! `kernels/summary.ptx` is made of `kernels/summary.cu` by `just kernels`; the driver compiles it for the GPU at hand. On
-//! a machine without one, `.ci/kernels` runs the source as C++ against the cases below.
+//! `just kernels` makes `kernels/summary.ptx` from `kernels/summary.cu`; the driver compiles it for
+//! the GPU in use. Where there is no GPU, `.ci/kernels` runs the source as C++ on the cases below.
 
-use crate::diffusion::TokenId;
-use crate::model::backend::cpu::sampling::Noise;
-use crate::model::backend::cpu::summary::{Summary, Vocabulary};
+use crate::diffusion::u32_of;
+use crate::model::backend::summary::{Summary, SummaryOptions};
+use crate::model::backend::vocabulary::Vocabulary;
+use crate::model::batch::Noise;
 use candle_core::{Result, Tensor};
 
-/// What is asked about a row of logits.
-#[derive(Clone, Copy, Debug)]
-pub(crate) struct Ask<'a> {
-    /// How the token is drawn; `None` takes the likeliest.
-    pub(crate) noise: Option<Noise>,
-    /// What is added to some of the logits.
-    pub(crate) biases: &'a [(TokenId, f32)],
-}
-
-/// What the kernel is told: words as in `summary.cu`.
+/// The kernel's input: words as in `summary.cu`.
 #[derive(Debug, Default)]
 struct Words {
     asks: Vec<u32>,
@@ -27,13 +19,13 @@ struct Words {
     biases: Vec<f32>,
 }
 
-/// Words of a row's answer.
+/// Words of a row's result.
 const ANSWER: usize = 8;
 
 impl Words {
-    fn of(asks: &[Ask<'_>]) -> Self {
+    fn of(options: &[SummaryOptions<'_>]) -> Self {
         let mut words = Self::default();
-        for Ask { noise, biases } in asks {
+        for SummaryOptions { noise, biases, .. } in options {
             let (key, [purpose, step, position], temperature) = match noise {
                 Some(Noise { temperature, draws, .. }) => (draws.key(), draws.place(), *temperature),
                 None => ([0; 2], [0; 3], 0.0),
@@ -43,15 +35,14 @@ impl Words {
             words.asks.extend(key.into_iter().chain([step, position, purpose]).chain(temperature).chain([0]));
             words.bias_tokens.extend(biases.iter().map(|(token, _)| token.0));
             words.biases.extend(biases.iter().map(|(_, bias)| *bias));
-            #[allow(clippy::cast_possible_truncation)] // few tokens of few rows
-            words.bias_ends.push(words.biases.len() as u32);
+            words.bias_ends.push(u32_of(words.biases.len()));
         }
         words
     }
 }
 
-/// Makes summaries of the kernel's answers; `None` where a logit was not finite.
-#[cfg_attr(not(feature = "cuda"), allow(dead_code))] // nothing answers there
+/// Summaries from the kernel's results; `None` where a logit was not finite.
+#[cfg_attr(not(feature = "cuda"), allow(dead_code))] // no kernel runs there
 fn read(answers: &[u32]) -> Vec<Option<Summary>> {
     let read = |answer: &[u32]| {
         let (token, is_finite) = (answer[0], answer[1] == 1);
@@ -61,27 +52,32 @@ fn read(answers: &[u32]) -> Vec<Option<Summary>> {
     answers.chunks_exact(ANSWER).map(read).collect()
 }
 
-/// Summaries of `logits` (asks, width), each row as its ask says. One of the host's waits for the device.
+/// Summaries of `logits` (options, width), each row with its noise and biases; filters and allowed
+/// tokens are ignored. The host waits for the device.
 ///
 /// # Errors
 /// When the device fails.
 #[cfg(feature = "cuda")]
-pub(crate) fn summarise(logits: &Tensor, vocabulary: Vocabulary, asks: &[Ask<'_>]) -> Result<Vec<Option<Summary>>> {
+pub(super) fn summaries(
+    logits: &Tensor,
+    vocabulary: Vocabulary,
+    options: &[SummaryOptions<'_>],
+) -> Result<Vec<Option<Summary>>> {
     use candle_core::cuda_backend::WrapErr;
     use candle_core::cuda_backend::cudarc::driver::{LaunchConfig, PushKernelArg};
     use candle_core::{DType, Storage, bail};
 
     let logits = logits.contiguous()?;
     let (rows, width) = logits.dims2()?;
-    if rows != asks.len() {
-        bail!("{} asks for {rows} rows of logits", asks.len());
+    if rows != options.len() {
+        bail!("{} asks for {rows} rows of logits", options.len());
     }
     let (storage, layout) = logits.storage_and_layout();
     let Storage::Cuda(storage) = &*storage else { bail!("logits that do not lie on a GPU") };
     let device = &storage.device;
-    let mut words = Words::of(asks);
+    let mut words = Words::of(options);
     if words.biases.is_empty() {
-        (words.bias_tokens, words.biases) = (vec![0], vec![0.0]); // never read, but there is no empty memory
+        (words.bias_tokens, words.biases) = (vec![0], vec![0.0]); // never read, but memory cannot be empty
     }
     let name = match logits.dtype() {
         DType::F32 => "summarise_f32",
@@ -90,26 +86,26 @@ pub(crate) fn summarise(logits: &Tensor, vocabulary: Vocabulary, asks: &[Ask<'_>
     };
     let kernel = device.get_or_load_custom_func(name, "remask_summary", include_str!("../kernels/summary.ptx"))?;
     let answers = device.alloc_zeros::<u32>(rows * ANSWER)?;
-    let told = device.clone_htod(&words.asks)?;
+    let asks = device.clone_htod(&words.asks)?;
     let (ends, tokens) = (device.clone_htod(&words.bias_ends)?, device.clone_htod(&words.bias_tokens)?);
     let biases = device.clone_htod(&words.biases)?;
-    #[allow(clippy::cast_possible_truncation)] // rows and ids are 32 bits wide
-    let [rows, width, size, mask] = [rows, width, vocabulary.size, vocabulary.mask].map(|number| number as u32);
+    let [rows, width, size, mask] = [rows, width, vocabulary.size, vocabulary.mask].map(u32_of);
     let shape = LaunchConfig { grid_dim: (rows, 1, 1), block_dim: (256, 1, 1), shared_mem_bytes: 0 };
     let mut launch = kernel.builder();
     let from = layout.start_offset();
     match logits.dtype() {
         DType::F32 => {
             let logits = storage.as_cuda_slice::<f32>()?.slice(from..);
-            launch.arg(&logits).arg(&width).arg(&size).arg(&mask).arg(&told).arg(&ends).arg(&tokens).arg(&biases);
+            launch.arg(&logits).arg(&width).arg(&size).arg(&mask).arg(&asks).arg(&ends).arg(&tokens).arg(&biases);
             launch.arg(&answers);
-            // SAFETY: the kernel reads rows x width logits and the words made for it, and writes rows x 8 words.
+            // SAFETY: the kernel reads rows x width logits and the words made for it, and writes
+            // rows x 8 words.
             #[allow(unsafe_code)]
             unsafe { launch.launch(shape) }.w()?;
         }
         _ => {
             let logits = storage.as_cuda_slice::<half::bf16>()?.slice(from..);
-            launch.arg(&logits).arg(&width).arg(&size).arg(&mask).arg(&told).arg(&ends).arg(&tokens).arg(&biases);
+            launch.arg(&logits).arg(&width).arg(&size).arg(&mask).arg(&asks).arg(&ends).arg(&tokens).arg(&biases);
             launch.arg(&answers);
             // SAFETY: as above.
             #[allow(unsafe_code)]
@@ -119,25 +115,30 @@ pub(crate) fn summarise(logits: &Tensor, vocabulary: Vocabulary, asks: &[Ask<'_>
     Ok(read(&device.clone_dtoh(&answers)?))
 }
 
-/// In a binary that knows no GPU there are no logits on one.
+/// A binary without the feature opens no GPU, so no logits lie on one.
 #[cfg(not(feature = "cuda"))]
-pub(crate) fn summarise(logits: &Tensor, _: Vocabulary, asks: &[Ask<'_>]) -> Result<Vec<Option<Summary>>> {
+pub(super) fn summaries(
+    logits: &Tensor,
+    _: Vocabulary,
+    options: &[SummaryOptions<'_>],
+) -> Result<Vec<Option<Summary>>> {
     candle_core::bail!(
         "logits on {:?}, where this binary cannot read {} rows",
         logits.device(),
-        Words::of(asks).asks.len()
+        Words::of(options).asks.len()
     )
 }
 
 #[cfg(test)]
 mod tests {
     use super::*;
+    use crate::diffusion::TokenId;
     use crate::diffusion::{Draws, Position, Purpose, Seed};
-    use crate::model::Filter;
-    use crate::model::backend::cpu::summary::{biased, summarise as on_the_cpu};
+    use crate::model::backend::cpu::summary::summarise;
+    use crate::model::batch::Filter;
     use std::path::Path;
 
-    /// Rows of logits that a bf16 holds exactly, and what is asked about them.
+    /// Rows of logits that a bf16 holds exactly, and how they are summarised.
     struct Case {
         vocabulary: Vocabulary,
         width: usize,
@@ -159,7 +160,7 @@ mod tests {
             };
             let mut logits: Vec<f32> = (0..ROWS).flat_map(row).collect();
             logits[width] = f32::NAN; // of row 1
-            logits[2 * width + mask] = f32::INFINITY; // of row 2, where nobody looks
+            logits[2 * width + mask] = f32::INFINITY; // of row 2, where it is not read
             let noise = |row: u32| {
                 let temperature = [0.0, 0.0, 0.7, 1.0, 0.0, 2.5][row as usize];
                 (temperature > 0.0).then(|| Noise { temperature, draws: draws(row), filter: Filter::ALL })
@@ -175,19 +176,20 @@ mod tests {
             Self { vocabulary, width, logits, noises: (0..ROWS).map(noise).collect(), biases: biases.collect() }
         }
 
-        fn asks(&self) -> Vec<Ask<'_>> {
-            self.noises.iter().zip(&self.biases).map(|(noise, biases)| Ask { noise: *noise, biases }).collect()
+        fn options(&self) -> Vec<SummaryOptions<'_>> {
+            let rows = self.noises.iter().zip(&self.biases);
+            rows.map(|(noise, biases)| SummaryOptions { noise: *noise, biases, ..SummaryOptions::default() }).collect()
         }
 
         fn expected(&self) -> Vec<Option<Summary>> {
-            let rows = self.logits.chunks(self.width).zip(self.asks());
-            rows.map(|(row, ask)| on_the_cpu(&biased(row.into(), ask.biases), self.vocabulary, ask.noise)).collect()
+            let rows = self.logits.chunks(self.width).zip(self.options());
+            rows.map(|(row, options)| summarise(row.into(), self.vocabulary, &options)).collect()
         }
 
         /// As `.ci/kernels` reads it.
         #[allow(clippy::cast_possible_truncation)]
         fn words(&self) -> Vec<u32> {
-            let Words { asks, bias_ends, bias_tokens, biases } = Words::of(&self.asks());
+            let Words { asks, bias_ends, bias_tokens, biases } = Words::of(&self.options());
             let Vocabulary { size, mask } = self.vocabulary;
             let sizes = [bias_ends.len(), self.width, size, mask, biases.len()].map(|number| number as u32);
             let expected = self.expected().into_iter().flat_map(|summary| match summary {
@@ -237,7 +239,7 @@ mod tests {
         for (index, case) in cases().iter().enumerate() {
             let logits = Tensor::from_slice(&case.logits, (case.noises.len(), case.width), &device).unwrap();
             for dtype in [DType::F32, DType::BF16] {
-                let found = summarise(&logits.to_dtype(dtype).unwrap(), case.vocabulary, &case.asks()).unwrap();
+                let found = summaries(&logits.to_dtype(dtype).unwrap(), case.vocabulary, &case.options()).unwrap();
                 for (row, (found, expected)) in found.into_iter().zip(case.expected()).enumerate() {
                     let numbers = |s: &Summary| [s.confidence.get(), s.margin.get(), s.entropy];
                     assert_eq!(found.map(|s| s.token), expected.map(|s| s.token), "{index} {row} {dtype:?}");

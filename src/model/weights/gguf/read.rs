@@ -1,9 +1,11 @@
-//! GGUF files of LLaDA models: one file with sizes, vocabulary and weights, quantised or not, as llama.cpp converts the
-//! published checkpoints and `remask quantize` writes them (<https://github.com/ggml-org/ggml/blob/master/docs/gguf.md>).
-//! Refuses to know what is computed with the weights.
+//! Reading GGUF files of LLaDA models: one file with sizes, vocabulary and weights, quantised or
+//! not, as llama.cpp converts the published checkpoints and `remask quantize` writes them
+//! (<https://github.com/ggml-org/ggml/blob/master/docs/gguf.md>). The header is read first, tensors
+//! one by one.
 
-use crate::model::LoadError;
+use super::names::{ARCHITECTURE, GENERATION_CONFIG, canonical, interleaved, is_shuffled, reordered};
 use crate::model::config::llada::Config;
+use crate::model::error::LoadError;
 use candle_core::Device;
 use candle_core::quantized::gguf_file::{Content, Value};
 use candle_core::quantized::{GgmlDType, QStorage, QTensor};
@@ -14,72 +16,6 @@ use std::fs::File;
 use std::io::{BufReader, Read, Seek, SeekFrom};
 use std::path::Path;
 use std::sync::{Mutex, PoisonError};
-
-/// The architecture's name in `general.architecture`, and before every key of its own.
-pub(crate) const ARCHITECTURE: &str = "llada";
-/// Keys of our own, for what GGUF has no word for: the text of the model's other files, and whose weights these are.
-pub(crate) const GENERATION_CONFIG: &str = "remask.generation_config";
-pub(crate) const TOKENIZER_CONFIG: &str = "remask.tokenizer_config";
-pub(crate) const FINGERPRINT: &str = "remask.base";
-/// GGUF's own key for the whole `tokenizer.json`.
-pub(crate) const TOKENIZER: &str = "tokenizer.huggingface.json";
-/// What a head's tensors are called, as in the published checkpoints.
-pub(crate) const HEAD: &str = "remasking_head.";
-
-/// LLaDA's names and llama.cpp's, outside and inside the blocks.
-const NAMES: [(&str, &str); 4] =
-    [("wte", "token_embd"), ("wpe", "position_embd"), ("ln_f", "output_norm"), ("ff_out", "output")];
-const BLOCK_NAMES: [(&str, &str); 9] = [
-    ("attn_norm", "attn_norm"),
-    ("q_proj", "attn_q"),
-    ("k_proj", "attn_k"),
-    ("v_proj", "attn_v"),
-    ("attn_out", "attn_output"),
-    ("ff_norm", "ffn_norm"),
-    ("ff_proj", "ffn_gate"),
-    ("up_proj", "ffn_up"),
-    ("ff_out", "ffn_down"),
-];
-
-/// The GGUF name of a tensor of the backbone; `None` where it has none.
-pub(crate) fn name(canonical: &str) -> Option<String> {
-    let module = canonical.strip_prefix("model.transformer.")?.strip_suffix(".weight")?;
-    let renamed = |names: &[(&str, &str)], module: &str| {
-        names.iter().find(|(ours, _)| *ours == module).map(|(_, theirs)| (*theirs).to_owned())
-    };
-    match module.strip_prefix("blocks.") {
-        None => renamed(&NAMES, module).map(|name| format!("{name}.weight")),
-        Some(rest) => {
-            let (block, module) = rest.split_once('.')?;
-            renamed(&BLOCK_NAMES, module).map(|name| format!("blk.{block}.{name}.weight"))
-        }
-    }
-}
-
-/// The canonical name of a GGUF tensor; a head's and an unknown one's stay as they are.
-fn canonical(name: &str) -> String {
-    let module = name.strip_suffix(".weight").unwrap_or(name);
-    let renamed = |names: &[(&str, &str)], module: &str| {
-        names.iter().find(|(_, theirs)| *theirs == module).map(|(ours, _)| (*ours).to_owned())
-    };
-    let renamed = match module.strip_prefix("blk.").and_then(|rest| rest.split_once('.')) {
-        None => renamed(&NAMES, module),
-        Some((block, module)) => renamed(&BLOCK_NAMES, module).map(|name| format!("blocks.{block}.{name}")),
-    };
-    renamed.map_or_else(|| name.to_owned(), |module| format!("model.transformer.{module}.weight"))
-}
-
-/// Row `r` of a rotated matrix in a checkpoint is row `interleaved(r)` in a GGUF file: llama.cpp rotates neighbours, LLaDA
-/// the halves of a head, so the conversion shuffles the rows of every head (`width` rows).
-pub(crate) const fn interleaved(row: usize, width: usize) -> usize {
-    let (head, within) = (row / width, row % width);
-    head * width + 2 * (within % (width / 2)) + within / (width / 2)
-}
-
-/// Whether the conversion shuffles the rows of this tensor, if the model has rotary positions.
-pub(crate) fn is_shuffled(canonical: &str) -> bool {
-    canonical.ends_with(".q_proj.weight") || canonical.ends_with(".k_proj.weight")
-}
 
 /// An open file.
 pub(crate) struct Gguf {
@@ -93,7 +29,7 @@ pub(crate) struct Gguf {
 }
 
 impl Gguf {
-    /// Whether a path is a GGUF file's by its name.
+    /// Whether the path has the extension of a GGUF file.
     pub(crate) fn is_named(path: &Path) -> bool {
         path.extension().is_some_and(|extension| extension.eq_ignore_ascii_case("gguf"))
     }
@@ -101,17 +37,15 @@ impl Gguf {
     /// Reads the header.
     ///
     /// # Errors
-    /// When there is no such file, or it is damaged, incomplete or of another architecture.
+    /// When the file is missing, damaged, incomplete or of another architecture.
     pub(crate) fn open(path: &Path) -> Result<Self, LoadError> {
         let name = path.display().to_string();
-        let unreadable = |cause: std::io::Error| LoadError::Unreadable { file: name.clone(), cause: cause.to_string() };
+        let unreadable = |cause: std::io::Error| LoadError::unreadable(&name, &cause);
         let file = File::open(path).map_err(unreadable)?;
         let length = file.metadata().map_err(unreadable)?.len();
         let mut file = BufReader::new(file);
-        let content = Content::read(&mut file).map_err(|cause| LoadError::Malformed {
-            file: name.clone(),
-            problem: format!("is damaged, incomplete or no GGUF file: {cause}"),
-        })?;
+        let content = Content::read(&mut file)
+            .map_err(|cause| LoadError::malformed(&name, format!("is damaged, incomplete or no GGUF file: {cause}")))?;
         let names = content.tensor_infos.keys().map(|theirs| (canonical(theirs), theirs.clone())).collect();
         let mut gguf = Self { name, content, file: Mutex::new(file), shuffled: None, names };
         match gguf.text("general.architecture")? {
@@ -128,7 +62,7 @@ impl Gguf {
         Ok(gguf)
     }
 
-    /// A file cut short is found out now, not when the last tensor is read.
+    /// Finds a file that is cut short now, not when the last tensor is read.
     fn check_length(&self, length: u64) -> Result<(), LoadError> {
         for (name, info) in &self.content.tensor_infos {
             let (shape, format, block) = (info.shape.dims(), info.ggml_dtype, info.ggml_dtype.block_size());
@@ -136,22 +70,22 @@ impl Gguf {
             let bytes = numbers.and_then(|numbers| (numbers / block).checked_mul(format.type_size()));
             let Some(bytes) = bytes.filter(|_| shape.last().is_some_and(|row| row.is_multiple_of(block))) else {
                 let problem = format!("is damaged: tensor `{name}` of shape {shape:?} cannot be {format:?}");
-                return Err(LoadError::Malformed { file: self.name.clone(), problem });
+                return Err(LoadError::malformed(&self.name, problem));
             };
             let end = self.content.tensor_data_offset.saturating_add(info.offset).saturating_add(bytes as u64);
             if end > length {
                 let problem =
                     format!("is incomplete: tensor `{name}` ends at byte {end}, the file at {length}; fetch it again");
-                return Err(LoadError::Malformed { file: self.name.clone(), problem });
+                return Err(LoadError::malformed(&self.name, problem));
             }
         }
         Ok(())
     }
 
-    /// The model's sizes and ids, and the habits its file tells.
+    /// The model's sizes and ids, and the defaults that the file contains.
     ///
     /// # Errors
-    /// When a key is missing, of another type, or says something that is not supported.
+    /// When a key is missing, of another type, or has a value that is not supported.
     pub(crate) fn config(&self) -> Result<Config, LoadError> {
         let own = |key: &str| format!("{ARCHITECTURE}.{key}");
         let needed = |key: &str| {
@@ -206,13 +140,13 @@ impl Gguf {
         self.names.iter().map(shape).map(|(name, shape)| (name, shape.to_vec())).collect()
     }
 
-    /// Whether a tensor is stored in fewer bits than a float has.
+    /// Whether a tensor is stored in fewer bits than a float.
     pub(crate) fn is_quantised(&self, canonical: &str) -> bool {
         let info = self.names.get(canonical).and_then(|theirs| self.content.tensor_infos.get(theirs));
         info.is_some_and(|info| !matches!(info.ggml_dtype, GgmlDType::F32 | GgmlDType::F16 | GgmlDType::BF16))
     }
 
-    /// The number format of most of its weights, as `q4_k`, where that takes fewer bits than a float.
+    /// The number format of most weights, as `q4_k`, where it has fewer bits than a float.
     pub(crate) fn format(&self) -> Option<String> {
         let mut weights: BTreeMap<String, usize> = BTreeMap::new();
         for (_, theirs) in self.names.iter().filter(|(ours, _)| self.is_quantised(ours)) {
@@ -225,7 +159,7 @@ impl Gguf {
     /// Reads a tensor as it is stored, its rows in the order of the checkpoint.
     ///
     /// # Errors
-    /// When there is none of this name or the file cannot be read.
+    /// When there is no tensor of this name, or the file cannot be read.
     pub(crate) fn tensor(&self, canonical: &str, device: &Device) -> Result<QTensor, LoadError> {
         let missing = || LoadError::MissingTensor { files: self.name.clone(), tensor: canonical.to_owned() };
         let info = self.names.get(canonical).and_then(|theirs| self.content.tensor_infos.get(theirs));
@@ -236,7 +170,7 @@ impl Gguf {
         let start = SeekFrom::Start(self.content.tensor_data_offset + info.offset);
         file.seek(start)
             .and_then(|_| file.read_exact(&mut bytes))
-            .map_err(|cause| LoadError::Unreadable { file: self.name.clone(), cause: cause.to_string() })?;
+            .map_err(|cause| LoadError::unreadable(&self.name, &cause))?;
         drop(file);
         if let (Some(width), [rows, _], true) = (self.shuffled, shape.as_slice(), is_shuffled(canonical)) {
             bytes = reordered(&bytes, *rows, |row| interleaved(row, width));
@@ -244,10 +178,10 @@ impl Gguf {
         Ok(QTensor::new(QStorage::from_data(Cow::Owned(bytes), device, format)?, shape)?)
     }
 
-    /// A text under a key; `None` where there is no such key.
+    /// The string of a key; `None` without the key.
     ///
     /// # Errors
-    /// When it is no text.
+    /// When the value is no string.
     pub(crate) fn text(&self, key: &str) -> Result<Option<&str>, LoadError> {
         match self.content.metadata.get(key) {
             None => Ok(None),
@@ -256,10 +190,10 @@ impl Gguf {
         }
     }
 
-    /// A list under a key, of whatever `take` finds in its values.
+    /// The list of a key, each value through `take`; `None` without the key.
     ///
     /// # Errors
-    /// When it is no list of these.
+    /// When the value is no list, or `take` rejects one of its values.
     pub(crate) fn list<T>(&self, key: &str, take: fn(&Value) -> Option<T>) -> Result<Option<Vec<T>>, LoadError> {
         match self.content.metadata.get(key) {
             None => Ok(None),
@@ -271,10 +205,10 @@ impl Gguf {
         }
     }
 
-    /// A whole number under a key.
+    /// The whole number of a key; `None` without the key.
     ///
     /// # Errors
-    /// When it is something else.
+    /// When the value is something else.
     pub(crate) fn number(&self, key: &str) -> Result<Option<u64>, LoadError> {
         match self.content.metadata.get(key) {
             None => Ok(None),
@@ -292,41 +226,6 @@ impl Gguf {
     }
 
     fn wrong(&self, key: &str, what: &str) -> LoadError {
-        LoadError::Malformed { file: self.name.clone(), problem: format!("says `{key}` is {what}") }
-    }
-}
-
-/// Rows of equal length in another order: row `r` of the result is row `from(r)`.
-pub(crate) fn reordered(bytes: &[u8], rows: usize, from: impl Fn(usize) -> usize) -> Vec<u8> {
-    let row = bytes.len() / rows.max(1);
-    (0..rows).flat_map(|to| &bytes[from(to) * row..(from(to) + 1) * row]).copied().collect()
-}
-
-#[cfg(test)]
-mod tests {
-    use super::*;
-
-    #[test]
-    fn names_go_both_ways() {
-        for (ours, theirs) in [
-            ("model.transformer.wte.weight", "token_embd.weight"),
-            ("model.transformer.ff_out.weight", "output.weight"),
-            ("model.transformer.blocks.31.ff_out.weight", "blk.31.ffn_down.weight"),
-            ("model.transformer.blocks.0.attn_norm.weight", "blk.0.attn_norm.weight"),
-        ] {
-            assert_eq!(name(ours).as_deref(), Some(theirs));
-            assert_eq!(canonical(theirs), ours);
-        }
-        assert_eq!(name("norm.weight"), None);
-        assert_eq!(canonical("remasking_head.norm.weight"), "remasking_head.norm.weight");
-        assert_eq!(canonical("rope_freqs.weight"), "rope_freqs.weight");
-    }
-
-    #[test]
-    fn halves_of_a_head_lie_side_by_side_in_a_gguf_file() {
-        // two heads of four rows: 0 1 | 2 3 are rotated together as (0, 2) and (1, 3)
-        assert_eq!((0..8).map(|row| interleaved(row, 4)).collect::<Vec<_>>(), [0, 2, 1, 3, 4, 6, 5, 7]);
-        let rows: Vec<u8> = vec![10, 10, 12, 12, 11, 11, 13, 13];
-        assert_eq!(reordered(&rows, 4, |row| interleaved(row, 4)), [10, 10, 11, 11, 12, 12, 13, 13]);
+        LoadError::malformed(&self.name, format!("says `{key}` is {what}"))
     }
 }

@@ -1,46 +1,48 @@
-//! The vocabulary that a GGUF file carries, for those who turn text into ids. Refuses to know tokenizers.
+//! The vocabulary in a GGUF file, from which a tokenizer is made. Out of scope: tokenizers.
 
-use crate::model::LoadError;
-use crate::model::weights::gguf::read::{Gguf, TOKENIZER, TOKENIZER_CONFIG};
+use super::names::{TOKENIZER, TOKENIZER_CONFIG};
+use super::read::Gguf;
+use crate::model::error::LoadError;
 use candle_core::quantized::gguf_file::Value;
 use serde_json::json;
 use std::path::Path;
 
-/// What a GGUF file says about text.
+/// A GGUF file's tokens and the settings of its tokenizer.
 #[derive(Clone, Debug, PartialEq)]
-pub struct Lexicon {
+pub struct GgufVocabulary {
     /// The tokens.
     pub tokens: Tokens,
-    /// The text of a `tokenizer_config.json`: its own, or what the file says in GGUF's words.
+    /// The content of a `tokenizer_config.json`: as the file contains it, or made from GGUF's own
+    /// keys.
     pub tokenizer_config: Option<String>,
 }
 
 /// The two ways in which GGUF files list tokens.
 #[derive(Clone, Debug, PartialEq)]
 pub enum Tokens {
-    /// The text of a `tokenizer.json`.
+    /// The content of a `tokenizer.json`.
     Whole(String),
     /// Byte-level BPE, as llama.cpp writes it.
     Parts {
-        /// Tokens by their ids.
+        /// Tokens, the index being the id.
         words: Vec<String>,
-        /// Which of them are special: never the result of a user's text.
+        /// Which of them are special: text of a user never becomes one.
         special: Vec<bool>,
-        /// Pairs that become one, the most frequent first; a space between the two.
+        /// Pairs that are merged, the most frequent first; a space between the two.
         merges: Vec<String>,
-        /// llama.cpp's name for the way a text is cut before it is spelled.
+        /// llama.cpp's name of the pre-tokenizer.
         cut: String,
     },
 }
 
-/// llama.cpp's token types that are no ordinary words: control, and those that users of a model added.
+/// llama.cpp's token types of special tokens: control, and user-defined.
 const SPECIAL: [u64; 2] = [3, 4];
 
-impl Lexicon {
-    /// Reads the vocabulary of a GGUF file; `None` where it has none.
+impl GgufVocabulary {
+    /// Reads the vocabulary of a GGUF file; `None` if it has none.
     ///
     /// # Errors
-    /// When the file is damaged, or has tokens of another kind than byte-level BPE.
+    /// When the file is damaged, or its tokens are not byte-level BPE.
     pub fn read(path: &Path) -> Result<Option<Self>, LoadError> {
         let gguf = Gguf::open(path)?;
         if let Some(tokenizer) = gguf.text(TOKENIZER)? {

@@ -1,24 +1,28 @@
-//! GGUF files out of model directories, matrices in few bits. Refuses to know what is computed with them.
+//! Writing GGUF files from model directories, matrices in few bits.
 
-use crate::model::config::llada::Config;
-use crate::model::load::directory;
-use crate::model::weights::convert::ConvertError;
-use crate::model::weights::gguf::read::{
+use super::names::{
     ARCHITECTURE, FINGERPRINT, GENERATION_CONFIG, HEAD, TOKENIZER, TOKENIZER_CONFIG, is_shuffled, name,
 };
-use crate::model::weights::registry::Weights;
+use crate::model::backend::cpu::Cpu;
+use crate::model::config::llada::Config;
+use crate::model::error::LoadError;
+use crate::model::weights::convert::ConvertError;
+use crate::model::weights::directory::directory;
+use crate::model::weights::fingerprint::{check_base, fingerprint};
+use crate::model::weights::layout::Layout;
+use crate::model::weights::registry::Registry;
 use crate::model::weights::save::save_with;
-use crate::model::{LoadError, head_tensors};
+use candle_core::Tensor;
 use candle_core::quantized::gguf_file::{self, Value};
 use candle_core::quantized::{GgmlDType, QTensor};
-use candle_core::{Device, Tensor};
 use rayon::prelude::*;
 use std::fmt;
 use std::fs;
 use std::io::{BufWriter, Seek};
 use std::path::Path;
+use std::sync::Arc;
 
-/// How a matrix is stored: llama.cpp's formats, by bits for a weight, scales included.
+/// How a matrix is stored: llama.cpp's formats, with the bits of a weight, scales included.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Format {
     /// 4.5 bits, in blocks of 256.
@@ -67,13 +71,15 @@ impl Format {
     }
 }
 
-/// Writes the model of a directory as one GGUF file, adapters folded in, with its quality head, tokenizer and habits.
-/// Matrices are stored in `format`, where its blocks do not fit in a finer one; gains, positions and the head in f32.
+/// Writes the model of a directory as one GGUF file, adapters folded in, with its quality head,
+/// tokenizer and defaults. Matrices are stored in `format`, or in a finer one where its blocks do
+/// not fit; gains, positions and the head in f32.
 ///
-/// Tensors are read one by one; in memory is what the file will hold, and a matrix in f32 for each thread.
+/// Tensors are read one by one: memory holds the content of the file, and a matrix in f32 per
+/// thread.
 ///
 /// # Errors
-/// As loading it would give, and when the file cannot be written.
+/// When the model cannot be loaded, or the file cannot be written.
 pub fn quantise(
     dir: &Path,
     prism_head: Option<&Path>,
@@ -82,13 +88,14 @@ pub fn quantise(
     out: &Path,
 ) -> Result<(), ConvertError> {
     let config = Config::read(dir)?;
-    let (files, recipe) = directory(dir, prism_head, adapter)?;
-    let weights = Weights::of(&config, files, recipe, Device::Cpu)?;
-    weights.check_base()?;
+    let (files, lora) = directory(dir, prism_head, adapter)?;
+    let layout = Layout::llada(&config);
+    let weights = Registry::of(&layout, files, lora, Arc::new(Cpu))?;
+    check_base(&weights)?;
     let backbone: Vec<(String, Vec<usize>)> = config.tensors().collect();
     let store = |(canonical, shape): &(String, Vec<usize>)| {
         let name = name(canonical).ok_or_else(|| unnamed(dir, canonical))?;
-        let mut weight = weights.backbone(canonical)?;
+        let mut weight = weights.weight(canonical)?;
         if config.rope && is_shuffled(canonical) {
             weight = shuffled(&weight, config.head_dim())?;
         }
@@ -98,40 +105,43 @@ pub fn quantise(
     };
     let mut tensors = backbone.par_iter().map(store).collect::<Result<Vec<_>, LoadError>>()?;
     if weights.has_head() {
-        for (name, _) in head_tensors(config.d_model) {
-            tensors.push((
-                format!("{HEAD}{name}"),
-                QTensor::quantize(&weights.head(name)?, GgmlDType::F32).map_err(LoadError::from)?,
-            ));
+        for (name, _) in &layout.head {
+            let tensor = QTensor::quantize(&weights.head(name)?, GgmlDType::F32).map_err(LoadError::from)?;
+            tensors.push((format!("{HEAD}{name}"), tensor));
         }
     }
-    let words = words(&config, dir, weights.fingerprint()?, format)?;
-    let words: Vec<(&str, &Value)> = words.iter().map(|(key, value)| (key.as_str(), value)).collect();
+    let metadata = metadata(&config, dir, fingerprint(&weights)?, format)?;
+    let metadata: Vec<(&str, &Value)> = metadata.iter().map(|(key, value)| (key.as_str(), value)).collect();
     let tensors: Vec<(&str, &QTensor)> = tensors.iter().map(|(name, tensor)| (name.as_str(), tensor)).collect();
     save_with(out, |file| {
         let mut file = BufWriter::new(file);
-        gguf_file::write(&mut file, &words, &tensors).map_err(std::io::Error::other)?;
+        gguf_file::write(&mut file, &metadata, &tensors).map_err(std::io::Error::other)?;
         file.stream_position().map(|_| ()) // flushes
     })?;
     Ok(())
 }
 
-/// The rows of every head as llama.cpp wants them: what [`crate::model::weights::gguf::read::interleaved`] undoes.
+/// The rows of every head in llama.cpp's order, the inverse of [`super::names::interleaved`].
 fn shuffled(weight: &Tensor, width: usize) -> candle_core::Result<Tensor> {
     let (rows, inner) = weight.dims2()?;
     weight.reshape((rows / width, 2, width / 2, inner))?.transpose(1, 2)?.contiguous()?.reshape((rows, inner))
 }
 
-/// What the file says beside its tensors.
-fn words(config: &Config, dir: &Path, fingerprint: String, format: Format) -> Result<Vec<(String, Value)>, LoadError> {
+/// The entries of the file's header beside its tensors.
+fn metadata(
+    config: &Config,
+    dir: &Path,
+    fingerprint: String,
+    format: Format,
+) -> Result<Vec<(String, Value)>, LoadError> {
     let number = |number: usize| {
-        u32::try_from(number).map(Value::U32).map_err(|_| LoadError::Malformed {
-            file: dir.display().to_string(),
-            problem: format!("has a size of {number}; a GGUF file holds sizes below 2^32"),
+        u32::try_from(number).map(Value::U32).map_err(|_| {
+            let problem = format!("has a size of {number}; a GGUF file holds sizes below 2^32");
+            LoadError::malformed(&dir.display(), problem)
         })
     };
     let own = |key: &str| format!("{ARCHITECTURE}.{key}");
-    let mut words = vec![
+    let mut metadata = vec![
         ("general.architecture".to_owned(), Value::String(ARCHITECTURE.to_owned())),
         ("general.file_type_name".to_owned(), Value::String(format.to_string())),
         (own("embedding_length"), number(config.d_model)?),
@@ -147,14 +157,14 @@ fn words(config: &Config, dir: &Path, fingerprint: String, format: Format) -> Re
         (FINGERPRINT.to_owned(), Value::String(fingerprint)),
     ];
     if config.rope {
-        words.push((own("rope.freq_base"), Value::F32(config.rope_theta)));
-        words.push((own("rope.dimension_count"), number(config.head_dim())?));
+        metadata.push((own("rope.freq_base"), Value::F32(config.rope_theta)));
+        metadata.push((own("rope.dimension_count"), number(config.head_dim())?));
     }
     for (key, end) in ["eos", "eot"].iter().zip(&config.ends) {
-        words.push((format!("tokenizer.ggml.{key}_token_id"), Value::U32(end.0)));
+        metadata.push((format!("tokenizer.ggml.{key}_token_id"), Value::U32(end.0)));
     }
     if let Some(pad) = config.pad {
-        words.push(("tokenizer.ggml.padding_token_id".to_owned(), Value::U32(pad.0)));
+        metadata.push(("tokenizer.ggml.padding_token_id".to_owned(), Value::U32(pad.0)));
     }
     for (key, file) in [
         (GENERATION_CONFIG, "generation_config.json"),
@@ -163,14 +173,11 @@ fn words(config: &Config, dir: &Path, fingerprint: String, format: Format) -> Re
     ] {
         let path = dir.join(file);
         if path.exists() {
-            let unreadable = |cause: std::io::Error| LoadError::Unreadable {
-                file: path.display().to_string(),
-                cause: cause.to_string(),
-            };
-            words.push((key.to_owned(), Value::String(fs::read_to_string(&path).map_err(unreadable)?)));
+            let text = fs::read_to_string(&path).map_err(|cause| LoadError::unreadable(&path.display(), &cause))?;
+            metadata.push((key.to_owned(), Value::String(text)));
         }
     }
-    Ok(words)
+    Ok(metadata)
 }
 
 fn unnamed(dir: &Path, tensor: &str) -> LoadError {
@@ -183,8 +190,9 @@ fn unnamed(dir: &Path, tensor: &str) -> LoadError {
 
 #[cfg(test)]
 mod tests {
+    use super::super::names::interleaved;
     use super::*;
-    use crate::model::weights::gguf::read::interleaved;
+    use candle_core::Device;
 
     #[test]
     fn shuffling_is_undone_by_reading() {
