@@ -10,7 +10,7 @@ use common::golden::{Golden, near, tiny};
 use common::{data, sudoku_model};
 use remask::diffusion::{Canvas, Cell, Seed, TokenId};
 use remask::model::{
-    Denoiser, Device, Filter, Format, Lexicon, LoadError, Row, Sampling, Source, Tokens, load, quantise,
+    Denoiser, Device, Filter, Format, GgufVocabulary, LoadError, Row, Sampling, Source, Tokens, load, quantise,
 };
 use remask::text::{Lists, Special, Tokenizer};
 use std::fs;
@@ -49,7 +49,7 @@ fn llama_cpps_file_is_the_checkpoint_it_was_made_of() {
 
 #[test]
 fn llama_cpps_vocabulary_is_a_tokenizer() {
-    let Lexicon { tokens, tokenizer_config } = Lexicon::read(&tiny("llama_cpp.gguf")).unwrap().unwrap();
+    let GgufVocabulary { tokens, tokenizer_config } = GgufVocabulary::read(&tiny("llama_cpp.gguf")).unwrap().unwrap();
     let Tokens::Parts { words, special, merges, cut } = tokens else { panic!("{tokens:?}") };
     let lists = Lists { words: &words, special: &special, merges: &merges, cut: &cut };
     let tokenizer = Tokenizer::from_lists(&lists, tokenizer_config.as_deref().map(str::as_bytes)).unwrap();
@@ -117,7 +117,7 @@ fn the_sudoku_model_in_eight_bits_reads_as_the_whole_one() {
     let (mut whole, mut small) = (sudoku_model(), open(&file, None).unwrap());
     assert_eq!(whole.spec().defaults, small.spec().defaults);
     assert_eq!([&whole, &small].map(|model| model.spec().weights.as_str()), ["f32", "q8_0"]);
-    let tokenizer = match Lexicon::read(&file).unwrap().unwrap().tokens {
+    let tokenizer = match GgufVocabulary::read(&file).unwrap().unwrap().tokens {
         Tokens::Whole(json) => Tokenizer::from_bytes(json.as_bytes()).unwrap(),
         parts @ Tokens::Parts { .. } => panic!("{parts:?}"),
     };

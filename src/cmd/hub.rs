@@ -1,20 +1,16 @@
 //! Models from the Hugging Face hub: missing files are downloaded into the hub's own cache.
 //! Out of scope: the contents of the files, except for the index of shards.
 
+use crate::model::{COMPANIONS, PRISM_HEAD, SHARD_INDEX, ShardIndex};
 use anyhow::{Context, anyhow, bail};
 use hf_hub::api::sync::{ApiBuilder, ApiError, ApiRepo};
 use hf_hub::{Cache, CacheRepo, Repo, RepoType};
-use serde::Deserialize;
-use std::collections::{BTreeMap, BTreeSet};
+use std::collections::BTreeSet;
 use std::path::{Path, PathBuf};
 use std::{env, fs, io};
 
 const CONFIG: &str = "config.json";
 const WEIGHTS: &str = "model.safetensors";
-const INDEX: &str = "model.safetensors.index.json";
-/// Files that are downloaded if the model has them.
-const OPTIONAL: [&str; 4] =
-    ["generation_config.json", "tokenizer.json", "tokenizer_config.json", "prism_head.safetensors"];
 /// How often an interrupted download is resumed.
 const RETRIES_MAX: usize = 3;
 
@@ -54,12 +50,12 @@ fn fetch(name: &str, revision: &str, token: Option<&str>) -> anyhow::Result<Path
     let hub = Hub { name, revision, cache: cache.repo(repo), place: cache.path().clone(), api };
     let was_known = hub.cache.get(CONFIG).is_some();
     let dir = hub.needed(CONFIG)?.parent().context("the cache has no directory for the model")?.to_owned();
-    match hub.optional(INDEX, was_known)? {
+    match hub.optional(SHARD_INDEX, was_known)? {
         Some(index) => shards(&index)?.iter().try_for_each(|shard| hub.needed(shard).map(|_| ()))?,
         None => hub.needed(WEIGHTS).map(|_| ())?,
     }
-    for file in OPTIONAL {
-        hub.optional(file, was_known)?;
+    for companion in COMPANIONS.into_iter().chain([PRISM_HEAD]) {
+        hub.optional(companion, was_known)?;
     }
     Ok(dir)
 }
@@ -70,14 +66,10 @@ fn is_offline() -> bool {
 
 /// The files listed in an index of shards.
 fn shards(index: &Path) -> anyhow::Result<BTreeSet<String>> {
-    #[derive(Deserialize)]
-    struct Index {
-        weight_map: BTreeMap<String, String>,
-    }
     let text = fs::read(index).with_context(|| format!("cannot read {}", index.display()))?;
-    let Index { weight_map } =
+    let parsed: ShardIndex =
         serde_json::from_slice(&text).with_context(|| format!("{} is no index of shards", index.display()))?;
-    let shards: BTreeSet<String> = weight_map.into_values().collect();
+    let shards = parsed.shards();
     match shards.iter().find(|shard| shard.contains(['/', '\\']) || shard.starts_with('.')) {
         None => Ok(shards),
         Some(shard) => bail!("{} names {shard:?}, which is no file beside it", index.display()),

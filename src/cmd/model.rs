@@ -2,7 +2,7 @@
 
 use super::hub;
 use super::say::say;
-use crate::model::{Config, Denoiser, Device, Lexicon, Precision, Source, Tokens, Toy, load_in};
+use crate::model::{Config, Denoiser, Device, GgufVocabulary, Precision, Source, Tokens, Toy, load_in};
 use crate::text::{Lists, Tokenizer};
 use anyhow::{Context, bail};
 use clap::{Args, ValueEnum};
@@ -134,10 +134,11 @@ impl ModelArgs {
             );
         }
         let file = PathBuf::from(&self.model_id);
-        let lexicon = Lexicon::read(&file)?;
-        let config = lexicon.as_ref().and_then(|lexicon| lexicon.tokenizer_config.as_deref()).map(str::as_bytes);
+        let vocabulary = GgufVocabulary::read(&file)?;
+        let config =
+            vocabulary.as_ref().and_then(|vocabulary| vocabulary.tokenizer_config.as_deref()).map(str::as_bytes);
         let beside = file.with_file_name("tokenizer.json");
-        let tokenizer = match lexicon.as_ref().map(|lexicon| &lexicon.tokens) {
+        let tokenizer = match vocabulary.as_ref().map(|vocabulary| &vocabulary.tokens) {
             Some(Tokens::Whole(json)) => Some(Tokenizer::from_texts(json.as_bytes(), config)?),
             _ if beside.exists() => Some(Tokenizer::from_texts(&std::fs::read(&beside)?, config)?),
             Some(Tokens::Parts { words, special, merges, cut }) => {

@@ -1,15 +1,15 @@
-//! What models are computed on, and with how many threads. The only place that knows devices by name. Refuses to know
-//! models.
+//! The devices that models are computed on, by name, and how many threads there are. Out of scope:
+//! models, and what is computed.
 
-use super::LoadError;
+use super::error::LoadError;
 use candle_core::DType;
 use std::fmt;
 use std::str::FromStr;
 
-/// What a model is computed on.
+/// The device of a model.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
 pub enum Device {
-    /// The first GPU where there is one and this binary can use it, else the CPU.
+    /// The first GPU if there is one that this binary can use, else the CPU.
     #[default]
     Auto,
     /// The CPU.
@@ -28,7 +28,7 @@ impl fmt::Display for Device {
     }
 }
 
-/// Numbers a model is computed in.
+/// The number format that a model is computed in.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
 pub enum Precision {
     /// bf16 on a GPU, f32 on a CPU.
@@ -41,8 +41,11 @@ pub enum Precision {
 }
 
 impl Precision {
-    /// The numbers for a device.
-    pub(super) fn on(self, device: &candle_core::Device) -> Result<DType, LoadError> {
+    /// The format on a device.
+    ///
+    /// # Errors
+    /// When the device does not compute in it.
+    pub(crate) fn on(self, device: &candle_core::Device) -> Result<DType, LoadError> {
         match self {
             Self::F32 => Ok(DType::F32),
             Self::Auto if device.is_cpu() => Ok(DType::F32),
@@ -75,7 +78,8 @@ impl FromStr for Device {
 }
 
 impl Device {
-    /// The device that `auto` stands for, and why it is not a GPU where this binary could use one. Others stand for themselves.
+    /// The device that `auto` stands for, and why it is the CPU although this binary can use a GPU.
+    /// Others stand for themselves.
     #[must_use]
     pub fn choose(self) -> (Self, Option<String>) {
         match self {
@@ -87,7 +91,10 @@ impl Device {
         }
     }
 
-    /// The device, and its own name where that was left open.
+    /// Opens the device; returns its own name too, for `auto`.
+    ///
+    /// # Errors
+    /// When it does not exist, or this binary cannot use it.
     pub(crate) fn open(self) -> Result<(candle_core::Device, Self), LoadError> {
         match self.choose().0 {
             Self::Cuda(ordinal) => Ok((cuda(ordinal)?, Self::Cuda(ordinal))),
@@ -108,7 +115,7 @@ fn cuda(ordinal: usize) -> Result<candle_core::Device, LoadError> {
             Ok(_) | Err(_) => Err(format!("the NVIDIA driver knows {count} GPUs; they are numbered from 0")),
         }
     };
-    // a library that is not there is a panic in cudarc, and an error here
+    // cudarc panics when a library is missing; here that is an error
     let hook = panic::take_hook();
     panic::set_hook(Box::new(|_| {}));
     let opened = panic::catch_unwind(open);
@@ -132,14 +139,14 @@ fn cuda(ordinal: usize) -> Result<candle_core::Device, LoadError> {
 /// How a program uses its threads.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Threads {
-    /// All of them share each large product: for serving, where a pass is to be over soon.
+    /// All threads share each large product: for serving, where one pass must end soon.
     ShareProducts,
-    /// Each has products of its own: for training, where a step has rows enough for all.
+    /// Each thread has its own products: for training, where a step has rows for all of them.
     Alone,
 }
 
-/// Threads that can work at the same time: physical cores, but no more than a container may use. Two threads on a core gain
-/// nothing here.
+/// Threads that can work at the same time: physical cores, but no more than a container may use.
+/// Two threads on one core are not faster here.
 #[must_use]
 pub fn threads() -> usize {
     static COUNT: std::sync::OnceLock<usize> = std::sync::OnceLock::new();
@@ -152,19 +159,20 @@ pub fn threads() -> usize {
 
 const THREADS: &str = "RAYON_NUM_THREADS";
 
-/// Tells candle how many threads to use, in the only way it listens to. Untold it counts the cores anew, from
-/// `/proc/cpuinfo`, in every matrix product, which doubles the time of a small model's pass; and its second pool,
-/// for additions and the like, lets one thread in at a time and keeps the others spinning, which costs a large
-/// model a fifth. What the environment already says is left as it is.
+/// Sets the number of candle's threads in environment variables, the only setting it reads. Without
+/// them it counts the cores again, from `/proc/cpuinfo`, in every matrix product, which doubles the
+/// time of a small model's pass; and its second pool, for additions and the like, admits one thread
+/// at a time while the others spin, which slows a large model by a fifth. Variables that are set
+/// already stay as they are, except for [`Threads::Alone`].
 ///
 /// # Safety
-/// Sets environment variables, so no other thread may run yet: the first thing to do in `main`.
+/// Sets environment variables, so no other thread may run yet: call it first in `main`.
 #[allow(unsafe_code)]
 pub unsafe fn settle_threads(use_of: Threads) {
     let threads = match use_of {
         Threads::ShareProducts => threads(),
         Threads::Alone => {
-            let _ = threads(); // remembers what the environment says now
+            let _ = threads(); // keeps the value of the environment as it is now
             1
         }
     };

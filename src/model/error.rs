@@ -1,10 +1,12 @@
-//! Why a model could not be loaded, one sentence each: which file, what it says, what is allowed. Refuses to
-//! know how files are read.
+//! Errors of loading a model and of a forward pass. Each is one sentence: what was given, what is
+//! allowed.
 
-/// Why no model came out of a source. `file` is a path, or the name of an embedded file.
+use std::fmt::Display;
+
+/// Why a model could not be loaded. `file` is a path, or the name of an embedded file.
 #[derive(Clone, Debug, PartialEq, Eq, thiserror::Error)]
 pub enum LoadError {
-    /// A file is missing or the system does not let it be read.
+    /// A file is missing or the system denies access.
     #[error("cannot read {file}: {cause}")]
     Unreadable {
         /// Which file.
@@ -12,7 +14,7 @@ pub enum LoadError {
         /// What the system said.
         cause: String,
     },
-    /// A file is not what its name promises: truncated, not JSON, contradicting itself.
+    /// The content of a file is wrong: truncated, not JSON, contradicting itself.
     #[error("{file} {problem}")]
     Malformed {
         /// Which file.
@@ -20,7 +22,7 @@ pub enum LoadError {
         /// What is wrong with it.
         problem: String,
     },
-    /// A configuration asks for something that is not implemented.
+    /// A configuration needs something that is not implemented.
     #[error("{file}: `{key}` is {given}, supported is {supported}")]
     Unsupported {
         /// Which file.
@@ -29,10 +31,10 @@ pub enum LoadError {
         key: String,
         /// Its value there, as JSON.
         given: String,
-        /// The values that would do.
+        /// The values that are supported.
         supported: String,
     },
-    /// A tensor that the configuration calls for is in none of the files.
+    /// A tensor that the configuration requires is in none of the files.
     #[error("{files} has no tensor `{tensor}`, which config.json calls for")]
     MissingTensor {
         /// The files that were searched.
@@ -52,7 +54,7 @@ pub enum LoadError {
         /// The shape it should have.
         expected: Vec<usize>,
     },
-    /// A quality head was made for other weights than those it was given to.
+    /// A quality head was made for other weights than those it is loaded with.
     #[error(
         "the quality head in {file} was made for the model {made_for}, this one is {found}; \
          its judgements would mean nothing. Give the head that was trained with this model, or train one"
@@ -62,10 +64,10 @@ pub enum LoadError {
         file: String,
         /// Fingerprint of the weights it was made for.
         made_for: String,
-        /// Fingerprint of the weights there are.
+        /// Fingerprint of the weights it is loaded with.
         found: String,
     },
-    /// A tensor is stored in numbers that are not read.
+    /// A tensor is stored in a number format that is not supported.
     #[error("{file}: tensor `{tensor}` is stored as {found}, supported are F32, F16 and BF16")]
     WrongDtype {
         /// Which file.
@@ -75,7 +77,8 @@ pub enum LoadError {
         /// How it is stored.
         found: String,
     },
-    /// A tensor that must not be there: it would be ignored, and the model would not be what its files say.
+    /// A tensor that the model has no use for. It is an error because ignoring it would give
+    /// another model than its files describe.
     #[error("{file}: tensor `{tensor}` {problem}")]
     StrayTensor {
         /// Which file.
@@ -85,21 +88,66 @@ pub enum LoadError {
         /// Why it has no place.
         problem: String,
     },
-    /// The device is not there, or this binary cannot use it.
+    /// The device does not exist, or this binary cannot use it.
     #[error("device `{device}`: {problem}")]
     Device {
-        /// What was asked for.
+        /// The device that was given.
         device: String,
-        /// What is wrong and what would help.
+        /// What is wrong and how to fix it.
         problem: String,
     },
-    /// The tensor library failed while the weights were put in place, usually for want of memory.
+    /// The tensor library failed while the weights were loaded, usually for lack of memory.
     #[error("the weights could not be put in place: {0}")]
     Failed(String),
+}
+
+impl LoadError {
+    pub(crate) fn malformed(file: &(impl Display + ?Sized), problem: impl Into<String>) -> Self {
+        Self::Malformed { file: file.to_string(), problem: problem.into() }
+    }
+
+    pub(crate) fn unreadable(file: &(impl Display + ?Sized), cause: &std::io::Error) -> Self {
+        Self::Unreadable { file: file.to_string(), cause: cause.to_string() }
+    }
 }
 
 impl From<candle_core::Error> for LoadError {
     fn from(error: candle_core::Error) -> Self {
         Self::Failed(error.to_string())
+    }
+}
+
+/// Why a forward pass gave no readings.
+#[derive(Clone, Debug, PartialEq, Eq, thiserror::Error)]
+pub enum ModelError {
+    /// The forward pass produced a NaN or an infinity.
+    #[error("the model produced a number that is not finite ({what}); the weights are damaged or overflow in {dtype}")]
+    NotFinite {
+        /// What was not finite.
+        what: &'static str,
+        /// Number format of the forward pass.
+        dtype: String,
+    },
+    /// A row needs something that this model does not have.
+    #[error("{0}")]
+    Unsupported(String),
+    /// The device has no room for a pass of this size.
+    #[error("the device ran out of memory: {0}")]
+    OutOfMemory(String),
+    /// The tensor library or the device failed.
+    #[error("the forward pass failed: {0}")]
+    Failed(String),
+    /// A bug in the model; its state can no longer be trusted.
+    #[error("the model panicked; the server's log says more")]
+    Panicked,
+}
+
+impl From<candle_core::Error> for ModelError {
+    fn from(error: candle_core::Error) -> Self {
+        let message = error.to_string();
+        match message.to_lowercase().replace('_', " ").contains("out of memory") {
+            true => Self::OutOfMemory(message),
+            false => Self::Failed(message),
+        }
     }
 }

@@ -1,23 +1,28 @@
-//! A model without weights that starts in a blink, errs on purpose and repents: engine, API and documentation are
-//! tried on it. It knows a few sentences by heart and guesses a letter the better the more of its neighbours it sees,
-//! so cells filled early are sometimes wrong, and turn out to be once their neighbours stand. Refuses to need files.
+//! A demo model without weights that loads in no time: engine, API and documentation are tried on
+//! it. It knows a few sentences and guesses a letter the better the more of its neighbours are
+//! filled, so it makes mistakes in cells filled early and corrects them once the neighbours stand.
 
-use super::sampling::Noise;
-use super::summary::{Vocabulary, biased, summarise_among};
-use super::{Batch, Defaults, Denoiser, Inspection, ModelError, ModelSpec, Row};
-use crate::diffusion::{Cell, Draws, Position, Probability, Proposal, Purpose, Reading, Review, Seed, TokenId};
+use super::backend::cpu::summary::{guided, summarise};
+use super::backend::summary::SummaryOptions;
+use super::backend::vocabulary::Vocabulary;
+use super::batch::{Batch, Row};
+use super::error::ModelError;
+use super::interface::{Denoiser, Inspection};
+use super::spec::{Defaults, ModelSpec};
+use crate::diffusion::{Cell, Draws, Position, Probability, Purpose, Reading, Review, Seed, TokenId};
 
-/// Ids 0 to 255 are bytes; `models/toy/tokenizer.json` spells in them.
+/// Ids 0 to 255 are bytes, as in `models/toy/tokenizer.json`.
 const MASK: TokenId = TokenId(256);
 const END: TokenId = TokenId(257);
 const VOCABULARY: usize = 258;
 const CANVAS_MAX: usize = 1024;
 /// Cells on each side that count as neighbours.
 const REACH: usize = 2;
-/// One cell in so many is guessed wrong until most of its neighbours stand.
+/// One cell in so many is guessed wrong until most of its neighbours are filled.
 const MISLED: usize = 4;
 
-/// What it knows by heart; the prompt decides which one is told. Some characters are several bytes long.
+/// The sentences that it knows; the prompt decides which one it writes. Some characters are several
+/// bytes long.
 const SENTENCES: [&str; 4] = [
     " the quick brown fox jumps over the lazy dog, twice.",
     " wer später ankommt, findet noch Kaffee — und ein Stück Kuchen 🍰.",
@@ -64,7 +69,7 @@ impl Toy {
         }
     }
 
-    /// A toy that cannot judge itself, to try what happens without a head.
+    /// A toy without a quality head.
     #[must_use]
     pub fn without_head() -> Self {
         let mut toy = Self::new();
@@ -99,28 +104,24 @@ impl Toy {
         let unprompted: Vec<Cell> =
             cells.iter().map(|cell| if let Cell::Fixed(_) = cell { Cell::Blank } else { *cell }).collect();
         let logits = |at: Position| {
-            let mut logits = story.logits(cells, at.index());
-            if let Some(weight) = row.guidance {
-                let unguided = story.logits(&unprompted, at.index());
-                for (guided, unguided) in logits.iter_mut().zip(unguided) {
-                    *guided = unguided + (1.0 + weight) * (*guided - unguided);
-                }
+            let logits = story.logits(cells, at.index());
+            match row.guidance {
+                Some(weight) => guided(&logits, &story.logits(&unprompted, at.index()), weight),
+                None => logits,
             }
-            logits
         };
         let propose = |at: Position| {
-            let draws = Draws::new(row.sampling.seed, Purpose::Token, row.sampling.step, at);
-            let temperature = f64::from(row.sampling.temperature);
-            let noise = (temperature > 0.0).then_some(Noise { temperature, draws, filter: row.sampling.filter });
+            let (noise, biases, only) = (row.sampling.noise(at), row.biases, row.allowed(at));
+            let options = SummaryOptions { noise, biases, only, guidance: None };
             let vocabulary = Vocabulary { size: VOCABULARY, mask: MASK.0 as usize };
-            let summary = summarise_among(row.allowed(at), &biased(logits(at).into(), row.biases), vocabulary, noise)
-                .ok_or(ModelError::NotFinite { what: "logits", dtype: self.spec.dtype.clone() })?;
-            let (token, entropy) = (TokenId(summary.token), summary.entropy);
-            Ok(Proposal { at, token, confidence: summary.confidence, margin: summary.margin, entropy })
+            let summary = summarise(logits(at).into(), vocabulary, &options);
+            let summary = summary.ok_or(ModelError::NotFinite { what: "logits", dtype: self.spec.dtype.clone() })?;
+            Ok(summary.proposal(at))
         };
         let proposals = row.canvas.blanks(row.window.clone()).map(propose).collect::<Result<_, ModelError>>()?;
         let reviews = row.canvas.filled(row.window.clone()).filter(|_| row.review && self.spec.has_quality);
-        // what a quality head learns to predict, exactly: the probability of the token, its own cell unseen
+        // exactly what a quality head learns to predict: the probability of the token without its
+        // own cell
         let review = |(at, token): (Position, TokenId)| Review {
             at,
             quality: Probability::rounded(probability(&story.logits(cells, at.index()), token))
@@ -130,43 +131,44 @@ impl Toy {
     }
 }
 
-/// What the toy believes belongs on a canvas.
+/// The text that the toy would write on a canvas.
 struct Story {
     sentence: &'static [u8],
-    /// Whether the text ends after the sentence (nothing fixed follows), else it is told again and again.
+    /// Whether the text ends after the sentence (nothing fixed follows), else the sentence repeats.
     ends: bool,
     /// Number of cells that are not fixed before each cell.
-    told: Vec<usize>,
+    before: Vec<usize>,
     key: Seed,
 }
 
 impl Story {
-    /// The story a canvas calls for: decided by its fixed cells, so that it stays while the others change.
+    /// The story of a canvas, from its fixed cells alone, so that it stays the same while others
+    /// change.
     fn of(cells: &[Cell]) -> Self {
         let fixed = |cell: &Cell| if let Cell::Fixed(token) = cell { Some(u64::from(token.0)) } else { None };
         let key = cells.iter().filter_map(fixed).fold(7, |key: u64, id| key.wrapping_mul(31).wrapping_add(id));
         let first_free = cells.iter().position(|cell| fixed(cell).is_none()).unwrap_or(cells.len());
-        let told = cells.iter().scan(0, |told, cell| {
-            let before = *told;
-            *told += usize::from(fixed(cell).is_none());
+        let before = cells.iter().scan(0, |free, cell| {
+            let before = *free;
+            *free += usize::from(fixed(cell).is_none());
             Some(before)
         });
         Self {
             #[allow(clippy::cast_possible_truncation)] // a remainder
             sentence: SENTENCES[(key % SENTENCES.len() as u64) as usize].as_bytes(),
             ends: cells[first_free..].iter().all(|cell| fixed(cell).is_none()),
-            told: told.collect(),
+            before: before.collect(),
             key: Seed(key),
         }
     }
 
-    /// (vocabulary): scores of cell `at`, whatever stands in it.
+    /// (vocabulary): scores of cell `at`, independent of its own token.
     fn logits(&self, cells: &[Cell], at: usize) -> Vec<f32> {
-        let told = self.told[at];
-        let right = match self.sentence.get(told) {
+        let before = self.before[at];
+        let right = match self.sentence.get(before) {
             Some(byte) => TokenId(u32::from(*byte)),
             None if self.ends => END,
-            None => TokenId(u32::from(self.sentence[told % self.sentence.len()])),
+            None => TokenId(u32::from(self.sentence[before % self.sentence.len()])),
         };
         #[allow(clippy::cast_possible_truncation, clippy::cast_sign_loss)] // a small number
         let wrong = {
@@ -188,13 +190,13 @@ impl Story {
     }
 }
 
-/// Share of a cell's neighbours that are not blank; the canvas's ends count as standing.
+/// Share of a cell's neighbours that are not blank; cells beyond the canvas count as filled.
 #[allow(clippy::cast_precision_loss)] // a handful of cells
 fn context(cells: &[Cell], at: usize) -> f32 {
-    let stands =
+    let is_filled =
         |index: Option<usize>| index.and_then(|index| cells.get(index)).is_none_or(|cell| !matches!(cell, Cell::Blank));
     let neighbours = (1..=REACH).flat_map(|reach| [at.checked_sub(reach), at.checked_add(reach)]);
-    neighbours.filter(|index| stands(*index)).count() as f32 / (2 * REACH) as f32
+    neighbours.filter(|index| is_filled(*index)).count() as f32 / (2 * REACH) as f32
 }
 
 /// Probability of `token`; the logits are logarithms of probabilities already.

@@ -4,18 +4,15 @@
 
 use super::ops;
 use super::parameters::Parameters;
-use crate::model::Config;
+use crate::model::{Config, HEAD_EPSILON, Rope};
 use candle_core::{Device, Result, Tensor};
 use candle_nn::{ops as library, rotary_emb};
-
-/// Epsilon of the head's `LayerNorm`.
-const HEAD_EPSILON: f32 = 1e-5;
 
 /// A network over borrowed parameters.
 pub(super) struct Net<'a> {
     config: &'a Config,
     parameters: &'a Parameters,
-    rotary: Option<(Tensor, Tensor)>, // each (length, head dim / 2)
+    rope: Option<Rope>,
     /// Factor of B A in adapters.
     lora_scale: f64,
     device: Device,
@@ -30,8 +27,9 @@ impl<'a> Net<'a> {
         lora_scale: f64,
         device: &Device,
     ) -> Result<Self> {
-        let rotary = if config.rope { Some(rotations(config, length, device)?) } else { None };
-        Ok(Self { config, parameters, rotary, lora_scale, device: device.clone() })
+        let rope = || Rope::new(config.head_dim(), config.rope_theta, length, device);
+        let rope = if config.rope { Some(rope()?) } else { None };
+        Ok(Self { config, parameters, rope, lora_scale, device: device.clone() })
     }
 
     /// Hidden states after the final norm: `ids` (rows x length) to (rows x length, `d_model`).
@@ -96,9 +94,9 @@ impl<'a> Net<'a> {
             let y = self.linear(&format!("{block}.{name}"), x)?.reshape((rows, length, count, head_dim))?;
             y.transpose(1, 2)?.contiguous() // (rows, heads, length, head_dim)
         };
-        let rotated = |y: Tensor| match &self.rotary {
+        let rotated = |y: Tensor| match &self.rope {
             None => Ok(y),
-            Some((cos, sin)) => rotary_emb::rope_slow(&y, cos, sin),
+            Some(Rope { cos, sin }) => rotary_emb::rope_slow(&y, cos, sin),
         };
         let repeated = |y: Tensor| {
             let shape = (rows, n_kv_heads, n_heads / n_kv_heads, length, head_dim);
@@ -115,15 +113,4 @@ impl<'a> Net<'a> {
         let mixed = seen.matmul(&v)?.transpose(1, 2)?.reshape((rows * length, d_model))?;
         self.linear(&format!("{block}.attn_out"), &mixed)
     }
-}
-
-/// Angles of positions 0 to `length`, as the published code computes them in f32.
-fn rotations(config: &Config, length: usize, device: &Device) -> Result<(Tensor, Tensor)> {
-    let half = config.head_dim() / 2;
-    #[allow(clippy::cast_precision_loss)] // head widths and positions are far below 2^24
-    let frequency = |i: usize| config.rope_theta.powf(2.0 * i as f32 / config.head_dim() as f32).recip();
-    #[allow(clippy::cast_precision_loss)]
-    let angles = (0..length).flat_map(|t| (0..half).map(move |i| t as f32 * frequency(i)));
-    let angles = Tensor::from_iter(angles, &Device::Cpu)?.reshape((length, half))?;
-    Ok((angles.cos()?.to_device(device)?, angles.sin()?.to_device(device)?))
 }

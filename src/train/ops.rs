@@ -2,27 +2,28 @@
 //! a dozen. On other devices they are composed of the library's operations.
 
 use super::simd::{dot, exp, sum};
+use crate::model::has_fused_gradients;
 use candle_core::{CpuStorage, CustomOp1, CustomOp2, CustomOp3, D, Layout, Result, Shape, Tensor};
 use candle_nn::ops;
 
 /// x / sqrt(mean(x^2) + eps) * weight: `x` (rows, width), `weight` (width).
 pub(super) fn rms_norm(x: &Tensor, weight: &Tensor, eps: f32) -> Result<Tensor> {
-    if x.device().is_cpu() { x.apply_op2(weight, RmsNorm { eps }) } else { ops::rms_norm_slow(x, weight, eps) }
+    if has_fused_gradients(x) { x.apply_op2(weight, RmsNorm { eps }) } else { ops::rms_norm_slow(x, weight, eps) }
 }
 
 /// Softmax over the last dimension, of any shape.
 pub(super) fn softmax(x: &Tensor) -> Result<Tensor> {
-    if x.device().is_cpu() { x.apply_op1(Softmax) } else { ops::softmax(x, D::Minus1) }
+    if has_fused_gradients(x) { x.apply_op1(Softmax) } else { ops::softmax(x, D::Minus1) }
 }
 
 /// silu(gate) * up, of equal shapes.
 pub(super) fn swiglu(gate: &Tensor, up: &Tensor) -> Result<Tensor> {
-    if gate.device().is_cpu() { gate.apply_op2(up, SwiGlu) } else { gate.silu()? * up }
+    if has_fused_gradients(gate) { gate.apply_op2(up, SwiGlu) } else { gate.silu()? * up }
 }
 
 /// The weighted sum of cross-entropies in nats, from `logits` (rows, vocabulary); a scalar.
 pub(super) fn cross_entropy(logits: &Tensor, targets: &[u32], weights: &[f32]) -> Result<Tensor> {
-    if logits.device().is_cpu() {
+    if has_fused_gradients(logits) {
         return logits.apply_op1(CrossEntropy { targets: targets.to_vec(), weights: weights.to_vec() });
     }
     let rows = targets.len();

@@ -10,10 +10,8 @@ use super::net::Net;
 use super::rollout::Rollout;
 use super::run::{Objective, Scored};
 use crate::diffusion::policy::Choice;
-use crate::diffusion::{
-    Canvas, Cell, DrawKey, Draws, Position, Probability, Proposal, Purpose, Reading, Review, Seed, TokenId, fills,
-};
-use crate::model::{Config, Filter, Noise, Vocabulary, summarise};
+use crate::diffusion::{Canvas, Cell, DrawKey, Position, Probability, Proposal, Reading, Review, Seed, TokenId, fills};
+use crate::model::{Config, Filter, Sampling, SummaryOptions, Vocabulary, sigmoid, summarise};
 use candle_core::Tensor;
 use std::num::NonZeroU32;
 
@@ -145,12 +143,10 @@ impl Prism {
         let propose = |row: &Sample| {
             let blank = |(at, logits): (&(u32, u32), &Vec<f32>)| {
                 let at = Position(at.0);
-                let draws = Draws::new(row.seed, Purpose::Token, row.step, at);
-                let temperature = f64::from(row.temperature);
-                let noise = (temperature > 0.0).then_some(Noise { temperature, draws, filter: Filter::ALL });
-                let summary = summarise(logits, vocabulary, noise)?;
-                let (token, confidence) = (TokenId(summary.token), summary.confidence);
-                Some(Proposal { at, token, confidence, margin: summary.margin, entropy: summary.entropy })
+                let Sample { temperature, seed, step, .. } = *row;
+                let noise = Sampling { temperature, seed, step, filter: Filter::ALL }.noise(at);
+                let options = SummaryOptions { noise, ..SummaryOptions::default() };
+                Some(summarise(logits.into(), vocabulary, &options)?.proposal(at))
             };
             let blanks = row.masked.hidden.iter().zip(logits.by_ref());
             blanks.map(blank).collect::<Option<Vec<_>>>()
@@ -328,8 +324,7 @@ fn feedback(rows: &[Sample], proposals: Vec<Vec<Proposal>>, filled: Vec<Canvas>,
             Feedback::Filled { canvas, truth: row.truth.clone(), seed: row.seed }
         }
         false => {
-            let quality =
-                |logit: f32| Probability::rounded((1.0 + (-logit).exp()).recip()).unwrap_or(Probability::ZERO);
+            let quality = |logit: f32| Probability::rounded(sigmoid(logit)).unwrap_or(Probability::ZERO);
             let cells = row.canvas.filled(0..row.canvas.len()).zip(logits.by_ref());
             let reviews = cells.map(|((at, _), logit)| Review { at, quality: quality(*logit) }).collect();
             Feedback::Read(Reading { proposals, reviews })

@@ -1,0 +1,49 @@
+//! Attention within each row of a packed pass, from the tensor library's matrix products.
+
+use super::operands::Span;
+use candle_core::{Result, Tensor};
+use candle_nn::ops::softmax_last_dim;
+
+/// Scores held at once: a long row is computed a few queries at a time, so that memory grows with
+/// its length and not with its square. 64 MiB in f32.
+const SCORES_MAX: usize = 1 << 24;
+
+/// [`super::Backend::attention`] in products of whole matrices; `operand` turns a transposed view
+/// into what the device's product takes.
+pub(crate) fn attention(
+    q: &Tensor,
+    k: &Tensor,
+    v: &Tensor,
+    spans: &[Span],
+    operand: fn(&Tensor) -> Result<Tensor>,
+) -> Result<Tensor> {
+    let (_, heads, _) = q.dims3()?;
+    let mut parts = Vec::with_capacity(spans.len());
+    for Span { queries, keys } in spans {
+        let k = operand(&k.narrow(0, keys.start, keys.len())?.permute((1, 2, 0))?)?; // (kv heads, d, keys)
+        let v = operand(&v.narrow(0, keys.start, keys.len())?.transpose(0, 1)?)?; // (kv heads, keys, d)
+        let step = (SCORES_MAX / (heads * keys.len())).max(1);
+        for start in queries.clone().step_by(step) {
+            let count = step.min(queries.end - start);
+            parts.push(attend(&q.narrow(0, start, count)?, &k, &v)?);
+        }
+    }
+    match parts.as_slice() {
+        [part] => Ok(part.clone()),
+        parts => Tensor::cat(parts, 0), // (queries, heads * d)
+    }
+}
+
+fn attend(q: &Tensor, k: &Tensor, v: &Tensor) -> Result<Tensor> {
+    let (queries, heads, d) = q.dims3()?;
+    let (kv_heads, _, _) = k.dims3()?;
+    let sharing = heads / kv_heads;
+    #[allow(clippy::cast_precision_loss)] // head widths are small
+    let scale = 1.0 / (d as f64).sqrt();
+    let q = q.affine(scale, 0.0)?.reshape((queries, kv_heads, sharing, d))?.permute((1, 2, 0, 3))?;
+    let q = q.reshape((kv_heads, sharing * queries, d))?;
+    let scores = q.matmul(k)?; // (kv heads, sharing * queries, keys)
+    let mixed = softmax_last_dim(&scores)?.matmul(v)?; // (kv heads, sharing * queries, d)
+    let mixed = mixed.reshape((kv_heads, sharing, queries, d))?.permute((2, 0, 1, 3))?;
+    mixed.reshape((queries, heads * d))
+}

@@ -1,0 +1,98 @@
+//! The operations on a CPU. A row's numbers are the same to the bit whatever rows share its pass: a
+//! pass is cut by each row's own length, so that every product has the shape it has for the row
+//! alone.
+
+mod blocks;
+mod random;
+mod sampling;
+pub(crate) mod summary;
+#[cfg(test)]
+mod tests;
+
+use super::Backend;
+use super::attention::attention;
+use super::matrix::{Matrix, Stored};
+use super::operands::{Normal, Segment, Span};
+use super::summary::{Guidance, Summary, SummaryOptions};
+use super::vocabulary::Vocabulary;
+use blocks::Blocks;
+use candle_core::quantized::QMatMul;
+use candle_core::{Device, Result, Storage, Tensor, bail};
+use rayon::prelude::*;
+use std::sync::Arc;
+use summary::{guided, summarise};
+
+/// Tokens of a piece at most: enough to use a weight several times for each time it is fetched.
+const PIECE_MAX: usize = 64;
+
+/// Most cells whose logits a thread holds: 32 MB over LLaDA's vocabulary, twice that with guidance.
+/// More would not be faster.
+const STATES_MAX: usize = 64;
+
+/// The CPU.
+#[derive(Clone, Copy, Debug)]
+pub(crate) struct Cpu;
+
+impl Backend for Cpu {
+    fn device(&self) -> Device {
+        Device::Cpu
+    }
+
+    fn is_parallel(&self) -> bool {
+        true
+    }
+
+    /// A piece is part of one row.
+    fn cut(&self, lengths: &[usize]) -> Vec<Vec<Segment>> {
+        let pieces = lengths.iter().enumerate().flat_map(|(row, &length)| {
+            // an even number: two threads finish two halves sooner than three thirds
+            let count = length.div_ceil(PIECE_MAX).next_multiple_of(2).min(length);
+            let range = move |n| length * n / count..length * (n + 1) / count;
+            (0..count).map(move |n| vec![Segment { row, positions: range(n) }])
+        });
+        pieces.collect()
+    }
+
+    fn states_max(&self) -> usize {
+        STATES_MAX
+    }
+
+    fn matrix(&self, weight: &Stored) -> Result<Box<dyn Matrix>> {
+        Ok(match weight {
+            Stored::Full(weight) => Box::new(Blocks::new(weight)?),
+            Stored::Quantised(weight) => Box::new(QMatMul::from_arc(Arc::clone(weight))?),
+        })
+    }
+
+    fn attention(&self, q: &Tensor, k: &Tensor, v: &Tensor, spans: &[Span]) -> Result<Tensor> {
+        attention(q, k, v, spans, |view| Ok(view.clone()))
+    }
+
+    fn summaries(
+        &self,
+        logits: &Tensor,
+        vocabulary: Vocabulary,
+        options: &[SummaryOptions<'_>],
+    ) -> Result<Vec<Option<Summary>>> {
+        let width = logits.dim(1)?;
+        let (storage, layout) = logits.storage_and_layout();
+        let (Storage::Cpu(storage), Some((from, until))) = (&*storage, layout.contiguous_offsets()) else {
+            bail!("logits that are no rows on the CPU")
+        };
+        let rows = &storage.as_slice::<f32>()?[from..until];
+        let row = |index: usize| &rows[index * width..(index + 1) * width];
+        let summary = |(index, options): (usize, &SummaryOptions<'_>)| {
+            let logits = match options.guidance {
+                Some(Guidance { weight, unguided }) => guided(row(index), row(unguided), weight).into(),
+                None => row(index).into(),
+            };
+            summarise(logits, vocabulary, options)
+        };
+        Ok(options.par_iter().enumerate().map(summary).collect())
+    }
+
+    fn normal(&self, normal: Normal, shape: &[usize]) -> Result<Tensor> {
+        let numbers = random::normals(normal, shape.iter().product());
+        Tensor::from_vec(numbers, shape, &Device::Cpu)?.affine(1.0, normal.mean)
+    }
+}

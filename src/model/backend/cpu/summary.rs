@@ -1,0 +1,106 @@
+//! A row of logits summarised on the CPU, in one order of sums whatever the other rows are. Out of
+//! scope: tensors and canvases.
+
+use super::sampling::{allowed, sample, sample_among};
+use crate::diffusion::TokenId;
+use crate::model::backend::summary::{Summary, SummaryOptions};
+use crate::model::backend::vocabulary::{Vocabulary, larger};
+use crate::model::batch::Filter;
+use std::borrow::Cow;
+
+/// Further below the maximum nothing counts: exp of it is zero in f32.
+const FLOOR: f32 = -200.0;
+
+/// Summarises one row, guidance applied already; `None` when a logit of a token that may be
+/// proposed is not finite.
+///
+/// `logits` may be longer than the vocabulary. The mask and what lies beyond count as minus
+/// infinity; they have no probability. Among equals the lowest id is taken. Noise and allowed
+/// tokens affect the token alone; the numbers refer to the whole row, biases included.
+pub(crate) fn summarise(
+    logits: Cow<'_, [f32]>,
+    vocabulary: Vocabulary,
+    options: &SummaryOptions<'_>,
+) -> Option<Summary> {
+    let logits = &*biased(logits, options.biases);
+    let best = Best::of(logits, vocabulary)?;
+    let token = match (options.only, options.noise) {
+        (Some(only), None) => likeliest(only, logits)?,
+        (Some(only), Some(noise)) => sample_among(only.iter().map(|token| token.0), logits, noise),
+        (None, None) => best.token,
+        (None, Some(noise)) if noise.filter == Filter::ALL => sample(logits, vocabulary, noise, best.token),
+        (None, Some(noise)) => sample_among(allowed(logits, vocabulary, noise).into_iter(), logits, noise),
+    };
+    let (mut mass, mut moment) = (0.0, 0.0);
+    for (_, chunk) in vocabulary.chunks(logits) {
+        // in f32 within a chunk, in f64 between them
+        let (mut chunk_mass, mut chunk_moment) = (0.0f32, 0.0f32);
+        for logit in chunk {
+            let below = (logit - best.logit).max(FLOOR);
+            let weight = below.exp();
+            chunk_mass += weight;
+            chunk_moment += weight * below;
+        }
+        mass += f64::from(chunk_mass);
+        moment += f64::from(chunk_moment);
+    }
+    Summary::of(token, [logits[token as usize], best.logit, best.second], mass, moment)
+}
+
+/// Classifier-free guidance: l = `l_u` + (1 + w) (l - `l_u`) (LLaDA, arXiv 2502.09992, appendix
+/// A.2).
+pub(crate) fn guided(logits: &[f32], unguided: &[f32], weight: f32) -> Vec<f32> {
+    logits.iter().zip(unguided).map(|(l, u)| u + (1.0 + weight) * (l - u)).collect()
+}
+
+/// The logits with biases added. A banned token gets the lowest finite number: it has no weight and
+/// is not proposed, and a logit that is not finite still means a broken model.
+fn biased<'a>(logits: Cow<'a, [f32]>, biases: &[(TokenId, f32)]) -> Cow<'a, [f32]> {
+    if biases.is_empty() {
+        return logits;
+    }
+    let mut logits = logits.into_owned();
+    for (token, bias) in biases {
+        if let Some(logit) = logits.get_mut(token.0 as usize) {
+            *logit = if *bias == f32::NEG_INFINITY { f32::MIN } else { *logit + bias };
+        }
+    }
+    Cow::Owned(logits)
+}
+
+/// The two largest logits.
+struct Best {
+    token: u32,
+    logit: f32,
+    second: f32,
+}
+
+impl Best {
+    fn of(logits: &[f32], vocabulary: Vocabulary) -> Option<Self> {
+        let mut best = Self { token: 0, logit: f32::NEG_INFINITY, second: f32::NEG_INFINITY };
+        for (first, chunk) in vocabulary.chunks(logits) {
+            // a sum is not finite where a term is not; one that only overflows is found finite term
+            // by term
+            if !chunk.iter().sum::<f32>().is_finite() && !chunk.iter().all(|logit| logit.is_finite()) {
+                return None;
+            }
+            if chunk.iter().copied().fold(f32::NEG_INFINITY, larger) <= best.second {
+                continue;
+            }
+            for (id, &logit) in (first..).zip(chunk) {
+                if logit > best.logit {
+                    best = Self { token: id, logit, second: best.logit };
+                } else {
+                    best.second = larger(best.second, logit);
+                }
+            }
+        }
+        Some(best)
+    }
+}
+
+/// The token with the largest logit, the lowest id among equals; `None` for an empty list.
+fn likeliest(only: &[TokenId], logits: &[f32]) -> Option<u32> {
+    let better = |a: &&TokenId, b: &&TokenId| logits[a.0 as usize].total_cmp(&logits[b.0 as usize]).then(b.0.cmp(&a.0));
+    only.iter().max_by(better).map(|token| token.0)
+}

@@ -1,0 +1,64 @@
+//! What a policy needs to know about one blank: a token, its probability, the margin, the entropy.
+//! Out of scope: how they are computed from a row of logits.
+
+use crate::diffusion::{Position, Probability, Proposal, TokenId};
+use crate::model::batch::Noise;
+
+/// A distribution over the vocabulary in the numbers that a policy compares.
+#[derive(Clone, Copy, Debug, PartialEq)]
+pub(crate) struct Summary {
+    pub(crate) token: u32,
+    pub(crate) confidence: Probability,
+    pub(crate) margin: Probability,
+    pub(crate) entropy: f32,
+}
+
+/// How one row of logits is summarised.
+#[derive(Clone, Copy, Debug, Default)]
+pub(crate) struct SummaryOptions<'a> {
+    /// How the token is drawn; `None` takes the most probable one.
+    pub(crate) noise: Option<Noise>,
+    /// Added to the logits of some tokens; minus infinity bans a token.
+    pub(crate) biases: &'a [(TokenId, f32)],
+    /// The tokens that may be drawn; `None` is all.
+    pub(crate) only: Option<&'a [TokenId]>,
+    /// Classifier-free guidance, applied before the biases.
+    pub(crate) guidance: Option<Guidance>,
+}
+
+/// l = `l_u` + (1 + weight) (l - `l_u`) (LLaDA, arXiv 2502.09992, appendix A.2).
+#[derive(Clone, Copy, Debug, PartialEq)]
+pub(crate) struct Guidance {
+    pub(crate) weight: f32,
+    /// The row that holds `l_u`.
+    pub(crate) unguided: usize,
+}
+
+impl Summary {
+    /// From the logits of the token, of the most probable one and of the second, and two sums over
+    /// the vocabulary: of exp(l - max), and of exp(l - max) (l - max). `None` where they are not
+    /// finite.
+    pub(crate) fn of(token: u32, [logit, largest, second]: [f32; 3], mass: f64, moment: f64) -> Option<Self> {
+        let probability = |logit: f32| f64::from(logit - largest).exp() / mass;
+        #[allow(clippy::cast_possible_truncation)] // the readings are f32
+        let narrow = |value: f64| value as f32;
+        Some(Self {
+            token,
+            confidence: Probability::rounded(narrow(probability(logit)))?,
+            margin: Probability::rounded(narrow(1.0 / mass - probability(second)))?,
+            // H = ln Z - sum p (l - max), with Z relative to the maximum
+            entropy: narrow(mass.ln() - moment / mass).max(0.0),
+        })
+    }
+
+    /// The proposal for the blank at `at`.
+    pub(crate) fn proposal(self, at: Position) -> Proposal {
+        let Self { token, confidence, margin, entropy } = self;
+        Proposal { at, token: TokenId(token), confidence, margin, entropy }
+    }
+}
+
+/// 1 / (1 + e^-x): from a quality logit to a quality.
+pub(crate) fn sigmoid(x: f32) -> f32 {
+    1.0 / (1.0 + (-x).exp())
+}

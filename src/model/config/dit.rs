@@ -1,0 +1,128 @@
+//! `config.json` of MDLM's DiT, and the shapes of its tensors.
+
+use super::strict::{self, Rule};
+use crate::model::error::LoadError;
+use serde::Deserialize;
+use serde_json::{Value, json};
+use std::path::Path;
+
+/// `model_type` in `config.json`.
+pub(crate) const FAMILY: &str = "mdlm";
+/// Keys that are read, then keys that do not change a forward pass.
+const KNOWN: &str = "\
+    hidden_dim hidden_size cond_dim n_blocks n_heads vocab_size model_length mask_token_id eos_token_id \
+    bos_token_id pad_token_id _name_or_path auto_map dropout dtype torch_dtype transformers_version";
+/// Width of the sinusoid of sigma.
+pub(crate) const SINUSOID: usize = 256;
+
+/// Sizes and ids of a DiT. Lengths count elements.
+#[derive(Clone, Debug, Deserialize)]
+pub(crate) struct Config {
+    #[serde(alias = "hidden_size")]
+    pub(crate) hidden_dim: usize,
+    pub(crate) cond_dim: usize,
+    pub(crate) n_blocks: usize,
+    pub(crate) n_heads: usize,
+    pub(crate) vocab_size: usize,
+    pub(crate) model_length: usize,
+    /// The published configuration has none; then the last id is the mask.
+    pub(crate) mask_token_id: Option<u32>,
+    pub(crate) eos_token_id: Option<u32>,
+}
+
+/// Whether `config.json` in `dir` names this family; false where it cannot be read.
+pub(crate) fn is_in(dir: &Path) -> bool {
+    strict::read(&dir.join("config.json")).is_ok_and(|keys| keys.get("model_type") == Some(&json!(FAMILY)))
+}
+
+impl Config {
+    /// Reads a `config.json`.
+    ///
+    /// # Errors
+    /// When it cannot be read, or has a value that is not supported.
+    pub(crate) fn read(path: &Path) -> Result<Self, LoadError> {
+        let file = path.display().to_string();
+        let keys = strict::read(path)?;
+        let rules = [
+            ("model_type", vec![json!(FAMILY)], false),
+            ("architectures", vec![json!(["MDLM"]), Value::Null], true),
+            ("time_conditioning", vec![json!(false)], true),
+        ];
+        let rules = rules.map(|(key, values, optional)| Rule { key, values, optional });
+        strict::check(&keys, &rules, KNOWN, &file)?;
+        let config: Self = strict::take(keys, &file)?;
+        config.check(&file)?;
+        Ok(config)
+    }
+
+    fn check(&self, file: &str) -> Result<(), LoadError> {
+        let refuse = |problem: String| Err(LoadError::malformed(file, problem));
+        let sizes = [
+            ("hidden_dim", self.hidden_dim),
+            ("cond_dim", self.cond_dim),
+            ("n_blocks", self.n_blocks),
+            ("n_heads", self.n_heads),
+            ("model_length", self.model_length),
+        ];
+        if let Some((key, _)) = sizes.iter().find(|(_, size)| *size == 0) {
+            return refuse(format!("says `{key}` is 0, it must be at least 1"));
+        }
+        if self.vocab_size < 2 || u32::try_from(self.vocab_size).is_err() {
+            return refuse(format!("says `vocab_size` is {}, it must be 2 to 4294967295", self.vocab_size));
+        }
+        let (width, heads) = (self.hidden_dim, self.n_heads);
+        if !width.is_multiple_of(2 * heads) {
+            return refuse(format!(
+                "says `hidden_dim` is {width}, which `n_heads` = {heads} does not cut into even widths"
+            ));
+        }
+        let ids = self.mask_token_id.iter().chain(&self.eos_token_id);
+        match ids.into_iter().find(|id| **id as usize >= self.vocab_size) {
+            Some(id) => refuse(format!("names token id {id}, but `vocab_size` is {}", self.vocab_size)),
+            None => Ok(()),
+        }
+    }
+
+    /// Name and shape of every tensor of the backbone.
+    pub(crate) fn tensors(&self) -> Vec<(String, Vec<usize>)> {
+        let (h, c) = (self.hidden_dim, self.cond_dim);
+        let around = [
+            ("vocab_embed.embedding", vec![self.vocab_size, h]),
+            ("sigma_map.mlp.0.weight", vec![c, SINUSOID]),
+            ("sigma_map.mlp.0.bias", vec![c]),
+            ("sigma_map.mlp.2.weight", vec![c, c]),
+            ("sigma_map.mlp.2.bias", vec![c]),
+        ];
+        let around = around.map(|(name, shape)| (name.to_owned(), shape));
+        around.into_iter().chain(self.layers(self.n_blocks, self.vocab_size)).collect()
+    }
+
+    /// Name and shape of every tensor of some blocks and a final layer with `outputs` outputs, of a
+    /// backbone or of a head.
+    pub(crate) fn layers(&self, blocks: usize, outputs: usize) -> impl Iterator<Item = (String, Vec<usize>)> + use<> {
+        let (h, c) = (self.hidden_dim, self.cond_dim);
+        let blocks = (0..blocks).flat_map(move |n| {
+            [
+                ("norm1.weight", vec![h]),
+                ("attn_qkv.weight", vec![3 * h, h]),
+                ("attn_out.weight", vec![h, h]),
+                ("norm2.weight", vec![h]),
+                ("mlp.0.weight", vec![4 * h, h]),
+                ("mlp.0.bias", vec![4 * h]),
+                ("mlp.2.weight", vec![h, 4 * h]),
+                ("mlp.2.bias", vec![h]),
+                ("adaLN_modulation.weight", vec![6 * h, c]),
+                ("adaLN_modulation.bias", vec![6 * h]),
+            ]
+            .map(|(name, shape)| (format!("blocks.{n}.{name}"), shape))
+        });
+        let last = [
+            ("norm_final.weight", vec![h]),
+            ("linear.weight", vec![outputs, h]),
+            ("linear.bias", vec![outputs]),
+            ("adaLN_modulation.weight", vec![2 * h, c]),
+            ("adaLN_modulation.bias", vec![2 * h]),
+        ];
+        blocks.chain(last.map(|(name, shape)| (format!("output_layer.{name}"), shape)))
+    }
+}

@@ -1,0 +1,72 @@
+//! `generation_config.json`: ids that end a text, and defaults of requests. Every other key there
+//! is about sampling, which a request decides.
+
+use super::strict;
+use crate::diffusion::{Probability, Proofreading, TokenId};
+use crate::model::error::LoadError;
+use crate::model::spec::Defaults;
+use serde::Deserialize;
+use serde_json::{Map, Value};
+use std::collections::BTreeSet;
+use std::num::NonZeroU32;
+
+/// One id or several.
+#[derive(Deserialize)]
+#[serde(untagged)]
+pub(super) enum Ids {
+    One(u32),
+    Many(Vec<u32>),
+}
+
+impl Ids {
+    /// The ids, ascending, each once.
+    pub(super) fn ascending(self) -> Vec<TokenId> {
+        let ids = match self {
+            Self::One(id) => vec![id],
+            Self::Many(ids) => ids,
+        };
+        ids.into_iter().collect::<BTreeSet<_>>().into_iter().map(TokenId).collect()
+    }
+}
+
+#[derive(Deserialize)]
+struct Keys {
+    eos_token_id: Option<Ids>,
+    block_length: Option<NonZeroU32>,
+    steps: Option<NonZeroU32>,
+    max_new_tokens: Option<NonZeroU32>,
+    proofreading: Option<ProofreadingKeys>,
+}
+
+#[derive(Deserialize)]
+#[serde(deny_unknown_fields)]
+struct ProofreadingKeys {
+    steps: u32,
+    below: f32,
+}
+
+/// Adds what the file sets to the ids that end a text and to the defaults.
+///
+/// # Errors
+/// When a key has a wrong value.
+pub(super) fn apply(
+    keys: Map<String, Value>,
+    file: &str,
+    ends: &mut Vec<TokenId>,
+    defaults: &mut Defaults,
+) -> Result<(), LoadError> {
+    let keys: Keys = strict::take(keys, file)?;
+    let more = keys.eos_token_id.map(Ids::ascending).unwrap_or_default();
+    *ends = Ids::Many(ends.iter().chain(&more).map(|end| end.0).collect()).ascending();
+    defaults.block_length = keys.block_length.or(defaults.block_length);
+    defaults.steps = keys.steps.or(defaults.steps);
+    defaults.new_tokens = keys.max_new_tokens.or(defaults.new_tokens);
+    if let Some(ProofreadingKeys { steps, below }) = keys.proofreading {
+        let Some(below) = Probability::new(below) else {
+            let problem = format!("has proofreading below {below}; give a number from 0 to 1");
+            return Err(LoadError::malformed(file, problem));
+        };
+        defaults.proofreading = Some(Proofreading { steps, below, most: None });
+    }
+    Ok(())
+}

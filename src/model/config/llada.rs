@@ -1,0 +1,319 @@
+//! `config.json` of the LLaDA family, read strictly: a model that would be computed wrongly is an
+//! error that names the key.
+
+use super::generation::{self, Ids};
+use super::llada_switches::{KNOWN, rules};
+use super::strict;
+use crate::diffusion::TokenId;
+use crate::model::error::LoadError;
+use crate::model::spec::Defaults;
+use serde::Deserialize;
+use serde_json::{Map, Value};
+use std::num::NonZeroU32;
+use std::path::Path;
+
+/// The longest canvas, so that a mistyped limit does not allocate terabytes of rotary tables.
+const SEQUENCE_MAX: usize = 1 << 20;
+
+/// A LLaDA model's sizes and ids. Lengths count elements, ids are below the rows of the embedding.
+#[derive(Clone, Debug, PartialEq)]
+pub struct Config {
+    /// Width of the hidden states.
+    pub d_model: usize,
+    /// Transformer blocks.
+    pub n_layers: usize,
+    /// Query heads; divides `d_model`.
+    pub n_heads: usize,
+    /// Key and value heads; divides `n_heads`.
+    pub n_kv_heads: usize,
+    /// Width of the feed-forward layer.
+    pub mlp_hidden_size: usize,
+    /// Tokens that exist.
+    pub vocab_size: usize,
+    /// Rows of the embedding, at least `vocab_size`; the rows beyond stand for no token.
+    pub embedding_size: usize,
+    /// Cells of a canvas at most.
+    pub max_sequence_length: usize,
+    /// Rotary positions, or else learned absolute ones (`wpe`).
+    pub rope: bool,
+    /// Base of the rotary frequencies.
+    pub rope_theta: f32,
+    /// Added to the mean square before its root is taken.
+    pub rms_norm_eps: f32,
+    /// Whether the output layer is the embedding.
+    pub weight_tying: bool,
+    /// The id that stands for a blank.
+    pub mask: TokenId,
+    /// Ids that end a text: `eos_token_id` here and in `generation_config.json`, ascending.
+    pub ends: Vec<TokenId>,
+    /// The id that fills up short texts in training.
+    pub pad: Option<TokenId>,
+    /// Options of a request that does not set them: from `generation_config.json`, else LLaDA's
+    /// own.
+    pub defaults: Defaults,
+}
+
+/// Blocks of 32 cells and one step per cell, as LLaDA's authors run their instruct model; 128 new
+/// tokens, as their `generate.py` does (arXiv 2502.09992).
+const DEFAULTS: Defaults =
+    Defaults { block_length: NonZeroU32::new(32), steps: None, new_tokens: NonZeroU32::new(128), proofreading: None };
+
+#[derive(Deserialize)]
+struct Keys {
+    d_model: usize,
+    n_layers: usize,
+    n_heads: usize,
+    n_kv_heads: Option<usize>,
+    mlp_hidden_size: Option<usize>,
+    mlp_ratio: Option<usize>,
+    vocab_size: usize,
+    embedding_size: Option<usize>,
+    max_sequence_length: usize,
+    rope: bool,
+    rope_theta: Option<f32>,
+    rms_norm_eps: Option<f32>,
+    weight_tying: bool,
+    mask_token_id: u32,
+    eos_token_id: Option<Ids>,
+    pad_token_id: Option<u32>,
+}
+
+impl Config {
+    /// Reads `config.json` in `dir`, and `generation_config.json` where there is one.
+    ///
+    /// # Errors
+    /// When a file cannot be read, or has a value that is not supported.
+    pub fn read(dir: &Path) -> Result<Self, LoadError> {
+        let path = dir.join("config.json");
+        let config = Self::of_keys(strict::read(&path)?, &path.display().to_string())?;
+        let path = dir.join("generation_config.json");
+        if !path.exists() {
+            return Ok(config);
+        }
+        config.generating(strict::read(&path)?, &path.display().to_string())
+    }
+
+    /// Adds the content of a `generation_config.json`; `file` is its name in error messages.
+    ///
+    /// # Errors
+    /// When it is not JSON, or has a wrong value.
+    pub fn parse_generation(self, json: &[u8], file: &str) -> Result<Self, LoadError> {
+        self.generating(strict::object(json, file)?, file)
+    }
+
+    fn generating(mut self, keys: Map<String, Value>, file: &str) -> Result<Self, LoadError> {
+        generation::apply(keys, file, &mut self.ends, &mut self.defaults)?;
+        self.check(file)?;
+        Ok(self)
+    }
+
+    /// Reads the content of a `config.json`; `file` is its name in error messages.
+    ///
+    /// # Errors
+    /// When it is not JSON, lacks a key, or has a value that is not supported.
+    pub fn parse(json: &[u8], file: &str) -> Result<Self, LoadError> {
+        Self::of_keys(strict::object(json, file)?, file)
+    }
+
+    fn of_keys(keys: Map<String, Value>, file: &str) -> Result<Self, LoadError> {
+        strict::check(&keys, &rules(), KNOWN, file)?;
+        let keys: Keys = strict::take(keys, file)?;
+        let config = Self {
+            d_model: keys.d_model,
+            n_layers: keys.n_layers,
+            n_heads: keys.n_heads,
+            n_kv_heads: keys.n_kv_heads.unwrap_or(keys.n_heads),
+            mlp_hidden_size: match keys.mlp_hidden_size {
+                Some(size) => size,
+                None => keys.mlp_ratio.unwrap_or(4).saturating_mul(keys.d_model),
+            },
+            vocab_size: keys.vocab_size,
+            embedding_size: keys.embedding_size.unwrap_or(keys.vocab_size),
+            max_sequence_length: keys.max_sequence_length,
+            rope: keys.rope,
+            rope_theta: keys.rope_theta.unwrap_or(10_000.0),
+            rms_norm_eps: keys.rms_norm_eps.unwrap_or(1e-5),
+            weight_tying: keys.weight_tying,
+            mask: TokenId(keys.mask_token_id),
+            ends: keys.eos_token_id.map(Ids::ascending).unwrap_or_default(),
+            pad: keys.pad_token_id.map(TokenId),
+            defaults: DEFAULTS,
+        };
+        config.check(file)?;
+        Ok(config)
+    }
+
+    /// Width of one head.
+    #[must_use]
+    pub const fn head_dim(&self) -> usize {
+        self.d_model / self.n_heads
+    }
+
+    /// Name and shape of every tensor of the backbone, as the published checkpoints have them.
+    pub(crate) fn tensors(&self) -> impl Iterator<Item = (String, Vec<usize>)> + '_ {
+        let (d, kv, mlp) = (self.d_model, self.n_kv_heads * self.head_dim(), self.mlp_hidden_size);
+        let blocks = (0..self.n_layers).flat_map(move |n| {
+            [
+                ("attn_norm", vec![d]),
+                ("q_proj", vec![d, d]),
+                ("k_proj", vec![kv, d]),
+                ("v_proj", vec![kv, d]),
+                ("attn_out", vec![d, d]),
+                ("ff_norm", vec![d]),
+                ("ff_proj", vec![mlp, d]),
+                ("up_proj", vec![mlp, d]),
+                ("ff_out", vec![d, mlp]),
+            ]
+            .map(|(name, shape)| (format!("model.transformer.blocks.{n}.{name}.weight"), shape))
+        });
+        let wpe = (!self.rope).then(|| ("wpe", vec![self.max_sequence_length, d]));
+        let ff_out = (!self.weight_tying).then(|| ("ff_out", vec![self.embedding_size, d]));
+        [Some(("wte", vec![self.embedding_size, d])), wpe, Some(("ln_f", vec![d])), ff_out]
+            .into_iter()
+            .flatten()
+            .map(|(name, shape)| (format!("model.transformer.{name}.weight"), shape))
+            .chain(blocks)
+    }
+
+    /// The relations between the numbers.
+    fn check(&self, file: &str) -> Result<(), LoadError> {
+        let refuse = |problem: String| Err(LoadError::malformed(file, problem));
+        let sizes = [
+            ("d_model", self.d_model),
+            ("n_layers", self.n_layers),
+            ("n_heads", self.n_heads),
+            ("n_kv_heads", self.n_kv_heads),
+            ("mlp_hidden_size", self.mlp_hidden_size),
+            ("max_sequence_length", self.max_sequence_length),
+        ];
+        if let Some((key, _)) = sizes.iter().find(|(_, size)| *size == 0) {
+            return refuse(format!("says `{key}` is 0, it must be at least 1"));
+        }
+        if self.max_sequence_length > SEQUENCE_MAX {
+            let given = self.max_sequence_length;
+            return refuse(format!("says `max_sequence_length` is {given}, at most {SEQUENCE_MAX} is allowed"));
+        }
+        for (key, size, by, divisor) in [
+            ("d_model", self.d_model, "n_heads", self.n_heads),
+            ("n_heads", self.n_heads, "n_kv_heads", self.n_kv_heads),
+        ] {
+            if !size.is_multiple_of(divisor) {
+                return refuse(format!("says `{key}` is {size}, which `{by}` = {divisor} does not divide"));
+            }
+        }
+        if self.rope && !self.head_dim().is_multiple_of(2) {
+            let width = self.head_dim();
+            return refuse(format!("says `rope` is true with heads of odd width {width}; they are rotated in halves"));
+        }
+        if self.embedding_size < self.vocab_size {
+            let (rows, tokens) = (self.embedding_size, self.vocab_size);
+            return refuse(format!("says `embedding_size` is {rows}, fewer than `vocab_size` = {tokens}"));
+        }
+        let ids = self.ends.iter().chain(&self.pad).chain([&self.mask]);
+        if let Some(TokenId(id)) = ids.into_iter().find(|id| id.0 as usize >= self.embedding_size) {
+            let rows = self.embedding_size;
+            return refuse(format!("names token id {id}, but the embedding has {rows} rows"));
+        }
+        // the mask is never proposed, so at least one other token is needed
+        if self.vocab_size <= usize::from((self.mask.0 as usize) < self.vocab_size) {
+            return refuse(format!(
+                "says `vocab_size` is {}: no token but the mask could be proposed",
+                self.vocab_size
+            ));
+        }
+        Ok(())
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use serde_json::json;
+    use std::collections::BTreeSet;
+
+    fn hub(version: &str) -> Config {
+        let data = Path::new(env!("CARGO_MANIFEST_DIR")).join("tests/data/llada-hub");
+        Config::read(&data.join(version)).unwrap()
+    }
+
+    #[test]
+    fn the_published_models_are_read_as_they_are() {
+        let config = hub("instruct");
+        assert_eq!((config.mask, config.pad), (TokenId(126_336), Some(TokenId(126_081))));
+        assert_eq!(config.ends, [TokenId(126_081)]);
+        assert_eq!((config.head_dim(), config.max_sequence_length, config.rope), (128, 4096, true));
+        let numbers = config.tensors().map(|(_, shape)| shape.iter().product::<usize>()).sum::<usize>();
+        assert_eq!(numbers, 8_015_581_184);
+        assert_eq!([hub("base"), hub("1.5")], [config.clone(), config]);
+    }
+
+    #[test]
+    fn the_tensors_are_those_of_the_published_index() {
+        let index = include_bytes!("../../../tests/data/llada-hub/instruct/model.safetensors.index.json");
+        let index = strict::object(index, "index").unwrap();
+        let published: BTreeSet<&String> = index["weight_map"].as_object().unwrap().keys().collect();
+        let ours: Vec<String> = hub("instruct").tensors().map(|(name, _)| name).collect();
+        assert_eq!(ours.iter().collect::<BTreeSet<_>>(), published);
+    }
+
+    /// The published configuration with one key changed, or removed for `None`.
+    fn changed(key: &str, value: Option<Value>) -> Result<Config, LoadError> {
+        let json = include_bytes!("../../../tests/data/llada-hub/instruct/config.json");
+        let mut keys = strict::object(json, "config.json").unwrap();
+        match value {
+            Some(value) => keys.insert(key.to_owned(), value),
+            None => keys.remove(key),
+        };
+        Config::parse(Value::Object(keys).to_string().as_bytes(), "config.json")
+    }
+
+    #[test]
+    fn what_would_be_computed_wrongly_is_refused_by_name() {
+        for (key, value, message) in [
+            ("model_type", json!("dream"), r#"`model_type` is "dream", supported is "llada""#),
+            ("architectures", json!(["LLaDAMoEModel"]), r#"`architectures` is ["LLaDAMoEModel"], supported is"#),
+            ("block_type", json!("sequential"), r#"`block_type` is "sequential", supported is "llama""#),
+            ("layer_norm_type", json!("default"), r#"supported is "rms""#),
+            ("activation_type", json!("swiglu"), r#"supported is "silu""#),
+            ("alibi", json!(true), "`alibi` is true, supported is false"),
+            ("include_bias", json!(true), "`include_bias` is true"),
+            ("include_qkv_bias", json!(true), "`include_qkv_bias` is true, supported is false or null"),
+            ("block_group_size", json!(4), "`block_group_size` is 4, supported is 1"),
+            ("attention_layer_norm", json!(true), "`attention_layer_norm` is true"),
+            ("input_emb_norm", json!(true), "`input_emb_norm` is true"),
+            ("scale_logits", json!(true), "`scale_logits` is true"),
+            ("multi_query_attention", json!(true), "`multi_query_attention` is true"),
+            ("rope_scaling", json!({"type": "linear"}), "`rope_scaling` is {\"type\":\"linear\"}"),
+            ("n_heads", json!(33), "`d_model` is 4096, which `n_heads` = 33 does not divide"),
+            ("n_kv_heads", json!(5), "`n_heads` is 32, which `n_kv_heads` = 5 does not divide"),
+            ("n_layers", json!(0), "`n_layers` is 0"),
+            ("n_layers", json!("two"), "has a wrong `n_layers`"),
+            ("max_sequence_length", json!(1u64 << 40), "at most 1048576"),
+            ("embedding_size", json!(1000), "`embedding_size` is 1000, fewer than `vocab_size` = 126464"),
+            ("mask_token_id", json!(126_464), "names token id 126464, but the embedding has 126464 rows"),
+            ("vocab_size", json!(0), "no token but the mask could be proposed"),
+        ] {
+            let error = changed(key, Some(value)).unwrap_err().to_string();
+            assert!(error.starts_with("config.json") && error.contains(message), "{key}: {error}");
+        }
+        for key in ["model_type", "block_type", "mask_token_id", "weight_tying", "rope", "vocab_size"] {
+            let error = changed(key, None).unwrap_err().to_string();
+            assert!(error.contains(key), "{key}: {error}");
+        }
+    }
+
+    #[test]
+    fn what_is_left_out_has_the_published_default() {
+        let published = hub("instruct");
+        let widest = Config { mlp_hidden_size: 4 * 4096, ..published.clone() };
+        assert_eq!(changed("mlp_hidden_size", Some(json!(null))), Ok(widest), "mlp_ratio times d_model");
+        for (key, value) in
+            [("n_kv_heads", json!(null)), ("embedding_size", json!(null)), ("alibi_bias_max", json!(1.0))]
+        {
+            assert_eq!(changed(key, Some(value)), Ok(published.clone()), "{key}");
+        }
+        assert_eq!(changed("a_switch_that_is_off", Some(json!(false))), Ok(published.clone()));
+        let several = changed("eos_token_id", Some(json!([126_348, 126_081]))).unwrap();
+        assert_eq!(several.ends, [TokenId(126_081), TokenId(126_348)]);
+    }
+}

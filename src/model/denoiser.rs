@@ -1,0 +1,190 @@
+//! From canvases to readings: packs rows into one pass, runs the output layer on the blanks and the
+//! quality head on the filled cells. Out of scope: the network's layers, and devices.
+
+use super::backend::Backend;
+use super::backend::summary::{Guidance, SummaryOptions, sigmoid};
+use super::backend::vocabulary::Vocabulary;
+use super::batch::{Batch, Filter, Row, Sampling};
+use super::error::ModelError;
+use super::interface::{Denoiser, Inspection};
+use super::network::{Network, Pass, States};
+use super::spec::ModelSpec;
+use crate::diffusion::{Canvas, Cell, Position, Probability, Proposal, Reading, Review, Seed, TokenId};
+use candle_core::Tensor;
+use candle_core::utils::with_threadpool;
+use std::sync::Arc;
+
+/// A network of any family, with or without a quality head.
+pub(crate) struct NetworkDenoiser {
+    network: Box<dyn Network>,
+    backend: Arc<dyn Backend>,
+    spec: ModelSpec,
+    vocabulary: Vocabulary,
+}
+
+/// The pass that answers a batch, and what its states are for.
+#[derive(Default)]
+struct Plan {
+    pass: Pass,
+    blanks: Vec<Blank>,
+    filled: Vec<Filled>,
+}
+
+/// A blank to be proposed for; `state` and `unguided` index the states of the pass.
+struct Blank {
+    row: usize,
+    at: Position,
+    state: usize,
+    unguided: Option<usize>,
+}
+
+/// A filled cell to be reviewed.
+struct Filled {
+    row: usize,
+    at: Position,
+    state: usize,
+}
+
+impl NetworkDenoiser {
+    pub(crate) fn new(network: Box<dyn Network>, backend: Arc<dyn Backend>, spec: ModelSpec) -> Self {
+        let vocabulary = Vocabulary { size: spec.vocabulary as usize, mask: spec.mask.0 as usize };
+        Self { network, backend, spec, vocabulary }
+    }
+
+    fn plan(&self, batch: &Batch<'_>) -> Plan {
+        let Plan { mut pass, mut blanks, mut filled } = Plan::default();
+        for (index, row) in batch.iter().enumerate() {
+            let unmasked: Vec<usize> = row.canvas.blanks(row.window.clone()).map(Position::index).collect();
+            let reviewed = if row.review { row.window.clone() } else { 0..0 };
+            let reviewed = row.canvas.filled(reviewed).map(|(at, _)| at.index());
+            let mut asked: Vec<usize> = unmasked.iter().copied().chain(reviewed).collect();
+            asked.sort_unstable();
+            if asked.is_empty() {
+                continue;
+            }
+            let states = pass.push(self.ids(row, |token| token), asked.clone())..;
+            let mut unguided = match row.guidance {
+                Some(_) if !unmasked.is_empty() => {
+                    let first = pass.push(self.ids(row, |_| self.spec.mask), unmasked.clone());
+                    first..first + unmasked.len()
+                }
+                Some(_) | None => 0..0,
+            };
+            for (state, at) in states.zip(asked.into_iter().map(Position::at)) {
+                match row.canvas.cells()[at.index()] {
+                    Cell::Blank => blanks.push(Blank { row: index, at, state, unguided: unguided.next() }),
+                    Cell::Filled(_) => filled.push(Filled { row: index, at, state }),
+                    Cell::Fixed(_) => {}
+                }
+            }
+        }
+        Plan { pass, blanks, filled }
+    }
+
+    /// The row as the network reads it, fixed tokens through `fixed`.
+    fn ids<'a>(&self, row: &'a Row<'_>, fixed: impl Fn(TokenId) -> TokenId + 'a) -> impl Iterator<Item = u32> + 'a {
+        let mask = self.spec.mask;
+        row.canvas.cells().iter().map(move |cell| match cell {
+            Cell::Blank => mask.0,
+            Cell::Filled(token) => token.0,
+            Cell::Fixed(token) => fixed(*token).0,
+        })
+    }
+
+    fn propose(&self, batch: &Batch<'_>, hidden: &Tensor, blanks: &[Blank]) -> Result<Vec<Proposal>, ModelError> {
+        // the blanks' own states, then their unguided ones
+        let unguided = blanks.iter().filter_map(|blank| blank.unguided);
+        let states: Vec<usize> = blanks.iter().map(|blank| blank.state).chain(unguided).collect();
+        let logits = self.network.logits(&self.backend.select(hidden, &states)?)?; // (states, embedding_size)
+        let mut unguided = blanks.len()..;
+        let options = |blank: &Blank| {
+            let row = &batch[blank.row];
+            let unguided = blank.unguided.and_then(|_| unguided.next());
+            SummaryOptions {
+                noise: row.sampling.noise(blank.at),
+                biases: row.biases,
+                only: row.allowed(blank.at),
+                guidance: row.guidance.zip(unguided).map(|(weight, unguided)| Guidance { weight, unguided }),
+            }
+        };
+        let options: Vec<SummaryOptions<'_>> = blanks.iter().map(options).collect();
+        let summaries = self.backend.summaries(&logits, self.vocabulary, &options)?;
+        let proposals = blanks.iter().zip(summaries).map(|(blank, summary)| {
+            summary.map(|summary| summary.proposal(blank.at)).ok_or_else(|| self.not_finite("a logit"))
+        });
+        proposals.collect()
+    }
+
+    fn review(&self, judged: &Tensor, filled: &[Filled]) -> Result<Vec<Review>, ModelError> {
+        let states: Vec<usize> = filled.iter().map(|cell| cell.state).collect();
+        let Some(qualities) = self.network.qualities(&self.backend.select(judged, &states)?)? else {
+            return Ok(Vec::new());
+        };
+        let reviews = filled.iter().zip(self.backend.qualities(&qualities)?).map(|(cell, logit)| {
+            let finite = if logit.is_finite() { Probability::rounded(sigmoid(logit)) } else { None };
+            let quality = finite.ok_or_else(|| self.not_finite("a quality"))?;
+            Ok(Review { at: cell.at, quality })
+        });
+        reviews.collect()
+    }
+
+    fn not_finite(&self, what: &'static str) -> ModelError {
+        ModelError::NotFinite { what, dtype: self.spec.dtype.clone() }
+    }
+
+    fn read_all(&self, batch: &Batch<'_>) -> Result<Vec<Reading>, ModelError> {
+        batch.iter().try_for_each(|row| row.check(&self.spec))?;
+        let mut readings = vec![Reading::default(); batch.len()];
+        let Plan { pass, blanks, filled } = self.plan(batch);
+        if pass.asked() == 0 {
+            return Ok(readings);
+        }
+        let States { hidden, judged } = self.network.forward(&pass)?; // (asked, width) each
+        let proposals = self.backend.in_chunks(&blanks, |chunk| self.propose(batch, &hidden, chunk))?;
+        for (blank, proposal) in blanks.iter().zip(proposals) {
+            readings[blank.row].proposals.push(proposal);
+        }
+        let reviews = self.backend.in_chunks(&filled, |chunk| self.review(&judged, chunk))?;
+        for (cell, review) in filled.iter().zip(reviews) {
+            readings[cell.row].reviews.push(review);
+        }
+        Ok(readings)
+    }
+
+    fn inspect_all(&self, ids: &[TokenId]) -> Result<Inspection, ModelError> {
+        let cells = ids.iter().map(|id| if *id == self.spec.mask { Cell::Blank } else { Cell::Fixed(*id) });
+        let canvas = Canvas::new(cells.collect());
+        let sampling = Sampling { temperature: 0.0, seed: Seed(0), step: 0, filter: Filter::ALL };
+        let (biases, only) = (&[], &[]);
+        Row { canvas: &canvas, window: 0..0, sampling, guidance: None, biases, only, review: false }
+            .check(&self.spec)?;
+        if ids.is_empty() {
+            let quality_logits = self.spec.has_quality.then(Vec::new);
+            return Ok(Inspection { logits: Vec::new(), hidden: Vec::new(), quality_logits });
+        }
+        let mut pass = Pass::default();
+        pass.push(ids.iter().map(|id| id.0), (0..ids.len()).collect());
+        let States { hidden, judged } = self.network.forward(&pass)?; // (positions, width) each
+        let logits = self.network.logits(&hidden)?.narrow(1, 0, self.vocabulary.size)?; // (positions, vocab_size)
+        let qualities = self.network.qualities(&judged)?; // (positions)
+        Ok(Inspection {
+            logits: self.backend.rows(&logits)?,
+            hidden: self.backend.rows(&hidden)?,
+            quality_logits: qualities.map(|qualities| self.backend.qualities(&qualities)).transpose()?,
+        })
+    }
+}
+
+impl Denoiser for NetworkDenoiser {
+    fn spec(&self) -> &ModelSpec {
+        &self.spec
+    }
+
+    fn read(&mut self, batch: &Batch<'_>) -> Result<Vec<Reading>, ModelError> {
+        with_threadpool(|| self.read_all(batch))
+    }
+
+    fn inspect(&mut self, ids: &[TokenId]) -> Result<Inspection, ModelError> {
+        with_threadpool(|| self.inspect_all(ids))
+    }
+}

@@ -1,0 +1,214 @@
+//! The DiT of MDLM (arXiv 2406.07524), PRISM's family for text and Sudoku, top to bottom, weights
+//! under the published names. MDLM gives the network no time: it always runs at sigma = 0. What
+//! adaLN makes of that is constant, so it is folded into norms and matrices when they are loaded.
+//! Out of scope: canvases and devices.
+
+use super::rope::Rope;
+use crate::diffusion::u32_of;
+use crate::model::backend::Backend;
+use crate::model::backend::matrix::{Matrix, Stored};
+use crate::model::backend::operands::{Angles, Norm, Span};
+use crate::model::config::dit::{Config, SINUSOID};
+use crate::model::error::LoadError;
+use crate::model::network::{Network, Pass, PassRow, States};
+use crate::model::weights::registry::Registry;
+use candle_core::{D, Result, Tensor};
+use std::sync::Arc;
+
+/// Epsilon of every `LayerNorm`, PyTorch's default.
+const EPSILON: f32 = 1e-5;
+/// Base of the rotary frequencies.
+const ROPE_THETA: f32 = 10_000.0;
+
+type Loaded<T> = std::result::Result<T, LoadError>;
+
+/// The network, with its head.
+pub(crate) struct Dit {
+    embedding: Stored, // (vocab_size, hidden)
+    rope: Rope,
+    blocks: Vec<Block>,
+    last: Last,
+    head: Option<(Vec<Block>, Last)>,
+    backend: Arc<dyn Backend>,
+}
+
+impl Dit {
+    /// The head has weights of its own, with some blocks and a final layer.
+    pub(crate) fn new(
+        config: &Config,
+        weights: &Registry,
+        head: Option<&Registry>,
+        backend: Arc<dyn Backend>,
+    ) -> Loaded<Self> {
+        let condition = condition(weights, &*backend)?; // (1, cond_dim)
+        let heads = config.n_heads;
+        let blocks = |weights: &Registry| {
+            let count = (0..).take_while(|n| weights.has(&format!("blocks.{n}.norm1.weight"))).count();
+            let parts = |n| Parts { weights, name: format!("blocks.{n}"), condition: &condition, backend: &*backend };
+            (0..count).map(|n| Block::new(&parts(n), heads)).collect::<Loaded<Vec<_>>>()
+        };
+        let last = |weights: &Registry| {
+            Last::new(&Parts { weights, name: "output_layer".to_owned(), condition: &condition, backend: &*backend })
+        };
+        Ok(Self {
+            embedding: weights.matrix("vocab_embed.embedding")?,
+            rope: Rope::new(config.hidden_dim / heads, ROPE_THETA, config.model_length, &backend.device())?,
+            blocks: blocks(weights)?,
+            last: last(weights)?,
+            head: head.map(|head| Ok::<_, LoadError>((blocks(head)?, last(head)?))).transpose()?,
+            backend,
+        })
+    }
+
+    /// States of one row before the final norm, and after the head's own blocks: (asked, hidden)
+    /// each.
+    fn row(&self, pass: &Pass, PassRow { tokens, asked }: &PassRow) -> Result<(Tensor, Tensor)> {
+        let backend = &*self.backend;
+        let angles = self.rope.first(tokens.len())?;
+        let through = |x, blocks: &[Block]| blocks.iter().try_fold(x, |x, block| block.forward(backend, &x, &angles));
+        let x = backend.embed(&self.embedding, &backend.indices(&pass.ids[tokens.clone()])?)?; // (tokens, hidden)
+        let x = through(x, &self.blocks)?; // (tokens, hidden)
+        let judged = match &self.head {
+            Some((blocks, _)) => through(x.clone(), blocks)?,
+            None => x.clone(),
+        };
+        let asked: Vec<u32> = asked.iter().copied().map(u32_of).collect();
+        let asked = backend.indices(&asked)?;
+        Ok((x.index_select(&asked, 0)?, judged.index_select(&asked, 0)?))
+    }
+}
+
+impl Network for Dit {
+    /// Each row by itself, so that none can depend on the others.
+    fn forward(&self, pass: &Pass) -> Result<States> {
+        let rows: Vec<&PassRow> = pass.rows.iter().filter(|row| !row.asked.is_empty()).collect();
+        let states = self.backend.each(&rows, |_, row| self.row(pass, row))?;
+        let (hidden, judged): (Vec<_>, Vec<_>) = states.into_iter().unzip();
+        Ok(States { hidden: Tensor::cat(&hidden, 0)?, judged: Tensor::cat(&judged, 0)? })
+    }
+
+    fn logits(&self, hidden: &Tensor) -> Result<Tensor> {
+        self.last.forward(&*self.backend, hidden)
+    }
+
+    fn qualities(&self, judged: &Tensor) -> Result<Option<Tensor>> {
+        self.head.as_ref().map(|(_, last)| last.forward(&*self.backend, judged)?.squeeze(D::Minus1)).transpose()
+    }
+}
+
+/// The embedding of sigma = 0, whose sinusoid is all cosines of 0 and sines of 0: (1, `cond_dim`).
+fn condition(weights: &Registry, backend: &dyn Backend) -> Loaded<Tensor> {
+    let halves = [1.0f32, 0.0].map(|value| [value; SINUSOID / 2]).concat();
+    let x = Tensor::new(halves, &backend.device())?.unsqueeze(0)?; // (1, SINUSOID)
+    let x = affine(weights, "sigma_map.mlp.0", &x)?.silu()?;
+    Ok(affine(weights, "sigma_map.mlp.2", &x)?.silu()?)
+}
+
+/// x W^T + b of a layer that is used once.
+fn affine(weights: &Registry, name: &str, x: &Tensor) -> Loaded<Tensor> {
+    let get = |part: &str| weights.weight(&format!("{name}.{part}"));
+    Ok(x.matmul(&get("weight")?.t()?)?.broadcast_add(&get("bias")?)?)
+}
+
+/// What a block or a final layer is made of.
+struct Parts<'a> {
+    weights: &'a Registry,
+    /// Before the names of its tensors.
+    name: String,
+    condition: &'a Tensor, // (1, cond_dim)
+    backend: &'a dyn Backend,
+}
+
+impl Parts<'_> {
+    fn get(&self, part: &str) -> Loaded<Tensor> {
+        self.weights.weight(&format!("{}.{part}", self.name))
+    }
+
+    fn matrix(&self, weight: Tensor) -> Loaded<Box<dyn Matrix>> {
+        Ok(self.backend.matrix(&Stored::Full(weight))?)
+    }
+
+    /// The vectors that adaLN makes of the condition, each (hidden).
+    fn modulation<const N: usize>(&self) -> Loaded<[Tensor; N]> {
+        let all = affine(self.weights, &format!("{}.adaLN_modulation", self.name), self.condition)?.squeeze(0)?; // (N hidden)
+        let width = all.elem_count() / N;
+        let parts: Vec<Tensor> = (0..N).map(|n| all.narrow(0, n * width, width)).collect::<Result<_>>()?;
+        parts.try_into().map_err(|_| LoadError::Failed("adaLN has other parts".to_owned()))
+    }
+
+    /// norm(x) (1 + scale) + shift, as a norm with these weights.
+    fn norm(&self, name: &str, shift: &Tensor, scale: &Tensor) -> Loaded<Norm> {
+        let weight = (self.get(name)? * scale.affine(1.0, 1.0)?)?;
+        Ok(Norm::Layer { weight, bias: shift.contiguous()?, eps: EPSILON })
+    }
+}
+
+/// One DDiT block.
+struct Block {
+    norm1: Norm,
+    attn_qkv: Box<dyn Matrix>,
+    attn_out: Box<dyn Matrix>, // gated
+    norm2: Norm,
+    mlp_in: Box<dyn Matrix>,
+    mlp_in_bias: Tensor,
+    mlp_out: Box<dyn Matrix>, // gated
+    mlp_out_bias: Tensor,     // gated
+    heads: usize,
+}
+
+impl Block {
+    fn new(parts: &Parts<'_>, heads: usize) -> Loaded<Self> {
+        let [shift_msa, scale_msa, gate_msa, shift_mlp, scale_mlp, gate_mlp] = parts.modulation()?;
+        let gated = |name: &str, gate: &Tensor| parts.matrix(parts.get(name)?.broadcast_mul(&gate.unsqueeze(1)?)?);
+        Ok(Self {
+            norm1: parts.norm("norm1.weight", &shift_msa, &scale_msa)?,
+            attn_qkv: parts.matrix(parts.get("attn_qkv.weight")?)?,
+            attn_out: gated("attn_out.weight", &gate_msa)?,
+            norm2: parts.norm("norm2.weight", &shift_mlp, &scale_mlp)?,
+            mlp_in: parts.matrix(parts.get("mlp.0.weight")?)?,
+            mlp_in_bias: parts.get("mlp.0.bias")?,
+            mlp_out: gated("mlp.2.weight", &gate_mlp)?,
+            mlp_out_bias: (parts.get("mlp.2.bias")? * gate_mlp)?,
+            heads,
+        })
+    }
+
+    /// `x` (tokens, hidden) of a whole row.
+    fn forward(&self, backend: &dyn Backend, x: &Tensor, angles: &Angles) -> Result<Tensor> {
+        let (tokens, hidden) = x.dims2()?;
+        let qkv = self.attn_qkv.product(&backend.norm(x, &self.norm1)?)?; // (tokens, 3 hidden)
+        let heads = |n: usize| {
+            let part = qkv.narrow(1, n * hidden, hidden)?.contiguous()?;
+            part.reshape((tokens, self.heads, hidden / self.heads)) // (tokens, heads, head dim)
+        };
+        let rotated = |x: Tensor| backend.rotate(&x, angles);
+        let (q, k, v) = (rotated(heads(0)?)?, rotated(heads(1)?)?, heads(2)?);
+        let mixed = backend.attention(&q, &k, &v, &[Span { queries: 0..tokens, keys: 0..tokens }])?; // (tokens, hidden)
+        let (x, normed) = backend.add_norm(x, &self.attn_out.product(&mixed)?, &self.norm2)?;
+        let inner = self.mlp_in.product(&normed)?.broadcast_add(&self.mlp_in_bias)?.gelu()?;
+        x + self.mlp_out.product(&inner)?.broadcast_add(&self.mlp_out_bias)? // (tokens, hidden)
+    }
+}
+
+/// The final norm and a linear layer, of a backbone or of a head.
+struct Last {
+    norm: Norm,
+    linear: Box<dyn Matrix>,
+    bias: Tensor,
+}
+
+impl Last {
+    fn new(parts: &Parts<'_>) -> Loaded<Self> {
+        let [shift, scale] = parts.modulation()?;
+        Ok(Self {
+            norm: parts.norm("norm_final.weight", &shift, &scale)?,
+            linear: parts.matrix(parts.get("linear.weight")?)?,
+            bias: parts.get("linear.bias")?,
+        })
+    }
+
+    /// (states, hidden) to (states, outputs).
+    fn forward(&self, backend: &dyn Backend, x: &Tensor) -> Result<Tensor> {
+        self.linear.product(&backend.norm(x, &self.norm)?)?.broadcast_add(&self.bias)
+    }
+}

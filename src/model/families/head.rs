@@ -1,0 +1,40 @@
+//! The PRISM quality head: from a hidden state to the probability that the token there is right
+//! (arXiv 2510.01384, section 3).
+
+use crate::model::backend::Backend;
+use crate::model::backend::matrix::{Matrix, Stored};
+use crate::model::backend::operands::Norm;
+use crate::model::config::prism::HEAD_EPSILON;
+use crate::model::error::LoadError;
+use crate::model::weights::registry::Registry;
+use candle_core::{DType, Result, Tensor};
+
+/// `LayerNorm`, Linear, GELU, Linear, in f32.
+pub(crate) struct Head {
+    norm: Norm,
+    proj1: Box<dyn Matrix>,
+    proj1_bias: Tensor,
+    proj2: Box<dyn Matrix>,
+    proj2_bias: Tensor,
+}
+
+impl Head {
+    pub(crate) fn new(weights: &Registry, backend: &dyn Backend) -> std::result::Result<Self, LoadError> {
+        let get = |name: &str| weights.head(name);
+        Ok(Self {
+            norm: Norm::Layer { weight: get("norm.weight")?, bias: get("norm.bias")?, eps: HEAD_EPSILON },
+            proj1: backend.matrix(&Stored::Full(get("proj1.weight")?))?,
+            proj1_bias: get("proj1.bias")?,
+            proj2: backend.matrix(&Stored::Full(get("proj2.weight")?))?,
+            proj2_bias: get("proj2.bias")?,
+        })
+    }
+
+    /// Qualities before the sigmoid: `hidden` (states, `d_model`), after the final norm, to
+    /// (states).
+    pub(crate) fn forward(&self, hidden: &Tensor, backend: &dyn Backend) -> Result<Tensor> {
+        let x = backend.norm(&hidden.to_dtype(DType::F32)?, &self.norm)?;
+        let x = self.proj1.product(&x)?.broadcast_add(&self.proj1_bias)?.gelu_erf()?; // (states, d_model)
+        self.proj2.product(&x)?.broadcast_add(&self.proj2_bias)?.squeeze(1) // (states)
+    }
+}

@@ -1,0 +1,140 @@
+//! Conversion between the published PRISM checkpoint, in which backbone, adapters and head share
+//! one file, and separate files for each. Numbers stay in their format.
+
+use super::directory::{COMPANIONS, PRISM_HEAD, directory, tensors};
+use super::fingerprint::BASE;
+use super::layout::Part;
+use super::lora::LoraConfig;
+use super::save::{SaveError, save, save_tensors};
+use super::tensor_file::TensorFile;
+use crate::model::backend::cpu::Cpu;
+use crate::model::device::Device;
+use crate::model::error::LoadError;
+use candle_core::Tensor;
+use serde_json::json;
+use std::collections::{BTreeMap, BTreeSet, HashMap};
+use std::fs;
+use std::path::Path;
+
+/// Why a conversion failed.
+#[derive(Clone, Debug, PartialEq, Eq, thiserror::Error)]
+pub enum ConvertError {
+    /// The input cannot be read as a model.
+    #[error(transparent)]
+    Load(#[from] LoadError),
+    /// The result could not be written.
+    #[error(transparent)]
+    Save(#[from] SaveError),
+}
+
+type Named = BTreeMap<String, Tensor>;
+
+/// Splits a PRISM checkpoint into `model.safetensors` with its companions from `dir`,
+/// `prism_head.safetensors`, and `adapter/` in PEFT's layout where there are adapters.
+///
+/// # Errors
+/// When the checkpoint does not fit the model that `dir` describes, or a file cannot be written.
+pub fn take_apart(checkpoint: &Path, dir: &Path, out: &Path) -> Result<(), ConvertError> {
+    tensors(dir, Some(checkpoint), Device::Cpu)?; // checks names and shapes
+    let file = TensorFile::open(checkpoint)?;
+    let (mut backbone, mut adapters, mut head) = (Named::new(), Named::new(), Named::new());
+    let (mut rank, mut targets) = (0, BTreeSet::new());
+    for (name, shape) in &file.shapes {
+        let tensor = file.read(name, &Cpu)?;
+        let module = |weight: &str| format!("base_model.model.{}", weight.trim_end_matches(".weight"));
+        match Part::of(name) {
+            Some(Part::Weight(weight)) => drop(backbone.insert(weight, tensor)),
+            Some(Part::LoraA(weight)) => {
+                rank = shape[0];
+                targets.extend(weight.trim_end_matches(".weight").rsplit('.').next().map(str::to_owned));
+                adapters.insert(format!("{}.lora_A.weight", module(&weight)), tensor);
+            }
+            Some(Part::LoraB(weight)) => drop(adapters.insert(format!("{}.lora_B.weight", module(&weight)), tensor)),
+            Some(Part::Head(name)) => drop(head.insert(name, tensor)),
+            None => {}
+        }
+    }
+    fs::create_dir_all(out).map_err(|cause| SaveError { file: out.display().to_string(), cause: cause.to_string() })?;
+    for name in COMPANIONS {
+        if let Ok(bytes) = fs::read(dir.join(name)) {
+            save(&out.join(name), &bytes)?;
+        }
+    }
+    save_tensors(&out.join("model.safetensors"), &backbone, None)?;
+    if !adapters.is_empty() {
+        // the published recipe trains with alpha = r
+        let beside = checkpoint.with_file_name("adapter_config.json");
+        let scale = if beside.exists() { LoraConfig::read(&beside)?.scale } else { 1.0 };
+        save_adapter(&out.join("adapter"), &adapters, rank, scale, &targets, dir)?;
+    }
+    let head_file = out.join(PRISM_HEAD);
+    let _ = fs::remove_file(&head_file); // an older one would be read as this model's
+    let base = tensors(out, None, Device::Cpu)?.fingerprint;
+    save_tensors(&head_file, &head, Some(HashMap::from([(BASE.to_owned(), base)])))?;
+    Ok(())
+}
+
+/// Writes an adapter in PEFT's layout.
+///
+/// # Errors
+/// When a file cannot be written.
+pub(crate) fn save_adapter(
+    dir: &Path,
+    adapters: &Named,
+    rank: usize,
+    scale: f64,
+    targets: &BTreeSet<String>,
+    base: &Path,
+) -> Result<(), SaveError> {
+    fs::create_dir_all(dir).map_err(|cause| SaveError { file: dir.display().to_string(), cause: cause.to_string() })?;
+    save_tensors(&dir.join("adapter_model.safetensors"), adapters, None)?;
+    #[allow(clippy::cast_precision_loss)] // ranks are small
+    let config = json!({
+        "peft_type": "LORA", "r": rank, "lora_alpha": scale * rank as f64, "target_modules": targets,
+        "lora_dropout": 0.0, "bias": "none", "fan_in_fan_out": false, "inference_mode": true,
+        "init_lora_weights": true, "base_model_name_or_path": base,
+    });
+    save(&dir.join("adapter_config.json"), format!("{config:#}\n").as_bytes())
+}
+
+/// Joins a model's files into a PRISM checkpoint. It does not contain the scale of adapters:
+/// without an `adapter_config.json` beside it, readers take alpha to be the rank.
+///
+/// # Errors
+/// When the files do not belong to one model, lack a head, or the checkpoint cannot be written.
+pub fn put_together(
+    dir: &Path,
+    prism_head: Option<&Path>,
+    adapter: Option<&Path>,
+    checkpoint: &Path,
+) -> Result<(), ConvertError> {
+    let (files, _) = directory(dir, prism_head, adapter)?;
+    let parts = files.iter().flat_map(|file| file.shapes.keys().map(move |name| (file, name)));
+    let parts: Vec<(&TensorFile, &String, Part)> =
+        parts.filter_map(|(file, name)| Some((file, name, Part::of(name)?))).collect();
+    let adapted: BTreeSet<&String> = parts
+        .iter()
+        .filter_map(|(_, _, part)| match part {
+            Part::LoraA(weight) => Some(weight),
+            Part::Weight(_) | Part::LoraB(_) | Part::Head(_) => None,
+        })
+        .collect();
+    let prefix = if adapted.is_empty() { "backbone." } else { "backbone.base_model.model." };
+    let published = |part: &Part| match part {
+        Part::Weight(weight) if adapted.contains(weight) => {
+            format!("{prefix}{}.base_layer.weight", weight.trim_end_matches(".weight"))
+        }
+        Part::Weight(weight) => format!("{prefix}{weight}"),
+        Part::LoraA(weight) => format!("{prefix}{}.lora_A.default.weight", weight.trim_end_matches(".weight")),
+        Part::LoraB(weight) => format!("{prefix}{}.lora_B.default.weight", weight.trim_end_matches(".weight")),
+        Part::Head(name) => format!("remasking_head.{name}"),
+    };
+    if !parts.iter().any(|(_, _, part)| matches!(part, Part::Head(_))) {
+        let problem = "has no quality head; a PRISM checkpoint needs one, give it with --prism-head";
+        return Err(LoadError::malformed(&dir.display(), problem).into());
+    }
+    let read = |(file, name, part): &(&TensorFile, &String, Part)| Ok((published(part), file.read(name, &Cpu)?));
+    let named: Named = parts.iter().map(read).collect::<Result<_, LoadError>>()?;
+    save_tensors(checkpoint, &named, None)?;
+    Ok(())
+}

@@ -1,0 +1,211 @@
+//! Writing GGUF files from model directories, matrices in few bits.
+
+use super::names::{
+    ARCHITECTURE, FINGERPRINT, GENERATION_CONFIG, HEAD, TOKENIZER, TOKENIZER_CONFIG, is_shuffled, name,
+};
+use crate::model::backend::cpu::Cpu;
+use crate::model::config::llada::Config;
+use crate::model::error::LoadError;
+use crate::model::weights::convert::ConvertError;
+use crate::model::weights::directory::directory;
+use crate::model::weights::fingerprint::{check_base, fingerprint};
+use crate::model::weights::layout::Layout;
+use crate::model::weights::registry::Registry;
+use crate::model::weights::save::save_with;
+use candle_core::Tensor;
+use candle_core::quantized::gguf_file::{self, Value};
+use candle_core::quantized::{GgmlDType, QTensor};
+use rayon::prelude::*;
+use std::fmt;
+use std::fs;
+use std::io::{BufWriter, Seek};
+use std::path::Path;
+use std::sync::Arc;
+
+/// How a matrix is stored: llama.cpp's formats, with the bits of a weight, scales included.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Format {
+    /// 4.5 bits, in blocks of 256.
+    Q4K,
+    /// 5.5 bits, in blocks of 256.
+    Q5K,
+    /// 6.6 bits, in blocks of 256.
+    Q6K,
+    /// 4.5 bits, in blocks of 32.
+    Q4_0,
+    /// 8.5 bits, in blocks of 32.
+    Q8_0,
+    /// 16 bits.
+    F16,
+}
+
+impl fmt::Display for Format {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str(match self {
+            Self::Q4K => "q4_k",
+            Self::Q5K => "q5_k",
+            Self::Q6K => "q6_k",
+            Self::Q4_0 => "q4_0",
+            Self::Q8_0 => "q8_0",
+            Self::F16 => "f16",
+        })
+    }
+}
+
+impl Format {
+    const fn of(self) -> GgmlDType {
+        match self {
+            Self::Q4K => GgmlDType::Q4K,
+            Self::Q5K => GgmlDType::Q5K,
+            Self::Q6K => GgmlDType::Q6K,
+            Self::Q4_0 => GgmlDType::Q4_0,
+            Self::Q8_0 => GgmlDType::Q8_0,
+            Self::F16 => GgmlDType::F16,
+        }
+    }
+
+    /// The format for rows of `width` numbers: this one, or the next finer one whose blocks fit.
+    fn fitting(self, width: usize) -> GgmlDType {
+        let formats = [self.of(), GgmlDType::Q8_0, GgmlDType::F16];
+        formats.into_iter().find(|format| width.is_multiple_of(format.block_size())).unwrap_or(GgmlDType::F32)
+    }
+}
+
+/// Writes the model of a directory as one GGUF file, adapters folded in, with its quality head,
+/// tokenizer and defaults. Matrices are stored in `format`, or in a finer one where its blocks do
+/// not fit; gains, positions and the head in f32.
+///
+/// Tensors are read one by one: memory holds the content of the file, and a matrix in f32 per
+/// thread.
+///
+/// # Errors
+/// When the model cannot be loaded, or the file cannot be written.
+pub fn quantise(
+    dir: &Path,
+    prism_head: Option<&Path>,
+    adapter: Option<&Path>,
+    format: Format,
+    out: &Path,
+) -> Result<(), ConvertError> {
+    let config = Config::read(dir)?;
+    let (files, lora) = directory(dir, prism_head, adapter)?;
+    let layout = Layout::llada(&config);
+    let weights = Registry::of(&layout, files, lora, Arc::new(Cpu))?;
+    check_base(&weights)?;
+    let backbone: Vec<(String, Vec<usize>)> = config.tensors().collect();
+    let store = |(canonical, shape): &(String, Vec<usize>)| {
+        let name = name(canonical).ok_or_else(|| unnamed(dir, canonical))?;
+        let mut weight = weights.weight(canonical)?;
+        if config.rope && is_shuffled(canonical) {
+            weight = shuffled(&weight, config.head_dim())?;
+        }
+        let is_matrix = shape.len() == 2 && !canonical.ends_with(".wpe.weight");
+        let format = if is_matrix { format.fitting(shape[1]) } else { GgmlDType::F32 };
+        Ok((name, QTensor::quantize(&weight, format)?))
+    };
+    let mut tensors = backbone.par_iter().map(store).collect::<Result<Vec<_>, LoadError>>()?;
+    if weights.has_head() {
+        for (name, _) in &layout.head {
+            let tensor = QTensor::quantize(&weights.head(name)?, GgmlDType::F32).map_err(LoadError::from)?;
+            tensors.push((format!("{HEAD}{name}"), tensor));
+        }
+    }
+    let metadata = metadata(&config, dir, fingerprint(&weights)?, format)?;
+    let metadata: Vec<(&str, &Value)> = metadata.iter().map(|(key, value)| (key.as_str(), value)).collect();
+    let tensors: Vec<(&str, &QTensor)> = tensors.iter().map(|(name, tensor)| (name.as_str(), tensor)).collect();
+    save_with(out, |file| {
+        let mut file = BufWriter::new(file);
+        gguf_file::write(&mut file, &metadata, &tensors).map_err(std::io::Error::other)?;
+        file.stream_position().map(|_| ()) // flushes
+    })?;
+    Ok(())
+}
+
+/// The rows of every head in llama.cpp's order, the inverse of [`super::names::interleaved`].
+fn shuffled(weight: &Tensor, width: usize) -> candle_core::Result<Tensor> {
+    let (rows, inner) = weight.dims2()?;
+    weight.reshape((rows / width, 2, width / 2, inner))?.transpose(1, 2)?.contiguous()?.reshape((rows, inner))
+}
+
+/// The entries of the file's header beside its tensors.
+fn metadata(
+    config: &Config,
+    dir: &Path,
+    fingerprint: String,
+    format: Format,
+) -> Result<Vec<(String, Value)>, LoadError> {
+    let number = |number: usize| {
+        u32::try_from(number).map(Value::U32).map_err(|_| {
+            let problem = format!("has a size of {number}; a GGUF file holds sizes below 2^32");
+            LoadError::malformed(&dir.display(), problem)
+        })
+    };
+    let own = |key: &str| format!("{ARCHITECTURE}.{key}");
+    let mut metadata = vec![
+        ("general.architecture".to_owned(), Value::String(ARCHITECTURE.to_owned())),
+        ("general.file_type_name".to_owned(), Value::String(format.to_string())),
+        (own("embedding_length"), number(config.d_model)?),
+        (own("block_count"), number(config.n_layers)?),
+        (own("feed_forward_length"), number(config.mlp_hidden_size)?),
+        (own("context_length"), number(config.max_sequence_length)?),
+        (own("vocab_size"), number(config.vocab_size)?),
+        (own("attention.head_count"), number(config.n_heads)?),
+        (own("attention.head_count_kv"), number(config.n_kv_heads)?),
+        (own("attention.layer_norm_rms_epsilon"), Value::F32(config.rms_norm_eps)),
+        (own("attention.causal"), Value::Bool(false)),
+        ("tokenizer.ggml.mask_token_id".to_owned(), Value::U32(config.mask.0)),
+        (FINGERPRINT.to_owned(), Value::String(fingerprint)),
+    ];
+    if config.rope {
+        metadata.push((own("rope.freq_base"), Value::F32(config.rope_theta)));
+        metadata.push((own("rope.dimension_count"), number(config.head_dim())?));
+    }
+    for (key, end) in ["eos", "eot"].iter().zip(&config.ends) {
+        metadata.push((format!("tokenizer.ggml.{key}_token_id"), Value::U32(end.0)));
+    }
+    if let Some(pad) = config.pad {
+        metadata.push(("tokenizer.ggml.padding_token_id".to_owned(), Value::U32(pad.0)));
+    }
+    for (key, file) in [
+        (GENERATION_CONFIG, "generation_config.json"),
+        (TOKENIZER, "tokenizer.json"),
+        (TOKENIZER_CONFIG, "tokenizer_config.json"),
+    ] {
+        let path = dir.join(file);
+        if path.exists() {
+            let text = fs::read_to_string(&path).map_err(|cause| LoadError::unreadable(&path.display(), &cause))?;
+            metadata.push((key.to_owned(), Value::String(text)));
+        }
+    }
+    Ok(metadata)
+}
+
+fn unnamed(dir: &Path, tensor: &str) -> LoadError {
+    LoadError::StrayTensor {
+        file: dir.display().to_string(),
+        tensor: tensor.to_owned(),
+        problem: "has no name in GGUF files".to_owned(),
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::super::names::interleaved;
+    use super::*;
+    use candle_core::Device;
+
+    #[test]
+    fn shuffling_is_undone_by_reading() {
+        let rows = Tensor::arange(0u32, 16, &Device::Cpu).unwrap().reshape((16, 1)).unwrap();
+        let rows = shuffled(&rows, 8).unwrap().flatten_all().unwrap().to_vec1::<u32>().unwrap();
+        assert_eq!(rows[..8], [0, 4, 1, 5, 2, 6, 3, 7]);
+        assert!((0..16).all(|row| rows[interleaved(row, 8)] as usize == row));
+    }
+
+    #[test]
+    fn blocks_that_do_not_fit_get_finer() {
+        assert_eq!(Format::Q4K.fitting(512), GgmlDType::Q4K);
+        assert_eq!(Format::Q4K.fitting(128), GgmlDType::Q8_0);
+        assert_eq!(Format::Q8_0.fitting(344), GgmlDType::F16);
+    }
+}

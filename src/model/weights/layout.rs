@@ -1,0 +1,110 @@
+//! What the tensors of a model's files are called and which there must be, for each family.
+
+use crate::model::config::llada::Config;
+use crate::model::config::prism::head_tensors;
+use std::collections::BTreeMap;
+
+/// What a tensor is to the model.
+#[derive(Clone, Debug, PartialEq, Eq, PartialOrd, Ord)]
+pub(crate) enum Part {
+    /// A weight of the network, as `model.transformer.wte.weight`.
+    Weight(String),
+    /// The A of the adapter of the weight with this name.
+    LoraA(String),
+    /// The B of the adapter of the weight with this name.
+    LoraB(String),
+    /// A tensor of the quality head, as `proj1.bias`.
+    Head(String),
+}
+
+impl Part {
+    /// From a name in a file of the LLaDA family. The published layouts (hub checkpoint, PEFT
+    /// adapter, PRISM head alone, PRISM checkpoint with all three) differ only in prefixes and
+    /// infixes. `None` when no layout has such a name.
+    pub(crate) fn of(name: &str) -> Option<Self> {
+        if let Some(head) = name.strip_prefix("remasking_head.") {
+            return Some(Self::Head(head.to_owned()));
+        }
+        if ["norm.", "proj1.", "proj2."].iter().any(|part| name.starts_with(part)) {
+            return Some(Self::Head(name.to_owned()));
+        }
+        let name = name.strip_prefix("backbone.").unwrap_or(name);
+        let name = name.strip_prefix("base_model.model.").unwrap_or(name);
+        let of =
+            |infix: &str| name.strip_suffix(".weight")?.strip_suffix(infix).map(|module| format!("{module}.weight"));
+        match name.strip_prefix("model.transformer.") {
+            None => None,
+            Some(_) => of(".lora_A")
+                .or_else(|| of(".lora_A.default"))
+                .map(Self::LoraA)
+                .or_else(|| of(".lora_B").or_else(|| of(".lora_B.default")).map(Self::LoraB))
+                .or_else(|| Some(Self::Weight(of(".base_layer").unwrap_or_else(|| name.to_owned())))),
+        }
+    }
+}
+
+/// The tensors of a model.
+#[derive(Clone, Debug)]
+pub(crate) struct Layout {
+    naming: Naming,
+    /// Shapes of the network's weights by their names; all of them must be there.
+    pub(crate) weights: BTreeMap<String, Vec<usize>>,
+    /// A weight that may be there and is not read.
+    pub(crate) unread: Option<&'static str>,
+    /// Shapes of the quality head's tensors; all of them must be there, or none.
+    pub(crate) head: Vec<(String, Vec<usize>)>,
+}
+
+#[derive(Clone, Debug)]
+enum Naming {
+    /// As the LLaDA family's published files.
+    Llada,
+    /// The weights' own names, with or without a prefix.
+    Plain {
+        prefix: &'static str,
+        /// Names of tensors that follow from the configuration.
+        derived: &'static [&'static str],
+    },
+}
+
+impl Layout {
+    /// A LLaDA model, with or without adapters and a PRISM head.
+    pub(crate) fn llada(config: &Config) -> Self {
+        Self {
+            naming: Naming::Llada,
+            weights: config.tensors().collect(),
+            // a copy of the embedding that some tools write out
+            unread: config.weight_tying.then_some("model.transformer.ff_out.weight"),
+            head: head_tensors(config.d_model).map(|(name, shape)| (name.to_owned(), shape)).into(),
+        }
+    }
+
+    /// Weights under their own names, each perhaps after `prefix`; tensors called as in `derived`
+    /// are skipped, because they follow from the configuration.
+    pub(crate) fn plain(
+        weights: impl IntoIterator<Item = (String, Vec<usize>)>,
+        prefix: &'static str,
+        derived: &'static [&'static str],
+    ) -> Self {
+        let naming = Naming::Plain { prefix, derived };
+        Self { naming, weights: weights.into_iter().collect(), unread: None, head: Vec::new() }
+    }
+
+    /// What a tensor is, from its name in a file; `None` when it is to be skipped.
+    ///
+    /// # Errors
+    /// When the model has no use for it; the text says why.
+    pub(crate) fn part(&self, name: &str) -> Result<Option<Part>, &'static str> {
+        match self.naming {
+            Naming::Llada => Part::of(name).map(Some).ok_or("belongs to no LLaDA model, adapter or head"),
+            Naming::Plain { prefix, derived } => match name.strip_prefix(prefix).unwrap_or(name) {
+                name if derived.contains(&name) => Ok(None),
+                name if self.weights.contains_key(name) => Ok(Some(Part::Weight(name.to_owned()))),
+                _ => Err(NO_PLACE),
+            },
+        }
+    }
+}
+
+/// What is wrong with a weight that the configuration does not require.
+pub(crate) const NO_PLACE: &str = "has no place in the model that config.json describes";

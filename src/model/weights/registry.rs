@@ -1,0 +1,246 @@
+//! Every tensor of a model under its canonical name, whichever of the published layouts its files
+//! use, checked against the family's layout before any is loaded. Out of scope: what is computed
+//! with them.
+
+use super::layout::{Layout, NO_PLACE, Part};
+use super::lora::{self, LoraConfig};
+use super::tensor_file::TensorFile;
+use crate::model::backend::Backend;
+use crate::model::backend::matrix::Stored;
+use crate::model::error::LoadError;
+use candle_core::{DType, Tensor};
+use std::collections::{BTreeMap, BTreeSet};
+use std::sync::Arc;
+
+/// Where a tensor is.
+struct Location {
+    file: usize,
+    name: String,
+    shape: Vec<usize>,
+}
+
+/// The tensors of one model, not loaded yet.
+pub(crate) struct Registry {
+    files: Vec<TensorFile>,
+    locations: BTreeMap<Part, Location>,
+    lora: LoraConfig,
+    backend: Arc<dyn Backend>,
+    dtype: DType,
+}
+
+impl Registry {
+    /// Sorts the tensors of `files` and checks that they are those of `layout`, no fewer and no
+    /// more.
+    ///
+    /// # Errors
+    /// When a tensor is missing, there twice, of another shape, or has no place in the model.
+    pub(crate) fn of(
+        layout: &Layout,
+        files: Vec<TensorFile>,
+        lora: LoraConfig,
+        backend: Arc<dyn Backend>,
+    ) -> Result<Self, LoadError> {
+        let mut registry = Self { files, locations: BTreeMap::new(), lora, backend, dtype: DType::F32 };
+        registry.sort(layout)?;
+        registry.check_weights(layout)?;
+        registry.check_adapters(layout)?;
+        registry.check_head(layout)?;
+        Ok(registry)
+    }
+
+    /// The same with the network's weights in this number format instead of f32.
+    pub(crate) fn computed_in(self, dtype: DType) -> Self {
+        Self { dtype, ..self }
+    }
+
+    /// Whether there is a quality head.
+    pub(crate) fn has_head(&self) -> bool {
+        self.locations.keys().any(|part| matches!(part, Part::Head(_)))
+    }
+
+    /// Whether there is a weight of this name.
+    pub(crate) fn has(&self, name: &str) -> bool {
+        self.locations.contains_key(&Part::Weight(name.to_owned()))
+    }
+
+    /// Whether there are adapters to fold in.
+    pub(crate) fn has_adapters(&self) -> bool {
+        self.locations.keys().any(|part| matches!(part, Part::LoraA(_)))
+    }
+
+    /// The number format in which most weights are held: that of the file where it has fewer bits
+    /// than a float, else that of the computation.
+    pub(crate) fn format(&self) -> String {
+        self.files.iter().find_map(TensorFile::format).unwrap_or_else(|| self.dtype.as_str().to_owned())
+    }
+
+    /// Parameters of the model once adapters are folded in.
+    pub(crate) fn parameters(&self) -> u64 {
+        let kept = self.locations.iter().filter(|(part, _)| matches!(part, Part::Weight(_) | Part::Head(_)));
+        kept.map(|(_, location)| location.shape.iter().product::<usize>() as u64).sum()
+    }
+
+    /// Loads a weight of the network, its adapter folded in before anything is rounded.
+    pub(crate) fn weight(&self, name: &str) -> Result<Tensor, LoadError> {
+        let weight = self.base(name)?;
+        let (a, b) = (Part::LoraA(name.to_owned()), Part::LoraB(name.to_owned()));
+        let weight = match self.locations.contains_key(&a) {
+            false => weight,
+            true => lora::fold(&weight, &self.load(&a)?, &self.load(&b)?, self.lora.scale)?,
+        };
+        Ok(weight.to_dtype(self.dtype)?)
+    }
+
+    /// Loads a matrix of the network, to multiply with or to take rows from: as it is stored where
+    /// that takes fewer bits than a float, else as [`Self::weight`] does.
+    pub(crate) fn matrix(&self, name: &str) -> Result<Stored, LoadError> {
+        let is_adapted = self.locations.contains_key(&Part::LoraA(name.to_owned())); // then it is folded in, in f32
+        let location = self.locations.get(&Part::Weight(name.to_owned())).filter(|_| !is_adapted);
+        let device = self.backend.device();
+        match location.map(|at| self.files[at.file].quantised(&at.name, &device)).transpose()?.flatten() {
+            Some(weight) => Ok(Stored::Quantised(Arc::new(weight))),
+            None => Ok(Stored::Full(self.weight(name)?)),
+        }
+    }
+
+    /// Loads a tensor of the quality head, in f32.
+    pub(crate) fn head(&self, name: &str) -> Result<Tensor, LoadError> {
+        self.load(&Part::Head(name.to_owned()))
+    }
+
+    /// Loads a weight of the network without its adapter, in f32.
+    pub(crate) fn base(&self, name: &str) -> Result<Tensor, LoadError> {
+        self.load(&Part::Weight(name.to_owned()))
+    }
+
+    /// Name and shape of every weight of the network that the files have, by name.
+    pub(crate) fn shapes(&self) -> impl Iterator<Item = (&str, &[usize])> {
+        self.locations.iter().filter_map(|(part, location)| match part {
+            Part::Weight(name) => Some((name.as_str(), location.shape.as_slice())),
+            Part::LoraA(_) | Part::LoraB(_) | Part::Head(_) => None,
+        })
+    }
+
+    /// The first value of a key in the headers of the files.
+    pub(crate) fn metadata(&self, key: &str) -> Option<&String> {
+        self.files.iter().find_map(|file| file.metadata.get(key))
+    }
+
+    /// The file with the quality head.
+    pub(crate) fn head_file(&self) -> Option<&TensorFile> {
+        let head = self.locations.iter().find(|(part, _)| matches!(part, Part::Head(_)));
+        head.map(|(_, location)| &self.files[location.file])
+    }
+
+    fn load(&self, part: &Part) -> Result<Tensor, LoadError> {
+        match self.locations.get(part) {
+            Some(location) => self.files[location.file].load(&location.name, &*self.backend),
+            None => Err(self.missing(part)),
+        }
+    }
+
+    fn sort(&mut self, layout: &Layout) -> Result<(), LoadError> {
+        for (index, file) in self.files.iter().enumerate() {
+            for (name, shape) in &file.shapes {
+                let stray =
+                    |problem: String| LoadError::StrayTensor { file: file.name.clone(), tensor: name.clone(), problem };
+                let Some(part) = layout.part(name).map_err(|problem| stray(problem.to_owned()))? else { continue };
+                let location = Location { file: index, name: name.clone(), shape: shape.clone() };
+                if let Some(other) = self.locations.insert(part, location) {
+                    let other = &self.files[other.file].name;
+                    return Err(stray(format!("is in {other} as well; give one of the two")));
+                }
+            }
+        }
+        Ok(())
+    }
+
+    fn check_weights(&self, layout: &Layout) -> Result<(), LoadError> {
+        for (name, shape) in &layout.weights {
+            self.check_shape(&Part::Weight(name.clone()), shape)?;
+        }
+        let is_stray = |name: &str| layout.unread != Some(name) && !layout.weights.contains_key(name);
+        self.check_strays(|part| matches!(part, Part::Weight(name) if is_stray(name)), NO_PLACE)
+    }
+
+    /// Adapters come in pairs, fit a matrix of the network, and are those their configuration
+    /// names.
+    fn check_adapters(&self, layout: &Layout) -> Result<(), LoadError> {
+        let mut adapted = BTreeSet::new();
+        for (part, location) in &self.locations {
+            let (Part::LoraA(name) | Part::LoraB(name)) = part else { continue };
+            let Some([rows, columns]) = layout.weights.get(name).map(Vec::as_slice) else {
+                return Err(self.stray(location, "adapts no matrix of the model that config.json describes"));
+            };
+            let module = name.trim_end_matches(".weight").rsplit('.').next().unwrap_or(name);
+            if self.lora.targets.as_ref().is_some_and(|targets| !targets.iter().any(|target| target == module)) {
+                return Err(self.stray(location, "adapts a module that adapter_config.json does not list"));
+            }
+            adapted.insert(module);
+            let a = Part::LoraA(name.clone());
+            let rank = self.lora.rank.or_else(|| self.locations.get(&a)?.shape.first().copied()).unwrap_or(0);
+            self.check_shape(&a, &[rank, *columns])?;
+            self.check_shape(&Part::LoraB(name.clone()), &[*rows, rank])?;
+        }
+        match self.lora.targets.iter().flatten().find(|target| !adapted.contains(target.as_str())) {
+            None => Ok(()),
+            Some(target) => {
+                let problem = format!("has no tensors for `{target}`, which adapter_config.json lists as adapted");
+                Err(LoadError::malformed(&self.searched(), problem))
+            }
+        }
+    }
+
+    fn check_head(&self, layout: &Layout) -> Result<(), LoadError> {
+        if !self.has_head() {
+            return Ok(());
+        }
+        for (name, shape) in &layout.head {
+            self.check_shape(&Part::Head(name.clone()), shape)?;
+        }
+        let is_stray = |name: &str| !layout.head.iter().any(|(known, _)| known == name);
+        let problem = "has no place in a PRISM head";
+        self.check_strays(|part| matches!(part, Part::Head(name) if is_stray(name)), problem)
+    }
+
+    fn check_strays(&self, is_stray: impl Fn(&Part) -> bool, problem: &str) -> Result<(), LoadError> {
+        match self.locations.iter().find(|(part, _)| is_stray(part)) {
+            Some((_, location)) => Err(self.stray(location, problem)),
+            None => Ok(()),
+        }
+    }
+
+    fn check_shape(&self, part: &Part, expected: &[usize]) -> Result<(), LoadError> {
+        let location = self.locations.get(part).ok_or_else(|| self.missing(part))?;
+        if location.shape == expected {
+            return Ok(());
+        }
+        Err(LoadError::WrongShape {
+            file: self.files[location.file].name.clone(),
+            tensor: location.name.clone(),
+            found: location.shape.clone(),
+            expected: expected.to_vec(),
+        })
+    }
+
+    fn missing(&self, part: &Part) -> LoadError {
+        let tensor = match part {
+            Part::Weight(name) | Part::Head(name) => name.clone(),
+            Part::LoraA(name) => name.replace(".weight", ".lora_A.weight"),
+            Part::LoraB(name) => name.replace(".weight", ".lora_B.weight"),
+        };
+        LoadError::MissingTensor { files: self.searched(), tensor }
+    }
+
+    fn stray(&self, location: &Location, problem: &str) -> LoadError {
+        LoadError::StrayTensor {
+            file: self.files[location.file].name.clone(),
+            tensor: location.name.clone(),
+            problem: problem.to_owned(),
+        }
+    }
+
+    fn searched(&self) -> String {
+        self.files.iter().map(|file| file.name.as_str()).collect::<Vec<_>>().join(", ")
+    }
+}

@@ -1,0 +1,192 @@
+//! Files of named tensors, opened without reading a tensor: names, shapes and number formats come
+//! from headers. Out of scope: what a name means.
+
+use super::gguf::names::FINGERPRINT;
+use super::gguf::read::Gguf;
+use crate::model::backend::Backend;
+use crate::model::backend::operands::Normal;
+use crate::model::error::LoadError;
+use candle_core::pickle::PthTensors;
+use candle_core::quantized::QTensor;
+use candle_core::safetensors::{MmapedSafetensors, SliceSafetensors};
+use candle_core::{DType, Device, Tensor};
+use safetensors::Dtype;
+use std::collections::{BTreeMap, HashMap};
+use std::io::Read;
+use std::path::Path;
+
+/// Standard deviation of random weights, LLaDA's `init_std`.
+const RANDOM_STD: f64 = 0.02;
+
+/// An open file.
+pub(crate) struct TensorFile {
+    /// Its path, or the name of an embedded file.
+    pub(crate) name: String,
+    /// The shape of each tensor.
+    pub(crate) shapes: BTreeMap<String, Vec<usize>>,
+    /// Other entries of its header, which only safetensors and GGUF files have.
+    pub(crate) metadata: HashMap<String, String>,
+    store: Store,
+}
+
+enum Store {
+    Mapped(MmapedSafetensors),
+    Embedded(SliceSafetensors<'static>),
+    Pickled(PthTensors),
+    Gguf(Box<Gguf>),
+    Random(u64),
+}
+
+impl TensorFile {
+    /// Opens a safetensors file, or a PyTorch or GGUF file by its extension.
+    pub(crate) fn open(path: &Path) -> Result<Self, LoadError> {
+        let name = path.display().to_string();
+        std::fs::File::open(path).map_err(|cause| LoadError::unreadable(&name, &cause))?;
+        match path.extension().and_then(|extension| extension.to_str()) {
+            Some("safetensors") => Self::mapped(path, name),
+            Some("bin" | "pt" | "pth") => Self::pickled(path, name),
+            Some(_) if Gguf::is_named(path) => Self::gguf(Gguf::open(path)?, name),
+            Some(_) | None => {
+                let problem = "is no file of weights by its name; .safetensors, .gguf, .bin, .pt and .pth are";
+                Err(LoadError::malformed(&name, problem))
+            }
+        }
+    }
+
+    /// The same for a GGUF file that is open already.
+    pub(crate) fn gguf(file: Gguf, name: String) -> Result<Self, LoadError> {
+        let base = file.text(FINGERPRINT)?.map(|base| (FINGERPRINT.to_owned(), base.to_owned()));
+        Ok(Self {
+            name,
+            shapes: file.shapes(),
+            metadata: base.into_iter().collect(),
+            store: Store::Gguf(Box::new(file)),
+        })
+    }
+
+    fn mapped(path: &Path, name: String) -> Result<Self, LoadError> {
+        // SAFETY: the map is private to this value, which lives while the weights are copied out of
+        // it. Truncating the file meanwhile would kill the process, as it would any program that
+        // maps its input.
+        #[allow(unsafe_code)]
+        let file = unsafe { MmapedSafetensors::new(path) }.map_err(|cause| damaged(&name, &cause))?;
+        let tensors = file.tensors();
+        let headers = tensors.iter().map(|(tensor, view)| (tensor.clone(), view.dtype(), view.shape().to_vec()));
+        let shapes = shapes(headers, &name)?;
+        drop(tensors);
+        let metadata = metadata(path).map_err(|cause| LoadError::unreadable(&name, &cause))?;
+        Ok(Self { name, shapes, metadata, store: Store::Mapped(file) })
+    }
+
+    /// The same for a safetensors file that is part of the binary.
+    pub(crate) fn embedded(bytes: &'static [u8], name: &str) -> Result<Self, LoadError> {
+        let file = SliceSafetensors::new(bytes).map_err(|cause| damaged(name, &cause))?;
+        let headers = file.tensors().into_iter().map(|(tensor, view)| (tensor, view.dtype(), view.shape().to_vec()));
+        let shapes = shapes(headers, name)?;
+        Ok(Self { name: name.to_owned(), shapes, metadata: HashMap::new(), store: Store::Embedded(file) })
+    }
+
+    fn pickled(path: &Path, name: String) -> Result<Self, LoadError> {
+        let file = PthTensors::new(path, None).map_err(|cause| damaged(&name, &cause))?;
+        let headers = file.tensor_infos().values();
+        let headers = headers.map(|info| (info.name.clone(), info.dtype.into(), info.layout.dims().to_vec()));
+        let shapes = shapes(headers, &name)?;
+        Ok(Self { name, shapes, metadata: HashMap::new(), store: Store::Pickled(file) })
+    }
+
+    /// No file on disk: normally distributed weights of the given shapes, the same for the same
+    /// seed.
+    pub(crate) fn random(seed: u64, shapes: BTreeMap<String, Vec<usize>>) -> Self {
+        let name = format!("random weights of seed {seed}");
+        Self { name, shapes, metadata: HashMap::new(), store: Store::Random(seed) }
+    }
+
+    /// Reads a tensor as f32.
+    ///
+    /// # Errors
+    /// When it cannot be read, or is a vector with a number that is not finite.
+    pub(crate) fn load(&self, tensor: &str, backend: &dyn Backend) -> Result<Tensor, LoadError> {
+        let loaded = self.read(tensor, backend)?.to_dtype(DType::F32).map_err(|cause| damaged(&self.name, &cause))?;
+        // gains and biases are few, and most damage of a file shows in them
+        let is_finite = loaded.rank() != 1 || loaded.to_vec1::<f32>()?.iter().all(|number| number.is_finite());
+        if is_finite {
+            return Ok(loaded);
+        }
+        let problem = format!("is damaged: tensor `{tensor}` holds a number that is not finite");
+        Err(LoadError::malformed(&self.name, problem))
+    }
+
+    /// The number format of most weights, as `q4_k`, where it has fewer bits than a float.
+    pub(crate) fn format(&self) -> Option<String> {
+        match &self.store {
+            Store::Gguf(file) => file.format(),
+            Store::Mapped(_) | Store::Embedded(_) | Store::Pickled(_) | Store::Random(_) => None,
+        }
+    }
+
+    /// Reads a tensor that is stored in fewer bits than a float; `None` where it is not.
+    pub(crate) fn quantised(&self, tensor: &str, device: &Device) -> Result<Option<QTensor>, LoadError> {
+        match &self.store {
+            Store::Gguf(file) if file.is_quantised(tensor) => file.tensor(tensor, device).map(Some),
+            Store::Gguf(_) | Store::Mapped(_) | Store::Embedded(_) | Store::Pickled(_) | Store::Random(_) => Ok(None),
+        }
+    }
+
+    /// Reads a tensor as it is, a quantised one as f32.
+    pub(crate) fn read(&self, tensor: &str, backend: &dyn Backend) -> Result<Tensor, LoadError> {
+        let missing = || LoadError::MissingTensor { files: self.name.clone(), tensor: tensor.to_owned() };
+        let device = &backend.device();
+        let loaded = match &self.store {
+            Store::Mapped(file) => file.load(tensor, device),
+            Store::Embedded(file) => file.load(tensor, device),
+            Store::Pickled(file) => {
+                file.get(tensor).map_err(|cause| damaged(&self.name, &cause))?.ok_or_else(missing)?.contiguous()
+            }
+            Store::Gguf(file) => file.tensor(tensor, device)?.dequantize(device),
+            Store::Random(seed) => {
+                let mut tensors = self.shapes.iter().enumerate();
+                let (stream, (_, shape)) = tensors.find(|(_, (name, _))| *name == tensor).ok_or_else(missing)?;
+                // gains are near 1, all other weights near 0
+                let mean = if shape.len() == 1 && tensor.ends_with(".weight") { 1.0 } else { 0.0 };
+                backend.normal(Normal { seed: *seed, stream, mean, deviation: RANDOM_STD }, shape)
+            }
+        };
+        let loaded = loaded.and_then(|tensor| tensor.to_device(device));
+        loaded.map_err(|cause| damaged(&self.name, &cause))
+    }
+}
+
+/// `__metadata__` in the header of a safetensors file: JSON that follows its length in eight bytes.
+fn metadata(path: &Path) -> std::io::Result<HashMap<String, String>> {
+    #[derive(serde::Deserialize)]
+    struct Header {
+        #[serde(default, rename = "__metadata__")]
+        metadata: HashMap<String, String>,
+    }
+    let mut file = std::fs::File::open(path)?;
+    let mut length = [0; 8];
+    file.read_exact(&mut length)?;
+    let mut header = Vec::new();
+    file.take(u64::from_le_bytes(length)).read_to_end(&mut header)?;
+    Ok(serde_json::from_slice::<Header>(&header).map(|header| header.metadata).unwrap_or_default())
+}
+
+fn damaged(file: &str, cause: &candle_core::Error) -> LoadError {
+    LoadError::malformed(file, format!("is damaged or incomplete: {cause}"))
+}
+
+/// Collects headers.
+///
+/// # Errors
+/// When a tensor has a number format that is not supported.
+fn shapes(
+    headers: impl Iterator<Item = (String, Dtype, Vec<usize>)>,
+    file: &str,
+) -> Result<BTreeMap<String, Vec<usize>>, LoadError> {
+    headers
+        .map(|(tensor, dtype, shape)| match dtype {
+            Dtype::F32 | Dtype::F16 | Dtype::BF16 => Ok((tensor, shape)),
+            other => Err(LoadError::WrongDtype { file: file.to_owned(), tensor, found: format!("{other:?}") }),
+        })
+        .collect()
+}
