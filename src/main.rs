@@ -1,4 +1,4 @@
-//! The `remask` binary; its commands are in [`remask::cmd`].
+//! The `remask` binary; its commands are in `remask::cmd`.
 
 /// With glibc's allocator, resident memory kept growing in a soak test of half an hour although the
 /// memory in use did not (`benches/RESULTS.md`).

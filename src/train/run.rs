@@ -103,6 +103,7 @@ pub(super) struct Learner {
 }
 
 /// Where a run is saved, and the settings it is resumed with.
+#[derive(Clone, Copy, Debug)]
 pub(super) struct CheckpointPlace<'a> {
     pub(super) file: &'a Path,
     /// A checkpoint with other settings is refused.
