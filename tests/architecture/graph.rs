@@ -28,7 +28,7 @@ enum Target<'a> {
     Item(usize),
 }
 
-/// Modules and names that a search has passed, for imports may go round in circles.
+/// Modules and names that a search is at: imports may lead back to themselves.
 type Passed<'a> = HashSet<(&'a [String], String)>;
 
 impl<'a> Graph<'a> {
@@ -74,21 +74,31 @@ impl<'a> Graph<'a> {
     fn resolve(&self, module: &'a [String], words: &[String], passed: &mut Passed<'a>) -> (Vec<Target<'a>>, usize) {
         let mut targets = vec![Target::Module(module)];
         for (at, word) in words.iter().enumerate() {
-            let modules = targets.iter().filter_map(|target| match target {
-                Target::Module(module) => Some(*module),
-                Target::Item(_) => None,
-            });
+            let is_item = |target: &Target<'_>| matches!(target, Target::Item(_));
+            let modules: Vec<&'a [String]> = targets
+                .iter()
+                .filter_map(|target| match target {
+                    Target::Module(module) => Some(*module),
+                    Target::Item(_) => None,
+                })
+                .collect();
             let next: Vec<Target<'a>> = match word.as_str() {
                 "crate" if at == 0 => vec![Target::Module(&[])],
                 "self" if at == 0 => continue,
-                "super" => modules.filter_map(|module| self.parent(module)).collect(),
-                word => modules.flat_map(|module| self.find(module, word, passed)).collect(),
+                "super" => modules.iter().filter_map(|module| self.parent(module)).collect(),
+                word => modules.iter().flat_map(|module| self.find(module, word, passed)).collect(),
             };
-            targets.retain(|target| matches!(target, Target::Item(_)));
-            match (next.is_empty(), targets.is_empty()) {
-                (false, _) => targets = next,
-                (true, false) => return (targets, at),
-                (true, true) => return (Vec::new(), at),
+            if !next.is_empty() {
+                targets = next;
+            } else if at == 0 {
+                return (Vec::new(), 0); // another crate, or a local name
+            } else if targets.iter().any(is_item) {
+                targets.retain(is_item);
+                return (targets, at);
+            } else {
+                // what a macro defines in a module
+                let files = modules.iter().filter_map(|module| self.modules.get(module));
+                return (files.map(|(file, _)| Target::Item(*file)).collect(), at + 1);
             }
         }
         (targets, words.len())
@@ -118,6 +128,7 @@ impl<'a> Graph<'a> {
                 }
             }
         }
+        passed.remove(&(module, name.to_owned()));
         found
     }
 
@@ -176,12 +187,12 @@ fn check(text: &str, expected: &[&str]) {
     let sources = sources(&[
         ("lib.rs", "mod a; mod b; mod c; mod d;"),
         ("a.rs", text),
-        (
-            "b/mod.rs",
-            "mod deep; pub use deep::{Deep, go as leave}; pub use crate::c::*; pub fn helper() {} pub mod d {}",
-        ),
+        ("b/mod.rs", "mod deep; pub use deep::{Deep, go as leave}; pub use crate::c::*; pub fn helper() {}"),
         ("b/deep.rs", "use std::fmt; pub struct Deep; pub fn go() {} pub enum Kind { A, B }"),
-        ("c.rs", "pub struct C; pub fn d() {} pub mod inner { pub struct Inner; }"),
+        (
+            "c.rs",
+            "pub mod generated { include_proto!(); } pub struct C; pub fn d() {} pub mod inner { pub struct Inner; }",
+        ),
         (
             "d.rs",
             "pub use self::d as e; pub fn d() {} pub use tokio::sync::Notify; pub use crate::d::f; pub use crate::d::f as g;",
@@ -207,7 +218,8 @@ fn an_import_is_an_arrow_to_the_file_that_defines_the_name() {
     check("use crate::d::{e, Notify};", &["d.rs: Notify, e"]);
     check("fn f() { use crate::c::C; }", &["c.rs: C"]);
     check("use self::own::A; mod own { pub struct A; }", &[]);
-    check("use std::fmt; use tokio::sync::Notify; use crate::nowhere::A; use crate::d::{f, g};", &["d.rs: f, g"]);
+    check("use std::fmt; use tokio::sync::Notify; use crate::d::{f, g};", &["d.rs: f, g"]);
+    check("use crate::c::generated::{self, message::A}; fn f(b: generated::B) {}", &["c.rs: B, message"]);
 }
 
 #[test]
@@ -216,7 +228,7 @@ fn a_module_is_no_arrow_and_what_is_named_through_it_is() {
     check("use crate::{b, c}; fn f() { c::d(); }", &["c.rs: d"]);
     check("use crate::b::{self as other, C}; fn f(d: &other::Deep) {}", &["b/deep.rs: Deep", "c.rs: C"]);
     check("use crate::b::*;", &["b/mod.rs: *"]);
-    check("use crate::b::*; fn f() { d::d(); }", &["b/mod.rs: *"]);
+    check("use crate::b::*; fn f() { inner::Inner::new(); }", &["b/mod.rs: *", "c.rs: Inner"]);
     check("use super::*; fn f() { c::d(); }", &["lib.rs: *", "c.rs: d"]);
     check("use crate::c::C; use C::*;", &["c.rs: C"]);
 }

@@ -272,7 +272,7 @@ impl Visit<'_> for Reader {
     fn visit_item_mod(&mut self, item: &ItemMod) {
         item.attrs.iter().for_each(|attribute| self.visit_attribute(attribute));
         let name = plain(&item.ident);
-        let path = [&self.source.modules[self.module].path[..], &[name.clone()]].concat();
+        let path = [&self.source.modules[self.module].path[..], std::slice::from_ref(&name)].concat();
         self.define(name, Definition::Module);
         if let Some((_, items)) = &item.content {
             self.source.modules.push(Module::new(path));
