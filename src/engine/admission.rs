@@ -4,7 +4,7 @@
 use super::draft::{NO_ROOM, check_no_stop};
 use super::event::Start;
 use super::job::Job;
-use super::request::{self, EndOfText, Format, Rejected, Remasking, Request, Task};
+use super::request::{self, DOUBTFUL, EndOfText, Format, Rejected, Remasking, Request, Task};
 use super::shape::Spellings;
 use super::template::Segment;
 use crate::diffusion::{Pace, Policy, Probability, Proofreading, Remask, Seed, Sequence, Stretch, TokenId};
@@ -21,8 +21,6 @@ const COUNT_MAX: u32 = 65_536;
 const PROOFREADING_MAX: u32 = 128;
 /// Furthest a logit may be moved, as OpenAI has it: nearly a ban, or nearly nothing else.
 const BIAS_MAX: f32 = 100.0;
-/// Quality below which a token counts as doubtful where the user does not say: more likely wrong than right.
-const DOUBTFUL: f32 = 0.5;
 
 /// What requests are checked against.
 #[derive(Clone, Debug)]

@@ -21,7 +21,7 @@ pub use clock::Clock;
 pub(crate) use draft::STOPS_MAX;
 pub use event::{Answer, Event, Failure, Finish, Output, Start, StepEvent, Written};
 pub use handle::{Admitted, Handle, Readiness, Session};
-pub use request::{EndOfText, Format, Length, Prompt, Proofreading, Rejected, Remasking, Request, Task};
+pub use request::{DOUBTFUL, EndOfText, Format, Length, Prompt, Proofreading, Rejected, Remasking, Request, Task};
 pub use restart::{Reload, Restart, World};
 pub use shape::Shape;
 pub use template::DEFAULT_BLANK;

@@ -7,6 +7,10 @@ use crate::text::Message;
 use std::ops::Range;
 use std::time::Duration;
 
+/// Default threshold of quality (or confidence) below which a token counts as doubtful: it is more
+/// likely wrong than right.
+pub const DOUBTFUL: f32 = 0.5;
+
 /// Text, or the ids it stands for.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub enum Prompt {
