@@ -1,77 +1,91 @@
-//! Schemas of what `api::field` reads, under the same names, and parts to put others together from: what a type alone
-//! would not say. Refuses to know which field it describes.
+//! Helpers for JSON schemas, and schemas of what `wire::field` reads, under the same names.
 
 use serde_json::{Value, json};
-use utoipa::PartialSchema;
 use utoipa::openapi::schema::{
     AdditionalProperties, AnyOfBuilder, ArrayBuilder, Object, ObjectBuilder, OneOfBuilder, SchemaType, Type,
 };
-use utoipa::openapi::{RefOr, Schema};
+use utoipa::openapi::{Ref, RefOr, Schema};
+use utoipa::{PartialSchema, ToSchema};
 
-type Part = RefOr<Schema>;
+/// A schema, or a reference to one.
+pub(crate) type SchemaRef = RefOr<Schema>;
 
-/// What stands behind the fields that OpenAI has and a diffusion model has no use for.
+/// Schemas by their names.
+pub(crate) type NamedSchemas = Vec<(String, SchemaRef)>;
+
+/// The description of OpenAI's fields that have no use with a diffusion model.
 const FOR_NOTHING: &str = "OpenAI's; taken where it asks for nothing.";
 
-/// One of some parts that exclude each other.
-pub(crate) fn either(parts: impl IntoIterator<Item = Part>) -> Part {
+/// Exactly one of some schemas.
+pub(crate) fn either(parts: impl IntoIterator<Item = SchemaRef>) -> SchemaRef {
     parts.into_iter().fold(OneOfBuilder::new(), OneOfBuilder::item).into()
 }
 
-/// One of some parts, or several at the same time.
-pub(crate) fn any(parts: impl IntoIterator<Item = Part>) -> Part {
+/// One of some schemas, or several of them.
+pub(crate) fn any(parts: impl IntoIterator<Item = SchemaRef>) -> SchemaRef {
     parts.into_iter().fold(AnyOfBuilder::new(), AnyOfBuilder::item).into()
 }
 
-/// One of some parts, or null.
-pub(crate) fn either_or_null(parts: impl IntoIterator<Item = Part>, description: &str) -> Part {
+/// Exactly one of some schemas, or null.
+pub(crate) fn either_or_null(parts: impl IntoIterator<Item = SchemaRef>, description: &str) -> SchemaRef {
     let parts = parts.into_iter().chain([null()]);
     parts.fold(OneOfBuilder::new(), OneOfBuilder::item).description(Some(description)).into()
 }
 
 /// Only null.
-pub(crate) fn null() -> Part {
+pub(crate) fn null() -> SchemaRef {
     Object::with_type(Type::Null).into()
 }
 
-/// A text of at least so many characters.
-pub(crate) fn text(length_min: usize) -> Part {
+/// A string of at least `length_min` characters.
+pub(crate) fn text(length_min: usize) -> SchemaRef {
     let length_min = Some(length_min).filter(|length| *length > 0);
     ObjectBuilder::new().schema_type(Type::String).min_length(length_min).into()
 }
 
-/// A text that spells JSON.
-pub(crate) fn spelled(schema: Part) -> Part {
+/// A string that contains JSON.
+pub(crate) fn spelled(schema: SchemaRef) -> SchemaRef {
     let text = ObjectBuilder::new().schema_type(Type::String).content_media_type("application/json");
     text.content_schema(Some(schema)).into()
 }
 
 /// A whole number from `min` to `max`.
-pub(crate) fn whole(min: usize, max: usize) -> Part {
+pub(crate) fn whole(min: usize, max: usize) -> SchemaRef {
     ObjectBuilder::new().schema_type(Type::Integer).minimum(Some(min)).maximum(Some(max)).into()
 }
 
-/// A token's id.
-pub(crate) fn token() -> Part {
+/// The id of a token.
+pub(crate) fn token() -> SchemaRef {
     whole(0, u32::MAX as usize)
 }
 
-/// One of some words.
-pub(crate) fn words<'a>(words: impl IntoIterator<Item = &'a str>) -> Part {
+/// One of some strings.
+pub(crate) fn words<'a>(words: impl IntoIterator<Item = &'a str>) -> SchemaRef {
     ObjectBuilder::new().schema_type(Type::String).enum_values(Some(words)).into()
 }
 
-/// A list of so many.
-pub(crate) fn list(of: Part, min: usize, max: Option<usize>) -> Part {
+/// An array of `min` to `max` items.
+pub(crate) fn list(of: SchemaRef, min: usize, max: Option<usize>) -> SchemaRef {
     ArrayBuilder::new().items(of).min_items(Some(min).filter(|min| *min > 0)).max_items(max).into()
 }
 
-/// An empty list.
-pub(crate) fn empty() -> Part {
+/// An empty array.
+pub(crate) fn empty() -> SchemaRef {
     list(null(), 0, Some(0))
 }
 
-/// A type's own object, to be changed.
+/// A reference to a type's schema.
+pub(crate) fn reference<T: ToSchema>() -> SchemaRef {
+    Ref::from_schema_name(T::name()).into()
+}
+
+/// Adds a type's schema, and those that it refers to.
+pub(crate) fn add<T: ToSchema>(schemas: &mut NamedSchemas) {
+    T::schemas(schemas);
+    schemas.push((T::name().into_owned(), T::schema()));
+}
+
+/// A copy of a type's object schema.
 pub(crate) fn object<T: PartialSchema>() -> Object {
     match T::schema() {
         RefOr::T(Schema::Object(object)) => object,
@@ -80,7 +94,7 @@ pub(crate) fn object<T: PartialSchema>() -> Object {
 }
 
 /// Only one of these values, or null.
-fn only(values: &[Value], description: &str) -> Part {
+fn only(values: &[Value], description: &str) -> SchemaRef {
     let values = values.iter().cloned().chain([Value::Null]);
     ObjectBuilder::new()
         .schema_type(SchemaType::AnyValue)
@@ -90,7 +104,7 @@ fn only(values: &[Value], description: &str) -> Part {
 }
 
 /// A whole number of 64 bits.
-pub(crate) fn seed() -> Part {
+pub(crate) fn seed() -> SchemaRef {
     ObjectBuilder::new()
         .schema_type(SchemaType::from_iter([Type::Integer, Type::Null]))
         .minimum(Some(isize::MIN))
@@ -100,42 +114,42 @@ pub(crate) fn seed() -> Part {
 }
 
 /// Only 1.
-pub(crate) fn one() -> Part {
+pub(crate) fn one() -> SchemaRef {
     only(&[json!(1)], FOR_NOTHING)
 }
 
 /// Only 0.
-pub(crate) fn zero() -> Part {
+pub(crate) fn zero() -> SchemaRef {
     only(&[json!(0)], FOR_NOTHING)
 }
 
 /// Only false.
-pub(crate) fn off() -> Part {
+pub(crate) fn off() -> SchemaRef {
     only(&[json!(false)], FOR_NOTHING)
 }
 
-/// Only an empty list or object.
-pub(crate) fn nothing() -> Part {
+/// Only an empty array or object.
+pub(crate) fn nothing() -> SchemaRef {
     only(&[json!([]), json!({})], FOR_NOTHING)
 }
 
 /// Only null.
-pub(crate) fn unsupported() -> Part {
+pub(crate) fn unsupported() -> SchemaRef {
     only(&[], FOR_NOTHING)
 }
 
 /// Only the word "off".
-pub(crate) fn off_word() -> Part {
+pub(crate) fn off_word() -> SchemaRef {
     only(&[json!("off")], "Nothing is cached between steps yet.")
 }
 
-/// Only that no tool is called.
-pub(crate) fn no_tool() -> Part {
+/// Only values that ask for no tool.
+pub(crate) fn no_tool() -> SchemaRef {
     only(&[json!("none"), json!("auto")], "OpenAI's; there are no tools.")
 }
 
-/// What an answer is to be.
-pub(crate) fn response_format() -> Part {
+/// OpenAI's `response_format`, and skeletons beside it.
+pub(crate) fn response_format() -> SchemaRef {
     let kind = |kind| ObjectBuilder::new().schema_type(Type::Object).property("type", words([kind])).required("type");
     let anything = || ObjectBuilder::new().schema_type(SchemaType::AnyValue);
     let wrapper = ObjectBuilder::new().schema_type(Type::Object).property("schema", anything()).required("schema");
@@ -147,7 +161,7 @@ pub(crate) fn response_format() -> Part {
 }
 
 /// A whole number of 32 bits.
-pub(crate) fn rank() -> Part {
+pub(crate) fn rank() -> SchemaRef {
     ObjectBuilder::new()
         .schema_type(SchemaType::from_iter([Type::Integer, Type::Null]))
         .minimum(Some(i32::MIN as isize))
@@ -156,29 +170,29 @@ pub(crate) fn rank() -> Part {
         .into()
 }
 
-/// Only an answer in text.
-pub(crate) fn text_only() -> Part {
+/// Only `["text"]`.
+pub(crate) fn text_only() -> SchemaRef {
     only(&[json!(["text"])], FOR_NOTHING)
 }
 
-/// Anything.
-pub(crate) fn ignored() -> Part {
+/// Any value, which is ignored.
+pub(crate) fn ignored() -> SchemaRef {
     let anything = ObjectBuilder::new().schema_type(SchemaType::AnyValue);
     anything.description(Some("Taken, whatever it is, and ignored.")).into()
 }
 
-/// Ids of tokens.
-pub(crate) fn tokens() -> Part {
+/// An array of token ids.
+pub(crate) fn tokens() -> SchemaRef {
     list(token(), 0, None)
 }
 
-/// The same, or null.
-pub(crate) fn tokens_or_null() -> Part {
+/// An array of token ids, or null.
+pub(crate) fn tokens_or_null() -> SchemaRef {
     either_or_null([tokens()], "vLLM's: tokens that end the answer; they are not part of it.")
 }
 
 /// Token ids, and what is added to their logits.
-pub(crate) fn logit_bias() -> Part {
+pub(crate) fn logit_bias() -> SchemaRef {
     let id = ObjectBuilder::new().schema_type(Type::String).pattern(Some("^[0-9]{1,9}$")).build();
     let bias = ObjectBuilder::new().schema_type(Type::Number).minimum(Some(-100)).maximum(Some(100));
     let biases = ObjectBuilder::new()
@@ -189,7 +203,7 @@ pub(crate) fn logit_bias() -> Part {
 }
 
 /// Pairs of a start and an end.
-pub(crate) fn pairs() -> Part {
+pub(crate) fn pairs() -> SchemaRef {
     let pair = list(token(), 2, Some(2));
     let description = "Characters (of a text) or tokens (of ids) that stay, as pairs of a start and an end.";
     either_or_null([list(pair, 0, None)], description)

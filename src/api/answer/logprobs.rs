@@ -1,16 +1,15 @@
-//! How sure the model was of each token it wrote, in OpenAI's two shapes. What other tokens it thought of is not known.
+//! Logprobs of the written tokens, in OpenAI's two shapes. `top_logprobs` are not known.
 
-use crate::api::answer::completion::Shape;
-use crate::api::answer::objects::Words;
+use super::{Detokenizer, Shape};
 use crate::api::schema;
 use crate::engine::{Answer, Written};
 use serde::Serialize;
 use utoipa::ToSchema;
 
-/// Lowest logarithm told: JSON has no infinity.
+/// Stands for minus infinity, which JSON does not have.
 const LOWEST: f32 = -9999.0;
 
-/// The logarithm of each written token's probability when it was written.
+/// The logarithms of the probabilities that the tokens had when they were written.
 #[derive(Debug, Serialize)]
 #[serde(untagged)]
 pub(crate) enum Logprobs {
@@ -50,10 +49,10 @@ pub(crate) struct Token {
 }
 
 impl Logprobs {
-    /// Those of an answer, before whose text `echo` stands.
-    pub(crate) fn of(answer: &Answer, shape: Shape, words: Words<'_>, echo: &str) -> Self {
+    /// The logprobs of an answer whose text follows `echo`.
+    pub(crate) fn of(answer: &Answer, shape: Shape, detokenizer: Detokenizer<'_>, echo: &str) -> Self {
         let written = &answer.written[..answer.completion_tokens.min(answer.written.len())];
-        let piece = |written: &Written| words.piece(written.token).unwrap_or_default();
+        let piece = |written: &Written| detokenizer.piece(written.token).unwrap_or_default();
         let logprob = |written: &Written| written.confidence.get().ln().max(LOWEST);
         match shape {
             Shape::Text => {

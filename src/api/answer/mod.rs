@@ -1,4 +1,4 @@
-//! What clients read: the objects of answers, made of the engine's events.
+//! Words out: the engine's answers as the API's objects. Out of scope: how they are sent.
 
 pub(crate) mod completion;
 pub(crate) mod infill;
@@ -7,3 +7,34 @@ pub(crate) mod models;
 pub(crate) mod objects;
 mod policies;
 pub(crate) mod repair;
+pub(crate) mod score;
+pub(crate) mod server;
+pub(crate) mod usage;
+
+use crate::diffusion::TokenId;
+use crate::text::Tokenizer;
+
+/// The two shapes of OpenAI's answers.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(crate) enum Shape {
+    /// `/v1/completions`.
+    Text,
+    /// `/v1/chat/completions`.
+    Chat,
+}
+
+/// Converts tokens to text, if the model has a tokenizer.
+#[derive(Clone, Copy, Debug)]
+pub(crate) struct Detokenizer<'a>(pub(crate) Option<&'a Tokenizer>);
+
+impl Detokenizer<'_> {
+    /// The text of one token; `None` without a tokenizer.
+    pub(crate) fn piece(self, token: TokenId) -> Option<String> {
+        self.0.map(|tokenizer| tokenizer.piece(token))
+    }
+
+    /// The text of some tokens; empty without a tokenizer.
+    pub(crate) fn text(self, tokens: &[TokenId]) -> String {
+        self.0.map(|tokenizer| tokenizer.decode(tokens)).unwrap_or_default()
+    }
+}

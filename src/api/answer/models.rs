@@ -1,24 +1,22 @@
-//! `GET /v1/models`: what is served, in OpenAI's shape, and what only a diffusion model has to say. Refuses to know
-//! how it was loaded.
+//! The model that is served, in OpenAI's shape, with facts about a diffusion model beside it.
 
-use crate::api::AppState;
-use crate::api::Service;
-use crate::api::answer::policies::Policies;
-use crate::api::error::ApiError;
-use axum::Json;
-use axum::extract::Path;
-use axum::extract::State;
-use axum::extract::rejection::PathRejection;
+use super::policies::Policies;
+use crate::api::state::service::Service;
 use serde::Serialize;
 use utoipa::ToSchema;
 
 /// What is served: one model.
 #[derive(Debug, Serialize, ToSchema)]
-#[schema(as = ModelList)]
-pub(crate) struct List {
+pub(crate) struct ModelList {
     /// Always `list`.
     object: &'static str,
     data: Vec<Model>,
+}
+
+impl ModelList {
+    pub(crate) fn new(service: &Service) -> Self {
+        Self { object: "list", data: vec![Model::new(service)] }
+    }
 }
 
 /// A model, as OpenAI has it, and what only a diffusion model has to say.
@@ -30,12 +28,11 @@ pub(crate) struct Model {
     /// When it was loaded, in seconds since 1970.
     created: u64,
     owned_by: &'static str,
-    diffusion: Facts,
+    diffusion: ModelFacts,
 }
 
 #[derive(Debug, Serialize, ToSchema)]
-#[schema(as = ModelFacts)]
-struct Facts {
+struct ModelFacts {
     family: String,
     vocabulary: u32,
     /// Cells of a canvas at most, prompt included.
@@ -53,14 +50,14 @@ struct Facts {
 }
 
 impl Model {
-    fn new(service: &Service) -> Self {
+    pub(crate) fn new(service: &Service) -> Self {
         let spec = service.handle.spec();
         Self {
             id: service.name.clone(),
             object: "model",
             created: service.created,
             owned_by: "remask",
-            diffusion: Facts {
+            diffusion: ModelFacts {
                 family: spec.family.clone(),
                 vocabulary: spec.vocabulary,
                 canvas_limit: service.handle.canvas_max(),
@@ -74,20 +71,4 @@ impl Model {
             },
         }
     }
-}
-
-/// All of them: one.
-pub(crate) async fn list(State(state): State<AppState>) -> Result<Json<impl Serialize>, ApiError> {
-    Ok(Json(List { object: "list", data: vec![Model::new(state.service()?)] }))
-}
-
-/// The one of that name; names may hold slashes.
-pub(crate) async fn retrieve(
-    State(state): State<AppState>,
-    name: Result<Path<String>, PathRejection>,
-) -> Result<Json<impl Serialize>, ApiError> {
-    let service = state.service()?;
-    let name = name.map_or_else(|_| "\u{fffd}".to_owned(), |Path(name)| name); // not UTF-8: nobody's name
-    service.check_model(Some(&name))?;
-    Ok(Json(Model::new(service)))
 }

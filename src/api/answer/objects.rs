@@ -1,57 +1,10 @@
-//! What callers get to read: the engine's words in OpenAI's shapes, the `diffusion` object beside them. Refuses to
-//! know whether it travels whole or in pieces.
+//! Parts of answers: qualities, finish reasons, and the edits of a canvas.
 
-use crate::diffusion::{Cell, Edit, Probability, TokenId};
+use super::Detokenizer;
+use crate::diffusion::{Cell, Edit, Probability};
 use crate::engine::{Answer, Finish, Start, StepEvent};
-use crate::text::Tokenizer;
 use serde::Serialize;
 use utoipa::ToSchema;
-
-/// Tokens, as they are billed elsewhere.
-#[derive(Clone, Copy, Debug, Serialize, ToSchema)]
-pub(crate) struct Usage {
-    prompt_tokens: usize,
-    completion_tokens: usize,
-    total_tokens: usize,
-}
-
-impl Usage {
-    /// Of some answers, as many for each prompt as `choices`; a prompt counts once.
-    pub(crate) fn of(answers: &[Answer], choices: usize) -> Self {
-        let prompt_tokens = answers.iter().map(|answer| answer.prompt_tokens).sum::<usize>() / choices.max(1);
-        let completion_tokens = answers.iter().map(|answer| answer.completion_tokens).sum();
-        Self { prompt_tokens, completion_tokens, total_tokens: prompt_tokens + completion_tokens }
-    }
-}
-
-/// What the refinement took.
-#[derive(Clone, Copy, Debug, Serialize, ToSchema)]
-#[schema(as = Refinement)]
-pub(crate) struct Summary {
-    steps: u32,
-    /// Passes of the model, which may be more than steps.
-    forward_passes: u32,
-    /// Cells filled, those erased before included.
-    filled: u32,
-    /// Cells erased.
-    erased: u32,
-    /// Steps were given up, so that the answer was there in time.
-    degraded: bool,
-}
-
-impl Summary {
-    /// Of some answers together: the most steps that one took, the sum of all else.
-    pub(crate) fn of(answers: &[Answer]) -> Self {
-        let sum = |count: fn(&Answer) -> u32| answers.iter().map(count).sum();
-        Self {
-            steps: answers.iter().map(|answer| answer.steps).max().unwrap_or(0),
-            forward_passes: sum(|answer| answer.forward_passes),
-            filled: sum(|answer| answer.filled),
-            erased: sum(|answer| answer.erased),
-            degraded: answers.iter().any(|answer| answer.degraded),
-        }
-    }
-}
 
 /// What the model thinks of each token of the answer, left to right.
 #[derive(Clone, Debug, Default, Serialize, ToSchema)]
@@ -63,11 +16,11 @@ pub(crate) struct Quality {
 }
 
 impl Quality {
-    /// `None` where nobody asked: then no token has a quality.
-    pub(crate) fn of(answer: &Answer, words: Words<'_>) -> Option<Self> {
+    /// The qualities of an answer; `None` where they were not asked for.
+    pub(crate) fn of(answer: &Answer, detokenizer: Detokenizer<'_>) -> Option<Self> {
         let written = &answer.written[..answer.completion_tokens.min(answer.written.len())];
         written.iter().any(|token| token.quality.is_some()).then(|| Self {
-            tokens: written.iter().map(|written| words.piece(written.token)).collect(),
+            tokens: written.iter().map(|written| detokenizer.piece(written.token)).collect(),
             token_ids: written.iter().map(|written| written.token.0).collect(),
             confidence: written.iter().map(|written| written.confidence.get()).collect(),
             quality: written.iter().map(|written| written.quality.map(Probability::get)).collect(),
@@ -94,22 +47,6 @@ impl From<Finish> for FinishReason {
     }
 }
 
-/// How tokens are put into words.
-#[derive(Clone, Copy, Debug)]
-pub(crate) struct Words<'a>(pub(crate) Option<&'a Tokenizer>);
-
-impl Words<'_> {
-    /// The text of one token; `None` where the model has no tokenizer.
-    pub(crate) fn piece(self, token: TokenId) -> Option<String> {
-        self.0.map(|tokenizer| tokenizer.piece(token))
-    }
-
-    /// The text of some tokens; empty where the model has no tokenizer.
-    pub(crate) fn text(self, tokens: &[TokenId]) -> String {
-        self.0.map(|tokenizer| tokenizer.decode(tokens)).unwrap_or_default()
-    }
-}
-
 /// A change of one cell.
 #[derive(Clone, Debug, Serialize, ToSchema)]
 #[serde(tag = "kind", rename_all = "lowercase")]
@@ -131,11 +68,11 @@ enum EditObject {
 }
 
 impl EditObject {
-    fn new(edit: &Edit, offset: usize, words: Words<'_>) -> Self {
+    fn new(edit: &Edit, offset: usize, detokenizer: Detokenizer<'_>) -> Self {
         let at = edit.at().index() - offset;
         match edit {
             Edit::Fill { token, confidence, .. } => {
-                Self::Fill { at, token: token.0, text: words.piece(*token), confidence: confidence.get() }
+                Self::Fill { at, token: token.0, text: detokenizer.piece(*token), confidence: confidence.get() }
             }
             Edit::Erase { was, quality, .. } => Self::Erase { at, was: was.0, quality: quality.map(Probability::get) },
         }
@@ -161,19 +98,19 @@ pub(crate) struct StepObject {
 }
 
 impl StepObject {
-    /// `step` of a choice's canvas that began as `start`.
-    pub(crate) fn new(index: usize, step: &StepEvent, start: &Start, words: Words<'_>) -> Self {
+    /// A step of choice `index`, whose canvas was `start` at first.
+    pub(crate) fn new(index: usize, step: &StepEvent, start: &Start, detokenizer: Detokenizer<'_>) -> Self {
         Self {
             index,
             step: step.step,
             steps_planned: start.steps_planned,
             blanks: step.blanks,
-            edits: step.edits.iter().map(|edit| EditObject::new(edit, start.offset, words)).collect(),
+            edits: step.edits.iter().map(|edit| EditObject::new(edit, start.offset, detokenizer)).collect(),
             canvas_length: None,
         }
     }
 
-    /// The same, telling the canvas's length too.
+    /// The same step, with the length of the canvas.
     pub(crate) fn with_canvas(self, start: &Start) -> Self {
         Self { canvas_length: Some(start.cells.len()), ..self }
     }
@@ -197,9 +134,9 @@ struct Pinned {
 }
 
 impl StartObject {
-    pub(crate) fn new(start: &Start, words: Words<'_>) -> Self {
+    pub(crate) fn new(start: &Start, detokenizer: Detokenizer<'_>) -> Self {
         let pinned = start.cells.iter().enumerate().filter_map(|(at, cell)| match cell {
-            Cell::Fixed(token) => Some(Pinned { at, token: token.0, text: words.piece(*token) }),
+            Cell::Fixed(token) => Some(Pinned { at, token: token.0, text: detokenizer.piece(*token) }),
             Cell::Filled(_) | Cell::Blank => None,
         });
         Self { canvas_length: start.cells.len(), pinned: pinned.collect() }

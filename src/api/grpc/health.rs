@@ -1,7 +1,7 @@
-//! `grpc.health.v1`: says what `/ready` says, once or whenever it changes. Refuses to decide what ready is.
+//! `grpc.health.v1`: what `/ready` answers, once or at every change.
 
-use crate::api::AppState;
-use crate::api::grpc::proto::remask_server::SERVICE_NAME;
+use super::proto::remask_server::SERVICE_NAME;
+use crate::api::state::AppState;
 use futures_util::{Stream, stream};
 use std::pin::Pin;
 use std::time::Duration;
@@ -9,12 +9,12 @@ use tonic::{Request, Response, Status};
 use tonic_health::pb::health_check_response::ServingStatus;
 use tonic_health::pb::{HealthCheckRequest, HealthCheckResponse, health_server};
 
-/// How often a watcher looks: readiness has no bell, and is two loads from memory.
-const LOOK_EVERY: Duration = Duration::from_millis(100);
+/// How often a watcher polls. Readiness notifies nobody, and costs two loads from memory.
+const POLL_EVERY: Duration = Duration::from_millis(100);
 
-/// The health of the whole server, whose name is empty, and of our one service, which is the same.
+/// The health of the whole server, whose name is empty, and of its one service, which is the same.
 #[derive(Debug)]
-pub(crate) struct Health(pub(crate) AppState);
+pub(super) struct Health(pub(super) AppState);
 
 fn is_known(service: &str) -> bool {
     ["", SERVICE_NAME].contains(&service)
@@ -41,22 +41,22 @@ impl health_server::Health for Health {
         Ok(Response::new(HealthCheckResponse { status: status(&self.0, &service).into() }))
     }
 
-    /// Ends with the server: a watcher must not keep it from stopping.
+    /// Ends when the server drains, so that a watcher does not keep it from stopping.
     async fn watch(&self, request: Request<HealthCheckRequest>) -> Result<Response<Self::WatchStream>, Status> {
         let (state, service) = (self.0.clone(), request.into_inner().service);
-        let changes = stream::unfold(Some(None), move |told: Option<Option<ServingStatus>>| {
+        let changes = stream::unfold(Some(None), move |sent: Option<Option<ServingStatus>>| {
             let (state, service) = (state.clone(), service.clone());
             async move {
-                let told = told?;
+                let sent = sent?;
                 loop {
                     let now = status(&state, &service);
-                    if told != Some(now) {
+                    if sent != Some(now) {
                         return Some((Ok(HealthCheckResponse { status: now.into() }), Some(Some(now))));
                     }
                     if state.is_draining() {
                         return Some((Err(Status::unavailable("the server is shutting down")), None));
                     }
-                    tokio::time::sleep(LOOK_EVERY).await;
+                    tokio::time::sleep(POLL_EVERY).await;
                 }
             }
         });

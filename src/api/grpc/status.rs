@@ -1,27 +1,43 @@
-//! What a gRPC caller is told where an HTTP caller gets an error object: the same, as a status. Refuses to pick statuses,
-//! which `error.rs` does.
+//! Errors as gRPC statuses, with the messages that HTTP clients get.
 
-use crate::api::AppState;
-use crate::api::error::ApiError;
-use crate::api::error::Code;
-use crate::api::grpc::METHODS;
-use crate::api::request::context::Ticket;
+use super::proto::METHODS;
+use crate::api::error::{ApiError, Code};
+use crate::api::protocol::Protocol;
+use crate::api::request::context::RequestContext;
+use crate::api::state::AppState;
+use axum::Extension;
 use axum::extract::{Request, State};
-use axum::http::header::CONTENT_TYPE;
-use axum::http::{HeaderMap, StatusCode};
+use axum::http::StatusCode;
+use axum::http::header::RETRY_AFTER;
 use axum::middleware::Next;
 use axum::response::{IntoResponse, Response};
 use std::error::Error;
+use std::sync::Arc;
 use tonic::Status;
 
-/// Whether a request calls itself gRPC.
-pub(crate) fn is_grpc(headers: &HeaderMap) -> bool {
-    let value = headers.get(CONTENT_TYPE).and_then(|value| value.to_str().ok()).unwrap_or_default();
-    let essence = value.split(';').next().unwrap_or_default().trim();
-    ["application/grpc", "application/grpc+proto"].iter().any(|one| essence.eq_ignore_ascii_case(one))
+/// The metadata has what the error object has beside its message.
+impl From<ApiError> for Status {
+    fn from(error: ApiError) -> Self {
+        let statuses = error.code.statuses();
+        let metadata = [
+            ("remask-param", error.param.clone()),
+            ("remask-code", statuses.code.map(str::to_owned)),
+            (RETRY_AFTER.as_str(), error.retry_after.map(|seconds| seconds.to_string())),
+            // gRPC's libraries obey this one by themselves
+            ("grpc-retry-pushback-ms", error.retry_after.map(|seconds| seconds.saturating_mul(1000).to_string())),
+        ];
+        let mut status = Self::new(statuses.grpc, &error.message);
+        for (key, value) in metadata {
+            if let Some(value) = value.and_then(|value| value.parse().ok()) {
+                status.metadata_mut().insert(key, value);
+            }
+        }
+        status.set_source(Arc::new(error));
+        status
+    }
 }
 
-/// Nothing is served under this path of a port that speaks gRPC alone.
+/// The error of an HTTP request on a port for gRPC only.
 pub(crate) async fn no_http(request: Request) -> ApiError {
     let (method, path) = (request.method(), request.uri().path());
     let message =
@@ -29,9 +45,9 @@ pub(crate) async fn no_http(request: Request) -> ApiError {
     ApiError::new(Code::UnknownPath, message)
 }
 
-/// The layer before gRPC's own paths: tonic would take any body for a message.
-pub(crate) async fn only_grpc(request: Request, next: Next) -> Response {
-    if is_grpc(request.headers()) {
+/// The layer around gRPC's paths that rejects other requests. tonic would decode any body.
+pub(super) async fn only_grpc(Extension(context): Extension<RequestContext>, request: Request, next: Next) -> Response {
+    if context.protocol() == Protocol::Grpc {
         return next.run(request).await;
     }
     let message = "this path speaks gRPC; send application/grpc over HTTP/2, as a client made of \
@@ -39,42 +55,45 @@ pub(crate) async fn only_grpc(request: Request, next: Next) -> Response {
     ApiError::new(Code::UnsupportedMediaType, message).into_response()
 }
 
-/// The layer around everything that may refuse: has gRPC callers hear a status, and the outcome counted.
-pub(crate) async fn translate(State(state): State<AppState>, request: Request, next: Next) -> Response {
-    if !is_grpc(request.headers()) {
+/// The layer that turns errors into statuses for gRPC clients, and sets the request's outcome.
+pub(crate) async fn translate(
+    State(state): State<AppState>,
+    Extension(context): Extension<RequestContext>,
+    request: Request,
+    next: Next,
+) -> Response {
+    if context.protocol() == Protocol::Http {
         return next.run(request).await;
     }
-    let ticket = request.extensions().get::<Ticket>().cloned();
-    let settle = |status: StatusCode| ticket.iter().for_each(|ticket| ticket.settle(status));
     let path = request.uri().path().to_owned();
     let response = next.run(request).await;
     if let Some(error) = response.extensions().get::<ApiError>() {
-        settle(error.status());
-        return Status::from(in_grpcs_words(error.clone(), &path)).into_http();
+        context.set_outcome(error.status());
+        return Status::from(for_grpc(error.clone(), &path)).into_http();
     }
     let Some(status) = response.extensions().get::<Status>() else { return response };
     if let Some(error) = status.source().and_then(|source| source.downcast_ref::<ApiError>()) {
-        settle(error.status());
+        context.set_outcome(error.status());
         return response;
     }
-    // tonic's own: it could not read the message
+    // an error of tonic's own: it could not decode the message
     let error = match status.code() {
-        tonic::Code::OutOfRange => ApiError::body_too_large(state.body_max()),
+        tonic::Code::OutOfRange => ApiError::body_too_large(state.shared.body_max),
         tonic::Code::Internal => {
             ApiError::new(Code::InvalidRequest, format!("the message could not be read: {}", status.message()))
         }
         _ => {
-            settle(StatusCode::BAD_REQUEST);
+            context.set_outcome(StatusCode::BAD_REQUEST);
             return response;
         }
     };
-    settle(error.status());
+    context.set_outcome(error.status());
     Status::from(error).into_http()
 }
 
-/// HTTP's paths are of no help to whoever looks for a method.
-fn in_grpcs_words(error: ApiError, path: &str) -> ApiError {
-    match error.code() {
+/// The same error. One of an unknown path lists gRPC's methods instead of HTTP's paths.
+fn for_grpc(error: ApiError, path: &str) -> ApiError {
+    match error.code {
         Code::UnknownPath => {
             let message = format!("there is no method {path} here; remask.v1.Remask has {}", METHODS.join(", "));
             ApiError::new(Code::UnknownPath, message)

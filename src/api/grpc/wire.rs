@@ -1,17 +1,13 @@
-//! What gRPC callers may write, as the engine is asked for it. Shapes are the messages' own; refuses to judge values, which
-//! `engine::admission` does once for everybody.
+//! Messages as requests to the engine. Out of scope: values, which `engine::admission` checks.
 
+use super::proto::{self, proofreading, remasking, unmasking};
 use crate::api::error::ApiError;
-use crate::api::grpc::proto;
-use crate::api::grpc::proto::proofreading;
-use crate::api::grpc::proto::remasking;
-use crate::api::grpc::proto::unmasking;
-use crate::api::wire::doubtful;
-use crate::api::wire::mending;
-use crate::api::wire::missing;
+use crate::api::wire::completion::task;
+use crate::api::wire::diffusion::rounds;
+use crate::api::wire::params::missing;
+use crate::api::wire::repair::with_repair_fields;
 use crate::api::wire::response_format;
-use crate::api::wire::rounds;
-use crate::api::wire::task;
+use crate::api::wire::score::threshold;
 use crate::diffusion::TokenId;
 use crate::diffusion::policy::{self, Choice, Kind, Rule, Setting, Settings, THRESHOLD, find};
 use crate::engine::{DEFAULT_BLANK, EndOfText, Format, Prompt, Proofreading, Request, Task};
@@ -20,32 +16,31 @@ use serde_json::{Value, json};
 use std::time::Duration;
 use tonic::metadata::MetadataMap;
 
-/// Most that is taken off a caller's patience for the way back.
-const WAY_BACK_MAX: Duration = Duration::from_millis(500);
-/// Digits of a `grpc-timeout` at most, as gRPC has it.
+/// Largest part of a client's timeout that is reserved for sending the answer.
+const RESERVE_MAX: Duration = Duration::from_millis(500);
+/// Limit on the digits of a `grpc-timeout`, as gRPC defines it.
 const TIMEOUT_DIGITS_MAX: usize = 8;
 
-/// What one message asks for.
-pub(crate) struct Wish {
-    pub(crate) request: Request,
-    /// Every step's edits are told, too.
-    pub(crate) with_edits: bool,
+/// What a message asks for.
+pub(super) struct CallParams {
+    pub(super) request: Request,
+    /// Send the edits of every step, too.
+    pub(super) with_edits: bool,
 }
 
-impl Wish {
-    /// The same, for a caller who waits only so long and did not say a deadline: an answer that is a little worse is
-    /// better than none.
-    pub(crate) fn within(self, patience: Option<Duration>) -> Self {
-        let deadline = patience.map(|patience| {
-            let left = patience.saturating_sub((patience / 10).min(WAY_BACK_MAX));
-            left.max(Duration::from_millis(1)) // 0 is nobody's wish
+impl CallParams {
+    /// The same, with a deadline before the client's timeout, unless the request has its own.
+    pub(super) fn within(self, timeout: Option<Duration>) -> Self {
+        let deadline = timeout.map(|timeout| {
+            let left = timeout.saturating_sub((timeout / 10).min(RESERVE_MAX));
+            left.max(Duration::from_millis(1)) // a deadline of 0 is an error
         });
         Self { request: Request { deadline: self.request.deadline.or(deadline), ..self.request }, ..self }
     }
 }
 
-/// How long the caller waits, if it says so; what is no timeout says nothing.
-pub(crate) fn patience(metadata: &MetadataMap) -> Option<Duration> {
+/// The client's timeout; `None` without a valid `grpc-timeout`.
+pub(super) fn timeout(metadata: &MetadataMap) -> Option<Duration> {
     let value = metadata.get("grpc-timeout")?.to_str().ok()?;
     let (digits, unit) = value.split_at_checked(value.len().checked_sub(1)?)?;
     let is_count = (1..=TIMEOUT_DIGITS_MAX).contains(&digits.len()) && digits.bytes().all(|byte| byte.is_ascii_digit());
@@ -61,7 +56,7 @@ pub(crate) fn patience(metadata: &MetadataMap) -> Option<Duration> {
     }
 }
 
-pub(crate) fn generate(asked: proto::GenerateRequest) -> Result<Wish, ApiError> {
+pub(super) fn generate(asked: proto::GenerateRequest) -> Result<CallParams, ApiError> {
     use proto::generate_request::Prompt as P;
     let prompt = match asked.prompt.ok_or_else(|| missing("prompt", "a text, token ids, or a chat"))? {
         P::Text(text) => Prompt::Text(text),
@@ -84,10 +79,10 @@ pub(crate) fn generate(asked: proto::GenerateRequest) -> Result<Wish, ApiError> 
         ..Request::new(task(prompt, asked.max_tokens, asked.suffix.as_deref())?)
     };
     let with_edits = asked.diffusion.as_ref().is_some_and(|diffusion| diffusion.stream_edits);
-    Ok(Wish { request: diffusion(asked.diffusion, request)?, with_edits })
+    Ok(CallParams { request: diffusion(asked.diffusion, request)?, with_edits })
 }
 
-/// What an answer is to look like; a schema and a skeleton come as JSON, and are read as HTTP's are.
+/// The format of an answer. Schemas and skeletons are strings of JSON, and are read as HTTP's are.
 fn format(asked: proto::generate_request::Format) -> Result<Format, ApiError> {
     use proto::generate_request::Format as F;
     let parsed = |name: &str, text: &str| {
@@ -102,10 +97,10 @@ fn format(asked: proto::generate_request::Format) -> Result<Format, ApiError> {
         }
         F::JsonSkeleton(text) => json!({"type": "json_skeleton", "skeleton": parsed("skeleton", &text)?}),
     };
-    response_format(Some(&format))
+    response_format::read(Some(&format))
 }
 
-pub(crate) fn infill(asked: proto::InfillRequest) -> Result<Wish, ApiError> {
+pub(super) fn infill(asked: proto::InfillRequest) -> Result<CallParams, ApiError> {
     let blank = asked.blank.unwrap_or_else(|| DEFAULT_BLANK.to_owned());
     let request = Request {
         temperature: asked.temperature,
@@ -113,23 +108,23 @@ pub(crate) fn infill(asked: proto::InfillRequest) -> Result<Wish, ApiError> {
         priority: asked.priority,
         ..Request::new(Task::Infill { template: asked.template, blank })
     };
-    Ok(Wish { request: diffusion(asked.diffusion, request)?, with_edits: true })
+    Ok(CallParams { request: diffusion(asked.diffusion, request)?, with_edits: true })
 }
 
-/// What the engine is asked for, and the quality below which a token is doubtful.
-pub(crate) fn score(asked: proto::ScoreRequest) -> Result<(Wish, f32), ApiError> {
+/// The request, and the quality below which a token is doubtful.
+pub(super) fn score(asked: proto::ScoreRequest) -> Result<(CallParams, f32), ApiError> {
     use proto::score_request::Given as G;
-    let below = doubtful(asked.below)?;
+    let below = threshold(asked.below)?;
     let text = match asked.given.ok_or_else(no_text)? {
         G::Text(text) => Prompt::Text(text),
         G::TokenIds(tokens) => ids(tokens),
     };
     let task = Task::Score { text, likelihood: asked.likelihood };
     let request = Request { priority: asked.priority, ..Request::new(task) };
-    Ok((Wish { request, with_edits: false }, below))
+    Ok((CallParams { request, with_edits: false }, below))
 }
 
-pub(crate) fn repair(asked: proto::RepairRequest) -> Result<Wish, ApiError> {
+pub(super) fn repair(asked: proto::RepairRequest) -> Result<CallParams, ApiError> {
     use proto::repair_request::Given as G;
     let text = match asked.given.ok_or_else(no_text)? {
         G::Text(text) => Prompt::Text(text),
@@ -142,8 +137,8 @@ pub(crate) fn repair(asked: proto::RepairRequest) -> Result<Wish, ApiError> {
         priority: asked.priority,
         ..Request::new(Task::Repair { text, pinned })
     };
-    let request = mending(diffusion(asked.diffusion, request)?, asked.steps, asked.below, asked.worst)?;
-    Ok(Wish { request, with_edits: true })
+    let request = with_repair_fields(diffusion(asked.diffusion, request)?, asked.steps, asked.below, asked.worst)?;
+    Ok(CallParams { request, with_edits: true })
 }
 
 fn ids(tokens: proto::TokenIds) -> Prompt {
@@ -154,7 +149,7 @@ fn no_text() -> ApiError {
     missing("text", "a text or token ids")
 }
 
-/// `request` with what its `diffusion` says.
+/// The request with the fields of its `diffusion`.
 fn diffusion(asked: Option<proto::Diffusion>, request: Request) -> Result<Request, ApiError> {
     let asked = asked.unwrap_or_default();
     let unmasking = asked.unmasking.unwrap_or_default();
@@ -192,7 +187,7 @@ fn end_of_text(number: i32) -> Result<EndOfText, ApiError> {
     }
 }
 
-/// A number that a newer client may know; taken for the default, it would silently run something else.
+/// The error of a number that only a newer server knows; its default would be something else.
 fn no_member(param: &'static str, number: i32, allowed: &str) -> ApiError {
     ApiError::invalid(param, format!("{param}: given {number}; give {allowed}, or 0 for the default"))
 }
@@ -231,8 +226,8 @@ mod tests {
     use super::*;
 
     #[test]
-    fn a_callers_patience_is_read_and_shortened() {
-        for (value, patience_ms, deadline_ms) in [
+    fn a_clients_timeout_is_read_and_shortened() {
+        for (value, timeout_ms, deadline_ms) in [
             ("1S", Some(1000), Some(900)),
             ("250m", Some(250), Some(225)),
             ("2M", Some(120_000), Some(119_500)),
@@ -250,15 +245,15 @@ mod tests {
         ] {
             let mut metadata = MetadataMap::new();
             metadata.insert("grpc-timeout", value.parse().unwrap());
-            let patience = patience(&metadata);
-            assert_eq!(patience.map(|patience| patience.as_millis()), patience_ms, "{value:?}");
-            let wish = || infill(proto::InfillRequest::default()).unwrap();
-            let deadline = wish().within(patience).request.deadline;
+            let timeout = timeout(&metadata);
+            assert_eq!(timeout.map(|timeout| timeout.as_millis()), timeout_ms, "{value:?}");
+            let params = || infill(proto::InfillRequest::default()).unwrap();
+            let deadline = params().within(timeout).request.deadline;
             assert_eq!(deadline.map(|deadline| deadline.as_millis()), deadline_ms, "{value:?}");
             let own = Some(Duration::from_millis(7));
-            let said = Wish { request: Request { deadline: own, ..wish().request }, with_edits: false };
-            assert_eq!(said.within(patience).request.deadline, own, "what is said stands");
+            let given = CallParams { request: Request { deadline: own, ..params().request }, with_edits: false };
+            assert_eq!(given.within(timeout).request.deadline, own, "a given deadline stands");
         }
-        assert_eq!(patience(&MetadataMap::new()), None);
+        assert_eq!(timeout(&MetadataMap::new()), None);
     }
 }

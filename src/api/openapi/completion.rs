@@ -1,70 +1,51 @@
-//! The four shapes of a completion, put together from what `api::openai` shares among them. Refuses to know when
-//! which one is sent.
+//! Schemas of OpenAI's four shapes of a completion, made of the types that these share.
 
-use crate::api::answer::completion::Choice;
-use crate::api::answer::completion::Completion;
-use crate::api::answer::completion::Delta;
-use crate::api::answer::completion::Head;
-use crate::api::answer::completion::Message;
-use crate::api::answer::logprobs::ChatLogprobs;
-use crate::api::answer::logprobs::TextLogprobs;
-use crate::api::answer::objects::StartObject;
-use crate::api::answer::objects::StepObject;
-use crate::api::answer::objects::Summary;
-use crate::api::schema;
+use crate::api::answer::completion::{Choice, Completion, Delta, Head, Message};
+use crate::api::answer::logprobs::{ChatLogprobs, TextLogprobs};
+use crate::api::answer::objects::{StartObject, StepObject};
+use crate::api::answer::usage::Refinement;
+use crate::api::schema::{self, NamedSchemas, SchemaRef, add, reference};
 use utoipa::ToSchema;
-use utoipa::openapi::schema::{Object, OneOfBuilder};
-use utoipa::openapi::{Ref, RefOr, Schema};
+use utoipa::openapi::RefOr;
+use utoipa::openapi::schema::{Object, OneOfBuilder, Schema};
 
 /// Names of the shapes.
-pub(crate) const TEXT: &str = "TextCompletion";
-pub(crate) const TEXT_CHUNK: &str = "TextCompletionChunk";
-pub(crate) const CHAT: &str = "ChatCompletion";
-pub(crate) const CHAT_CHUNK: &str = "ChatCompletionChunk";
+pub(super) const TEXT: &str = "TextCompletion";
+pub(super) const TEXT_CHUNK: &str = "TextCompletionChunk";
+pub(super) const CHAT: &str = "ChatCompletion";
+pub(super) const CHAT_CHUNK: &str = "ChatCompletionChunk";
 
-/// The shapes, and what else they refer to.
-pub(crate) fn schemas() -> Vec<(String, RefOr<Schema>)> {
+/// The shapes, and the schemas that they refer to.
+pub(super) fn schemas() -> NamedSchemas {
     let text = |name, is_chunk| shape(name, is_chunk, ("text", schema::text(0)), &reference::<TextLogprobs>());
-    let chat = |name, is_chunk, said| shape(name, is_chunk, said, &reference::<ChatLogprobs>());
+    let chat = |name, is_chunk, content| shape(name, is_chunk, content, &reference::<ChatLogprobs>());
     let mut schemas = vec![
         (TEXT.to_owned(), text("Always `text_completion`.", false)),
         (TEXT_CHUNK.to_owned(), text("Always `text_completion`.", true)),
         (CHAT.to_owned(), chat("Always `chat.completion`.", false, ("message", reference::<Message<'_>>()))),
         (CHAT_CHUNK.to_owned(), chat("Always `chat.completion.chunk`.", true, ("delta", reference::<Delta<'_>>()))),
     ];
-    add::<Completion<'_>>(&mut schemas, false);
-    add::<Choice<'_>>(&mut schemas, false);
-    add::<StartObject>(&mut schemas, true);
-    add::<StepObject>(&mut schemas, true);
-    add::<Summary>(&mut schemas, true);
-    add::<TextLogprobs>(&mut schemas, true);
-    add::<ChatLogprobs>(&mut schemas, true);
-    add::<Message<'_>>(&mut schemas, true);
-    add::<Delta<'_>>(&mut schemas, true);
+    // the shapes stand in for these two
+    Completion::schemas(&mut schemas);
+    Choice::schemas(&mut schemas);
+    add::<StartObject>(&mut schemas);
+    add::<StepObject>(&mut schemas);
+    add::<Refinement>(&mut schemas);
+    add::<TextLogprobs>(&mut schemas);
+    add::<ChatLogprobs>(&mut schemas);
+    add::<Message<'_>>(&mut schemas);
+    add::<Delta<'_>>(&mut schemas);
     schemas
 }
 
-/// Adds what a type refers to, and itself too if it is wanted.
-pub(crate) fn add<T: ToSchema>(schemas: &mut Vec<(String, RefOr<Schema>)>, itself: bool) {
-    T::schemas(schemas);
-    if itself {
-        schemas.push((T::name().into_owned(), T::schema()));
-    }
-}
-
-/// Where a type's schema is found.
-pub(crate) fn reference<T: ToSchema>() -> RefOr<Schema> {
-    Ref::from_schema_name(T::name()).into()
-}
-
-fn or_null(schema: RefOr<Schema>) -> RefOr<Schema> {
+fn or_null(schema: SchemaRef) -> SchemaRef {
     OneOfBuilder::new().item(schema).item(schema::null()).into()
 }
 
-/// An answer, or a chunk of one, whose choices say `said`.
-fn shape(object: &str, is_chunk: bool, (name, said): (&str, RefOr<Schema>), logprobs: &RefOr<Schema>) -> RefOr<Schema> {
+/// An answer, or a chunk of one, whose choices have their content in the field `name`.
+fn shape(object: &str, is_chunk: bool, (name, content): (&str, SchemaRef), logprobs: &SchemaRef) -> SchemaRef {
     let mut choice = schema::object::<Choice<'_>>();
-    require(&mut choice, name, said);
+    require(&mut choice, name, content);
     require(&mut choice, "logprobs", or_null(logprobs.clone()));
 
     let mut whole = schema::object::<Head>();
@@ -73,18 +54,18 @@ fn shape(object: &str, is_chunk: bool, (name, said): (&str, RefOr<Schema>), logp
     }
     require(&mut whole, "choices", schema::list(choice.into(), 0, None));
     whole.properties.extend(schema::object::<Completion<'_>>().properties);
-    let summary = reference::<Summary>();
+    let refinement = reference::<Refinement>();
     if is_chunk {
-        // a chunk tells the edits of a step, the end of a choice, or neither
-        whole.properties.insert("diffusion".to_owned(), schema::either([reference::<StepObject>(), summary]));
+        // a chunk has the edits of a step, the refinement of a choice that ends, or neither
+        whole.properties.insert("diffusion".to_owned(), schema::either([reference::<StepObject>(), refinement]));
     } else {
-        require(&mut whole, "diffusion", summary);
+        require(&mut whole, "diffusion", refinement);
         whole.required.push("usage".to_owned());
     }
     whole.into()
 }
 
-fn require(object: &mut Object, name: &str, schema: RefOr<Schema>) {
+fn require(object: &mut Object, name: &str, schema: SchemaRef) {
     object.properties.insert(name.to_owned(), schema);
     object.required.push(name.to_owned());
 }

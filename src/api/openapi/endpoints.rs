@@ -1,37 +1,25 @@
-//! What is said about each endpoint, with examples that work on the built-in Sudoku model. Refuses to know how they
-//! are answered.
+//! The descriptions of the endpoints, with examples that work on the built-in Sudoku model.
 
+use super::completion;
+use super::operation::{EndpointDoc, EventSchema, Example};
+use super::viewer;
 use crate::api::answer::infill::Infill;
-use crate::api::answer::models::List;
-use crate::api::answer::models::Model;
-use crate::api::answer::objects::StartObject;
-use crate::api::answer::objects::StepObject;
+use crate::api::answer::models::{Model, ModelList};
+use crate::api::answer::objects::{StartObject, StepObject};
 use crate::api::answer::repair::Repair;
-use crate::api::answer::repair::Score;
-use crate::api::endpoints::docs;
-use crate::api::endpoints::ops::PROMETHEUS;
-use crate::api::endpoints::ops::Root;
-use crate::api::endpoints::ops::Status;
-use crate::api::endpoints::requests::Cancelled;
-use crate::api::endpoints::tokenize::DetokenizeRequest;
-use crate::api::endpoints::tokenize::Detokenized;
-use crate::api::endpoints::tokenize::TokenizeRequest;
-use crate::api::endpoints::tokenize::Tokenized;
+use crate::api::answer::score::Score;
+use crate::api::answer::server::{Cancelled, Detokenized, PROMETHEUS, Root, Status, Tokenized};
 use crate::api::error::ErrorBody;
-use crate::api::openapi::completion;
-use crate::api::openapi::completion::reference;
-use crate::api::openapi::operation::About;
-use crate::api::openapi::operation::Example;
-use crate::api::openapi::operation::Told;
-use crate::api::schema;
-use crate::api::wire::ChatRequest;
-use crate::api::wire::CompletionRequest;
-use crate::api::wire::InfillRequest;
-use crate::api::wire::RepairRequest;
-use crate::api::wire::ScoreRequest;
+use crate::api::schema::{self, SchemaRef, reference};
+use crate::api::wire::chat::ChatRequest;
+use crate::api::wire::completion::CompletionRequest;
+use crate::api::wire::infill::InfillRequest;
+use crate::api::wire::repair::RepairRequest;
+use crate::api::wire::score::ScoreRequest;
+use crate::api::wire::tokenize::{DetokenizeRequest, TokenizeRequest};
 use serde_json::json;
 use utoipa::ToSchema;
-use utoipa::openapi::{Ref, RefOr, Schema};
+use utoipa::openapi::Ref;
 
 const WRITING: &str = "writing";
 const GIVEN: &str = "given texts";
@@ -40,8 +28,8 @@ const MODELS: &str = "models";
 const OPERATORS: &str = "operators";
 const DOCUMENT: &str = "documentation";
 
-/// How the endpoints are grouped.
-pub(crate) const TAGS: [(&str, &str); 6] = [
+/// The groups of endpoints.
+pub(super) const TAGS: [(&str, &str); 6] = [
     (WRITING, "Texts written on, answered, or with their gaps filled."),
     (GIVEN, "Texts that are there already: judged, mended, cut into tokens."),
     (REQUESTS, "What is under way, by its name."),
@@ -61,25 +49,22 @@ const CHUNKS: &str = "With `\"stream\": true`: each event's data is a chunk, the
 const EVENTS: &str = "With `\"stream\": true`: the events `start`, `step`, and `done` (the answer as without a stream) or `error`. Their ids \
                       say how far a reader came.";
 
-fn chunks(name: &'static str) -> [Told<'static>; 1] {
+fn chunks(name: &'static str) -> [EventSchema<'static>; 1] {
     let chunk = schema::either([Ref::from_schema_name(name).into(), reference::<ErrorBody<'_>>()]);
-    [("message", schema::any([schema::words(["[DONE]"]), schema::spelled(chunk)]))]
+    [EventSchema { name: "message", data: schema::any([schema::words(["[DONE]"]), schema::spelled(chunk)]) }]
 }
 
-fn events<Done: ToSchema>() -> [Told<'static>; 4] {
-    events_to(schema::spelled(reference::<Done>()))
+fn events<Done: ToSchema>() -> [EventSchema<'static>; 4] {
+    events_to(reference::<Done>())
 }
 
-fn events_to(done: RefOr<Schema>) -> [Told<'static>; 4] {
-    [
-        ("start", schema::spelled(reference::<StartObject>())),
-        ("step", schema::spelled(reference::<StepObject>())),
-        ("done", done),
-        ("error", schema::spelled(reference::<ErrorBody<'_>>())),
-    ]
+fn events_to(done: SchemaRef) -> [EventSchema<'static>; 4] {
+    let (start, step, error) = (reference::<StartObject>(), reference::<StepObject>(), reference::<ErrorBody<'_>>());
+    [("start", start), ("step", step), ("done", done), ("error", error)]
+        .map(|(name, data)| EventSchema { name, data: schema::spelled(data) })
 }
 
-pub(crate) fn completions() -> About {
+pub(crate) fn completions() -> EndpointDoc {
     let examples: [Example; 4] = [
         ("The last row of a grid", json!({"prompt": EIGHT_ROWS, "max_tokens": 9})),
         (
@@ -97,7 +82,7 @@ pub(crate) fn completions() -> About {
                    "diffusion": {"steps": 3, "unmasking": "entropy", "remasking": "off"}}),
         ),
     ];
-    About::new(
+    EndpointDoc::new(
         "complete",
         WRITING,
         "Write on from a prompt",
@@ -110,14 +95,14 @@ pub(crate) fn completions() -> About {
     .has_deadline()
 }
 
-pub(crate) fn chat() -> About {
+pub(crate) fn chat() -> EndpointDoc {
     let messages = json!([{"role": "user", "content": EIGHT_ROWS}]);
     let examples: [Example; 2] = [
         ("The last row of a grid", json!({"messages": messages, "max_tokens": 9})),
         ("The same as a stream", json!({"messages": messages, "max_tokens": 9, "stream": true})),
     ];
     let description = "OpenAI's chat completions, written down with the model's own template. A model without a template has none of it.";
-    About::new("chat", WRITING, "Answer in a conversation", description)
+    EndpointDoc::new("chat", WRITING, "Answer in a conversation", description)
         .takes::<ChatRequest>(examples)
         .answers_with("What the assistant says.", Ref::from_schema_name(completion::CHAT).into())
         .streams(CHUNKS, chunks(completion::CHAT_CHUNK))
@@ -125,7 +110,7 @@ pub(crate) fn chat() -> About {
         .has_deadline()
 }
 
-pub(crate) fn infill() -> About {
+pub(crate) fn infill() -> EndpointDoc {
     let examples: [Example; 3] = [
         ("A puzzle, every dot of which is a cell to fill", json!({"template": PUZZLE, "blank": "."})),
         ("The same, watching every edit", json!({"template": PUZZLE, "blank": ".", "stream": true})),
@@ -137,7 +122,7 @@ pub(crate) fn infill() -> About {
         ),
     ];
     let description = "Every `blank` of the `template` is one cell to fill; all else stays as it is.";
-    About::new("infill", WRITING, "Fill the gaps of a text", description)
+    EndpointDoc::new("infill", WRITING, "Fill the gaps of a text", description)
         .takes::<InfillRequest>(examples)
         .answers::<Infill<'_>>("The whole text, and what stands in each gap.")
         .streams(EVENTS, events::<Infill<'_>>())
@@ -146,23 +131,23 @@ pub(crate) fn infill() -> About {
         .has_deadline()
 }
 
-pub(crate) fn score() -> About {
+pub(crate) fn score() -> EndpointDoc {
     let examples: [Example; 1] = [("A grid with a mistake in it", json!({"text": WRONG_AT_THE_END}))];
     let description = "For every token the probability that it is right, in one forward pass. Needs a quality head.";
-    About::new("score", GIVEN, "Judge a text", description)
+    EndpointDoc::new("score", GIVEN, "Judge a text", description)
         .takes::<ScoreRequest>(examples)
         .answers::<Score<'_>>("Every token's quality, and where those stand that are doubted.")
         .runs()
 }
 
-pub(crate) fn repair() -> About {
+pub(crate) fn repair() -> EndpointDoc {
     let pinned = json!({"text": WRONG_AT_THE_END, "pinned": [[0, 80]], "worst": 1, "steps": 8, "stream": true});
     let examples: [Example; 2] = [
         ("A grid with a mistake in it", json!({"text": WRONG_AT_THE_END})),
         ("Only its last row, one token at a time, watching every edit", pinned),
     ];
     let description = "What is doubted is erased and written again, until nothing is doubted or `steps` are spent. Needs a quality head.";
-    About::new("repair", GIVEN, "Mend a text", description)
+    EndpointDoc::new("repair", GIVEN, "Mend a text", description)
         .takes::<RepairRequest>(examples)
         .answers::<Repair<'_>>("The text, its edits and a unified diff.")
         .streams(EVENTS, events::<Repair<'_>>())
@@ -173,93 +158,110 @@ pub(crate) fn repair() -> About {
 
 const NAMED: &str = "The request's name: the caller's own X-Request-Id, or the one its answer told.";
 
-pub(crate) fn read_on() -> About {
+pub(crate) fn resume() -> EndpointDoc {
     let description = "The events of a stream of `/v1/infill` or `/v1/repair` that is under way or ended less than a minute ago. Behind \
                        `Last-Event-ID`, else from its beginning. Another connection that reads the same stream ends.";
-    let done = schema::spelled(schema::any([reference::<Infill<'_>>(), reference::<Repair<'_>>()]));
+    let done = schema::any([reference::<Infill<'_>>(), reference::<Repair<'_>>()]);
     let events = events_to(done);
-    About::new("readOn", REQUESTS, "Read a stream on", description)
-        .part("id", NAMED, schema::text(1), "my-request")
+    EndpointDoc::new("readOn", REQUESTS, "Read a stream on", description)
+        .path_parameter("id", NAMED, schema::text(1), "my-request")
         .resumes()
-        .tells("The events.", events)
+        .only_streams("The events.", events)
 }
 
-pub(crate) fn cancel() -> About {
-    About::new(
+pub(crate) fn cancel() -> EndpointDoc {
+    EndpointDoc::new(
         "cancel",
         REQUESTS,
         "Stop a request",
         "Before its next forward pass. Whoever waits for it gets an error.",
     )
-    .part("id", NAMED, schema::text(1), "my-request")
+    .path_parameter("id", NAMED, schema::text(1), "my-request")
     .answers::<Cancelled>("It stops.")
-    .lost()
+    .may_be_missing()
 }
 
-pub(crate) fn tokenize() -> About {
+pub(crate) fn tokenize() -> EndpointDoc {
     let text = json!({"prompt": "534678912\n", "return_token_strs": true});
-    About::new("tokenize", GIVEN, "Cut a text into tokens", "As vLLM has it; special tokens in the text stay text.")
-        .takes::<TokenizeRequest>([("The first row of a grid", text)])
-        .answers::<Tokenized>("The ids of the tokens.")
-        .needs_model(true)
+    EndpointDoc::new(
+        "tokenize",
+        GIVEN,
+        "Cut a text into tokens",
+        "As vLLM has it; special tokens in the text stay text.",
+    )
+    .takes::<TokenizeRequest>([("The first row of a grid", text)])
+    .answers::<Tokenized>("The ids of the tokens.")
+    .needs_model(true)
 }
 
-pub(crate) fn detokenize() -> About {
-    About::new("detokenize", GIVEN, "Put tokens together", "As vLLM has it.")
+pub(crate) fn detokenize() -> EndpointDoc {
+    EndpointDoc::new("detokenize", GIVEN, "Put tokens together", "As vLLM has it.")
         .takes::<DetokenizeRequest>([("Three tokens", json!({"tokens": [5, 3, 4]}))])
         .answers::<Detokenized>("The text.")
         .needs_model(true)
 }
 
-pub(crate) fn models() -> About {
-    About::new("models", MODELS, "List what is served", "One model.")
-        .answers::<List>("OpenAI's list, and beside each model what only a diffusion model has to say.")
+pub(crate) fn models() -> EndpointDoc {
+    EndpointDoc::new("models", MODELS, "List what is served", "One model.")
+        .answers::<ModelList>("OpenAI's list, and beside each model what only a diffusion model has to say.")
         .needs_model(false)
 }
 
-pub(crate) fn model() -> About {
-    About::new("model", MODELS, "Describe a model", "Its name may hold slashes.")
-        .part("id", "The model's name.", schema::text(1), "sudoku")
+pub(crate) fn model() -> EndpointDoc {
+    EndpointDoc::new("model", MODELS, "Describe a model", "Its name may hold slashes.")
+        .path_parameter("id", "The model's name.", schema::text(1), "sudoku")
         .answers::<Model>("The model of that name.")
         .needs_model(true)
 }
 
-pub(crate) fn root() -> About {
-    About::new("root", OPERATORS, "Say what this server is", "").answers::<Root>("Its name, version and endpoints.")
+pub(crate) fn root() -> EndpointDoc {
+    EndpointDoc::new("root", OPERATORS, "Say what this server is", "")
+        .answers::<Root>("Its name, version and endpoints.")
 }
 
-pub(crate) fn health() -> About {
-    About::new("health", OPERATORS, "Alive?", "Never fails because of load.").answers::<Status>("The process works.")
+pub(crate) fn health() -> EndpointDoc {
+    EndpointDoc::new("health", OPERATORS, "Alive?", "Never fails because of load.")
+        .answers::<Status>("The process works.")
 }
 
-pub(crate) fn ready() -> About {
-    About::new("ready", OPERATORS, "Ready?", "Whether a new request would be accepted, load aside.")
+pub(crate) fn ready() -> EndpointDoc {
+    EndpointDoc::new("ready", OPERATORS, "Ready?", "Whether a new request would be accepted, load aside.")
         .answers::<Status>("It would.")
         .needs_model(false)
 }
 
-pub(crate) fn metrics() -> About {
-    About::new("metrics", OPERATORS, "Every metric", "").says("Prometheus' text format.", PROMETHEUS, schema::text(0))
+pub(crate) fn metrics() -> EndpointDoc {
+    EndpointDoc::new("metrics", OPERATORS, "Every metric", "").answers_as(
+        "Prometheus' text format.",
+        PROMETHEUS,
+        schema::text(0),
+    )
 }
 
-pub(crate) fn document() -> About {
+pub(crate) fn document() -> EndpointDoc {
     let anything = utoipa::openapi::Object::with_type(utoipa::openapi::Type::Object);
-    About::new("openapi", DOCUMENT, "This document", "").answers_with("OpenAPI 3.1.", anything.into())
+    EndpointDoc::new("openapi", DOCUMENT, "This document", "").answers_with("OpenAPI 3.1.", anything.into())
 }
 
-pub(crate) fn viewer() -> About {
-    About::new(
+pub(crate) fn viewer() -> EndpointDoc {
+    EndpointDoc::new(
         "docs",
         DOCUMENT,
         "A viewer of this document",
         "Swagger UI, which is part of the server: it needs no network.",
     )
-    .says("A page.", docs::HTML, schema::text(0))
+    .answers_as("A page.", viewer::HTML, schema::text(0))
 }
 
-pub(crate) fn viewer_file() -> About {
-    let files = schema::words(docs::files().map(|(name, _)| name));
-    let about =
-        About::new("docsFile", DOCUMENT, "A file of the viewer", "").part("file", "Its name.", files, "start.js");
-    docs::files().fold(about, |about, (_, media_type)| about.says("The file.", media_type, schema::text(0))).lost()
+pub(crate) fn viewer_file() -> EndpointDoc {
+    let files = schema::words(viewer::files().map(|(name, _)| name));
+    let doc = EndpointDoc::new("docsFile", DOCUMENT, "A file of the viewer", "").path_parameter(
+        "file",
+        "Its name.",
+        files,
+        "start.js",
+    );
+    viewer::files()
+        .fold(doc, |doc, (_, media_type)| doc.answers_as("The file.", media_type, schema::text(0)))
+        .may_be_missing()
 }

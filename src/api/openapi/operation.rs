@@ -1,12 +1,7 @@
-//! How an endpoint is told: what it takes, what it answers, and how it refuses. Refuses to know which endpoint.
+//! Builds the description of an endpoint: what it takes, what it answers, and its errors.
 
-use crate::api::error::CLIENT_CLOSED_REQUEST;
-use crate::api::error::ErrorBody;
-use crate::api::error::codes_of;
-use crate::api::openapi::SCHEMES;
-use crate::api::openapi::completion::add;
-use crate::api::openapi::completion::reference;
-use crate::api::schema;
+use crate::api::error::{CLIENT_CLOSED_REQUEST, ErrorBody, codes_of};
+use crate::api::schema::{self, NamedSchemas, SchemaRef, add, reference};
 use axum::http::StatusCode;
 use serde_json::Value;
 use utoipa::ToSchema;
@@ -18,42 +13,49 @@ use utoipa::openapi::request_body::RequestBodyBuilder;
 use utoipa::openapi::response::ResponseBuilder;
 use utoipa::openapi::schema::{ObjectBuilder, OneOfBuilder, Type};
 use utoipa::openapi::security::SecurityRequirement;
-use utoipa::openapi::{Header, Ref, RefOr, Required, Response, Schema};
+use utoipa::openapi::{Header, Ref, Required, Response};
 
 const JSON: &str = "application/json";
 const EVENTS: &str = "text/event-stream";
+/// The schemes by which a key is sent. Either will do; without keys neither is needed.
+pub(super) const SCHEMES: [&str; 2] = ["bearer", "header"];
 /// The name of the parameter that every endpoint has.
-pub(crate) const REQUEST_ID: &str = "RequestId";
+pub(super) const REQUEST_ID: &str = "RequestId";
 const REQUEST_ID_HEADER: &str = "X-Request-Id";
 
-/// An example: what it shows, and what is sent.
-pub(crate) type Example = (&'static str, Value);
+/// An example: its summary, and the body.
+pub(super) type Example = (&'static str, Value);
 
-/// An event of a stream: its name (`message` is that of events without one), and the schema of its data as a text.
-pub(crate) type Told<'a> = (&'a str, RefOr<Schema>);
-
-/// What is said about an endpoint.
-pub(crate) struct About {
-    operation: OperationBuilder,
-    /// What its answer has to be like.
-    answer: ResponseBuilder,
-    refusals: Vec<StatusCode>,
-    schemas: Vec<(String, RefOr<Schema>)>,
+/// An event of a stream.
+pub(super) struct EventSchema<'a> {
+    /// `message` for events without a name.
+    pub(super) name: &'a str,
+    /// Of the data, which is a string.
+    pub(super) data: SchemaRef,
 }
 
-impl About {
-    pub(crate) fn new(id: &str, tag: &str, summary: &str, description: &str) -> Self {
+/// Builds the description of an endpoint.
+pub(crate) struct EndpointDoc {
+    operation: OperationBuilder,
+    /// The response of status 200.
+    answer: ResponseBuilder,
+    errors: Vec<StatusCode>,
+    schemas: NamedSchemas,
+}
+
+impl EndpointDoc {
+    pub(super) fn new(id: &str, tag: &str, summary: &str, description: &str) -> Self {
         let operation = OperationBuilder::new()
             .operation_id(Some(id))
             .tag(tag)
             .summary(Some(summary))
             .description(Some(description).filter(|text| !text.is_empty()));
-        Self { operation, answer: ResponseBuilder::new(), refusals: Vec::new(), schemas: Vec::new() }
+        Self { operation, answer: ResponseBuilder::new(), errors: Vec::new(), schemas: Vec::new() }
     }
 
-    /// A JSON body, and examples of it, the simplest first.
-    pub(crate) fn takes<T: ToSchema>(mut self, examples: impl IntoIterator<Item = Example>) -> Self {
-        add::<T>(&mut self.schemas, true);
+    /// It takes a JSON body. The simplest example comes first.
+    pub(super) fn takes<T: ToSchema>(mut self, examples: impl IntoIterator<Item = Example>) -> Self {
+        add::<T>(&mut self.schemas);
         let examples = (1..).zip(examples).map(|(number, (summary, value)): (u8, _)| {
             (number.to_string(), ExampleBuilder::new().summary(summary).value(Some(value)).build())
         });
@@ -61,11 +63,11 @@ impl About {
             ContentBuilder::new().schema(Some(reference::<T>())).examples_from_iter(examples.collect::<Vec<_>>());
         let body = RequestBodyBuilder::new().content(JSON, content.build()).required(Some(Required::True));
         self.operation = self.operation.request_body(Some(body.build()));
-        self.refuses([StatusCode::BAD_REQUEST, StatusCode::PAYLOAD_TOO_LARGE, StatusCode::UNSUPPORTED_MEDIA_TYPE])
+        self.fails_with([StatusCode::BAD_REQUEST, StatusCode::PAYLOAD_TOO_LARGE, StatusCode::UNSUPPORTED_MEDIA_TYPE])
     }
 
-    /// A part of the path.
-    pub(crate) fn part(mut self, name: &str, description: &str, schema: RefOr<Schema>, example: &str) -> Self {
+    /// It has a parameter in its path.
+    pub(super) fn path_parameter(mut self, name: &str, description: &str, schema: SchemaRef, example: &str) -> Self {
         let parameter = ParameterBuilder::new()
             .name(name)
             .parameter_in(ParameterIn::Path)
@@ -77,28 +79,28 @@ impl About {
         self
     }
 
-    /// JSON of a type.
-    pub(crate) fn answers<T: ToSchema>(mut self, description: &str) -> Self {
-        add::<T>(&mut self.schemas, true);
+    /// It answers with JSON of a type.
+    pub(super) fn answers<T: ToSchema>(mut self, description: &str) -> Self {
+        add::<T>(&mut self.schemas);
         self.answers_with(description, reference::<T>())
     }
 
-    /// JSON of a schema.
-    pub(crate) fn answers_with(self, description: &str, schema: RefOr<Schema>) -> Self {
-        self.says(description, JSON, schema)
+    /// It answers with JSON of a schema.
+    pub(super) fn answers_with(self, description: &str, schema: SchemaRef) -> Self {
+        self.answers_as(description, JSON, schema)
     }
 
-    /// Something of another media type.
-    pub(crate) fn says(mut self, description: &str, media_type: &str, schema: RefOr<Schema>) -> Self {
+    /// It answers with another media type.
+    pub(super) fn answers_as(mut self, description: &str, media_type: &str, schema: SchemaRef) -> Self {
         let content = ContentBuilder::new().schema(Some(schema)).build();
         self.answer = self.answer.description(description).content(media_type, content);
         self
     }
 
-    /// The answer may also be a stream. OpenAPI 3.1 has no word for its items; as others do, the schema is that of one
-    /// event, its data spelled in JSON.
-    pub(crate) fn streams<'a>(mut self, description: &str, events: impl IntoIterator<Item = Told<'a>>) -> Self {
-        let event = |(name, data): Told<'a>| {
+    /// It may also answer with a stream. OpenAPI 3.1 cannot describe the items of a stream. As in
+    /// other documents, the schema is that of one event, whose data is a string of JSON.
+    pub(super) fn streams<'a>(mut self, description: &str, events: impl IntoIterator<Item = EventSchema<'a>>) -> Self {
+        let event = |EventSchema { name, data }| {
             let event = ObjectBuilder::new()
                 .schema_type(Type::Object)
                 .property("event", schema::words([name]))
@@ -106,7 +108,7 @@ impl About {
                 .property("data", data)
                 .required("event")
                 .required("data");
-            RefOr::<Schema>::from(event)
+            SchemaRef::from(event)
         };
         let events = events.into_iter().map(event).fold(OneOfBuilder::new(), OneOfBuilder::item);
         let content = ContentBuilder::new().schema(Some(events.description(Some(description))));
@@ -114,17 +116,21 @@ impl About {
         self
     }
 
-    /// The answer is a stream.
-    pub(crate) fn tells<'a>(mut self, description: &str, events: impl IntoIterator<Item = Told<'a>>) -> Self {
+    /// It always answers with a stream.
+    pub(super) fn only_streams<'a>(
+        mut self,
+        description: &str,
+        events: impl IntoIterator<Item = EventSchema<'a>>,
+    ) -> Self {
         self.answer = self.answer.description(description);
         self.streams(description, events)
     }
 
-    /// It may begin behind an event that the caller has seen.
-    pub(crate) fn resumes(self) -> Self {
+    /// It can resume a stream.
+    pub(super) fn resumes(self) -> Self {
         let description =
             "The id of the last event seen of a stream: it is read on from there, whatever else the request says.";
-        self.takes_header("Last-Event-ID", description).lost()
+        self.takes_header("Last-Event-ID", description).may_be_missing()
     }
 
     fn takes_header(mut self, name: &str, description: &str) -> Self {
@@ -138,41 +144,41 @@ impl About {
         self
     }
 
-    /// It needs the model, which may not be there, or not under the name that is asked for.
-    pub(crate) fn needs_model(self, by_name: bool) -> Self {
+    /// It needs the model, which may not be loaded, or not have the name that is asked for.
+    pub(super) fn needs_model(self, by_name: bool) -> Self {
         let named = by_name.then_some(StatusCode::NOT_FOUND);
-        self.refuses(named.into_iter().chain([StatusCode::SERVICE_UNAVAILABLE]))
+        self.fails_with(named.into_iter().chain([StatusCode::SERVICE_UNAVAILABLE]))
     }
 
-    /// It runs the model, which takes time and may fail.
-    pub(crate) fn runs(self) -> Self {
+    /// It runs the model.
+    pub(super) fn runs(self) -> Self {
         let key = "1 to 255 visible characters: sent again within ten minutes, the same request has the same answer and is \
                    computed once.";
         self.needs_model(true)
             .takes_header("Idempotency-Key", key)
-            .refuses([StatusCode::TOO_MANY_REQUESTS, StatusCode::INTERNAL_SERVER_ERROR])
-            .refuses([StatusCode::UNPROCESSABLE_ENTITY, CLIENT_CLOSED_REQUEST, StatusCode::GATEWAY_TIMEOUT])
+            .fails_with([StatusCode::TOO_MANY_REQUESTS, StatusCode::INTERNAL_SERVER_ERROR])
+            .fails_with([StatusCode::UNPROCESSABLE_ENTITY, CLIENT_CLOSED_REQUEST, StatusCode::GATEWAY_TIMEOUT])
     }
 
-    /// It may be too late.
-    pub(crate) fn has_deadline(self) -> Self {
-        self.refuses([StatusCode::GATEWAY_TIMEOUT])
+    /// It takes a deadline.
+    pub(super) fn has_deadline(self) -> Self {
+        self.fails_with([StatusCode::GATEWAY_TIMEOUT])
     }
 
-    /// There may be nothing under such a path.
-    pub(crate) fn lost(self) -> Self {
-        self.refuses([StatusCode::NOT_FOUND])
+    /// What it is asked for may not exist.
+    pub(super) fn may_be_missing(self) -> Self {
+        self.fails_with([StatusCode::NOT_FOUND])
     }
 
-    fn refuses(mut self, statuses: impl IntoIterator<Item = StatusCode>) -> Self {
-        self.refusals.extend(statuses);
+    fn fails_with(mut self, statuses: impl IntoIterator<Item = StatusCode>) -> Self {
+        self.errors.extend(statuses);
         self
     }
 
-    /// The operation, and the schemas it refers to. `is_guarded`: it asks for a key where there are any.
-    pub(crate) fn operation(mut self, is_guarded: bool) -> (Operation, Vec<(String, RefOr<Schema>)>) {
+    /// The operation, and the schemas that it refers to. `is_guarded`: it requires an API key.
+    pub(super) fn operation(mut self, is_guarded: bool) -> (Operation, NamedSchemas) {
         if is_guarded {
-            self = self.refuses([StatusCode::UNAUTHORIZED, StatusCode::TOO_MANY_REQUESTS]);
+            self = self.fails_with([StatusCode::UNAUTHORIZED, StatusCode::TOO_MANY_REQUESTS]);
             let schemes = SCHEMES.map(|scheme| SecurityRequirement::new(scheme, [""; 0]));
             self.operation =
                 self.operation.securities(Some([SecurityRequirement::default()].into_iter().chain(schemes)));
@@ -180,16 +186,16 @@ impl About {
         let parameter = Ref::new(format!("#/components/parameters/{REQUEST_ID}"));
         let mut operation =
             self.operation.parameter_ref(parameter).response("200", self.answer.header(REQUEST_ID_HEADER, name()));
-        for status in self.refusals {
-            operation = operation.response(status.as_str(), Ref::from_response_name(refusal_name(status)));
+        for status in self.errors {
+            operation = operation.response(status.as_str(), Ref::from_response_name(response_name(status)));
         }
         (operation.build(), self.schemas)
     }
 }
 
-/// Every way to be refused.
-pub(crate) fn refusals() -> Vec<(String, Response)> {
-    let refusals = [
+/// The responses of all errors.
+pub(super) fn errors() -> Vec<(String, Response)> {
+    let errors = [
         (400, "The body, or the field that `param` names, is at fault."),
         (401, "No API key, or none of this server's."),
         (404, "There is no such model or request, or nothing under this path."),
@@ -202,7 +208,7 @@ pub(crate) fn refusals() -> Vec<(String, Response)> {
         (503, "The model is still being loaded, its last passes all failed, or the server is shutting down."),
         (504, "The deadline came before the first result, or the request took as long as any may."),
     ];
-    let refusal = |(status, description): (u16, &str)| {
+    let response = |(status, description): (u16, &str)| {
         let status = StatusCode::from_u16(status).ok()?;
         let codes: Vec<String> = codes_of(status).map(|code| format!("`{code}`")).collect();
         let description = match codes.as_slice() {
@@ -217,13 +223,13 @@ pub(crate) fn refusals() -> Vec<(String, Response)> {
             StatusCode::UNAUTHORIZED => response.header("WWW-Authenticate", word("Always `Bearer`.")),
             _ => response,
         };
-        Some((refusal_name(status), response.build()))
+        Some((response_name(status), response.build()))
     };
-    refusals.into_iter().filter_map(refusal).collect()
+    errors.into_iter().filter_map(response).collect()
 }
 
 /// The parameter that every endpoint has.
-pub(crate) fn request_id() -> Parameter {
+pub(super) fn request_id() -> Parameter {
     let description =
         "The caller's own name for the request: 1 to 128 letters, digits, `-`, `_` and `.`; any other is replaced.";
     ParameterBuilder::new()
@@ -235,8 +241,8 @@ pub(crate) fn request_id() -> Parameter {
         .build()
 }
 
-/// `TooManyRequests`.
-fn refusal_name(status: StatusCode) -> String {
+/// The name of an error's response, as `TooManyRequests`.
+fn response_name(status: StatusCode) -> String {
     let name = if status == CLIENT_CLOSED_REQUEST { "Client Closed Request" } else { status.as_str() };
     status.canonical_reason().unwrap_or(name).replace(' ', "")
 }
@@ -253,6 +259,6 @@ fn word(description: &str) -> Header {
     header(schema::text(0), description)
 }
 
-fn header(schema: RefOr<Schema>, description: &str) -> Header {
+fn header(schema: SchemaRef, description: &str) -> Header {
     HeaderBuilder::new().schema(Some(schema)).description(Some(description)).build()
 }

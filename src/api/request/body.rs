@@ -1,7 +1,7 @@
-//! A request's body as the value it spells, or the field at fault. Refuses to know what is asked for.
+//! The JSON body of a request, or an error that names the field at fault.
 
-use crate::api::error::ApiError;
-use crate::api::error::Code;
+use crate::api::error::{ApiError, Code};
+use crate::api::state::{AppState, service::Service};
 use axum::extract::Request;
 use axum::http::HeaderMap;
 use axum::http::header::{CONTENT_ENCODING, CONTENT_LENGTH, CONTENT_TYPE};
@@ -9,11 +9,20 @@ use futures_util::StreamExt;
 use serde::de::DeserializeOwned;
 use serde_json::error::Category;
 
+/// Reads a body whose `model`, if it names one, has to be the model that is served.
+pub(crate) async fn read_for_model<T: DeserializeOwned>(
+    state: &AppState,
+    request: Request,
+    model: fn(&T) -> Option<&str>,
+) -> Result<(&Service, T), ApiError> {
+    let service = state.service()?;
+    let body = read(request, state.shared.body_max).await?;
+    service.check_model(model(&body))?;
+    Ok((service, body))
+}
+
 /// Reads at most `limit` bytes of JSON.
-///
-/// # Errors
-/// When the body is something else than JSON, longer, cut off, or not a `T`.
-pub(crate) async fn read<T: DeserializeOwned>(request: Request, limit: usize) -> Result<T, ApiError> {
+async fn read<T: DeserializeOwned>(request: Request, limit: usize) -> Result<T, ApiError> {
     check_encoding(request.headers())?;
     let declared = header(request.headers(), &CONTENT_LENGTH).and_then(|length| length.parse::<u64>().ok());
     if declared.is_some_and(|length| length > limit as u64) {
@@ -32,8 +41,7 @@ pub(crate) async fn read<T: DeserializeOwned>(request: Request, limit: usize) ->
     parse(&bytes)
 }
 
-/// JSON, whatever the header says, unless it says plainly that this is something else: `curl -d` calls every body a
-/// form, browsers call it text.
+/// Accepts the media types that clients send with JSON: of a form in `curl -d`, text in browsers.
 fn check_encoding(headers: &HeaderMap) -> Result<(), ApiError> {
     let media_type = header(headers, &CONTENT_TYPE).unwrap_or("application/json");
     let essence = media_type.split(';').next().unwrap_or_default().trim().to_ascii_lowercase();
@@ -61,7 +69,7 @@ fn header<'a>(headers: &'a HeaderMap, name: &axum::http::HeaderName) -> Option<&
 fn parse<T: DeserializeOwned>(bytes: &[u8]) -> Result<T, ApiError> {
     let wrong = match bytes.trim_ascii().first() {
         None => Some("the body is empty; send a JSON object"),
-        Some(b'[') => Some("the body is an array; send a JSON object"), // of which serde would make the fields
+        Some(b'[') => Some("the body is an array; send a JSON object"), // serde would read a struct's fields from it
         Some(_) => None,
     };
     if let Some(wrong) = wrong {
@@ -81,7 +89,7 @@ fn explain(path: Option<String>, error: &serde_json::Error) -> ApiError {
         Category::Syntax => {
             ApiError::new(Code::InvalidRequest, format!("the body is not valid JSON: {error}")).at(path)
         }
-        // the field where the text breaks off is not to blame
+        // the field at which the text breaks off is not at fault
         Category::Eof | Category::Io => {
             ApiError::new(Code::InvalidRequest, format!("the body is not valid JSON: {error}"))
         }
@@ -95,7 +103,7 @@ fn explain(path: Option<String>, error: &serde_json::Error) -> ApiError {
     }
 }
 
-/// The field that is given twice, which only the message names; `path` leads to the object it is in.
+/// The field that is given twice, which only the message names; `path` leads to its object.
 fn given_twice(path: Option<&str>, message: &str) -> Option<String> {
     let field = message.strip_prefix("duplicate field `")?.strip_suffix('`')?;
     Some(path.map_or_else(|| field.to_owned(), |path| format!("{path}.{field}")))

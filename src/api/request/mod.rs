@@ -1,6 +1,10 @@
-//! What every request passes before its endpoint.
+//! What every request passes before its endpoint. Out of scope: what a request asks for.
 
+pub(crate) mod auth;
 pub(crate) mod body;
+pub(crate) mod cancel;
 pub(crate) mod connections;
 pub(crate) mod context;
+pub(crate) mod cors;
 pub(crate) mod idempotency;
+pub(crate) mod path;

@@ -1,3 +1,148 @@
-//! What all requests share.
+//! What all requests share. Out of scope: any single request.
 
+pub(crate) mod cancels;
+pub(crate) mod kept_answers;
 pub(crate) mod keys;
+mod lock;
+pub(crate) mod owner;
+pub(crate) mod service;
+pub(crate) mod stream_logs;
+
+use super::error::{ApiError, Code};
+use crate::engine::{Readiness, Rejected};
+use crate::telemetry::Metrics;
+use axum::http::HeaderValue;
+use cancels::Cancels;
+use kept_answers::KeptAnswers;
+use keys::Guard;
+use service::Service;
+use std::sync::atomic::{AtomicBool, Ordering};
+use std::sync::{Arc, OnceLock};
+use std::time::Duration;
+use stream_logs::StreamLogs;
+
+/// Default limit on the bytes of a body. 8,192 token ids take less than 0.1 MB.
+pub const BODY_MAX: usize = 2 << 20;
+/// Default time for which a stream of named events goes on without a reader.
+pub const RESUME_GRACE: Duration = Duration::from_secs(10);
+
+/// The state that all requests share. Cheap to clone.
+#[derive(Clone, Debug)]
+pub struct AppState {
+    pub(crate) shared: Arc<Shared>,
+}
+
+#[derive(Debug)]
+pub(crate) struct Shared {
+    /// Empty while the model is being loaded.
+    service: OnceLock<Service>,
+    pub(crate) metrics: Arc<Metrics>,
+    pub(crate) body_max: usize,
+    pub(crate) access: Access,
+    draining: AtomicBool,
+    patience: OnceLock<Patience>,
+    pub(crate) cancels: Cancels,
+    pub(crate) stream_logs: Arc<StreamLogs>,
+    pub(crate) kept_answers: Arc<KeptAnswers>,
+}
+
+/// Time limits of requests and streams.
+#[derive(Clone, Copy, Debug)]
+pub struct Patience {
+    /// Limit on the time from a request's first byte to its answer's last; `None` for no limit.
+    pub timeout: Option<Duration>,
+    /// How long a stream of named events goes on without a reader; zero ends it at once.
+    pub resume: Duration,
+}
+
+impl Patience {
+    /// No limit on requests, and [`RESUME_GRACE`] for streams.
+    pub const DEFAULT: Self = Self { timeout: None, resume: RESUME_GRACE };
+}
+
+/// Who may send requests.
+#[derive(Debug, Default)]
+pub struct Access {
+    /// Checks API keys; `None` admits everybody.
+    pub guard: Option<Guard>,
+    /// Other origins whose pages may send requests, as `https://example.org`; `*` for all.
+    pub origins: Vec<HeaderValue>,
+}
+
+impl AppState {
+    /// The state of a server without a model yet. `body_max`: bytes of a body, as [`BODY_MAX`].
+    #[must_use]
+    pub fn new(metrics: Arc<Metrics>, body_max: usize, access: Access) -> Self {
+        let shared = Shared {
+            service: OnceLock::new(),
+            metrics,
+            body_max,
+            access,
+            draining: AtomicBool::new(false),
+            patience: OnceLock::new(),
+            cancels: Cancels::default(),
+            stream_logs: Arc::default(),
+            kept_answers: Arc::default(),
+        };
+        Self { shared: Arc::new(shared) }
+    }
+
+    /// Replaces [`Patience::DEFAULT`]. Call it before the first request, at most once.
+    #[must_use]
+    pub fn patient(self, patience: Patience) -> Self {
+        let _ = self.shared.patience.set(patience); // a second value is ignored
+        self
+    }
+
+    pub(crate) fn patience(&self) -> Patience {
+        *self.shared.patience.get().unwrap_or(&Patience::DEFAULT)
+    }
+
+    /// Serves a model from now on.
+    ///
+    /// # Errors
+    /// Returns the model when another one is being served already.
+    pub fn loaded(&self, service: Service) -> Result<(), Box<Service>> {
+        self.shared.service.set(service).map_err(Box::new)
+    }
+
+    /// Rejects new requests, waits for those admitted, and aborts the rest after `patience`.
+    /// Returns how many were aborted.
+    pub async fn drain(&self, patience: Duration) -> usize {
+        self.shared.draining.store(true, Ordering::Release);
+        match self.shared.service.get() {
+            Some(service) => service.handle.drain(patience).await,
+            None => 0,
+        }
+    }
+
+    pub(crate) fn is_draining(&self) -> bool {
+        self.shared.draining.load(Ordering::Acquire)
+    }
+
+    /// The model that is served; an error while it is loaded, and during shutdown.
+    pub(crate) fn service(&self) -> Result<&Service, ApiError> {
+        if self.is_draining() {
+            return Err(ApiError::new(Code::Draining, "the server is shutting down and takes no new requests"));
+        }
+        self.shared.service.get().ok_or_else(|| {
+            ApiError::new(Code::Loading, "the model is still being loaded; /ready says when it can be used")
+        })
+    }
+
+    /// Checks whether a new request would be admitted, apart from load.
+    pub(crate) fn check_ready(&self) -> Result<(), ApiError> {
+        let message = match self.service()?.handle.readiness() {
+            Readiness::Ready => return Ok(()),
+            Readiness::Draining => return Err(Rejected::Draining.into()),
+            Readiness::GivenUp => return Err(Rejected::GivenUp.into()),
+            Readiness::Restarting => {
+                "the model broke down and is being loaded anew; requests wait, and the server's log says why".to_owned()
+            }
+            Readiness::Failing { in_a_row } => {
+                format!("the last {in_a_row} forward passes failed; the server's log says why")
+            }
+        };
+        Err(ApiError::new(Code::ModelFailing, message))
+    }
+}

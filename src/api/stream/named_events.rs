@@ -1,74 +1,100 @@
-//! Streams of named events: `start`, `step`, `done` and `error`, for the endpoints that are nobody's but ours. Refuses to
-//! know what an answer says in the end.
+//! The named events `start`, `step`, `done` and `error`, for endpoints that OpenAI does not have.
 
-use crate::api::answer::objects::StartObject;
-use crate::api::answer::objects::StepObject;
-use crate::api::answer::objects::Words;
+use super::log::{self, EntrySource};
+use super::sessions::{self, EventStream, SseWriter};
+use super::sse;
+use crate::api::answer::{Detokenizer, objects::StartObject, objects::StepObject};
 use crate::api::error::ApiError;
-use crate::api::request::context::Ticket;
-use crate::api::stream::log::Record;
-use crate::api::stream::sessions::Script;
-use crate::engine::{Answer, Handle, Start, StepEvent};
+use crate::api::request::context::RequestContext;
+use crate::api::state::{AppState, service::Service, stream_logs::LogEntry};
+use crate::api::wire::params::Delivery;
+use crate::engine::{Answer, Handle, Session, Start, StepEvent};
+use axum::Json;
+use axum::response::{IntoResponse, Response};
 use serde::Serialize;
 
-/// What an endpoint answers in the end, streamed or not.
-pub(crate) trait Ending: Send + 'static {
-    /// The answer; `id` names the request.
-    fn whole<'a>(&'a self, id: &str, answer: &'a Answer, words: Words<'_>) -> impl Serialize + 'a;
+/// The object that an endpoint answers with: the whole response, or the data of `done`.
+pub(crate) trait AnswerObject: Send + 'static {
+    /// The object for the answer to the request `id`.
+    fn object<'a>(&'a self, id: &str, answer: &'a Answer, detokenizer: Detokenizer<'_>) -> impl Serialize + 'a;
 }
 
-/// An answer as it goes along.
-pub(crate) struct Report<E> {
-    id: String,
-    handle: Handle,
-    ending: E,
-}
-
-impl<E: Ending> Report<E> {
-    pub(crate) fn new(ticket: &Ticket, handle: Handle, ending: E) -> Self {
-        Self { id: ticket.id().to_owned(), handle, ending }
-    }
-
-    /// The answer in one piece.
-    pub(crate) fn whole<'a>(&'a self, answer: &'a Answer) -> impl Serialize + 'a {
-        self.ending.whole(&self.id, answer, self.words())
-    }
-
-    fn words(&self) -> Words<'_> {
-        Words(self.handle.tokenizer())
-    }
-
-    fn record(name: &'static str, data: &impl Serialize) -> Vec<Record> {
-        match serde_json::to_string(data) {
-            Ok(data) => vec![Record { name, data }],
-            Err(error) => {
-                tracing::error!(%error, name, "an event could not be written");
-                Vec::new()
-            }
+/// Answers with the object of an endpoint, or with named events, which can be resumed.
+pub(crate) async fn respond(
+    state: &AppState,
+    service: &Service,
+    context: RequestContext,
+    session: Session,
+    object: impl AnswerObject,
+    delivery: Delivery,
+) -> Result<Response, ApiError> {
+    let events = NamedEvents { id: context.id().to_owned(), handle: service.handle.clone(), object };
+    match delivery {
+        Delivery::Whole => {
+            let answer = sessions::answer(session, &context).await?;
+            Ok(Json(events.object(&answer)).into_response())
+        }
+        Delivery::Stream { .. } => {
+            let source = EventStream::new(vec![session], events, context.clone());
+            Ok(sse::streamed(log::begin(&state.shared.stream_logs, &context, source, state.patience().resume)))
         }
     }
 }
 
-impl<E: Ending> Script for Report<E> {
-    type Frame = Record;
+/// Writes named events.
+struct NamedEvents<O> {
+    id: String,
+    handle: Handle,
+    object: O,
+}
 
-    fn begin(&mut self, _: usize, start: &Start) -> Vec<Record> {
-        Self::record("start", &StartObject::new(start, self.words()))
+impl<O: AnswerObject> NamedEvents<O> {
+    fn object<'a>(&'a self, answer: &'a Answer) -> impl Serialize + 'a {
+        self.object.object(&self.id, answer, self.detokenizer())
     }
 
-    fn step(&mut self, index: usize, step: &StepEvent, start: &Start) -> Vec<Record> {
-        Self::record("step", &StepObject::new(index, step, start, self.words()))
+    fn detokenizer(&self) -> Detokenizer<'_> {
+        Detokenizer(self.handle.tokenizer())
+    }
+}
+
+/// The log entry of an event; none if its data cannot be written.
+fn entry(name: &'static str, data: &impl Serialize) -> Vec<LogEntry> {
+    match serde_json::to_string(data) {
+        Ok(data) => vec![LogEntry { name, data }],
+        Err(error) => {
+            tracing::error!(%error, name, "an event could not be written");
+            Vec::new()
+        }
+    }
+}
+
+impl<O: AnswerObject> SseWriter for NamedEvents<O> {
+    type Item = LogEntry;
+
+    fn begin(&mut self, _: usize, start: &Start) -> Vec<LogEntry> {
+        entry("start", &StartObject::new(start, self.detokenizer()))
     }
 
-    fn finish(&mut self, _: usize, answer: Answer) -> Vec<Record> {
-        Self::record("done", &self.whole(&answer))
+    fn step(&mut self, index: usize, step: &StepEvent, start: &Start) -> Vec<LogEntry> {
+        entry("step", &StepObject::new(index, step, start, self.detokenizer()))
     }
 
-    fn close(&mut self) -> Vec<Record> {
+    fn finish(&mut self, _: usize, answer: Answer) -> Vec<LogEntry> {
+        entry("done", &self.object(&answer))
+    }
+
+    fn close(&mut self) -> Vec<LogEntry> {
         Vec::new()
     }
 
-    fn fail(&mut self, error: &ApiError) -> Vec<Record> {
-        Self::record("error", &error.body(Some(&self.id)))
+    fn fail(&mut self, error: &ApiError) -> Vec<LogEntry> {
+        entry("error", &error.body(Some(&self.id)))
+    }
+}
+
+impl<W: SseWriter<Item = LogEntry>> EntrySource for EventStream<W> {
+    async fn next(&mut self) -> Option<Vec<LogEntry>> {
+        Self::next(self).await
     }
 }

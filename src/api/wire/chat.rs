@@ -1,15 +1,15 @@
-//! The body of `POST /v1/chat/completions`. Refuses to judge values.
+//! The body of `POST /v1/chat/completions`.
 
+use super::common::{self, body};
+use super::diffusion::Diffusion;
+use super::field;
+use super::params::{CompletionParams, missing};
 use crate::api::error::ApiError;
-use crate::api::schema;
-use crate::api::wire::Wish;
-use crate::api::wire::common::body;
-use crate::api::wire::missing;
+use crate::api::schema::{self, SchemaRef};
 use crate::engine::{Length, Prompt, Request, Task};
 use crate::text::Message;
 use serde::Deserialize;
 use serde::de::IgnoredAny;
-use utoipa::openapi::{RefOr, Schema};
 use utoipa::{PartialSchema, ToSchema};
 
 body! {
@@ -19,19 +19,19 @@ body! {
         #[schema(required, nullable = false, min_items = 1)]
         messages: Option<Vec<MessageField>>,
         /// Default: the model's own, else what its canvas has room for.
-        #[serde(default, deserialize_with = "crate::api::wire::field::count")]
+        #[serde(default, deserialize_with = "field::count")]
         #[schema(minimum = 1, maximum = 4294967295_u32)]
         max_completion_tokens: Option<u32>,
         /// OpenAI's older name for the same.
-        #[serde(default, deserialize_with = "crate::api::wire::field::count")]
+        #[serde(default, deserialize_with = "field::count")]
         #[schema(minimum = 1, maximum = 4294967295_u32)]
         max_tokens: Option<u32>,
         /// How sure the model was of each token it wrote.
         logprobs: Option<bool>,
-        #[serde(default, rename = "top_logprobs", deserialize_with = "crate::api::wire::field::zero")]
+        #[serde(default, rename = "top_logprobs", deserialize_with = "field::zero")]
         #[schema(schema_with = schema::zero)]
         _top_logprobs: (),
-        #[serde(default, rename = "modalities", deserialize_with = "crate::api::wire::field::text_only")]
+        #[serde(default, rename = "modalities", deserialize_with = "field::text_only")]
         #[schema(schema_with = schema::text_only)]
         _modalities: (),
         #[serde(rename = "reasoning_effort")]
@@ -54,13 +54,13 @@ struct MessageField {
     #[serde(rename = "name")]
     #[schema(schema_with = schema::ignored)]
     _name: Option<IgnoredAny>,
-    #[serde(default, rename = "refusal", deserialize_with = "crate::api::wire::field::unsupported")]
+    #[serde(default, rename = "refusal", deserialize_with = "field::unsupported")]
     #[schema(schema_with = schema::unsupported)]
     _refusal: (),
-    #[serde(default, rename = "tool_calls", deserialize_with = "crate::api::wire::field::nothing")]
+    #[serde(default, rename = "tool_calls", deserialize_with = "field::nothing")]
     #[schema(schema_with = schema::nothing)]
     _tool_calls: (),
-    #[serde(default, rename = "tool_call_id", deserialize_with = "crate::api::wire::field::unsupported")]
+    #[serde(default, rename = "tool_call_id", deserialize_with = "field::unsupported")]
     #[schema(schema_with = schema::unsupported)]
     _tool_call_id: (),
 }
@@ -69,30 +69,27 @@ struct MessageField {
 #[serde(untagged, expecting = "give a text, or an array of {\"type\": \"text\", \"text\": ..}")]
 enum Content {
     Text(String),
-    Parts(Vec<Part>),
+    Parts(Vec<ContentPart>),
 }
 
 impl ToSchema for Content {}
 
 impl PartialSchema for Content {
-    fn schema() -> RefOr<Schema> {
-        schema::either([schema::text(0), schema::list(Part::schema(), 0, None)])
+    fn schema() -> SchemaRef {
+        schema::either([schema::text(0), schema::list(ContentPart::schema(), 0, None)])
     }
 }
 
 #[derive(Debug, Deserialize, ToSchema)]
 #[serde(tag = "type", rename_all = "snake_case")]
-enum Part {
+enum ContentPart {
     Text { text: String },
 }
 
 impl ChatRequest {
-    /// What the engine is asked for, and how the answer is wanted.
-    ///
-    /// # Errors
-    /// When a field is missing, or asks for what goes only with another one.
-    pub(crate) fn read(mut self) -> Result<Wish, ApiError> {
-        let options = self.options();
+    /// The parameters of the completion.
+    pub(crate) fn read(mut self) -> Result<CompletionParams, ApiError> {
+        let common = self.common();
         let messages = self.messages.ok_or_else(|| missing("messages", "an array of {\"role\", \"content\"}"))?;
         let length = match (self.max_completion_tokens, self.max_tokens) {
             (Some(one), Some(other)) if one != other => {
@@ -104,7 +101,7 @@ impl ChatRequest {
         };
         let messages = messages.into_iter().map(MessageField::read).collect();
         let task = Task::Continue { prompt: Prompt::Chat(messages), length };
-        options.wish(vec![Request::new(task)], self.logprobs == Some(true), Vec::new())
+        common.params(vec![Request::new(task)], self.logprobs == Some(true), Vec::new())
     }
 }
 
@@ -113,7 +110,7 @@ impl MessageField {
         let content = match self.content {
             None => String::new(),
             Some(Content::Text(text)) => text,
-            Some(Content::Parts(parts)) => parts.into_iter().map(|Part::Text { text }| text).collect(),
+            Some(Content::Parts(parts)) => parts.into_iter().map(|ContentPart::Text { text }| text).collect(),
         };
         Message { role: self.role, content }
     }

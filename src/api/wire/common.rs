@@ -1,27 +1,23 @@
-//! The fields that OpenAI's completions and chat completions have in common. Refuses to judge values.
+//! The common fields of OpenAI's completions and chat completions.
 
+use super::diffusion::Diffusion;
+use super::field::{Count, Number, off};
+use super::params::{CompletionParams, Delivery, needs_stream};
+use super::response_format;
 use crate::api::error::ApiError;
-use crate::api::schema;
-use crate::api::wire::Delivery;
-use crate::api::wire::Wish;
-use crate::api::wire::diffusion::Diffusion;
-use crate::api::wire::field::Count;
-use crate::api::wire::field::Number;
-use crate::api::wire::field::off;
-use crate::api::wire::needs_stream;
+use crate::api::schema::{self, SchemaRef};
 use crate::diffusion::TokenId;
-use crate::engine::{Request, STOPS_MAX};
+use crate::engine::{Request, STOPS_MAX, Task};
 use serde::Deserialize;
 use std::collections::BTreeMap;
-use utoipa::openapi::{RefOr, Schema};
 use utoipa::{PartialSchema, ToSchema};
 
-/// Choices of one answer at most, all prompts together.
-pub(crate) const CHOICES_MAX: usize = 128;
+/// Limit on the choices of one request, all prompts together.
+pub(super) const CHOICES_MAX: usize = 128;
 
 #[derive(Debug, Deserialize)]
 #[serde(untagged, expecting = "give a string or an array of strings")]
-pub(crate) enum Stop {
+pub(super) enum Stop {
     One(String),
     Many(Vec<String>),
 }
@@ -29,14 +25,14 @@ pub(crate) enum Stop {
 impl ToSchema for Stop {}
 
 impl PartialSchema for Stop {
-    fn schema() -> RefOr<Schema> {
+    fn schema() -> SchemaRef {
         schema::either([schema::text(1), schema::list(schema::text(1), 0, Some(STOPS_MAX))])
     }
 }
 
 #[derive(Debug, Deserialize, ToSchema)]
 #[serde(deny_unknown_fields)]
-pub(crate) struct StreamOptions {
+pub(super) struct StreamOptions {
     /// One more chunk tells the usage.
     include_usage: Option<bool>,
     /// Padding against eavesdroppers who measure chunks.
@@ -45,11 +41,11 @@ pub(crate) struct StreamOptions {
     _include_obfuscation: (),
 }
 
-/// Tokens by their ids, as keys of a JSON object, and what is added to their logits.
-pub(crate) type LogitBias = BTreeMap<String, Number>;
+/// Token ids as the keys of a JSON object, and what is added to their logits.
+pub(super) type LogitBias = BTreeMap<String, Number>;
 
-/// Declares a body with its own fields and those that both have in common; serde's own way to share fields does not
-/// refuse unknown ones.
+/// Declares a body with its own fields and the common ones. serde's `flatten` would accept unknown
+/// fields. The caller imports `Diffusion`, `IgnoredAny`, `common`, `field` and `schema`.
 macro_rules! body {
     ($(#[$of_body:meta])* $name:ident { $($own:tt)* }) => {
         $(#[$of_body])*
@@ -60,93 +56,93 @@ macro_rules! body {
             pub(crate) model: Option<String>,
             $($own)*
             /// Default 0, greedy, where OpenAI's is 1.
-            #[serde(default, deserialize_with = "crate::api::wire::field::number")]
+            #[serde(default, deserialize_with = "field::number")]
             #[schema(minimum = 0, maximum = 3.4e38)]
             temperature: Option<f32>,
             /// Only the likeliest tokens are drawn whose probabilities together reach this.
-            #[serde(default, deserialize_with = "crate::api::wire::field::number")]
+            #[serde(default, deserialize_with = "field::number")]
             #[schema(exclusive_minimum = 0, maximum = 1)]
             top_p: Option<f32>,
             /// vLLM's; 0 and -1 are all tokens.
-            #[serde(default, deserialize_with = "crate::api::wire::field::limit")]
+            #[serde(default, deserialize_with = "field::limit")]
             #[schema(value_type = Option<i64>, minimum = -1, maximum = 65536)]
             top_k: Option<u32>,
             /// The same seed gives the same answer.
-            #[serde(default, deserialize_with = "crate::api::wire::field::seed")]
-            #[schema(schema_with = crate::api::schema::seed)]
+            #[serde(default, deserialize_with = "field::seed")]
+            #[schema(schema_with = schema::seed)]
             seed: Option<u64>,
             /// Choices for each prompt, 128 in all at most; default 1.
-            #[serde(default, deserialize_with = "crate::api::wire::field::count")]
+            #[serde(default, deserialize_with = "field::count")]
             #[schema(minimum = 1, maximum = 128)]
             n: Option<u32>,
             /// Texts that end the answer; they are not part of it.
-            stop: Option<crate::api::wire::common::Stop>,
+            stop: Option<common::Stop>,
             /// vLLM's: tokens that end the answer.
-            #[schema(schema_with = crate::api::schema::tokens_or_null)]
-            stop_token_ids: Option<Vec<crate::api::wire::field::Count>>,
+            #[schema(schema_with = schema::tokens_or_null)]
+            stop_token_ids: Option<Vec<field::Count>>,
             /// Token ids, and what is added to their logits.
-            #[schema(schema_with = crate::api::schema::logit_bias)]
-            logit_bias: Option<crate::api::wire::common::LogitBias>,
+            #[schema(schema_with = schema::logit_bias)]
+            logit_bias: Option<common::LogitBias>,
             /// JSON of a schema, of a skeleton, or any.
-            #[schema(schema_with = crate::api::schema::response_format)]
+            #[schema(schema_with = schema::response_format)]
             response_format: Option<serde_json::Value>,
             /// vLLM's: who waits with a lower number is served first; default 0.
-            #[serde(default, deserialize_with = "crate::api::wire::field::rank")]
-            #[schema(schema_with = crate::api::schema::rank)]
+            #[serde(default, deserialize_with = "field::rank")]
+            #[schema(schema_with = schema::rank)]
             priority: Option<i32>,
             /// As server-sent events, while the answer takes shape.
             stream: Option<bool>,
             /// Only with `stream`.
-            #[serde(default, deserialize_with = "crate::api::wire::field::object")]
-            stream_options: Option<crate::api::wire::common::StreamOptions>,
-            #[serde(default, deserialize_with = "crate::api::wire::field::object")]
-            diffusion: Option<crate::api::wire::diffusion::Diffusion>,
+            #[serde(default, deserialize_with = "field::object")]
+            stream_options: Option<common::StreamOptions>,
+            #[serde(default, deserialize_with = "field::object")]
+            diffusion: Option<Diffusion>,
 
-            // OpenAI's, taken where they ask for nothing
-            #[serde(default, rename = "presence_penalty", deserialize_with = "crate::api::wire::field::zero")]
-            #[schema(schema_with = crate::api::schema::zero)]
+            // OpenAI's, accepted where they ask for nothing
+            #[serde(default, rename = "presence_penalty", deserialize_with = "field::zero")]
+            #[schema(schema_with = schema::zero)]
             _presence_penalty: (),
-            #[serde(default, rename = "frequency_penalty", deserialize_with = "crate::api::wire::field::zero")]
-            #[schema(schema_with = crate::api::schema::zero)]
+            #[serde(default, rename = "frequency_penalty", deserialize_with = "field::zero")]
+            #[schema(schema_with = schema::zero)]
             _frequency_penalty: (),
-            #[serde(default, rename = "tools", deserialize_with = "crate::api::wire::field::nothing")]
-            #[schema(schema_with = crate::api::schema::nothing)]
+            #[serde(default, rename = "tools", deserialize_with = "field::nothing")]
+            #[schema(schema_with = schema::nothing)]
             _tools: (),
-            #[serde(default, rename = "functions", deserialize_with = "crate::api::wire::field::nothing")]
-            #[schema(schema_with = crate::api::schema::nothing)]
+            #[serde(default, rename = "functions", deserialize_with = "field::nothing")]
+            #[schema(schema_with = schema::nothing)]
             _functions: (),
-            #[serde(default, rename = "tool_choice", deserialize_with = "crate::api::wire::field::no_tool")]
-            #[schema(schema_with = crate::api::schema::no_tool)]
+            #[serde(default, rename = "tool_choice", deserialize_with = "field::no_tool")]
+            #[schema(schema_with = schema::no_tool)]
             _tool_choice: (),
-            #[serde(default, rename = "store", deserialize_with = "crate::api::wire::field::off")]
-            #[schema(schema_with = crate::api::schema::off)]
+            #[serde(default, rename = "store", deserialize_with = "field::off")]
+            #[schema(schema_with = schema::off)]
             _store: (),
 
-            // OpenAI's, which mean nothing here
+            // OpenAI's, ignored
             #[serde(rename = "user")]
-            #[schema(schema_with = crate::api::schema::ignored)]
-            _user: Option<serde::de::IgnoredAny>,
+            #[schema(schema_with = schema::ignored)]
+            _user: Option<IgnoredAny>,
             #[serde(rename = "metadata")]
-            #[schema(schema_with = crate::api::schema::ignored)]
-            _metadata: Option<serde::de::IgnoredAny>,
+            #[schema(schema_with = schema::ignored)]
+            _metadata: Option<IgnoredAny>,
             #[serde(rename = "service_tier")]
-            #[schema(schema_with = crate::api::schema::ignored)]
-            _service_tier: Option<serde::de::IgnoredAny>,
+            #[schema(schema_with = schema::ignored)]
+            _service_tier: Option<IgnoredAny>,
             #[serde(rename = "parallel_tool_calls")]
-            #[schema(schema_with = crate::api::schema::ignored)]
-            _parallel_tool_calls: Option<serde::de::IgnoredAny>,
+            #[schema(schema_with = schema::ignored)]
+            _parallel_tool_calls: Option<IgnoredAny>,
             #[serde(rename = "safety_identifier")]
-            #[schema(schema_with = crate::api::schema::ignored)]
-            _safety_identifier: Option<serde::de::IgnoredAny>,
+            #[schema(schema_with = schema::ignored)]
+            _safety_identifier: Option<IgnoredAny>,
             #[serde(rename = "prompt_cache_key")]
-            #[schema(schema_with = crate::api::schema::ignored)]
-            _prompt_cache_key: Option<serde::de::IgnoredAny>,
+            #[schema(schema_with = schema::ignored)]
+            _prompt_cache_key: Option<IgnoredAny>,
         }
 
         impl $name {
-            /// Takes out what both bodies have in common.
-            fn options(&mut self) -> crate::api::wire::common::Options {
-                crate::api::wire::common::Options {
+            /// Takes the common fields out of the body.
+            fn common(&mut self) -> common::CommonFields {
+                common::CommonFields {
                     temperature: self.temperature,
                     top_p: self.top_p,
                     top_k: self.top_k,
@@ -165,32 +161,34 @@ macro_rules! body {
         }
     };
 }
-pub(crate) use body;
+pub(super) use body;
 
-/// The fields in common.
+/// The common fields of a body.
 #[derive(Debug)]
-pub(crate) struct Options {
-    pub(crate) temperature: Option<f32>,
-    pub(crate) top_p: Option<f32>,
-    pub(crate) top_k: Option<u32>,
-    pub(crate) seed: Option<u64>,
-    pub(crate) choices: Option<u32>,
-    pub(crate) stop: Option<Stop>,
-    pub(crate) stop_token_ids: Option<Vec<Count>>,
-    pub(crate) logit_bias: Option<LogitBias>,
-    pub(crate) response_format: Option<serde_json::Value>,
-    pub(crate) priority: Option<i32>,
-    pub(crate) is_streamed: bool,
-    pub(crate) stream_options: Option<StreamOptions>,
-    pub(crate) diffusion: Diffusion,
+pub(super) struct CommonFields {
+    pub(super) temperature: Option<f32>,
+    pub(super) top_p: Option<f32>,
+    pub(super) top_k: Option<u32>,
+    pub(super) seed: Option<u64>,
+    pub(super) choices: Option<u32>,
+    pub(super) stop: Option<Stop>,
+    pub(super) stop_token_ids: Option<Vec<Count>>,
+    pub(super) logit_bias: Option<LogitBias>,
+    pub(super) response_format: Option<serde_json::Value>,
+    pub(super) priority: Option<i32>,
+    pub(super) is_streamed: bool,
+    pub(super) stream_options: Option<StreamOptions>,
+    pub(super) diffusion: Diffusion,
 }
 
-impl Options {
-    /// What is asked for with these options: `prompts` are requests that say nothing but their task.
-    ///
-    /// # Errors
-    /// When a field asks for what goes only with another one, or there are too many choices.
-    pub(crate) fn wish(self, prompts: Vec<Request>, logprobs: bool, echo: Vec<String>) -> Result<Wish, ApiError> {
+impl CommonFields {
+    /// The parameters of a completion. `prompts` are requests with nothing but their task.
+    pub(super) fn params(
+        self,
+        prompts: Vec<Request>,
+        logprobs: bool,
+        echo: Vec<String>,
+    ) -> Result<CompletionParams, ApiError> {
         let delivery = if self.is_streamed {
             let with_usage = self.stream_options.is_some_and(|options| options.include_usage == Some(true));
             Delivery::Stream { with_edits: self.diffusion.stream_edits == Some(true), with_usage }
@@ -234,11 +232,11 @@ impl Options {
             top_p: self.top_p,
             top_k: self.top_k,
             stop,
-            stop_tokens: self.stop_token_ids.unwrap_or_default().into_iter().map(|Count(id)| TokenId(id)).collect(),
+            stop_tokens: self.stop_token_ids.unwrap_or_default().into_iter().map(TokenId::from).collect(),
             logit_bias: logit_bias.collect::<Result<_, _>>()?,
-            format: crate::api::wire::response_format::read(self.response_format.as_ref())?,
+            format: response_format::read(self.response_format.as_ref())?,
             priority: self.priority.unwrap_or(0),
-            ..Request::new(crate::engine::Task::InfillTokens { cells: Vec::new() })
+            ..Request::new(Task::InfillTokens { cells: Vec::new() })
         };
         let common = self.diffusion.read(common)?;
         let seed = |choice: usize| self.seed.map(|seed| seed.wrapping_add(choice as u64));
@@ -247,6 +245,15 @@ impl Options {
             (0..choices).map(move |choice| Request { seed: seed(choice), ..request.clone() })
         });
         let echo = echo.into_iter().flat_map(|text| std::iter::repeat_n(text, choices));
-        Ok(Wish { requests: requests.collect(), choices, delivery, logprobs, echo: echo.collect() })
+        Ok(CompletionParams { requests: requests.collect(), choices, delivery, logprobs, echo: echo.collect() })
     }
+}
+
+/// How an answer in named events is sent. A stream always has the edits.
+pub(super) fn named_events(stream: Option<bool>, diffusion: &Diffusion) -> Result<Delivery, ApiError> {
+    if stream == Some(true) {
+        return Ok(Delivery::Stream { with_edits: true, with_usage: true });
+    }
+    diffusion.check_whole()?;
+    Ok(Delivery::Whole)
 }

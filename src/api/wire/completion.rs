@@ -1,16 +1,15 @@
-//! The body of `POST /v1/completions`. Refuses to judge values.
+//! The body of `POST /v1/completions`.
 
+use super::common::{self, CHOICES_MAX, body};
+use super::diffusion::Diffusion;
+use super::field::{self, Count};
+use super::params::{CompletionParams, missing};
 use crate::api::error::ApiError;
-use crate::api::schema;
-use crate::api::wire::Wish;
-use crate::api::wire::common::CHOICES_MAX;
-use crate::api::wire::common::body;
-use crate::api::wire::field::Count;
-use crate::api::wire::missing;
+use crate::api::schema::{self, SchemaRef};
 use crate::diffusion::TokenId;
 use crate::engine::{Length, Prompt, Request, Task};
 use serde::Deserialize;
-use utoipa::openapi::{RefOr, Schema};
+use serde::de::IgnoredAny;
 use utoipa::{PartialSchema, ToSchema};
 
 body! {
@@ -20,7 +19,7 @@ body! {
         #[schema(required, nullable = false)]
         prompt: Option<PromptField>,
         /// Default: the model's own, else what its canvas has room for.
-        #[serde(default, deserialize_with = "crate::api::wire::field::count")]
+        #[serde(default, deserialize_with = "field::count")]
         #[schema(minimum = 1, maximum = 4294967295_u32)]
         max_tokens: Option<u32>,
         /// What follows the text that is written: makes it an infill.
@@ -28,10 +27,10 @@ body! {
         /// The prompt comes back before the answer.
         echo: Option<bool>,
         /// 0 and 1: how sure the model was of each token it wrote.
-        #[serde(default, deserialize_with = "crate::api::wire::field::count")]
+        #[serde(default, deserialize_with = "field::count")]
         #[schema(maximum = 1)]
         logprobs: Option<u32>,
-        #[serde(default, rename = "best_of", deserialize_with = "crate::api::wire::field::one")]
+        #[serde(default, rename = "best_of", deserialize_with = "field::one")]
         #[schema(schema_with = schema::one)]
         _best_of: (),
     }
@@ -53,7 +52,7 @@ impl ToSchema for PromptField {
 }
 
 impl PartialSchema for PromptField {
-    fn schema() -> RefOr<Schema> {
+    fn schema() -> SchemaRef {
         let tokens = || schema::list(schema::token(), 1, None);
         let several = |one| schema::list(one, 1, Some(CHOICES_MAX));
         // a text may be empty where a suffix follows
@@ -62,15 +61,12 @@ impl PartialSchema for PromptField {
 }
 
 impl CompletionRequest {
-    /// What the engine is asked for, and how the answer is wanted. `spell` puts tokens into words, for `echo`.
-    ///
-    /// # Errors
-    /// When a field is missing, or asks for what goes only with another one.
-    pub(crate) fn read(mut self, spell: impl Fn(&[TokenId]) -> String) -> Result<Wish, ApiError> {
-        let options = self.options();
+    /// The parameters of the completion. `detokenize` gives the text of tokens, for `echo`.
+    pub(crate) fn read(mut self, detokenize: impl Fn(&[TokenId]) -> String) -> Result<CompletionParams, ApiError> {
+        let common = self.common();
         let prompts = self.prompt.ok_or_else(|| missing("prompt", "a string, or an array of token ids"))?.read();
         let echo = match self.echo {
-            Some(true) => prompts.iter().map(|prompt| text_of(prompt, &spell)).collect(),
+            Some(true) => prompts.iter().map(|prompt| text_of(prompt, &detokenize)).collect(),
             Some(false) | None => Vec::new(),
         };
         let logprobs = match self.logprobs {
@@ -88,14 +84,11 @@ impl CompletionRequest {
         if requests.is_empty() {
             return Err(ApiError::invalid("prompt", "the prompt is empty; give at least one token"));
         }
-        options.wish(requests, logprobs, echo)
+        common.params(requests, logprobs, echo)
     }
 }
 
-/// What is to be written: what follows a prompt, or what stands between it and a suffix.
-///
-/// # Errors
-/// When a suffix has no text before it, or nobody says how far away it is.
+/// The task of a completion: to continue a prompt, or to write what stands between it and a suffix.
 pub(crate) fn task(prompt: Prompt, max_tokens: Option<u32>, suffix: Option<&str>) -> Result<Task, ApiError> {
     match (suffix, max_tokens, prompt) {
         (None, max, prompt) => {
@@ -112,17 +105,17 @@ pub(crate) fn task(prompt: Prompt, max_tokens: Option<u32>, suffix: Option<&str>
     }
 }
 
-fn text_of(prompt: &Prompt, spell: &impl Fn(&[TokenId]) -> String) -> String {
+fn text_of(prompt: &Prompt, detokenize: &impl Fn(&[TokenId]) -> String) -> String {
     match prompt {
         Prompt::Text(text) => text.clone(),
-        Prompt::Tokens(tokens) => spell(tokens),
+        Prompt::Tokens(tokens) => detokenize(tokens),
         Prompt::Chat(_) => String::new(),
     }
 }
 
 impl PromptField {
     fn read(self) -> Vec<Prompt> {
-        let tokens = |tokens: Vec<Count>| Prompt::Tokens(tokens.into_iter().map(|Count(id)| TokenId(id)).collect());
+        let tokens = |tokens: Vec<Count>| Prompt::Tokens(tokens.into_iter().map(TokenId::from).collect());
         match self {
             Self::Text(text) => vec![Prompt::Text(text)],
             Self::Tokens(list) => vec![tokens(list)],

@@ -1,14 +1,10 @@
 //! The `diffusion` object: what only a diffusion model can do, as callers write it. Refuses to judge values.
 
+use super::field::{count, number, off_word, word_or_object};
+use super::params::{missing, needs_stream};
+use super::policy::{self, OrderName, Remasking, RemaskingName, Unmasking};
 use crate::api::error::ApiError;
 use crate::api::schema;
-use crate::api::wire::field::count;
-use crate::api::wire::field::number;
-use crate::api::wire::field::off_word;
-use crate::api::wire::field::word_or_object;
-use crate::api::wire::missing;
-use crate::api::wire::needs_stream;
-use crate::api::wire::policy::{self, OrderName, Remasking, RemaskingName, Unmasking};
 use crate::engine::{EndOfText, Proofreading, Request};
 use serde::Deserialize;
 use std::time::Duration;
@@ -19,7 +15,7 @@ use utoipa::{PartialSchema, ToSchema};
 /// What only a diffusion model can do.
 #[derive(Debug, Default, Deserialize, ToSchema)]
 #[serde(deny_unknown_fields)]
-pub(in crate::api) struct Diffusion {
+pub(crate) struct Diffusion {
     /// Forward passes for the whole answer; default: the model's, else one per blank.
     #[serde(default, deserialize_with = "count")]
     #[schema(minimum = 1, maximum = 65536)]
@@ -121,7 +117,7 @@ impl ProofreadingField {
 ///
 /// # Errors
 /// When they are not.
-pub(in crate::api) fn rounds(steps: Option<u32>) -> Result<u32, ApiError> {
+pub(crate) fn rounds(steps: Option<u32>) -> Result<u32, ApiError> {
     steps.ok_or_else(|| missing("diffusion.proofreading.steps", "the most steps a full block may take"))
 }
 

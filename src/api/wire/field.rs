@@ -1,6 +1,6 @@
-//! How single fields are read: numbers with their ranges said in words, words that may also come as an object, and
-//! fields of OpenAI's that are accepted where they change nothing. Refuses to know which field it reads.
+//! Deserialisers of single fields, whose errors name the value and what is allowed.
 
+use crate::diffusion::TokenId;
 use serde::de::value::MapAccessDeserializer;
 use serde::de::{Error, IntoDeserializer, MapAccess, Visitor};
 use serde::{Deserialize, Deserializer};
@@ -8,12 +8,12 @@ use serde_json::Value;
 use std::fmt;
 use std::marker::PhantomData;
 
-/// Characters of a rejected value that are repeated to its author.
+/// Characters of a rejected value that its error repeats.
 const SHOWN_MAX: usize = 60;
 
-/// Largest number taken, of those that fit an `f32`.
+/// Largest number that is accepted; it fits an `f32`.
 const NUMBER_MAX: f64 = 3.4e38;
-/// Up to here every whole number is a float, 2^53.
+/// 2^53: up to here every whole number is an `f64`.
 const EXACT_MAX: f64 = 9_007_199_254_740_992.0;
 
 const COUNTS: &str = "give a whole number from 0 to 4294967295";
@@ -28,16 +28,16 @@ pub(crate) fn number<'de, D: Deserializer<'de>>(input: D) -> Result<Option<f32>,
     optional(input, "give a number of at most 3.4e38", nearest)
 }
 
-/// A whole number however it is spelled: JSON knows no difference between 3, 3.0 and 3e0.
-#[allow(clippy::cast_possible_truncation)] // it has no fraction and is small
+/// A whole number. In JSON 3, 3.0 and 3e0 are the same number.
+#[allow(clippy::cast_possible_truncation)] // the number has no fraction and is small
 fn whole(value: &Value) -> Option<i128> {
     let is_exact = |number: &f64| number.fract() == 0.0 && number.abs() <= EXACT_MAX;
     let spelled = || value.as_f64().filter(is_exact).map(|number| number as i128);
     value.as_u64().map(i128::from).or_else(|| value.as_i64().map(i128::from)).or_else(spelled)
 }
 
-/// The nearest `f32`. All limits are whole, so a number that is not never becomes so: 1e-99 is above 0.
-#[allow(clippy::cast_possible_truncation)] // one that overflows is refused
+/// The nearest `f32` that is whole only if the number is: limits are whole, and 1e-99 is above 0.
+#[allow(clippy::cast_possible_truncation)] // larger numbers are rejected
 fn nearest(value: &Value) -> Option<f32> {
     let exact = value.as_f64().filter(|number| number.abs() <= NUMBER_MAX)?;
     let near = exact as f32;
@@ -48,7 +48,7 @@ fn nearest(value: &Value) -> Option<f32> {
     })
 }
 
-/// An item of a list of whole numbers from 0 to 4,294,967,295.
+/// An item of an array of whole numbers from 0 to 4,294,967,295.
 #[derive(Clone, Copy, Debug)]
 pub(crate) struct Count(pub(crate) u32);
 
@@ -58,7 +58,13 @@ impl<'de> Deserialize<'de> for Count {
     }
 }
 
-/// An item of a list of numbers that fit an `f32`.
+impl From<Count> for TokenId {
+    fn from(Count(id): Count) -> Self {
+        Self(id)
+    }
+}
+
+/// An item of an array of numbers that fit an `f32`.
 #[derive(Clone, Copy, Debug)]
 pub(crate) struct Number(pub(crate) f32);
 
@@ -68,7 +74,7 @@ impl<'de> Deserialize<'de> for Number {
     }
 }
 
-/// A whole number of 64 bits; negative ones count from the top.
+/// A whole number of 64 bits. Negative numbers wrap around.
 pub(crate) fn seed<'de, D: Deserializer<'de>>(input: D) -> Result<Option<u64>, D::Error> {
     let read = |value: &Value| {
         let seed = whole(value)?;
@@ -98,7 +104,7 @@ pub(crate) fn off<'de, D: Deserializer<'de>>(input: D) -> Result<(), D::Error> {
     only(input, "only false is supported so far", |value| value == &Value::Bool(false))
 }
 
-/// Only an empty list or object.
+/// Only an empty array or object.
 pub(crate) fn nothing<'de, D: Deserializer<'de>>(input: D) -> Result<(), D::Error> {
     only(input, "this is not supported yet; leave it out", |value| {
         value.as_array().is_some_and(Vec::is_empty) || value.as_object().is_some_and(serde_json::Map::is_empty)
@@ -115,7 +121,7 @@ pub(crate) fn off_word<'de, D: Deserializer<'de>>(input: D) -> Result<(), D::Err
     only(input, "only \"off\" is supported so far", |value| value == "off")
 }
 
-/// A whole number from 1 on; 0 and -1 mean that there is no limit.
+/// A whole number from 1; 0 and -1 stand for no limit.
 pub(crate) fn limit<'de, D: Deserializer<'de>>(input: D) -> Result<Option<u32>, D::Error> {
     let read = |value: &Value| match whole(value)? {
         -1 | 0 => Some(None),
@@ -124,14 +130,14 @@ pub(crate) fn limit<'de, D: Deserializer<'de>>(input: D) -> Result<Option<u32>, 
     optional(input, "give a whole number from 1 to 4294967295, or 0 for no limit", read).map(Option::flatten)
 }
 
-/// Only that no tool is called.
+/// Only values that ask for no tool.
 pub(crate) fn no_tool<'de, D: Deserializer<'de>>(input: D) -> Result<(), D::Error> {
     only(input, "only \"none\" and \"auto\" are supported: there are no tools", |value| {
         value == "none" || value == "auto"
     })
 }
 
-/// Only an answer in text.
+/// Only `["text"]`.
 pub(crate) fn text_only<'de, D: Deserializer<'de>>(input: D) -> Result<(), D::Error> {
     only(input, "only [\"text\"] is supported", |value| value == &serde_json::json!(["text"]))
 }
@@ -164,7 +170,7 @@ fn only<'de, D: Deserializer<'de>>(
     optional(input, allowed, |value| accepts(value).then_some(())).map(Option::unwrap_or_default)
 }
 
-/// A value as its author wrote it, cut where it is long.
+/// A value as JSON, cut if it is long.
 fn shown(value: &Value) -> String {
     let text = value.to_string();
     match text.char_indices().nth(SHOWN_MAX) {
@@ -173,7 +179,7 @@ fn shown(value: &Value) -> String {
     }
 }
 
-/// A `T` from an object; where serde alone would take its fields from an array, too.
+/// A `T` from an object. serde alone would also accept an array of its fields.
 pub(crate) fn object<'de, D: Deserializer<'de>, T: Deserialize<'de>>(input: D) -> Result<Option<T>, D::Error> {
     struct Field<T>(PhantomData<T>);
 
@@ -196,7 +202,7 @@ pub(crate) fn object<'de, D: Deserializer<'de>, T: Deserialize<'de>>(input: D) -
     input.deserialize_any(Field::<T>(PhantomData))
 }
 
-/// A `T` from a word `W`, or from an object with the word's knobs beside it.
+/// A `T` from a word `W`, or from an object.
 pub(crate) fn word_or_object<'de, D, W, T>(input: D) -> Result<Option<T>, D::Error>
 where
     D: Deserializer<'de>,

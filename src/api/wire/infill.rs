@@ -1,14 +1,11 @@
-//! The body of `POST /v1/infill`. Refuses to judge values.
+//! The body of `POST /v1/infill`.
 
+use super::common::named_events;
+use super::diffusion::Diffusion;
+use super::field::{number, object, rank, seed};
+use super::params::{Delivery, missing};
 use crate::api::error::ApiError;
 use crate::api::schema;
-use crate::api::wire::Delivery;
-use crate::api::wire::diffusion::Diffusion;
-use crate::api::wire::field::number;
-use crate::api::wire::field::object;
-use crate::api::wire::field::rank;
-use crate::api::wire::field::seed;
-use crate::api::wire::missing;
 use crate::engine::{DEFAULT_BLANK, Request, Task};
 use serde::Deserialize;
 use serde::de::IgnoredAny;
@@ -48,22 +45,14 @@ pub(crate) struct InfillRequest {
 }
 
 impl InfillRequest {
-    /// What the engine is asked for, and how the answer is wanted; a streamed infill always tells its edits.
-    ///
-    /// # Errors
-    /// When a field is missing, or asks for what goes only with another one.
+    /// The request to the engine, and how its answer is sent. A stream always has the edits.
     pub(crate) fn read(self) -> Result<(Request, Delivery), ApiError> {
         let blank = self.blank.unwrap_or_else(|| DEFAULT_BLANK.to_owned());
         let template = self
             .template
             .ok_or_else(|| missing("template", &format!("a text with {blank:?} for each cell to fill")))?;
         let diffusion = self.diffusion.unwrap_or_default();
-        let delivery = if self.stream == Some(true) {
-            Delivery::Stream { with_edits: true, with_usage: true }
-        } else {
-            diffusion.check_whole()?;
-            Delivery::Whole
-        };
+        let delivery = named_events(self.stream, &diffusion)?;
         let request = Request {
             temperature: self.temperature.unwrap_or(0.0),
             seed: self.seed,

@@ -1,8 +1,8 @@
 //! How policies are written in JSON: a rule's name, or an object with the name and the rule's knobs.
 //! Names, knobs, ranges and schemas come from the registry of rules.
 
+use super::field::{Number, count, number};
 use crate::api::schema;
-use crate::api::wire::field::{Number, count, number};
 use crate::diffusion::policy::{Choice, Kind, Knob, Range, Rule, Setting, Settings, knobs, rules};
 use serde::de::{DeserializeSeed, EnumAccess, Error, MapAccess, VariantAccess, Visitor};
 use serde::{Deserialize, Deserializer};

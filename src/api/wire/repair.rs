@@ -1,97 +1,16 @@
-//! The bodies of `POST /v1/score` and `POST /v1/repair`: texts that are there already. Refuses to judge values.
+//! The body of `POST /v1/repair`.
 
+use super::common::named_events;
+use super::diffusion::Diffusion;
+use super::field::{Count, count, number, object, rank, seed};
+use super::params::Delivery;
+use super::text::TextField;
 use crate::api::error::ApiError;
 use crate::api::schema;
-use crate::api::wire::Delivery;
-use crate::api::wire::diffusion::Diffusion;
-use crate::api::wire::field::Count;
-use crate::api::wire::field::count;
-use crate::api::wire::field::number;
-use crate::api::wire::field::object;
-use crate::api::wire::field::rank;
-use crate::api::wire::field::seed;
-use crate::api::wire::missing;
-use crate::diffusion::TokenId;
-use crate::engine::{DOUBTFUL, Prompt, Proofreading, Request, Task};
+use crate::engine::{Proofreading, Request, Task};
 use serde::Deserialize;
 use serde::de::IgnoredAny;
-use utoipa::openapi::{RefOr, Schema};
-use utoipa::{PartialSchema, ToSchema};
-
-#[derive(Debug, Deserialize)]
-#[serde(untagged, expecting = "give a string or an array of token ids")]
-enum TextField {
-    Text(String),
-    Tokens(Vec<Count>),
-}
-
-impl ToSchema for TextField {
-    fn name() -> std::borrow::Cow<'static, str> {
-        "Text".into()
-    }
-}
-
-impl PartialSchema for TextField {
-    fn schema() -> RefOr<Schema> {
-        schema::either([schema::text(1), schema::list(schema::token(), 1, None)])
-    }
-}
-
-impl TextField {
-    fn read(text: Option<Self>) -> Result<Prompt, ApiError> {
-        match text.ok_or_else(|| missing("text", "a string, or an array of token ids"))? {
-            Self::Text(text) => Ok(Prompt::Text(text)),
-            Self::Tokens(tokens) => Ok(Prompt::Tokens(tokens.into_iter().map(|Count(id)| TokenId(id)).collect())),
-        }
-    }
-}
-
-/// A text to be judged.
-#[derive(Debug, Deserialize, ToSchema)]
-#[serde(deny_unknown_fields, expecting = "a JSON object")]
-pub(crate) struct ScoreRequest {
-    /// As `/v1/models` has it; default: the model that is served.
-    pub(crate) model: Option<String>,
-    /// A text, or token ids.
-    #[schema(required, nullable = false)]
-    text: Option<TextField>,
-    /// Tokens of lower quality are listed as doubtful; default 0.5.
-    #[serde(default, deserialize_with = "number")]
-    #[schema(minimum = 0, maximum = 1)]
-    below: Option<f32>,
-    /// Also tell each token's probability given all others, for one more forward pass each; default false.
-    likelihood: Option<bool>,
-    /// Who waits with a lower number is served first; default 0.
-    #[serde(default, deserialize_with = "rank")]
-    #[schema(schema_with = schema::rank)]
-    priority: Option<i32>,
-    #[serde(rename = "user")]
-    #[schema(schema_with = schema::ignored)]
-    _user: Option<IgnoredAny>,
-}
-
-impl ScoreRequest {
-    /// What the engine is asked for, and the quality below which a token is doubtful.
-    ///
-    /// # Errors
-    /// When a field is missing or out of its range.
-    pub(crate) fn read(self) -> Result<(Request, f32), ApiError> {
-        let below = doubtful(self.below)?;
-        let task = Task::Score { text: TextField::read(self.text)?, likelihood: self.likelihood == Some(true) };
-        Ok((Request { priority: self.priority.unwrap_or(0), ..Request::new(task) }, below))
-    }
-}
-
-/// The quality below which a token is doubtful.
-///
-/// # Errors
-/// When it is no probability.
-pub(crate) fn doubtful(below: Option<f32>) -> Result<f32, ApiError> {
-    match below.unwrap_or(DOUBTFUL) {
-        below if (0.0..=1.0).contains(&below) => Ok(below),
-        below => Err(ApiError::invalid("below", format!("below is {below}; give a number from 0 to 1"))),
-    }
-}
+use utoipa::ToSchema;
 
 /// A text to be mended.
 #[derive(Debug, Deserialize, ToSchema)]
@@ -140,33 +59,22 @@ pub(crate) struct RepairRequest {
 }
 
 impl RepairRequest {
-    /// What the engine is asked for, and how the answer is wanted; a streamed repair always tells its edits.
-    ///
-    /// # Errors
-    /// When a field is missing, or asks for what goes only with another one.
+    /// The request to the engine, and how its answer is sent. A stream always has the edits.
     pub(crate) fn read(self) -> Result<(Request, Delivery), ApiError> {
         let text = TextField::read(self.text)?;
         let pinned =
             self.pinned.unwrap_or_default().into_iter().map(|[start, end]| start.0 as usize..end.0 as usize).collect();
         let diffusion = self.diffusion.unwrap_or_default();
-        let delivery = if self.stream == Some(true) {
-            Delivery::Stream { with_edits: true, with_usage: true }
-        } else {
-            diffusion.check_whole()?;
-            Delivery::Whole
-        };
+        let delivery = named_events(self.stream, &diffusion)?;
         let (seed, priority) = (self.seed, self.priority.unwrap_or(0));
         let request = Request { seed, priority, ..Request::new(Task::Repair { text, pinned }) };
-        let request = mending(diffusion.read(request)?, self.steps, self.below, self.worst)?;
+        let request = with_repair_fields(diffusion.read(request)?, self.steps, self.below, self.worst)?;
         Ok((Request { temperature: self.temperature.unwrap_or(0.0), ..request }, delivery))
     }
 }
 
-/// `request`, a repair, as far as `diffusion` says, with the repair's own knobs.
-///
-/// # Errors
-/// When `diffusion` says what has its place beside the text.
-pub(crate) fn mending(
+/// A repair with the fields of its `diffusion`, and those that are only a repair's.
+pub(crate) fn with_repair_fields(
     request: Request,
     steps: Option<u32>,
     below: Option<f32>,

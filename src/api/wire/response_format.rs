@@ -1,19 +1,19 @@
-//! `response_format`: a JSON Schema, or a skeleton with typed blanks, as a shape that an answer is sure to have. What could not
-//! be kept is refused by name. Refuses to judge how much room a shape takes.
+//! `response_format`: a JSON Schema, or a skeleton with typed blanks, as a shape of answers.
+//! Constraints that cannot be kept are errors. Out of scope: how many cells a shape takes.
 
 use crate::api::error::ApiError;
 use crate::engine::{Format, Shape};
 use serde_json::{Map, Value};
 
-/// Where a fault is said to lie.
+/// The field that errors name.
 const PARAM: &str = "response_format";
-/// Nesting at most, references followed.
+/// Limit on nesting, references followed.
 const DEPTH_MAX: usize = 32;
-/// Values of one shape at most; a canvas would hold no more.
+/// Limit on the values of one shape; a canvas would not hold more.
 const VALUES_MAX: usize = 4096;
 
-/// Words of a schema that constrain nothing.
-const REMARKS: [&str; 11] = [
+/// Keywords of a schema that constrain nothing.
+const ANNOTATIONS: [&str; 11] = [
     "$schema",
     "$id",
     "$comment",
@@ -26,29 +26,26 @@ const REMARKS: [&str; 11] = [
     "deprecated",
     "x-order",
 ];
-/// Tokens of a value at most: this server's own word.
+/// Limit on the tokens of a value: this server's own keyword.
 const TOKENS: &str = "x-tokens";
 
-/// Reads OpenAI's `response_format`, and `{"type": "json_skeleton", "skeleton": ..}` beside it.
-///
-/// # Errors
-/// When it asks for what an answer cannot be sure to have.
+/// Reads OpenAI's `response_format`, or `{"type": "json_skeleton", "skeleton": ..}`.
 pub(crate) fn read(format: Option<&Value>) -> Result<Format, ApiError> {
     let format = match format {
         None | Some(Value::Null) => return Ok(Format::Text),
         Some(Value::Object(format)) => format,
-        Some(_) => return Err(fault("", "give an object, as {\"type\": \"json_schema\", \"json_schema\": {..}}")),
+        Some(_) => return Err(invalid("", "give an object, as {\"type\": \"json_schema\", \"json_schema\": {..}}")),
     };
     let field = |name: &str, known: &[&str]| {
         let unknown = format.keys().find(|key| *key != "type" && !known.contains(&key.as_str()));
         if let Some(unknown) = unknown {
-            return Err(fault(unknown, &format!("unknown here; known are type{}", listed(known))));
+            return Err(invalid(unknown, &format!("unknown here; known are type{}", listed(known))));
         }
         known
             .iter()
             .find(|known| **known == name)
             .and_then(|name| format.get(*name))
-            .ok_or_else(|| fault(name, "missing"))
+            .ok_or_else(|| invalid(name, "missing"))
     };
     match format.get("type").and_then(Value::as_str) {
         Some("text") => Ok(Format::Text),
@@ -56,19 +53,19 @@ pub(crate) fn read(format: Option<&Value>) -> Result<Format, ApiError> {
         Some("json_schema") => {
             let wrapper = field("json_schema", &["json_schema"])?;
             let schema =
-                wrapper.get("schema").ok_or_else(|| fault("json_schema.schema", "missing; give a JSON Schema"))?;
+                wrapper.get("schema").ok_or_else(|| invalid("json_schema.schema", "missing; give a JSON Schema"))?;
             let mut reader = Reader { root: schema, values: 0 };
             Ok(Format::Shaped(reader.shape(schema, "json_schema.schema", 0)?))
         }
         Some("json_skeleton") => {
             let skeleton = field("skeleton", &["skeleton"])?;
-            Ok(Format::Shaped(open(skeleton, "skeleton")?))
+            Ok(Format::Shaped(skeleton_shape(skeleton, "skeleton")?))
         }
-        Some(_) | None => Err(fault("type", "give \"text\", \"json_object\", \"json_schema\" or \"json_skeleton\"")),
+        Some(_) | None => Err(invalid("type", "give \"text\", \"json_object\", \"json_schema\" or \"json_skeleton\"")),
     }
 }
 
-fn fault(path: &str, message: &str) -> ApiError {
+fn invalid(path: &str, message: &str) -> ApiError {
     let path = if path.is_empty() { PARAM.to_owned() } else { format!("{PARAM}.{path}") };
     let message = format!("{path}: {message}");
     ApiError::invalid(path, message)
@@ -78,7 +75,7 @@ fn listed(words: &[&str]) -> String {
     words.iter().map(|word| format!(", {word}")).collect()
 }
 
-/// A schema being read.
+/// Reads a schema.
 struct Reader<'a> {
     root: &'a Value,
     values: usize,
@@ -90,16 +87,16 @@ impl<'a> Reader<'a> {
         if depth > DEPTH_MAX || self.values > VALUES_MAX {
             let message =
                 format!("nested deeper than {DEPTH_MAX}, or more than {VALUES_MAX} values; a canvas is finite");
-            return Err(fault(path, &message));
+            return Err(invalid(path, &message));
         }
         let Value::Object(schema) = schema else {
-            return Err(fault(path, "give a schema as an object; true and false leave everything open"));
+            return Err(invalid(path, "give a schema as an object; true and false leave everything open"));
         };
         if let Some(reference) = schema.get("$ref") {
             known(schema, path, &["$ref"])?;
             let target = reference.as_str().and_then(|reference| self.root.pointer(reference.strip_prefix('#')?));
             let target =
-                target.ok_or_else(|| fault(&format!("{path}.$ref"), "leads nowhere; give one like #/$defs/NAME"))?;
+                target.ok_or_else(|| invalid(&format!("{path}.$ref"), "leads nowhere; give one like #/$defs/NAME"))?;
             return self.shape(target, path, depth + 1);
         }
         if let Some(Value::Array(options)) = schema.get("anyOf") {
@@ -107,7 +104,7 @@ impl<'a> Reader<'a> {
             let mut open = options.iter().filter(|option| option.get("type").is_none_or(|kind| kind != "null"));
             return match (open.next(), open.next()) {
                 (Some(only), None) => self.shape(only, &format!("{path}.anyOf"), depth + 1),
-                (Some(_) | None, _) => Err(fault(
+                (Some(_) | None, _) => Err(invalid(
                     &format!("{path}.anyOf"),
                     "a canvas is laid out before anything is chosen; give one alternative, beside null",
                 )),
@@ -121,7 +118,7 @@ impl<'a> Reader<'a> {
             known(schema, path, &["enum", "type"])?;
             let options = options.as_array().filter(|options| !options.is_empty());
             let options =
-                options.ok_or_else(|| fault(&format!("{path}.enum"), "give an array of at least one value"))?;
+                options.ok_or_else(|| invalid(&format!("{path}.enum"), "give an array of at least one value"))?;
             return Ok(Shape::OneOf(options.iter().map(Value::to_string).collect()));
         }
         self.typed(schema, path, depth)
@@ -142,7 +139,7 @@ impl<'a> Reader<'a> {
                 let is_signed = match schema.get("minimum").map(Value::as_f64) {
                     None => true,
                     Some(Some(0.0)) => false,
-                    Some(_) => return Err(fault(&at("minimum"), "only 0 can be kept; leave other limits out")),
+                    Some(_) => return Err(invalid(&at("minimum"), "only 0 can be kept; leave other limits out")),
                 };
                 Ok(Shape::Number { cells: size(schema, path, TOKENS)?, is_whole: word == "integer", is_signed })
             }
@@ -151,7 +148,7 @@ impl<'a> Reader<'a> {
                 Ok(Shape::OneOf(vec!["true".to_owned(), "false".to_owned()]))
             }
             "null" => Ok(Shape::Constant("null".to_owned())),
-            _ => Err(fault(&at("type"), "give object, array, string, number, integer, boolean or null")),
+            _ => Err(invalid(&at("type"), "give object, array, string, number, integer, boolean or null")),
         }
     }
 
@@ -160,14 +157,14 @@ impl<'a> Reader<'a> {
         let properties: Vec<(&String, &Value)> = match schema.get("properties") {
             None => Vec::new(),
             Some(Value::Object(properties)) => properties.iter().collect(),
-            Some(_) => return Err(fault(&format!("{path}.properties"), "give an object of schemas")),
+            Some(_) => return Err(invalid(&format!("{path}.properties"), "give an object of schemas")),
         };
         let required = schema.get("required").and_then(Value::as_array).into_iter().flatten();
         let stranger =
             required.filter_map(Value::as_str).find(|name| !properties.iter().any(|(known, _)| known == name));
         if let Some(name) = stranger {
             let message = format!("{name:?} is none of the properties; say what it is");
-            return Err(fault(&format!("{path}.required"), &message));
+            return Err(invalid(&format!("{path}.required"), &message));
         }
         let mut members = Vec::new();
         for (name, schema) in properties {
@@ -187,17 +184,22 @@ impl<'a> Reader<'a> {
         let length = match bounds {
             (None, None) if !items.is_empty() => items.len(),
             (Some(least), Some(most)) if least == most && least >= items.len() => most,
-            _ => return Err(fault(path, "an array's length must be known: give minItems and maxItems, both the same")),
+            _ => {
+                return Err(invalid(
+                    path,
+                    "an array's length must be known: give minItems and maxItems, both the same",
+                ));
+            }
         };
         while items.len() < length {
-            let item = schema.get("items").ok_or_else(|| fault(&at("items"), "missing; give a schema"))?;
+            let item = schema.get("items").ok_or_else(|| invalid(&at("items"), "missing; give a schema"))?;
             items.push(self.shape(item, &at("items"), depth + 1)?);
         }
         Ok(Shape::List(items))
     }
 }
 
-/// The type that is meant: null beside another one is a choice that need not be taken.
+/// The type of a value. `null` beside it is ignored: a value may always be given.
 fn kind<'a>(schema: &'a Map<String, Value>, path: &str) -> Result<&'a str, ApiError> {
     let words: Vec<&str> = match schema.get("type") {
         Some(Value::String(word)) => vec![word],
@@ -206,17 +208,17 @@ fn kind<'a>(schema: &'a Map<String, Value>, path: &str) -> Result<&'a str, ApiEr
     };
     match words[..] {
         [word] => Ok(word),
-        _ => Err(fault(&format!("{path}.type"), "give one type; null may stand beside it")),
+        _ => Err(invalid(&format!("{path}.type"), "give one type; null may stand beside it")),
     }
 }
 
-/// Refuses words that constrain what is written in a way that nothing here sees to.
+/// Rejects keywords other than `words` and [`ANNOTATIONS`]: their constraints would not be kept.
 fn known(schema: &Map<String, Value>, path: &str, words: &[&str]) -> Result<(), ApiError> {
-    match schema.keys().find(|word| !words.contains(&word.as_str()) && !REMARKS.contains(&word.as_str())) {
+    match schema.keys().find(|word| !words.contains(&word.as_str()) && !ANNOTATIONS.contains(&word.as_str())) {
         None => Ok(()),
         Some(word) => {
             let message = format!("this cannot be kept; here only{} can", listed(words).trim_start_matches(','));
-            Err(fault(&format!("{path}.{word}"), &message))
+            Err(invalid(&format!("{path}.{word}"), &message))
         }
     }
 }
@@ -228,21 +230,24 @@ fn size(schema: &Map<String, Value>, path: &str, word: &str) -> Result<Option<us
         None => Ok(None),
         Some(value) => match read(value) {
             Some(size) => Ok(Some(size)),
-            None => Err(fault(&format!("{path}.{word}"), &format!("give a whole number from 0 to {VALUES_MAX}"))),
+            None => Err(invalid(&format!("{path}.{word}"), &format!("give a whole number from 0 to {VALUES_MAX}"))),
         },
     }
 }
 
-/// JSON in which `"<string>"`, `"<string:12>"`, `"<number>"`, `"<integer:3>"`, `"<boolean>"` and `"<a|b|c>"` stand for values.
-fn open(skeleton: &Value, path: &str) -> Result<Shape, ApiError> {
+/// The shape of a skeleton: JSON in which `"<string>"`, `"<string:12>"`, `"<number>"`,
+/// `"<integer:3>"`, `"<boolean>"` and `"<a|b|c>"` stand for values.
+fn skeleton_shape(skeleton: &Value, path: &str) -> Result<Shape, ApiError> {
     match skeleton {
         Value::Object(members) => {
-            let members =
-                members.iter().map(|(name, value)| Ok((name.clone(), open(value, &format!("{path}.{name}"))?)));
+            let members = members
+                .iter()
+                .map(|(name, value)| Ok((name.clone(), skeleton_shape(value, &format!("{path}.{name}"))?)));
             Ok(Shape::Object(members.collect::<Result<_, ApiError>>()?))
         }
         Value::Array(values) => {
-            let values = values.iter().enumerate().map(|(index, value)| open(value, &format!("{path}[{index}]")));
+            let values =
+                values.iter().enumerate().map(|(index, value)| skeleton_shape(value, &format!("{path}[{index}]")));
             Ok(Shape::List(values.collect::<Result<_, _>>()?))
         }
         Value::String(text) => match text.strip_prefix('<').and_then(|text| text.strip_suffix('>')) {
@@ -258,7 +263,7 @@ fn typed_blank(blank: &str, path: &str) -> Result<Shape, ApiError> {
         Some((word, cells)) => match cells.parse::<usize>() {
             Ok(cells) if (1..=VALUES_MAX).contains(&cells) => (word, Some(cells)),
             Ok(_) | Err(_) => {
-                return Err(fault(path, &format!("{cells:?} is no number of tokens from 1 to {VALUES_MAX}")));
+                return Err(invalid(path, &format!("{cells:?} is no number of tokens from 1 to {VALUES_MAX}")));
             }
         },
         None => (blank, None),
@@ -270,7 +275,7 @@ fn typed_blank(blank: &str, path: &str) -> Result<Shape, ApiError> {
         _ if blank.contains('|') => {
             Ok(Shape::OneOf(blank.split('|').map(|option| Value::from(option).to_string()).collect()))
         }
-        _ => Err(fault(
+        _ => Err(invalid(
             path,
             &format!("<{blank}> is none of <string>, <string:12>, <number>, <integer>, <boolean> and <one|two|three>"),
         )),

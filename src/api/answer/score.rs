@@ -1,0 +1,68 @@
+//! The answer of `POST /v1/score`.
+
+use super::Detokenizer;
+use super::usage::{Refinement, Usage};
+use crate::diffusion::Probability;
+use crate::engine::Answer;
+use serde::Serialize;
+use utoipa::ToSchema;
+
+/// What a score answers.
+#[derive(Debug, Serialize, ToSchema)]
+pub(crate) struct Score<'a> {
+    id: String,
+    /// Always `score`.
+    object: &'static str,
+    model: &'a str,
+    tokens: Vec<ScoredToken>,
+    /// Where the tokens stand that are judged below the bar.
+    doubtful: Vec<usize>,
+    usage: Usage,
+    diffusion: Refinement,
+}
+
+impl<'a> Score<'a> {
+    /// The answer to the request `id`. Tokens of a quality below `below` are doubtful.
+    pub(crate) fn new(id: &str, model: &'a str, answer: &Answer, below: f32, detokenizer: Detokenizer<'_>) -> Self {
+        let tokens = ScoredToken::all(answer, detokenizer);
+        let doubtful = tokens.iter().filter(|token| token.quality.is_some_and(|quality| quality < below));
+        Self {
+            id: format!("score-{id}"),
+            object: "score",
+            model,
+            doubtful: doubtful.map(|token| token.at).collect(),
+            tokens,
+            usage: Usage::of(std::slice::from_ref(answer), 1),
+            diffusion: Refinement::of(std::slice::from_ref(answer)),
+        }
+    }
+}
+
+/// A token and the probability that it is right.
+#[derive(Debug, Serialize, ToSchema)]
+#[schema(as = Judged)]
+pub(crate) struct ScoredToken {
+    at: usize,
+    token: u32,
+    #[schema(required)]
+    text: Option<String>,
+    #[schema(required)]
+    quality: Option<f32>,
+    /// Its probability given all other tokens; only where it was asked for.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    likelihood: Option<f32>,
+}
+
+impl ScoredToken {
+    /// The tokens of an answer, left to right.
+    pub(crate) fn all(answer: &Answer, detokenizer: Detokenizer<'_>) -> Vec<Self> {
+        let tokens = answer.written.iter().map(|written| Self {
+            at: written.at.index(),
+            token: written.token.0,
+            text: detokenizer.piece(written.token),
+            quality: written.quality.map(Probability::get),
+            likelihood: written.likelihood.map(Probability::get),
+        });
+        tokens.collect()
+    }
+}

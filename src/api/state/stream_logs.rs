@@ -1,0 +1,214 @@
+//! Logs of streams of named events, from which broken streams are resumed.
+
+use super::lock::lock;
+use super::owner::Owner;
+use crate::api::error::{ApiError, Code};
+use std::collections::{BTreeMap, VecDeque};
+use std::ops::RangeInclusive;
+use std::sync::{Arc, Mutex};
+use std::time::Duration;
+use tokio::sync::Notify;
+use tokio::task::AbortHandle;
+
+/// How long the log of a finished stream is kept.
+pub(crate) const KEPT_FOR: Duration = Duration::from_secs(60);
+/// Logs kept at the same time; with [`LOG_BYTES_MAX`] each, 64 MB.
+pub(crate) const LOGS_MAX: usize = 256;
+/// Bytes of one log. While it is full of unread entries, the engine's mailbox merges new steps.
+const LOG_BYTES_MAX: usize = 256 << 10;
+
+/// The error for an id that names no request.
+pub(crate) fn unknown_request(id: &str) -> ApiError {
+    let message = format!(
+        "there is no request {id:?} under way, and none of that name that ended within {} s; send it again as a new one",
+        KEPT_FOR.as_secs()
+    );
+    ApiError::new(Code::UnknownRequest, message)
+}
+
+/// A named event. Its number is its place in the log.
+#[derive(Clone, Debug)]
+pub(crate) struct LogEntry {
+    pub(crate) name: &'static str,
+    /// JSON.
+    pub(crate) data: String,
+}
+
+/// The logs that can be resumed, by the ids of their requests.
+#[derive(Debug, Default)]
+pub(crate) struct StreamLogs(Mutex<BTreeMap<String, Arc<StreamLog>>>);
+
+impl StreamLogs {
+    /// Keeps a log that has a grace time, if there is room or a finished log to remove.
+    pub(crate) fn keep(&self, log: &Arc<StreamLog>) {
+        if log.grace.is_zero() {
+            return;
+        }
+        let mut logs = lock(&self.0);
+        if logs.len() >= LOGS_MAX {
+            let finished = logs.iter().find(|(_, log)| lock(&log.state).is_finished).map(|(id, _)| id.clone());
+            match finished.and_then(|id| logs.remove(&id)) {
+                Some(removed) => removed.stop_pump(), // its task only waits for the end of KEPT_FOR
+                None => return,
+            }
+        }
+        logs.insert(log.id.clone(), Arc::clone(log));
+    }
+
+    /// Removes a log, if it is the one kept under its id.
+    pub(crate) fn remove(&self, log: &Arc<StreamLog>) {
+        let mut logs = lock(&self.0);
+        if logs.get(&log.id).is_some_and(|kept| Arc::ptr_eq(kept, log)) {
+            logs.remove(&log.id);
+        }
+    }
+
+    /// Finds a log; an error if no log of this owner is kept under this id.
+    pub(crate) fn find(&self, id: &str, owner: Owner) -> Result<Arc<StreamLog>, ApiError> {
+        lock(&self.0).get(id).filter(|log| log.owner == owner).cloned().ok_or_else(|| unknown_request(id))
+    }
+}
+
+/// The log of one stream. It has one reader at a time: a new one takes over.
+#[derive(Debug)]
+pub(crate) struct StreamLog {
+    pub(crate) id: String,
+    owner: Owner,
+    /// How long the stream goes on without a reader; zero ends it at once.
+    pub(crate) grace: Duration,
+    state: Mutex<LogState>,
+    /// Wakes the reader: an entry was added, the stream has finished, or another reader took over.
+    changed: Notify,
+    /// Wakes the pump: the reader took an entry.
+    taken: Notify,
+    /// The task that fills the log.
+    pump: Mutex<Option<AbortHandle>>,
+}
+
+#[derive(Debug, Default)]
+struct LogState {
+    entries: VecDeque<LogEntry>,
+    /// Number of the first entry that is kept.
+    first: u64,
+    bytes: usize,
+    /// Number of the entry that the reader takes next.
+    next: u64,
+    /// Number of the current reader.
+    reader: u64,
+    has_reader: bool,
+    is_finished: bool,
+}
+
+impl LogState {
+    /// Drops entries that were read while there are too many.
+    fn trim(&mut self) {
+        while self.bytes > LOG_BYTES_MAX && self.first < self.next {
+            let dropped = self.entries.pop_front();
+            self.bytes -= dropped.map_or(0, |entry| entry.data.len());
+            self.first += 1;
+        }
+    }
+}
+
+impl StreamLog {
+    pub(crate) fn new(id: String, owner: Owner, grace: Duration) -> Self {
+        let (changed, taken) = (Notify::new(), Notify::new());
+        Self { id, owner, grace, state: Mutex::default(), changed, taken, pump: Mutex::default() }
+    }
+
+    pub(crate) fn set_pump(&self, pump: AbortHandle) {
+        *lock(&self.pump) = Some(pump);
+    }
+
+    /// Ends the task that fills the log.
+    pub(crate) fn stop_pump(&self) {
+        if let Some(pump) = lock(&self.pump).take() {
+            pump.abort();
+        }
+    }
+
+    /// Waits until there is room for more entries.
+    pub(crate) async fn wait_for_room(&self) {
+        let taken = self.taken.notified();
+        if lock(&self.state).bytes > LOG_BYTES_MAX {
+            taken.await;
+        }
+    }
+
+    pub(crate) fn append(&self, entries: Vec<LogEntry>) {
+        {
+            let mut state = lock(&self.state);
+            for entry in entries {
+                state.bytes += entry.data.len();
+                state.entries.push_back(entry);
+                state.trim();
+            }
+        }
+        self.changed.notify_waiters();
+    }
+
+    /// No more entries follow.
+    pub(crate) fn finish(&self) {
+        lock(&self.state).is_finished = true;
+        self.changed.notify_waiters();
+    }
+
+    /// Attaches a reader at entry `from`. Returns its number, or the entries it could begin with.
+    pub(crate) fn attach(&self, from: u64) -> Result<u64, RangeInclusive<u64>> {
+        let reader = {
+            let mut state = lock(&self.state);
+            let kept = state.first..=state.first + state.entries.len() as u64;
+            if !kept.contains(&from) {
+                return Err(kept);
+            }
+            state.reader += 1;
+            state.has_reader = true;
+            state.next = from;
+            state.reader
+        };
+        self.changed.notify_waiters();
+        Ok(reader)
+    }
+
+    /// The next entry for `reader` and its number; `None` after the last, or after a takeover.
+    pub(crate) async fn next(&self, reader: u64) -> Option<(u64, LogEntry)> {
+        loop {
+            let changed = self.changed.notified();
+            tokio::pin!(changed);
+            changed.as_mut().enable(); // a change between the look and the wait is noticed
+            {
+                let mut state = lock(&self.state);
+                if state.reader != reader {
+                    return None;
+                }
+                let number = state.next;
+                let index = usize::try_from(number.saturating_sub(state.first)).unwrap_or(usize::MAX);
+                if let Some(entry) = state.entries.get(index).cloned() {
+                    state.next += 1;
+                    state.trim();
+                    self.taken.notify_one();
+                    return Some((number, entry));
+                }
+                if state.is_finished {
+                    return None;
+                }
+            }
+            changed.await;
+        }
+    }
+
+    /// Detaches `reader`. Returns whether the stream goes on without a reader.
+    pub(crate) fn detach(&self, reader: u64) -> bool {
+        let mut state = lock(&self.state);
+        if state.reader == reader {
+            state.has_reader = false;
+        }
+        state.reader == reader && !state.is_finished
+    }
+
+    /// Whether the stream still goes on without a reader, `reader` having been the last.
+    pub(crate) fn is_abandoned_by(&self, reader: u64) -> bool {
+        let state = lock(&self.state);
+        state.reader == reader && !state.has_reader && !state.is_finished
+    }
+}

@@ -1,0 +1,115 @@
+//! OpenAI's completions and chat completions, answered whole or as a stream of chunks.
+
+use super::sessions::{self, SseWriter};
+use super::sse::{self, Frame};
+use crate::api::answer::Shape;
+use crate::api::answer::completion::{Choice, ChoiceWriter, Completion, Content, Head, Side};
+use crate::api::answer::objects::StepObject;
+use crate::api::answer::usage::Refinement;
+use crate::api::error::ApiError;
+use crate::api::request::context::RequestContext;
+use crate::api::state::service::Service;
+use crate::api::wire::params::{CompletionParams, Delivery};
+use crate::engine::{Answer, Start, StepEvent};
+use axum::Json;
+use axum::response::sse::Event;
+use axum::response::{IntoResponse, Response};
+
+/// Runs a completion and answers in `shape`.
+pub(crate) async fn respond(
+    service: &Service,
+    context: RequestContext,
+    params: CompletionParams,
+    shape: Shape,
+) -> Result<Response, ApiError> {
+    let CompletionParams { requests, choices, delivery, logprobs, echo } = params;
+    let mut sessions = Vec::with_capacity(requests.len());
+    for request in requests {
+        sessions.push(service.submit(request).await?); // an error drops, and so cancels, the sessions before
+    }
+    let writer = ChoiceWriter { shape, logprobs, echo, choices, handle: service.handle.clone() };
+    let head = |is_chunk| Head::new(context.id(), &service.name, shape, is_chunk);
+    match delivery {
+        Delivery::Whole => {
+            let head = head(false);
+            let answers = sessions::answers(sessions, &context).await?;
+            let choices = answers.iter().enumerate().map(|(index, answer)| writer.whole(index, answer)).collect();
+            let diffusion = Some(Side::Refinement(Refinement::of(&answers)));
+            let usage = Some(Some(writer.usage(&answers)));
+            Ok(Json(Completion { head: &head, choices, usage, diffusion }).into_response())
+        }
+        Delivery::Stream { with_edits, with_usage } => {
+            let (head, request_id) = (head(true), context.id().to_owned());
+            let (answers, has_edits) = (Vec::with_capacity(sessions.len()), vec![false; sessions.len()]);
+            let chunks = Chunks { request_id, head, writer, with_edits, with_usage, has_edits, answers };
+            Ok(sse::respond(sessions, chunks, context))
+        }
+    }
+}
+
+/// Writes OpenAI's chunks.
+struct Chunks {
+    request_id: String,
+    head: Head,
+    writer: ChoiceWriter,
+    with_edits: bool,
+    with_usage: bool,
+    /// Whether a chunk with edits was sent, for each choice. The first one has the canvas's length.
+    has_edits: Vec<bool>,
+    answers: Vec<Answer>,
+}
+
+impl Chunks {
+    fn chunk(&self, choice: Choice<'_>, diffusion: Option<Side>) -> Frame {
+        let usage = self.with_usage.then_some(None);
+        Event::default().json_data(Completion { head: &self.head, choices: vec![choice], usage, diffusion })
+    }
+
+    fn piece(&self, index: usize, content: Content<'_>, diffusion: Option<Side>) -> Frame {
+        self.chunk(Choice { index, content, logprobs: None, finish_reason: None, quality: None }, diffusion)
+    }
+}
+
+impl SseWriter for Chunks {
+    type Item = Frame;
+
+    fn begin(&mut self, index: usize, _start: &Start) -> Vec<Frame> {
+        self.writer.opening(index).into_iter().map(|content| self.piece(index, content, None)).collect()
+    }
+
+    fn step(&mut self, index: usize, step: &StepEvent, start: &Start) -> Vec<Frame> {
+        let mut frames = Vec::new();
+        if self.with_edits {
+            let mut object = StepObject::new(index, step, start, self.writer.detokenizer());
+            if !std::mem::replace(&mut self.has_edits[index], true) {
+                object = object.with_canvas(start);
+            }
+            frames.push(self.piece(index, self.writer.delta(""), Some(Side::Step(object))));
+        }
+        if !step.text.is_empty() {
+            frames.push(self.piece(index, self.writer.delta(&step.text), None));
+        }
+        frames
+    }
+
+    fn finish(&mut self, index: usize, answer: Answer) -> Vec<Frame> {
+        let refinement = Refinement::of(std::slice::from_ref(&answer));
+        let frame = self.chunk(self.writer.last(index, &answer), Some(Side::Refinement(refinement)));
+        self.answers.push(answer);
+        vec![frame]
+    }
+
+    fn close(&mut self) -> Vec<Frame> {
+        let mut frames = Vec::new();
+        if self.with_usage {
+            let (head, usage) = (&self.head, Some(Some(self.writer.usage(&self.answers))));
+            frames.push(Event::default().json_data(Completion { head, choices: vec![], usage, diffusion: None }));
+        }
+        frames.push(Ok(Event::default().data("[DONE]")));
+        frames
+    }
+
+    fn fail(&mut self, error: &ApiError) -> Vec<Frame> {
+        vec![Event::default().json_data(error.body(Some(&self.request_id)))]
+    }
+}
