@@ -1,5 +1,5 @@
-//! A policy is one entry of the registry: three rules that exist in this test alone are found wherever
-//! policies are listed, parsed, run and counted.
+//! A policy is one entry of the registry: three rules that exist in this test alone are found
+//! wherever policies are listed, parsed, run and counted.
 
 mod common;
 
@@ -13,8 +13,8 @@ use serde_json::{Value, json};
 use std::cmp::Reverse;
 use std::sync::Once;
 
-/// Erases the cells that have stood for `patience` steps, the oldest first. It counts the steps itself,
-/// to show that a rule may depend on its own past.
+/// Erases the cells that have stood for `patience` steps, the oldest first. It counts the steps
+/// itself, to show that a rule may depend on its own past.
 static OLDEST: Rule = Rule {
     kind: Kind::Remasking,
     name: "oldest",

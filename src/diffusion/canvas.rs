@@ -1,5 +1,5 @@
-//! The canvas: cells that are blank, filled or fixed, changed by edits and by nothing else. Refuses to know
-//! which id a model uses for its mask: blank-ness is a variant, not a number.
+//! The canvas: cells that are blank, filled or fixed, changed by edits and by nothing else. Refuses
+//! to know which id a model uses for its mask: blank-ness is a variant, not a number.
 
 use super::units::{Position, Probability, TokenId};
 use std::ops::Range;
@@ -26,8 +26,8 @@ impl Cell {
     }
 }
 
-/// One change of one cell. An answer is the sequence of its edits: replaying them over the first canvas
-/// gives the last one.
+/// One change of one cell. An answer is the sequence of its edits: replaying them over the first
+/// canvas gives the last one.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Edit {
     /// A blank cell gets a token.
@@ -123,7 +123,8 @@ impl Canvas {
     /// Makes one change.
     ///
     /// # Errors
-    /// When the cell is not what the edit says: filling needs a blank cell, erasing one filled with `was`.
+    /// When the cell is not what the edit says: filling needs a blank cell, erasing one filled with
+    /// `was`.
     pub fn apply(&mut self, edit: &Edit) -> Result<(), EditError> {
         let cell = self.cells.get_mut(edit.at().index());
         match (cell, edit) {

@@ -1,5 +1,5 @@
-//! The algorithm: which blanks are filled and which filled cells are erased, given what a model says.
-//! Pure: no tensors, no clock, no channels, no wire formats.
+//! The algorithm: which blanks are filled and which filled cells are erased, given what a model
+//! says. Pure: no tensors, no clock, no channels, no wire formats.
 
 mod canvas;
 pub mod policy;

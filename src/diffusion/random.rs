@@ -1,5 +1,6 @@
-//! Randomness that depends on where it is used and on nothing else: a draw is a function of (seed, purpose,
-//! step, position, index), so neither batch neighbours nor arrival order can change it. Refuses to keep state.
+//! Randomness that depends on where it is used and on nothing else: a draw is a function of (seed,
+//! purpose, step, position, index), so neither batch neighbours nor arrival order can change it.
+//! Refuses to keep state.
 
 use super::units::Position;
 use rand_philox::Philox;
@@ -48,8 +49,8 @@ pub enum Purpose {
 
 /// The draws of one cell in one step: an endless row of uniforms, each reachable by its index.
 ///
-/// Philox4x32-10 (Salmon et al., SC 2011) with the seed as key and the counter
-/// `(block, position, step, purpose)`; uniform `i` is made of words `2 (i mod 2)` and the next one of block `i / 2`.
+/// Philox4x32-10 (Salmon et al., SC 2011) with the seed as key and the counter `(block, position,
+/// step, purpose)`; uniform `i` is made of words `2 (i mod 2)` and the next one of block `i / 2`.
 #[derive(Clone, Copy, Debug)]
 pub struct Draws {
     key: [u32; 2],
@@ -72,7 +73,8 @@ impl Draws {
         self.key
     }
 
-    /// The upper three words of the counter: purpose, step, position. The lowest is the block's number.
+    /// The upper three words of the counter: purpose, step, position. The lowest is the block's
+    /// number.
     #[must_use]
     #[allow(clippy::cast_possible_truncation)] // words of the counter
     pub const fn place(&self) -> [u32; 3] {
@@ -94,9 +96,9 @@ impl Draws {
         out
     }
 
-    /// Uniforms `from`, `from + 1`, ..; `from` must be even (a Philox block holds two). Each is
-    /// `(k + 0.5) / 2^53` for a 53-bit `k`: with fewer bits the Gumbel tail is cut off and sampled text loses
-    /// diversity (arXiv 2409.02908).
+    /// Uniforms `from`, `from + 1`, ..; `from` must be even (a Philox block holds two). Each is `(k
+    /// + 0.5) / 2^53` for a 53-bit `k`: with fewer bits the Gumbel tail is cut off and sampled text
+    /// loses diversity (arXiv 2409.02908).
     pub fn fill(&self, from: usize, out: &mut [f64]) {
         assert!(from.is_multiple_of(2), "a block holds two uniforms, so {from} is inside one");
         let mut philox = Philox::new(self.key, self.counter + (from / 2) as u128);

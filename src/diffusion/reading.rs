@@ -1,4 +1,5 @@
-//! What a model says about a canvas in one forward pass, in numbers a policy can compare. Knows no tensor.
+//! What a model says about a canvas in one forward pass, in numbers a policy can compare. Knows no
+//! tensor.
 
 use super::units::{Position, Probability, TokenId};
 
@@ -22,7 +23,8 @@ pub struct Proposal {
 pub struct Review {
     /// The filled cell.
     pub at: Position,
-    /// Probability that the token there is right given everything else (PRISM, arXiv 2510.01384, eq. 5).
+    /// Probability that the token there is right given everything else (PRISM, arXiv 2510.01384,
+    /// eq. 5).
     pub quality: Probability,
 }
 

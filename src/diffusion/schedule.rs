@@ -1,10 +1,11 @@
-//! How many cells a step fills and may erase. Counts only: which cells they are is decided by the rules
-//! in `policy`.
+//! How many cells a step fills and may erase. Counts only: which cells they are is decided by the
+//! rules in `policy`.
 //!
-//! The laws, tested over all small inputs: fills made = blanks at the start + erasures made; nothing is
-//! erased on a block's last step; a finished block has no blanks; the budget is never exceeded.
-//! The published PRISM sampler plans erasures that its last steps cannot refill, and drops those blanks.
-//! This one counts the erasures really made and spreads the blanks left over the steps left.
+//! The laws, tested over all small inputs: fills made = blanks at the start + erasures made;
+//! nothing is erased on a block's last step; a finished block has no blanks; the budget is never
+//! exceeded. The published PRISM sampler plans erasures that its last steps cannot refill, and
+//! drops those blanks. This one counts the erasures really made and spreads the blanks left over
+//! the steps left.
 
 use super::policy::{Pace, Policy, Stretch};
 
@@ -42,8 +43,8 @@ enum BlockPace {
 }
 
 impl Schedule {
-    /// The schedule of a block with `blanks` blanks and `steps` steps of its own (`None` without a bound, which
-    /// only `Pace::Adaptive` allows).
+    /// The schedule of a block with `blanks` blanks and `steps` steps of its own (`None` without a
+    /// bound, which only `Pace::Adaptive` allows).
     pub(super) fn new(policy: &Policy, steps: Option<u32>, blanks: u32) -> Self {
         let pace = match policy.pace {
             Pace::Steps(all) => BlockPace::Steps(steps.unwrap_or(all.get())),
@@ -77,8 +78,8 @@ impl Schedule {
         }
     }
 
-    /// The schedule of a block with `blanks` blanks left that has to be finished in `steps` steps: nothing
-    /// is erased any more.
+    /// The schedule of a block with `blanks` blanks left that has to be finished in `steps` steps:
+    /// nothing is erased any more.
     pub(super) fn shortened(steps: u32, blanks: u32) -> Self {
         let phase = Phase::Filling;
         Self { pace: BlockPace::Steps(steps), blanks_at_start: blanks, phase, ..Self::proofreading(0) }
@@ -119,7 +120,8 @@ impl Schedule {
             BlockPace::Steps(_) | BlockPace::Adaptive { .. } if self.is_proofreading() && blanks > 0 => 0,
             BlockPace::Steps(_) | BlockPace::Adaptive { .. } if self.is_proofreading() => u32::MAX,
             BlockPace::Steps(steps) => planned_erasures(self.budget, self.window.of_steps(steps), self.step),
-            // never more than are filled, so that an unbounded run moves forward until its budget is spent
+            // never more than are filled, so that an unbounded run moves forward until its budget
+            // is spent
             BlockPace::Adaptive { .. } if self.window.contains(self.progress(blanks)) => {
                 self.fills(blanks, ready, 0).min(self.budget - self.erased)
             }
@@ -127,10 +129,10 @@ impl Schedule {
         }
     }
 
-    /// Blanks this step fills, with `blanks` blanks of which the pace's rule fills `ready`, and `erased`
-    /// erasures made in the same step. At least one while there is a blank, at most `blanks`. What
-    /// proofreading erases is written again one cell a step, as far as its steps allow, before anything
-    /// else is erased.
+    /// Blanks this step fills, with `blanks` blanks of which the pace's rule fills `ready`, and
+    /// `erased` erasures made in the same step. At least one while there is a blank, at most
+    /// `blanks`. What proofreading erases is written again one cell a step, as far as its steps
+    /// allow, before anything else is erased.
     pub(super) fn fills(&self, blanks: u32, ready: u32, erased: u32) -> u32 {
         let share = self.steps_left().map_or(1, |left| blanks.div_ceil(left));
         let fills = match self.pace {
@@ -174,8 +176,9 @@ impl Schedule {
     }
 }
 
-/// Erasures planned for step `step` when `budget` is spread over the steps of `window`: an even share each,
-/// the remainder at the steps nearest the middle, ties to the earlier (PRISM's published LLaDA sampler).
+/// Erasures planned for step `step` when `budget` is spread over the steps of `window`: an even
+/// share each, the remainder at the steps nearest the middle, ties to the earlier (PRISM's
+/// published LLaDA sampler).
 fn planned_erasures(budget: u32, window: std::ops::Range<u32>, step: u32) -> u32 {
     if !window.contains(&step) {
         return 0;
@@ -186,7 +189,8 @@ fn planned_erasures(budget: u32, window: std::ops::Range<u32>, step: u32) -> u32
     budget / steps + u32::from(nearer_steps < u64::from(budget % steps))
 }
 
-/// Steps of each of `blocks` blocks when a run has `steps`: an even share, the remainder to the first blocks.
+/// Steps of each of `blocks` blocks when a run has `steps`: an even share, the remainder to the
+/// first blocks.
 pub(super) fn share_of_steps(steps: u32, blocks: u32) -> impl Iterator<Item = u32> {
     (0..blocks).map(move |block| steps / blocks + u32::from(block < steps % blocks))
 }
@@ -240,7 +244,8 @@ mod tests {
         }
     }
 
-    /// Runs a block in which some of the filled cells (by `pattern`) may be erased, and checks the laws.
+    /// Runs a block in which some of the filled cells (by `pattern`) may be erased, and checks the
+    /// laws.
     fn check_laws(pace: Pace, steps: Option<u32>, blanks_at_start: u32, budget: u32, proofreading: u32, pattern: u32) {
         let mut schedule = Schedule::new(&policy(pace, budget, proofreading), steps, blanks_at_start);
         let (mut blanks, mut fills_made, mut erasures_made, mut taken) = (blanks_at_start, 0, 0, 0);

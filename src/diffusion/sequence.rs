@@ -125,9 +125,9 @@ impl Sequence {
         Ok(Self::of(canvas, policy, seed, blocks, steps_max))
     }
 
-    /// Takes a canvas that is full already as one block, and proofreads it: the filled cells that the
-    /// quality head doubts are erased and written again. With fewer than two steps nothing can be
-    /// changed, and the sequence is finished at once.
+    /// Takes a canvas that is full already as one block, and proofreads it: the filled cells that
+    /// the quality head doubts are erased and written again. With fewer than two steps nothing can
+    /// be changed, and the sequence is finished at once.
     #[must_use]
     pub fn proofread(canvas: Canvas, order: Choice, proofreading: Proofreading, seed: Seed) -> Self {
         let steps = proofreading.steps;
@@ -149,9 +149,9 @@ impl Sequence {
         Self { canvas, policy, seed, step: 0, steps_max, blocks, traces, postponed: Vec::new() }
     }
 
-    /// The same, but blanks for which one of these tokens is proposed are filled after all others of
-    /// their block, whatever the order and the pace (LLaDA's `confidence_eos_eot_inf`, arXiv 2502.09992,
-    /// appendix B.4).
+    /// The same, but blanks for which one of these tokens is proposed are filled after all others
+    /// of their block, whatever the order and the pace (LLaDA's `confidence_eos_eot_inf`, arXiv
+    /// 2502.09992, appendix B.4).
     #[must_use]
     pub fn postponing(self, postponed: Vec<TokenId>) -> Self {
         Self { postponed, ..self }
@@ -205,9 +205,9 @@ impl Sequence {
         self.policy.needs().quality || self.is_proofreading()
     }
 
-    /// Shortens the run to `passes` more steps, at least one, where it might take more: the steps left
-    /// are shared anew, and nothing is erased or proofread any more. With fewer passes than blocks the
-    /// blocks become one. Returns whether steps were given up.
+    /// Shortens the run to `passes` more steps, at least one, where it might take more: the steps
+    /// left are shared anew, and nothing is erased or proofread any more. With fewer passes than
+    /// blocks the blocks become one. Returns whether steps were given up.
     pub fn shorten(&mut self, passes: u32) -> bool {
         let to_go = self.blocks.iter().map(|block| block.schedule.steps_to_go());
         if to_go.fold(0, u32::saturating_add) <= passes {
@@ -235,8 +235,9 @@ impl Sequence {
         self.blocks.clear();
     }
 
-    /// Takes one step: erases and fills from one reading of the current window. The cells filled were
-    /// blank before the step, the cells erased were filled before it, so no cell is changed twice.
+    /// Takes one step: erases and fills from one reading of the current window. The cells filled
+    /// were blank before the step, the cells erased were filled before it, so no cell is changed
+    /// twice.
     ///
     /// # Errors
     /// When the reading is not one of this canvas and window; the canvas is then unchanged.
@@ -304,8 +305,8 @@ impl Sequence {
         Ok(edits)
     }
 
-    /// What erases in this step, if anything: the policy's remasking, or a round of proofreading. And how
-    /// many cells at most, where the schedule has room for `most`.
+    /// What erases in this step, if anything: the policy's remasking, or a round of proofreading.
+    /// And how many cells at most, where the schedule has room for `most`.
     fn remasking(&self, schedule: &Schedule, filled: &[FilledCell], most: u32) -> Option<(Choice, u32)> {
         match self.policy.proofreading {
             _ if most == 0 => None,
@@ -317,7 +318,8 @@ impl Sequence {
         }
     }
 
-    /// Keeps what the next steps may ask about the cells: of those that stay, and of those just filled.
+    /// Keeps what the next steps may ask about the cells: of those that stay, and of those just
+    /// filled.
     fn remember(&mut self, filled: &[FilledCell], edits: &[Edit]) {
         if let Some(remember) = self.policy.remasking.rule.remember {
             for cell in filled {
@@ -347,8 +349,8 @@ enum Class {
     Postponed,
 }
 
-/// Fills of the first `count` blanks in `order`; fills of a lower class come before all of a higher one.
-/// Training fills blanks in the same way.
+/// Fills of the first `count` blanks in `order`; fills of a lower class come before all of a higher
+/// one. Training fills blanks in the same way.
 #[must_use]
 pub fn fills<C: Ord>(
     order: &Choice,

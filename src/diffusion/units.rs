@@ -56,8 +56,8 @@ impl Probability {
         (0.0..=1.0).contains(&value).then_some(Self(value))
     }
 
-    /// A value computed in floating point: rounding may have carried it a little past 0 or 1, which is
-    /// forgiven; NaN and infinities are `None`.
+    /// A value computed in floating point: rounding may have carried it a little past 0 or 1, which
+    /// is forgiven; NaN and infinities are `None`.
     #[must_use]
     pub fn rounded(value: f32) -> Option<Self> {
         value.is_finite().then(|| Self(value.clamp(0.0, 1.0)))
@@ -70,8 +70,8 @@ impl Probability {
     }
 }
 
-/// Quality below which a token counts as doubtful where a request does not say: more likely wrong than
-/// right.
+/// Quality below which a token counts as doubtful where a request does not say: more likely wrong
+/// than right.
 pub const DOUBTFUL: f32 = 0.5;
 
 impl Eq for Probability {}

@@ -149,7 +149,8 @@ pub enum Shape {
 pub struct Request {
     /// What to do.
     pub task: Task,
-    /// The order in which blanks are filled: a rule of [`Kind::Order`](crate::diffusion::policy::Kind).
+    /// The order in which blanks are filled: a rule of
+    /// [`Kind::Order`](crate::diffusion::policy::Kind).
     pub order: Choice,
     /// Knobs of the rule that decides how many blanks a step fills; empty fills an even share.
     pub pace: Settings,

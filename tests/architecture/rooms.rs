@@ -15,11 +15,25 @@ type Room = (&'static str, &'static [&'static str]);
 const HOUSES: [(&str, &[Room]); 2] = [("api", &API), ("engine", &ENGINE)];
 
 /// From the router down to what knows no other.
-const API: [Room; 13] = [
-    ("mod", &["endpoints", "grpc", "stream", "answer", "wire", "request", "state", "error", "schema", "protocol"]),
-    ("endpoints", &["endpoints/docs", "stream", "answer", "wire", "request", "state", "error", "schema", "protocol"]),
-    ("endpoints/docs", &["openapi", "request", "state", "error", "schema", "protocol"]),
-    ("openapi", &["endpoints", "stream", "answer", "wire", "request", "state", "error", "schema"]),
+const API: [Room; 12] = [
+    (
+        "mod",
+        &[
+            "endpoints",
+            "grpc",
+            "openapi",
+            "stream",
+            "answer",
+            "wire",
+            "request",
+            "state",
+            "error",
+            "schema",
+            "protocol",
+        ],
+    ),
+    ("endpoints", &["openapi", "stream", "answer", "wire", "request", "state", "error", "schema", "protocol"]),
+    ("openapi", &["stream", "answer", "wire", "request", "state", "error", "schema"]),
     ("grpc", &["stream", "answer", "wire", "request", "state", "error", "schema", "protocol"]),
     ("stream", &["answer", "wire", "request", "state", "error", "schema", "protocol"]),
     ("answer", &["request", "state", "error", "schema"]),

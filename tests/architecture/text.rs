@@ -13,8 +13,8 @@ pub(crate) fn rust_faults(name: &str, text: &str) -> Vec<String> {
     too_long.into_iter().chain(wide(name, comments)).collect()
 }
 
-/// Faults of a Markdown file. Tables, code and front matter may be wider, and where a link leads
-/// does not count.
+/// Faults of a Markdown file. Tables, code, front matter and single words may be wider, and where a
+/// link leads does not count.
 pub(crate) fn markdown_faults(name: &str, text: &str) -> Vec<String> {
     let mut fence = None;
     let prose = text.lines().enumerate().filter(|(number, line)| {
@@ -32,7 +32,7 @@ pub(crate) fn markdown_faults(name: &str, text: &str) -> Vec<String> {
             }
             (None, None) => {}
         }
-        !line.starts_with('|')
+        !line.starts_with('|') && line.contains(' ')
     });
     let prose: Vec<(usize, String)> = prose.map(|(number, line)| (number, without_links(line))).collect();
     wide(name, prose.iter().map(|(number, line)| (*number, line.as_str()))).collect()

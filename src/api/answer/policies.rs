@@ -1,4 +1,5 @@
-//! The policies that requests can choose, as `/v1/models` lists them. Made from the registry of rules.
+//! The policies that requests can choose, as `/v1/models` lists them. Made from the registry of
+//! rules.
 
 use crate::diffusion::policy::{self, COUNT_MAX, Kind, Range, rules};
 use serde::Serialize;
@@ -31,7 +32,8 @@ struct Knob {
     name: &'static str,
     /// What it does, and its default.
     help: &'static str,
-    /// `count` (a whole number), `fraction` (a number) or `span` (two numbers, the second above the first).
+    /// `count` (a whole number), `fraction` (a number) or `span` (two numbers, the second above the
+    /// first).
     kind: &'static str,
     minimum: u32,
     maximum: u32,

@@ -1,4 +1,5 @@
-//! The `diffusion` object: what only a diffusion model can do, as callers write it. Refuses to judge values.
+//! The `diffusion` object of a request: what only a diffusion model can do. Out of scope: values,
+//! which `engine::admission` checks.
 
 use super::field::{count, number, off_word, word_or_object};
 use super::params::{missing, needs_stream};
@@ -33,7 +34,8 @@ pub(crate) struct Diffusion {
     #[serde(default, deserialize_with = "word_or_object::<_, OffWord, _>")]
     #[schema(schema_with = proofreading_schema)]
     proofreading: Option<ProofreadingField>,
-    /// When tokens that end a text may be filled in: like others, after all else of their block, or never; default `free`.
+    /// When end-of-text tokens may be filled: like others, last in their block, or never; default
+    /// `free`.
     #[schema(inline)]
     end_of_text: Option<EndOfTextWord>,
     /// Weight of classifier-free guidance, which doubles the cost; default 0, off.
@@ -42,12 +44,12 @@ pub(crate) struct Diffusion {
     cfg_scale: Option<f32>,
     /// With `stream`: every fill and erasure is sent as well; default false.
     pub(super) stream_edits: Option<bool>,
-    /// Judge every token of the finished answer; one more forward pass, and needs a quality head. Default false.
+    /// Judge every token of the finished answer: one more forward pass. Needs a quality head.
     return_quality: Option<bool>,
     #[serde(default, rename = "cache", deserialize_with = "off_word")]
     #[schema(schema_with = schema::off_word)]
     _cache: (),
-    /// The answer is there after this time, as good as it can be by then.
+    /// The answer is returned within this time, as good as it can be by then.
     #[serde(default, deserialize_with = "count")]
     #[schema(minimum = 1, maximum = 4294967295_u32)]
     deadline_ms: Option<u32>,

@@ -1,5 +1,5 @@
-//! How policies are written in JSON: a rule's name, or an object with the name and the rule's knobs.
-//! Names, knobs, ranges and schemas come from the registry of rules.
+//! How policies are written in JSON: a rule's name, or an object with the name and the rule's
+//! knobs. Names, knobs, ranges and schemas come from the registry of rules.
 
 use super::field::{Number, count, number};
 use crate::api::schema;

@@ -22,7 +22,7 @@ pub(crate) struct ScoreRequest {
     #[serde(default, deserialize_with = "number")]
     #[schema(minimum = 0, maximum = 1)]
     below: Option<f32>,
-    /// Also tell each token's probability given all others, for one more forward pass each; default false.
+    /// Also return each token's probability given all others: one more forward pass for each token.
     likelihood: Option<bool>,
     /// Who waits with a lower number is served first; default 0.
     #[serde(default, deserialize_with = "rank")]

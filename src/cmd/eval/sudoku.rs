@@ -57,7 +57,7 @@ pub(super) struct SudokuArgs {
     /// Erase only below this quality or confidence
     #[arg(long, value_name = "0..1")]
     below: Option<f32>,
-    /// Steps in which the full grid is read through and what is doubted written again; with the policy quality
+    /// Steps to proofread the full grid; with the policy quality
     #[arg(long, value_name = "N", default_value_t = 0)]
     proofread: u32,
     /// What proofreading doubts

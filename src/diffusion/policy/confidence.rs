@@ -1,6 +1,6 @@
 //! Remasking by confidence: the cells that were filled with the lowest probability. Needs no
-//! training. A cell's confidence does not change while it stands, so a token that turns out wrong only
-//! later is not found.
+//! training. A cell's confidence does not change while it stands, so a token that turns out wrong
+//! only later is not found.
 
 use super::remask::{BELOW, BUDGET, WINDOW, erase_by};
 use super::rule::{FilledCell, Kind, Needs, Rule};

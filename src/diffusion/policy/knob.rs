@@ -1,5 +1,5 @@
-//! Knobs: the numbers that a request may set on a rule. A knob declares its name, range, default and
-//! help once; parsers, documents and command line flags are made from that.
+//! Knobs: the numbers that a request may set on a rule. A knob declares its name, range, default
+//! and help once; parsers, documents and command line flags are made from that.
 
 use crate::diffusion::units::Probability;
 use std::fmt;
@@ -19,8 +19,8 @@ pub struct Knob {
     pub help: &'static str,
     /// Values that it takes.
     pub range: Range,
-    /// Value where a request sets none. Gets what the request did set, and the number of blanks in a
-    /// block. `None` leaves the knob unset.
+    /// Value where a request sets none. Gets what the request did set, and the number of blanks in
+    /// a block. `None` leaves the knob unset.
     pub default: fn(&Settings, u32) -> Option<Setting>,
 }
 

@@ -1,5 +1,5 @@
-//! Policies: which blanks are filled first, how many at once, and which filled cells are erased again.
-//! Each rule is one file here and one entry in the registry.
+//! Policies: which blanks are filled first, how many at once, and which filled cells are erased
+//! again. Each rule is one file here and one entry in the registry.
 
 pub mod confidence;
 mod knob;
@@ -31,7 +31,8 @@ pub struct Policy {
     pub order: Choice,
     /// How many blanks per step.
     pub pace: Pace,
-    /// Which filled cells are erased: a rule of [`Kind::Remasking`], its knobs checked and complete.
+    /// Which filled cells are erased: a rule of [`Kind::Remasking`], its knobs checked and
+    /// complete.
     pub remasking: Choice,
     /// Cells per block; blocks are refined left to right, and a finished block never changes again.
     pub block_length: NonZeroU32,

@@ -11,8 +11,8 @@ use std::num::NonZeroU32;
 /// among other wrong tokens, which look right beside it.
 #[derive(Clone, Copy, Debug, PartialEq)]
 pub struct Proofreading {
-    /// Steps per block at most, beyond those of the pace. With fewer than two, one to erase and one to
-    /// write, nothing happens.
+    /// Steps per block at most, beyond those of the pace. With fewer than two, one to erase and one
+    /// to write, nothing happens.
     pub steps: u32,
     /// A cell whose quality is below this is doubted.
     pub below: Probability,
@@ -21,8 +21,8 @@ pub struct Proofreading {
 }
 
 impl Proofreading {
-    /// Quality below which cells are erased in a round, counted from 0, if any is doubted: `below` at
-    /// first, then half as far from 1 in each round as in the one before.
+    /// Quality below which cells are erased in a round, counted from 0, if any is doubted: `below`
+    /// at first, then half as far from 1 in each round as in the one before.
     #[must_use]
     pub fn bar(&self, round: u32) -> Probability {
         let distance = (1.0 - self.below.get()) * 0.5f32.powi(round.min(24).cast_signed());

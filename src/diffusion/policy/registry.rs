@@ -51,8 +51,8 @@ pub enum RegistryError {
 /// made: their documents and metrics list the rules once.
 ///
 /// # Errors
-/// When its name is taken, it has more than eight knobs, a remasking lacks the knob `budget`, or a pace
-/// lacks a knob of its own name.
+/// When its name is taken, it has more than eight knobs, a remasking lacks the knob `budget`, or a
+/// pace lacks a knob of its own name.
 pub fn register(rule: &'static Rule) -> Result<(), RegistryError> {
     let mut added = ADDED.write().unwrap_or_else(PoisonError::into_inner);
     if BUILT_IN.iter().chain(added.iter()).any(|other| **other == *rule) {
@@ -96,8 +96,8 @@ pub fn knobs(kind: Kind) -> Vec<&'static Knob> {
     knobs
 }
 
-/// The pace that some knobs ask for: the one that has its own name among them. `None` where no knob is
-/// set.
+/// The pace that some knobs ask for: the one that has its own name among them. `None` where no knob
+/// is set.
 ///
 /// # Errors
 /// When knobs of several paces are set.

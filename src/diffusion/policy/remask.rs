@@ -1,4 +1,5 @@
-//! What the remaskings have in common: the knobs of the schedule, and erasing in the order of a key.
+//! What the remaskings have in common: the knobs of the schedule, and erasing in the order of a
+//! key.
 
 use super::knob::{Knob, Range, Setting, Stretch};
 use super::rule::{Choice, FilledCell, Kind, Needs, Rule};

@@ -1,6 +1,6 @@
-//! ReMDM-conf (arXiv 2503.00307, section 4.1) on a schedule that counts. The paper erases each cell by
-//! itself with a probability of sigma times a softmax over minus the confidences; here the step's
-//! planned number of cells is drawn from the same softmax.
+//! ReMDM-conf (arXiv 2503.00307, section 4.1) on a schedule that counts. The paper erases each cell
+//! by itself with a probability of sigma times a softmax over minus the confidences; here the
+//! step's planned number of cells is drawn from the same softmax.
 
 use super::remask::{BUDGET, WINDOW, erase_by};
 use super::rule::{Kind, Needs, Rule};
@@ -16,8 +16,8 @@ pub static REMDM: Rule = Rule {
     knobs: &[&BUDGET, &WINDOW],
     needs: Needs { quality: false },
     remember: None,
-    // An exponential clock of rate exp(-confidence) for each cell: the first ones to ring are a draw
-    // without replacement with chances proportional to the rates.
+    // An exponential clock of rate exp(-confidence) for each cell: the first ones to ring are a
+    // draw without replacement with chances proportional to the rates.
     decide: |view| {
         erase_by(view.filled.iter(), |cell| {
             let uniform = view.key.uniform(Purpose::Erase, cell.at);

@@ -29,7 +29,8 @@ pub struct Rule {
     pub help: &'static str,
     /// Where it is from, as `arXiv 2510.01384`; empty where there is nothing to cite.
     pub source: &'static str,
-    /// What a request may set. A remasking has [`super::BUDGET`] among them, unless it erases nothing.
+    /// What a request may set. A remasking has [`super::BUDGET`] among them, unless it erases
+    /// nothing.
     pub knobs: &'static [&'static Knob],
     /// What it needs of the model.
     pub needs: Needs,
@@ -37,8 +38,9 @@ pub struct Rule {
     /// that depends on its own past. 0 when a cell is filled. `None` remembers nothing.
     pub remember: Option<fn(&FilledCell) -> f32>,
     /// The decision. An order returns a fill for every blank, the first to fill first. A pace
-    /// returns the fills of the blanks to fill at once. A remasking returns the erasures it proposes,
-    /// the first to make first. The schedule takes as many from the front as the step has room for.
+    /// returns the fills of the blanks to fill at once. A remasking returns the erasures it
+    /// proposes, the first to make first. The schedule takes as many from the front as the step has
+    /// room for.
     pub decide: fn(&View<'_>) -> Vec<Edit>,
 }
 
