@@ -5,17 +5,14 @@ use crate::api::answer::{Detokenizer, repair};
 use crate::api::error::ApiError;
 use crate::api::request::context::RequestContext;
 use crate::api::state::service::Service;
-use crate::api::stream::sessions::engine_stopped;
+use crate::api::stream::sessions::{EventStream, EventWriter};
 use crate::diffusion::{Cell, Edit, Probability, TokenId, u32_of};
-use crate::engine::{Answer, Event, Finish, Handle, Output, Session, Start, StepEvent, Written};
-use axum::http::StatusCode;
-use futures_util::stream::{once, unfold};
-use futures_util::{Stream, StreamExt};
-use std::future::ready;
+use crate::engine::{Answer, Finish, Handle, Output, Session, Start, StepEvent, Written};
+use futures_util::Stream;
 use std::pin::Pin;
 use tonic::Status;
 
-/// The events of one call. A client that cancels or disconnects drops it, and so the session.
+/// The messages of one call. A client that cancels or disconnects drops it, and so the session.
 pub(super) type Events = Pin<Box<dyn Stream<Item = Result<proto::GenerateEvent, Status>> + Send>>;
 
 /// The methods that stream events. Their answers differ.
@@ -26,103 +23,87 @@ pub(super) enum Method {
     Repair,
 }
 
-/// The session of a call, whose events become messages.
-pub(super) struct CallEvents {
+/// Streams a session, whose start comes at once.
+pub(super) fn stream(
+    service: &Service,
     session: Session,
     context: RequestContext,
+    method: Method,
+    with_edits: bool,
+) -> Events {
+    let (id, model, handle) = (context.id().to_owned(), service.name.clone(), service.handle.clone());
+    let writer = MessageWriter { id, model, handle, start: session.start.clone(), method, with_edits };
+    Box::pin(EventStream::new(vec![session], writer, context).items())
+}
+
+/// Writes the events of a session as messages.
+struct MessageWriter {
+    id: String,
     model: String,
     handle: Handle,
+    start: Start,
     method: Method,
     with_edits: bool,
 }
 
-impl CallEvents {
-    pub(super) fn new(
-        service: &Service,
-        session: Session,
-        context: RequestContext,
-        method: Method,
-        with_edits: bool,
-    ) -> Self {
-        Self { session, context, model: service.name.clone(), handle: service.handle.clone(), method, with_edits }
+impl EventWriter for MessageWriter {
+    type Item = Result<proto::GenerateEvent, Status>;
+
+    fn begin(&mut self, _: usize, _: &Start) -> Vec<Self::Item> {
+        message(generate_event::Event::Start(self.start_message()))
     }
 
-    /// The start at once, then the events as they come, to the last one.
-    pub(super) fn stream(self) -> Events {
-        let start = message(generate_event::Event::Start(self.start()));
-        let rest = unfold(Some(self), |events| async {
-            let mut events = events?;
-            let (event, goes_on) = events.next().await;
-            Some((event, goes_on.then_some(events)))
-        });
-        Box::pin(once(ready(Ok(start))).chain(rest))
-    }
-
-    /// The next message, and whether another one follows.
-    async fn next(&mut self) -> (Result<proto::GenerateEvent, Status>, bool) {
-        loop {
-            let event = tokio::select! {
-                biased;
-                event = self.session.next() => event,
-                error = self.context.interrupted() => return (Err(self.fail(error)), false),
-            };
-            match event {
-                Some(Event::Step(step)) => {
-                    if !step.text.is_empty() {
-                        self.context.record_text();
-                    } else if !self.with_edits {
-                        continue;
-                    }
-                    return (Ok(message(generate_event::Event::Step(self.step(step)))), true);
-                }
-                Some(Event::Finished(answer)) => {
-                    self.context.record_answer(&answer);
-                    self.context.set_outcome(StatusCode::OK);
-                    return (Ok(message(generate_event::Event::Done(self.done(&answer)))), false);
-                }
-                Some(Event::Failed(failure)) => return (Err(self.fail(failure.into())), false),
-                None => return (Err(self.fail(engine_stopped())), false),
-            }
+    fn step(&mut self, _: usize, step: &StepEvent, _: &Start) -> Vec<Self::Item> {
+        if step.text.is_empty() && !self.with_edits {
+            return Vec::new();
         }
+        message(generate_event::Event::Step(self.step_message(step)))
     }
 
-    fn fail(&self, error: ApiError) -> Status {
-        self.context.set_outcome(error.status());
-        Status::from(error)
+    fn finish(&mut self, _: usize, answer: Answer) -> Vec<Self::Item> {
+        message(generate_event::Event::Done(self.done_message(&answer)))
     }
 
+    fn fail(&mut self, error: &ApiError) -> Vec<Self::Item> {
+        vec![Err(error.clone().into())]
+    }
+}
+
+fn message(event: generate_event::Event) -> Vec<Result<proto::GenerateEvent, Status>> {
+    vec![Ok(proto::GenerateEvent { event: Some(event) })]
+}
+
+impl MessageWriter {
     fn detokenizer(&self) -> Detokenizer<'_> {
         Detokenizer(self.handle.tokenizer())
     }
 
-    fn start(&self) -> proto::Start {
-        let start = &self.session.start;
-        let cells = start.cells.iter().enumerate().filter_map(|(at, cell)| {
+    fn start_message(&self) -> proto::Start {
+        let cells = self.start.cells.iter().enumerate().filter_map(|(at, cell)| {
             let token = cell.token()?;
             let pinned = matches!(cell, Cell::Fixed(_));
             Some(proto::Cell { at: u32_of(at), token: token.0, text: self.detokenizer().piece(token), pinned })
         });
         proto::Start {
-            id: self.context.id().to_owned(),
+            id: self.id.clone(),
             model: self.model.clone(),
-            canvas_length: u32_of(start.cells.len()),
+            canvas_length: u32_of(self.start.cells.len()),
             cells: cells.collect(),
-            steps_planned: start.steps_planned,
+            steps_planned: self.start.steps_planned,
         }
     }
 
-    fn step(&self, step: StepEvent) -> proto::Step {
-        let Start { offset, .. } = self.session.start;
+    fn step_message(&self, step: &StepEvent) -> proto::Step {
         let edits = if self.with_edits { &step.edits[..] } else { &[] };
         proto::Step {
             step: step.step,
             blanks: u32_of(step.blanks),
-            edits: edits.iter().map(|edit| self.edit(edit, offset)).collect(),
-            text: step.text,
+            edits: edits.iter().map(|edit| self.edit(edit)).collect(),
+            text: step.text.clone(),
         }
     }
 
-    fn edit(&self, edit: &Edit, offset: usize) -> proto::Edit {
+    fn edit(&self, edit: &Edit) -> proto::Edit {
         let kind = match *edit {
             Edit::Fill { token, confidence, .. } => {
                 let text = self.detokenizer().piece(token);
@@ -132,10 +113,10 @@ impl CallEvents {
                 edit::Kind::Erase(edit::Erase { was: was.0, quality: quality.map(Probability::get) })
             }
         };
-        proto::Edit { at: u32_of(edit.at().index() - offset), kind: Some(kind) }
+        proto::Edit { at: u32_of(edit.at().index() - self.start.offset), kind: Some(kind) }
     }
 
-    fn done(&self, answer: &Answer) -> proto::Done {
+    fn done_message(&self, answer: &Answer) -> proto::Done {
         let detokenizer = self.detokenizer();
         let (text, tail, gaps) = match (&answer.output, self.method) {
             // a text before a suffix is one gap, which is sent as a whole at the end
@@ -151,14 +132,13 @@ impl CallEvents {
         let (replaced, diff) = match self.method {
             Method::Generate | Method::Infill => (Vec::new(), String::new()),
             Method::Repair => {
-                let cells = &self.session.start.cells;
-                let given: Vec<TokenId> = cells.iter().filter_map(|cell| cell.token()).collect();
+                let given: Vec<TokenId> = self.start.cells.iter().filter_map(|cell| cell.token()).collect();
                 let replaced = repair::replaced(&given, answer, detokenizer).into_iter().map(replacement).collect();
                 (replaced, repair::diff(&given, answer, detokenizer))
             }
         };
         proto::Done {
-            id: self.context.id().to_owned(),
+            id: self.id.clone(),
             model: self.model.clone(),
             text,
             tail,
@@ -169,15 +149,11 @@ impl CallEvents {
             },
             usage: Some(usage(answer)),
             diffusion: Some(summary(answer)),
-            tokens: tokens(answer, self.session.start.offset, detokenizer),
+            tokens: tokens(answer, self.start.offset, detokenizer),
             replaced,
             diff,
         }
     }
-}
-
-fn message(event: generate_event::Event) -> proto::GenerateEvent {
-    proto::GenerateEvent { event: Some(event) }
 }
 
 fn replacement(replaced: repair::Replaced) -> proto::Replacement {
@@ -237,7 +213,7 @@ pub(super) fn info(service: &Service) -> proto::InfoResponse {
         created: service.created,
         family: spec.family.clone(),
         vocabulary: spec.vocabulary,
-        canvas_limit: u32_of(service.handle.canvas_max()),
+        canvas_limit: u32::try_from(service.handle.canvas_max()).unwrap_or(u32::MAX), // an operator may set any limit
         has_quality_head: spec.has_quality,
         adapters_folded: spec.adapters_folded,
         dtype: spec.dtype.clone(),

@@ -1,6 +1,6 @@
 //! The service `remask.v1.Remask`: reads messages, submits requests, and answers.
 
-use super::events::{self, CallEvents, Events, Method};
+use super::events::{self, Events, Method};
 use super::proto;
 use super::proto::remask_server::Remask;
 use super::wire::{self, CallParams};
@@ -51,7 +51,7 @@ impl RemaskService {
         let service = self.service(model(&message))?;
         let params = read(message)?.within(call.timeout);
         let session = service.submit(params.request).await?;
-        let events = CallEvents::new(service, session, call.context, method, params.with_edits).stream();
+        let events = events::stream(service, session, call.context, method, params.with_edits);
         let mut response = Response::new(events);
         response.extensions_mut().insert(Streamed);
         Ok(response)

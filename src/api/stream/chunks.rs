@@ -1,6 +1,6 @@
 //! OpenAI's completions and chat completions, answered whole or as a stream of chunks.
 
-use super::sessions::{self, SseWriter};
+use super::sessions::{self, EventWriter};
 use super::sse::{self, Frame};
 use crate::api::answer::Shape;
 use crate::api::answer::completion::{Choice, ChoiceWriter, Completion, Content, Head, Side};
@@ -70,7 +70,7 @@ impl Chunks {
     }
 }
 
-impl SseWriter for Chunks {
+impl EventWriter for Chunks {
     type Item = Frame;
 
     fn begin(&mut self, index: usize, _start: &Start) -> Vec<Frame> {

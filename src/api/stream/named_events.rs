@@ -1,7 +1,7 @@
 //! The named events `start`, `step`, `done` and `error`, for endpoints that OpenAI does not have.
 
 use super::log::{self, EntrySource};
-use super::sessions::{self, EventStream, SseWriter};
+use super::sessions::{self, EventStream, EventWriter};
 use super::sse;
 use crate::api::answer::{Detokenizer, objects::StartObject, objects::StepObject};
 use crate::api::error::ApiError;
@@ -69,7 +69,7 @@ fn entry(name: &'static str, data: &impl Serialize) -> Vec<LogEntry> {
     }
 }
 
-impl<O: AnswerObject> SseWriter for NamedEvents<O> {
+impl<O: AnswerObject> EventWriter for NamedEvents<O> {
     type Item = LogEntry;
 
     fn begin(&mut self, _: usize, start: &Start) -> Vec<LogEntry> {
@@ -84,16 +84,12 @@ impl<O: AnswerObject> SseWriter for NamedEvents<O> {
         entry("done", &self.object(&answer))
     }
 
-    fn close(&mut self) -> Vec<LogEntry> {
-        Vec::new()
-    }
-
     fn fail(&mut self, error: &ApiError) -> Vec<LogEntry> {
         entry("error", &error.body(Some(&self.id)))
     }
 }
 
-impl<W: SseWriter<Item = LogEntry>> EntrySource for EventStream<W> {
+impl<W: EventWriter<Item = LogEntry>> EntrySource for EventStream<W> {
     async fn next(&mut self) -> Option<Vec<LogEntry>> {
         Self::next(self).await
     }

@@ -8,14 +8,16 @@ use futures_util::{Stream, StreamExt, stream};
 use std::pin::Pin;
 
 /// Writes the events of an endpoint's choices. Each choice is a session, given by its index.
-pub(crate) trait SseWriter: Send + 'static {
-    /// A frame of server-sent events, or a log entry that becomes one.
+pub(crate) trait EventWriter: Send + 'static {
+    /// A frame of server-sent events, a log entry that becomes one, or a gRPC message.
     type Item: Send + 'static;
     fn begin(&mut self, index: usize, start: &Start) -> Vec<Self::Item>;
     fn step(&mut self, index: usize, step: &StepEvent, start: &Start) -> Vec<Self::Item>;
     fn finish(&mut self, index: usize, answer: Answer) -> Vec<Self::Item>;
-    /// Called after the last choice.
-    fn close(&mut self) -> Vec<Self::Item>;
+    /// What follows the last choice.
+    fn close(&mut self) -> Vec<Self::Item> {
+        Vec::new()
+    }
     fn fail(&mut self, error: &ApiError) -> Vec<Self::Item>;
 }
 
@@ -23,7 +25,7 @@ pub(crate) trait SseWriter: Send + 'static {
 type IndexedEvent = (usize, Option<Event>);
 
 /// Sessions that are being streamed. A client that disconnects drops it, and so the sessions.
-pub(crate) struct EventStream<W: SseWriter> {
+pub(crate) struct EventStream<W: EventWriter> {
     events: Pin<Box<dyn Stream<Item = IndexedEvent> + Send>>,
     starts: Vec<Start>,
     writer: W,
@@ -32,7 +34,7 @@ pub(crate) struct EventStream<W: SseWriter> {
     opening: Option<Vec<W::Item>>,
 }
 
-impl<W: SseWriter> EventStream<W> {
+impl<W: EventWriter> EventStream<W> {
     pub(crate) fn new(sessions: Vec<Session>, mut writer: W, context: RequestContext) -> Self {
         let starts: Vec<Start> = sessions.iter().map(|session| session.start.clone()).collect();
         let opening = starts.iter().enumerate().flat_map(|(index, start)| writer.begin(index, start)).collect();
@@ -41,7 +43,12 @@ impl<W: SseWriter> EventStream<W> {
         Self { events, starts, writer, context, unfinished, opening: Some(opening) }
     }
 
-    /// What is to be sent next; `None` after the end.
+    /// The items one by one.
+    pub(crate) fn items(self) -> impl Stream<Item = W::Item> + Send {
+        stream::unfold(self, async |mut events| Some((events.next().await?, events))).flat_map(stream::iter)
+    }
+
+    /// The next items; `None` after the end.
     pub(crate) async fn next(&mut self) -> Option<Vec<W::Item>> {
         if let Some(opening) = self.opening.take() {
             return Some(opening);
@@ -127,6 +134,6 @@ async fn all(sessions: Vec<Session>, context: &RequestContext) -> Result<Vec<Ans
 }
 
 /// The error when the engine's thread has ended. While a session is held, it ends by a panic only.
-pub(crate) fn engine_stopped() -> ApiError {
+fn engine_stopped() -> ApiError {
     ApiError::new(Code::Internal, "the engine stopped without an answer; the server's log says more")
 }

@@ -1,12 +1,12 @@
 //! Responses of server-sent events.
 
-use super::sessions::{EventStream, SseWriter};
+use super::sessions::{EventStream, EventWriter};
 use crate::api::request::context::{RequestContext, Streamed};
 use crate::engine::Session;
 use axum::http::{HeaderName, HeaderValue};
 use axum::response::sse::{Event, KeepAlive, Sse};
 use axum::response::{IntoResponse, Response};
-use futures_util::{Stream, StreamExt, stream};
+use futures_util::Stream;
 use std::time::Duration;
 
 /// Silence after which a comment is sent, so that proxies keep the connection open.
@@ -18,12 +18,10 @@ pub(crate) type Frame = Result<Event, axum::Error>;
 /// Streams `sessions` as `writer` writes them, until the client disconnects.
 pub(crate) fn respond(
     sessions: Vec<Session>,
-    writer: impl SseWriter<Item = Frame>,
+    writer: impl EventWriter<Item = Frame>,
     context: RequestContext,
 ) -> Response {
-    let events = EventStream::new(sessions, writer, context);
-    let frames = stream::unfold(events, async |mut events| Some((events.next().await?, events)));
-    streamed(response(frames.flat_map(stream::iter)))
+    streamed(response(EventStream::new(sessions, writer, context).items()))
 }
 
 /// A response of frames, without the marks of [`streamed`].
