@@ -185,6 +185,7 @@ fn a_hurried_run_is_full_in_time() {
                     let reading = Reading {
                         proposals: canvas.blanks(window.clone()).map(propose).collect(),
                         reviews: canvas.filled(window).map(review).collect(),
+                        ..Reading::default()
                     };
                     sequence.advance(&reading).unwrap();
                 }

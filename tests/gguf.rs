@@ -136,6 +136,7 @@ fn the_sudoku_model_in_eight_bits_reads_as_the_whole_one() {
         biases: &[],
         only: &[],
         review: true,
+        present: false,
     };
     let read = |model: &mut Box<dyn Denoiser>| model.read(std::slice::from_ref(&row)).unwrap().remove(0);
     let (whole, small) = (read(&mut whole), read(&mut small));
@@ -171,6 +172,7 @@ fn the_company_in_a_pass_changes_no_bit_of_quantised_readings() {
         biases: &[],
         only: &[],
         review: true,
+        present: false,
     };
     let together = model.read(&canvases.each_ref().map(row)).unwrap();
     for (canvas, reading) in canvases.iter().zip(together) {

@@ -55,6 +55,7 @@ fn readings(model: &mut dyn Denoiser, canvases: &[Canvas]) -> Vec<Reading> {
             biases: if bans { &banned } else { &[] },
             only: &[],
             review: true,
+            present: false,
         })
         .collect();
     model.read(&rows).unwrap()

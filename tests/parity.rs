@@ -192,7 +192,16 @@ fn canvas(ids: &[TokenId], prompt: usize) -> Canvas {
 
 fn row(canvas: &Canvas) -> Row<'_> {
     let sampling = Sampling { temperature: 0.0, seed: Seed(1), step: 0, filter: Filter::ALL };
-    Row { canvas, window: 0..canvas.len(), sampling, guidance: None, biases: &[], only: &[], review: true }
+    Row {
+        canvas,
+        window: 0..canvas.len(),
+        sampling,
+        guidance: None,
+        biases: &[],
+        only: &[],
+        review: true,
+        present: false,
+    }
 }
 
 #[test]
@@ -204,7 +213,8 @@ fn a_reading_says_what_an_inspection_shows() {
         let canvas = canvas(&ids, 4);
         let inspection = model.inspect(&ids).unwrap();
         let window = 5..canvas.len() - 1;
-        let reading = model.read(&[Row { window: window.clone(), ..row(&canvas) }]).unwrap().remove(0);
+        let row = Row { window: window.clone(), present: true, ..row(&canvas) };
+        let reading = model.read(&[row]).unwrap().remove(0);
 
         let blanks: Vec<Position> = canvas.blanks(window.clone()).collect();
         assert_eq!(reading.proposals.iter().map(|proposal| proposal.at).collect::<Vec<_>>(), blanks);
@@ -215,7 +225,14 @@ fn a_reading_says_what_an_inspection_shows() {
             let mass: f32 = logits.iter().map(|logit| (logit - logits[likeliest]).exp()).sum();
             assert!((proposal.confidence.get() - 1.0 / mass).abs() < 1e-5);
         }
-        let filled: Vec<Position> = canvas.filled(window).map(|(at, _)| at).collect();
+        let filled: Vec<Position> = canvas.filled(window.clone()).map(|(at, _)| at).collect();
+        assert_eq!(reading.present.iter().map(|present| present.at).collect::<Vec<_>>(), filled);
+        for (present, (at, token)) in reading.present.iter().zip(canvas.filled(window)) {
+            let logits = &inspection.logits[at.index()][..263]; // without the mask
+            let mass: f64 = logits.iter().map(|logit| f64::from(*logit).exp()).sum();
+            let probability = f64::from(logits[token.0 as usize]).exp() / mass;
+            assert!((f64::from(present.confidence.get()) - probability).abs() < 1e-5);
+        }
         assert_eq!(reading.reviews.iter().map(|review| review.at).collect::<Vec<_>>(), filled);
         for review in &reading.reviews {
             let logit = inspection.quality_logits.as_ref().unwrap()[review.at.index()];

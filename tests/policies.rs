@@ -29,13 +29,29 @@ static OLDEST: Rule = Rule {
             default: |_, _| Some(Setting::Count(2)),
         },
     ],
-    needs: Needs { quality: false },
+    needs: Needs::NOTHING,
     remember: Some(|cell| cell.memory + 1.0),
     decide: |view| {
         let patience = view.settings.count("patience").unwrap_or(1);
         let mut cells: Vec<_> = view.filled.iter().filter(|cell| cell.age >= patience).collect();
         assert!(cells.iter().all(|cell| cell.memory + 1.0 == f32::from(u16::try_from(cell.age).unwrap())));
         cells.sort_by_key(|cell| Reverse(cell.age));
+        cells.into_iter().map(|cell| cell.erase(None)).collect()
+    },
+};
+
+/// Erases what is least likely as the canvas stands now, from the output layer alone.
+static UNLIKELY: Rule = Rule {
+    kind: Kind::Remasking,
+    name: "unlikely",
+    help: "The cells whose tokens have become unlikely.",
+    source: "",
+    knobs: &[&BUDGET],
+    needs: Needs::PRESENT,
+    remember: None,
+    decide: |view| {
+        let mut cells: Vec<_> = view.filled.iter().collect();
+        cells.sort_by_key(|cell| cell.present.expect("the rule asked for it"));
         cells.into_iter().map(|cell| cell.erase(None)).collect()
     },
 };
@@ -47,7 +63,7 @@ static RIGHTMOST: Rule = Rule {
     help: "From right to left.",
     source: "",
     knobs: &[],
-    needs: Needs { quality: false },
+    needs: Needs::NOTHING,
     remember: None,
     decide: |view| view.proposals.iter().rev().map(Proposal::fill).collect(),
 };
@@ -64,7 +80,7 @@ static GROUP: Rule = Rule {
         range: Range::Count { min: 1 },
         default: |_, _| None,
     }],
-    needs: Needs { quality: false },
+    needs: Needs::NOTHING,
     remember: None,
     decide: |view| {
         let count = view.settings.count("group").unwrap_or(1) as usize;
@@ -74,7 +90,7 @@ static GROUP: Rule = Rule {
 
 fn registered() {
     static ONCE: Once = Once::new();
-    ONCE.call_once(|| [&OLDEST, &RIGHTMOST, &GROUP].into_iter().for_each(|rule| register(rule).unwrap()));
+    ONCE.call_once(|| [&OLDEST, &UNLIKELY, &RIGHTMOST, &GROUP].into_iter().for_each(|rule| register(rule).unwrap()));
 }
 
 async fn infill(server: &Server, diffusion: Value) -> Value {
@@ -111,6 +127,18 @@ async fn requests_choose_it_and_metrics_count_it() {
 }
 
 #[tokio::test]
+async fn a_rule_gets_the_present_confidence_it_asks_for() {
+    registered();
+    let remasking = json!({"policy": "unlikely", "budget": 4});
+    let diffusion = json!({"steps": 8, "remasking": remasking, "proofreading": "off"});
+    for (server, template) in [(Server::toy().await, "a........b"), (Server::sudoku().await, "53..7....\n6..195...")] {
+        let body = json!({"template": template, "blank": ".", "seed": 1, "diffusion": diffusion});
+        let answer: Value = server.post("/v1/infill", &body).await.json().await.unwrap();
+        assert_eq!(answer["diffusion"]["erased"], 4, "{answer}");
+    }
+}
+
+#[tokio::test]
 async fn an_order_decides_what_is_filled_first() {
     registered();
     let handle = common::toy();
@@ -138,7 +166,7 @@ async fn faults_name_it() {
     assert_eq!(
         message(json!({"remasking": "youngest"})).await,
         "diffusion.remasking: unknown variant `youngest`, expected one of \
-         `off`, `quality`, `confidence`, `remdm`, `random`, `oldest`"
+         `off`, `quality`, `confidence`, `remdm`, `random`, `oldest`, `unlikely`"
     );
     assert_eq!(
         message(json!({"remasking": {"policy": "oldest", "patience": 0}})).await,

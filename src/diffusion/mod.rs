@@ -12,6 +12,6 @@ mod units;
 pub use canvas::{Canvas, Cell, Edit, EditError};
 pub use policy::{Choice, Pace, Policy, Proofreading};
 pub use random::{DrawKey, Draws, Purpose, Seed, gumbel};
-pub use reading::{Proposal, Reading, Review};
+pub use reading::{Present, Proposal, Reading, Review};
 pub use sequence::{PolicyError, ReadingError, Sequence, StepOutcome, fills};
 pub use units::{DOUBTFUL, Position, Probability, TokenId, u32_of};

@@ -28,6 +28,16 @@ pub struct Review {
     pub quality: Probability,
 }
 
+/// What the output layer says about one token that the model wrote earlier: its probability as the
+/// canvas stands now, the token itself included in what the model sees.
+#[derive(Clone, Copy, Debug, PartialEq)]
+pub struct Present {
+    /// The filled cell.
+    pub at: Position,
+    /// Probability of the token there, untempered.
+    pub confidence: Probability,
+}
+
 /// One canvas as one forward pass saw it.
 #[derive(Clone, Debug, Default, PartialEq)]
 pub struct Reading {
@@ -35,4 +45,6 @@ pub struct Reading {
     pub proposals: Vec<Proposal>,
     /// One per filled cell of the window, left to right; empty when the row asked for none.
     pub reviews: Vec<Review>,
+    /// One per filled cell of the window, left to right; empty when the row asked for none.
+    pub present: Vec<Present>,
 }

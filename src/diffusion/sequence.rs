@@ -2,7 +2,7 @@
 //! Out of scope: where a reading comes from, and who receives the edits.
 
 use super::canvas::{Canvas, Edit, EditError};
-use super::policy::{Choice, FilledCell, OFF, Pace, Policy, Proofreading};
+use super::policy::{Choice, FilledCell, Needs, OFF, Pace, Policy, Proofreading};
 use super::random::{DrawKey, Seed};
 use super::reading::{Proposal, Reading};
 use super::schedule::{Schedule, share_of_steps};
@@ -199,10 +199,10 @@ impl Sequence {
         self.blocks.front().is_some_and(|block| block.schedule.is_proofreading())
     }
 
-    /// Whether the next step needs a review of every filled cell.
+    /// What the next step needs to know about every filled cell.
     #[must_use]
-    pub fn needs_quality(&self) -> bool {
-        self.policy.needs().quality || self.is_proofreading()
+    pub fn needs(&self) -> Needs {
+        if self.is_proofreading() { self.policy.needs().and(Needs::QUALITY) } else { self.policy.needs() }
     }
 
     /// Shortens the run to `passes` more steps, at least one, where it might take more: the steps
@@ -265,11 +265,14 @@ impl Sequence {
     /// The filled cells of a block as rules see them.
     fn filled(&self, range: Range<usize>, reading: &Reading) -> Vec<FilledCell> {
         let mut reviews = reading.reviews.iter().peekable();
+        let mut presents = reading.present.iter().peekable();
         let cell = |(at, token): (Position, TokenId)| {
             while reviews.next_if(|review| review.at < at).is_some() {}
             let quality = reviews.next_if(|review| review.at == at).map(|review| review.quality);
+            while presents.next_if(|present| present.at < at).is_some() {}
+            let present = presents.next_if(|present| present.at == at).map(|present| present.confidence);
             let Trace { confidence, seen_from, memory } = self.traces[at.index()];
-            FilledCell { at, token, confidence, age: self.step - seen_from + 1, quality, memory }
+            FilledCell { at, token, confidence, age: self.step - seen_from + 1, quality, present, memory }
         };
         self.canvas.filled(range).map(cell).collect()
     }

@@ -4,7 +4,7 @@
 use super::event::{Answer, Event, Failure, Finish, Output, Start, StepEvent, Written};
 use super::layout::Layout;
 use super::template::Segment;
-use crate::diffusion::policy::{OFF, QUALITY};
+use crate::diffusion::policy::{Needs, OFF, QUALITY};
 use crate::diffusion::{Canvas, Cell, Edit, Position, Probability, Reading, Sequence, TokenId, u32_of};
 use crate::model::{Filter, ModelError, Restriction, Row, Sampling};
 use crate::text::{Tokenizer, Transcript, heal};
@@ -149,16 +149,18 @@ impl Job {
 
     /// What the next pass has to read; `None` when the answer is complete.
     pub(super) fn row(&self) -> Option<Row<'_>> {
-        let Options { temperature, refill_temperature, guidance, filter, biases, .. } = &self.options;
+        let Options { temperature, refill_temperature, guidance, filter, .. } = &self.options;
         let temperature = *if self.sequence.is_proofreading() { refill_temperature } else { temperature };
         let (seed, step) = (self.sequence.seed(), self.sequence.step());
         let sampling = Sampling { temperature, seed, step, filter: *filter };
         let canvas = self.sequence.canvas();
-        let plain = Row { canvas, window: 0..0, sampling, guidance: None, biases: &[], only: &[], review: false };
+        let (biases, only) = (&[], &[]);
+        let plain = Row { canvas, window: 0..0, sampling, guidance: None, biases, only, review: false, present: false };
         match (self.sequence.window(), self.quality_pending, &self.likelihood) {
             (Some(window), ..) => {
-                let (only, review) = (&self.restrictions[..], self.sequence.needs_quality());
-                Some(Row { window, guidance: *guidance, biases, only, review, ..plain })
+                let (only, needs) = (&self.restrictions[..], self.sequence.needs());
+                let Needs { quality: review, present } = needs;
+                Some(Row { window, guidance: *guidance, biases: &self.options.biases, only, review, present, ..plain })
             }
             (None, true, _) => Some(Row { window: self.written_range(), review: true, ..plain }),
             (None, false, Some(LeaveOneOut { at, canvas, only })) => {

@@ -30,6 +30,7 @@ pub fn warm_up(model: &mut dyn Denoiser, tokens: usize) -> Result<(), ModelError
         biases: &[],
         only: &[],
         review,
+        present: false,
     };
     let rows: Vec<Row<'_>> = canvases.iter().map(row).collect();
     model.read(&rows).map(|_| ())

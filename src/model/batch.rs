@@ -89,6 +89,8 @@ pub struct Row<'a> {
     pub only: &'a [Restriction],
     /// Whether filled cells are reviewed. Needs a model with a quality head.
     pub review: bool,
+    /// Whether the present confidence of filled cells is reported. Guidance does not apply to it.
+    pub present: bool,
 }
 
 /// Rows that share a forward pass, concatenated without padding.

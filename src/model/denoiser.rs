@@ -2,14 +2,14 @@
 //! quality head on the filled cells. Out of scope: the network's layers, and devices.
 
 use super::backend::Backend;
-use super::backend::summary::{Guidance, SummaryOptions, sigmoid};
+use super::backend::summary::{Guidance, Summary, SummaryOptions, sigmoid};
 use super::backend::vocabulary::Vocabulary;
 use super::batch::{Batch, Filter, Row, Sampling};
 use super::error::ModelError;
 use super::interface::{Denoiser, Inspection};
 use super::network::{Network, Pass, States};
 use super::spec::ModelSpec;
-use crate::diffusion::{Canvas, Cell, Position, Probability, Proposal, Reading, Review, Seed, TokenId};
+use crate::diffusion::{Canvas, Cell, Position, Present, Probability, Reading, Review, Seed, TokenId};
 use candle_core::Tensor;
 use candle_core::utils::with_threadpool;
 use std::sync::Arc;
@@ -26,16 +26,19 @@ pub(crate) struct NetworkDenoiser {
 #[derive(Default)]
 struct Plan {
     pass: Pass,
-    blanks: Vec<Blank>,
+    readouts: Vec<Readout>,
     filled: Vec<Filled>,
 }
 
-/// A blank to be proposed for; `state` and `unguided` index the states of the pass.
-struct Blank {
+/// A cell that the output layer runs on; `state` and `unguided` index the states of the pass.
+struct Readout {
     row: usize,
     at: Position,
     state: usize,
     unguided: Option<usize>,
+    /// The token there, for the present confidence of a filled cell. `None` is a blank, to be
+    /// proposed for.
+    token: Option<TokenId>,
 }
 
 /// A filled cell to be reviewed.
@@ -52,10 +55,10 @@ impl NetworkDenoiser {
     }
 
     fn plan(&self, batch: &Batch<'_>) -> Plan {
-        let Plan { mut pass, mut blanks, mut filled } = Plan::default();
+        let Plan { mut pass, mut readouts, mut filled } = Plan::default();
         for (index, row) in batch.iter().enumerate() {
             let unmasked: Vec<usize> = row.canvas.blanks(row.window.clone()).map(Position::index).collect();
-            let reviewed = if row.review { row.window.clone() } else { 0..0 };
+            let reviewed = if row.review || row.present { row.window.clone() } else { 0..0 };
             let reviewed = row.canvas.filled(reviewed).map(|(at, _)| at.index());
             let mut asked: Vec<usize> = unmasked.iter().copied().chain(reviewed).collect();
             asked.sort_unstable();
@@ -72,13 +75,23 @@ impl NetworkDenoiser {
             };
             for (state, at) in states.zip(asked.into_iter().map(Position::at)) {
                 match row.canvas.cells()[at.index()] {
-                    Cell::Blank => blanks.push(Blank { row: index, at, state, unguided: unguided.next() }),
-                    Cell::Filled(_) => filled.push(Filled { row: index, at, state }),
+                    Cell::Blank => {
+                        readouts.push(Readout { row: index, at, state, unguided: unguided.next(), token: None });
+                    }
+                    Cell::Filled(token) => {
+                        if row.review {
+                            filled.push(Filled { row: index, at, state });
+                        }
+                        if row.present {
+                            let token = Some(token);
+                            readouts.push(Readout { row: index, at, state, unguided: None, token });
+                        }
+                    }
                     Cell::Fixed(_) => {}
                 }
             }
         }
-        Plan { pass, blanks, filled }
+        Plan { pass, readouts, filled }
     }
 
     /// The row as the network reads it, fixed tokens through `fixed`.
@@ -91,28 +104,29 @@ impl NetworkDenoiser {
         })
     }
 
-    fn propose(&self, batch: &Batch<'_>, hidden: &Tensor, blanks: &[Blank]) -> Result<Vec<Proposal>, ModelError> {
-        // the blanks' own states, then their unguided ones
-        let unguided = blanks.iter().filter_map(|blank| blank.unguided);
-        let states: Vec<usize> = blanks.iter().map(|blank| blank.state).chain(unguided).collect();
+    /// What the output layer says about some cells: the summary that a proposal is made of, or with
+    /// the confidence of the token there.
+    fn read_out(&self, batch: &Batch<'_>, hidden: &Tensor, cells: &[Readout]) -> Result<Vec<Summary>, ModelError> {
+        // the cells' own states, then their unguided ones
+        let unguided = cells.iter().filter_map(|cell| cell.unguided);
+        let states: Vec<usize> = cells.iter().map(|cell| cell.state).chain(unguided).collect();
         let logits = self.network.logits(&self.backend.select(hidden, &states)?)?; // (states, embedding_size)
-        let mut unguided = blanks.len()..;
-        let options = |blank: &Blank| {
-            let row = &batch[blank.row];
-            let unguided = blank.unguided.and_then(|_| unguided.next());
-            SummaryOptions {
-                noise: row.sampling.noise(blank.at),
-                biases: row.biases,
-                only: row.allowed(blank.at),
-                guidance: row.guidance.zip(unguided).map(|(weight, unguided)| Guidance { weight, unguided }),
-            }
-        };
-        let options: Vec<SummaryOptions<'_>> = blanks.iter().map(options).collect();
+        let mut next_unguided = cells.len()..;
+        let options: Vec<SummaryOptions<'_>> = cells
+            .iter()
+            .map(|cell| {
+                let row = &batch[cell.row];
+                let unguided = cell.unguided.and_then(|_| next_unguided.next());
+                let guidance = row.guidance.zip(unguided).map(|(weight, unguided)| Guidance { weight, unguided });
+                let (noise, only) = match &cell.token {
+                    None => (row.sampling.noise(cell.at), row.allowed(cell.at)),
+                    Some(token) => (None, Some(std::slice::from_ref(token))),
+                };
+                SummaryOptions { noise, biases: row.biases, only, guidance }
+            })
+            .collect();
         let summaries = self.backend.summaries(&logits, self.vocabulary, &options)?;
-        let proposals = blanks.iter().zip(summaries).map(|(blank, summary)| {
-            summary.map(|summary| summary.proposal(blank.at)).ok_or_else(|| self.not_finite("a logit"))
-        });
-        proposals.collect()
+        summaries.into_iter().map(|summary| summary.ok_or_else(|| self.not_finite("a logit"))).collect()
     }
 
     fn review(&self, judged: &Tensor, filled: &[Filled]) -> Result<Vec<Review>, ModelError> {
@@ -135,14 +149,17 @@ impl NetworkDenoiser {
     fn read_all(&self, batch: &Batch<'_>) -> Result<Vec<Reading>, ModelError> {
         batch.iter().try_for_each(|row| row.check(&self.spec))?;
         let mut readings = vec![Reading::default(); batch.len()];
-        let Plan { pass, blanks, filled } = self.plan(batch);
+        let Plan { pass, readouts, filled } = self.plan(batch);
         if pass.asked() == 0 {
             return Ok(readings);
         }
         let States { hidden, judged } = self.network.forward(&pass)?; // (asked, width) each
-        let proposals = self.backend.in_chunks(&blanks, |chunk| self.propose(batch, &hidden, chunk))?;
-        for (blank, proposal) in blanks.iter().zip(proposals) {
-            readings[blank.row].proposals.push(proposal);
+        let summaries = self.backend.in_chunks(&readouts, |chunk| self.read_out(batch, &hidden, chunk))?;
+        for (&Readout { row, at, token, .. }, summary) in readouts.iter().zip(summaries) {
+            match token {
+                None => readings[row].proposals.push(summary.proposal(at)),
+                Some(_) => readings[row].present.push(Present { at, confidence: summary.confidence }),
+            }
         }
         let reviews = self.backend.in_chunks(&filled, |chunk| self.review(&judged, chunk))?;
         for (cell, review) in filled.iter().zip(reviews) {
@@ -156,7 +173,7 @@ impl NetworkDenoiser {
         let canvas = Canvas::new(cells.collect());
         let sampling = Sampling { temperature: 0.0, seed: Seed(0), step: 0, filter: Filter::ALL };
         let (biases, only) = (&[], &[]);
-        Row { canvas: &canvas, window: 0..0, sampling, guidance: None, biases, only, review: false }
+        Row { canvas: &canvas, window: 0..0, sampling, guidance: None, biases, only, review: false, present: false }
             .check(&self.spec)?;
         if ids.is_empty() {
             let quality_logits = self.spec.has_quality.then(Vec::new);

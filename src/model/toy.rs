@@ -9,7 +9,7 @@ use super::batch::{Batch, Row};
 use super::error::ModelError;
 use super::interface::{Denoiser, Inspection};
 use super::spec::{Defaults, ModelSpec};
-use crate::diffusion::{Cell, Draws, Position, Probability, Purpose, Reading, Review, Seed, TokenId};
+use crate::diffusion::{Cell, Draws, Position, Present, Probability, Purpose, Reading, Review, Seed, TokenId};
 
 /// Ids 0 to 255 are bytes, as in `models/toy/tokenizer.json`.
 const MASK: TokenId = TokenId(256);
@@ -119,15 +119,17 @@ impl Toy {
             Ok(summary.proposal(at))
         };
         let proposals = row.canvas.blanks(row.window.clone()).map(propose).collect::<Result<_, ModelError>>()?;
-        let reviews = row.canvas.filled(row.window.clone()).filter(|_| row.review && self.spec.has_quality);
+        let filled = || row.canvas.filled(row.window.clone());
+        let reviews = filled().filter(|_| row.review && self.spec.has_quality);
         // exactly what a quality head learns to predict: the probability of the token without its
         // own cell
-        let review = |(at, token): (Position, TokenId)| Review {
-            at,
-            quality: Probability::rounded(probability(&story.logits(cells, at.index()), token))
-                .unwrap_or(Probability::ZERO),
+        let likely = |at: Position, token| {
+            Probability::rounded(probability(&story.logits(cells, at.index()), token)).unwrap_or(Probability::ZERO)
         };
-        Ok(Reading { proposals, reviews: reviews.map(review).collect() })
+        let review = |(at, token)| Review { at, quality: likely(at, token) };
+        let present = |(at, token)| Present { at, confidence: likely(at, token) };
+        let present = filled().filter(|_| row.present).map(present).collect();
+        Ok(Reading { proposals, reviews: reviews.map(review).collect(), present })
     }
 }
 

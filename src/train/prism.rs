@@ -327,7 +327,7 @@ fn feedback(rows: &[Sample], proposals: Vec<Vec<Proposal>>, filled: Vec<Canvas>,
             let quality = |logit: f32| Probability::rounded(sigmoid(logit)).unwrap_or(Probability::ZERO);
             let cells = row.canvas.filled(0..row.canvas.len()).zip(logits.by_ref());
             let reviews = cells.map(|((at, _), logit)| Review { at, quality: quality(*logit) }).collect();
-            Feedback::Read(Reading { proposals, reviews })
+            Feedback::Read(Reading { proposals, reviews, ..Reading::default() })
         }
     };
     rows.iter().zip(proposals).map(feedback).collect()

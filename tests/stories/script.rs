@@ -83,6 +83,7 @@ impl Script {
         Reading {
             proposals: canvas.blanks(window.clone()).map(propose).collect(),
             reviews: canvas.filled(window).map(review).collect(),
+            ..Reading::default()
         }
     }
 

@@ -12,7 +12,7 @@ pub static CONFIDENCE: Rule = Rule {
     help: "The cells that were filled with the lowest confidence.",
     source: "",
     knobs: &[&BUDGET, &BELOW, &WINDOW],
-    needs: Needs { quality: false },
+    needs: Needs::NOTHING,
     remember: None,
     decide: |view| {
         let below = view.settings.fraction(BELOW.name);

@@ -40,8 +40,7 @@ const fn order(
     source: &'static str,
     decide: fn(&View<'_>) -> Vec<Edit>,
 ) -> Rule {
-    let needs = Needs { quality: false };
-    Rule { kind: Kind::Order, name, help, source, knobs: &[], needs, remember: None, decide }
+    Rule { kind: Kind::Order, name, help, source, knobs: &[], needs: Needs::NOTHING, remember: None, decide }
 }
 
 /// Fills of all blanks, in the order that `sort` brings them into. `sort` has to be stable.

@@ -43,7 +43,7 @@ pub static THRESHOLD: Rule = Rule {
         range: Range::Fraction,
         default: |_, _| None,
     }],
-    needs: Needs { quality: false },
+    needs: Needs::NOTHING,
     remember: None,
     decide: |view| {
         let threshold = view.settings.fraction("threshold");

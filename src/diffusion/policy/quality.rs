@@ -13,7 +13,7 @@ pub static QUALITY: Rule = Rule {
     help: "The cells with the lowest quality; needs a quality head.",
     source: "arXiv 2510.01384",
     knobs: &[&BUDGET, &BELOW, &WINDOW],
-    needs: Needs { quality: true },
+    needs: Needs::QUALITY,
     remember: None,
     decide,
 };

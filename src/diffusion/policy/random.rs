@@ -11,7 +11,7 @@ pub static RANDOM: Rule = Rule {
     help: "Cells drawn at random.",
     source: "",
     knobs: &[&BUDGET, &WINDOW],
-    needs: Needs { quality: false },
+    needs: Needs::NOTHING,
     remember: None,
     decide: |view| erase_by(view.filled.iter(), |cell| view.key.rank(Purpose::Erase, cell.at)),
 };

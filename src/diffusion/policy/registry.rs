@@ -218,7 +218,7 @@ mod tests {
             help: "",
             source: "",
             knobs: &[],
-            needs: Needs { quality: false },
+            needs: Needs::NOTHING,
             remember: None,
             decide: |_| Vec::new(),
         };

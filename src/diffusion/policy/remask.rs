@@ -39,7 +39,7 @@ pub static OFF: Rule = Rule {
     help: "Nothing is erased.",
     source: "",
     knobs: &[],
-    needs: Needs { quality: false },
+    needs: Needs::NOTHING,
     remember: None,
     decide: |_| Vec::new(),
 };

@@ -14,7 +14,7 @@ pub static REMDM: Rule = Rule {
     help: "Cells drawn at random, sooner those that were filled with a low confidence (ReMDM-conf).",
     source: "arXiv 2503.00307",
     knobs: &[&BUDGET, &WINDOW],
-    needs: Needs { quality: false },
+    needs: Needs::NOTHING,
     remember: None,
     // An exponential clock of rate exp(-confidence) for each cell: the first ones to ring are a
     // draw without replacement with chances proportional to the rates.
@@ -58,6 +58,14 @@ mod tests {
     }
 
     fn filled_cell(at: u32, confidence: Probability) -> FilledCell {
-        FilledCell { at: Position(at), token: TokenId(at), confidence, age: 1, quality: None, memory: 0.0 }
+        FilledCell {
+            at: Position(at),
+            token: TokenId(at),
+            confidence,
+            age: 1,
+            quality: None,
+            present: None,
+            memory: 0.0,
+        }
     }
 }

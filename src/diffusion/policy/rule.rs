@@ -49,13 +49,22 @@ pub struct Rule {
 pub struct Needs {
     /// The quality of each filled cell; needs a model with a quality head.
     pub quality: bool,
+    /// The present confidence of each filled cell: the output layer runs on it as on a blank.
+    pub present: bool,
 }
 
 impl Needs {
+    /// Nothing but the proposals.
+    pub const NOTHING: Self = Self { quality: false, present: false };
+    /// The quality of each filled cell.
+    pub const QUALITY: Self = Self { quality: true, present: false };
+    /// The present confidence of each filled cell.
+    pub const PRESENT: Self = Self { quality: false, present: true };
+
     /// What either of two rules needs.
     #[must_use]
     pub const fn and(self, other: Self) -> Self {
-        Self { quality: self.quality || other.quality }
+        Self { quality: self.quality || other.quality, present: self.present || other.present }
     }
 }
 
@@ -85,6 +94,8 @@ pub struct FilledCell {
     pub age: u32,
     /// Probability that the token is right, from the quality head; `None` unless asked for.
     pub quality: Option<Probability>,
+    /// Probability of the token as the canvas stands now; `None` unless asked for.
+    pub present: Option<Probability>,
     /// What the rule remembered of this cell (see [`Rule::remember`]).
     pub memory: f32,
 }
