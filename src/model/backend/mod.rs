@@ -20,7 +20,7 @@ use matrix::{Joined, Matrix, Stored};
 use operands::{Angles, Norm, Normal, Segment, Span};
 use rayon::prelude::*;
 use std::fmt;
-use summary::{Summary, SummaryOptions};
+use summary::{Summaries, SummaryOptions};
 use vocabulary::Vocabulary;
 
 /// The operations of one device.
@@ -48,13 +48,8 @@ pub(crate) trait Backend: fmt::Debug + Send + Sync {
     fn attention(&self, q: &Tensor, k: &Tensor, v: &Tensor, spans: &[Span]) -> Result<Tensor>;
 
     /// Summaries of rows of `logits` (rows, at least `vocabulary.size`), one per entry of
-    /// `options`: entry i is about row i. `None` where a logit is not finite.
-    fn summaries(
-        &self,
-        logits: &Tensor,
-        vocabulary: Vocabulary,
-        options: &[SummaryOptions<'_>],
-    ) -> Result<Vec<Option<Summary>>>;
+    /// `options`: entry i is about row i.
+    fn summaries(&self, logits: &Tensor, vocabulary: Vocabulary, options: &[SummaryOptions<'_>]) -> Result<Summaries>;
 
     /// Independent normally distributed numbers, always the same for the same arguments.
     fn normal(&self, normal: Normal, shape: &[usize]) -> Result<Tensor>;

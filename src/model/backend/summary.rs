@@ -13,6 +13,9 @@ pub(crate) struct Summary {
     pub(crate) entropy: f32,
 }
 
+/// Summaries of several rows; `None` for a row with a logit that is not finite.
+pub(crate) type Summaries = Vec<Option<Summary>>;
+
 /// How one row of logits is summarised.
 #[derive(Clone, Copy, Debug, Default)]
 pub(crate) struct SummaryOptions<'a> {

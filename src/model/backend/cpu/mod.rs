@@ -13,7 +13,7 @@ use super::Backend;
 use super::attention::attention;
 use super::matrix::{Matrix, Stored};
 use super::operands::{Normal, Segment, Span};
-use super::summary::{Guidance, Summary, SummaryOptions};
+use super::summary::{Guidance, Summaries, SummaryOptions};
 use super::vocabulary::Vocabulary;
 use blocks::Blocks;
 use candle_core::quantized::QMatMul;
@@ -68,12 +68,7 @@ impl Backend for Cpu {
         attention(q, k, v, spans, |view| Ok(view.clone()))
     }
 
-    fn summaries(
-        &self,
-        logits: &Tensor,
-        vocabulary: Vocabulary,
-        options: &[SummaryOptions<'_>],
-    ) -> Result<Vec<Option<Summary>>> {
+    fn summaries(&self, logits: &Tensor, vocabulary: Vocabulary, options: &[SummaryOptions<'_>]) -> Result<Summaries> {
         let width = logits.dim(1)?;
         let (storage, layout) = logits.storage_and_layout();
         let (Storage::Cpu(storage), Some((from, until))) = (&*storage, layout.contiguous_offsets()) else {

@@ -8,7 +8,7 @@ use super::attention::attention;
 use super::cpu::summary::summarise;
 use super::matrix::{Matrix, Stored};
 use super::operands::{Normal, Segment, Span};
-use super::summary::{Summary, SummaryOptions};
+use super::summary::{Summaries, SummaryOptions};
 use super::vocabulary::Vocabulary;
 use crate::diffusion::u32_of;
 use crate::model::batch::Filter;
@@ -71,12 +71,7 @@ impl Backend for Cuda {
         attention(q, k, v, spans, Tensor::contiguous) // cuBLAS takes no transposed views
     }
 
-    fn summaries(
-        &self,
-        logits: &Tensor,
-        vocabulary: Vocabulary,
-        options: &[SummaryOptions<'_>],
-    ) -> Result<Vec<Option<Summary>>> {
+    fn summaries(&self, logits: &Tensor, vocabulary: Vocabulary, options: &[SummaryOptions<'_>]) -> Result<Summaries> {
         let logits = guided(logits, options)?; // (options, width)
         let mut summaries = summary::summaries(&logits, vocabulary, options)?;
         // the kernel knows neither filters nor allowed tokens: such rows are summarised on the host

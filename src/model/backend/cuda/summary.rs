@@ -5,7 +5,7 @@
 //! the GPU in use. Where there is no GPU, `.ci/kernels` runs the source as C++ on the cases below.
 
 use crate::diffusion::u32_of;
-use crate::model::backend::summary::{Summary, SummaryOptions};
+use crate::model::backend::summary::{Summaries, Summary, SummaryOptions};
 use crate::model::backend::vocabulary::Vocabulary;
 use crate::model::batch::Noise;
 use candle_core::{Result, Tensor};
@@ -58,11 +58,7 @@ fn read(answers: &[u32]) -> Vec<Option<Summary>> {
 /// # Errors
 /// When the device fails.
 #[cfg(feature = "cuda")]
-pub(super) fn summaries(
-    logits: &Tensor,
-    vocabulary: Vocabulary,
-    options: &[SummaryOptions<'_>],
-) -> Result<Vec<Option<Summary>>> {
+pub(super) fn summaries(logits: &Tensor, vocabulary: Vocabulary, options: &[SummaryOptions<'_>]) -> Result<Summaries> {
     use candle_core::cuda_backend::WrapErr;
     use candle_core::cuda_backend::cudarc::driver::{LaunchConfig, PushKernelArg};
     use candle_core::{DType, Storage, bail};
@@ -117,11 +113,7 @@ pub(super) fn summaries(
 
 /// A binary without the feature opens no GPU, so no logits lie on one.
 #[cfg(not(feature = "cuda"))]
-pub(super) fn summaries(
-    logits: &Tensor,
-    _: Vocabulary,
-    options: &[SummaryOptions<'_>],
-) -> Result<Vec<Option<Summary>>> {
+pub(super) fn summaries(logits: &Tensor, _: Vocabulary, options: &[SummaryOptions<'_>]) -> Result<Summaries> {
     candle_core::bail!(
         "logits on {:?}, where this binary cannot read {} rows",
         logits.device(),
