@@ -16,10 +16,8 @@ use std::sync::Once;
 /// Erases the cells that have stood for `patience` steps, the oldest first. It counts the steps
 /// itself, to show that a rule may depend on its own past.
 static OLDEST: Rule = Rule {
-    kind: Kind::Remasking,
     name: "oldest",
     help: "The cells that have stood longest.",
-    source: "",
     knobs: &[
         &BUDGET,
         &Knob {
@@ -29,7 +27,6 @@ static OLDEST: Rule = Rule {
             default: |_, _| Some(Setting::Count(2)),
         },
     ],
-    needs: Needs::NOTHING,
     remember: Some(|cell| cell.memory + 1.0),
     decide: |view| {
         let patience = view.settings.count("patience").unwrap_or(1);
@@ -38,22 +35,21 @@ static OLDEST: Rule = Rule {
         cells.sort_by_key(|cell| Reverse(cell.age));
         cells.into_iter().map(|cell| cell.erase(None)).collect()
     },
+    ..Rule::NONE
 };
 
 /// Erases what is least likely as the canvas stands now, from the output layer alone.
 static UNLIKELY: Rule = Rule {
-    kind: Kind::Remasking,
     name: "unlikely",
     help: "The cells whose tokens have become unlikely.",
-    source: "",
     knobs: &[&BUDGET],
     needs: Needs::PRESENT,
-    remember: None,
     decide: |view| {
         let mut cells: Vec<_> = view.filled.iter().collect();
         cells.sort_by_key(|cell| cell.present.expect("the rule asked for it"));
         cells.into_iter().map(|cell| cell.erase(None)).collect()
     },
+    ..Rule::NONE
 };
 
 /// From right to left.
@@ -61,11 +57,8 @@ static RIGHTMOST: Rule = Rule {
     kind: Kind::Order,
     name: "rightmost",
     help: "From right to left.",
-    source: "",
-    knobs: &[],
-    needs: Needs::NOTHING,
-    remember: None,
     decide: |view| view.proposals.iter().rev().map(Proposal::fill).collect(),
+    ..Rule::NONE
 };
 
 /// So many blanks at once, the leftmost.
@@ -73,19 +66,17 @@ static GROUP: Rule = Rule {
     kind: Kind::Pace,
     name: "group",
     help: "So many blanks at once.",
-    source: "",
     knobs: &[&Knob {
         name: "group",
         help: "Blanks that are filled at once.",
         range: Range::Count { min: 1 },
         default: |_, _| None,
     }],
-    needs: Needs::NOTHING,
-    remember: None,
     decide: |view| {
         let count = view.settings.count("group").unwrap_or(1) as usize;
         view.proposals.iter().take(count).map(Proposal::fill).collect()
     },
+    ..Rule::NONE
 };
 
 fn registered() {

@@ -3,20 +3,17 @@
 //! only later is not found.
 
 use super::remask::{BELOW, BUDGET, WINDOW, erase_by};
-use super::rule::{FilledCell, Kind, Needs, Rule};
+use super::rule::{FilledCell, Rule};
 
 /// The cells of the block that were filled with the lowest confidence.
 pub static CONFIDENCE: Rule = Rule {
-    kind: Kind::Remasking,
     name: "confidence",
     help: "The cells that were filled with the lowest confidence.",
-    source: "",
     knobs: &[&BUDGET, &BELOW, &WINDOW],
-    needs: Needs::NOTHING,
-    remember: None,
     decide: |view| {
         let below = view.settings.fraction(BELOW.name);
         let is_doubted = |cell: &&FilledCell| below.is_none_or(|below| cell.confidence < below);
         erase_by(view.filled.iter().filter(is_doubted), |cell| cell.confidence)
     },
+    ..Rule::NONE
 };

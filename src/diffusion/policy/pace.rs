@@ -1,7 +1,7 @@
 //! Paces: how many blanks are filled per step.
 
 use super::knob::{Knob, Range};
-use super::rule::{Choice, Kind, Needs, Rule};
+use super::rule::{Choice, Kind, Rule};
 use crate::diffusion::reading::Proposal;
 use std::num::NonZeroU32;
 
@@ -43,11 +43,10 @@ pub static THRESHOLD: Rule = Rule {
         range: Range::Fraction,
         default: |_, _| None,
     }],
-    needs: Needs::NOTHING,
-    remember: None,
     decide: |view| {
         let threshold = view.settings.fraction("threshold");
         let is_ready = |proposal: &&Proposal| threshold.is_some_and(|least| proposal.confidence >= least);
         view.proposals.iter().filter(is_ready).map(Proposal::fill).collect()
     },
+    ..Rule::NONE
 };

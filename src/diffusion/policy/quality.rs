@@ -2,20 +2,19 @@
 //! section 4).
 
 use super::remask::{BELOW, BUDGET, WINDOW};
-use super::rule::{FilledCell, Kind, Needs, Rule, View};
+use super::rule::{FilledCell, Needs, Rule, View};
 use crate::diffusion::canvas::Edit;
 use crate::diffusion::units::Probability;
 
 /// The cells of the block with the lowest quality.
 pub static QUALITY: Rule = Rule {
-    kind: Kind::Remasking,
     name: "quality",
     help: "The cells with the lowest quality; needs a quality head.",
     source: "arXiv 2510.01384",
     knobs: &[&BUDGET, &BELOW, &WINDOW],
     needs: Needs::QUALITY,
-    remember: None,
     decide,
+    ..Rule::NONE
 };
 
 fn decide(view: &View<'_>) -> Vec<Edit> {

@@ -2,7 +2,7 @@
 //! key.
 
 use super::knob::{Knob, Range, Setting, Stretch};
-use super::rule::{Choice, FilledCell, Kind, Needs, Rule};
+use super::rule::{Choice, FilledCell, Rule};
 use crate::diffusion::canvas::Edit;
 use crate::diffusion::units::DOUBTFUL;
 
@@ -33,16 +33,7 @@ pub static WINDOW: Knob = Knob {
 };
 
 /// What is filled stays.
-pub static OFF: Rule = Rule {
-    kind: Kind::Remasking,
-    name: "off",
-    help: "Nothing is erased.",
-    source: "",
-    knobs: &[],
-    needs: Needs::NOTHING,
-    remember: None,
-    decide: |_| Vec::new(),
-};
+pub static OFF: Rule = Rule { name: "off", help: "Nothing is erased.", ..Rule::NONE };
 
 impl Choice {
     /// Erasures per block at most.

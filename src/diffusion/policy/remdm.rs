@@ -3,19 +3,16 @@
 //! step's planned number of cells is drawn from the same softmax.
 
 use super::remask::{BUDGET, WINDOW, erase_by};
-use super::rule::{Kind, Needs, Rule};
+use super::rule::Rule;
 use crate::diffusion::random::Purpose;
 
 /// Cells of the block drawn without replacement, each with a chance proportional to
 /// exp(-confidence when it was filled).
 pub static REMDM: Rule = Rule {
-    kind: Kind::Remasking,
     name: "remdm",
     help: "Cells drawn at random, sooner those that were filled with a low confidence (ReMDM-conf).",
     source: "arXiv 2503.00307",
     knobs: &[&BUDGET, &WINDOW],
-    needs: Needs::NOTHING,
-    remember: None,
     // An exponential clock of rate exp(-confidence) for each cell: the first ones to ring are a
     // draw without replacement with chances proportional to the rates.
     decide: |view| {
@@ -25,6 +22,7 @@ pub static REMDM: Rule = Rule {
             rings.to_bits() // of a positive number, hence in its order
         })
     },
+    ..Rule::NONE
 };
 
 #[cfg(test)]

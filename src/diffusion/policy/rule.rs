@@ -117,11 +117,17 @@ impl Proposal {
 }
 
 impl Rule {
-    /// This rule with every knob at its default.
-    #[must_use]
-    pub const fn choice(&'static self) -> Choice {
-        Choice::of(self)
-    }
+    /// A remasking without name, knobs and needs that erases nothing: the base of struct updates.
+    pub const NONE: Self = Self {
+        kind: Kind::Remasking,
+        name: "",
+        help: "",
+        source: "",
+        knobs: &[],
+        needs: Needs::NOTHING,
+        remember: None,
+        decide: |_| Vec::new(),
+    };
 
     /// The knob of this name.
     #[must_use]
