@@ -92,9 +92,8 @@ impl<'de> Visitor<'de> for Fields {
                 return Err(A::Error::custom(format!("duplicate field `{}`", names[index])));
             }
             match index.checked_sub(1).map(|knob| self.knobs[knob]) {
-                // an order may be null, a policy may not
-                None if self.kind == Kind::Order => rule = object.next_value_seed(Nullable(RuleName(self.kind)))?,
-                None => rule = Some(object.next_value_seed(RuleName(self.kind))?),
+                None if self.kind == Kind::Order => rule = object.next_value::<Option<OrderName>>()?.map(|name| name.0),
+                None => rule = Some(object.next_value::<RemaskingName>()?.0),
                 Some(knob) => {
                     if let Some(value) = object.next_value_seed(Value(knob.range))? {
                         settings = settings.with(knob.name, value);
@@ -171,37 +170,6 @@ impl<'de> Visitor<'de> for RuleName {
         let (index, word) = data.variant_seed(Name { what: "variant", names: &names })?;
         word.unit_variant()?;
         Ok(rules[index])
-    }
-}
-
-/// The same, or null.
-struct Nullable(RuleName);
-
-impl<'de> DeserializeSeed<'de> for Nullable {
-    type Value = Option<&'static Rule>;
-
-    fn deserialize<D: Deserializer<'de>>(self, input: D) -> Result<Self::Value, D::Error> {
-        input.deserialize_option(self)
-    }
-}
-
-impl<'de> Visitor<'de> for Nullable {
-    type Value = Option<&'static Rule>;
-
-    fn expecting(&self, formatter: &mut fmt::Formatter<'_>) -> fmt::Result {
-        formatter.write_str("the name of a policy, or null")
-    }
-
-    fn visit_none<E: Error>(self) -> Result<Self::Value, E> {
-        Ok(None)
-    }
-
-    fn visit_unit<E: Error>(self) -> Result<Self::Value, E> {
-        Ok(None)
-    }
-
-    fn visit_some<D: Deserializer<'de>>(self, input: D) -> Result<Self::Value, D::Error> {
-        self.0.deserialize(input).map(Some)
     }
 }
 
