@@ -24,7 +24,7 @@ pub trait Denoiser: Send {
     fn spec(&self) -> &ModelSpec;
 
     /// One forward pass over all rows; one reading per row, in order. A row's reading depends on
-    /// that row alone (as far as ARCHITECTURE.md promises this of arithmetic).
+    /// that row alone (as far as docs/models.md promises this of arithmetic).
     ///
     /// # Errors
     /// When the pass fails; then no row has a reading.

@@ -14,7 +14,7 @@ import yaml
 from common import DEPLOY, PLANNED_METRICS, SCRATCH, Load, Server, ask, check, main, no_longer_planned, remask, run
 from chart import keda_queries
 
-OUTCOMES = {"ok", "invalid", "refused", "failed", "cancelled"}  # Outcome in src/telemetry.rs
+OUTCOMES = {"ok", "invalid", "refused", "failed", "cancelled"}  # Outcome in src/telemetry/metrics.rs
 PATIENCE = 60  # seconds for all queries to find something
 DASHBOARD = json.loads((DEPLOY / "grafana" / "remask.json").read_text())
 GRID = "53..7....\n6..195...\n.98....6.\n8...6...3\n4..8.3..1\n7...2...6\n.6....28.\n...419..5\n....8..79"
