@@ -1,13 +1,13 @@
-//! The canvas: cells that are blank, filled or fixed, changed by edits and by nothing else. Refuses
-//! to know which id a model uses for its mask: blank-ness is a variant, not a number.
+//! The canvas: cells that are blank, filled or fixed. Only edits change it. Out of scope: the id of
+//! a model's mask; a blank is a variant, not an id.
 
 use super::units::{Position, Probability, TokenId};
 use std::ops::Range;
 
-/// One place of a canvas.
+/// One cell of a canvas.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Cell {
-    /// Nothing stands here yet, or what stood here was erased.
+    /// Not filled yet, or erased.
     Blank,
     /// Written by the model; may be erased again.
     Filled(TokenId),

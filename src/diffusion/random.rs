@@ -1,6 +1,5 @@
-//! Randomness that depends on where it is used and on nothing else: a draw is a function of (seed,
-//! purpose, step, position, index), so neither batch neighbours nor arrival order can change it.
-//! Refuses to keep state.
+//! Counter-based randomness: a draw is a function of (seed, purpose, step, position, index). There
+//! is no state, so neither the rest of the batch nor the order of arrival can change a draw.
 
 use super::units::Position;
 use rand_philox::Philox;
@@ -43,7 +42,7 @@ pub enum Purpose {
     Fill,
     /// Which cell is erased, by the policies that draw.
     Erase,
-    /// What the toy model writes.
+    /// What the demo model writes.
     Toy,
 }
 
@@ -67,7 +66,7 @@ impl Draws {
         Self { key, counter }
     }
 
-    /// The generator's key, for those who draw elsewhere.
+    /// The generator's key, for draws on another device.
     #[must_use]
     pub const fn key(&self) -> [u32; 2] {
         self.key

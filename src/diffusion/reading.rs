@@ -1,5 +1,4 @@
-//! What a model says about a canvas in one forward pass, in numbers a policy can compare. Knows no
-//! tensor.
+//! What a model returns for a canvas in one forward pass, in numbers that a policy can compare.
 
 use super::units::{Position, Probability, TokenId};
 

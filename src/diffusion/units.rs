@@ -1,4 +1,4 @@
-//! The small words everything else is said in. Knows neither canvas nor model.
+//! Token ids, positions and probabilities.
 
 use std::fmt;
 
@@ -43,11 +43,11 @@ pub const fn u32_of(count: usize) -> u32 {
 pub struct Probability(f32);
 
 impl Probability {
-    /// Nothing is less likely.
+    /// 0.
     pub const ZERO: Self = Self(0.0);
-    /// As likely as not.
+    /// 0.5.
     pub const HALF: Self = Self(0.5);
-    /// Nothing is more likely.
+    /// 1.
     pub const ONE: Self = Self(1.0);
 
     /// `None` unless `value` is finite and in `[0, 1]`.

@@ -101,7 +101,7 @@ pub struct FilledCell {
 }
 
 impl FilledCell {
-    /// The edit that erases it. `quality` is told where the rule judged by it.
+    /// The edit that erases it, with the quality it was judged by if the rule looked at that.
     #[must_use]
     pub const fn erase(&self, quality: Option<Probability>) -> Edit {
         Edit::Erase { at: self.at, was: self.token, quality }
