@@ -107,7 +107,7 @@ fn the_registry_has_it() {
 async fn requests_choose_it_and_metrics_count_it() {
     registered();
     let server = Server::toy().await;
-    let remasking = json!({"policy": "oldest", "budget": 3, "patience": 3});
+    let remasking = json!({"policy": "oldest", "budget": 3, "patience": 2});
     let answer = infill(&server, json!({"steps": 8, "remasking": remasking, "proofreading": "off"})).await;
     assert_eq!(answer["diffusion"]["erased"], 3, "{answer}");
     server.until("remask_cells_erased_total{policy=\"oldest\"} 3").await;
