@@ -114,7 +114,7 @@ impl fmt::Display for Range {
         match self {
             Self::Count { min } => write!(f, "{min} to {COUNT_MAX}"),
             Self::Fraction => f.write_str("a number from 0 to 1"),
-            Self::Span => f.write_str("two numbers from 0 to 1, the second above the first"),
+            Self::Span => f.write_str("two numbers from 0 to 1"),
         }
     }
 }

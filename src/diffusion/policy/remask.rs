@@ -17,8 +17,7 @@ pub static BUDGET: Knob = Knob {
 /// The quality or confidence below which cells are erased.
 pub static BELOW: Knob = Knob {
     name: "below",
-    help: "Only cells of lower quality (or confidence); default: 0.5 without a budget, else the \
-           lowest whatever theirs is.",
+    help: "Only cells whose quality (or confidence) is lower; default: 0.5 without a budget, else no limit.",
     range: Range::Fraction,
     default: |asked, _| asked.count(BUDGET.name).is_none().then_some(Setting::Fraction(DOUBTFUL)),
 };

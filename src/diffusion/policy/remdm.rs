@@ -10,7 +10,7 @@ use crate::diffusion::random::Purpose;
 /// exp(-confidence when it was filled).
 pub static REMDM: Rule = Rule {
     name: "remdm",
-    help: "Cells drawn at random, sooner those that were filled with a low confidence (ReMDM-conf).",
+    help: "Cells drawn at random; a low confidence when filled raises the chance (ReMDM-conf).",
     source: "arXiv 2503.00307",
     knobs: &[&BUDGET, &WINDOW],
     // An exponential clock of rate exp(-confidence) for each cell: the first ones to ring are a
