@@ -168,28 +168,19 @@ impl Settings {
     /// The value of a [`Range::Count`].
     #[must_use]
     pub fn count(&self, knob: &str) -> Option<u32> {
-        match self.get(knob)? {
-            Setting::Count(count) => Some(count),
-            Setting::Fraction(_) | Setting::Span(_) => None,
-        }
+        if let Some(Setting::Count(count)) = self.get(knob) { Some(count) } else { None }
     }
 
     /// The value of a [`Range::Fraction`].
     #[must_use]
     pub fn fraction(&self, knob: &str) -> Option<Probability> {
-        match self.get(knob)? {
-            Setting::Fraction(fraction) => Probability::new(fraction),
-            Setting::Count(_) | Setting::Span(_) => None,
-        }
+        if let Some(Setting::Fraction(fraction)) = self.get(knob) { Probability::new(fraction) } else { None }
     }
 
     /// The value of a [`Range::Span`].
     #[must_use]
     pub fn stretch(&self, knob: &str) -> Option<Stretch> {
-        match self.get(knob)? {
-            Setting::Span(ends) => Stretch::of(ends),
-            Setting::Count(_) | Setting::Fraction(_) => None,
-        }
+        if let Some(Setting::Span(ends)) = self.get(knob) { Stretch::of(ends) } else { None }
     }
 }
 

@@ -10,6 +10,7 @@ use super::random;
 use super::remask::{BUDGET, OFF};
 use super::remdm::REMDM;
 use super::rule::{Choice, Kind, Rule};
+use std::collections::BTreeSet;
 use std::sync::{PoisonError, RwLock};
 
 /// The rules that every program has, in the order in which they are listed.
@@ -87,13 +88,9 @@ pub fn find(kind: Kind, name: &str) -> Option<&'static Rule> {
 /// The knobs that the rules of a kind have, each name once, in the order of the rules.
 #[must_use]
 pub fn knobs(kind: Kind) -> Vec<&'static Knob> {
-    let mut knobs: Vec<&'static Knob> = Vec::new();
-    for knob in rules(kind).into_iter().flat_map(|rule| rule.knobs) {
-        if knobs.iter().all(|known| known.name != knob.name) {
-            knobs.push(knob);
-        }
-    }
-    knobs
+    let mut names = BTreeSet::new();
+    let all = rules(kind).into_iter().flat_map(|rule| rule.knobs).copied();
+    all.filter(|knob| names.insert(knob.name)).collect()
 }
 
 /// The pace that some knobs ask for: the one that has its own name among them. `None` where no knob
@@ -102,12 +99,11 @@ pub fn knobs(kind: Kind) -> Vec<&'static Knob> {
 /// # Errors
 /// When knobs of several paces are set.
 pub fn pace(settings: &Settings) -> Result<Option<Choice>, KnobError> {
-    let asked = rules(Kind::Pace).into_iter().find(|rule| settings.get(rule.name).is_some());
     let Some((first, _)) = settings.iter().next() else { return Ok(None) };
-    let Some(rule) = asked else {
-        let owners: Vec<_> = rules(Kind::Pace).into_iter().filter(|rule| rule.knob(first).is_some()).collect();
-        let owners: Vec<_> = owners.iter().map(|rule| rule.name).collect();
-        let message = format!("{first} goes with {}; give that too", listed(&owners, "or"));
+    let rules = rules(Kind::Pace);
+    let Some(rule) = rules.iter().find(|rule| settings.get(rule.name).is_some()) else {
+        let owners = rules.iter().filter(|rule| rule.knob(first).is_some()).map(|rule| rule.name);
+        let message = format!("{first} goes with {}; give that too", listed(&owners.collect::<Vec<_>>(), "or"));
         return Err(KnobError { knob: Some(first), message });
     };
     match settings.iter().find(|(name, _)| rule.knob(name).is_none()) {
@@ -135,21 +131,20 @@ impl Choice {
 /// The error for a knob that the rule does not have.
 fn foreign(rule: &'static Rule, knob: &'static str) -> KnobError {
     let rules = rules(rule.kind);
-    let names = |rule: &Rule| rule.knobs.iter().map(|knob| knob.name).collect::<Vec<_>>();
+    let knob_names = |rule: &Rule| rule.knobs.iter().map(|knob| knob.name).collect::<Vec<_>>();
     if rule.knobs.is_empty() {
-        let (all, name) = (knobs(rule.kind), rule.name);
-        let all: Vec<_> = all.iter().map(|knob| knob.name).collect();
+        let all: Vec<_> = knobs(rule.kind).iter().map(|knob| knob.name).collect();
         let other = rules.iter().find(|other| !other.knobs.is_empty()).map_or("", |other| other.name);
-        let message = format!("policy {name:?} takes no {}; choose another policy, as {other:?}", listed(&all, "or"));
+        let (name, all) = (rule.name, listed(&all, "or"));
+        let message = format!("policy {name:?} takes no {all}; choose another policy, as {other:?}");
         return KnobError { knob: None, message };
     }
-    let quoted = |rules: Vec<&&'static Rule>| {
-        let names: Vec<_> = rules.iter().map(|rule| format!("{:?}", rule.name)).collect();
-        listed(&names, "and")
+    let quoted = |is_meant: &dyn Fn(&Rule) -> bool| {
+        let meant = rules.iter().filter(|rule| is_meant(rule));
+        listed(&meant.map(|rule| format!("{:?}", rule.name)).collect::<Vec<_>>(), "and")
     };
-    let with = quoted(rules.iter().filter(|other| other.knob(knob).is_some()).collect());
-    let alike = quoted(rules.iter().filter(|other| names(other) == names(rule)).collect());
-    let own = listed(&names(rule), "and");
+    let (with, own) = (quoted(&|other| other.knob(knob).is_some()), listed(&knob_names(rule), "and"));
+    let alike = quoted(&|other| knob_names(other) == knob_names(rule));
     KnobError { knob: Some(knob), message: format!("{knob} goes with the policies {with}; with {alike} give {own}") }
 }
 
