@@ -2,6 +2,7 @@
 
 use crate::diffusion::policy::{Choice, Kind, Knob, QUALITY, Range, Rule, Setting, Settings, find, knobs, rules};
 use clap::builder::{PossibleValue, PossibleValuesParser, TypedValueParser};
+use clap::error::ErrorKind;
 use clap::{Arg, ArgMatches, Args, Command, FromArgMatches};
 
 /// What comes before a remasking's knob in its flag.
@@ -43,13 +44,12 @@ impl Args for PolicyArgs {
 impl FromArgMatches for PolicyArgs {
     fn from_arg_matches(matches: &ArgMatches) -> Result<Self, clap::Error> {
         let rule = |name| matches.get_one::<&'static Rule>(name).copied();
-        let remasking = match (rule("remasking"), settings(REMASK, Kind::Remasking, matches)) {
+        let remasking = match (rule("remasking"), settings(REMASK, Kind::Remasking, matches)?) {
             (None, settings) if settings.is_empty() => None,
             (rule, settings) => Some(Choice { rule: rule.unwrap_or(&QUALITY), settings }),
         };
-        let order =
-            rule("unmasking").ok_or_else(|| clap::Error::new(clap::error::ErrorKind::MissingRequiredArgument))?;
-        Ok(Self { order: Choice::of(order), pace: settings("", Kind::Pace, matches), remasking })
+        let order = rule("unmasking").ok_or_else(|| clap::Error::new(ErrorKind::MissingRequiredArgument))?;
+        Ok(Self { order: Choice::of(order), pace: settings("", Kind::Pace, matches)?, remasking })
     }
 
     fn update_from_arg_matches(&mut self, matches: &ArgMatches) -> Result<(), clap::Error> {
@@ -74,14 +74,14 @@ fn flag_name(prefix: &str, knob: &Knob) -> String {
 }
 
 /// The knobs that were given on the command line.
-fn settings(prefix: &str, kind: Kind, matches: &ArgMatches) -> Settings {
+fn settings(prefix: &str, kind: Kind, matches: &ArgMatches) -> Result<Settings, clap::Error> {
     let value = |knob: &Knob| match knob.range {
         Range::Count { .. } => matches.get_one::<u32>(&flag_name(prefix, knob)).copied().map(Setting::Count),
         Range::Fraction => matches.get_one::<f32>(&flag_name(prefix, knob)).copied().map(Setting::Fraction),
         Range::Span => None,
     };
-    knobs(kind).into_iter().fold(Settings::EMPTY, |settings, knob| match value(knob) {
-        Some(value) => settings.with(knob.name, value),
-        None => settings,
-    })
+    let mut given = knobs(kind).into_iter().filter_map(|knob| Some((knob.name, value(knob)?)));
+    given
+        .try_fold(Settings::EMPTY, |settings, (name, value)| settings.try_with(name, value))
+        .map_err(|error| clap::Error::raw(ErrorKind::TooManyValues, error))
 }

@@ -95,9 +95,9 @@ impl Draws {
         out
     }
 
-    /// Uniforms `from`, `from + 1`, ..; `from` must be even (a Philox block holds two). Each is `(k
-    /// + 0.5) / 2^53` for a 53-bit `k`: with fewer bits the Gumbel tail is cut off and sampled text
-    /// loses diversity (arXiv 2409.02908).
+    /// Uniforms `from`, `from + 1`, ..; `from` must be even (a Philox block holds two). Each is
+    /// `(k + 0.5) / 2^53` for a 53-bit `k`: with fewer bits the Gumbel tail is cut off and sampled
+    /// text loses diversity (arXiv 2409.02908).
     pub fn fill(&self, from: usize, out: &mut [f64]) {
         assert!(from.is_multiple_of(2), "a block holds two uniforms, so {from} is inside one");
         let mut philox = Philox::new(self.key, self.counter + (from / 2) as u128);

@@ -96,7 +96,7 @@ impl<'de> Visitor<'de> for Fields {
                 None => rule = Some(object.next_value::<RemaskingName>()?.0),
                 Some(knob) => {
                     if let Some(value) = object.next_value_seed(Value(knob.range))? {
-                        settings = settings.with(knob.name, value);
+                        settings = settings.try_with(knob.name, value).map_err(A::Error::custom)?;
                     }
                 }
             }

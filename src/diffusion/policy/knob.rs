@@ -5,7 +5,7 @@ use crate::diffusion::units::Probability;
 use std::fmt;
 
 /// Knobs of one rule at most.
-pub(super) const KNOBS_MAX: usize = 8;
+pub(super) const KNOBS_MAX: usize = 6;
 
 /// Largest count that a knob takes, so that no request runs for ever.
 pub const COUNT_MAX: u32 = 65_536;
@@ -140,12 +140,25 @@ impl Settings {
     /// The same with `value` for `knob`, in place of an earlier one.
     ///
     /// # Panics
-    /// When more than eight knobs are set. No rule has as many.
+    /// When more than six knobs are set, which is more than any rule has.
     #[must_use]
-    pub fn with(mut self, knob: &'static str, value: Setting) -> Self {
-        let place = self.0.iter().position(|entry| entry.is_none_or(|(name, _)| name == knob));
-        self.0[place.expect("a rule has at most eight knobs")] = Some((knob, value));
-        self
+    pub fn with(self, knob: &'static str, value: Setting) -> Self {
+        self.try_with(knob, value).expect("a rule has at most six knobs")
+    }
+
+    /// The same for knobs that a user gave, which may not be of one rule.
+    ///
+    /// # Errors
+    /// When more than six knobs are set.
+    pub fn try_with(mut self, knob: &'static str, value: Setting) -> Result<Self, KnobError> {
+        match self.0.iter_mut().find(|entry| entry.is_none_or(|(name, _)| name == knob)) {
+            Some(entry) => *entry = Some((knob, value)),
+            None => {
+                let message = format!("{knob} is one too many; no policy takes more than {KNOBS_MAX} knobs");
+                return Err(KnobError { knob: Some(knob), message });
+            }
+        }
+        Ok(self)
     }
 
     /// Whether no knob is set.

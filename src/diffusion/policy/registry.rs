@@ -52,7 +52,7 @@ pub enum RegistryError {
 /// made: their documents and metrics list the rules once.
 ///
 /// # Errors
-/// When its name is taken, it has more than eight knobs, a remasking lacks the knob `budget`, or a
+/// When its name is taken, it has more than six knobs, a remasking lacks the knob `budget`, or a
 /// pace lacks a knob of its own name.
 pub fn register(rule: &'static Rule) -> Result<(), RegistryError> {
     let mut added = ADDED.write().unwrap_or_else(PoisonError::into_inner);
