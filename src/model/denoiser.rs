@@ -2,16 +2,12 @@
 //! quality head on the filled cells. Out of scope: the network's layers, and devices.
 
 use super::backend::Backend;
-use super::backend::summary::{Guidance, Summary, SummaryOptions, sigmoid};
-use super::backend::vocabulary::Vocabulary;
-use super::batch::{Batch, Filter, Row, Sampling};
+use super::backend::summary::{Guidance, Summary, SummaryOptions, Vocabulary, sigmoid};
 use super::error::ModelError;
-use super::interface::{Denoiser, Inspection};
+use super::interface::{Batch, Denoiser, Filter, Inspection, ModelSpec, Row, Sampling};
 use super::network::{Network, Pass, States};
-use super::spec::ModelSpec;
 use crate::diffusion::{Canvas, Cell, Position, Present, Probability, Reading, Review, Seed, TokenId};
-use candle_core::Tensor;
-use candle_core::utils::with_threadpool;
+use candle_core::{Tensor, utils::with_threadpool};
 use std::sync::Arc;
 
 /// A network of any family, with or without a quality head.

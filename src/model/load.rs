@@ -1,26 +1,15 @@
 //! Loading: from files, embedded bytes or a configuration alone to a model on a device.
 
-use super::backend::Backend;
-use super::backend::open::backend;
-use super::config::llada::Config;
-use super::config::{dit, llada};
-use super::denoiser::NetworkDenoiser;
-use super::device::{Device, Precision};
-use super::error::LoadError;
-use super::families::dit::Dit;
-use super::families::llada::Llada;
-use super::interface::Denoiser;
-use super::spec::{Defaults, ModelSpec};
-use super::weights::directory::{HEAD_TENSORS, directory, head_file, model_files, require};
-use super::weights::fingerprint::check_base;
-use super::weights::gguf::read::Gguf;
-use super::weights::layout::{Layout, Part};
-use super::weights::lora::LoraConfig;
-use super::weights::registry::Registry;
-use super::weights::tensor_file::TensorFile;
+use super::config::{dit, llada::Config};
+use super::device::{Device, Precision, backend};
+use super::families::{dit::Dit, llada::Llada};
+use super::interface::{Defaults, Denoiser, ModelSpec};
+use super::weights::directory::{directory, head_file, model_files, open_head};
+use super::weights::layout::{HEAD, Layout};
+use super::weights::{gguf::read::Gguf, lora::LoraConfig, registry::Registry, tensor_file::TensorFile};
+use super::{backend::Backend, denoiser::NetworkDenoiser, error::LoadError};
 use crate::diffusion::{TokenId, u32_of};
-use candle_core::DType;
-use candle_core::utils::with_threadpool;
+use candle_core::{DType, utils::with_threadpool};
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
 
@@ -106,9 +95,7 @@ pub fn load_in(source: &Source, device: Device, precision: Precision) -> Result<
             let config = gguf.config()?;
             let mut files = vec![TensorFile::gguf(gguf, file.display().to_string())?];
             if let Some(path) = head_file(file, prism_head.as_deref())? {
-                let head = TensorFile::open(&path)?;
-                require(&head, |part| matches!(part, Part::Head(_)), HEAD_TENSORS)?;
-                files.push(head);
+                files.push(open_head(&path)?);
             }
             (config, files, LoraConfig::PUBLISHED)
         }
@@ -138,13 +125,13 @@ struct Place {
 }
 
 fn load_llada(
-    config: &llada::Config,
+    config: &Config,
     files: Vec<TensorFile>,
     lora: LoraConfig,
     Place { backend, dtype, name }: Place,
 ) -> Result<Box<dyn Denoiser>, LoadError> {
     let weights = Registry::of(&Layout::llada(config), files, lora, Arc::clone(&backend))?.computed_in(dtype);
-    check_base(&weights)?;
+    weights.check_base()?;
     let network = Llada::new(config, &weights, Arc::clone(&backend))?;
     let spec = ModelSpec {
         family: "llada".to_owned(),
@@ -180,10 +167,10 @@ fn load_dit(
         Some(file) => {
             let has_block = |n: usize| {
                 let block = format!("blocks.{n}.");
-                file.shapes.keys().any(|name| name.trim_start_matches(DIT_HEAD).starts_with(&block))
+                file.shapes.keys().any(|name| name.trim_start_matches(HEAD).starts_with(&block))
             };
             let blocks = (0..).take_while(|n| has_block(*n)).count();
-            Some(registry(Layout::plain(config.layers(blocks, 1), DIT_HEAD, &[]), vec![file])?)
+            Some(registry(Layout::plain(config.layers(blocks, 1), HEAD, &[]), vec![file])?)
         }
     };
     let network = Dit::new(&config, &weights, head.as_ref(), Arc::clone(&backend))?;
@@ -204,6 +191,3 @@ fn load_dit(
     };
     Ok(Box::new(NetworkDenoiser::new(Box::new(network), backend, spec)))
 }
-
-/// Before the names of a head's tensors.
-const DIT_HEAD: &str = "remasking_head.";

@@ -3,12 +3,9 @@
 //! filled, so it makes mistakes in cells filled early and corrects them once the neighbours stand.
 
 use super::backend::cpu::summary::{guided, summarise};
-use super::backend::summary::SummaryOptions;
-use super::backend::vocabulary::Vocabulary;
-use super::batch::{Batch, Row};
+use super::backend::summary::{SummaryOptions, Vocabulary};
 use super::error::ModelError;
-use super::interface::{Denoiser, Inspection};
-use super::spec::{Defaults, ModelSpec};
+use super::interface::{Batch, Defaults, Denoiser, Inspection, ModelSpec, Row};
 use crate::diffusion::{Cell, Draws, Position, Present, Probability, Purpose, Reading, Review, Seed, TokenId};
 
 /// Ids 0 to 255 are bytes, as in `models/toy/tokenizer.json`.

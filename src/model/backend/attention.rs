@@ -1,6 +1,6 @@
 //! Attention within each row of a packed pass, from the tensor library's matrix products.
 
-use super::operands::Span;
+use super::Span;
 use candle_core::{Result, Tensor};
 use candle_nn::ops::softmax_last_dim;
 
@@ -28,10 +28,7 @@ pub(crate) fn attention(
             parts.push(attend(&q.narrow(0, start, count)?, &k, &v)?);
         }
     }
-    match parts.as_slice() {
-        [part] => Ok(part.clone()),
-        parts => Tensor::cat(parts, 0), // (queries, heads * d)
-    }
+    Tensor::cat(&parts, 0) // (queries, heads * d)
 }
 
 fn attend(q: &Tensor, k: &Tensor, v: &Tensor) -> Result<Tensor> {

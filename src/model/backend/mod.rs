@@ -4,24 +4,18 @@
 //! A provided method is put together from the tensor library's operations, which run on every
 //! device. Out of scope: what the tensors mean.
 
-pub(crate) mod attention;
+mod attention;
 pub(crate) mod cpu;
 pub(crate) mod cuda;
-pub(crate) mod matrix;
-pub(crate) mod open;
-pub(crate) mod operands;
 pub(crate) mod summary;
-pub(crate) mod vocabulary;
 
 use crate::diffusion::u32_of;
-use candle_core::{DType, Device, Result, Tensor};
+use candle_core::quantized::{QMatMul, QTensor};
+use candle_core::{DType, Device, Module, Result, Tensor};
 use candle_nn::{ops, rotary_emb};
-use matrix::{Joined, Matrix, Stored};
-use operands::{Angles, Norm, Normal, Segment, Span};
 use rayon::prelude::*;
-use std::fmt;
-use summary::{Summaries, SummaryOptions};
-use vocabulary::Vocabulary;
+use std::{fmt, ops::Range, sync::Arc};
+use summary::{Summaries, SummaryOptions, Vocabulary};
 
 /// The operations of one device.
 pub(crate) trait Backend: fmt::Debug + Send + Sync {
@@ -56,7 +50,7 @@ pub(crate) trait Backend: fmt::Debug + Send + Sync {
 
     /// Matrices (out, in) over the same input, as those of queries, keys and values.
     fn joined(&self, weights: &[Stored]) -> Result<Joined> {
-        Ok(Joined::new(weights.iter().map(|weight| self.matrix(weight)).collect::<Result<_>>()?))
+        weights.iter().map(|weight| self.matrix(weight)).collect()
     }
 
     /// Brings token ids, positions or indices of rows to the device.
@@ -96,7 +90,7 @@ pub(crate) trait Backend: fmt::Debug + Send + Sync {
 
     /// silu(x Wg^T) * x Wu^T of the two matrices (Wg, Wu): (rows, in) to (rows, out).
     fn gated(&self, x: &Tensor, gate_up: &Joined) -> Result<Tensor> {
-        gate_up.product(x, 0)?.silu()? * gate_up.product(x, 1)?
+        gate_up[0].product(x)?.silu()? * gate_up[1].product(x)?
     }
 
     /// Rows `states` of `x` (all states, width), to be multiplied with matrices.
@@ -151,6 +145,81 @@ impl dyn Backend {
         Ok(self.each(&chunks, |_, chunk| f(chunk))?.into_iter().flatten().collect())
     }
 }
+
+/// A range of positions in one row of a pass.
+#[derive(Clone, Debug, PartialEq)]
+pub(crate) struct Segment {
+    /// The row's index in the pass.
+    pub(crate) row: usize,
+    pub(crate) positions: Range<usize>,
+}
+
+/// The keys that some queries attend to. Queries and keys are counted apart, so that fewer queries
+/// than keys can be computed.
+#[derive(Clone, Debug, PartialEq)]
+pub(crate) struct Span {
+    /// The row's queries among all queries.
+    pub(crate) queries: Range<usize>,
+    /// The row's keys among all keys.
+    pub(crate) keys: Range<usize>,
+}
+
+/// Rotary angles of some tokens.
+pub(crate) struct Angles {
+    pub(crate) cos: Tensor, // (tokens, 1, head dim / 2)
+    pub(crate) sin: Tensor, // (tokens, 1, head dim / 2)
+}
+
+/// A norm over rows, with its weights.
+pub(crate) enum Norm {
+    /// x / sqrt(mean(x^2) + eps) * weight, summed in f32.
+    Rms {
+        weight: Tensor, // (width)
+        eps: f32,
+    },
+    /// (x - mean) / sqrt(variance + eps) * weight + bias.
+    Layer {
+        weight: Tensor, // (width)
+        bias: Tensor,   // (width)
+        eps: f32,
+    },
+}
+
+/// Which normally distributed numbers.
+#[derive(Clone, Copy, Debug, PartialEq)]
+pub(crate) struct Normal {
+    pub(crate) seed: u64,
+    /// Numbers of different streams are independent.
+    pub(crate) stream: usize,
+    pub(crate) mean: f64,
+    pub(crate) deviation: f64,
+}
+
+/// A matrix as a file of weights has it.
+#[derive(Clone, Debug)]
+pub(crate) enum Stored {
+    /// (out, in), or an embedding (rows, width), in floats.
+    Full(Tensor),
+    /// The same in few bits.
+    Quantised(Arc<QTensor>),
+}
+
+/// A matrix W (out, in), laid out for its device.
+pub(crate) trait Matrix: Send + Sync {
+    /// x W^T: (rows, in) to (rows, out).
+    fn product(&self, x: &Tensor) -> Result<Tensor>;
+}
+
+/// In few bits. Each row of inputs is rounded to eight bits by itself, and products of integers are
+/// summed, in the tensor library's kernels.
+impl Matrix for QMatMul {
+    fn product(&self, x: &Tensor) -> Result<Tensor> {
+        self.forward(x)
+    }
+}
+
+/// Matrices over the same input.
+pub(crate) type Joined = Vec<Box<dyn Matrix>>;
 
 /// Whether the operations with gradients that `train` writes out itself run where `x` lies.
 pub(crate) fn has_fused_gradients(x: &Tensor) -> bool {

@@ -3,12 +3,10 @@
 
 use super::strict;
 use crate::diffusion::{Probability, Proofreading, TokenId};
-use crate::model::error::LoadError;
-use crate::model::spec::Defaults;
+use crate::model::{error::LoadError, interface::Defaults};
 use serde::Deserialize;
 use serde_json::{Map, Value};
-use std::collections::BTreeSet;
-use std::num::NonZeroU32;
+use std::{collections::BTreeSet, num::NonZeroU32};
 
 /// One id or several.
 #[derive(Deserialize)]
@@ -46,9 +44,6 @@ struct ProofreadingKeys {
 }
 
 /// Adds what the file sets to the ids that end a text and to the defaults.
-///
-/// # Errors
-/// When a key has a wrong value.
 pub(super) fn apply(
     keys: Map<String, Value>,
     file: &str,

@@ -4,6 +4,4 @@
 pub(crate) mod dit;
 mod generation;
 pub(crate) mod llada;
-mod llada_switches;
-pub(crate) mod prism;
 pub(crate) mod strict;

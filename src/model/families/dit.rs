@@ -5,13 +5,10 @@
 
 use super::rope::Rope;
 use crate::diffusion::u32_of;
-use crate::model::backend::Backend;
-use crate::model::backend::matrix::{Matrix, Stored};
-use crate::model::backend::operands::{Angles, Norm, Span};
+use crate::model::backend::{Angles, Backend, Matrix, Norm, Span, Stored};
 use crate::model::config::dit::{Config, SINUSOID};
-use crate::model::error::LoadError;
 use crate::model::network::{Network, Pass, PassRow, States};
-use crate::model::weights::registry::Registry;
+use crate::model::{error::LoadError, weights::registry::Registry};
 use candle_core::{D, Result, Tensor};
 use std::sync::Arc;
 

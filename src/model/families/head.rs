@@ -1,13 +1,12 @@
 //! The PRISM quality head: from a hidden state to the probability that the token there is right
 //! (arXiv 2510.01384, section 3).
 
-use crate::model::backend::Backend;
-use crate::model::backend::matrix::{Matrix, Stored};
-use crate::model::backend::operands::Norm;
-use crate::model::config::prism::HEAD_EPSILON;
-use crate::model::error::LoadError;
-use crate::model::weights::registry::Registry;
+use crate::model::backend::{Backend, Matrix, Norm, Stored};
+use crate::model::{error::LoadError, weights::registry::Registry};
 use candle_core::{DType, Result, Tensor};
+
+/// Epsilon of the head's `LayerNorm`, PyTorch's default.
+pub(crate) const HEAD_EPSILON: f32 = 1e-5;
 
 /// `LayerNorm`, Linear, GELU, Linear, in f32.
 pub(crate) struct Head {

@@ -1,16 +1,11 @@
 //! The LLaDA network (arXiv 2502.09992) top to bottom, weights under the checkpoint's own names: a
 //! Llama without a causal mask. Out of scope: canvases and devices.
 
-use super::head::Head;
-use super::rope::Rope;
+use super::{head::Head, rope::Rope};
 use crate::diffusion::u32_of;
-use crate::model::backend::Backend;
-use crate::model::backend::matrix::{Joined, Matrix, Stored};
-use crate::model::backend::operands::{Angles, Norm, Segment, Span};
-use crate::model::config::llada::Config;
-use crate::model::error::LoadError;
+use crate::model::backend::{Angles, Backend, Joined, Matrix, Norm, Segment, Span, Stored};
 use crate::model::network::{Network, Pass, PassRow, States};
-use crate::model::weights::registry::Registry;
+use crate::model::{config::llada::Config, error::LoadError, weights::registry::Registry};
 use candle_core::{Result, Tensor};
 use std::sync::Arc;
 
@@ -217,7 +212,7 @@ impl Block {
 
     /// Queries, keys or values: (tokens, `d_model`) to (tokens, heads, `head_dim`).
     fn heads(&self, x: &Tensor, part: usize) -> Result<Tensor> {
-        let y = self.qkv.product(x, part)?;
+        let y = self.qkv[part].product(x)?;
         let (tokens, width) = y.dims2()?;
         y.reshape((tokens, width / self.head_dim, self.head_dim))
     }

@@ -1,7 +1,7 @@
 //! Rotary positions (`RoFormer`, arXiv 2104.09864) with the halves of a head as the pairs. Tables
 //! are in f32, as the published code computes them; `train` uses the same ones.
 
-use crate::model::backend::operands::Angles;
+use crate::model::backend::Angles;
 use candle_core::{Device, Result, Tensor};
 
 /// Cosines and sines of the angles of the first positions.

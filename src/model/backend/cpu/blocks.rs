@@ -1,6 +1,6 @@
 //! A matrix laid out in the order in which the CPU's product reads it.
 
-use crate::model::backend::matrix::Matrix;
+use crate::model::backend::Matrix;
 use candle_core::{Result, Tensor};
 
 /// Outputs computed together. The `gemm` crate's AVX-512 kernel for 32 rows runs 1.6 times as fast

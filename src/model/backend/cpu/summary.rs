@@ -3,9 +3,8 @@
 
 use super::sampling::{allowed, sample, sample_among};
 use crate::diffusion::TokenId;
-use crate::model::backend::summary::{Summary, SummaryOptions};
-use crate::model::backend::vocabulary::{Vocabulary, larger};
-use crate::model::batch::Filter;
+use crate::model::backend::summary::{Summary, SummaryOptions, Vocabulary, larger};
+use crate::model::interface::Filter;
 use std::borrow::Cow;
 
 /// Further below the maximum nothing counts: exp of it is zero in f32.

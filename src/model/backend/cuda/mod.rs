@@ -3,17 +3,11 @@
 
 mod summary;
 
-use super::Backend;
-use super::attention::attention;
-use super::cpu::summary::summarise;
-use super::matrix::{Matrix, Stored};
-use super::operands::{Normal, Segment, Span};
-use super::summary::{Summaries, SummaryOptions};
-use super::vocabulary::Vocabulary;
+use super::summary::{Summaries, SummaryOptions, Vocabulary};
+use super::{Backend, Matrix, Normal, Segment, Span, Stored, attention::attention, cpu::summary::summarise};
 use crate::diffusion::u32_of;
-use crate::model::batch::Filter;
-use candle_core::quantized::QMatMul;
-use candle_core::{DType, Device, Result, Tensor};
+use crate::model::interface::Filter;
+use candle_core::{DType, Device, Result, Tensor, quantized::QMatMul};
 use std::sync::Arc;
 
 /// Most states for which logits are computed at once: 260 MB of bf16 over LLaDA's vocabulary, and
@@ -23,13 +17,7 @@ const STATES_MAX: usize = 1024;
 /// One GPU.
 #[derive(Clone, Debug)]
 pub(crate) struct Cuda {
-    device: Device,
-}
-
-impl Cuda {
-    pub(crate) const fn new(device: Device) -> Self {
-        Self { device }
-    }
+    pub(crate) device: Device,
 }
 
 /// (out, in), as checkpoints have it.

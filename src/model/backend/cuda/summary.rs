@@ -5,9 +5,8 @@
 //! the GPU in use. Where there is no GPU, `.ci/kernels` runs the source as C++ on the cases below.
 
 use crate::diffusion::u32_of;
-use crate::model::backend::summary::{Summaries, Summary, SummaryOptions};
-use crate::model::backend::vocabulary::Vocabulary;
-use crate::model::batch::Noise;
+use crate::model::backend::summary::{Summaries, Summary, SummaryOptions, Vocabulary};
+use crate::model::interface::Noise;
 use candle_core::{Result, Tensor};
 
 /// The kernel's input: words as in `summary.cu`.
@@ -54,9 +53,6 @@ fn read(answers: &[u32]) -> Vec<Option<Summary>> {
 
 /// Summaries of `logits` (options, width), each row with its noise and biases; filters and allowed
 /// tokens are ignored. The host waits for the device.
-///
-/// # Errors
-/// When the device fails.
 #[cfg(feature = "cuda")]
 pub(super) fn summaries(logits: &Tensor, vocabulary: Vocabulary, options: &[SummaryOptions<'_>]) -> Result<Summaries> {
     use candle_core::cuda_backend::WrapErr;
@@ -127,7 +123,7 @@ mod tests {
     use crate::diffusion::TokenId;
     use crate::diffusion::{Draws, Position, Purpose, Seed};
     use crate::model::backend::cpu::summary::summarise;
-    use crate::model::batch::Filter;
+    use crate::model::interface::Filter;
     use std::path::Path;
 
     /// Rows of logits that a bf16 holds exactly, and how they are summarised.
