@@ -161,14 +161,9 @@ const THREADS: &str = "RAYON_NUM_THREADS";
 /// Sets environment variables, so no other thread may run yet: call it first in `main`.
 #[allow(unsafe_code)]
 pub unsafe fn settle_threads(use_of: Threads) {
-    let threads = match use_of {
-        Threads::ShareProducts => threads(),
-        Threads::Alone => {
-            let _ = threads(); // keeps the value of the environment as it is now
-            1
-        }
-    };
-    for (variable, value) in [(THREADS, threads), ("CANDLE_NUM_THREADS", 1)] {
+    let all = threads(); // keeps the value of the environment as it is now
+    let count = if use_of == Threads::Alone { 1 } else { all };
+    for (variable, value) in [(THREADS, count), ("CANDLE_NUM_THREADS", 1)] {
         if use_of == Threads::Alone || env::var_os(variable).is_none() {
             // SAFETY: no other thread runs, as the caller promises.
             unsafe { env::set_var(variable, value.to_string()) };

@@ -155,9 +155,7 @@ pub enum ModelError {
 impl From<candle_core::Error> for ModelError {
     fn from(error: candle_core::Error) -> Self {
         let message = error.to_string();
-        match message.to_lowercase().replace('_', " ").contains("out of memory") {
-            true => Self::OutOfMemory(message),
-            false => Self::Failed(message),
-        }
+        let is_memory = message.to_lowercase().replace('_', " ").contains("out of memory");
+        if is_memory { Self::OutOfMemory(message) } else { Self::Failed(message) }
     }
 }

@@ -20,8 +20,7 @@ pub trait Denoiser: Send {
     /// Every number of one pass over `ids`; ids equal to the mask count as blanks here.
     ///
     /// # Errors
-    /// When an id is outside the vocabulary, the row is longer than the canvas limit, or the pass
-    /// fails.
+    /// When an id is outside the vocabulary, the row is too long, or the pass fails.
     fn inspect(&mut self, ids: &[TokenId]) -> Result<Inspection, ModelError>;
 }
 

@@ -35,8 +35,7 @@ pub enum Source {
     Gguf {
         /// The file.
         file: PathBuf,
-        /// A file with a PRISM head, or a directory that holds one; `None` takes the one in the
-        /// file, if any.
+        /// A file with a PRISM head, or a directory that holds one; else the one in the file.
         prism_head: Option<PathBuf>,
     },
     /// Files that are part of the binary.
@@ -50,8 +49,7 @@ pub enum Source {
         /// `prism_head.safetensors`.
         prism_head: Option<&'static [u8]>,
     },
-    /// No files: normally distributed weights of the right shapes, quality head included, to
-    /// measure speed.
+    /// No files: normally distributed weights, quality head included, to measure speed.
     Dummy {
         /// The model's sizes.
         config: Config,
@@ -94,9 +92,7 @@ pub fn load_in(source: &Source, device: Device, precision: Precision) -> Result<
             let gguf = Gguf::open(file)?;
             let config = gguf.config()?;
             let mut files = vec![TensorFile::gguf(gguf, file.display().to_string())?];
-            if let Some(path) = head_file(file, prism_head.as_deref())? {
-                files.push(open_head(&path)?);
-            }
+            files.extend(head_file(file, prism_head.as_deref())?.map(|path| open_head(&path)).transpose()?);
             (config, files, LoraConfig::PUBLISHED)
         }
         Source::Embedded { config, generation_config, weights, prism_head } => {
@@ -124,12 +120,10 @@ struct Place {
     name: Device,
 }
 
-fn load_llada(
-    config: &Config,
-    files: Vec<TensorFile>,
-    lora: LoraConfig,
-    Place { backend, dtype, name }: Place,
-) -> Result<Box<dyn Denoiser>, LoadError> {
+type Loaded = Result<Box<dyn Denoiser>, LoadError>;
+
+fn load_llada(config: &Config, files: Vec<TensorFile>, lora: LoraConfig, place: Place) -> Loaded {
+    let Place { backend, dtype, name } = place;
     let weights = Registry::of(&Layout::llada(config), files, lora, Arc::clone(&backend))?.computed_in(dtype);
     weights.check_base()?;
     let network = Llada::new(config, &weights, Arc::clone(&backend))?;
@@ -151,12 +145,8 @@ fn load_llada(
 }
 
 /// A DiT is computed in f32 on every device. Its quality head has a file of its own.
-fn load_dit(
-    dir: &Path,
-    files: Vec<TensorFile>,
-    head: Option<TensorFile>,
-    Place { backend, name, .. }: Place,
-) -> Result<Box<dyn Denoiser>, LoadError> {
+fn load_dit(dir: &Path, files: Vec<TensorFile>, head: Option<TensorFile>, place: Place) -> Loaded {
+    let Place { backend, name, .. } = place;
     let config = dit::Config::read(&dir.join("config.json"))?;
     let registry = |layout: Layout, files: Vec<TensorFile>| {
         Registry::of(&layout, files, LoraConfig::PUBLISHED, Arc::clone(&backend))
@@ -170,7 +160,7 @@ fn load_dit(
                 file.shapes.keys().any(|name| name.trim_start_matches(HEAD).starts_with(&block))
             };
             let blocks = (0..).take_while(|n| has_block(*n)).count();
-            Some(registry(Layout::plain(config.layers(blocks, 1), HEAD, &[]), vec![file])?)
+            Some((registry(Layout::plain(config.layers(blocks, 1), HEAD, &[]), vec![file])?, blocks))
         }
     };
     let network = Dit::new(&config, &weights, head.as_ref(), Arc::clone(&backend))?;
@@ -186,7 +176,7 @@ fn load_dit(
         dtype: "f32".to_owned(),
         weights: "f32".to_owned(),
         device: name.to_string(),
-        parameters: weights.parameters() + head.as_ref().map_or(0, Registry::parameters),
+        parameters: weights.parameters() + head.as_ref().map_or(0, |(head, _)| head.parameters()),
         defaults: Defaults::default(),
     };
     Ok(Box::new(NetworkDenoiser::new(Box::new(network), backend, spec)))

@@ -1,5 +1,4 @@
-//! Models: canvases go in, readings come out, and tensors stay inside. Out of scope: policies,
-//! requests and time.
+//! Models: canvases go in, readings come out, and tensors stay inside.
 
 mod backend;
 mod config;

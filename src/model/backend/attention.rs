@@ -4,8 +4,7 @@ use super::Span;
 use candle_core::{Result, Tensor};
 use candle_nn::ops::softmax_last_dim;
 
-/// Scores held at once: a long row is computed a few queries at a time, so that memory grows with
-/// its length and not with its square. 64 MiB in f32.
+/// Scores held at once, 64 MiB in f32, so that memory does not grow with the square of the length.
 const SCORES_MAX: usize = 1 << 24;
 
 /// [`super::Backend::attention`] in products of whole matrices; `operand` turns a transposed view

@@ -1,8 +1,5 @@
-//! What a network asks of the device it is computed on. Networks and the denoiser call these
-//! operations on whole tensors and know no device; `cpu` and `cuda` implement them.
-//!
-//! A provided method is put together from the tensor library's operations, which run on every
-//! device. Out of scope: what the tensors mean.
+//! What a network asks of the device it is computed on: operations on whole tensors, implemented by
+//! `cpu` and `cuda`. Provided methods run on every device. Out of scope: what the tensors mean.
 
 mod attention;
 pub(crate) mod cpu;
@@ -41,8 +38,7 @@ pub(crate) trait Backend: fmt::Debug + Send + Sync {
     /// heads` neighbouring query heads; the result is (queries, heads * d).
     fn attention(&self, q: &Tensor, k: &Tensor, v: &Tensor, spans: &[Span]) -> Result<Tensor>;
 
-    /// Summaries of rows of `logits` (rows, at least `vocabulary.size`), one per entry of
-    /// `options`: entry i is about row i.
+    /// Summaries of `logits` (rows, at least `vocabulary.size`): `options[i]` is about row i.
     fn summaries(&self, logits: &Tensor, vocabulary: Vocabulary, options: &[SummaryOptions<'_>]) -> Result<Summaries>;
 
     /// Independent normally distributed numbers, always the same for the same arguments.
@@ -115,27 +111,19 @@ pub(crate) trait Backend: fmt::Debug + Send + Sync {
 }
 
 impl dyn Backend {
-    /// Calls `f` with each item and its index, side by side where the device allows it; results are
-    /// in the order of the items.
-    ///
-    /// # Errors
-    /// When `f` fails for an item.
+    /// Calls `f` with each item and its index, side by side where the device allows it.
     pub(crate) fn each<T: Sync, R: Send, E: Send>(
         &self,
         items: &[T],
         f: impl Fn(usize, &T) -> std::result::Result<R, E> + Sync,
     ) -> std::result::Result<Vec<R>, E> {
-        match self.is_parallel() {
-            true => items.par_iter().enumerate().map(|(index, item)| f(index, item)).collect(),
-            false => items.iter().enumerate().map(|(index, item)| f(index, item)).collect(),
+        if !self.is_parallel() {
+            return items.iter().enumerate().map(|(index, item)| f(index, item)).collect();
         }
+        items.par_iter().enumerate().map(|(index, item)| f(index, item)).collect()
     }
 
-    /// Calls `f` with chunks of items that each stand for at most a few states; all results are in
-    /// the order of the items.
-    ///
-    /// # Errors
-    /// When `f` fails for a chunk.
+    /// Calls `f` with chunks of at most [`Backend::states_max`] items, each of which is one state.
     pub(crate) fn in_chunks<T: Sync, R: Send, E: Send>(
         &self,
         items: &[T],
@@ -154,13 +142,10 @@ pub(crate) struct Segment {
     pub(crate) positions: Range<usize>,
 }
 
-/// The keys that some queries attend to. Queries and keys are counted apart, so that fewer queries
-/// than keys can be computed.
+/// The queries of a row among all queries, which may be fewer than its keys among all keys.
 #[derive(Clone, Debug, PartialEq)]
 pub(crate) struct Span {
-    /// The row's queries among all queries.
     pub(crate) queries: Range<usize>,
-    /// The row's keys among all keys.
     pub(crate) keys: Range<usize>,
 }
 
@@ -172,17 +157,10 @@ pub(crate) struct Angles {
 
 /// A norm over rows, with its weights.
 pub(crate) enum Norm {
-    /// x / sqrt(mean(x^2) + eps) * weight, summed in f32.
-    Rms {
-        weight: Tensor, // (width)
-        eps: f32,
-    },
-    /// (x - mean) / sqrt(variance + eps) * weight + bias.
-    Layer {
-        weight: Tensor, // (width)
-        bias: Tensor,   // (width)
-        eps: f32,
-    },
+    /// x / sqrt(mean(x^2) + eps) * weight, summed in f32; `weight` (width).
+    Rms { weight: Tensor, eps: f32 },
+    /// (x - mean) / sqrt(variance + eps) * weight + bias; `weight` and `bias` (width).
+    Layer { weight: Tensor, bias: Tensor, eps: f32 },
 }
 
 /// Which normally distributed numbers.
@@ -210,8 +188,7 @@ pub(crate) trait Matrix: Send + Sync {
     fn product(&self, x: &Tensor) -> Result<Tensor>;
 }
 
-/// In few bits. Each row of inputs is rounded to eight bits by itself, and products of integers are
-/// summed, in the tensor library's kernels.
+/// In few bits. Each row of inputs is rounded to eight bits by itself.
 impl Matrix for QMatMul {
     fn product(&self, x: &Tensor) -> Result<Tensor> {
         self.forward(x)

@@ -38,9 +38,8 @@ pub(crate) struct Guidance {
 }
 
 impl Summary {
-    /// From the logits of the token, of the most probable one and of the second, and two sums over
-    /// the vocabulary: of exp(l - max), and of exp(l - max) (l - max). `None` where they are not
-    /// finite.
+    /// From the logits of the token, of the most probable one and of the second, and the sums of
+    /// exp(l - max) and of exp(l - max) (l - max). `None` where they are not finite.
     pub(crate) fn of(token: u32, [logit, largest, second]: [f32; 3], mass: f64, moment: f64) -> Option<Self> {
         let probability = |logit: f32| f64::from(logit - largest).exp() / mass;
         #[allow(clippy::cast_possible_truncation)] // the readings are f32

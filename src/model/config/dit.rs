@@ -87,8 +87,7 @@ impl Config {
         around.into_iter().chain(self.layers(self.n_blocks, self.vocab_size)).collect()
     }
 
-    /// Name and shape of every tensor of some blocks and a final layer with `outputs` outputs, of a
-    /// backbone or of a head.
+    /// The tensors of some blocks and a final layer with so many `outputs`, of a backbone or head.
     pub(crate) fn layers(&self, blocks: usize, outputs: usize) -> impl Iterator<Item = (String, Vec<usize>)> + use<> {
         let (h, c) = (self.hidden_dim, self.cond_dim);
         let blocks = (0..blocks).flat_map(move |n| {

@@ -1,5 +1,4 @@
-//! `generation_config.json`: ids that end a text, and defaults of requests. Every other key there
-//! is about sampling, which a request decides.
+//! `generation_config.json`: ids that end a text, and defaults of requests. Out of scope: sampling.
 
 use super::strict;
 use crate::diffusion::{Probability, Proofreading, TokenId};

@@ -11,8 +11,7 @@ use std::{num::NonZeroU32, path::Path};
 /// The longest canvas, so that a mistyped limit does not allocate terabytes of rotary tables.
 const SEQUENCE_MAX: usize = 1 << 20;
 
-/// Keys that are read, then keys that do not change a forward pass: training, initialisation,
-/// bookkeeping of the publisher.
+/// Keys that are read, then keys that do not change a forward pass.
 const KNOWN: &str = "\
     d_model n_layers n_heads n_kv_heads mlp_hidden_size mlp_ratio vocab_size embedding_size \
     max_sequence_length rope rope_theta rms_norm_eps weight_tying mask_token_id eos_token_id \
@@ -140,14 +139,13 @@ impl Config {
         let required =
             [("model_type", "llada"), ("block_type", "llama"), ("layer_norm_type", "rms"), ("activation_type", "silu")];
         let keys: Keys = Rules { required: &required, optional: &optional, known: KNOWN }.take(keys, file)?;
+        let mlp_hidden_size = || keys.mlp_ratio.unwrap_or(4).saturating_mul(keys.d_model);
         let config = Self {
             d_model: keys.d_model,
             n_layers: keys.n_layers,
             n_heads: keys.n_heads,
             n_kv_heads: keys.n_kv_heads.unwrap_or(keys.n_heads),
-            mlp_hidden_size: keys
-                .mlp_hidden_size
-                .unwrap_or_else(|| keys.mlp_ratio.unwrap_or(4).saturating_mul(keys.d_model)),
+            mlp_hidden_size: keys.mlp_hidden_size.unwrap_or_else(mlp_hidden_size),
             vocab_size: keys.vocab_size,
             embedding_size: keys.embedding_size.unwrap_or(keys.vocab_size),
             max_sequence_length: keys.max_sequence_length,

@@ -1,5 +1,4 @@
-//! Configurations, one file a family, read strictly: a model that would be computed wrongly is an
-//! error that names the key. Out of scope: weights.
+//! Configurations, one file a family. A key that would make the computation wrong is an error.
 
 pub(crate) mod dit;
 mod generation;

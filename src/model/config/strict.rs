@@ -3,7 +3,7 @@
 
 use crate::model::error::LoadError;
 use serde::Deserialize;
-use serde_json::{Map, Value};
+use serde_json::{Map, Value, json};
 use std::path::Path;
 
 /// The object in the file at `path`, and the file's name in errors.
@@ -52,7 +52,8 @@ impl Rules<'_> {
         }
         let ruled = self.required.iter().map(|(key, _)| *key).chain(self.optional.iter().map(|(key, _)| *key));
         let known: Vec<&str> = ruled.chain(self.known.split_whitespace()).collect();
-        match keys.iter().find(|(key, value)| !known.contains(&key.as_str()) && !is_off(value)) {
+        let off = [json!(null), json!(false), json!([]), json!({})];
+        match keys.iter().find(|(key, value)| !known.contains(&key.as_str()) && !off.contains(value)) {
             Some((key, value)) => refuse(key, Some(value), "a model without this key"),
             None => take(keys, file),
         }
@@ -72,15 +73,5 @@ pub(crate) fn positive(sizes: &[(&str, usize)], file: &str) -> Result<(), LoadEr
     match sizes.iter().find(|(_, size)| *size == 0) {
         Some((key, _)) => Err(LoadError::malformed(file, format!("says `{key}` is 0, it must be at least 1"))),
         None => Ok(()),
-    }
-}
-
-fn is_off(value: &Value) -> bool {
-    match value {
-        Value::Null => true,
-        Value::Bool(on) => !on,
-        Value::Array(items) => items.is_empty(),
-        Value::Object(keys) => keys.is_empty(),
-        Value::Number(_) | Value::String(_) => false,
     }
 }

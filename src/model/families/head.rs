@@ -1,5 +1,4 @@
-//! The PRISM quality head: from a hidden state to the probability that the token there is right
-//! (arXiv 2510.01384, section 3).
+//! PRISM's quality head: from states to how likely their tokens are right (arXiv 2510.01384).
 
 use crate::model::backend::{Backend, Matrix, Norm, Stored};
 use crate::model::{error::LoadError, weights::registry::Registry};
@@ -29,8 +28,7 @@ impl Head {
         })
     }
 
-    /// Qualities before the sigmoid: `hidden` (states, `d_model`), after the final norm, to
-    /// (states).
+    /// Qualities before the sigmoid: states after the final norm (states, `d_model`) to (states).
     pub(crate) fn forward(&self, hidden: &Tensor, backend: &dyn Backend) -> Result<Tensor> {
         let x = backend.norm(&hidden.to_dtype(DType::F32)?, &self.norm)?;
         let x = self.proj1.product(&x)?.broadcast_add(&self.proj1_bias)?.gelu_erf()?; // (states, d_model)

@@ -12,8 +12,7 @@ pub(crate) struct Rope {
 }
 
 impl Rope {
-    /// Tables for heads of width `head_dim` at positions 0 to `length`; `theta` is the base of the
-    /// frequencies.
+    /// Tables for heads of width `head_dim` at positions 0 to `length`; the base is `theta`.
     pub(crate) fn new(head_dim: usize, theta: f32, length: usize, device: &Device) -> Result<Self> {
         let half = head_dim / 2;
         #[allow(clippy::cast_precision_loss)] // head widths and positions are far below 2^24

@@ -104,13 +104,8 @@ pub fn put_together(
     let parts = files.iter().flat_map(|file| file.shapes.keys().map(move |name| (file, name)));
     let parts: Vec<(&TensorFile, &String, Part)> =
         parts.filter_map(|(file, name)| Some((file, name, Part::of(name)?))).collect();
-    let adapted: BTreeSet<&String> = parts
-        .iter()
-        .filter_map(|(_, _, part)| match part {
-            Part::LoraA(weight) => Some(weight),
-            Part::Weight(_) | Part::LoraB(_) | Part::Head(_) => None,
-        })
-        .collect();
+    let adapted = parts.iter().filter_map(|(_, _, part)| if let Part::LoraA(of) = part { Some(of) } else { None });
+    let adapted: BTreeSet<&String> = adapted.collect();
     let prefix = if adapted.is_empty() { "backbone." } else { "backbone.base_model.model." };
     let published = |part: &Part| match part {
         Part::Weight(weight) if adapted.contains(weight) => {

@@ -90,8 +90,7 @@ impl Layout {
         Self { naming, weights: weights.into_iter().collect(), unread: None, head: Vec::new() }
     }
 
-    /// What a tensor is, from its name in a file; `None` when it is to be skipped, an error when
-    /// the model has no use for it.
+    /// What a tensor of this name is; `None` is to be skipped, an error says why it has no place.
     pub(crate) fn part(&self, name: &str) -> Result<Option<Part>, &'static str> {
         match self.naming {
             Naming::Llada => Part::of(name).map(Some).ok_or("belongs to no LLaDA model, adapter or head"),
@@ -104,8 +103,7 @@ impl Layout {
     }
 }
 
-/// Name and shape of every tensor of a PRISM head on states of width `d` (arXiv 2510.01384, section
-/// 3), which its file does not say.
+/// The tensors of a PRISM head on states of width `d` (arXiv 2510.01384, section 3).
 pub(crate) fn head_tensors(d: usize) -> [(&'static str, Vec<usize>); 6] {
     [
         ("norm.weight", vec![d]),

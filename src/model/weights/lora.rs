@@ -61,10 +61,7 @@ impl LoraConfig {
         let rank = keys.r as f64;
         // rank-stabilised LoRA (arXiv 2312.03732) divides by the root
         let scale = keys.lora_alpha / if keys.use_rslora { rank.sqrt() } else { rank };
-        let targets = match keys.target_modules {
-            Targets::Names(names) => Some(names),
-            Targets::Pattern(_) => None,
-        };
+        let targets = if let Targets::Names(names) = keys.target_modules { Some(names) } else { None };
         Ok(Self { rank: Some(keys.r), scale, targets })
     }
 }

@@ -12,8 +12,7 @@ use sha2::{Digest, Sha256};
 use std::collections::{BTreeMap, BTreeSet};
 use std::sync::Arc;
 
-/// The key in the header of a head's file that holds the fingerprint of the weights it was made
-/// for.
+/// The key in the header of a head's file for the fingerprint of the weights it was made for.
 pub(crate) const BASE: &str = "base";
 
 /// Where a tensor is.
@@ -57,11 +56,6 @@ impl Registry {
     /// Whether there is a quality head.
     pub(crate) fn has_head(&self) -> bool {
         self.locations.keys().any(|part| matches!(part, Part::Head(_)))
-    }
-
-    /// Whether there is a weight of this name.
-    pub(crate) fn has(&self, name: &str) -> bool {
-        self.locations.contains_key(&Part::Weight(name.to_owned()))
     }
 
     /// Whether there are adapters to fold in.
@@ -109,7 +103,7 @@ impl Registry {
         self.load(&Part::Head(name.to_owned()))
     }
 
-    /// The fingerprint of the base model's weights, adapters left out: the SHA-256 of every gain and
+    /// The fingerprint of the base model's weights, without adapters: the SHA-256 of every gain and
     /// of one matrix, in f32. Models that were trained apart differ in these, and those of an 8B
     /// model are read quickly. A quantised file contains that of the weights it was made from.
     pub(crate) fn fingerprint(&self) -> Result<String, LoadError> {

@@ -1,5 +1,4 @@
 //! Atomic saves: a file is either the old one or the new one, whatever happens while it is written.
-//! Out of scope: what is in it.
 
 use candle_core::Tensor;
 use std::collections::{BTreeMap, HashMap};
@@ -23,8 +22,7 @@ impl SaveError {
     }
 }
 
-/// Writes a safetensors file, each tensor in its own number format; `metadata` goes into its
-/// header.
+/// Writes a safetensors file, each tensor in its own number format, with `metadata` in its header.
 pub(crate) fn save_tensors(
     path: &Path,
     tensors: &BTreeMap<String, Tensor>,

@@ -1,5 +1,4 @@
-//! Files of named tensors, opened without reading a tensor: names, shapes and number formats come
-//! from headers. Out of scope: what a name means.
+//! Files of named tensors, of which only the header is read until a tensor is asked for.
 
 use super::gguf::{FINGERPRINT, read::Gguf};
 use crate::model::backend::{Backend, Normal};
@@ -40,7 +39,7 @@ impl TensorFile {
         match path.extension().and_then(|extension| extension.to_str()) {
             Some("safetensors") => Self::mapped(path, name),
             Some("bin" | "pt" | "pth") => Self::pickled(path, name),
-            Some(_) if Gguf::is_named(path) => Self::gguf(Gguf::open(path)?, name),
+            Some(extension) if extension.eq_ignore_ascii_case("gguf") => Self::gguf(Gguf::open(path)?, name),
             Some(_) | None => {
                 let problem = "is no file of weights by its name; .safetensors, .gguf, .bin, .pt and .pth are";
                 Err(LoadError::malformed(&name, problem))

@@ -19,8 +19,7 @@ use summary::{guided, summarise};
 /// Tokens of a piece at most: enough to use a weight several times for each time it is fetched.
 const PIECE_MAX: usize = 64;
 
-/// Most cells whose logits a thread holds: 32 MB over LLaDA's vocabulary, twice that with guidance.
-/// More would not be faster.
+/// Most cells whose logits a thread holds: 32 MB over LLaDA's vocabulary. More is not faster.
 const STATES_MAX: usize = 64;
 
 /// The CPU.

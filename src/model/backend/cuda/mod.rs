@@ -1,5 +1,4 @@
-//! The operations on an NVIDIA GPU. Tensors stay on the device; summaries, qualities and inspected
-//! numbers come to the host.
+//! The operations on an NVIDIA GPU. Summaries, qualities and inspected numbers come to the host.
 
 mod summary;
 
@@ -80,8 +79,7 @@ impl Backend for Cuda {
     }
 }
 
-/// The rows that `options` are about, guidance applied where any of them asks for it: (options,
-/// width).
+/// The rows that `options` are about, guidance applied where any asks for it: (options, width).
 fn guided(logits: &Tensor, options: &[SummaryOptions<'_>]) -> Result<Tensor> {
     let own = logits.narrow(0, 0, options.len())?; // (options, width)
     if options.iter().all(|options| options.guidance.is_none()) {

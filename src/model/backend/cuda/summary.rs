@@ -78,43 +78,33 @@ pub(super) fn summaries(logits: &Tensor, vocabulary: Vocabulary, options: &[Summ
     };
     let kernel = device.get_or_load_custom_func(name, "remask_summary", include_str!("../kernels/summary.ptx"))?;
     let answers = device.alloc_zeros::<u32>(rows * ANSWER)?;
-    let asks = device.clone_htod(&words.asks)?;
-    let (ends, tokens) = (device.clone_htod(&words.bias_ends)?, device.clone_htod(&words.bias_tokens)?);
-    let biases = device.clone_htod(&words.biases)?;
+    let (asks, ends) = (device.clone_htod(&words.asks)?, device.clone_htod(&words.bias_ends)?);
+    let (tokens, biases) = (device.clone_htod(&words.bias_tokens)?, device.clone_htod(&words.biases)?);
     let [rows, width, size, mask] = [rows, width, vocabulary.size, vocabulary.mask].map(u32_of);
     let shape = LaunchConfig { grid_dim: (rows, 1, 1), block_dim: (256, 1, 1), shared_mem_bytes: 0 };
-    let mut launch = kernel.builder();
     let from = layout.start_offset();
-    match logits.dtype() {
-        DType::F32 => {
-            let logits = storage.as_cuda_slice::<f32>()?.slice(from..);
-            launch.arg(&logits).arg(&width).arg(&size).arg(&mask).arg(&asks).arg(&ends).arg(&tokens).arg(&biases);
-            launch.arg(&answers);
-            // SAFETY: the kernel reads rows x width logits and the words made for it, and writes
-            // rows x 8 words.
-            #[allow(unsafe_code)]
-            unsafe { launch.launch(shape) }.w()?;
-        }
-        _ => {
-            let logits = storage.as_cuda_slice::<half::bf16>()?.slice(from..);
-            launch.arg(&logits).arg(&width).arg(&size).arg(&mask).arg(&asks).arg(&ends).arg(&tokens).arg(&biases);
-            launch.arg(&answers);
-            // SAFETY: as above.
-            #[allow(unsafe_code)]
-            unsafe { launch.launch(shape) }.w()?;
-        }
+    let (floats, halves);
+    let mut launch = kernel.builder();
+    if logits.dtype() == DType::F32 {
+        floats = storage.as_cuda_slice::<f32>()?.slice(from..);
+        launch.arg(&floats);
+    } else {
+        halves = storage.as_cuda_slice::<half::bf16>()?.slice(from..);
+        launch.arg(&halves);
     }
+    launch.arg(&width).arg(&size).arg(&mask).arg(&asks).arg(&ends).arg(&tokens).arg(&biases).arg(&answers);
+    // SAFETY: the kernel reads rows x width logits and the words made for it, and writes rows x 8
+    // words.
+    #[allow(unsafe_code)]
+    unsafe { launch.launch(shape) }.w()?;
     Ok(read(&device.clone_dtoh(&answers)?))
 }
 
 /// A binary without the feature opens no GPU, so no logits lie on one.
 #[cfg(not(feature = "cuda"))]
 pub(super) fn summaries(logits: &Tensor, _: Vocabulary, options: &[SummaryOptions<'_>]) -> Result<Summaries> {
-    candle_core::bail!(
-        "logits on {:?}, where this binary cannot read {} rows",
-        logits.device(),
-        Words::of(options).asks.len()
-    )
+    let (device, rows) = (logits.device(), Words::of(options).asks.len());
+    candle_core::bail!("logits on {device:?}, where this binary cannot read {rows} rows")
 }
 
 #[cfg(test)]

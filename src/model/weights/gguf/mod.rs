@@ -6,8 +6,7 @@ pub(crate) mod write;
 
 /// The architecture's name in `general.architecture`, and before every key of its own.
 const ARCHITECTURE: &str = "llada";
-/// Our own keys, for what GGUF has no key for: the content of the model's other files, and the
-/// fingerprint of the weights the file was made from.
+/// Our own keys: the content of the model's other files, and the fingerprint of its weights.
 const GENERATION_CONFIG: &str = "remask.generation_config";
 const TOKENIZER_CONFIG: &str = "remask.tokenizer_config";
 pub(crate) const FINGERPRINT: &str = "remask.base";

@@ -25,11 +25,6 @@ pub(crate) struct Gguf {
 }
 
 impl Gguf {
-    /// Whether the path has the extension of a GGUF file.
-    pub(crate) fn is_named(path: &Path) -> bool {
-        path.extension().is_some_and(|extension| extension.eq_ignore_ascii_case("gguf"))
-    }
-
     /// Reads the header.
     pub(crate) fn open(path: &Path) -> Result<Self, LoadError> {
         let name = path.display().to_string();
@@ -41,10 +36,7 @@ impl Gguf {
             .map_err(|cause| LoadError::malformed(&name, format!("is damaged, incomplete or no GGUF file: {cause}")))?;
         let names = content.tensor_infos.keys().map(|theirs| (canonical(theirs), theirs.clone())).collect();
         let mut gguf = Self { name, content, file: Mutex::new(file), shuffled: None, names };
-        match gguf.text("general.architecture")? {
-            Some(ARCHITECTURE) => {}
-            found => return Err(gguf.unsupported("general.architecture", found, &format!("{ARCHITECTURE:?}"))),
-        }
+        gguf.require("general.architecture", ARCHITECTURE, &format!("{ARCHITECTURE:?}"))?;
         gguf.check_length(length)?;
         let config = gguf.config()?;
         gguf.shuffled = config.rope.then(|| config.head_dim());
@@ -195,9 +187,15 @@ impl Gguf {
         value.map(|value| take(value).ok_or_else(|| self.wrong(key, wrong))).transpose()
     }
 
-    pub(super) fn unsupported(&self, key: &str, given: Option<&str>, supported: &str) -> LoadError {
-        let given = given.map_or_else(|| "missing".to_owned(), |given| format!("{given:?}"));
-        LoadError::unsupported(&self.name, key, given, supported)
+    /// Checks that the string of a key is `text`, the only one that is `supported`.
+    pub(super) fn require(&self, key: &str, text: &str, supported: &str) -> Result<(), LoadError> {
+        match self.text(key)? {
+            Some(given) if given == text => Ok(()),
+            given => {
+                let given = given.map_or_else(|| "missing".to_owned(), |given| format!("{given:?}"));
+                Err(LoadError::unsupported(&self.name, key, given, supported))
+            }
+        }
     }
 
     fn wrong(&self, key: &str, what: &str) -> LoadError {

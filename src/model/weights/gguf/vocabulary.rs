@@ -11,8 +11,7 @@ use std::path::Path;
 pub struct GgufVocabulary {
     /// The tokens.
     pub tokens: Tokens,
-    /// The content of a `tokenizer_config.json`: as the file contains it, or made from GGUF's own
-    /// keys.
+    /// The content of a `tokenizer_config.json`: that in the file, or made from GGUF's own keys.
     pub tokenizer_config: Option<String>,
 }
 
@@ -50,10 +49,7 @@ impl GgufVocabulary {
         }
         let key = |key: &str| format!("tokenizer.ggml.{key}");
         let Some(words) = gguf.list(&key("tokens"), text)? else { return Ok(None) };
-        match gguf.text(&key("model"))? {
-            Some("gpt2") => {}
-            given => return Err(gguf.unsupported(&key("model"), given, "\"gpt2\", which is byte-level BPE")),
-        }
+        gguf.require(&key("model"), "gpt2", "\"gpt2\", which is byte-level BPE")?;
         let kinds = gguf.list(&key("token_type"), number)?.unwrap_or_default();
         let special = (0..words.len()).map(|id| kinds.get(id).is_some_and(|kind| SPECIAL.contains(kind))).collect();
         let named = |end: &str| {

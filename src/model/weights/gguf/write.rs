@@ -58,8 +58,7 @@ impl Format {
 /// tokenizer and defaults. Matrices are stored in `format`, or in a finer one where its blocks do
 /// not fit; gains, positions and the head in f32.
 ///
-/// Tensors are read one by one: memory holds the content of the file, and a matrix in f32 per
-/// thread.
+/// Memory holds the content of the file, and a matrix in f32 per thread.
 ///
 /// # Errors
 /// When the model cannot be loaded, or the file cannot be written.
