@@ -76,7 +76,7 @@ pub enum LoadError {
         /// How it is stored.
         found: String,
     },
-    /// A tensor that the model has no use for. Without it, this is not the model of its files.
+    /// A tensor that has no place in the model. Ignoring it would give another model.
     #[error("{file}: tensor `{tensor}` {problem}")]
     StrayTensor {
         /// Which file.

@@ -86,7 +86,7 @@ pub struct Defaults {
 /// How a token is drawn from the model's distribution.
 #[derive(Clone, Copy, Debug, PartialEq)]
 pub struct Sampling {
-    /// 0 takes the most probable token; above it, `argmax(logit + temperature * gumbel)`. Finite.
+    /// 0 takes the most probable token; finite above, `argmax(logit + temperature * gumbel)`.
     pub temperature: f32,
     /// Key of the noise, together with `step` and the position.
     pub seed: Seed,

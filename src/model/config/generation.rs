@@ -56,10 +56,8 @@ pub(super) fn apply(
     defaults.steps = keys.steps.or(defaults.steps);
     defaults.new_tokens = keys.max_new_tokens.or(defaults.new_tokens);
     if let Some(ProofreadingKeys { steps, below }) = keys.proofreading {
-        let Some(below) = Probability::new(below) else {
-            let problem = format!("has proofreading below {below}; give a number from 0 to 1");
-            return Err(LoadError::malformed(file, problem));
-        };
+        let problem = || format!("has proofreading below {below}; give a number from 0 to 1");
+        let below = Probability::new(below).ok_or_else(|| LoadError::malformed(file, problem()))?;
         defaults.proofreading = Some(Proofreading { steps, below, most: None });
     }
     Ok(())
