@@ -2,16 +2,12 @@
 //! quality head on the filled cells. Out of scope: the network's layers, and devices.
 
 use super::backend::Backend;
-use super::backend::summary::{Guidance, Summary, SummaryOptions, sigmoid};
-use super::backend::vocabulary::Vocabulary;
-use super::batch::{Batch, Filter, Row, Sampling};
+use super::backend::summary::{Guidance, Summary, SummaryOptions, Vocabulary, sigmoid};
 use super::error::ModelError;
-use super::interface::{Denoiser, Inspection};
+use super::interface::{Batch, Denoiser, Filter, Inspection, ModelSpec, Row, Sampling};
 use super::network::{Network, Pass, States};
-use super::spec::ModelSpec;
 use crate::diffusion::{Canvas, Cell, Position, Present, Probability, Reading, Review, Seed, TokenId};
-use candle_core::Tensor;
-use candle_core::utils::with_threadpool;
+use candle_core::{Tensor, utils::with_threadpool};
 use std::sync::Arc;
 
 /// A network of any family, with or without a quality head.
@@ -26,26 +22,21 @@ pub(crate) struct NetworkDenoiser {
 #[derive(Default)]
 struct Plan {
     pass: Pass,
-    readouts: Vec<Readout>,
-    filled: Vec<Filled>,
+    /// Cells that the output layer runs on.
+    readouts: Vec<Asked>,
+    /// Cells that the quality head runs on.
+    reviewed: Vec<Asked>,
 }
 
-/// A cell that the output layer runs on; `state` and `unguided` index the states of the pass.
-struct Readout {
+/// A cell to report on; `state` and `unguided` index the states of the pass.
+#[derive(Clone, Copy)]
+struct Asked {
     row: usize,
     at: Position,
     state: usize,
     unguided: Option<usize>,
-    /// The token there, for the present confidence of a filled cell. `None` is a blank, to be
-    /// proposed for.
+    /// The token of a filled cell; `None` is a blank, to be proposed for.
     token: Option<TokenId>,
-}
-
-/// A filled cell to be reviewed.
-struct Filled {
-    row: usize,
-    at: Position,
-    state: usize,
 }
 
 impl NetworkDenoiser {
@@ -55,58 +46,49 @@ impl NetworkDenoiser {
     }
 
     fn plan(&self, batch: &Batch<'_>) -> Plan {
-        let Plan { mut pass, mut readouts, mut filled } = Plan::default();
+        let Plan { mut pass, mut readouts, mut reviewed } = Plan::default();
         for (index, row) in batch.iter().enumerate() {
             let unmasked: Vec<usize> = row.canvas.blanks(row.window.clone()).map(Position::index).collect();
-            let reviewed = if row.review || row.present { row.window.clone() } else { 0..0 };
-            let reviewed = row.canvas.filled(reviewed).map(|(at, _)| at.index());
-            let mut asked: Vec<usize> = unmasked.iter().copied().chain(reviewed).collect();
+            let filled = if row.review || row.present { row.window.clone() } else { 0..0 };
+            let filled = row.canvas.filled(filled).map(|(at, _)| at.index());
+            let mut asked: Vec<usize> = unmasked.iter().copied().chain(filled).collect();
             asked.sort_unstable();
             if asked.is_empty() {
                 continue;
             }
-            let states = pass.push(self.ids(row, |token| token), asked.clone())..;
-            let mut unguided = match row.guidance {
-                Some(_) if !unmasked.is_empty() => {
-                    let first = pass.push(self.ids(row, |_| self.spec.mask), unmasked.clone());
-                    first..first + unmasked.len()
-                }
-                Some(_) | None => 0..0,
-            };
+            let states = pass.push(self.ids(row, false), asked.clone())..;
+            let mut unguided = 0..0;
+            if row.guidance.is_some() && !unmasked.is_empty() {
+                let first = pass.push(self.ids(row, true), unmasked.clone());
+                unguided = first..first + unmasked.len();
+            }
             for (state, at) in states.zip(asked.into_iter().map(Position::at)) {
+                let cell = Asked { row: index, at, state, unguided: None, token: None };
                 match row.canvas.cells()[at.index()] {
-                    Cell::Blank => {
-                        readouts.push(Readout { row: index, at, state, unguided: unguided.next(), token: None });
-                    }
+                    Cell::Blank => readouts.push(Asked { unguided: unguided.next(), ..cell }),
                     Cell::Filled(token) => {
-                        if row.review {
-                            filled.push(Filled { row: index, at, state });
-                        }
-                        if row.present {
-                            let token = Some(token);
-                            readouts.push(Readout { row: index, at, state, unguided: None, token });
-                        }
+                        let cell = Asked { token: Some(token), ..cell };
+                        reviewed.extend(row.review.then_some(cell));
+                        readouts.extend(row.present.then_some(cell));
                     }
                     Cell::Fixed(_) => {}
                 }
             }
         }
-        Plan { pass, readouts, filled }
+        Plan { pass, readouts, reviewed }
     }
 
-    /// The row as the network reads it, fixed tokens through `fixed`.
-    fn ids<'a>(&self, row: &'a Row<'_>, fixed: impl Fn(TokenId) -> TokenId + 'a) -> impl Iterator<Item = u32> + 'a {
-        let mask = self.spec.mask;
+    /// The row as the network reads it, with or without the fixed tokens.
+    fn ids<'a>(&self, row: &'a Row<'_>, is_unguided: bool) -> impl Iterator<Item = u32> + use<'a> {
+        let mask = self.spec.mask.0;
         row.canvas.cells().iter().map(move |cell| match cell {
-            Cell::Blank => mask.0,
-            Cell::Filled(token) => token.0,
-            Cell::Fixed(token) => fixed(*token).0,
+            Cell::Fixed(_) if is_unguided => mask,
+            cell => cell.token().map_or(mask, |token| token.0),
         })
     }
 
-    /// What the output layer says about some cells: the summary that a proposal is made of, or with
-    /// the confidence of the token there.
-    fn read_out(&self, batch: &Batch<'_>, hidden: &Tensor, cells: &[Readout]) -> Result<Vec<Summary>, ModelError> {
+    /// What the output layer says about cells: a proposal, or the confidence of the token there.
+    fn read_out(&self, batch: &Batch<'_>, hidden: &Tensor, cells: &[Asked]) -> Result<Vec<Summary>, ModelError> {
         // the cells' own states, then their unguided ones
         let unguided = cells.iter().filter_map(|cell| cell.unguided);
         let states: Vec<usize> = cells.iter().map(|cell| cell.state).chain(unguided).collect();
@@ -129,12 +111,12 @@ impl NetworkDenoiser {
         summaries.into_iter().map(|summary| summary.ok_or_else(|| self.not_finite("a logit"))).collect()
     }
 
-    fn review(&self, judged: &Tensor, filled: &[Filled]) -> Result<Vec<Review>, ModelError> {
-        let states: Vec<usize> = filled.iter().map(|cell| cell.state).collect();
+    fn review(&self, judged: &Tensor, cells: &[Asked]) -> Result<Vec<Review>, ModelError> {
+        let states: Vec<usize> = cells.iter().map(|cell| cell.state).collect();
         let Some(qualities) = self.network.qualities(&self.backend.select(judged, &states)?)? else {
             return Ok(Vec::new());
         };
-        let reviews = filled.iter().zip(self.backend.qualities(&qualities)?).map(|(cell, logit)| {
+        let reviews = cells.iter().zip(self.backend.qualities(&qualities)?).map(|(cell, logit)| {
             let finite = if logit.is_finite() { Probability::rounded(sigmoid(logit)) } else { None };
             let quality = finite.ok_or_else(|| self.not_finite("a quality"))?;
             Ok(Review { at: cell.at, quality })
@@ -149,20 +131,20 @@ impl NetworkDenoiser {
     fn read_all(&self, batch: &Batch<'_>) -> Result<Vec<Reading>, ModelError> {
         batch.iter().try_for_each(|row| row.check(&self.spec))?;
         let mut readings = vec![Reading::default(); batch.len()];
-        let Plan { pass, readouts, filled } = self.plan(batch);
-        if pass.asked() == 0 {
+        let Plan { pass, readouts, reviewed } = self.plan(batch);
+        if pass.asked == 0 {
             return Ok(readings);
         }
         let States { hidden, judged } = self.network.forward(&pass)?; // (asked, width) each
         let summaries = self.backend.in_chunks(&readouts, |chunk| self.read_out(batch, &hidden, chunk))?;
-        for (&Readout { row, at, token, .. }, summary) in readouts.iter().zip(summaries) {
+        for (&Asked { row, at, token, .. }, summary) in readouts.iter().zip(summaries) {
             match token {
                 None => readings[row].proposals.push(summary.proposal(at)),
                 Some(_) => readings[row].present.push(Present { at, confidence: summary.confidence }),
             }
         }
-        let reviews = self.backend.in_chunks(&filled, |chunk| self.review(&judged, chunk))?;
-        for (cell, review) in filled.iter().zip(reviews) {
+        let reviews = self.backend.in_chunks(&reviewed, |chunk| self.review(&judged, chunk))?;
+        for (cell, review) in reviewed.iter().zip(reviews) {
             readings[cell.row].reviews.push(review);
         }
         Ok(readings)

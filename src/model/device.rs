@@ -1,10 +1,9 @@
-//! The devices that models are computed on, by name, and how many threads there are. Out of scope:
-//! models, and what is computed.
+//! The devices that models are computed on, by name, and how many threads there are.
 
+use super::backend::{Backend, cpu::Cpu, cuda::Cuda};
 use super::error::LoadError;
 use candle_core::DType;
-use std::fmt;
-use std::str::FromStr;
+use std::{env, fmt, str::FromStr, sync::Arc};
 
 /// The device of a model.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
@@ -41,20 +40,16 @@ pub enum Precision {
 }
 
 impl Precision {
-    /// The format on a device.
-    ///
-    /// # Errors
-    /// When the device does not compute in it.
+    /// The format on a device; an error when the device does not compute in it.
     pub(crate) fn on(self, device: &candle_core::Device) -> Result<DType, LoadError> {
         match self {
             Self::F32 => Ok(DType::F32),
             Self::Auto if device.is_cpu() => Ok(DType::F32),
-            Self::Bf16 if device.is_cpu() => Err(LoadError::Device {
-                device: "cpu".to_owned(),
-                problem: "computes in f32; bf16 needs a GPU. To save memory, store the weights in few bits with \
-                          `remask quantize`"
-                    .to_owned(),
-            }),
+            Self::Bf16 if device.is_cpu() => Err(LoadError::device(
+                "cpu",
+                "computes in f32; bf16 needs a GPU. To save memory, store the weights in few bits with \
+                 `remask quantize`",
+            )),
             Self::Auto | Self::Bf16 => Ok(DType::BF16),
         }
     }
@@ -64,15 +59,14 @@ impl FromStr for Device {
     type Err = LoadError;
 
     fn from_str(word: &str) -> Result<Self, LoadError> {
-        match word.split_once(':') {
-            None if word == "auto" => Ok(Self::Auto),
-            None if word == "cpu" => Ok(Self::Cpu),
-            None if word == "cuda" => Ok(Self::Cuda(0)),
-            Some(("cuda", ordinal)) if ordinal.parse::<usize>().is_ok() => Ok(Self::Cuda(ordinal.parse().unwrap_or(0))),
-            None | Some(_) => Err(LoadError::Device {
-                device: word.to_owned(),
-                problem: "is none of auto, cpu, cuda and cuda:N".to_owned(),
-            }),
+        match word {
+            "auto" => Ok(Self::Auto),
+            "cpu" => Ok(Self::Cpu),
+            "cuda" => Ok(Self::Cuda(0)),
+            _ => match word.strip_prefix("cuda:").map(str::parse) {
+                Some(Ok(ordinal)) => Ok(Self::Cuda(ordinal)),
+                _ => Err(LoadError::device(word, "is none of auto, cpu, cuda and cuda:N")),
+            },
         }
     }
 }
@@ -92,15 +86,17 @@ impl Device {
     }
 
     /// Opens the device; returns its own name too, for `auto`.
-    ///
-    /// # Errors
-    /// When it does not exist, or this binary cannot use it.
     pub(crate) fn open(self) -> Result<(candle_core::Device, Self), LoadError> {
         match self.choose().0 {
             Self::Cuda(ordinal) => Ok((cuda(ordinal)?, Self::Cuda(ordinal))),
             Self::Cpu | Self::Auto => Ok((candle_core::Device::Cpu, Self::Cpu)),
         }
     }
+}
+
+/// The operations of `device`.
+pub(crate) fn backend(device: candle_core::Device) -> Arc<dyn Backend> {
+    if device.is_cpu() { Arc::new(Cpu) } else { Arc::new(Cuda { device }) }
 }
 
 #[cfg(feature = "cuda")]
@@ -124,16 +120,13 @@ fn cuda(ordinal: usize) -> Result<candle_core::Device, LoadError> {
                    install them, name their place in LD_LIBRARY_PATH, or use `cpu`";
     opened
         .unwrap_or_else(|_| Err(missing.to_owned()))
-        .map_err(|problem| LoadError::Device { device: format!("cuda:{ordinal}"), problem })
+        .map_err(|problem| LoadError::device(Device::Cuda(ordinal), problem))
 }
 
 #[cfg(not(feature = "cuda"))]
 fn cuda(ordinal: usize) -> Result<candle_core::Device, LoadError> {
-    Err(LoadError::Device {
-        device: format!("cuda:{ordinal}"),
-        problem: "this binary was built without the feature `cuda`; use `cpu`, or build with `--features cuda`"
-            .to_owned(),
-    })
+    let problem = "this binary was built without the feature `cuda`; use `cpu`, or build with `--features cuda`";
+    Err(LoadError::device(Device::Cuda(ordinal), problem))
 }
 
 /// How a program uses its threads.
@@ -145,13 +138,12 @@ pub enum Threads {
     Alone,
 }
 
-/// Threads that can work at the same time: physical cores, but no more than a container may use.
-/// Two threads on one core are not faster here.
+/// Physical cores (two threads on one are not faster here), but no more than a container may use.
 #[must_use]
 pub fn threads() -> usize {
     static COUNT: std::sync::OnceLock<usize> = std::sync::OnceLock::new();
     *COUNT.get_or_init(|| {
-        let told = std::env::var(THREADS).ok().and_then(|threads| threads.parse().ok()).filter(|threads| *threads > 0);
+        let told = env::var(THREADS).ok().and_then(|threads| threads.parse().ok()).filter(|threads| *threads > 0);
         let allowed = std::thread::available_parallelism().map_or(1, std::num::NonZeroUsize::get);
         told.unwrap_or_else(|| candle_core::utils::get_num_threads().min(allowed))
     })
@@ -169,17 +161,12 @@ const THREADS: &str = "RAYON_NUM_THREADS";
 /// Sets environment variables, so no other thread may run yet: call it first in `main`.
 #[allow(unsafe_code)]
 pub unsafe fn settle_threads(use_of: Threads) {
-    let threads = match use_of {
-        Threads::ShareProducts => threads(),
-        Threads::Alone => {
-            let _ = threads(); // keeps the value of the environment as it is now
-            1
-        }
-    };
-    for (variable, value) in [(THREADS, threads), ("CANDLE_NUM_THREADS", 1)] {
-        if use_of == Threads::Alone || std::env::var_os(variable).is_none() {
+    let all = threads(); // keeps the value of the environment as it is now
+    let count = if use_of == Threads::Alone { 1 } else { all };
+    for (variable, value) in [(THREADS, count), ("CANDLE_NUM_THREADS", 1)] {
+        if use_of == Threads::Alone || env::var_os(variable).is_none() {
             // SAFETY: no other thread runs, as the caller promises.
-            unsafe { std::env::set_var(variable, value.to_string()) };
+            unsafe { env::set_var(variable, value.to_string()) };
         }
     }
 }

@@ -1,5 +1,4 @@
-//! Errors of loading a model and of a forward pass. Each is one sentence: what was given, what is
-//! allowed.
+//! Errors of loading a model and of a forward pass: what was given, what is allowed.
 
 use std::fmt::Display;
 
@@ -77,8 +76,7 @@ pub enum LoadError {
         /// How it is stored.
         found: String,
     },
-    /// A tensor that the model has no use for. It is an error because ignoring it would give
-    /// another model than its files describe.
+    /// A tensor that has no place in the model. Ignoring it would give another model.
     #[error("{file}: tensor `{tensor}` {problem}")]
     StrayTensor {
         /// Which file.
@@ -104,6 +102,18 @@ pub enum LoadError {
 impl LoadError {
     pub(crate) fn malformed(file: &(impl Display + ?Sized), problem: impl Into<String>) -> Self {
         Self::Malformed { file: file.to_string(), problem: problem.into() }
+    }
+
+    pub(crate) fn device(device: impl Display, problem: impl Into<String>) -> Self {
+        Self::Device { device: device.to_string(), problem: problem.into() }
+    }
+
+    pub(crate) fn stray(file: &str, tensor: &str, problem: &str) -> Self {
+        Self::StrayTensor { file: file.to_owned(), tensor: tensor.to_owned(), problem: problem.to_owned() }
+    }
+
+    pub(crate) fn unsupported(file: &str, key: &str, given: String, supported: &str) -> Self {
+        Self::Unsupported { file: file.to_owned(), key: key.to_owned(), given, supported: supported.to_owned() }
     }
 
     pub(crate) fn unreadable(file: &(impl Display + ?Sized), cause: &std::io::Error) -> Self {
@@ -145,9 +155,7 @@ pub enum ModelError {
 impl From<candle_core::Error> for ModelError {
     fn from(error: candle_core::Error) -> Self {
         let message = error.to_string();
-        match message.to_lowercase().replace('_', " ").contains("out of memory") {
-            true => Self::OutOfMemory(message),
-            false => Self::Failed(message),
-        }
+        let is_memory = message.to_lowercase().replace('_', " ").contains("out of memory");
+        if is_memory { Self::OutOfMemory(message) } else { Self::Failed(message) }
     }
 }

@@ -1,22 +1,9 @@
 //! The interface between the algorithm and a model: a batch of canvases goes in, readings come out.
 //! Out of scope: policies, requests and time.
 
-use super::batch::Batch;
 use super::error::ModelError;
-use super::spec::ModelSpec;
-use crate::diffusion::{Reading, TokenId};
-use std::fmt;
-
-/// Every number of one forward pass over one row of ids, for parity checks.
-#[derive(Clone, Debug, PartialEq)]
-pub struct Inspection {
-    /// (positions, vocabulary): scores before the softmax, that of the mask included.
-    pub logits: Vec<Vec<f32>>,
-    /// (positions, hidden): states after the final norm; empty where a model has none.
-    pub hidden: Vec<Vec<f32>>,
-    /// (positions): quality before the sigmoid; `None` without a head.
-    pub quality_logits: Option<Vec<f32>>,
-}
+use crate::diffusion::{Canvas, Draws, Position, Proofreading, Purpose, Reading, Seed, TokenId};
+use std::{fmt, num::NonZeroU32, ops::Range, sync::Arc};
 
 /// A masked diffusion model, its quality head included. Tensors stay behind this trait.
 pub trait Denoiser: Send {
@@ -33,13 +20,196 @@ pub trait Denoiser: Send {
     /// Every number of one pass over `ids`; ids equal to the mask count as blanks here.
     ///
     /// # Errors
-    /// When an id is outside the vocabulary, the row is longer than the canvas limit, or the pass
-    /// fails.
+    /// When an id is outside the vocabulary, the row is too long, or the pass fails.
     fn inspect(&mut self, ids: &[TokenId]) -> Result<Inspection, ModelError>;
 }
 
 impl fmt::Debug for dyn Denoiser {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         f.debug_struct("Denoiser").field("spec", self.spec()).finish()
+    }
+}
+
+/// Every number of one forward pass over one row of ids, for parity checks.
+#[derive(Clone, Debug, PartialEq)]
+pub struct Inspection {
+    /// (positions, vocabulary): scores before the softmax, that of the mask included.
+    pub logits: Vec<Vec<f32>>,
+    /// (positions, hidden): states after the final norm; empty where a model has none.
+    pub hidden: Vec<Vec<f32>>,
+    /// (positions): quality before the sigmoid; `None` without a head.
+    pub quality_logits: Option<Vec<f32>>,
+}
+
+/// What a model can take and what it offers.
+#[derive(Clone, Debug, PartialEq)]
+pub struct ModelSpec {
+    /// The architecture, as `config.json` names it: `llada`, or `toy`.
+    pub family: String,
+    /// Token ids are below this.
+    pub vocabulary: u32,
+    /// Cells of a canvas at most, prompt included.
+    pub canvas_max: usize,
+    /// The id of a blank in the model's input. Never proposed, never accepted in a prompt.
+    pub mask: TokenId,
+    /// Ids that end a text; generation stops after the block in which one appears.
+    pub ends: Vec<TokenId>,
+    /// Whether a PRISM quality head is loaded.
+    pub has_quality: bool,
+    /// Whether low-rank adapters were folded into the weights, which changes the logits.
+    pub adapters_folded: bool,
+    /// Number format of the forward pass, as `f32`.
+    pub dtype: String,
+    /// Number format of most weights, as `f32` or `q4_k`.
+    pub weights: String,
+    /// Where the model is computed, as `cpu` or `cuda:0`.
+    pub device: String,
+    /// Parameters, head included.
+    pub parameters: u64,
+    /// Options of a request that does not set them.
+    pub defaults: Defaults,
+}
+
+/// [`ModelSpec::defaults`]: from the model's `generation_config.json`, else from its family.
+#[derive(Clone, Copy, Debug, Default, PartialEq)]
+pub struct Defaults {
+    /// Cells per block; `None` is the whole canvas.
+    pub block_length: Option<NonZeroU32>,
+    /// Steps for the whole run; `None` is one per blank.
+    pub steps: Option<NonZeroU32>,
+    /// New tokens of a continuation; `None` is what the canvas has room for.
+    pub new_tokens: Option<NonZeroU32>,
+    /// Proofreading by a model with a quality head; `None` is no proofreading.
+    pub proofreading: Option<Proofreading>,
+}
+
+/// How a token is drawn from the model's distribution.
+#[derive(Clone, Copy, Debug, PartialEq)]
+pub struct Sampling {
+    /// 0 takes the most probable token; finite above, `argmax(logit + temperature * gumbel)`.
+    pub temperature: f32,
+    /// Key of the noise, together with `step` and the position.
+    pub seed: Seed,
+    /// Forward passes of the sequence so far, so that a cell filled again gets a fresh draw.
+    pub step: u32,
+    /// Which tokens may be drawn.
+    pub filter: Filter,
+}
+
+impl Sampling {
+    /// How the token of one blank is drawn; `None` at temperature 0.
+    pub(crate) fn noise(&self, at: Position) -> Option<Noise> {
+        (self.temperature > 0.0).then(|| Noise {
+            temperature: f64::from(self.temperature),
+            draws: Draws::new(self.seed, Purpose::Token, self.step, at),
+            filter: self.filter,
+        })
+    }
+}
+
+/// How the token of one blank is drawn, with noise keyed by the token's id.
+#[derive(Clone, Copy, Debug)]
+pub(crate) struct Noise {
+    /// Above zero.
+    pub(crate) temperature: f64,
+    pub(crate) draws: Draws,
+    pub(crate) filter: Filter,
+}
+
+/// Which tokens may be drawn: those that both limits leave of the tempered distribution.
+/// Confidence, margin and entropy of a token still refer to the whole distribution.
+#[derive(Clone, Copy, Debug, Default, PartialEq)]
+pub struct Filter {
+    /// This many of the most probable tokens.
+    pub top_k: Option<NonZeroU32>,
+    /// The smallest set of most probable tokens whose probabilities sum to at least this; above 0
+    /// and at most 1.
+    pub top_p: Option<f32>,
+}
+
+impl Filter {
+    /// Every token.
+    pub const ALL: Self = Self { top_k: None, top_p: None };
+}
+
+/// Cells in which only some tokens may be written.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Restriction {
+    /// The cells.
+    pub cells: Range<usize>,
+    /// The tokens; at least one, none of them the mask.
+    pub tokens: Arc<[TokenId]>,
+}
+
+/// One canvas to read.
+#[derive(Clone, Debug)]
+pub struct Row<'a> {
+    /// The whole canvas; attention covers every cell.
+    pub canvas: &'a Canvas,
+    /// The cells to report on: proposals for its blanks, reviews for its filled cells.
+    pub window: Range<usize>,
+    /// How proposals are drawn.
+    pub sampling: Sampling,
+    /// Classifier-free guidance weight w: `l = l_u + (1 + w) (l - l_u)`, where `l_u` is read in the
+    /// same pass with every fixed cell masked (LLaDA, arXiv 2502.09992, appendix A.2).
+    pub guidance: Option<f32>,
+    /// Added to the logits of these tokens before the softmax; minus infinity bans a token.
+    pub biases: &'a [(TokenId, f32)],
+    /// The first entry that contains a cell applies there, instead of the filter. Confidence,
+    /// margin and entropy still refer to the whole distribution.
+    pub only: &'a [Restriction],
+    /// Whether filled cells are reviewed. Needs a model with a quality head.
+    pub review: bool,
+    /// Whether the present confidence of filled cells is reported. Guidance does not apply to it.
+    pub present: bool,
+}
+
+/// Rows that share a forward pass, concatenated without padding.
+pub type Batch<'a> = [Row<'a>];
+
+impl Row<'_> {
+    /// Tokens that this row adds to a forward pass.
+    #[must_use]
+    pub fn tokens(&self) -> usize {
+        self.canvas.len() * if self.guidance.is_some() { 2 } else { 1 }
+    }
+
+    /// The tokens that may be written at `at`; `None` is all.
+    pub(crate) fn allowed(&self, at: Position) -> Option<&[TokenId]> {
+        self.only.iter().find(|only| only.cells.contains(&at.index())).map(|only| &*only.tokens)
+    }
+
+    /// Checks that the model can read the row. Admission makes the same checks; these keep ids
+    /// without an embedding out of the network in any case.
+    pub(crate) fn check(&self, spec: &ModelSpec) -> Result<(), ModelError> {
+        let refuse = |problem: String| Err(ModelError::Unsupported(problem));
+        let (cells, size, allowed) = (self.canvas.len(), spec.vocabulary, spec.canvas_max);
+        if cells > allowed {
+            return refuse(format!("a canvas of {cells} cells; this model reads up to {allowed}"));
+        }
+        let mut tokens = self.canvas.cells().iter().filter_map(|cell| cell.token());
+        if let Some(TokenId(id)) = tokens.find(|token| token.0 >= size) {
+            return refuse(format!("token id {id}; this model's ids are below {size}"));
+        }
+        let is_wrong = |(token, bias): &&(TokenId, f32)| token.0 >= size || bias.is_nan() || *bias == f32::INFINITY;
+        if let Some((TokenId(id), bias)) = self.biases.iter().find(is_wrong) {
+            return refuse(format!(
+                "a bias of {bias} for token {id}; ids are below {size}, and a bias is finite or minus infinity"
+            ));
+        }
+        let is_writable = |token: &TokenId| token.0 < size && *token != spec.mask;
+        let is_wrong = |only: &&Restriction| only.tokens.is_empty() || !only.tokens.iter().all(is_writable);
+        if let Some(Restriction { cells, tokens }) = self.only.iter().find(is_wrong) {
+            return refuse(format!(
+                "only {tokens:?} in the cells {cells:?}; give at least one id below {size} that is not the mask"
+            ));
+        }
+        if self.review && !spec.has_quality {
+            return refuse("reviews need a model with a quality head".to_owned());
+        }
+        match self.guidance {
+            Some(weight) if !weight.is_finite() => refuse(format!("a guidance weight of {weight}; it must be finite")),
+            Some(_) | None => Ok(()),
+        }
     }
 }

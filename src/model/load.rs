@@ -1,26 +1,15 @@
 //! Loading: from files, embedded bytes or a configuration alone to a model on a device.
 
-use super::backend::Backend;
-use super::backend::open::backend;
-use super::config::llada::Config;
-use super::config::{dit, llada};
-use super::denoiser::NetworkDenoiser;
-use super::device::{Device, Precision};
-use super::error::LoadError;
-use super::families::dit::Dit;
-use super::families::llada::Llada;
-use super::interface::Denoiser;
-use super::spec::{Defaults, ModelSpec};
-use super::weights::directory::{HEAD_TENSORS, directory, head_file, model_files, require};
-use super::weights::fingerprint::check_base;
-use super::weights::gguf::read::Gguf;
-use super::weights::layout::{Layout, Part};
-use super::weights::lora::LoraConfig;
-use super::weights::registry::Registry;
-use super::weights::tensor_file::TensorFile;
+use super::config::{dit, llada::Config};
+use super::device::{Device, Precision, backend};
+use super::families::{dit::Dit, llada::Llada};
+use super::interface::{Defaults, Denoiser, ModelSpec};
+use super::weights::directory::{directory, head_file, model_files, open_head};
+use super::weights::layout::{HEAD, Layout};
+use super::weights::{gguf::read::Gguf, lora::LoraConfig, registry::Registry, tensor_file::TensorFile};
+use super::{backend::Backend, denoiser::NetworkDenoiser, error::LoadError};
 use crate::diffusion::{TokenId, u32_of};
-use candle_core::DType;
-use candle_core::utils::with_threadpool;
+use candle_core::{DType, utils::with_threadpool};
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
 
@@ -46,8 +35,7 @@ pub enum Source {
     Gguf {
         /// The file.
         file: PathBuf,
-        /// A file with a PRISM head, or a directory that holds one; `None` takes the one in the
-        /// file, if any.
+        /// A file with a PRISM head, or a directory that holds one; else the one in the file.
         prism_head: Option<PathBuf>,
     },
     /// Files that are part of the binary.
@@ -61,8 +49,7 @@ pub enum Source {
         /// `prism_head.safetensors`.
         prism_head: Option<&'static [u8]>,
     },
-    /// No files: normally distributed weights of the right shapes, quality head included, to
-    /// measure speed.
+    /// No files: normally distributed weights, quality head included, to measure speed.
     Dummy {
         /// The model's sizes.
         config: Config,
@@ -105,11 +92,7 @@ pub fn load_in(source: &Source, device: Device, precision: Precision) -> Result<
             let gguf = Gguf::open(file)?;
             let config = gguf.config()?;
             let mut files = vec![TensorFile::gguf(gguf, file.display().to_string())?];
-            if let Some(path) = head_file(file, prism_head.as_deref())? {
-                let head = TensorFile::open(&path)?;
-                require(&head, |part| matches!(part, Part::Head(_)), HEAD_TENSORS)?;
-                files.push(head);
-            }
+            files.extend(head_file(file, prism_head.as_deref())?.map(|path| open_head(&path)).transpose()?);
             (config, files, LoraConfig::PUBLISHED)
         }
         Source::Embedded { config, generation_config, weights, prism_head } => {
@@ -137,14 +120,12 @@ struct Place {
     name: Device,
 }
 
-fn load_llada(
-    config: &llada::Config,
-    files: Vec<TensorFile>,
-    lora: LoraConfig,
-    Place { backend, dtype, name }: Place,
-) -> Result<Box<dyn Denoiser>, LoadError> {
+type Loaded = Result<Box<dyn Denoiser>, LoadError>;
+
+fn load_llada(config: &Config, files: Vec<TensorFile>, lora: LoraConfig, place: Place) -> Loaded {
+    let Place { backend, dtype, name } = place;
     let weights = Registry::of(&Layout::llada(config), files, lora, Arc::clone(&backend))?.computed_in(dtype);
-    check_base(&weights)?;
+    weights.check_base()?;
     let network = Llada::new(config, &weights, Arc::clone(&backend))?;
     let spec = ModelSpec {
         family: "llada".to_owned(),
@@ -164,12 +145,8 @@ fn load_llada(
 }
 
 /// A DiT is computed in f32 on every device. Its quality head has a file of its own.
-fn load_dit(
-    dir: &Path,
-    files: Vec<TensorFile>,
-    head: Option<TensorFile>,
-    Place { backend, name, .. }: Place,
-) -> Result<Box<dyn Denoiser>, LoadError> {
+fn load_dit(dir: &Path, files: Vec<TensorFile>, head: Option<TensorFile>, place: Place) -> Loaded {
+    let Place { backend, name, .. } = place;
     let config = dit::Config::read(&dir.join("config.json"))?;
     let registry = |layout: Layout, files: Vec<TensorFile>| {
         Registry::of(&layout, files, LoraConfig::PUBLISHED, Arc::clone(&backend))
@@ -180,10 +157,10 @@ fn load_dit(
         Some(file) => {
             let has_block = |n: usize| {
                 let block = format!("blocks.{n}.");
-                file.shapes.keys().any(|name| name.trim_start_matches(DIT_HEAD).starts_with(&block))
+                file.shapes.keys().any(|name| name.trim_start_matches(HEAD).starts_with(&block))
             };
             let blocks = (0..).take_while(|n| has_block(*n)).count();
-            Some(registry(Layout::plain(config.layers(blocks, 1), DIT_HEAD, &[]), vec![file])?)
+            Some((registry(Layout::plain(config.layers(blocks, 1), HEAD, &[]), vec![file])?, blocks))
         }
     };
     let network = Dit::new(&config, &weights, head.as_ref(), Arc::clone(&backend))?;
@@ -199,11 +176,8 @@ fn load_dit(
         dtype: "f32".to_owned(),
         weights: "f32".to_owned(),
         device: name.to_string(),
-        parameters: weights.parameters() + head.as_ref().map_or(0, Registry::parameters),
+        parameters: weights.parameters() + head.as_ref().map_or(0, |(head, _)| head.parameters()),
         defaults: Defaults::default(),
     };
     Ok(Box::new(NetworkDenoiser::new(Box::new(network), backend, spec)))
 }
-
-/// Before the names of a head's tensors.
-const DIT_HEAD: &str = "remasking_head.";

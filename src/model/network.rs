@@ -1,5 +1,5 @@
-//! What a network takes and gives: rows of ids laid end to end go in, states of the requested
-//! tokens come out. Out of scope: canvases, and the layers in between.
+//! Networks: rows of ids laid end to end go in, states of the requested tokens come out. Out of
+//! scope: canvases, and the layers in between.
 
 use candle_core::{Result, Tensor};
 use std::ops::Range;
@@ -9,7 +9,8 @@ use std::ops::Range;
 pub(crate) struct Pass {
     pub(crate) ids: Vec<u32>,
     pub(crate) rows: Vec<PassRow>,
-    asked: usize,
+    /// Number of states that the pass returns.
+    pub(crate) asked: usize,
 }
 
 /// One row of a pass.
@@ -25,17 +26,11 @@ impl Pass {
     /// Adds a row of tokens. The states at `asked`, ascending positions in the row, follow those of
     /// the earlier rows; returns the index of the first.
     pub(crate) fn push(&mut self, ids: impl Iterator<Item = u32>, asked: Vec<usize>) -> usize {
-        let first = self.ids.len();
+        let (first, first_asked) = (self.ids.len(), self.asked);
         self.ids.extend(ids);
-        let first_asked = self.asked;
         self.asked += asked.len();
         self.rows.push(PassRow { tokens: first..self.ids.len(), asked });
         first_asked
-    }
-
-    /// Number of states that the pass returns.
-    pub(crate) const fn asked(&self) -> usize {
-        self.asked
     }
 }
 

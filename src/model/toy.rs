@@ -3,13 +3,11 @@
 //! filled, so it makes mistakes in cells filled early and corrects them once the neighbours stand.
 
 use super::backend::cpu::summary::{guided, summarise};
-use super::backend::summary::SummaryOptions;
-use super::backend::vocabulary::Vocabulary;
-use super::batch::{Batch, Row};
+use super::backend::summary::{SummaryOptions, Vocabulary};
 use super::error::ModelError;
-use super::interface::{Denoiser, Inspection};
-use super::spec::{Defaults, ModelSpec};
+use super::interface::{Batch, Defaults, Denoiser, Inspection, ModelSpec, Row};
 use crate::diffusion::{Cell, Draws, Position, Present, Probability, Purpose, Reading, Review, Seed, TokenId};
+use std::num::NonZeroU32;
 
 /// Ids 0 to 255 are bytes, as in `models/toy/tokenizer.json`.
 const MASK: TokenId = TokenId(256);
@@ -21,8 +19,7 @@ const REACH: usize = 2;
 /// One cell in so many is guessed wrong until most of its neighbours are filled.
 const MISLED: usize = 4;
 
-/// The sentences that it knows; the prompt decides which one it writes. Some characters are several
-/// bytes long.
+/// What it writes, by the prompt. Some characters are several bytes long.
 const SENTENCES: [&str; 4] = [
     " the quick brown fox jumps over the lazy dog, twice.",
     " wer später ankommt, findet noch Kaffee — und ein Stück Kuchen 🍰.",
@@ -60,10 +57,9 @@ impl Toy {
                 device: "cpu".to_owned(),
                 parameters: 0,
                 defaults: Defaults {
-                    block_length: std::num::NonZeroU32::new(32),
-                    steps: None,
-                    new_tokens: std::num::NonZeroU32::new(96),
-                    proofreading: None,
+                    block_length: NonZeroU32::new(32),
+                    new_tokens: NonZeroU32::new(96),
+                    ..Defaults::default()
                 },
             },
         }
@@ -91,7 +87,10 @@ impl Denoiser for Toy {
         let cells: Vec<Cell> = ids.iter().map(|&id| if id == MASK { Cell::Blank } else { Cell::Filled(id) }).collect();
         let story = Story::of(&cells);
         let logits: Vec<Vec<f32>> = (0..cells.len()).map(|at| story.logits(&cells, at)).collect();
-        let quality = |(logits, id): (&Vec<f32>, &TokenId)| logit(probability(logits, *id));
+        let quality = |(logits, id): (&Vec<f32>, &TokenId)| {
+            let quality = probability(logits, *id);
+            (quality / (1.0 - quality)).ln()
+        };
         let quality_logits = self.spec.has_quality.then(|| logits.iter().zip(ids).map(quality).collect());
         Ok(Inspection { hidden: Vec::new(), quality_logits, logits })
     }
@@ -103,33 +102,28 @@ impl Toy {
         let story = Story::of(cells);
         let unprompted: Vec<Cell> =
             cells.iter().map(|cell| if let Cell::Fixed(_) = cell { Cell::Blank } else { *cell }).collect();
-        let logits = |at: Position| {
-            let logits = story.logits(cells, at.index());
-            match row.guidance {
-                Some(weight) => guided(&logits, &story.logits(&unprompted, at.index()), weight),
-                None => logits,
-            }
-        };
         let propose = |at: Position| {
+            let mut logits = story.logits(cells, at.index());
+            if let Some(weight) = row.guidance {
+                logits = guided(&logits, &story.logits(&unprompted, at.index()), weight);
+            }
             let (noise, biases, only) = (row.sampling.noise(at), row.biases, row.allowed(at));
             let options = SummaryOptions { noise, biases, only, guidance: None };
             let vocabulary = Vocabulary { size: VOCABULARY, mask: MASK.0 as usize };
-            let summary = summarise(logits(at).into(), vocabulary, &options);
+            let summary = summarise(logits.into(), vocabulary, &options);
             let summary = summary.ok_or(ModelError::NotFinite { what: "logits", dtype: self.spec.dtype.clone() })?;
             Ok(summary.proposal(at))
         };
         let proposals = row.canvas.blanks(row.window.clone()).map(propose).collect::<Result<_, ModelError>>()?;
-        let filled = || row.canvas.filled(row.window.clone());
-        let reviews = filled().filter(|_| row.review && self.spec.has_quality);
-        // exactly what a quality head learns to predict: the probability of the token without its
-        // own cell
+        let filled = |wanted: bool| row.canvas.filled(row.window.clone()).filter(move |_| wanted);
+        // what a quality head learns to predict: the probability of the token without its own cell
         let likely = |at: Position, token| {
             Probability::rounded(probability(&story.logits(cells, at.index()), token)).unwrap_or(Probability::ZERO)
         };
         let review = |(at, token)| Review { at, quality: likely(at, token) };
+        let reviews = filled(row.review && self.spec.has_quality).map(review).collect();
         let present = |(at, token)| Present { at, confidence: likely(at, token) };
-        let present = filled().filter(|_| row.present).map(present).collect();
-        Ok(Reading { proposals, reviews: reviews.map(review).collect(), present })
+        Ok(Reading { proposals, reviews, present: filled(row.present).map(present).collect() })
     }
 }
 
@@ -144,8 +138,7 @@ struct Story {
 }
 
 impl Story {
-    /// The story of a canvas, from its fixed cells alone, so that it stays the same while others
-    /// change.
+    /// The story of a canvas, from its fixed cells alone.
     fn of(cells: &[Cell]) -> Self {
         let fixed = |cell: &Cell| if let Cell::Fixed(token) = cell { Some(u64::from(token.0)) } else { None };
         let key = cells.iter().filter_map(fixed).fold(7, |key: u64, id| key.wrapping_mul(31).wrapping_add(id));
@@ -166,12 +159,9 @@ impl Story {
 
     /// (vocabulary): scores of cell `at`, independent of its own token.
     fn logits(&self, cells: &[Cell], at: usize) -> Vec<f32> {
-        let before = self.before[at];
-        let right = match self.sentence.get(before) {
-            Some(byte) => TokenId(u32::from(*byte)),
-            None if self.ends => END,
-            None => TokenId(u32::from(self.sentence[before % self.sentence.len()])),
-        };
+        let (before, length) = (self.before[at], self.sentence.len());
+        let is_over = self.ends && before >= length;
+        let right = if is_over { END } else { TokenId(u32::from(self.sentence[before % length])) };
         #[allow(clippy::cast_possible_truncation, clippy::cast_sign_loss)] // a small number
         let wrong = {
             let [choice, letter] = Draws::new(self.key, Purpose::Toy, 0, Position::at(at)).uniforms();
@@ -204,8 +194,4 @@ fn context(cells: &[Cell], at: usize) -> f32 {
 /// Probability of `token`; the logits are logarithms of probabilities already.
 fn probability(logits: &[f32], token: TokenId) -> f32 {
     logits.get(token.0 as usize).map_or(0.0, |logit| logit.exp())
-}
-
-fn logit(probability: f32) -> f32 {
-    (probability / (1.0 - probability)).ln()
 }

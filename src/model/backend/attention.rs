@@ -1,11 +1,10 @@
 //! Attention within each row of a packed pass, from the tensor library's matrix products.
 
-use super::operands::Span;
+use super::Span;
 use candle_core::{Result, Tensor};
 use candle_nn::ops::softmax_last_dim;
 
-/// Scores held at once: a long row is computed a few queries at a time, so that memory grows with
-/// its length and not with its square. 64 MiB in f32.
+/// Scores held at once, 64 MiB in f32, so that memory does not grow with the square of the length.
 const SCORES_MAX: usize = 1 << 24;
 
 /// [`super::Backend::attention`] in products of whole matrices; `operand` turns a transposed view
@@ -28,10 +27,7 @@ pub(crate) fn attention(
             parts.push(attend(&q.narrow(0, start, count)?, &k, &v)?);
         }
     }
-    match parts.as_slice() {
-        [part] => Ok(part.clone()),
-        parts => Tensor::cat(parts, 0), // (queries, heads * d)
-    }
+    Tensor::cat(&parts, 0) // (queries, heads * d)
 }
 
 fn attend(q: &Tensor, k: &Tensor, v: &Tensor) -> Result<Tensor> {

@@ -1,27 +1,18 @@
-//! What a network asks of the device it is computed on. Networks and the denoiser call these
-//! operations on whole tensors and know no device; `cpu` and `cuda` implement them.
-//!
-//! A provided method is put together from the tensor library's operations, which run on every
-//! device. Out of scope: what the tensors mean.
+//! What a network asks of the device it is computed on: operations on whole tensors, implemented by
+//! `cpu` and `cuda`. Provided methods run on every device. Out of scope: what the tensors mean.
 
-pub(crate) mod attention;
+mod attention;
 pub(crate) mod cpu;
 pub(crate) mod cuda;
-pub(crate) mod matrix;
-pub(crate) mod open;
-pub(crate) mod operands;
 pub(crate) mod summary;
-pub(crate) mod vocabulary;
 
 use crate::diffusion::u32_of;
-use candle_core::{DType, Device, Result, Tensor};
+use candle_core::quantized::{QMatMul, QTensor};
+use candle_core::{DType, Device, Module, Result, Tensor};
 use candle_nn::{ops, rotary_emb};
-use matrix::{Joined, Matrix, Stored};
-use operands::{Angles, Norm, Normal, Segment, Span};
 use rayon::prelude::*;
-use std::fmt;
-use summary::{Summaries, SummaryOptions};
-use vocabulary::Vocabulary;
+use std::{fmt, ops::Range, sync::Arc};
+use summary::{Summaries, SummaryOptions, Vocabulary};
 
 /// The operations of one device.
 pub(crate) trait Backend: fmt::Debug + Send + Sync {
@@ -47,8 +38,7 @@ pub(crate) trait Backend: fmt::Debug + Send + Sync {
     /// heads` neighbouring query heads; the result is (queries, heads * d).
     fn attention(&self, q: &Tensor, k: &Tensor, v: &Tensor, spans: &[Span]) -> Result<Tensor>;
 
-    /// Summaries of rows of `logits` (rows, at least `vocabulary.size`), one per entry of
-    /// `options`: entry i is about row i.
+    /// Summaries of `logits` (rows, at least `vocabulary.size`): `options[i]` is about row i.
     fn summaries(&self, logits: &Tensor, vocabulary: Vocabulary, options: &[SummaryOptions<'_>]) -> Result<Summaries>;
 
     /// Independent normally distributed numbers, always the same for the same arguments.
@@ -56,7 +46,7 @@ pub(crate) trait Backend: fmt::Debug + Send + Sync {
 
     /// Matrices (out, in) over the same input, as those of queries, keys and values.
     fn joined(&self, weights: &[Stored]) -> Result<Joined> {
-        Ok(Joined::new(weights.iter().map(|weight| self.matrix(weight)).collect::<Result<_>>()?))
+        weights.iter().map(|weight| self.matrix(weight)).collect()
     }
 
     /// Brings token ids, positions or indices of rows to the device.
@@ -96,7 +86,7 @@ pub(crate) trait Backend: fmt::Debug + Send + Sync {
 
     /// silu(x Wg^T) * x Wu^T of the two matrices (Wg, Wu): (rows, in) to (rows, out).
     fn gated(&self, x: &Tensor, gate_up: &Joined) -> Result<Tensor> {
-        gate_up.product(x, 0)?.silu()? * gate_up.product(x, 1)?
+        gate_up[0].product(x)?.silu()? * gate_up[1].product(x)?
     }
 
     /// Rows `states` of `x` (all states, width), to be multiplied with matrices.
@@ -121,27 +111,19 @@ pub(crate) trait Backend: fmt::Debug + Send + Sync {
 }
 
 impl dyn Backend {
-    /// Calls `f` with each item and its index, side by side where the device allows it; results are
-    /// in the order of the items.
-    ///
-    /// # Errors
-    /// When `f` fails for an item.
+    /// Calls `f` with each item and its index, side by side where the device allows it.
     pub(crate) fn each<T: Sync, R: Send, E: Send>(
         &self,
         items: &[T],
         f: impl Fn(usize, &T) -> std::result::Result<R, E> + Sync,
     ) -> std::result::Result<Vec<R>, E> {
-        match self.is_parallel() {
-            true => items.par_iter().enumerate().map(|(index, item)| f(index, item)).collect(),
-            false => items.iter().enumerate().map(|(index, item)| f(index, item)).collect(),
+        if !self.is_parallel() {
+            return items.iter().enumerate().map(|(index, item)| f(index, item)).collect();
         }
+        items.par_iter().enumerate().map(|(index, item)| f(index, item)).collect()
     }
 
-    /// Calls `f` with chunks of items that each stand for at most a few states; all results are in
-    /// the order of the items.
-    ///
-    /// # Errors
-    /// When `f` fails for a chunk.
+    /// Calls `f` with chunks of at most [`Backend::states_max`] items, each of which is one state.
     pub(crate) fn in_chunks<T: Sync, R: Send, E: Send>(
         &self,
         items: &[T],
@@ -151,6 +133,70 @@ impl dyn Backend {
         Ok(self.each(&chunks, |_, chunk| f(chunk))?.into_iter().flatten().collect())
     }
 }
+
+/// A range of positions in one row of a pass.
+#[derive(Clone, Debug, PartialEq)]
+pub(crate) struct Segment {
+    /// The row's index in the pass.
+    pub(crate) row: usize,
+    pub(crate) positions: Range<usize>,
+}
+
+/// The queries of a row among all queries, which may be fewer than its keys among all keys.
+#[derive(Clone, Debug, PartialEq)]
+pub(crate) struct Span {
+    pub(crate) queries: Range<usize>,
+    pub(crate) keys: Range<usize>,
+}
+
+/// Rotary angles of some tokens.
+pub(crate) struct Angles {
+    pub(crate) cos: Tensor, // (tokens, 1, head dim / 2)
+    pub(crate) sin: Tensor, // (tokens, 1, head dim / 2)
+}
+
+/// A norm over rows, with its weights.
+pub(crate) enum Norm {
+    /// x / sqrt(mean(x^2) + eps) * weight, summed in f32; `weight` (width).
+    Rms { weight: Tensor, eps: f32 },
+    /// (x - mean) / sqrt(variance + eps) * weight + bias; `weight` and `bias` (width).
+    Layer { weight: Tensor, bias: Tensor, eps: f32 },
+}
+
+/// Which normally distributed numbers.
+#[derive(Clone, Copy, Debug, PartialEq)]
+pub(crate) struct Normal {
+    pub(crate) seed: u64,
+    /// Numbers of different streams are independent.
+    pub(crate) stream: usize,
+    pub(crate) mean: f64,
+    pub(crate) deviation: f64,
+}
+
+/// A matrix as a file of weights has it.
+#[derive(Clone, Debug)]
+pub(crate) enum Stored {
+    /// (out, in), or an embedding (rows, width), in floats.
+    Full(Tensor),
+    /// The same in few bits.
+    Quantised(Arc<QTensor>),
+}
+
+/// A matrix W (out, in), laid out for its device.
+pub(crate) trait Matrix: Send + Sync {
+    /// x W^T: (rows, in) to (rows, out).
+    fn product(&self, x: &Tensor) -> Result<Tensor>;
+}
+
+/// In few bits. Each row of inputs is rounded to eight bits by itself.
+impl Matrix for QMatMul {
+    fn product(&self, x: &Tensor) -> Result<Tensor> {
+        self.forward(x)
+    }
+}
+
+/// Matrices over the same input.
+pub(crate) type Joined = Vec<Box<dyn Matrix>>;
 
 /// Whether the operations with gradients that `train` writes out itself run where `x` lies.
 pub(crate) fn has_fused_gradients(x: &Tensor) -> bool {

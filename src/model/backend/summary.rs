@@ -1,8 +1,8 @@
 //! What a policy needs to know about one blank: a token, its probability, the margin, the entropy.
 //! Out of scope: how they are computed from a row of logits.
 
-use crate::diffusion::{Position, Probability, Proposal, TokenId};
-use crate::model::batch::Noise;
+use crate::diffusion::{Position, Probability, Proposal, TokenId, u32_of};
+use crate::model::interface::Noise;
 
 /// A distribution over the vocabulary in the numbers that a policy compares.
 #[derive(Clone, Copy, Debug, PartialEq)]
@@ -38,9 +38,8 @@ pub(crate) struct Guidance {
 }
 
 impl Summary {
-    /// From the logits of the token, of the most probable one and of the second, and two sums over
-    /// the vocabulary: of exp(l - max), and of exp(l - max) (l - max). `None` where they are not
-    /// finite.
+    /// From the logits of the token, of the most probable one and of the second, and the sums of
+    /// exp(l - max) and of exp(l - max) (l - max). `None` where they are not finite.
     pub(crate) fn of(token: u32, [logit, largest, second]: [f32; 3], mass: f64, moment: f64) -> Option<Self> {
         let probability = |logit: f32| f64::from(logit - largest).exp() / mass;
         #[allow(clippy::cast_possible_truncation)] // the readings are f32
@@ -64,4 +63,32 @@ impl Summary {
 /// 1 / (1 + e^-x): from a quality logit to a quality.
 pub(crate) fn sigmoid(x: f32) -> f32 {
     1.0 / (1.0 + (-x).exp())
+}
+
+/// Logits looked at together; a sum over so few in f32 loses nothing that f32 could show.
+const CHUNK: usize = 64;
+
+/// The ids that may be proposed: those below `size`, the mask excepted. At least one.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(crate) struct Vocabulary {
+    pub(crate) size: usize,
+    pub(crate) mask: usize,
+}
+
+impl Vocabulary {
+    /// The logits of these ids, a few at a time, each chunk with the id of its first.
+    pub(crate) fn chunks(self, logits: &[f32]) -> impl Iterator<Item = (u32, &[f32])> {
+        let Self { size, mask } = self;
+        let before = 0..mask.min(size);
+        let after = (mask + 1).min(size)..size;
+        [before, after].into_iter().flat_map(move |range| {
+            let starts = range.clone().step_by(CHUNK).map(u32_of);
+            starts.zip(logits[range].chunks(CHUNK))
+        })
+    }
+}
+
+/// The larger of two finite numbers; unlike `f32::max` a single instruction.
+pub(crate) fn larger(a: f32, b: f32) -> f32 {
+    if a > b { a } else { b }
 }

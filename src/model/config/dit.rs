@@ -1,6 +1,6 @@
 //! `config.json` of MDLM's DiT, and the shapes of its tensors.
 
-use super::strict::{self, Rule};
+use super::strict::{self, Rules};
 use crate::model::error::LoadError;
 use serde::Deserialize;
 use serde_json::{Value, json};
@@ -32,25 +32,17 @@ pub(crate) struct Config {
 
 /// Whether `config.json` in `dir` names this family; false where it cannot be read.
 pub(crate) fn is_in(dir: &Path) -> bool {
-    strict::read(&dir.join("config.json")).is_ok_and(|keys| keys.get("model_type") == Some(&json!(FAMILY)))
+    strict::read(&dir.join("config.json")).is_ok_and(|(keys, _)| keys.get("model_type") == Some(&json!(FAMILY)))
 }
 
 impl Config {
     /// Reads a `config.json`.
-    ///
-    /// # Errors
-    /// When it cannot be read, or has a value that is not supported.
     pub(crate) fn read(path: &Path) -> Result<Self, LoadError> {
-        let file = path.display().to_string();
-        let keys = strict::read(path)?;
-        let rules = [
-            ("model_type", vec![json!(FAMILY)], false),
-            ("architectures", vec![json!(["MDLM"]), Value::Null], true),
-            ("time_conditioning", vec![json!(false)], true),
-        ];
-        let rules = rules.map(|(key, values, optional)| Rule { key, values, optional });
-        strict::check(&keys, &rules, KNOWN, &file)?;
-        let config: Self = strict::take(keys, &file)?;
+        let (keys, file) = strict::read(path)?;
+        let optional: [(_, &[Value]); 2] =
+            [("architectures", &[json!(["MDLM"]), Value::Null]), ("time_conditioning", &[json!(false)])];
+        let rules = Rules { required: &[("model_type", FAMILY)], optional: &optional, known: KNOWN };
+        let config: Self = rules.take(keys, &file)?;
         config.check(&file)?;
         Ok(config)
     }
@@ -64,21 +56,19 @@ impl Config {
             ("n_heads", self.n_heads),
             ("model_length", self.model_length),
         ];
-        if let Some((key, _)) = sizes.iter().find(|(_, size)| *size == 0) {
-            return refuse(format!("says `{key}` is 0, it must be at least 1"));
+        strict::positive(&sizes, file)?;
+        let (width, heads, tokens) = (self.hidden_dim, self.n_heads, self.vocab_size);
+        if tokens < 2 || u32::try_from(tokens).is_err() {
+            return refuse(format!("says `vocab_size` is {tokens}, it must be 2 to 4294967295"));
         }
-        if self.vocab_size < 2 || u32::try_from(self.vocab_size).is_err() {
-            return refuse(format!("says `vocab_size` is {}, it must be 2 to 4294967295", self.vocab_size));
-        }
-        let (width, heads) = (self.hidden_dim, self.n_heads);
         if !width.is_multiple_of(2 * heads) {
             return refuse(format!(
                 "says `hidden_dim` is {width}, which `n_heads` = {heads} does not cut into even widths"
             ));
         }
         let ids = self.mask_token_id.iter().chain(&self.eos_token_id);
-        match ids.into_iter().find(|id| **id as usize >= self.vocab_size) {
-            Some(id) => refuse(format!("names token id {id}, but `vocab_size` is {}", self.vocab_size)),
+        match ids.into_iter().find(|id| **id as usize >= tokens) {
+            Some(id) => refuse(format!("names token id {id}, but `vocab_size` is {tokens}")),
             None => Ok(()),
         }
     }
@@ -97,8 +87,7 @@ impl Config {
         around.into_iter().chain(self.layers(self.n_blocks, self.vocab_size)).collect()
     }
 
-    /// Name and shape of every tensor of some blocks and a final layer with `outputs` outputs, of a
-    /// backbone or of a head.
+    /// The tensors of some blocks and a final layer with so many `outputs`, of a backbone or head.
     pub(crate) fn layers(&self, blocks: usize, outputs: usize) -> impl Iterator<Item = (String, Vec<usize>)> + use<> {
         let (h, c) = (self.hidden_dim, self.cond_dim);
         let blocks = (0..blocks).flat_map(move |n| {

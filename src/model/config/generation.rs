@@ -1,14 +1,11 @@
-//! `generation_config.json`: ids that end a text, and defaults of requests. Every other key there
-//! is about sampling, which a request decides.
+//! `generation_config.json`: ids that end a text, and defaults of requests. Out of scope: sampling.
 
 use super::strict;
 use crate::diffusion::{Probability, Proofreading, TokenId};
-use crate::model::error::LoadError;
-use crate::model::spec::Defaults;
+use crate::model::{error::LoadError, interface::Defaults};
 use serde::Deserialize;
 use serde_json::{Map, Value};
-use std::collections::BTreeSet;
-use std::num::NonZeroU32;
+use std::{collections::BTreeSet, num::NonZeroU32};
 
 /// One id or several.
 #[derive(Deserialize)]
@@ -46,9 +43,6 @@ struct ProofreadingKeys {
 }
 
 /// Adds what the file sets to the ids that end a text and to the defaults.
-///
-/// # Errors
-/// When a key has a wrong value.
 pub(super) fn apply(
     keys: Map<String, Value>,
     file: &str,
@@ -62,10 +56,8 @@ pub(super) fn apply(
     defaults.steps = keys.steps.or(defaults.steps);
     defaults.new_tokens = keys.max_new_tokens.or(defaults.new_tokens);
     if let Some(ProofreadingKeys { steps, below }) = keys.proofreading {
-        let Some(below) = Probability::new(below) else {
-            let problem = format!("has proofreading below {below}; give a number from 0 to 1");
-            return Err(LoadError::malformed(file, problem));
-        };
+        let problem = || format!("has proofreading below {below}; give a number from 0 to 1");
+        let below = Probability::new(below).ok_or_else(|| LoadError::malformed(file, problem()))?;
         defaults.proofreading = Some(Proofreading { steps, below, most: None });
     }
     Ok(())

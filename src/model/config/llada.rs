@@ -1,19 +1,24 @@
-//! `config.json` of the LLaDA family, read strictly: a model that would be computed wrongly is an
-//! error that names the key.
+//! `config.json` of the LLaDA family, and the shapes of its tensors.
 
 use super::generation::{self, Ids};
-use super::llada_switches::{KNOWN, rules};
-use super::strict;
+use super::strict::{self, Rules};
 use crate::diffusion::TokenId;
-use crate::model::error::LoadError;
-use crate::model::spec::Defaults;
+use crate::model::{error::LoadError, interface::Defaults};
 use serde::Deserialize;
-use serde_json::{Map, Value};
-use std::num::NonZeroU32;
-use std::path::Path;
+use serde_json::{Map, Value, json};
+use std::{num::NonZeroU32, path::Path};
 
 /// The longest canvas, so that a mistyped limit does not allocate terabytes of rotary tables.
 const SEQUENCE_MAX: usize = 1 << 20;
+
+/// Keys that are read, then keys that do not change a forward pass.
+const KNOWN: &str = "\
+    d_model n_layers n_heads n_kv_heads mlp_hidden_size mlp_ratio vocab_size embedding_size \
+    max_sequence_length rope rope_theta rms_norm_eps weight_tying mask_token_id eos_token_id \
+    pad_token_id bos_token_id _name_or_path alibi_bias_max attention_dropout \
+    attention_layer_norm_with_affine auto_map dtype embedding_dropout flash_attention init_cutoff_factor \
+    init_device init_fn init_std precision residual_dropout return_dict task_specific_params torch_dtype \
+    transformers_version use_cache use_return_dict";
 
 /// A LLaDA model's sizes and ids. Lengths count elements, ids are below the rows of the embedding.
 #[derive(Clone, Debug, PartialEq)]
@@ -48,8 +53,7 @@ pub struct Config {
     pub ends: Vec<TokenId>,
     /// The id that fills up short texts in training.
     pub pad: Option<TokenId>,
-    /// Options of a request that does not set them: from `generation_config.json`, else LLaDA's
-    /// own.
+    /// Options of a request that does not set them.
     pub defaults: Defaults,
 }
 
@@ -84,13 +88,14 @@ impl Config {
     /// # Errors
     /// When a file cannot be read, or has a value that is not supported.
     pub fn read(dir: &Path) -> Result<Self, LoadError> {
-        let path = dir.join("config.json");
-        let config = Self::of_keys(strict::read(&path)?, &path.display().to_string())?;
-        let path = dir.join("generation_config.json");
-        if !path.exists() {
+        let (keys, file) = strict::read(&dir.join("config.json"))?;
+        let config = Self::of_keys(keys, &file)?;
+        let generation = dir.join("generation_config.json");
+        if !generation.exists() {
             return Ok(config);
         }
-        config.generating(strict::read(&path)?, &path.display().to_string())
+        let (keys, file) = strict::read(&generation)?;
+        config.generating(keys, &file)
     }
 
     /// Adds the content of a `generation_config.json`; `file` is its name in error messages.
@@ -116,17 +121,31 @@ impl Config {
     }
 
     fn of_keys(keys: Map<String, Value>, file: &str) -> Result<Self, LoadError> {
-        strict::check(&keys, &rules(), KNOWN, file)?;
-        let keys: Keys = strict::take(keys, file)?;
+        let off_or_null = [json!(false), Value::Null];
+        let optional: [(_, &[Value]); 12] = [
+            ("architectures", &[json!(["LLaDAModelLM"]), Value::Null]),
+            ("alibi", &[json!(false)]),
+            ("attention_layer_norm", &[json!(false)]),
+            ("bias_for_layer_norm", &off_or_null),
+            ("block_group_size", &[json!(1)]),
+            ("include_bias", &[json!(false)]),
+            ("include_qkv_bias", &off_or_null),
+            ("input_emb_norm", &[json!(false)]),
+            ("layer_norm_with_affine", &[json!(true)]),
+            ("multi_query_attention", &off_or_null),
+            ("rope_full_precision", &[json!(true)]),
+            ("scale_logits", &[json!(false)]),
+        ];
+        let required =
+            [("model_type", "llada"), ("block_type", "llama"), ("layer_norm_type", "rms"), ("activation_type", "silu")];
+        let keys: Keys = Rules { required: &required, optional: &optional, known: KNOWN }.take(keys, file)?;
+        let mlp_hidden_size = || keys.mlp_ratio.unwrap_or(4).saturating_mul(keys.d_model);
         let config = Self {
             d_model: keys.d_model,
             n_layers: keys.n_layers,
             n_heads: keys.n_heads,
             n_kv_heads: keys.n_kv_heads.unwrap_or(keys.n_heads),
-            mlp_hidden_size: match keys.mlp_hidden_size {
-                Some(size) => size,
-                None => keys.mlp_ratio.unwrap_or(4).saturating_mul(keys.d_model),
-            },
+            mlp_hidden_size: keys.mlp_hidden_size.unwrap_or_else(mlp_hidden_size),
             vocab_size: keys.vocab_size,
             embedding_size: keys.embedding_size.unwrap_or(keys.vocab_size),
             max_sequence_length: keys.max_sequence_length,
@@ -186,12 +205,10 @@ impl Config {
             ("mlp_hidden_size", self.mlp_hidden_size),
             ("max_sequence_length", self.max_sequence_length),
         ];
-        if let Some((key, _)) = sizes.iter().find(|(_, size)| *size == 0) {
-            return refuse(format!("says `{key}` is 0, it must be at least 1"));
-        }
-        if self.max_sequence_length > SEQUENCE_MAX {
-            let given = self.max_sequence_length;
-            return refuse(format!("says `max_sequence_length` is {given}, at most {SEQUENCE_MAX} is allowed"));
+        strict::positive(&sizes, file)?;
+        let (length, width) = (self.max_sequence_length, self.head_dim());
+        if length > SEQUENCE_MAX {
+            return refuse(format!("says `max_sequence_length` is {length}, at most {SEQUENCE_MAX} is allowed"));
         }
         for (key, size, by, divisor) in [
             ("d_model", self.d_model, "n_heads", self.n_heads),
@@ -201,17 +218,15 @@ impl Config {
                 return refuse(format!("says `{key}` is {size}, which `{by}` = {divisor} does not divide"));
             }
         }
-        if self.rope && !self.head_dim().is_multiple_of(2) {
-            let width = self.head_dim();
+        if self.rope && !width.is_multiple_of(2) {
             return refuse(format!("says `rope` is true with heads of odd width {width}; they are rotated in halves"));
         }
-        if self.embedding_size < self.vocab_size {
-            let (rows, tokens) = (self.embedding_size, self.vocab_size);
+        let (rows, tokens) = (self.embedding_size, self.vocab_size);
+        if rows < tokens {
             return refuse(format!("says `embedding_size` is {rows}, fewer than `vocab_size` = {tokens}"));
         }
         let ids = self.ends.iter().chain(&self.pad).chain([&self.mask]);
-        if let Some(TokenId(id)) = ids.into_iter().find(|id| id.0 as usize >= self.embedding_size) {
-            let rows = self.embedding_size;
+        if let Some(TokenId(id)) = ids.into_iter().find(|id| id.0 as usize >= rows) {
             return refuse(format!("names token id {id}, but the embedding has {rows} rows"));
         }
         // the mask is never proposed, so at least one other token is needed

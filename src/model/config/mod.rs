@@ -1,9 +1,6 @@
-//! Configurations, one file a family, read strictly: a model that would be computed wrongly is an
-//! error that names the key. Out of scope: weights.
+//! Configurations, one file a family. A key that would make the computation wrong is an error.
 
 pub(crate) mod dit;
 mod generation;
 pub(crate) mod llada;
-mod llada_switches;
-pub(crate) mod prism;
 pub(crate) mod strict;

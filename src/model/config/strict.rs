@@ -3,26 +3,14 @@
 
 use crate::model::error::LoadError;
 use serde::Deserialize;
-use serde_json::{Map, Value};
+use serde_json::{Map, Value, json};
 use std::path::Path;
 
-/// A key that must have one of a few values, because others would change the computation.
-pub(crate) struct Rule {
-    /// The key.
-    pub(crate) key: &'static str,
-    /// The values that are supported.
-    pub(crate) values: Vec<Value>,
-    /// Whether the key may be missing, because its publisher's default is one of the values.
-    pub(crate) optional: bool,
-}
-
-/// The object in the file at `path`.
-pub(crate) fn read(path: &Path) -> Result<Map<String, Value>, LoadError> {
+/// The object in the file at `path`, and the file's name in errors.
+pub(crate) fn read(path: &Path) -> Result<(Map<String, Value>, String), LoadError> {
     let file = path.display().to_string();
-    match std::fs::read(path) {
-        Ok(json) => object(&json, &file),
-        Err(cause) => Err(LoadError::unreadable(&file, &cause)),
-    }
+    let json = std::fs::read(path).map_err(|cause| LoadError::unreadable(&file, &cause))?;
+    Ok((object(&json, &file)?, file))
 }
 
 /// Parses an object; `file` is its name in errors.
@@ -30,30 +18,46 @@ pub(crate) fn object(json: &[u8], file: &str) -> Result<Map<String, Value>, Load
     serde_json::from_slice(json).map_err(|cause| LoadError::malformed(file, format!("is not a JSON object: {cause}")))
 }
 
-/// Checks the rules, and that every key without a rule is `known` or switched off.
-///
-/// # Errors
-/// At the first key that fails.
-pub(crate) fn check(keys: &Map<String, Value>, rules: &[Rule], known: &str, file: &str) -> Result<(), LoadError> {
-    let refuse = |key: &str, given: String, supported: String| {
-        Err(LoadError::Unsupported { file: file.to_owned(), key: key.to_owned(), given, supported })
-    };
-    for Rule { key, values, optional } in rules {
-        let given = match keys.get(*key) {
-            Some(given) if values.contains(given) => continue,
-            None if *optional => continue,
-            Some(given) => given.to_string(),
-            None => "missing".to_owned(),
+/// The values of keys for which the computation is that of the model.
+pub(crate) struct Rules<'a> {
+    /// Keys that must be there.
+    pub(crate) required: &'a [(&'static str, &'static str)],
+    /// Keys that may be missing, because their publisher's default is one of the values.
+    pub(crate) optional: &'a [(&'static str, &'a [Value])],
+    /// Keys without a rule, separated by blanks. Any other key must be off.
+    pub(crate) known: &'static str,
+}
+
+impl Rules<'_> {
+    /// Takes the keys that `T` names, once all keys keep the rules.
+    pub(crate) fn take<T: for<'a> Deserialize<'a>>(
+        &self,
+        keys: Map<String, Value>,
+        file: &str,
+    ) -> Result<T, LoadError> {
+        let refuse = |key: &str, given: Option<&Value>, supported: &str| {
+            let given = given.map_or_else(|| "missing".to_owned(), Value::to_string);
+            Err(LoadError::unsupported(file, key, given, supported))
         };
-        return refuse(key, given, values.iter().map(Value::to_string).collect::<Vec<_>>().join(" or "));
-    }
-    let ruled = |key: &str| rules.iter().any(|rule| rule.key == key);
-    for (key, value) in keys {
-        if !ruled(key) && !known.split_whitespace().any(|known| known == key) && !is_off(value) {
-            return refuse(key, value.to_string(), "a model without this key".to_owned());
+        for (key, value) in self.required {
+            if keys.get(*key) != Some(&Value::from(*value)) {
+                return refuse(key, keys.get(*key), &Value::from(*value).to_string());
+            }
+        }
+        for (key, values) in self.optional {
+            if keys.get(*key).is_some_and(|given| !values.contains(given)) {
+                let supported: Vec<String> = values.iter().map(Value::to_string).collect();
+                return refuse(key, keys.get(*key), &supported.join(" or "));
+            }
+        }
+        let ruled = self.required.iter().map(|(key, _)| *key).chain(self.optional.iter().map(|(key, _)| *key));
+        let known: Vec<&str> = ruled.chain(self.known.split_whitespace()).collect();
+        let off = [json!(null), json!(false), json!([]), json!({})];
+        match keys.iter().find(|(key, value)| !known.contains(&key.as_str()) && !off.contains(value)) {
+            Some((key, value)) => refuse(key, Some(value), "a model without this key"),
+            None => take(keys, file),
         }
     }
-    Ok(())
 }
 
 /// Takes the keys that `T` names; the error names a wrong one.
@@ -64,12 +68,10 @@ pub(crate) fn take<T: for<'a> Deserialize<'a>>(keys: Map<String, Value>, file: &
     })
 }
 
-fn is_off(value: &Value) -> bool {
-    match value {
-        Value::Null => true,
-        Value::Bool(on) => !on,
-        Value::Array(items) => items.is_empty(),
-        Value::Object(keys) => keys.is_empty(),
-        Value::Number(_) | Value::String(_) => false,
+/// Checks that no size is zero.
+pub(crate) fn positive(sizes: &[(&str, usize)], file: &str) -> Result<(), LoadError> {
+    match sizes.iter().find(|(_, size)| *size == 0) {
+        Some((key, _)) => Err(LoadError::malformed(file, format!("says `{key}` is 0, it must be at least 1"))),
+        None => Ok(()),
     }
 }

@@ -1,17 +1,13 @@
 //! The DiT of MDLM (arXiv 2406.07524), PRISM's family for text and Sudoku, top to bottom, weights
 //! under the published names. MDLM gives the network no time: it always runs at sigma = 0. What
 //! adaLN makes of that is constant, so it is folded into norms and matrices when they are loaded.
-//! Out of scope: canvases and devices.
 
 use super::rope::Rope;
 use crate::diffusion::u32_of;
-use crate::model::backend::Backend;
-use crate::model::backend::matrix::{Matrix, Stored};
-use crate::model::backend::operands::{Angles, Norm, Span};
+use crate::model::backend::{Angles, Backend, Matrix, Norm, Span, Stored};
 use crate::model::config::dit::{Config, SINUSOID};
-use crate::model::error::LoadError;
 use crate::model::network::{Network, Pass, PassRow, States};
-use crate::model::weights::registry::Registry;
+use crate::model::{error::LoadError, weights::registry::Registry};
 use candle_core::{D, Result, Tensor};
 use std::sync::Arc;
 
@@ -33,17 +29,16 @@ pub(crate) struct Dit {
 }
 
 impl Dit {
-    /// The head has weights of its own, with some blocks and a final layer.
+    /// The head has weights of its own, with so many blocks and a final layer.
     pub(crate) fn new(
         config: &Config,
         weights: &Registry,
-        head: Option<&Registry>,
+        head: Option<&(Registry, usize)>,
         backend: Arc<dyn Backend>,
     ) -> Loaded<Self> {
         let condition = condition(weights, &*backend)?; // (1, cond_dim)
         let heads = config.n_heads;
-        let blocks = |weights: &Registry| {
-            let count = (0..).take_while(|n| weights.has(&format!("blocks.{n}.norm1.weight"))).count();
+        let blocks = |weights: &Registry, count: usize| {
             let parts = |n| Parts { weights, name: format!("blocks.{n}"), condition: &condition, backend: &*backend };
             (0..count).map(|n| Block::new(&parts(n), heads)).collect::<Loaded<Vec<_>>>()
         };
@@ -53,15 +48,14 @@ impl Dit {
         Ok(Self {
             embedding: weights.matrix("vocab_embed.embedding")?,
             rope: Rope::new(config.hidden_dim / heads, ROPE_THETA, config.model_length, &backend.device())?,
-            blocks: blocks(weights)?,
+            blocks: blocks(weights, config.n_blocks)?,
             last: last(weights)?,
-            head: head.map(|head| Ok::<_, LoadError>((blocks(head)?, last(head)?))).transpose()?,
+            head: head.map(|(head, count)| Ok::<_, LoadError>((blocks(head, *count)?, last(head)?))).transpose()?,
             backend,
         })
     }
 
-    /// States of one row before the final norm, and after the head's own blocks: (asked, hidden)
-    /// each.
+    /// States of one row before the final norm, and after the head's blocks: (asked, hidden) each.
     fn row(&self, pass: &Pass, PassRow { tokens, asked }: &PassRow) -> Result<(Tensor, Tensor)> {
         let backend = &*self.backend;
         let angles = self.rope.first(tokens.len())?;
@@ -72,8 +66,7 @@ impl Dit {
             Some((blocks, _)) => through(x.clone(), blocks)?,
             None => x.clone(),
         };
-        let asked: Vec<u32> = asked.iter().copied().map(u32_of).collect();
-        let asked = backend.indices(&asked)?;
+        let asked = backend.indices(&asked.iter().copied().map(u32_of).collect::<Vec<_>>())?;
         Ok((x.index_select(&asked, 0)?, judged.index_select(&asked, 0)?))
     }
 }

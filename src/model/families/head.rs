@@ -1,13 +1,11 @@
-//! The PRISM quality head: from a hidden state to the probability that the token there is right
-//! (arXiv 2510.01384, section 3).
+//! PRISM's quality head: from states to how likely their tokens are right (arXiv 2510.01384).
 
-use crate::model::backend::Backend;
-use crate::model::backend::matrix::{Matrix, Stored};
-use crate::model::backend::operands::Norm;
-use crate::model::config::prism::HEAD_EPSILON;
-use crate::model::error::LoadError;
-use crate::model::weights::registry::Registry;
+use crate::model::backend::{Backend, Matrix, Norm, Stored};
+use crate::model::{error::LoadError, weights::registry::Registry};
 use candle_core::{DType, Result, Tensor};
+
+/// Epsilon of the head's `LayerNorm`, PyTorch's default.
+pub(crate) const HEAD_EPSILON: f32 = 1e-5;
 
 /// `LayerNorm`, Linear, GELU, Linear, in f32.
 pub(crate) struct Head {
@@ -30,8 +28,7 @@ impl Head {
         })
     }
 
-    /// Qualities before the sigmoid: `hidden` (states, `d_model`), after the final norm, to
-    /// (states).
+    /// Qualities before the sigmoid: states after the final norm (states, `d_model`) to (states).
     pub(crate) fn forward(&self, hidden: &Tensor, backend: &dyn Backend) -> Result<Tensor> {
         let x = backend.norm(&hidden.to_dtype(DType::F32)?, &self.norm)?;
         let x = self.proj1.product(&x)?.broadcast_add(&self.proj1_bias)?.gelu_erf()?; // (states, d_model)

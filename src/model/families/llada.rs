@@ -1,16 +1,11 @@
 //! The LLaDA network (arXiv 2502.09992) top to bottom, weights under the checkpoint's own names: a
 //! Llama without a causal mask. Out of scope: canvases and devices.
 
-use super::head::Head;
-use super::rope::Rope;
+use super::{head::Head, rope::Rope};
 use crate::diffusion::u32_of;
-use crate::model::backend::Backend;
-use crate::model::backend::matrix::{Joined, Matrix, Stored};
-use crate::model::backend::operands::{Angles, Norm, Segment, Span};
-use crate::model::config::llada::Config;
-use crate::model::error::LoadError;
+use crate::model::backend::{Angles, Backend, Joined, Matrix, Norm, Segment, Span, Stored};
 use crate::model::network::{Network, Pass, PassRow, States};
-use crate::model::weights::registry::Registry;
+use crate::model::{config::llada::Config, error::LoadError, weights::registry::Registry};
 use candle_core::{Result, Tensor};
 use std::sync::Arc;
 
@@ -51,17 +46,10 @@ struct Projected {
     v: Tensor,      // (tokens, n_kv_heads, head_dim)
 }
 
-/// Keys and values of the whole pass.
-struct KeysValues {
-    k: Tensor, // (tokens of all rows, n_kv_heads, head_dim)
-    v: Tensor, // (tokens of all rows, n_kv_heads, head_dim)
-}
-
-impl KeysValues {
-    fn of(pieces: &[Projected]) -> Result<Self> {
-        let cat = |part: fn(&Projected) -> &Tensor| Tensor::cat(&pieces.iter().map(part).collect::<Vec<_>>(), 0);
-        Ok(Self { k: cat(|piece| &piece.k)?, v: cat(|piece| &piece.v)? })
-    }
+/// Keys and values of the whole pass, each (tokens of all rows, `n_kv_heads`, `head_dim`).
+fn keys_values(pieces: &[Projected]) -> Result<[Tensor; 2]> {
+    let cat = |part: fn(&Projected) -> &Tensor| Tensor::cat(&pieces.iter().map(part).collect::<Vec<_>>(), 0);
+    Ok([cat(|piece| &piece.k)?, cat(|piece| &piece.v)?])
 }
 
 impl Network for Llada {
@@ -70,14 +58,14 @@ impl Network for Llada {
         let mut projected =
             backend.each(&pieces, |_, piece| self.blocks[0].project(backend, self.embed(piece)?, piece))?;
         for blocks in self.blocks.windows(2) {
-            let kv = KeysValues::of(&projected)?;
+            let kv = keys_values(&projected)?;
             projected = backend.each(&pieces, |index, piece| {
                 let x = blocks[0].mix(backend, &projected[index], &kv, &piece.all)?;
                 blocks[1].project(backend, x, piece)
             })?;
         }
         // of the other tokens only keys and values matter in the last block
-        let kv = KeysValues::of(&projected)?;
+        let kv = keys_values(&projected)?;
         let last = &self.blocks[self.blocks.len() - 1];
         let xs = backend.each(&pieces, |index, piece| match &piece.asked {
             asked if asked.index.elem_count() == 0 => Ok(None),
@@ -155,10 +143,8 @@ impl Llada {
     fn queries(&self, index: &[u32], positions: &Tensor, spans: Vec<Span>) -> Result<Queries> {
         let is_empty = index.is_empty();
         let index = self.backend.indices(index)?;
-        let angles = match &self.rope {
-            Some(rope) if !is_empty => Some(rope.at(&positions.index_select(&index, 0)?)?),
-            Some(_) | None => None,
-        };
+        let rope = self.rope.as_ref().filter(|_| !is_empty);
+        let angles = rope.map(|rope| rope.at(&positions.index_select(&index, 0)?)).transpose()?;
         Ok(Queries { index, spans, angles })
     }
 }
@@ -206,18 +192,18 @@ impl Block {
     }
 
     /// The second half, for some of the piece's tokens: (queries, `d_model`).
-    fn mix(&self, backend: &dyn Backend, piece: &Projected, kv: &KeysValues, queries: &Queries) -> Result<Tensor> {
+    fn mix(&self, backend: &dyn Backend, piece: &Projected, [k, v]: &[Tensor; 2], queries: &Queries) -> Result<Tensor> {
         let x = piece.x.index_select(&queries.index, 0)?; // (queries, d_model)
         let q = self.heads(&piece.normed.index_select(&queries.index, 0)?, Q)?;
         let q = rotated(backend, q, queries)?; // (queries, n_heads, head_dim)
-        let mixed = backend.attention(&q, &kv.k, &kv.v, &queries.spans)?; // (queries, d_model)
+        let mixed = backend.attention(&q, k, v, &queries.spans)?; // (queries, d_model)
         let (x, normed) = backend.add_norm(&x, &self.attn_out.product(&mixed)?, &self.ff_norm)?;
         x + self.ff_out.product(&backend.gated(&normed, &self.gate_up)?)? // (queries, d_model)
     }
 
     /// Queries, keys or values: (tokens, `d_model`) to (tokens, heads, `head_dim`).
     fn heads(&self, x: &Tensor, part: usize) -> Result<Tensor> {
-        let y = self.qkv.product(x, part)?;
+        let y = self.qkv[part].product(x)?;
         let (tokens, width) = y.dims2()?;
         y.reshape((tokens, width / self.head_dim, self.head_dim))
     }

@@ -1,7 +1,7 @@
 //! Rotary positions (`RoFormer`, arXiv 2104.09864) with the halves of a head as the pairs. Tables
 //! are in f32, as the published code computes them; `train` uses the same ones.
 
-use crate::model::backend::operands::Angles;
+use crate::model::backend::Angles;
 use candle_core::{Device, Result, Tensor};
 
 /// Cosines and sines of the angles of the first positions.
@@ -12,8 +12,7 @@ pub(crate) struct Rope {
 }
 
 impl Rope {
-    /// Tables for heads of width `head_dim` at positions 0 to `length`; `theta` is the base of the
-    /// frequencies.
+    /// Tables for heads of width `head_dim` at positions 0 to `length`; the base is `theta`.
     pub(crate) fn new(head_dim: usize, theta: f32, length: usize, device: &Device) -> Result<Self> {
         let half = head_dim / 2;
         #[allow(clippy::cast_precision_loss)] // head widths and positions are far below 2^24

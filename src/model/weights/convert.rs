@@ -2,19 +2,14 @@
 //! one file, and separate files for each. Numbers stay in their format.
 
 use super::directory::{COMPANIONS, PRISM_HEAD, directory, tensors};
-use super::fingerprint::BASE;
-use super::layout::Part;
-use super::lora::LoraConfig;
+use super::layout::{HEAD, Part};
 use super::save::{SaveError, save, save_tensors};
-use super::tensor_file::TensorFile;
-use crate::model::backend::cpu::Cpu;
-use crate::model::device::Device;
-use crate::model::error::LoadError;
+use super::{lora::LoraConfig, registry::BASE, tensor_file::TensorFile};
+use crate::model::{backend::cpu::Cpu, device::Device, error::LoadError};
 use candle_core::Tensor;
 use serde_json::json;
 use std::collections::{BTreeMap, BTreeSet, HashMap};
-use std::fs;
-use std::path::Path;
+use std::{fs, path::Path};
 
 /// Why a conversion failed.
 #[derive(Clone, Debug, PartialEq, Eq, thiserror::Error)]
@@ -75,9 +70,6 @@ pub fn take_apart(checkpoint: &Path, dir: &Path, out: &Path) -> Result<(), Conve
 }
 
 /// Writes an adapter in PEFT's layout.
-///
-/// # Errors
-/// When a file cannot be written.
 pub(crate) fn save_adapter(
     dir: &Path,
     adapters: &Named,
@@ -112,13 +104,8 @@ pub fn put_together(
     let parts = files.iter().flat_map(|file| file.shapes.keys().map(move |name| (file, name)));
     let parts: Vec<(&TensorFile, &String, Part)> =
         parts.filter_map(|(file, name)| Some((file, name, Part::of(name)?))).collect();
-    let adapted: BTreeSet<&String> = parts
-        .iter()
-        .filter_map(|(_, _, part)| match part {
-            Part::LoraA(weight) => Some(weight),
-            Part::Weight(_) | Part::LoraB(_) | Part::Head(_) => None,
-        })
-        .collect();
+    let adapted = parts.iter().filter_map(|(_, _, part)| if let Part::LoraA(of) = part { Some(of) } else { None });
+    let adapted: BTreeSet<&String> = adapted.collect();
     let prefix = if adapted.is_empty() { "backbone." } else { "backbone.base_model.model." };
     let published = |part: &Part| match part {
         Part::Weight(weight) if adapted.contains(weight) => {
@@ -127,7 +114,7 @@ pub fn put_together(
         Part::Weight(weight) => format!("{prefix}{weight}"),
         Part::LoraA(weight) => format!("{prefix}{}.lora_A.default.weight", weight.trim_end_matches(".weight")),
         Part::LoraB(weight) => format!("{prefix}{}.lora_B.default.weight", weight.trim_end_matches(".weight")),
-        Part::Head(name) => format!("remasking_head.{name}"),
+        Part::Head(name) => format!("{HEAD}{name}"),
     };
     if !parts.iter().any(|(_, _, part)| matches!(part, Part::Head(_))) {
         let problem = "has no quality head; a PRISM checkpoint needs one, give it with --prism-head";

@@ -1,14 +1,9 @@
 //! The files of a model directory: which there are, and their weights for training and conversion.
 
-use super::fingerprint::{check_base, fingerprint};
 use super::layout::{Layout, Part};
-use super::lora::LoraConfig;
-use super::registry::Registry;
-use super::tensor_file::TensorFile;
-use crate::model::backend::open::backend;
-use crate::model::config::llada::Config;
-use crate::model::config::strict;
-use crate::model::device::Device;
+use super::{lora::LoraConfig, registry::Registry, tensor_file::TensorFile};
+use crate::model::config::{llada::Config, strict};
+use crate::model::device::{Device, backend};
 use crate::model::error::LoadError;
 use candle_core::Tensor;
 use std::collections::{BTreeMap, BTreeSet};
@@ -21,8 +16,6 @@ pub(crate) const COMPANIONS: [&str; 4] =
 pub(crate) const PRISM_HEAD: &str = "prism_head.safetensors";
 /// The file that names the shards of a model in several files.
 pub(crate) const SHARD_INDEX: &str = "model.safetensors.index.json";
-/// The tensors of a quality head, for error messages.
-pub(crate) const HEAD_TENSORS: &str = "norm.*, proj1.* and proj2.* of a PRISM head";
 
 /// A model's weights by their names in checkpoints, for training.
 #[derive(Clone, Debug)]
@@ -38,25 +31,19 @@ pub(crate) struct Tensors {
 }
 
 /// Loads every weight of a directory's model in f32.
-///
-/// # Errors
-/// When a file is missing, damaged or of another model, or the device cannot be used.
 pub(crate) fn tensors(dir: &Path, prism_head: Option<&Path>, device: Device) -> Result<Tensors, LoadError> {
     let backend = backend(device.open()?.0);
     let config = Config::read(dir)?;
     let (files, lora) = directory(dir, prism_head, None)?;
     let layout = Layout::llada(&config);
     let weights = Registry::of(&layout, files, lora, backend)?;
-    check_base(&weights)?;
-    let load = |name: &String, get: fn(&Registry, &str) -> Result<Tensor, LoadError>| {
-        Ok::<_, LoadError>((name.clone(), get(&weights, name)?))
-    };
-    let backbone = layout.weights.keys().map(|name| load(name, Registry::weight));
-    let head = layout.head.iter().map(|(name, _)| load(name, Registry::head));
+    weights.check_base()?;
+    let backbone = layout.weights.keys().map(|name| Ok((name.clone(), weights.weight(name)?)));
+    let head = layout.head.iter().map(|(name, _)| Ok((name.clone(), weights.head(name)?)));
     Ok(Tensors {
-        backbone: backbone.collect::<Result<_, _>>()?,
-        head: if weights.has_head() { Some(head.collect::<Result<_, _>>()?) } else { None },
-        fingerprint: fingerprint(&weights)?,
+        backbone: backbone.collect::<Result<_, LoadError>>()?,
+        head: if weights.has_head() { Some(head.collect::<Result<_, LoadError>>()?) } else { None },
+        fingerprint: weights.fingerprint()?,
         config,
     })
 }
@@ -70,8 +57,7 @@ pub(crate) fn directory(
     let mut files = Vec::new();
     let mut lora = LoraConfig::PUBLISHED;
     if let Some(path) = head_file(dir, prism_head)? {
-        let file = TensorFile::open(&path)?;
-        require(&file, |part| matches!(part, Part::Head(_)), HEAD_TENSORS)?;
+        let file = open_head(&path)?;
         let beside = path.with_file_name("adapter_config.json");
         if has(&file, |part| matches!(part, Part::LoraA(_))) && beside.exists() {
             lora = LoraConfig::read(&beside)?;
@@ -81,8 +67,7 @@ pub(crate) fn directory(
     if let Some(adapter) = adapter {
         lora = LoraConfig::read(&adapter.join("adapter_config.json"))?;
         let file = TensorFile::open(&adapter.join("adapter_model.safetensors"))?;
-        require(&file, |part| matches!(part, Part::LoraA(_)), "*.lora_A.weight of a LoRA adapter")?;
-        files.push(file);
+        files.push(require(file, |part| matches!(part, Part::LoraA(_)), "*.lora_A.weight of a LoRA adapter")?);
     }
     if !files.iter().any(|file| has(file, |part| matches!(part, Part::Weight(_)))) {
         files.extend(model_files(dir)?);
@@ -94,11 +79,15 @@ fn has(file: &TensorFile, wanted: fn(&Part) -> bool) -> bool {
     file.shapes.keys().filter_map(|name| Part::of(name)).any(|part| wanted(&part))
 }
 
-pub(crate) fn require(file: &TensorFile, wanted: fn(&Part) -> bool, what: &str) -> Result<(), LoadError> {
-    if has(file, wanted) {
-        return Ok(());
-    }
-    Err(LoadError::malformed(&file.name, format!("has none of the tensors {what}")))
+fn require(file: TensorFile, wanted: fn(&Part) -> bool, what: &str) -> Result<TensorFile, LoadError> {
+    let problem = format!("has none of the tensors {what}");
+    if has(&file, wanted) { Ok(file) } else { Err(LoadError::malformed(&file.name, problem)) }
+}
+
+/// Opens the file at `path`, which must have tensors of a quality head.
+pub(crate) fn open_head(path: &Path) -> Result<TensorFile, LoadError> {
+    let tensors = "norm.*, proj1.* and proj2.* of a PRISM head";
+    require(TensorFile::open(path)?, |part| matches!(part, Part::Head(_)), tensors)
 }
 
 /// The file with the quality head.
@@ -110,13 +99,9 @@ pub(crate) fn head_file(dir: &Path, given: Option<&Path>) -> Result<Option<PathB
         return Ok(Some(given.to_owned()));
     }
     let names = [PRISM_HEAD, "prism_checkpoint.safetensors", "prism_checkpoint.bin"];
-    match names.map(|name| given.join(name)).into_iter().find(|path| path.exists()) {
-        Some(path) => Ok(Some(path)),
-        None => {
-            let problem = format!("holds no PRISM head: none of {} is there", names.join(", "));
-            Err(LoadError::malformed(&given.display(), problem))
-        }
-    }
+    let found = names.map(|name| given.join(name)).into_iter().find(|path| path.exists());
+    let problem = || format!("holds no PRISM head: none of {} is there", names.join(", "));
+    found.map(Some).ok_or_else(|| LoadError::malformed(&given.display(), problem()))
 }
 
 /// [`SHARD_INDEX`], parsed.
@@ -139,8 +124,8 @@ pub(crate) fn model_files(dir: &Path) -> Result<Vec<TensorFile>, LoadError> {
     if single.exists() || !index.exists() {
         return Ok(vec![TensorFile::open(&single)?]);
     }
-    let file = index.display().to_string();
-    let index: ShardIndex = strict::take(strict::read(&index)?, &file)?;
+    let (keys, file) = strict::read(&index)?;
+    let index: ShardIndex = strict::take(keys, &file)?;
     let open = |shard: String| match dir.join(&shard) {
         path if path.exists() => TensorFile::open(&path),
         _ => Err(LoadError::malformed(&file, format!("names {shard}, which is not beside it"))),

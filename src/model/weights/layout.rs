@@ -1,8 +1,10 @@
 //! What the tensors of a model's files are called and which there must be, for each family.
 
 use crate::model::config::llada::Config;
-use crate::model::config::prism::head_tensors;
 use std::collections::BTreeMap;
+
+/// Before the names of a head's tensors, where they share a file with others.
+pub(crate) const HEAD: &str = "remasking_head.";
 
 /// What a tensor is to the model.
 #[derive(Clone, Debug, PartialEq, Eq, PartialOrd, Ord)]
@@ -22,7 +24,7 @@ impl Part {
     /// adapter, PRISM head alone, PRISM checkpoint with all three) differ only in prefixes and
     /// infixes. `None` when no layout has such a name.
     pub(crate) fn of(name: &str) -> Option<Self> {
-        if let Some(head) = name.strip_prefix("remasking_head.") {
+        if let Some(head) = name.strip_prefix(HEAD) {
             return Some(Self::Head(head.to_owned()));
         }
         if ["norm.", "proj1.", "proj2."].iter().any(|part| name.starts_with(part)) {
@@ -32,14 +34,12 @@ impl Part {
         let name = name.strip_prefix("base_model.model.").unwrap_or(name);
         let of =
             |infix: &str| name.strip_suffix(".weight")?.strip_suffix(infix).map(|module| format!("{module}.weight"));
-        match name.strip_prefix("model.transformer.") {
-            None => None,
-            Some(_) => of(".lora_A")
-                .or_else(|| of(".lora_A.default"))
-                .map(Self::LoraA)
-                .or_else(|| of(".lora_B").or_else(|| of(".lora_B.default")).map(Self::LoraB))
-                .or_else(|| Some(Self::Weight(of(".base_layer").unwrap_or_else(|| name.to_owned())))),
+        if !name.starts_with("model.transformer.") {
+            return None;
         }
+        let a = of(".lora_A").or_else(|| of(".lora_A.default")).map(Self::LoraA);
+        let b = || of(".lora_B").or_else(|| of(".lora_B.default")).map(Self::LoraB);
+        a.or_else(b).or_else(|| Some(Self::Weight(of(".base_layer").unwrap_or_else(|| name.to_owned()))))
     }
 }
 
@@ -90,10 +90,7 @@ impl Layout {
         Self { naming, weights: weights.into_iter().collect(), unread: None, head: Vec::new() }
     }
 
-    /// What a tensor is, from its name in a file; `None` when it is to be skipped.
-    ///
-    /// # Errors
-    /// When the model has no use for it; the text says why.
+    /// What a tensor of this name is; `None` is to be skipped, an error says why it has no place.
     pub(crate) fn part(&self, name: &str) -> Result<Option<Part>, &'static str> {
         match self.naming {
             Naming::Llada => Part::of(name).map(Some).ok_or("belongs to no LLaDA model, adapter or head"),
@@ -104,6 +101,18 @@ impl Layout {
             },
         }
     }
+}
+
+/// The tensors of a PRISM head on states of width `d` (arXiv 2510.01384, section 3).
+pub(crate) fn head_tensors(d: usize) -> [(&'static str, Vec<usize>); 6] {
+    [
+        ("norm.weight", vec![d]),
+        ("norm.bias", vec![d]),
+        ("proj1.weight", vec![d, d]),
+        ("proj1.bias", vec![d]),
+        ("proj2.weight", vec![1, d]),
+        ("proj2.bias", vec![1]),
+    ]
 }
 
 /// What is wrong with a weight that the configuration does not require.

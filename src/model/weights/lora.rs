@@ -1,11 +1,11 @@
 //! Low-rank adapters (LoRA, arXiv 2106.09685) in PEFT's layout: W' = W + scale B A, folded into the
 //! weights once, when they are loaded. Out of scope: where tensors come from.
 
-use crate::model::config::strict::{self, Rule};
+use crate::model::config::strict::{self, Rules};
 use crate::model::error::LoadError;
 use candle_core::{DType, Result, Tensor};
 use serde::Deserialize;
-use serde_json::json;
+use serde_json::{Value, json};
 use std::path::Path;
 
 /// What an adapter's file of tensors does not contain.
@@ -47,29 +47,21 @@ impl LoraConfig {
 
     /// Reads an `adapter_config.json`.
     pub(crate) fn read(path: &Path) -> std::result::Result<Self, LoadError> {
-        let file = path.display().to_string();
-        let keys = strict::read(path)?;
-        let rules = [
-            ("peft_type", vec![json!("LORA")], false),
-            ("bias", vec![json!("none")], true),
-            ("fan_in_fan_out", vec![json!(false)], true),
+        let (keys, file) = strict::read(path)?;
+        let optional: [(_, &[Value]); 3] = [
+            ("bias", &[json!("none")]),
+            ("fan_in_fan_out", &[json!(false)]),
             // other initialisations change the base weights too
-            ("init_lora_weights", vec![json!(true), json!(false), json!("gaussian")], true),
+            ("init_lora_weights", &[json!(true), json!(false), json!("gaussian")]),
         ];
-        let rules = rules.map(|(key, values, optional)| Rule { key, values, optional });
-        strict::check(&keys, &rules, KNOWN, &file)?;
-        let keys: Keys = strict::take(keys, &file)?;
-        if keys.r == 0 {
-            return Err(LoadError::malformed(&file, "says `r` is 0, it must be at least 1"));
-        }
+        let rules = Rules { required: &[("peft_type", "LORA")], optional: &optional, known: KNOWN };
+        let keys: Keys = rules.take(keys, &file)?;
+        strict::positive(&[("r", keys.r)], &file)?;
         #[allow(clippy::cast_precision_loss)] // ranks are small
         let rank = keys.r as f64;
         // rank-stabilised LoRA (arXiv 2312.03732) divides by the root
         let scale = keys.lora_alpha / if keys.use_rslora { rank.sqrt() } else { rank };
-        let targets = match keys.target_modules {
-            Targets::Names(names) => Some(names),
-            Targets::Pattern(_) => None,
-        };
+        let targets = if let Targets::Names(names) = keys.target_modules { Some(names) } else { None };
         Ok(Self { rank: Some(keys.r), scale, targets })
     }
 }

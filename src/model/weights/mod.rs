@@ -1,9 +1,7 @@
-//! A model's weights: their files, names, adapters and fingerprint; reading, converting and saving
-//! them. Out of scope: what is computed with them.
+//! A model's weights: files, names, adapters and fingerprints; reading, converting and saving.
 
 pub(crate) mod convert;
 pub(crate) mod directory;
-pub(crate) mod fingerprint;
 pub(crate) mod gguf;
 pub(crate) mod layout;
 pub(crate) mod lora;

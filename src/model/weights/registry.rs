@@ -1,16 +1,19 @@
 //! Every tensor of a model under its canonical name, whichever of the published layouts its files
-//! use, checked against the family's layout before any is loaded. Out of scope: what is computed
-//! with them.
+//! use, checked against the family's layout before any is loaded. Out of scope: computations.
 
+use super::gguf::FINGERPRINT;
 use super::layout::{Layout, NO_PLACE, Part};
 use super::lora::{self, LoraConfig};
 use super::tensor_file::TensorFile;
-use crate::model::backend::Backend;
-use crate::model::backend::matrix::Stored;
+use crate::model::backend::{Backend, Stored};
 use crate::model::error::LoadError;
 use candle_core::{DType, Tensor};
+use sha2::{Digest, Sha256};
 use std::collections::{BTreeMap, BTreeSet};
 use std::sync::Arc;
+
+/// The key in the header of a head's file for the fingerprint of the weights it was made for.
+pub(crate) const BASE: &str = "base";
 
 /// Where a tensor is.
 struct Location {
@@ -29,11 +32,8 @@ pub(crate) struct Registry {
 }
 
 impl Registry {
-    /// Sorts the tensors of `files` and checks that they are those of `layout`, no fewer and no
-    /// more.
-    ///
-    /// # Errors
-    /// When a tensor is missing, there twice, of another shape, or has no place in the model.
+    /// Sorts the tensors of `files` and checks that they are those of `layout`: none is missing,
+    /// there twice, of another shape, or without a place in the model.
     pub(crate) fn of(
         layout: &Layout,
         files: Vec<TensorFile>,
@@ -58,11 +58,6 @@ impl Registry {
         self.locations.keys().any(|part| matches!(part, Part::Head(_)))
     }
 
-    /// Whether there is a weight of this name.
-    pub(crate) fn has(&self, name: &str) -> bool {
-        self.locations.contains_key(&Part::Weight(name.to_owned()))
-    }
-
     /// Whether there are adapters to fold in.
     pub(crate) fn has_adapters(&self) -> bool {
         self.locations.keys().any(|part| matches!(part, Part::LoraA(_)))
@@ -82,7 +77,7 @@ impl Registry {
 
     /// Loads a weight of the network, its adapter folded in before anything is rounded.
     pub(crate) fn weight(&self, name: &str) -> Result<Tensor, LoadError> {
-        let weight = self.base(name)?;
+        let weight = self.load(&Part::Weight(name.to_owned()))?;
         let (a, b) = (Part::LoraA(name.to_owned()), Part::LoraB(name.to_owned()));
         let weight = match self.locations.contains_key(&a) {
             false => weight,
@@ -108,28 +103,38 @@ impl Registry {
         self.load(&Part::Head(name.to_owned()))
     }
 
-    /// Loads a weight of the network without its adapter, in f32.
-    pub(crate) fn base(&self, name: &str) -> Result<Tensor, LoadError> {
-        self.load(&Part::Weight(name.to_owned()))
+    /// The fingerprint of the base model's weights, without adapters: the SHA-256 of every gain and
+    /// of one matrix, in f32. Models that were trained apart differ in these, and those of an 8B
+    /// model are read quickly. A quantised file contains that of the weights it was made from.
+    pub(crate) fn fingerprint(&self) -> Result<String, LoadError> {
+        const MATRIX: &str = "model.transformer.blocks.0.attn_out.weight";
+        if let Some(original) = self.files.iter().find_map(|file| file.metadata.get(FINGERPRINT)) {
+            return Ok(original.clone()); // quantised weights are not what the head was made for to the bit
+        }
+        let mut hash = Sha256::new();
+        for (part, location) in &self.locations {
+            let Part::Weight(name) = part else { continue };
+            if location.shape.len() == 1 || name == MATRIX {
+                let numbers = self.load(part)?.flatten_all()?.to_vec1::<f32>()?;
+                hash.update(name.as_bytes());
+                numbers.into_iter().for_each(|number| hash.update(number.to_le_bytes()));
+            }
+        }
+        Ok(hash.finalize().iter().take(8).map(|byte| format!("{byte:02x}")).collect())
     }
 
-    /// Name and shape of every weight of the network that the files have, by name.
-    pub(crate) fn shapes(&self) -> impl Iterator<Item = (&str, &[usize])> {
-        self.locations.iter().filter_map(|(part, location)| match part {
-            Part::Weight(name) => Some((name.as_str(), location.shape.as_slice())),
-            Part::LoraA(_) | Part::LoraB(_) | Part::Head(_) => None,
-        })
-    }
-
-    /// The first value of a key in the headers of the files.
-    pub(crate) fn metadata(&self, key: &str) -> Option<&String> {
-        self.files.iter().find_map(|file| file.metadata.get(key))
-    }
-
-    /// The file with the quality head.
-    pub(crate) fn head_file(&self) -> Option<&TensorFile> {
+    /// Checks that the quality head was made for these weights, as far as its file names any.
+    pub(crate) fn check_base(&self) -> Result<(), LoadError> {
         let head = self.locations.iter().find(|(part, _)| matches!(part, Part::Head(_)));
-        head.map(|(_, location)| &self.files[location.file])
+        let file = head.map(|(_, location)| &self.files[location.file]);
+        let Some((file, made_for)) = file.and_then(|file| Some((&file.name, file.metadata.get(BASE)?))) else {
+            return Ok(());
+        };
+        let found = self.fingerprint()?;
+        if found == *made_for {
+            return Ok(());
+        }
+        Err(LoadError::WrongBase { file: file.clone(), made_for: made_for.clone(), found })
     }
 
     fn load(&self, part: &Part) -> Result<Tensor, LoadError> {
@@ -142,13 +147,12 @@ impl Registry {
     fn sort(&mut self, layout: &Layout) -> Result<(), LoadError> {
         for (index, file) in self.files.iter().enumerate() {
             for (name, shape) in &file.shapes {
-                let stray =
-                    |problem: String| LoadError::StrayTensor { file: file.name.clone(), tensor: name.clone(), problem };
-                let Some(part) = layout.part(name).map_err(|problem| stray(problem.to_owned()))? else { continue };
+                let stray = |problem: &str| LoadError::stray(&file.name, name, problem);
+                let Some(part) = layout.part(name).map_err(stray)? else { continue };
                 let location = Location { file: index, name: name.clone(), shape: shape.clone() };
                 if let Some(other) = self.locations.insert(part, location) {
                     let other = &self.files[other.file].name;
-                    return Err(stray(format!("is in {other} as well; give one of the two")));
+                    return Err(stray(&format!("is in {other} as well; give one of the two")));
                 }
             }
         }
@@ -163,8 +167,7 @@ impl Registry {
         self.check_strays(|part| matches!(part, Part::Weight(name) if is_stray(name)), NO_PLACE)
     }
 
-    /// Adapters come in pairs, fit a matrix of the network, and are those their configuration
-    /// names.
+    /// Adapters come in pairs, fit a matrix of the network, and are those of their configuration.
     fn check_adapters(&self, layout: &Layout) -> Result<(), LoadError> {
         let mut adapted = BTreeSet::new();
         for (part, location) in &self.locations {
@@ -233,11 +236,7 @@ impl Registry {
     }
 
     fn stray(&self, location: &Location, problem: &str) -> LoadError {
-        LoadError::StrayTensor {
-            file: self.files[location.file].name.clone(),
-            tensor: location.name.clone(),
-            problem: problem.to_owned(),
-        }
+        LoadError::stray(&self.files[location.file].name, &location.name, problem)
     }
 
     fn searched(&self) -> String {

@@ -1,12 +1,10 @@
 //! Atomic saves: a file is either the old one or the new one, whatever happens while it is written.
-//! Out of scope: what is in it.
 
 use candle_core::Tensor;
 use std::collections::{BTreeMap, HashMap};
-use std::fmt::Display;
 use std::fs::{self, File};
 use std::io::{self, Write};
-use std::path::Path;
+use std::{fmt::Display, path::Path};
 
 /// A file could not be written; what was there before is untouched.
 #[derive(Clone, Debug, PartialEq, Eq, thiserror::Error)]
@@ -24,11 +22,7 @@ impl SaveError {
     }
 }
 
-/// Writes a safetensors file, each tensor in its own number format; `metadata` goes into its
-/// header.
-///
-/// # Errors
-/// When the file cannot be written.
+/// Writes a safetensors file, each tensor in its own number format, with `metadata` in its header.
 pub(crate) fn save_tensors(
     path: &Path,
     tensors: &BTreeMap<String, Tensor>,
@@ -39,17 +33,11 @@ pub(crate) fn save_tensors(
 }
 
 /// Writes a file beside its place, flushes it to the disk, then renames it.
-///
-/// # Errors
-/// When the file cannot be written.
 pub(crate) fn save(path: &Path, bytes: &[u8]) -> Result<(), SaveError> {
     save_with(path, |file| file.write_all(bytes))
 }
 
 /// The same for a file that `write` fills.
-///
-/// # Errors
-/// When the file cannot be written.
 pub(crate) fn save_with(path: &Path, write: impl FnOnce(&mut File) -> io::Result<()>) -> Result<(), SaveError> {
     let beside = path.with_extension("unfinished");
     let written = File::create(&beside).and_then(|mut file| {

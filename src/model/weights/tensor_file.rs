@@ -1,19 +1,13 @@
-//! Files of named tensors, opened without reading a tensor: names, shapes and number formats come
-//! from headers. Out of scope: what a name means.
+//! Files of named tensors, of which only the header is read until a tensor is asked for.
 
-use super::gguf::names::FINGERPRINT;
-use super::gguf::read::Gguf;
-use crate::model::backend::Backend;
-use crate::model::backend::operands::Normal;
+use super::gguf::{FINGERPRINT, read::Gguf};
+use crate::model::backend::{Backend, Normal};
 use crate::model::error::LoadError;
-use candle_core::pickle::PthTensors;
-use candle_core::quantized::QTensor;
 use candle_core::safetensors::{MmapedSafetensors, SliceSafetensors};
-use candle_core::{DType, Device, Tensor};
+use candle_core::{DType, Device, Tensor, pickle::PthTensors, quantized::QTensor};
 use safetensors::Dtype;
 use std::collections::{BTreeMap, HashMap};
-use std::io::Read;
-use std::path::Path;
+use std::{io::Read, path::Path};
 
 /// Standard deviation of random weights, LLaDA's `init_std`.
 const RANDOM_STD: f64 = 0.02;
@@ -45,7 +39,7 @@ impl TensorFile {
         match path.extension().and_then(|extension| extension.to_str()) {
             Some("safetensors") => Self::mapped(path, name),
             Some("bin" | "pt" | "pth") => Self::pickled(path, name),
-            Some(_) if Gguf::is_named(path) => Self::gguf(Gguf::open(path)?, name),
+            Some(extension) if extension.eq_ignore_ascii_case("gguf") => Self::gguf(Gguf::open(path)?, name),
             Some(_) | None => {
                 let problem = "is no file of weights by its name; .safetensors, .gguf, .bin, .pt and .pth are";
                 Err(LoadError::malformed(&name, problem))
@@ -56,18 +50,13 @@ impl TensorFile {
     /// The same for a GGUF file that is open already.
     pub(crate) fn gguf(file: Gguf, name: String) -> Result<Self, LoadError> {
         let base = file.text(FINGERPRINT)?.map(|base| (FINGERPRINT.to_owned(), base.to_owned()));
-        Ok(Self {
-            name,
-            shapes: file.shapes(),
-            metadata: base.into_iter().collect(),
-            store: Store::Gguf(Box::new(file)),
-        })
+        let metadata = base.into_iter().collect();
+        Ok(Self { name, shapes: file.shapes(), metadata, store: Store::Gguf(Box::new(file)) })
     }
 
     fn mapped(path: &Path, name: String) -> Result<Self, LoadError> {
-        // SAFETY: the map is private to this value, which lives while the weights are copied out of
-        // it. Truncating the file meanwhile would kill the process, as it would any program that
-        // maps its input.
+        // SAFETY: the map is private to this value, which lives while weights are copied out of it.
+        // Truncating the file meanwhile kills the process, as any program that maps its input.
         #[allow(unsafe_code)]
         let file = unsafe { MmapedSafetensors::new(path) }.map_err(|cause| damaged(&name, &cause))?;
         let tensors = file.tensors();
@@ -94,17 +83,13 @@ impl TensorFile {
         Ok(Self { name, shapes, metadata: HashMap::new(), store: Store::Pickled(file) })
     }
 
-    /// No file on disk: normally distributed weights of the given shapes, the same for the same
-    /// seed.
+    /// No file on disk: normally distributed weights, the same for the same seed.
     pub(crate) fn random(seed: u64, shapes: BTreeMap<String, Vec<usize>>) -> Self {
         let name = format!("random weights of seed {seed}");
         Self { name, shapes, metadata: HashMap::new(), store: Store::Random(seed) }
     }
 
     /// Reads a tensor as f32.
-    ///
-    /// # Errors
-    /// When it cannot be read, or is a vector with a number that is not finite.
     pub(crate) fn load(&self, tensor: &str, backend: &dyn Backend) -> Result<Tensor, LoadError> {
         let loaded = self.read(tensor, backend)?.to_dtype(DType::F32).map_err(|cause| damaged(&self.name, &cause))?;
         // gains and biases are few, and most damage of a file shows in them
@@ -118,18 +103,17 @@ impl TensorFile {
 
     /// The number format of most weights, as `q4_k`, where it has fewer bits than a float.
     pub(crate) fn format(&self) -> Option<String> {
-        match &self.store {
-            Store::Gguf(file) => file.format(),
-            Store::Mapped(_) | Store::Embedded(_) | Store::Pickled(_) | Store::Random(_) => None,
-        }
+        self.gguf_file()?.format()
     }
 
     /// Reads a tensor that is stored in fewer bits than a float; `None` where it is not.
     pub(crate) fn quantised(&self, tensor: &str, device: &Device) -> Result<Option<QTensor>, LoadError> {
-        match &self.store {
-            Store::Gguf(file) if file.is_quantised(tensor) => file.tensor(tensor, device).map(Some),
-            Store::Gguf(_) | Store::Mapped(_) | Store::Embedded(_) | Store::Pickled(_) | Store::Random(_) => Ok(None),
-        }
+        let file = self.gguf_file().filter(|file| file.is_quantised(tensor));
+        file.map(|file| file.tensor(tensor, device)).transpose()
+    }
+
+    fn gguf_file(&self) -> Option<&Gguf> {
+        if let Store::Gguf(file) = &self.store { Some(file) } else { None }
     }
 
     /// Reads a tensor as it is, a quantised one as f32.
@@ -175,10 +159,7 @@ fn damaged(file: &str, cause: &candle_core::Error) -> LoadError {
     LoadError::malformed(file, format!("is damaged or incomplete: {cause}"))
 }
 
-/// Collects headers.
-///
-/// # Errors
-/// When a tensor has a number format that is not supported.
+/// Collects headers; an error where a number format is not supported.
 fn shapes(
     headers: impl Iterator<Item = (String, Dtype, Vec<usize>)>,
     file: &str,

@@ -1,11 +1,10 @@
 //! A matrix laid out in the order in which the CPU's product reads it.
 
-use crate::model::backend::matrix::Matrix;
+use crate::model::backend::Matrix;
 use candle_core::{Result, Tensor};
 
 /// Outputs computed together. The `gemm` crate's AVX-512 kernel for 32 rows runs 1.6 times as fast
-/// as the one for 64 that it picks for wider matrices, and a block of so many columns lies in
-/// memory in the order in which it is read.
+/// as the one for 64, and a block of so many columns lies in memory as it is read.
 const BLOCK: usize = 32;
 
 /// A matrix in blocks of 32 outputs.

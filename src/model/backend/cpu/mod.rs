@@ -1,6 +1,5 @@
-//! The operations on a CPU. A row's numbers are the same to the bit whatever rows share its pass: a
-//! pass is cut by each row's own length, so that every product has the shape it has for the row
-//! alone.
+//! The operations on a CPU. A row's numbers are the same to the bit whatever rows share its pass,
+//! which is cut by each row's own length: every product has the shape it has for the row alone.
 
 mod blocks;
 mod random;
@@ -9,15 +8,10 @@ pub(crate) mod summary;
 #[cfg(test)]
 mod tests;
 
-use super::Backend;
-use super::attention::attention;
-use super::matrix::{Matrix, Stored};
-use super::operands::{Normal, Segment, Span};
-use super::summary::{Guidance, Summaries, SummaryOptions};
-use super::vocabulary::Vocabulary;
+use super::summary::{Guidance, Summaries, SummaryOptions, Vocabulary};
+use super::{Backend, Matrix, Normal, Segment, Span, Stored, attention::attention};
 use blocks::Blocks;
-use candle_core::quantized::QMatMul;
-use candle_core::{Device, Result, Storage, Tensor, bail};
+use candle_core::{Device, Result, Storage, Tensor, bail, quantized::QMatMul};
 use rayon::prelude::*;
 use std::sync::Arc;
 use summary::{guided, summarise};
@@ -25,8 +19,7 @@ use summary::{guided, summarise};
 /// Tokens of a piece at most: enough to use a weight several times for each time it is fetched.
 const PIECE_MAX: usize = 64;
 
-/// Most cells whose logits a thread holds: 32 MB over LLaDA's vocabulary, twice that with guidance.
-/// More would not be faster.
+/// Most cells whose logits a thread holds: 32 MB over LLaDA's vocabulary. More is not faster.
 const STATES_MAX: usize = 64;
 
 /// The CPU.

@@ -1,6 +1,6 @@
 //! Normally distributed numbers that do not depend on the number of threads.
 
-use crate::model::backend::operands::Normal;
+use crate::model::backend::Normal;
 use rand_philox::Philox;
 use rayon::prelude::*;
 
@@ -19,11 +19,8 @@ pub(super) fn normals(Normal { seed, stream, deviation, .. }: Normal, count: usi
             let [u, v] = [philox.next_u32(), philox.next_u32()].map(|word| (f64::from(word) + 0.5) / 4_294_967_296.0);
             let radius = deviation * (-2.0 * u.ln()).sqrt();
             let (sin, cos) = (std::f64::consts::TAU * v).sin_cos();
-            for (number, direction) in pair.iter_mut().zip([cos, sin]) {
-                #[allow(clippy::cast_possible_truncation)] // the weights are f32
-                let value = (radius * direction) as f32;
-                *number = value;
-            }
+            #[allow(clippy::cast_possible_truncation)] // the weights are f32
+            pair.iter_mut().zip([cos, sin]).for_each(|(number, direction)| *number = (radius * direction) as f32);
         }
     });
     numbers

@@ -1,8 +1,8 @@
 //! Drawing a token from a row of logits on the CPU. Out of scope: the numbers of a summary.
 
 use crate::diffusion::{gumbel, u32_of};
-use crate::model::backend::vocabulary::{Vocabulary, larger};
-use crate::model::batch::{Filter, Noise};
+use crate::model::backend::summary::{Vocabulary, larger};
+use crate::model::interface::{Filter, Noise};
 
 /// Uniforms drawn at once.
 const CHUNK: usize = 64;
@@ -34,8 +34,7 @@ pub(super) fn sample(logits: &[f32], vocabulary: Vocabulary, noise: Noise, likel
 }
 
 /// Candidates looked at first, and the factor by which they grow: the smallest set that reaches
-/// `top_p` is mostly small, and selecting a few of a vocabulary takes far less time than sorting
-/// it.
+/// `top_p` is mostly small, and selecting a few tokens is far faster than sorting a vocabulary.
 const CANDIDATES: usize = 64;
 
 /// The ids that a filter leaves, at least one.

@@ -1,22 +1,19 @@
-//! A row of logits summarised on the CPU, in one order of sums whatever the other rows are. Out of
-//! scope: tensors and canvases.
+//! A row of logits summarised on the CPU, in one order of sums whatever the other rows are.
 
 use super::sampling::{allowed, sample, sample_among};
 use crate::diffusion::TokenId;
-use crate::model::backend::summary::{Summary, SummaryOptions};
-use crate::model::backend::vocabulary::{Vocabulary, larger};
-use crate::model::batch::Filter;
+use crate::model::backend::summary::{Summary, SummaryOptions, Vocabulary, larger};
+use crate::model::interface::Filter;
 use std::borrow::Cow;
 
 /// Further below the maximum nothing counts: exp of it is zero in f32.
 const FLOOR: f32 = -200.0;
 
 /// Summarises one row, guidance applied already; `None` when a logit of a token that may be
-/// proposed is not finite.
+/// proposed is not finite. Ids beyond the vocabulary and the mask have no probability.
 ///
-/// `logits` may be longer than the vocabulary. The mask and what lies beyond count as minus
-/// infinity; they have no probability. Among equals the lowest id is taken. Noise and allowed
-/// tokens affect the token alone; the numbers refer to the whole row, biases included.
+/// Among equals the lowest id is taken. Noise and allowed tokens affect the token alone; the
+/// numbers refer to the whole row, biases included.
 pub(crate) fn summarise(
     logits: Cow<'_, [f32]>,
     vocabulary: Vocabulary,
@@ -47,8 +44,7 @@ pub(crate) fn summarise(
     Summary::of(token, [logits[token as usize], best.logit, best.second], mass, moment)
 }
 
-/// Classifier-free guidance: l = `l_u` + (1 + w) (l - `l_u`) (LLaDA, arXiv 2502.09992, appendix
-/// A.2).
+/// Classifier-free guidance, as [`crate::model::backend::summary::Guidance`] defines it.
 pub(crate) fn guided(logits: &[f32], unguided: &[f32], weight: f32) -> Vec<f32> {
     logits.iter().zip(unguided).map(|(l, u)| u + (1.0 + weight) * (l - u)).collect()
 }
@@ -79,8 +75,7 @@ impl Best {
     fn of(logits: &[f32], vocabulary: Vocabulary) -> Option<Self> {
         let mut best = Self { token: 0, logit: f32::NEG_INFINITY, second: f32::NEG_INFINITY };
         for (first, chunk) in vocabulary.chunks(logits) {
-            // a sum is not finite where a term is not; one that only overflows is found finite term
-            // by term
+            // a sum is not finite where a term is not, or where it overflows
             if !chunk.iter().sum::<f32>().is_finite() && !chunk.iter().all(|logit| logit.is_finite()) {
                 return None;
             }

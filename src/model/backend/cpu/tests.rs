@@ -2,9 +2,8 @@
 
 use super::sampling::{allowed, gumbel_bound};
 use crate::diffusion::{Draws, Position, Probability, Purpose, Seed, TokenId, gumbel};
-use crate::model::backend::summary::{Summary, SummaryOptions};
-use crate::model::backend::vocabulary::Vocabulary;
-use crate::model::batch::{Filter, Noise};
+use crate::model::backend::summary::{Summary, SummaryOptions, Vocabulary};
+use crate::model::interface::{Filter, Noise};
 
 fn summarise(logits: &[f32], vocabulary: Vocabulary, noise: Option<Noise>) -> Option<Summary> {
     super::summary::summarise(logits.into(), vocabulary, &SummaryOptions { noise, ..SummaryOptions::default() })

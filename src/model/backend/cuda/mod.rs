@@ -1,19 +1,12 @@
-//! The operations on an NVIDIA GPU. Tensors stay on the device; summaries, qualities and inspected
-//! numbers come to the host.
+//! The operations on an NVIDIA GPU. Summaries, qualities and inspected numbers come to the host.
 
 mod summary;
 
-use super::Backend;
-use super::attention::attention;
-use super::cpu::summary::summarise;
-use super::matrix::{Matrix, Stored};
-use super::operands::{Normal, Segment, Span};
-use super::summary::{Summaries, SummaryOptions};
-use super::vocabulary::Vocabulary;
+use super::summary::{Summaries, SummaryOptions, Vocabulary};
+use super::{Backend, Matrix, Normal, Segment, Span, Stored, attention::attention, cpu::summary::summarise};
 use crate::diffusion::u32_of;
-use crate::model::batch::Filter;
-use candle_core::quantized::QMatMul;
-use candle_core::{DType, Device, Result, Tensor};
+use crate::model::interface::Filter;
+use candle_core::{DType, Device, Result, Tensor, quantized::QMatMul};
 use std::sync::Arc;
 
 /// Most states for which logits are computed at once: 260 MB of bf16 over LLaDA's vocabulary, and
@@ -23,13 +16,7 @@ const STATES_MAX: usize = 1024;
 /// One GPU.
 #[derive(Clone, Debug)]
 pub(crate) struct Cuda {
-    device: Device,
-}
-
-impl Cuda {
-    pub(crate) const fn new(device: Device) -> Self {
-        Self { device }
-    }
+    pub(crate) device: Device,
 }
 
 /// (out, in), as checkpoints have it.
@@ -92,8 +79,7 @@ impl Backend for Cuda {
     }
 }
 
-/// The rows that `options` are about, guidance applied where any of them asks for it: (options,
-/// width).
+/// The rows that `options` are about, guidance applied where any asks for it: (options, width).
 fn guided(logits: &Tensor, options: &[SummaryOptions<'_>]) -> Result<Tensor> {
     let own = logits.narrow(0, 0, options.len())?; // (options, width)
     if options.iter().all(|options| options.guidance.is_none()) {

@@ -5,9 +5,8 @@
 //! the GPU in use. Where there is no GPU, `.ci/kernels` runs the source as C++ on the cases below.
 
 use crate::diffusion::u32_of;
-use crate::model::backend::summary::{Summaries, Summary, SummaryOptions};
-use crate::model::backend::vocabulary::Vocabulary;
-use crate::model::batch::Noise;
+use crate::model::backend::summary::{Summaries, Summary, SummaryOptions, Vocabulary};
+use crate::model::interface::Noise;
 use candle_core::{Result, Tensor};
 
 /// The kernel's input: words as in `summary.cu`.
@@ -54,9 +53,6 @@ fn read(answers: &[u32]) -> Vec<Option<Summary>> {
 
 /// Summaries of `logits` (options, width), each row with its noise and biases; filters and allowed
 /// tokens are ignored. The host waits for the device.
-///
-/// # Errors
-/// When the device fails.
 #[cfg(feature = "cuda")]
 pub(super) fn summaries(logits: &Tensor, vocabulary: Vocabulary, options: &[SummaryOptions<'_>]) -> Result<Summaries> {
     use candle_core::cuda_backend::WrapErr;
@@ -82,43 +78,33 @@ pub(super) fn summaries(logits: &Tensor, vocabulary: Vocabulary, options: &[Summ
     };
     let kernel = device.get_or_load_custom_func(name, "remask_summary", include_str!("../kernels/summary.ptx"))?;
     let answers = device.alloc_zeros::<u32>(rows * ANSWER)?;
-    let asks = device.clone_htod(&words.asks)?;
-    let (ends, tokens) = (device.clone_htod(&words.bias_ends)?, device.clone_htod(&words.bias_tokens)?);
-    let biases = device.clone_htod(&words.biases)?;
+    let (asks, ends) = (device.clone_htod(&words.asks)?, device.clone_htod(&words.bias_ends)?);
+    let (tokens, biases) = (device.clone_htod(&words.bias_tokens)?, device.clone_htod(&words.biases)?);
     let [rows, width, size, mask] = [rows, width, vocabulary.size, vocabulary.mask].map(u32_of);
     let shape = LaunchConfig { grid_dim: (rows, 1, 1), block_dim: (256, 1, 1), shared_mem_bytes: 0 };
-    let mut launch = kernel.builder();
     let from = layout.start_offset();
-    match logits.dtype() {
-        DType::F32 => {
-            let logits = storage.as_cuda_slice::<f32>()?.slice(from..);
-            launch.arg(&logits).arg(&width).arg(&size).arg(&mask).arg(&asks).arg(&ends).arg(&tokens).arg(&biases);
-            launch.arg(&answers);
-            // SAFETY: the kernel reads rows x width logits and the words made for it, and writes
-            // rows x 8 words.
-            #[allow(unsafe_code)]
-            unsafe { launch.launch(shape) }.w()?;
-        }
-        _ => {
-            let logits = storage.as_cuda_slice::<half::bf16>()?.slice(from..);
-            launch.arg(&logits).arg(&width).arg(&size).arg(&mask).arg(&asks).arg(&ends).arg(&tokens).arg(&biases);
-            launch.arg(&answers);
-            // SAFETY: as above.
-            #[allow(unsafe_code)]
-            unsafe { launch.launch(shape) }.w()?;
-        }
+    let (floats, halves);
+    let mut launch = kernel.builder();
+    if logits.dtype() == DType::F32 {
+        floats = storage.as_cuda_slice::<f32>()?.slice(from..);
+        launch.arg(&floats);
+    } else {
+        halves = storage.as_cuda_slice::<half::bf16>()?.slice(from..);
+        launch.arg(&halves);
     }
+    launch.arg(&width).arg(&size).arg(&mask).arg(&asks).arg(&ends).arg(&tokens).arg(&biases).arg(&answers);
+    // SAFETY: the kernel reads rows x width logits and the words made for it, and writes rows x 8
+    // words.
+    #[allow(unsafe_code)]
+    unsafe { launch.launch(shape) }.w()?;
     Ok(read(&device.clone_dtoh(&answers)?))
 }
 
 /// A binary without the feature opens no GPU, so no logits lie on one.
 #[cfg(not(feature = "cuda"))]
 pub(super) fn summaries(logits: &Tensor, _: Vocabulary, options: &[SummaryOptions<'_>]) -> Result<Summaries> {
-    candle_core::bail!(
-        "logits on {:?}, where this binary cannot read {} rows",
-        logits.device(),
-        Words::of(options).asks.len()
-    )
+    let (device, rows) = (logits.device(), Words::of(options).asks.len());
+    candle_core::bail!("logits on {device:?}, where this binary cannot read {rows} rows")
 }
 
 #[cfg(test)]
@@ -127,7 +113,7 @@ mod tests {
     use crate::diffusion::TokenId;
     use crate::diffusion::{Draws, Position, Purpose, Seed};
     use crate::model::backend::cpu::summary::summarise;
-    use crate::model::batch::Filter;
+    use crate::model::interface::Filter;
     use std::path::Path;
 
     /// Rows of logits that a bf16 holds exactly, and how they are summarised.

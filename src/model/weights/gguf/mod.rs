@@ -1,6 +1,105 @@
-//! GGUF files of LLaDA models: their names, reading, the vocabulary in them, writing.
+//! GGUF files of LLaDA models: what they call things, and the order of their rotated rows.
 
-pub(crate) mod names;
 pub(crate) mod read;
 pub(crate) mod vocabulary;
 pub(crate) mod write;
+
+/// The architecture's name in `general.architecture`, and before every key of its own.
+const ARCHITECTURE: &str = "llada";
+/// Our own keys: the content of the model's other files, and the fingerprint of its weights.
+const GENERATION_CONFIG: &str = "remask.generation_config";
+const TOKENIZER_CONFIG: &str = "remask.tokenizer_config";
+pub(crate) const FINGERPRINT: &str = "remask.base";
+/// GGUF's own key for the whole `tokenizer.json`.
+const TOKENIZER: &str = "tokenizer.huggingface.json";
+
+/// LLaDA's names and llama.cpp's, outside and inside the blocks.
+const NAMES: [(&str, &str); 4] =
+    [("wte", "token_embd"), ("wpe", "position_embd"), ("ln_f", "output_norm"), ("ff_out", "output")];
+const BLOCK_NAMES: [(&str, &str); 9] = [
+    ("attn_norm", "attn_norm"),
+    ("q_proj", "attn_q"),
+    ("k_proj", "attn_k"),
+    ("v_proj", "attn_v"),
+    ("attn_out", "attn_output"),
+    ("ff_norm", "ffn_norm"),
+    ("ff_proj", "ffn_gate"),
+    ("up_proj", "ffn_up"),
+    ("ff_out", "ffn_down"),
+];
+
+/// The GGUF name of a tensor of the backbone; `None` where it has none.
+fn name(canonical: &str) -> Option<String> {
+    let module = canonical.strip_prefix("model.transformer.")?.strip_suffix(".weight")?;
+    let renamed = |names: &[(&str, &'static str)], module: &str| {
+        names.iter().find(|(ours, _)| *ours == module).map(|(_, theirs)| *theirs)
+    };
+    match module.strip_prefix("blocks.") {
+        None => Some(format!("{}.weight", renamed(&NAMES, module)?)),
+        Some(rest) => {
+            let (block, module) = rest.split_once('.')?;
+            Some(format!("blk.{block}.{}.weight", renamed(&BLOCK_NAMES, module)?))
+        }
+    }
+}
+
+/// The canonical name of a GGUF tensor; those of a head and unknown ones stay as they are.
+fn canonical(name: &str) -> String {
+    let module = name.strip_suffix(".weight").unwrap_or(name);
+    let renamed = |names: &[(&str, &str)], module: &str| {
+        names.iter().find(|(_, theirs)| *theirs == module).map(|(ours, _)| (*ours).to_owned())
+    };
+    let renamed = match module.strip_prefix("blk.").and_then(|rest| rest.split_once('.')) {
+        None => renamed(&NAMES, module),
+        Some((block, module)) => renamed(&BLOCK_NAMES, module).map(|name| format!("blocks.{block}.{name}")),
+    };
+    renamed.map_or_else(|| name.to_owned(), |module| format!("model.transformer.{module}.weight"))
+}
+
+/// Row `r` of a rotated matrix in a checkpoint is row `interleaved(r)` in a GGUF file: llama.cpp
+/// rotates neighbours, LLaDA the halves of a head, so the conversion shuffles the rows of every
+/// head (`width` rows).
+const fn interleaved(row: usize, width: usize) -> usize {
+    let (head, within) = (row / width, row % width);
+    head * width + 2 * (within % (width / 2)) + within / (width / 2)
+}
+
+/// Whether the conversion shuffles the rows of this tensor, if the model has rotary positions.
+fn is_shuffled(canonical: &str) -> bool {
+    canonical.ends_with(".q_proj.weight") || canonical.ends_with(".k_proj.weight")
+}
+
+/// Rows of equal length in another order: row `r` of the result is row `from(r)`.
+fn reordered(bytes: &[u8], rows: usize, from: impl Fn(usize) -> usize) -> Vec<u8> {
+    let row = bytes.len() / rows.max(1);
+    (0..rows).flat_map(|to| &bytes[from(to) * row..(from(to) + 1) * row]).copied().collect()
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn names_go_both_ways() {
+        for (ours, theirs) in [
+            ("model.transformer.wte.weight", "token_embd.weight"),
+            ("model.transformer.ff_out.weight", "output.weight"),
+            ("model.transformer.blocks.31.ff_out.weight", "blk.31.ffn_down.weight"),
+            ("model.transformer.blocks.0.attn_norm.weight", "blk.0.attn_norm.weight"),
+        ] {
+            assert_eq!(name(ours).as_deref(), Some(theirs));
+            assert_eq!(canonical(theirs), ours);
+        }
+        assert_eq!(name("norm.weight"), None);
+        assert_eq!(canonical("remasking_head.norm.weight"), "remasking_head.norm.weight");
+        assert_eq!(canonical("rope_freqs.weight"), "rope_freqs.weight");
+    }
+
+    #[test]
+    fn halves_of_a_head_lie_side_by_side_in_a_gguf_file() {
+        // two heads of four rows: 0 1 | 2 3 are rotated together as (0, 2) and (1, 3)
+        assert_eq!((0..8).map(|row| interleaved(row, 4)).collect::<Vec<_>>(), [0, 2, 1, 3, 4, 6, 5, 7]);
+        let rows: Vec<u8> = vec![10, 10, 12, 12, 11, 11, 13, 13];
+        assert_eq!(reordered(&rows, 4, |row| interleaved(row, 4)), [10, 10, 11, 11, 12, 12, 13, 13]);
+    }
+}

@@ -1,21 +1,17 @@
-//! Reading GGUF files of LLaDA models: one file with sizes, vocabulary and weights, quantised or
-//! not, as llama.cpp converts the published checkpoints and `remask quantize` writes them
-//! (<https://github.com/ggml-org/ggml/blob/master/docs/gguf.md>). The header is read first, tensors
-//! one by one.
+//! Reading GGUF files of LLaDA models: one file with sizes, vocabulary and weights, as llama.cpp
+//! converts the published checkpoints and `remask quantize` writes them
+//! (<https://github.com/ggml-org/ggml/blob/master/docs/gguf.md>).
 
-use super::names::{ARCHITECTURE, GENERATION_CONFIG, canonical, interleaved, is_shuffled, reordered};
-use crate::model::config::llada::Config;
-use crate::model::error::LoadError;
+use super::{ARCHITECTURE, GENERATION_CONFIG, canonical, interleaved, is_shuffled, reordered};
+use crate::model::{config::llada::Config, error::LoadError};
 use candle_core::Device;
-use candle_core::quantized::gguf_file::{Content, Value};
+use candle_core::quantized::gguf_file::{Content, TensorInfo, Value};
 use candle_core::quantized::{GgmlDType, QStorage, QTensor};
 use serde_json::json;
-use std::borrow::Cow;
-use std::collections::BTreeMap;
 use std::fs::File;
 use std::io::{BufReader, Read, Seek, SeekFrom};
-use std::path::Path;
 use std::sync::{Mutex, PoisonError};
+use std::{borrow::Cow, collections::BTreeMap, path::Path};
 
 /// An open file.
 pub(crate) struct Gguf {
@@ -29,15 +25,7 @@ pub(crate) struct Gguf {
 }
 
 impl Gguf {
-    /// Whether the path has the extension of a GGUF file.
-    pub(crate) fn is_named(path: &Path) -> bool {
-        path.extension().is_some_and(|extension| extension.eq_ignore_ascii_case("gguf"))
-    }
-
     /// Reads the header.
-    ///
-    /// # Errors
-    /// When the file is missing, damaged, incomplete or of another architecture.
     pub(crate) fn open(path: &Path) -> Result<Self, LoadError> {
         let name = path.display().to_string();
         let unreadable = |cause: std::io::Error| LoadError::unreadable(&name, &cause);
@@ -48,14 +36,7 @@ impl Gguf {
             .map_err(|cause| LoadError::malformed(&name, format!("is damaged, incomplete or no GGUF file: {cause}")))?;
         let names = content.tensor_infos.keys().map(|theirs| (canonical(theirs), theirs.clone())).collect();
         let mut gguf = Self { name, content, file: Mutex::new(file), shuffled: None, names };
-        match gguf.text("general.architecture")? {
-            Some(ARCHITECTURE) => {}
-            found => {
-                let given = found.map_or_else(|| "missing".to_owned(), |found| format!("{found:?}"));
-                let (key, supported) = ("general.architecture".to_owned(), format!("{ARCHITECTURE:?}"));
-                return Err(LoadError::Unsupported { file: gguf.name.clone(), key, given, supported });
-            }
-        }
+        gguf.require("general.architecture", ARCHITECTURE, &format!("{ARCHITECTURE:?}"))?;
         gguf.check_length(length)?;
         let config = gguf.config()?;
         gguf.shuffled = config.rope.then(|| config.head_dim());
@@ -83,47 +64,40 @@ impl Gguf {
     }
 
     /// The model's sizes and ids, and the defaults that the file contains.
-    ///
-    /// # Errors
-    /// When a key is missing, of another type, or has a value that is not supported.
     pub(crate) fn config(&self) -> Result<Config, LoadError> {
         let own = |key: &str| format!("{ARCHITECTURE}.{key}");
-        let needed = |key: &str| {
-            let key = own(key);
-            self.number(&key)?.ok_or_else(|| self.wrong(&key, "missing"))
-        };
+        let needed = |key: &str| self.number(key)?.ok_or_else(|| self.wrong(key, "missing"));
+        let needed_own = |key: &str| needed(&own(key));
         let shape = |name: &str| self.content.tensor_infos.get(name).map(|info| info.shape.dims().to_vec());
-        let (d_model, heads) = (needed("embedding_length")?, needed("attention.head_count")?);
+        let (d_model, heads) = (needed_own("embedding_length")?, needed_own("attention.head_count")?);
         if let Some(Value::Bool(true)) = self.content.metadata.get(&own("attention.causal")) {
             return Err(self.wrong(&own("attention.causal"), "true, supported is false"));
         }
         let rope = shape("position_embd.weight").is_none();
-        match self.number(&own("rope.dimension_count"))? {
-            Some(width) if rope && heads > 0 && width != d_model / heads => {
-                let whole = d_model / heads;
-                return Err(self.wrong(&own("rope.dimension_count"), &format!("{width}, supported is {whole}")));
-            }
-            Some(_) | None => {}
+        let rotated = self.number(&own("rope.dimension_count"))?.filter(|_| rope);
+        if let (Some(width), Some(whole)) = (rotated, d_model.checked_div(heads))
+            && width != whole
+        {
+            return Err(self.wrong(&own("rope.dimension_count"), &format!("{width}, supported is {whole}")));
         }
         let rows = shape("token_embd.weight").and_then(|shape| shape.first().copied()).unwrap_or(0);
         let ends = ["eos", "eot"].map(|end| self.number(&format!("tokenizer.ggml.{end}_token_id")));
         let ends = ends.into_iter().collect::<Result<Vec<_>, _>>()?;
-        let mask = "tokenizer.ggml.mask_token_id";
         let keys = json!({
             "model_type": "llada", "block_type": "llama", "layer_norm_type": "rms", "activation_type": "silu",
             "d_model": d_model,
-            "n_layers": needed("block_count")?,
+            "n_layers": needed_own("block_count")?,
             "n_heads": heads,
             "n_kv_heads": self.number(&own("attention.head_count_kv"))?,
-            "mlp_hidden_size": needed("feed_forward_length")?,
-            "max_sequence_length": needed("context_length")?,
+            "mlp_hidden_size": needed_own("feed_forward_length")?,
+            "max_sequence_length": needed_own("context_length")?,
             "vocab_size": self.number(&own("vocab_size"))?.unwrap_or(rows as u64),
             "embedding_size": rows,
             "rope": rope,
             "rope_theta": self.float(&own("rope.freq_base"))?,
             "rms_norm_eps": self.float(&own("attention.layer_norm_rms_epsilon"))?,
             "weight_tying": shape("output.weight").is_none(),
-            "mask_token_id": self.number(mask)?.ok_or_else(|| self.wrong(mask, "missing"))?,
+            "mask_token_id": needed("tokenizer.ggml.mask_token_id")?,
             "eos_token_id": ends.into_iter().flatten().collect::<Vec<_>>(),
             "pad_token_id": self.number("tokenizer.ggml.padding_token_id")?,
         });
@@ -136,34 +110,33 @@ impl Gguf {
 
     /// The shape of each tensor by its canonical name.
     pub(crate) fn shapes(&self) -> BTreeMap<String, Vec<usize>> {
-        let shape = |(ours, theirs): (&String, &String)| (ours.clone(), self.content.tensor_infos[theirs].shape.dims());
-        self.names.iter().map(shape).map(|(name, shape)| (name, shape.to_vec())).collect()
+        let shape = |theirs: &String| self.content.tensor_infos[theirs].shape.dims().to_vec();
+        self.names.iter().map(|(ours, theirs)| (ours.clone(), shape(theirs))).collect()
+    }
+
+    fn info(&self, canonical: &str) -> Option<&TensorInfo> {
+        self.content.tensor_infos.get(self.names.get(canonical)?)
     }
 
     /// Whether a tensor is stored in fewer bits than a float.
     pub(crate) fn is_quantised(&self, canonical: &str) -> bool {
-        let info = self.names.get(canonical).and_then(|theirs| self.content.tensor_infos.get(theirs));
-        info.is_some_and(|info| !matches!(info.ggml_dtype, GgmlDType::F32 | GgmlDType::F16 | GgmlDType::BF16))
+        self.info(canonical)
+            .is_some_and(|info| !matches!(info.ggml_dtype, GgmlDType::F32 | GgmlDType::F16 | GgmlDType::BF16))
     }
 
     /// The number format of most weights, as `q4_k`, where it has fewer bits than a float.
     pub(crate) fn format(&self) -> Option<String> {
         let mut weights: BTreeMap<String, usize> = BTreeMap::new();
-        for (_, theirs) in self.names.iter().filter(|(ours, _)| self.is_quantised(ours)) {
-            let info = &self.content.tensor_infos[theirs];
+        for info in self.names.keys().filter(|name| self.is_quantised(name)).filter_map(|name| self.info(name)) {
             *weights.entry(format!("{:?}", info.ggml_dtype).to_lowercase()).or_default() += info.shape.elem_count();
         }
         weights.into_iter().max_by_key(|(_, count)| *count).map(|(format, _)| format)
     }
 
     /// Reads a tensor as it is stored, its rows in the order of the checkpoint.
-    ///
-    /// # Errors
-    /// When there is no tensor of this name, or the file cannot be read.
     pub(crate) fn tensor(&self, canonical: &str, device: &Device) -> Result<QTensor, LoadError> {
         let missing = || LoadError::MissingTensor { files: self.name.clone(), tensor: canonical.to_owned() };
-        let info = self.names.get(canonical).and_then(|theirs| self.content.tensor_infos.get(theirs));
-        let info = info.ok_or_else(missing)?;
+        let info = self.info(canonical).ok_or_else(missing)?;
         let (format, shape) = (info.ggml_dtype, info.shape.dims().to_vec());
         let mut bytes = vec![0; info.shape.elem_count() / format.block_size() * format.type_size()];
         let mut file = self.file.lock().unwrap_or_else(PoisonError::into_inner);
@@ -179,49 +152,49 @@ impl Gguf {
     }
 
     /// The string of a key; `None` without the key.
-    ///
-    /// # Errors
-    /// When the value is no string.
     pub(crate) fn text(&self, key: &str) -> Result<Option<&str>, LoadError> {
-        match self.content.metadata.get(key) {
-            None => Ok(None),
-            Some(Value::String(text)) => Ok(Some(text)),
-            Some(_) => Err(self.wrong(key, "no text")),
-        }
+        self.value(key, "no text", |value| value.to_string().ok().map(String::as_str))
     }
 
     /// The list of a key, each value through `take`; `None` without the key.
-    ///
-    /// # Errors
-    /// When the value is no list, or `take` rejects one of its values.
     pub(crate) fn list<T>(&self, key: &str, take: fn(&Value) -> Option<T>) -> Result<Option<Vec<T>>, LoadError> {
-        match self.content.metadata.get(key) {
-            None => Ok(None),
-            Some(Value::Array(values)) => {
-                let taken = values.iter().map(take).collect::<Option<Vec<T>>>();
-                taken.map(Some).ok_or_else(|| self.wrong(key, "a list of something else"))
-            }
-            Some(_) => Err(self.wrong(key, "no list")),
-        }
+        let Some(values) = self.value(key, "no list", |value| value.to_vec().ok())? else { return Ok(None) };
+        let taken = values.iter().map(take).collect::<Option<Vec<T>>>();
+        taken.map(Some).ok_or_else(|| self.wrong(key, "a list of something else"))
     }
 
     /// The whole number of a key; `None` without the key.
-    ///
-    /// # Errors
-    /// When the value is something else.
     pub(crate) fn number(&self, key: &str) -> Result<Option<u64>, LoadError> {
-        match self.content.metadata.get(key) {
-            None => Ok(None),
-            Some(Value::I32(number)) if *number >= 0 => Ok(Some(u64::from(number.unsigned_abs()))),
-            Some(Value::I64(number)) if *number >= 0 => Ok(Some(number.unsigned_abs())),
-            Some(value) => value.to_u64().map(Some).map_err(|_| self.wrong(key, "no whole number")),
-        }
+        self.value(key, "no whole number", |value| match value {
+            Value::I32(number) => u64::try_from(*number).ok(),
+            Value::I64(number) => u64::try_from(*number).ok(),
+            value => value.to_u64().ok(),
+        })
     }
 
     fn float(&self, key: &str) -> Result<Option<f32>, LoadError> {
-        match self.content.metadata.get(key) {
-            None => Ok(None),
-            Some(value) => value.to_f32().map(Some).map_err(|_| self.wrong(key, "no f32")),
+        self.value(key, "no f32", |value| value.to_f32().ok())
+    }
+
+    /// The value of a key through `take`, which answers `None` where it is `wrong`.
+    fn value<'a, T>(
+        &'a self,
+        key: &str,
+        wrong: &str,
+        take: impl FnOnce(&'a Value) -> Option<T>,
+    ) -> Result<Option<T>, LoadError> {
+        let value = self.content.metadata.get(key);
+        value.map(|value| take(value).ok_or_else(|| self.wrong(key, wrong))).transpose()
+    }
+
+    /// Checks that the string of a key is `text`, the only one that is `supported`.
+    pub(super) fn require(&self, key: &str, text: &str, supported: &str) -> Result<(), LoadError> {
+        match self.text(key)? {
+            Some(given) if given == text => Ok(()),
+            given => {
+                let given = given.map_or_else(|| "missing".to_owned(), |given| format!("{given:?}"));
+                Err(LoadError::unsupported(&self.name, key, given, supported))
+            }
         }
     }
 

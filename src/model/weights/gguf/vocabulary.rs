@@ -1,7 +1,6 @@
 //! The vocabulary in a GGUF file, from which a tokenizer is made. Out of scope: tokenizers.
 
-use super::names::{TOKENIZER, TOKENIZER_CONFIG};
-use super::read::Gguf;
+use super::{TOKENIZER, TOKENIZER_CONFIG, read::Gguf};
 use crate::model::error::LoadError;
 use candle_core::quantized::gguf_file::Value;
 use serde_json::json;
@@ -12,8 +11,7 @@ use std::path::Path;
 pub struct GgufVocabulary {
     /// The tokens.
     pub tokens: Tokens,
-    /// The content of a `tokenizer_config.json`: as the file contains it, or made from GGUF's own
-    /// keys.
+    /// The content of a `tokenizer_config.json`: that in the file, or made from GGUF's own keys.
     pub tokenizer_config: Option<String>,
 }
 
@@ -51,17 +49,7 @@ impl GgufVocabulary {
         }
         let key = |key: &str| format!("tokenizer.ggml.{key}");
         let Some(words) = gguf.list(&key("tokens"), text)? else { return Ok(None) };
-        match gguf.text(&key("model"))? {
-            Some("gpt2") => {}
-            given => {
-                return Err(LoadError::Unsupported {
-                    file: path.display().to_string(),
-                    key: key("model"),
-                    given: given.map_or_else(|| "missing".to_owned(), |given| format!("{given:?}")),
-                    supported: "\"gpt2\", which is byte-level BPE".to_owned(),
-                });
-            }
-        }
+        gguf.require(&key("model"), "gpt2", "\"gpt2\", which is byte-level BPE")?;
         let kinds = gguf.list(&key("token_type"), number)?.unwrap_or_default();
         let special = (0..words.len()).map(|id| kinds.get(id).is_some_and(|kind| SPECIAL.contains(kind))).collect();
         let named = |end: &str| {

@@ -1,26 +1,15 @@
 //! Writing GGUF files from model directories, matrices in few bits.
 
-use super::names::{
-    ARCHITECTURE, FINGERPRINT, GENERATION_CONFIG, HEAD, TOKENIZER, TOKENIZER_CONFIG, is_shuffled, name,
-};
-use crate::model::backend::cpu::Cpu;
-use crate::model::config::llada::Config;
-use crate::model::error::LoadError;
-use crate::model::weights::convert::ConvertError;
-use crate::model::weights::directory::directory;
-use crate::model::weights::fingerprint::{check_base, fingerprint};
-use crate::model::weights::layout::Layout;
-use crate::model::weights::registry::Registry;
-use crate::model::weights::save::save_with;
+use super::{ARCHITECTURE, FINGERPRINT, GENERATION_CONFIG, TOKENIZER, TOKENIZER_CONFIG, is_shuffled, name};
+use crate::model::weights::layout::{HEAD, Layout};
+use crate::model::weights::{convert::ConvertError, directory::directory, registry::Registry, save::save_with};
+use crate::model::{backend::cpu::Cpu, config::llada::Config, error::LoadError};
 use candle_core::Tensor;
 use candle_core::quantized::gguf_file::{self, Value};
 use candle_core::quantized::{GgmlDType, QTensor};
 use rayon::prelude::*;
-use std::fmt;
-use std::fs;
 use std::io::{BufWriter, Seek};
-use std::path::Path;
-use std::sync::Arc;
+use std::{fmt, fs, path::Path, sync::Arc};
 
 /// How a matrix is stored: llama.cpp's formats, with the bits of a weight, scales included.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -41,32 +30,26 @@ pub enum Format {
 
 impl fmt::Display for Format {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        f.write_str(match self {
-            Self::Q4K => "q4_k",
-            Self::Q5K => "q5_k",
-            Self::Q6K => "q6_k",
-            Self::Q4_0 => "q4_0",
-            Self::Q8_0 => "q8_0",
-            Self::F16 => "f16",
-        })
+        f.write_str(self.of().1)
     }
 }
 
 impl Format {
-    const fn of(self) -> GgmlDType {
+    /// The tensor library's format, and llama.cpp's name.
+    const fn of(self) -> (GgmlDType, &'static str) {
         match self {
-            Self::Q4K => GgmlDType::Q4K,
-            Self::Q5K => GgmlDType::Q5K,
-            Self::Q6K => GgmlDType::Q6K,
-            Self::Q4_0 => GgmlDType::Q4_0,
-            Self::Q8_0 => GgmlDType::Q8_0,
-            Self::F16 => GgmlDType::F16,
+            Self::Q4K => (GgmlDType::Q4K, "q4_k"),
+            Self::Q5K => (GgmlDType::Q5K, "q5_k"),
+            Self::Q6K => (GgmlDType::Q6K, "q6_k"),
+            Self::Q4_0 => (GgmlDType::Q4_0, "q4_0"),
+            Self::Q8_0 => (GgmlDType::Q8_0, "q8_0"),
+            Self::F16 => (GgmlDType::F16, "f16"),
         }
     }
 
     /// The format for rows of `width` numbers: this one, or the next finer one whose blocks fit.
     fn fitting(self, width: usize) -> GgmlDType {
-        let formats = [self.of(), GgmlDType::Q8_0, GgmlDType::F16];
+        let formats = [self.of().0, GgmlDType::Q8_0, GgmlDType::F16];
         formats.into_iter().find(|format| width.is_multiple_of(format.block_size())).unwrap_or(GgmlDType::F32)
     }
 }
@@ -75,8 +58,7 @@ impl Format {
 /// tokenizer and defaults. Matrices are stored in `format`, or in a finer one where its blocks do
 /// not fit; gains, positions and the head in f32.
 ///
-/// Tensors are read one by one: memory holds the content of the file, and a matrix in f32 per
-/// thread.
+/// Memory holds the content of the file, and a matrix in f32 per thread.
 ///
 /// # Errors
 /// When the model cannot be loaded, or the file cannot be written.
@@ -91,10 +73,11 @@ pub fn quantise(
     let (files, lora) = directory(dir, prism_head, adapter)?;
     let layout = Layout::llada(&config);
     let weights = Registry::of(&layout, files, lora, Arc::new(Cpu))?;
-    check_base(&weights)?;
+    weights.check_base()?;
     let backbone: Vec<(String, Vec<usize>)> = config.tensors().collect();
     let store = |(canonical, shape): &(String, Vec<usize>)| {
-        let name = name(canonical).ok_or_else(|| unnamed(dir, canonical))?;
+        let unnamed = || LoadError::stray(&dir.display().to_string(), canonical, "has no name in GGUF files");
+        let name = name(canonical).ok_or_else(unnamed)?;
         let mut weight = weights.weight(canonical)?;
         if config.rope && is_shuffled(canonical) {
             weight = shuffled(&weight, config.head_dim())?;
@@ -110,7 +93,7 @@ pub fn quantise(
             tensors.push((format!("{HEAD}{name}"), tensor));
         }
     }
-    let metadata = metadata(&config, dir, fingerprint(&weights)?, format)?;
+    let metadata = metadata(&config, dir, weights.fingerprint()?, format)?;
     let metadata: Vec<(&str, &Value)> = metadata.iter().map(|(key, value)| (key.as_str(), value)).collect();
     let tensors: Vec<(&str, &QTensor)> = tensors.iter().map(|(name, tensor)| (name.as_str(), tensor)).collect();
     save_with(out, |file| {
@@ -121,7 +104,7 @@ pub fn quantise(
     Ok(())
 }
 
-/// The rows of every head in llama.cpp's order, the inverse of [`super::names::interleaved`].
+/// The rows of every head in llama.cpp's order, the inverse of [`super::interleaved`].
 fn shuffled(weight: &Tensor, width: usize) -> candle_core::Result<Tensor> {
     let (rows, inner) = weight.dims2()?;
     weight.reshape((rows / width, 2, width / 2, inner))?.transpose(1, 2)?.contiguous()?.reshape((rows, inner))
@@ -160,12 +143,8 @@ fn metadata(
         metadata.push((own("rope.freq_base"), Value::F32(config.rope_theta)));
         metadata.push((own("rope.dimension_count"), number(config.head_dim())?));
     }
-    for (key, end) in ["eos", "eot"].iter().zip(&config.ends) {
-        metadata.push((format!("tokenizer.ggml.{key}_token_id"), Value::U32(end.0)));
-    }
-    if let Some(pad) = config.pad {
-        metadata.push(("tokenizer.ggml.padding_token_id".to_owned(), Value::U32(pad.0)));
-    }
+    let ids = ["eos", "eot"].into_iter().zip(&config.ends).chain(["padding"].into_iter().zip(&config.pad));
+    metadata.extend(ids.map(|(key, id)| (format!("tokenizer.ggml.{key}_token_id"), Value::U32(id.0))));
     for (key, file) in [
         (GENERATION_CONFIG, "generation_config.json"),
         (TOKENIZER, "tokenizer.json"),
@@ -180,17 +159,9 @@ fn metadata(
     Ok(metadata)
 }
 
-fn unnamed(dir: &Path, tensor: &str) -> LoadError {
-    LoadError::StrayTensor {
-        file: dir.display().to_string(),
-        tensor: tensor.to_owned(),
-        problem: "has no name in GGUF files".to_owned(),
-    }
-}
-
 #[cfg(test)]
 mod tests {
-    use super::super::names::interleaved;
+    use super::super::interleaved;
     use super::*;
     use candle_core::Device;
 
