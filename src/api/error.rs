@@ -4,16 +4,12 @@ use crate::api::schema;
 use crate::engine::{Failure, Rejected};
 use Code as C;
 use StatusCode as S;
-use axum::Json;
 use axum::http::header::{CONTENT_TYPE, RETRY_AFTER, WWW_AUTHENTICATE};
-use axum::http::{HeaderValue, StatusCode};
-use axum::response::{IntoResponse, Response};
+use axum::{Json, http::HeaderValue, http::StatusCode, response::IntoResponse, response::Response};
 use serde::Serialize;
-use std::any::Any;
-use std::collections::BTreeSet;
+use std::{any::Any, collections::BTreeSet};
 use tonic::Code as G;
-use utoipa::ToSchema;
-use utoipa::openapi::{RefOr, Schema};
+use utoipa::{ToSchema, openapi::RefOr, openapi::Schema};
 
 /// Seconds until a retry while the server is loading, or its successor is starting.
 const RETRY_LATER: u64 = 5;
@@ -137,6 +133,9 @@ pub(crate) struct ApiError {
     /// Seconds until a retry makes sense.
     pub(crate) retry_after: Option<u64>,
 }
+
+/// A response, or what else a handler returns, or an error.
+pub(crate) type ApiResult<T = Response> = Result<T, ApiError>;
 
 impl ApiError {
     pub(crate) fn new(code: Code, message: impl Into<String>) -> Self {

@@ -1,7 +1,6 @@
 //! The protocol that a request speaks, HTTP or gRPC, and the paths that run the model.
 
-use axum::http::HeaderMap;
-use axum::http::header::CONTENT_TYPE;
+use axum::http::{HeaderMap, header::CONTENT_TYPE};
 
 /// The prefix of the paths of `remask.v1.Remask`. Health and reflection need no API key.
 pub(crate) const GRPC_SERVICE: &str = "/remask.v1.";

@@ -1,9 +1,7 @@
 //! OpenAI's completions and chat completions, whole and in chunks, with `diffusion` beside them.
 
-use super::logprobs::Logprobs;
-use super::objects::{FinishReason, Quality, StepObject};
-use super::usage::{Refinement, Usage};
-use super::{Detokenizer, Shape};
+use super::objects::{FinishReason, Quality, Refinement, StepObject, Usage};
+use super::{Detokenizer, Shape, logprobs::Logprobs};
 use crate::api::schema;
 use crate::engine::{Answer, Handle, Output};
 use serde::Serialize;

@@ -1,8 +1,7 @@
 //! The answer of `POST /v1/infill`.
 
 use super::Detokenizer;
-use super::objects::{FinishReason, Quality};
-use super::usage::{Refinement, Usage};
+use super::objects::{FinishReason, Quality, Refinement, Usage};
 use crate::engine::{Answer, Output};
 use serde::Serialize;
 use utoipa::ToSchema;

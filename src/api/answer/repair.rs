@@ -1,8 +1,6 @@
 //! The answer of `POST /v1/repair`: a given text, its edits, and a diff.
 
-use super::Detokenizer;
-use super::score::ScoredToken;
-use super::usage::{Refinement, Usage};
+use super::{Detokenizer, objects::Refinement, objects::Usage, score::ScoredToken};
 use crate::diffusion::TokenId;
 use crate::engine::Answer;
 use serde::Serialize;

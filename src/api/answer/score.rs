@@ -1,7 +1,6 @@
 //! The answer of `POST /v1/score`.
 
-use super::Detokenizer;
-use super::usage::{Refinement, Usage};
+use super::{Detokenizer, objects::Refinement, objects::Usage};
 use crate::diffusion::Probability;
 use crate::engine::Answer;
 use serde::Serialize;

@@ -1,12 +1,8 @@
 //! Health, readiness and metrics for operators; and the errors of wrong paths and methods.
 
 use crate::api::answer::server::{PROMETHEUS, Root, Status};
-use crate::api::error::{ApiError, Code};
-use crate::api::state::AppState;
-use axum::Json;
-use axum::extract::{Request, State};
-use axum::http::header::CONTENT_TYPE;
-use axum::response::IntoResponse;
+use crate::api::{error::ApiError, error::Code, state::AppState};
+use axum::{Json, extract::Request, extract::State, http::header::CONTENT_TYPE, response::IntoResponse};
 
 /// The name and version of this server, and its endpoints.
 pub(crate) fn root(endpoints: &'static [String]) -> Json<Root> {

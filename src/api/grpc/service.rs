@@ -1,13 +1,10 @@
 //! The service `remask.v1.Remask`: reads messages, submits requests, and answers.
 
 use super::events::{self, Events, Method};
-use super::proto;
-use super::proto::remask_server::Remask;
 use super::wire::{self, CallParams};
-use crate::api::error::{ApiError, Code};
-use crate::api::request::context::{RequestContext, Streamed};
-use crate::api::state::{AppState, service::Service};
-use crate::api::stream::sessions;
+use super::{proto, proto::remask_server::Remask};
+use crate::api::{error::ApiError, error::Code, state::AppState, state::Service};
+use crate::api::{request::context::RequestContext, request::context::Streamed, stream::sessions};
 use std::time::Duration;
 use tonic::{Request, Response, Status};
 

@@ -2,17 +2,10 @@
 
 use super::proto::METHODS;
 use crate::api::error::{ApiError, Code};
-use crate::api::protocol::Protocol;
-use crate::api::request::context::RequestContext;
-use crate::api::state::AppState;
-use axum::Extension;
-use axum::extract::{Request, State};
-use axum::http::StatusCode;
-use axum::http::header::RETRY_AFTER;
-use axum::middleware::Next;
-use axum::response::{IntoResponse, Response};
-use std::error::Error;
-use std::sync::Arc;
+use crate::api::{protocol::Protocol, request::context::RequestContext, state::AppState};
+use axum::{Extension, http::StatusCode, http::header::RETRY_AFTER, middleware::Next};
+use axum::{extract::Request, extract::State, response::IntoResponse, response::Response};
+use std::{error::Error, sync::Arc};
 use tonic::Status;
 
 /// The metadata has what the error object has beside its message.

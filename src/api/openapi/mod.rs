@@ -6,16 +6,13 @@ pub(crate) mod endpoints;
 mod operation;
 pub(crate) mod viewer;
 
-use super::error::ErrorBody;
-use super::request::auth;
-use super::schema;
+use super::{error::ErrorBody, request::auth, schema};
 use endpoint::Endpoint;
 use endpoints::TAGS;
 use operation::SCHEMES;
-use utoipa::openapi::path::{PathItem, PathsBuilder};
 use utoipa::openapi::security::{ApiKey, ApiKeyValue, Http, HttpAuthScheme, SecurityScheme};
-use utoipa::openapi::tag::TagBuilder;
 use utoipa::openapi::{ComponentsBuilder, InfoBuilder, License, OpenApi, OpenApiBuilder, Server};
+use utoipa::openapi::{path::PathItem, path::PathsBuilder, tag::TagBuilder};
 
 /// The introduction of the document.
 const DESCRIPTION: &str = include_str!("description.md");

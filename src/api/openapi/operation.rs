@@ -7,9 +7,9 @@ use serde_json::Value;
 use utoipa::ToSchema;
 use utoipa::openapi::path::{Operation, OperationBuilder, Parameter, ParameterBuilder, ParameterIn};
 use utoipa::openapi::schema::{ObjectBuilder, OneOfBuilder, Type};
-use utoipa::openapi::{Header, Ref, Required, Response, response::ResponseBuilder};
+use utoipa::openapi::{Header, Ref, Required, Response};
 use utoipa::openapi::{content::ContentBuilder, example::ExampleBuilder, header::HeaderBuilder};
-use utoipa::openapi::{request_body::RequestBodyBuilder, security::SecurityRequirement};
+use utoipa::openapi::{request_body::RequestBodyBuilder, response::ResponseBuilder, security::SecurityRequirement};
 
 const JSON: &str = "application/json";
 const EVENTS: &str = "text/event-stream";
@@ -154,11 +154,6 @@ impl EndpointDoc {
             .takes_header("Idempotency-Key", key)
             .fails_with([StatusCode::TOO_MANY_REQUESTS, StatusCode::INTERNAL_SERVER_ERROR])
             .fails_with([StatusCode::UNPROCESSABLE_ENTITY, CLIENT_CLOSED_REQUEST, StatusCode::GATEWAY_TIMEOUT])
-    }
-
-    /// It takes a deadline.
-    pub(super) fn has_deadline(self) -> Self {
-        self.fails_with([StatusCode::GATEWAY_TIMEOUT])
     }
 
     /// What it is asked for may not exist.

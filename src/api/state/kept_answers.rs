@@ -1,12 +1,8 @@
 //! Answers kept by the `Idempotency-Key` of their requests.
 
-use super::lock::lock;
-use super::owner::{Fingerprint, Owner};
-use axum::body::Bytes;
-use axum::http::HeaderValue;
-use std::collections::BTreeMap;
-use std::sync::{Arc, Mutex};
-use std::time::{Duration, Instant};
+use super::{keys::Fingerprint, keys::Owner, lock::lock};
+use axum::{body::Bytes, http::HeaderValue};
+use std::{collections::BTreeMap, sync::Arc, sync::Mutex, time::Duration, time::Instant};
 use tokio::sync::watch;
 
 /// How long an answer is kept.

@@ -1,14 +1,10 @@
 //! Logs of streams of named events, from which broken streams are resumed.
 
-use super::lock::lock;
-use super::owner::Owner;
+use super::{keys::Owner, lock::lock};
 use crate::api::error::{ApiError, Code};
-use std::collections::{BTreeMap, VecDeque};
-use std::ops::RangeInclusive;
 use std::sync::{Arc, Mutex};
-use std::time::Duration;
-use tokio::sync::Notify;
-use tokio::task::AbortHandle;
+use std::{collections::BTreeMap, collections::VecDeque, ops::RangeInclusive, time::Duration};
+use tokio::{sync::Notify, task::AbortHandle};
 
 /// How long the log of a finished stream is kept.
 pub(crate) const KEPT_FOR: Duration = Duration::from_secs(60);

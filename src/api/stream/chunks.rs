@@ -2,18 +2,12 @@
 
 use super::sessions::{self, EventWriter};
 use super::sse::{self, Frame};
-use crate::api::answer::Shape;
 use crate::api::answer::completion::{Choice, ChoiceWriter, Completion, Content, Head, Side};
-use crate::api::answer::objects::StepObject;
-use crate::api::answer::usage::Refinement;
-use crate::api::error::ApiError;
-use crate::api::request::context::RequestContext;
-use crate::api::state::service::Service;
+use crate::api::answer::objects::{Refinement, StepObject};
 use crate::api::wire::params::{CompletionParams, Delivery};
+use crate::api::{answer::Shape, error::ApiError, request::context::RequestContext, state::Service};
 use crate::engine::{Answer, Start, StepEvent};
-use axum::Json;
-use axum::response::sse::Event;
-use axum::response::{IntoResponse, Response};
+use axum::{Json, response::IntoResponse, response::Response, response::sse::Event};
 
 /// Runs a completion and answers in `shape`.
 pub(crate) async fn respond(

@@ -1,7 +1,6 @@
 //! Runs sessions to their end, and returns their answers or streams their events.
 
-use crate::api::error::{ApiError, Code};
-use crate::api::request::context::RequestContext;
+use crate::api::{error::ApiError, error::Code, request::context::RequestContext};
 use crate::engine::{Answer, Event, Session, Start, StepEvent};
 use axum::http::StatusCode;
 use futures_util::{Stream, StreamExt, stream};
@@ -45,11 +44,15 @@ impl<W: EventWriter> EventStream<W> {
 
     /// The items one by one.
     pub(crate) fn items(self) -> impl Stream<Item = W::Item> + Send {
-        stream::unfold(self, async |mut events| Some((events.next().await?, events))).flat_map(stream::iter)
+        self.batches().flat_map(stream::iter)
     }
 
-    /// The next items; `None` after the end.
-    pub(crate) async fn next(&mut self) -> Option<Vec<W::Item>> {
+    /// The items of one event after the other.
+    pub(crate) fn batches(self) -> impl Stream<Item = Vec<W::Item>> + Send {
+        stream::unfold(self, async |mut events| Some((events.next().await?, events)))
+    }
+
+    async fn next(&mut self) -> Option<Vec<W::Item>> {
         if let Some(opening) = self.opening.take() {
             return Some(opening);
         }

@@ -3,9 +3,8 @@
 use super::sessions::{EventStream, EventWriter};
 use crate::api::request::context::{RequestContext, Streamed};
 use crate::engine::Session;
-use axum::http::{HeaderName, HeaderValue};
 use axum::response::sse::{Event, KeepAlive, Sse};
-use axum::response::{IntoResponse, Response};
+use axum::{http::HeaderName, http::HeaderValue, response::IntoResponse, response::Response};
 use futures_util::Stream;
 use std::time::Duration;
 

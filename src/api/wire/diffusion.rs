@@ -4,14 +4,11 @@
 use super::field::{count, number, off_word, word_or_object};
 use super::params::{missing, needs_stream};
 use super::policy::{self, OrderName, Remasking, RemaskingName, Unmasking};
-use crate::api::error::ApiError;
-use crate::api::schema;
+use crate::api::{error::ApiError, schema};
 use crate::engine::{EndOfText, Proofreading, Request};
 use serde::Deserialize;
 use std::time::Duration;
-use utoipa::openapi::schema::Object;
-use utoipa::openapi::{RefOr, Schema};
-use utoipa::{PartialSchema, ToSchema};
+use utoipa::{PartialSchema, ToSchema, openapi::RefOr, openapi::Schema, openapi::schema::Object};
 
 /// What only a diffusion model can do.
 #[derive(Debug, Default, Deserialize, ToSchema)]

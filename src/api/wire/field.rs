@@ -1,12 +1,10 @@
 //! Deserialisers of single fields, whose errors name the value and what is allowed.
 
 use crate::diffusion::TokenId;
-use serde::de::value::MapAccessDeserializer;
 use serde::de::{Error, IntoDeserializer, MapAccess, Visitor};
-use serde::{Deserialize, Deserializer};
+use serde::{Deserialize, Deserializer, de::value::MapAccessDeserializer};
 use serde_json::Value;
-use std::fmt;
-use std::marker::PhantomData;
+use std::{fmt, marker::PhantomData};
 
 /// Characters of a rejected value that its error repeats.
 const SHOWN_MAX: usize = 60;
