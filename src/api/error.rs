@@ -28,7 +28,6 @@ pub(crate) const CLIENT_CLOSED_REQUEST: StatusCode = match StatusCode::from_u16(
 pub(crate) enum Code {
     /// The body or one of its fields is at fault.
     InvalidRequest,
-    /// No API key, or an unknown one.
     NoKey,
     /// The API key has as many requests under way as it may.
     KeyFull,
@@ -47,23 +46,18 @@ pub(crate) enum Code {
     TooLate,
     /// The request reached the server's time limit.
     TimedOut,
-    /// The owner cancelled the request.
     Cancelled,
-    /// A bug in the server.
     Internal,
     Loading,
-    /// The last forward passes all failed.
     ModelFailing,
     Draining,
 }
 
-/// What the table says about a [`Code`].
 pub(crate) struct Statuses {
     row_of: Code,
     status: StatusCode,
     pub(crate) grpc: tonic::Code,
     kind: &'static str,
-    /// The name of the code in answers.
     pub(crate) code: Option<&'static str>,
 }
 
@@ -147,12 +141,10 @@ impl ApiError {
         Self { param: Some(param.into()), ..Self::new(Code::InvalidRequest, message) }
     }
 
-    /// An error of a body, or a message, of more than `limit` bytes.
     pub(crate) fn body_too_large(limit: usize) -> Self {
         Self::new(Code::BodyTooLarge, format!("the body is larger than {limit} bytes, the limit"))
     }
 
-    /// The same error of the field `param`.
     pub(crate) fn at(self, param: Option<String>) -> Self {
         Self { param, ..self }
     }
@@ -203,7 +195,6 @@ fn codes() -> RefOr<Schema> {
     schema::either_or_null([codes], "Tells apart what has the same status.")
 }
 
-/// The names of the codes that have a status.
 pub(crate) fn codes_of(status: StatusCode) -> impl Iterator<Item = &'static str> {
     TABLE.iter().filter(move |row| row.status == status).filter_map(|row| row.code)
 }

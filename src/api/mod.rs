@@ -35,7 +35,6 @@ pub fn router(state: AppState) -> Router {
     with_layers(http().merge(grpc::endpoints(&state)), state)
 }
 
-/// The endpoints of HTTP.
 fn http() -> Router<AppState> {
     routed(endpoints::table())
 }

@@ -5,7 +5,6 @@ use axum::http::{HeaderMap, header::CONTENT_TYPE};
 /// The prefix of the paths of `remask.v1.Remask`. Health and reflection need no API key.
 pub(crate) const GRPC_SERVICE: &str = "/remask.v1.";
 
-/// The protocol of a request. `RequestContext` holds it.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(crate) enum Protocol {
     Http,

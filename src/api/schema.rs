@@ -7,10 +7,8 @@ use utoipa::openapi::schema::{
 use utoipa::openapi::{Ref, RefOr, Schema};
 use utoipa::{PartialSchema, ToSchema};
 
-/// A schema, or a reference to one.
 pub(crate) type SchemaRef = RefOr<Schema>;
 
-/// Schemas by their names.
 pub(crate) type NamedSchemas = Vec<(String, SchemaRef)>;
 
 /// The description of OpenAI's fields that have no use with a diffusion model.
@@ -26,7 +24,6 @@ pub(crate) fn any(parts: impl IntoIterator<Item = SchemaRef>) -> SchemaRef {
     parts.into_iter().fold(AnyOfBuilder::new(), AnyOfBuilder::item).into()
 }
 
-/// Exactly one of some schemas, or null.
 pub(crate) fn either_or_null(parts: impl IntoIterator<Item = SchemaRef>, description: &str) -> SchemaRef {
     let parts = parts.into_iter().chain([null()]);
     parts.fold(OneOfBuilder::new(), OneOfBuilder::item).description(Some(description)).into()
@@ -48,12 +45,10 @@ pub(crate) fn spelled(schema: SchemaRef) -> SchemaRef {
     text.content_schema(Some(schema)).into()
 }
 
-/// A whole number from `min` to `max`.
 pub(crate) fn whole(min: usize, max: usize) -> SchemaRef {
     ObjectBuilder::new().schema_type(Type::Integer).minimum(Some(min)).maximum(Some(max)).into()
 }
 
-/// The id of a token.
 pub(crate) fn token() -> SchemaRef {
     whole(0, u32::MAX as usize)
 }
@@ -63,7 +58,6 @@ pub(crate) fn words<'a>(words: impl IntoIterator<Item = &'a str>) -> SchemaRef {
     ObjectBuilder::new().schema_type(Type::String).enum_values(Some(words)).into()
 }
 
-/// An array of `min` to `max` items.
 pub(crate) fn list(of: SchemaRef, min: usize, max: Option<usize>) -> SchemaRef {
     ArrayBuilder::new().items(of).min_items(Some(min).filter(|min| *min > 0)).max_items(max).into()
 }
@@ -72,7 +66,6 @@ pub(crate) fn empty() -> SchemaRef {
     list(null(), 0, Some(0))
 }
 
-/// A reference to a type's schema.
 pub(crate) fn reference<T: ToSchema>() -> SchemaRef {
     Ref::from_schema_name(T::name()).into()
 }
@@ -98,7 +91,6 @@ fn only(values: &[Value], description: &str) -> SchemaRef {
     value.description(Some(description)).into()
 }
 
-/// A whole number from `min` to `max`, or null.
 fn whole_or_null(min: isize, max: usize, description: &str) -> SchemaRef {
     let number = ObjectBuilder::new().schema_type(SchemaType::from_iter([Type::Integer, Type::Null]));
     number.minimum(Some(min)).maximum(Some(max)).description(Some(description)).into()
@@ -136,7 +128,6 @@ pub(crate) fn no_tool() -> SchemaRef {
     only(&[json!("none"), json!("auto")], "OpenAI's; there are no tools.")
 }
 
-/// OpenAI's `response_format`, and skeletons beside it.
 pub(crate) fn response_format() -> SchemaRef {
     let kind = |kind| ObjectBuilder::new().schema_type(Type::Object).property("type", words([kind])).required("type");
     let anything = || ObjectBuilder::new().schema_type(SchemaType::AnyValue);
@@ -180,7 +171,6 @@ pub(crate) fn logit_bias() -> SchemaRef {
     either_or_null([biases.into()], "Token ids, and what is added to their logits.")
 }
 
-/// Pairs of a start and an end.
 pub(crate) fn pairs() -> SchemaRef {
     let pair = list(token(), 2, Some(2));
     let description = "Characters (of a text) or tokens (of ids) that stay, as pairs of a start and an end.";

@@ -108,7 +108,6 @@ pub(crate) struct Delta<'a> {
 
 const ASSISTANT: &str = "assistant";
 
-/// Converts the engine's answers to choices.
 pub(crate) struct ChoiceWriter {
     pub(crate) shape: Shape,
     pub(crate) logprobs: bool,
@@ -128,7 +127,6 @@ impl ChoiceWriter {
         self.echo.get(index).map_or("", String::as_str)
     }
 
-    /// A whole choice.
     pub(crate) fn whole<'a>(&self, index: usize, answer: &'a Answer) -> Choice<'a> {
         let written = written(answer, answer.output.text());
         let content = match self.shape {
@@ -138,7 +136,6 @@ impl ChoiceWriter {
         self.finished(index, answer, content)
     }
 
-    /// The last piece of a choice.
     pub(crate) fn last<'a>(&self, index: usize, answer: &'a Answer) -> Choice<'a> {
         self.finished(index, answer, self.delta(written(answer, &answer.tail)))
     }

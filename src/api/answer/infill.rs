@@ -34,7 +34,6 @@ struct Choice<'a> {
 }
 
 impl<'a> Infill<'a> {
-    /// The answer to the request `id`.
     pub(crate) fn new(id: &str, model: &'a str, answer: &'a Answer, detokenizer: Detokenizer<'_>) -> Self {
         let (text, gaps) = match &answer.output {
             Output::Infill { text, gaps } => (text, gaps.as_slice()),

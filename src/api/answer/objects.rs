@@ -110,7 +110,6 @@ impl StepObject {
         }
     }
 
-    /// The same step, with the length of the canvas.
     pub(crate) fn with_canvas(self, start: &Start) -> Self {
         Self { canvas_length: Some(start.cells.len()), ..self }
     }

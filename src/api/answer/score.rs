@@ -53,7 +53,6 @@ pub(crate) struct ScoredToken {
 }
 
 impl ScoredToken {
-    /// The tokens of an answer, left to right.
     pub(crate) fn all(answer: &Answer, detokenizer: Detokenizer<'_>) -> Vec<Self> {
         let tokens = answer.written.iter().map(|written| Self {
             at: written.at.index(),

@@ -5,7 +5,6 @@ use crate::api::state::Service;
 use serde::Serialize;
 use utoipa::ToSchema;
 
-/// The media type of Prometheus' text format.
 pub(crate) const PROMETHEUS: &str = "text/plain; version=0.0.4; charset=utf-8";
 
 /// What this server is.

@@ -12,17 +12,14 @@ use std::io::Read;
 const POLICY: &str = "default-src 'none'; script-src 'self'; style-src 'self' 'unsafe-inline'; img-src 'self' data:; \
                       connect-src 'self'; base-uri 'none'; form-action 'none'; frame-ancestors 'none'";
 
-/// The OpenAPI document.
 pub(crate) fn document(document: &Bytes) -> impl IntoResponse + use<> {
     ([(CONTENT_TYPE, "application/json")], document.clone())
 }
 
-/// The page of the viewer.
 pub(crate) async fn page() -> impl IntoResponse {
     ([(CONTENT_TYPE, HTML), (CONTENT_SECURITY_POLICY, POLICY)], PAGE)
 }
 
-/// A file of the viewer.
 pub(crate) async fn file(PathName(name): PathName, headers: HeaderMap) -> ApiResult {
     let file = FILES.iter().find(|file| file.name == name).ok_or_else(|| {
         let names = FILES.map(|file| file.name).join(", ");

@@ -13,13 +13,11 @@ use std::sync::LazyLock;
 /// The method and path of every endpoint, for people.
 static LINES: LazyLock<Vec<String>> = LazyLock::new(|| table().into_iter().map(|one| one.line).collect());
 
-/// The OpenAPI document.
 static DOCUMENT: LazyLock<Bytes> = LazyLock::new(|| {
     let document = openapi::document(table());
     Bytes::from(document.to_pretty_json().expect("a document has no keys but texts"))
 });
 
-/// The table of endpoints.
 pub(crate) fn table() -> Vec<Endpoint> {
     vec![
         Endpoint::post("/v1/completions", generation::complete, about::completions()),

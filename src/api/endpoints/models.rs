@@ -36,7 +36,6 @@ pub(super) async fn tokenize(State(state): State<AppState>, request: Request) ->
     }))
 }
 
-/// The text of token ids.
 pub(super) async fn detokenize(State(state): State<AppState>, request: Request) -> ApiResult<Json<Detokenized>> {
     let (service, body) = read_for_model(&state, request, |body: &DetokenizeRequest| body.model.as_deref()).await?;
     let tokens = body.tokens.ok_or_else(|| missing("tokens", "an array of token ids"))?;

@@ -33,7 +33,6 @@ pub(super) fn stream(
     Box::pin(EventStream::new(vec![session], writer, context).items())
 }
 
-/// Writes the events of a session as messages.
 struct MessageWriter {
     id: String,
     model: String,
@@ -202,7 +201,6 @@ pub(super) fn score(answer: &Answer, below: f32, context: &RequestContext, servi
     }
 }
 
-/// The model that is served.
 pub(super) fn info(service: &Service) -> proto::InfoResponse {
     let spec = service.handle.spec();
     proto::InfoResponse {

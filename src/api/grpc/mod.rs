@@ -14,7 +14,6 @@ use service::RemaskService;
 use tonic_health::pb::health_server::HealthServer;
 use tonic_reflection::server::Builder;
 
-/// The gRPC endpoints.
 pub(crate) fn endpoints(state: &AppState) -> Router<AppState> {
     let limit = state.shared.body_max;
     let remask: MethodRouter<AppState> =

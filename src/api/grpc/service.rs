@@ -7,7 +7,6 @@ use crate::api::{error::ApiResult, state::AppState, state::Service};
 use crate::api::{request::context::RequestContext, request::context::Streamed, stream::sessions};
 use tonic::{Request, Response, Status};
 
-/// The service.
 #[derive(Clone, Debug)]
 pub(super) struct RemaskService(pub(super) AppState);
 

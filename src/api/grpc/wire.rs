@@ -16,7 +16,6 @@ const RESERVE_MAX: Duration = Duration::from_millis(500);
 /// Limit on the digits of a `grpc-timeout`, as gRPC defines it.
 const TIMEOUT_DIGITS_MAX: usize = 8;
 
-/// What a message asks for.
 pub(super) struct CallParams {
     pub(super) request: Request,
     /// Send the edits of every step, too.
@@ -144,7 +143,6 @@ fn no_text() -> ApiError {
     missing("text", "a text or token ids")
 }
 
-/// The request with the fields of its `diffusion`.
 fn diffusion(asked: Option<proto::Diffusion>, request: Request) -> Result<Request, ApiError> {
     let asked = asked.unwrap_or_default();
     let unmasking = asked.unmasking.unwrap_or_default();

@@ -7,7 +7,6 @@ use crate::api::schema::{self, NamedSchemas, SchemaRef, add, reference};
 use utoipa::openapi::schema::{Object, OneOfBuilder, Schema};
 use utoipa::{ToSchema, openapi::RefOr};
 
-/// Names of the shapes.
 pub(super) const TEXT: &str = "TextCompletion";
 pub(super) const TEXT_CHUNK: &str = "TextCompletionChunk";
 pub(super) const CHAT: &str = "ChatCompletion";

@@ -44,7 +44,6 @@ impl Endpoint {
         self.path
     }
 
-    /// Path and handler for the router.
     pub(crate) fn route(self) -> (&'static str, MethodRouter<AppState>) {
         (self.path, self.handler)
     }

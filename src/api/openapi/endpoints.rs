@@ -19,7 +19,6 @@ const MODELS: &str = "models";
 const OPERATORS: &str = "operators";
 const DOCUMENT: &str = "documentation";
 
-/// The groups of endpoints.
 pub(super) const TAGS: [(&str, &str); 6] = [
     (WRITING, "Texts written on, answered, or with their gaps filled."),
     (GIVEN, "Texts that are there already: judged, mended, cut into tokens."),
@@ -40,16 +39,16 @@ const CHUNKS: &str = "With `\"stream\": true`: each event's data is a chunk, the
 const EVENTS: &str = "With `\"stream\": true`: the events `start`, `step`, and `done` (the answer as without a stream) or `error`. Their ids \
                       say how far a reader came.";
 
-fn chunks(name: &'static str) -> [EventSchema<'static>; 1] {
+fn chunks(name: &'static str) -> [EventSchema; 1] {
     let chunk = schema::either([Ref::from_schema_name(name).into(), reference::<ErrorBody<'_>>()]);
     [EventSchema { name: "message", data: schema::any([schema::words(["[DONE]"]), schema::spelled(chunk)]) }]
 }
 
-fn events<Done: ToSchema>() -> [EventSchema<'static>; 4] {
+fn events<Done: ToSchema>() -> [EventSchema; 4] {
     events_to(reference::<Done>())
 }
 
-fn events_to(done: SchemaRef) -> [EventSchema<'static>; 4] {
+fn events_to(done: SchemaRef) -> [EventSchema; 4] {
     let (start, step, error) = (reference::<StartObject>(), reference::<StepObject>(), reference::<ErrorBody<'_>>());
     [("start", start), ("step", step), ("done", done), ("error", error)]
         .map(|(name, data)| EventSchema { name, data: schema::spelled(data) })

@@ -14,10 +14,8 @@ use utoipa::openapi::security::{ApiKey, ApiKeyValue, Http, HttpAuthScheme, Secur
 use utoipa::openapi::{ComponentsBuilder, InfoBuilder, License, OpenApi, OpenApiBuilder, Server};
 use utoipa::openapi::{path::PathItem, path::PathsBuilder, tag::TagBuilder};
 
-/// The introduction of the document.
 const DESCRIPTION: &str = include_str!("description.md");
 
-/// The document of some endpoints.
 pub(crate) fn document(endpoints: Vec<Endpoint>) -> OpenApi {
     let mut schemas = completion::schemas();
     schema::add::<ErrorBody<'_>>(&mut schemas);

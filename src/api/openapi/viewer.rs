@@ -1,11 +1,9 @@
 //! The files of the viewer behind `GET /docs`.
 
-/// The media type of the page.
 pub(crate) const HTML: &str = "text/html; charset=utf-8";
 const SCRIPT: &str = "text/javascript; charset=utf-8";
 const STYLE: &str = "text/css; charset=utf-8";
 
-/// The page.
 pub(crate) const PAGE: &str = include_str!("viewer/index.html");
 
 /// A file of the page, which may be gzipped.

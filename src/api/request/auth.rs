@@ -37,7 +37,6 @@ pub(crate) async fn authenticate(
     Ok(next.run(request).await)
 }
 
-/// The key that a request carries.
 fn key_of(request: &Request) -> Option<&str> {
     let header = |name: &str| request.headers().get(name)?.to_str().ok();
     let bearer = header(AUTHORIZATION.as_str()).and_then(|value| {

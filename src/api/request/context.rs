@@ -40,7 +40,6 @@ struct Inner {
     permit: OnceLock<OwnedSemaphorePermit>,
     owner: OnceLock<Fingerprint>,
     cancel: Arc<watch::Sender<bool>>,
-    /// Longest time for the request.
     limit: Option<Duration>,
     metrics: Arc<Metrics>,
     span: Span,
@@ -100,12 +99,10 @@ impl RequestContext {
         }
     }
 
-    /// Whether the outcome is set, and is not success.
     pub(crate) fn has_failed(&self) -> bool {
         self.0.outcome.get().is_some_and(|outcome| *outcome != Outcome::Ok)
     }
 
-    /// Holds a permit until the request ends.
     pub(crate) fn hold(&self, permit: OwnedSemaphorePermit) {
         let _ = self.0.permit.set(permit); // a request takes one
     }
@@ -117,7 +114,6 @@ impl RequestContext {
         }
     }
 
-    /// Records the counts of an answer.
     pub(crate) fn record_answer(&self, answer: &Answer) {
         self.0.metrics.answered(answer.prompt_tokens, answer.completion_tokens);
         let counts = [

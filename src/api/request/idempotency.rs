@@ -12,7 +12,6 @@ use sha2::{Digest, Sha256};
 
 const KEY: &str = "idempotency-key";
 const REPLAYED: HeaderName = HeaderName::from_static("idempotent-replayed");
-/// Longest key, in characters.
 const KEY_MAX: usize = 255;
 
 /// Serves the first request with a key, and repeats its answer to the others.

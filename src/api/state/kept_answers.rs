@@ -5,9 +5,7 @@ use axum::{body::Bytes, http::HeaderValue};
 use std::{collections::BTreeMap, sync::Arc, sync::Mutex, time::Duration, time::Instant};
 use tokio::sync::watch;
 
-/// How long an answer is kept.
 const KEPT_FOR: Duration = Duration::from_secs(600);
-/// Largest answer that is kept, in bytes.
 const ANSWER_BYTES_MAX: usize = 1 << 20;
 /// Bytes of all kept answers together. The oldest answers are dropped first.
 const TOTAL_BYTES_MAX: usize = 64 << 20;
@@ -19,7 +17,6 @@ pub(crate) struct AnswerKey {
     pub(crate) key: String,
 }
 
-/// Answers by the keys of their requests.
 #[derive(Debug, Default)]
 pub(crate) struct KeptAnswers(Mutex<BTreeMap<AnswerKey, Entry>>);
 
@@ -63,8 +60,10 @@ pub(crate) enum Lookup {
     First(Recorder),
     /// The first one is being served: look up again when this channel closes.
     Pending(watch::Receiver<()>),
-    /// Repeat this answer.
-    Complete { media_type: HeaderValue, body: Bytes },
+    Complete {
+        media_type: HeaderValue,
+        body: Bytes,
+    },
     /// The key belongs to a different request.
     Conflict,
 }

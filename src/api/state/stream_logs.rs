@@ -6,14 +6,12 @@ use std::sync::{Arc, Mutex};
 use std::{collections::BTreeMap, collections::VecDeque, ops::RangeInclusive, time::Duration};
 use tokio::{sync::Notify, task::AbortHandle};
 
-/// How long the log of a finished stream is kept.
 pub(crate) const KEPT_FOR: Duration = Duration::from_secs(60);
 /// Logs kept at the same time; with [`LOG_BYTES_MAX`] each, 64 MB.
 pub(crate) const LOGS_MAX: usize = 256;
 /// Bytes of one log. While it is full of unread entries, the engine's mailbox merges new steps.
 const LOG_BYTES_MAX: usize = 256 << 10;
 
-/// The error for an id that names no request.
 pub(crate) fn unknown_request(id: &str) -> ApiError {
     let message = format!(
         "there is no request {id:?} under way, and none of that name that ended within {} s; send it again as a new one",
@@ -77,7 +75,6 @@ pub(crate) struct StreamLog {
     changed: Notify,
     /// Wakes the pump: the reader took an entry.
     taken: Notify,
-    /// The task that fills the log.
     pump: Mutex<Option<AbortHandle>>,
 }
 
@@ -123,7 +120,6 @@ impl StreamLog {
         }
     }
 
-    /// Waits until there is room for more entries.
     pub(crate) async fn wait_for_room(&self) {
         let taken = self.taken.notified();
         if lock(&self.state).bytes > LOG_BYTES_MAX {
@@ -143,7 +139,6 @@ impl StreamLog {
         self.changed.notify_waiters();
     }
 
-    /// No more entries follow.
     pub(crate) fn finish(&self) {
         lock(&self.state).is_finished = true;
         self.changed.notify_waiters();

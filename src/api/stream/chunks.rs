@@ -9,7 +9,6 @@ use crate::api::{answer::Shape, error::ApiError, request::context::RequestContex
 use crate::engine::{Answer, Start, StepEvent};
 use axum::{Json, response::IntoResponse, response::Response, response::sse::Event};
 
-/// Runs a completion and answers in `shape`.
 pub(crate) async fn respond(
     service: &Service,
     context: RequestContext,
@@ -41,7 +40,6 @@ pub(crate) async fn respond(
     }
 }
 
-/// Writes OpenAI's chunks.
 struct Chunks {
     request_id: String,
     head: Head,

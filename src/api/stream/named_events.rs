@@ -36,7 +36,6 @@ pub(crate) async fn respond(
     }
 }
 
-/// Writes named events.
 struct NamedEvents {
     id: String,
     handle: Handle,

@@ -42,7 +42,6 @@ impl<W: EventWriter> EventStream<W> {
         Self { events, starts, writer, context, unfinished, opening: Some(opening) }
     }
 
-    /// The items one by one.
     pub(crate) fn items(self) -> impl Stream<Item = W::Item> + Send {
         self.batches().flat_map(stream::iter)
     }
@@ -94,7 +93,6 @@ impl<W: EventWriter> EventStream<W> {
     }
 }
 
-/// The events of a session, to its last one.
 fn events((index, session): (usize, Session)) -> Pin<Box<dyn Stream<Item = IndexedEvent> + Send>> {
     Box::pin(stream::unfold(Some(session), move |session| async move {
         let mut session = session?;

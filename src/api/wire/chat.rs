@@ -85,7 +85,6 @@ enum ContentPart {
 }
 
 impl ChatRequest {
-    /// The parameters of the completion.
     pub(crate) fn read(mut self) -> Result<CompletionParams, ApiError> {
         let common = self.common();
         let messages = self.messages.ok_or_else(|| missing("messages", "an array of {\"role\", \"content\"}"))?;

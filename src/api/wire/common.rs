@@ -147,7 +147,6 @@ macro_rules! body {
         }
 
         impl $name {
-            /// Takes the common fields out of the body.
             fn common(&mut self) -> common::CommonFields {
                 common::CommonFields {
                     request: Request {
@@ -173,7 +172,6 @@ macro_rules! body {
 }
 pub(super) use body;
 
-/// The common fields of a body.
 #[derive(Debug)]
 pub(super) struct CommonFields {
     /// The fields that need no check here. Its task is empty.
