@@ -40,13 +40,13 @@ fn http() -> Router<AppState> {
 }
 
 fn routed(endpoints: impl IntoIterator<Item = Endpoint>) -> Router<AppState> {
-    let routes = endpoints.into_iter().map(Endpoint::route);
-    routes.fold(Router::new(), |router, (path, handler)| router.route(path, handler)).fallback(endpoints::unknown_path)
+    let router = endpoints.into_iter().fold(Router::new(), |router, one| router.route(one.path, one.handler));
+    router.fallback(endpoints::unknown_path)
 }
 
 /// Serves health, readiness and metrics on `listener` without an end, also during a drain.
 pub async fn serve_operators(listener: TcpListener, state: AppState) {
-    let is_for_operators = |one: &Endpoint| ["/metrics", "/health", "/ready"].contains(&one.path());
+    let is_for_operators = |one: &Endpoint| ["/metrics", "/health", "/ready"].contains(&one.path);
     let app = with_layers(routed(endpoints::table().into_iter().filter(is_for_operators)), state);
     connections::serve(listener, app, Arc::new(Semaphore::new(OPERATORS_MAX)), std::future::pending()).await;
 }

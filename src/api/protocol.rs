@@ -16,9 +16,8 @@ impl Protocol {
     pub(crate) fn of(headers: &HeaderMap) -> Self {
         let value = headers.get(CONTENT_TYPE).and_then(|value| value.to_str().ok()).unwrap_or_default();
         let essence = value.split(';').next().unwrap_or_default().trim();
-        let is_grpc =
-            ["application/grpc", "application/grpc+proto"].iter().any(|one| essence.eq_ignore_ascii_case(one));
-        if is_grpc { Self::Grpc } else { Self::Http }
+        let is_grpc = |one: &&str| essence.eq_ignore_ascii_case(one);
+        if ["application/grpc", "application/grpc+proto"].iter().any(is_grpc) { Self::Grpc } else { Self::Http }
     }
 }
 

@@ -99,19 +99,21 @@ pub(crate) struct StepObject {
 
 impl StepObject {
     /// A step of choice `index`, whose canvas was `start` at first.
-    pub(crate) fn new(index: usize, step: &StepEvent, start: &Start, detokenizer: Detokenizer<'_>) -> Self {
+    pub(crate) fn new(
+        index: usize,
+        step: &StepEvent,
+        start: &Start,
+        canvas_length: Option<usize>,
+        detokenizer: Detokenizer<'_>,
+    ) -> Self {
         Self {
             index,
             step: step.step,
             steps_planned: start.steps_planned,
             blanks: step.blanks,
             edits: step.edits.iter().map(|edit| EditObject::new(edit, start.offset, detokenizer)).collect(),
-            canvas_length: None,
+            canvas_length,
         }
-    }
-
-    pub(crate) fn with_canvas(self, start: &Start) -> Self {
-        Self { canvas_length: Some(start.cells.len()), ..self }
     }
 }
 

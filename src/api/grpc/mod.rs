@@ -26,10 +26,8 @@ pub(crate) fn endpoints(state: &AppState) -> Router<AppState> {
         router = router.route(&format!("{GRPC_SERVICE}Remask/{method}"), remask.clone());
     }
     let descriptors = || {
-        let health = tonic_health::pb::FILE_DESCRIPTOR_SET;
-        Builder::configure()
-            .register_encoded_file_descriptor_set(DESCRIPTORS)
-            .register_encoded_file_descriptor_set(health)
+        let sets = [DESCRIPTORS, tonic_health::pb::FILE_DESCRIPTOR_SET];
+        sets.into_iter().fold(Builder::configure(), Builder::register_encoded_file_descriptor_set)
     };
     // older clients know v1alpha only; a test checks that the generated descriptors can be read
     if let Ok(reflection) = descriptors().build_v1() {

@@ -215,11 +215,8 @@ pub(crate) fn document() -> EndpointDoc {
 
 pub(crate) fn viewer() -> EndpointDoc {
     let description = "Swagger UI, which is part of the server: it needs no network.";
-    EndpointDoc::new("docs", DOCUMENT, "A viewer of this document", description).answers_as(
-        "A page.",
-        HTML,
-        schema::text(0),
-    )
+    let doc = EndpointDoc::new("docs", DOCUMENT, "A viewer of this document", description);
+    doc.answers_as("A page.", HTML, schema::text(0))
 }
 
 pub(crate) fn viewer_file() -> EndpointDoc {

@@ -21,10 +21,9 @@ pub(crate) fn document(endpoints: Vec<Endpoint>) -> OpenApi {
     schema::add::<ErrorBody<'_>>(&mut schemas);
     let mut paths = PathsBuilder::new();
     for endpoint in endpoints {
-        let path = endpoint.path();
-        let (operation, referred) = endpoint.doc.operation(auth::is_guarded(path));
+        let (operation, referred) = endpoint.doc.operation(auth::is_guarded(endpoint.path));
         schemas.extend(referred);
-        paths = paths.path(endpoint::plain(path), PathItem::new(endpoint.method, operation));
+        paths = paths.path(endpoint::plain(endpoint.path), PathItem::new(endpoint.method, operation));
     }
     let components = ComponentsBuilder::new()
         .schemas_from_iter(schemas)

@@ -1,6 +1,6 @@
 //! The context of a request from arrival to last byte: id, span, protocol, owner, and outcome.
 
-use crate::api::error::{self, ApiError, CLIENT_CLOSED_REQUEST, Code};
+use crate::api::error::{self, ApiError, ApiResult, CLIENT_CLOSED_REQUEST, Code};
 use crate::api::protocol::{Protocol, is_work};
 use crate::api::state::{AppState, keys::Fingerprint, keys::Owner};
 use crate::engine::Answer;
@@ -52,14 +52,14 @@ pub(crate) struct Streamed;
 impl<S: Sync> FromRequestParts<S> for RequestContext {
     type Rejection = ApiError;
 
-    async fn from_request_parts(parts: &mut Parts, _: &S) -> Result<Self, ApiError> {
+    async fn from_request_parts(parts: &mut Parts, _: &S) -> ApiResult<Self> {
         Self::of(&parts.extensions)
     }
 }
 
 impl RequestContext {
     /// The context that [`open`] has put among the extensions of a request.
-    pub(crate) fn of(extensions: &Extensions) -> Result<Self, ApiError> {
+    pub(crate) fn of(extensions: &Extensions) -> ApiResult<Self> {
         let context = extensions.get::<Self>().cloned();
         context.ok_or_else(|| ApiError::new(Code::Internal, "the server has no ticket for this call"))
     }

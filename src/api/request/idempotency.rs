@@ -27,11 +27,10 @@ pub(crate) async fn replay(
     let Some(key) = request.headers().get(KEY).filter(|_| is_kept) else {
         return Ok(next.run(request).await);
     };
-    let key =
-        key.to_str().ok().filter(|key| (1..=KEY_MAX).contains(&key.len())).map(str::to_owned).ok_or_else(|| {
-            let message = format!("the Idempotency-Key is not 1 to {KEY_MAX} visible characters of ASCII");
-            ApiError::new(Code::InvalidRequest, message)
-        })?;
+    let Some(key) = key.to_str().ok().filter(|key| (1..=KEY_MAX).contains(&key.len())).map(str::to_owned) else {
+        let message = format!("the Idempotency-Key is not 1 to {KEY_MAX} visible characters of ASCII");
+        return Err(ApiError::new(Code::InvalidRequest, message));
+    };
     let (parts, body) = request.into_parts();
     let limit = state.shared.body_max;
     let body = axum::body::to_bytes(body, limit).await;

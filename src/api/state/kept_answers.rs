@@ -39,17 +39,11 @@ enum Answer {
 }
 
 impl Answer {
-    fn is_fresh(&self) -> bool {
+    /// The body of a complete answer, and since when it is kept.
+    fn complete(&self) -> Option<(&Bytes, Instant)> {
         match self {
-            Self::Pending(_) => true,
-            Self::Complete { since, .. } => since.elapsed() < KEPT_FOR,
-        }
-    }
-
-    fn bytes(&self) -> usize {
-        match self {
-            Self::Pending(_) => 0,
-            Self::Complete { body, .. } => body.len(),
+            Self::Pending(_) => None,
+            Self::Complete { body, since, .. } => Some((body, *since)),
         }
     }
 }
@@ -72,7 +66,7 @@ impl KeptAnswers {
     /// Looks a key up; `request` is the digest of the request's path and body.
     pub(crate) fn look_up(self: &Arc<Self>, key: &AnswerKey, request: Fingerprint) -> Lookup {
         let mut entries = lock(&self.0);
-        entries.retain(|_, entry| entry.answer.is_fresh());
+        entries.retain(|_, entry| entry.answer.complete().is_none_or(|(_, since)| since.elapsed() < KEPT_FOR));
         match entries.get(key) {
             Some(entry) if entry.request != request => Lookup::Conflict,
             Some(Entry { answer: Answer::Pending(done), .. }) => Lookup::Pending(done.clone()),
@@ -112,15 +106,11 @@ impl Recorder {
             return;
         }
         let mut entries = lock(&self.answers.0);
-        while entries.values().map(|entry| entry.answer.bytes()).sum::<usize>() + body.len() > TOTAL_BYTES_MAX {
-            let complete = entries.iter().filter_map(|(key, entry)| match &entry.answer {
-                Answer::Pending(_) => None,
-                Answer::Complete { since, .. } => Some((*since, key.clone())),
-            });
-            match complete.min() {
-                Some((_, oldest)) => drop(entries.remove(&oldest)),
-                None => break,
-            }
+        let bytes = |entry: &Entry| entry.answer.complete().map_or(0, |(body, _)| body.len());
+        while entries.values().map(bytes).sum::<usize>() + body.len() > TOTAL_BYTES_MAX {
+            let complete = entries.iter().filter_map(|(key, entry)| Some((entry.answer.complete()?.1, key.clone())));
+            let Some((_, oldest)) = complete.min() else { break };
+            entries.remove(&oldest);
         }
         if let Some(entry) = entries.get_mut(&self.key) {
             entry.answer = Answer::Complete { media_type, body, since: Instant::now() };

@@ -13,10 +13,8 @@ pub(crate) const LOGS_MAX: usize = 256;
 const LOG_BYTES_MAX: usize = 256 << 10;
 
 pub(crate) fn unknown_request(id: &str) -> ApiError {
-    let message = format!(
-        "there is no request {id:?} under way, and none of that name that ended within {} s; send it again as a new one",
-        KEPT_FOR.as_secs()
-    );
+    let ended = format!("none of that name that ended within {} s", KEPT_FOR.as_secs());
+    let message = format!("there is no request {id:?} under way, and {ended}; send it again as a new one");
     ApiError::new(Code::UnknownRequest, message)
 }
 
@@ -128,14 +126,13 @@ impl StreamLog {
     }
 
     pub(crate) fn append(&self, entries: Vec<LogEntry>) {
-        {
-            let mut state = lock(&self.state);
-            for entry in entries {
-                state.bytes += entry.data.len();
-                state.entries.push_back(entry);
-                state.trim();
-            }
+        let mut state = lock(&self.state);
+        for entry in entries {
+            state.bytes += entry.data.len();
+            state.entries.push_back(entry);
+            state.trim();
         }
+        drop(state);
         self.changed.notify_waiters();
     }
 
@@ -146,19 +143,16 @@ impl StreamLog {
 
     /// Attaches a reader at entry `from`. Returns its number, or the entries it could begin with.
     pub(crate) fn attach(&self, from: u64) -> Result<u64, RangeInclusive<u64>> {
-        let reader = {
-            let mut state = lock(&self.state);
-            let kept = state.first..=state.first + state.entries.len() as u64;
-            if !kept.contains(&from) {
-                return Err(kept);
-            }
-            state.reader += 1;
-            state.has_reader = true;
-            state.next = from;
-            state.reader
-        };
+        let mut state = lock(&self.state);
+        let kept = state.first..=state.first + state.entries.len() as u64;
+        if !kept.contains(&from) {
+            return Err(kept);
+        }
+        state.reader += 1;
+        state.has_reader = true;
+        state.next = from;
         self.changed.notify_waiters();
-        Ok(reader)
+        Ok(state.reader)
     }
 
     /// The next entry for `reader` and its number; `None` after the last, or after a takeover.

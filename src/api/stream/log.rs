@@ -8,29 +8,24 @@ use futures_util::{Stream, StreamExt, stream};
 use std::{ops::RangeInclusive, pin::Pin, sync::Arc, time::Duration};
 
 /// The source of a log's entries, a few at a time.
-type EntrySource = Pin<Box<dyn Stream<Item = Vec<LogEntry>> + Send>>;
+pub(crate) type Entries = Pin<Box<dyn Stream<Item = Vec<LogEntry>> + Send>>;
 
 /// Starts a stream that goes on for `grace` without a reader, and reads it from its beginning.
-pub(crate) fn begin(
-    logs: &Arc<StreamLogs>,
-    context: &RequestContext,
-    source: impl Stream<Item = Vec<LogEntry>> + Send + 'static,
-    grace: Duration,
-) -> Response {
+pub(crate) fn begin(logs: &Arc<StreamLogs>, context: &RequestContext, source: Entries, grace: Duration) -> Response {
     let log = Arc::new(StreamLog::new(context.id().to_owned(), context.owner(), grace));
     let response = read(logs, &log, 0); // attached before the first entry can be dropped
-    feed(logs, &log, Box::pin(source));
+    feed(logs, &log, source);
     response.unwrap_or_else(|_| unknown_request(&log.id).into_response())
 }
 
 /// Starts the task that fills a log, and keeps the log.
-fn feed(logs: &Arc<StreamLogs>, log: &Arc<StreamLog>, source: EntrySource) {
+fn feed(logs: &Arc<StreamLogs>, log: &Arc<StreamLog>, source: Entries) {
     log.set_pump(tokio::spawn(pump(source, Arc::clone(log), Arc::clone(logs))).abort_handle());
     logs.keep(log);
 }
 
 /// Fills a log, as long as there is room, to the last entry.
-async fn pump(mut source: EntrySource, log: Arc<StreamLog>, logs: Arc<StreamLogs>) {
+async fn pump(mut source: Entries, log: Arc<StreamLog>, logs: Arc<StreamLogs>) {
     loop {
         log.wait_for_room().await;
         let Some(entries) = source.next().await else { break };

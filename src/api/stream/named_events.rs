@@ -30,7 +30,7 @@ pub(crate) async fn respond(
             Ok(([(CONTENT_TYPE, "application/json")], body).into_response())
         }
         Delivery::Stream { .. } => {
-            let source = EventStream::new(vec![session], events, context.clone()).batches();
+            let source = Box::pin(EventStream::new(vec![session], events, context.clone()).batches());
             Ok(sse::streamed(log::begin(&state.shared.stream_logs, &context, source, state.patience().resume)))
         }
     }
@@ -71,7 +71,7 @@ impl EventWriter for NamedEvents {
     }
 
     fn step(&mut self, index: usize, step: &StepEvent, start: &Start) -> Vec<LogEntry> {
-        entry("step", to_string(&StepObject::new(index, step, start, self.detokenizer())))
+        entry("step", to_string(&StepObject::new(index, step, start, None, self.detokenizer())))
     }
 
     fn finish(&mut self, _: usize, answer: Answer) -> Vec<LogEntry> {

@@ -104,9 +104,26 @@ fn events((index, session): (usize, Session)) -> Pin<Box<dyn Stream<Item = Index
 
 /// Waits for all answers, in order. The future owns the sessions: dropping it cancels them.
 pub(crate) async fn answers(sessions: Vec<Session>, context: &RequestContext) -> Result<Vec<Answer>, ApiError> {
+    let all = async {
+        let mut answers = Vec::with_capacity(sessions.len());
+        for mut session in sessions {
+            answers.push(loop {
+                match session.next().await {
+                    Some(Event::Step(_)) => {}
+                    Some(Event::Finished(answer)) => {
+                        context.record_answer(&answer);
+                        break *answer;
+                    }
+                    Some(Event::Failed(failure)) => return Err(failure.into()),
+                    None => return Err(engine_stopped()),
+                }
+            });
+        }
+        Ok(answers)
+    };
     tokio::select! {
         biased;
-        answers = all(sessions, context) => answers,
+        answers = all => answers,
         error = context.interrupted() => Err(error),
     }
 }
@@ -114,24 +131,6 @@ pub(crate) async fn answers(sessions: Vec<Session>, context: &RequestContext) ->
 /// Waits for one answer, as [`answers`] does.
 pub(crate) async fn answer(session: Session, context: &RequestContext) -> Result<Answer, ApiError> {
     answers(vec![session], context).await?.pop().ok_or_else(engine_stopped)
-}
-
-async fn all(sessions: Vec<Session>, context: &RequestContext) -> Result<Vec<Answer>, ApiError> {
-    let mut answers = Vec::with_capacity(sessions.len());
-    for mut session in sessions {
-        answers.push(loop {
-            match session.next().await {
-                Some(Event::Step(_)) => {}
-                Some(Event::Finished(answer)) => {
-                    context.record_answer(&answer);
-                    break *answer;
-                }
-                Some(Event::Failed(failure)) => return Err(failure.into()),
-                None => return Err(engine_stopped()),
-            }
-        });
-    }
-    Ok(answers)
 }
 
 /// The error when the engine's thread has ended. While a session is held, it ends by a panic only.
