@@ -4,16 +4,12 @@ use crate::api::schema;
 use crate::engine::{Failure, Rejected};
 use Code as C;
 use StatusCode as S;
-use axum::Json;
 use axum::http::header::{CONTENT_TYPE, RETRY_AFTER, WWW_AUTHENTICATE};
-use axum::http::{HeaderValue, StatusCode};
-use axum::response::{IntoResponse, Response};
+use axum::{Json, http::HeaderValue, http::StatusCode, response::IntoResponse, response::Response};
 use serde::Serialize;
-use std::any::Any;
-use std::collections::BTreeSet;
+use std::{any::Any, collections::BTreeSet};
 use tonic::Code as G;
-use utoipa::ToSchema;
-use utoipa::openapi::{RefOr, Schema};
+use utoipa::{ToSchema, openapi::RefOr, openapi::Schema};
 
 /// Seconds until a retry while the server is loading, or its successor is starting.
 const RETRY_LATER: u64 = 5;
@@ -32,7 +28,6 @@ pub(crate) const CLIENT_CLOSED_REQUEST: StatusCode = match StatusCode::from_u16(
 pub(crate) enum Code {
     /// The body or one of its fields is at fault.
     InvalidRequest,
-    /// No API key, or an unknown one.
     NoKey,
     /// The API key has as many requests under way as it may.
     KeyFull,
@@ -51,23 +46,18 @@ pub(crate) enum Code {
     TooLate,
     /// The request reached the server's time limit.
     TimedOut,
-    /// The owner cancelled the request.
     Cancelled,
-    /// A bug in the server.
     Internal,
     Loading,
-    /// The last forward passes all failed.
     ModelFailing,
     Draining,
 }
 
-/// What the table says about a [`Code`].
 pub(crate) struct Statuses {
     row_of: Code,
     status: StatusCode,
     pub(crate) grpc: tonic::Code,
     kind: &'static str,
-    /// The name of the code in answers.
     pub(crate) code: Option<&'static str>,
 }
 
@@ -138,6 +128,9 @@ pub(crate) struct ApiError {
     pub(crate) retry_after: Option<u64>,
 }
 
+/// A response, or what else a handler returns, or an error.
+pub(crate) type ApiResult<T = Response> = Result<T, ApiError>;
+
 impl ApiError {
     pub(crate) fn new(code: Code, message: impl Into<String>) -> Self {
         Self { code, message: message.into(), param: None, retry_after: code.retry_after() }
@@ -148,12 +141,10 @@ impl ApiError {
         Self { param: Some(param.into()), ..Self::new(Code::InvalidRequest, message) }
     }
 
-    /// An error of a body, or a message, of more than `limit` bytes.
     pub(crate) fn body_too_large(limit: usize) -> Self {
         Self::new(Code::BodyTooLarge, format!("the body is larger than {limit} bytes, the limit"))
     }
 
-    /// The same error of the field `param`.
     pub(crate) fn at(self, param: Option<String>) -> Self {
         Self { param, ..self }
     }
@@ -204,7 +195,6 @@ fn codes() -> RefOr<Schema> {
     schema::either_or_null([codes], "Tells apart what has the same status.")
 }
 
-/// The names of the codes that have a status.
 pub(crate) fn codes_of(status: StatusCode) -> impl Iterator<Item = &'static str> {
     TABLE.iter().filter(move |row| row.status == status).filter_map(|row| row.code)
 }

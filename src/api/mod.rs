@@ -14,19 +14,15 @@ mod wire;
 
 use axum::{Router, middleware};
 use endpoints::ops;
-use futures_util::FutureExt;
-use futures_util::future::OptionFuture;
+use futures_util::{FutureExt, future::OptionFuture};
 use openapi::endpoint::Endpoint;
-use request::{auth, cancel, connections, context, cors, idempotency};
+use request::{auth, connections, context, idempotency};
 pub use state::keys::{Guard, GuardError};
-pub use state::service::Service;
-pub use state::{Access, AppState, BODY_MAX, Patience, RESUME_GRACE};
-use std::future::Future;
-use std::sync::Arc;
-use std::time::Duration;
-use tokio::net::TcpListener;
-use tokio::sync::{Semaphore, oneshot};
+use std::{future::Future, sync::Arc, time::Duration};
+use tokio::{net::TcpListener, sync::Semaphore, sync::oneshot};
 use tower_http::catch_panic::CatchPanicLayer;
+
+pub use state::{Access, AppState, BODY_MAX, Patience, RESUME_GRACE, Service};
 
 /// How long clients may take to receive the end of their answers once the engine has drained.
 const LINGER: Duration = Duration::from_secs(5);
@@ -39,19 +35,18 @@ pub fn router(state: AppState) -> Router {
     with_layers(http().merge(grpc::endpoints(&state)), state)
 }
 
-/// The endpoints of HTTP.
 fn http() -> Router<AppState> {
     routed(endpoints::table())
 }
 
 fn routed(endpoints: impl IntoIterator<Item = Endpoint>) -> Router<AppState> {
-    let routes = endpoints.into_iter().map(Endpoint::route);
-    routes.fold(Router::new(), |router, (path, handler)| router.route(path, handler)).fallback(endpoints::unknown_path)
+    let router = endpoints.into_iter().fold(Router::new(), |router, one| router.route(one.path, one.handler));
+    router.fallback(endpoints::unknown_path)
 }
 
 /// Serves health, readiness and metrics on `listener` without an end, also during a drain.
 pub async fn serve_operators(listener: TcpListener, state: AppState) {
-    let is_for_operators = |one: &Endpoint| ["/metrics", "/health", "/ready"].contains(&one.path());
+    let is_for_operators = |one: &Endpoint| ["/metrics", "/health", "/ready"].contains(&one.path);
     let app = with_layers(routed(endpoints::table().into_iter().filter(is_for_operators)), state);
     connections::serve(listener, app, Arc::new(Semaphore::new(OPERATORS_MAX)), std::future::pending()).await;
 }
@@ -63,12 +58,12 @@ fn with_layers(endpoints: Router<AppState>, state: AppState) -> Router {
         .method_not_allowed_fallback(ops::wrong_method)
         .layer(CatchPanicLayer::custom(error::panicked))
         .layer(middleware::from_fn_with_state(state.clone(), idempotency::replay))
-        .layer(middleware::from_fn_with_state(state.clone(), cancel::register))
+        .layer(middleware::from_fn_with_state(state.clone(), context::register))
         .layer(middleware::from_fn_with_state(state.clone(), auth::authenticate))
         .layer(middleware::from_fn_with_state(state.clone(), grpc::status::translate))
         .layer(middleware::from_fn_with_state(state.clone(), context::open))
         .with_state(state);
-    if origins.is_empty() { endpoints } else { endpoints.layer(cors::layer(origins)) }
+    if origins.is_empty() { endpoints } else { endpoints.layer(auth::cors(origins)) }
 }
 
 /// The sockets of a server.

@@ -1,12 +1,10 @@
 //! The protocol that a request speaks, HTTP or gRPC, and the paths that run the model.
 
-use axum::http::HeaderMap;
-use axum::http::header::CONTENT_TYPE;
+use axum::http::{HeaderMap, header::CONTENT_TYPE};
 
 /// The prefix of the paths of `remask.v1.Remask`. Health and reflection need no API key.
 pub(crate) const GRPC_SERVICE: &str = "/remask.v1.";
 
-/// The protocol of a request. `RequestContext` holds it.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(crate) enum Protocol {
     Http,
@@ -18,9 +16,8 @@ impl Protocol {
     pub(crate) fn of(headers: &HeaderMap) -> Self {
         let value = headers.get(CONTENT_TYPE).and_then(|value| value.to_str().ok()).unwrap_or_default();
         let essence = value.split(';').next().unwrap_or_default().trim();
-        let is_grpc =
-            ["application/grpc", "application/grpc+proto"].iter().any(|one| essence.eq_ignore_ascii_case(one));
-        if is_grpc { Self::Grpc } else { Self::Http }
+        let is_grpc = |one: &&str| essence.eq_ignore_ascii_case(one);
+        if ["application/grpc", "application/grpc+proto"].iter().any(is_grpc) { Self::Grpc } else { Self::Http }
     }
 }
 

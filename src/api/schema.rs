@@ -7,10 +7,8 @@ use utoipa::openapi::schema::{
 use utoipa::openapi::{Ref, RefOr, Schema};
 use utoipa::{PartialSchema, ToSchema};
 
-/// A schema, or a reference to one.
 pub(crate) type SchemaRef = RefOr<Schema>;
 
-/// Schemas by their names.
 pub(crate) type NamedSchemas = Vec<(String, SchemaRef)>;
 
 /// The description of OpenAI's fields that have no use with a diffusion model.
@@ -26,13 +24,11 @@ pub(crate) fn any(parts: impl IntoIterator<Item = SchemaRef>) -> SchemaRef {
     parts.into_iter().fold(AnyOfBuilder::new(), AnyOfBuilder::item).into()
 }
 
-/// Exactly one of some schemas, or null.
 pub(crate) fn either_or_null(parts: impl IntoIterator<Item = SchemaRef>, description: &str) -> SchemaRef {
     let parts = parts.into_iter().chain([null()]);
     parts.fold(OneOfBuilder::new(), OneOfBuilder::item).description(Some(description)).into()
 }
 
-/// Only null.
 pub(crate) fn null() -> SchemaRef {
     Object::with_type(Type::Null).into()
 }
@@ -49,12 +45,10 @@ pub(crate) fn spelled(schema: SchemaRef) -> SchemaRef {
     text.content_schema(Some(schema)).into()
 }
 
-/// A whole number from `min` to `max`.
 pub(crate) fn whole(min: usize, max: usize) -> SchemaRef {
     ObjectBuilder::new().schema_type(Type::Integer).minimum(Some(min)).maximum(Some(max)).into()
 }
 
-/// The id of a token.
 pub(crate) fn token() -> SchemaRef {
     whole(0, u32::MAX as usize)
 }
@@ -64,17 +58,14 @@ pub(crate) fn words<'a>(words: impl IntoIterator<Item = &'a str>) -> SchemaRef {
     ObjectBuilder::new().schema_type(Type::String).enum_values(Some(words)).into()
 }
 
-/// An array of `min` to `max` items.
 pub(crate) fn list(of: SchemaRef, min: usize, max: Option<usize>) -> SchemaRef {
     ArrayBuilder::new().items(of).min_items(Some(min).filter(|min| *min > 0)).max_items(max).into()
 }
 
-/// An empty array.
 pub(crate) fn empty() -> SchemaRef {
     list(null(), 0, Some(0))
 }
 
-/// A reference to a type's schema.
 pub(crate) fn reference<T: ToSchema>() -> SchemaRef {
     Ref::from_schema_name(T::name()).into()
 }
@@ -96,59 +87,47 @@ pub(crate) fn object<T: PartialSchema>() -> Object {
 /// Only one of these values, or null.
 fn only(values: &[Value], description: &str) -> SchemaRef {
     let values = values.iter().cloned().chain([Value::Null]);
-    ObjectBuilder::new()
-        .schema_type(SchemaType::AnyValue)
-        .enum_values(Some(values))
-        .description(Some(description))
-        .into()
+    let value = ObjectBuilder::new().schema_type(SchemaType::AnyValue).enum_values(Some(values));
+    value.description(Some(description)).into()
 }
 
-/// A whole number of 64 bits.
+fn whole_or_null(min: isize, max: usize, description: &str) -> SchemaRef {
+    let number = ObjectBuilder::new().schema_type(SchemaType::from_iter([Type::Integer, Type::Null]));
+    number.minimum(Some(min)).maximum(Some(max)).description(Some(description)).into()
+}
+
 pub(crate) fn seed() -> SchemaRef {
-    ObjectBuilder::new()
-        .schema_type(SchemaType::from_iter([Type::Integer, Type::Null]))
-        .minimum(Some(isize::MIN))
-        .maximum(Some(usize::MAX))
-        .description(Some("The same seed gives the same answer. Default: a fresh one."))
-        .into()
+    whole_or_null(isize::MIN, usize::MAX, "The same seed gives the same answer. Default: a fresh one.")
 }
 
-/// Only 1.
 pub(crate) fn one() -> SchemaRef {
     only(&[json!(1)], FOR_NOTHING)
 }
 
-/// Only 0.
 pub(crate) fn zero() -> SchemaRef {
     only(&[json!(0)], FOR_NOTHING)
 }
 
-/// Only false.
 pub(crate) fn off() -> SchemaRef {
     only(&[json!(false)], FOR_NOTHING)
 }
 
-/// Only an empty array or object.
 pub(crate) fn nothing() -> SchemaRef {
     only(&[json!([]), json!({})], FOR_NOTHING)
 }
 
-/// Only null.
 pub(crate) fn unsupported() -> SchemaRef {
     only(&[], FOR_NOTHING)
 }
 
-/// Only the word "off".
 pub(crate) fn off_word() -> SchemaRef {
     only(&[json!("off")], "Nothing is cached between steps yet.")
 }
 
-/// Only values that ask for no tool.
 pub(crate) fn no_tool() -> SchemaRef {
     only(&[json!("none"), json!("auto")], "OpenAI's; there are no tools.")
 }
 
-/// OpenAI's `response_format`, and skeletons beside it.
 pub(crate) fn response_format() -> SchemaRef {
     let kind = |kind| ObjectBuilder::new().schema_type(Type::Object).property("type", words([kind])).required("type");
     let anything = || ObjectBuilder::new().schema_type(SchemaType::AnyValue);
@@ -160,38 +139,28 @@ pub(crate) fn response_format() -> SchemaRef {
     either_or_null([kind("text").into(), kind("json_object").into(), schema.into(), skeleton.into()], description)
 }
 
-/// A whole number of 32 bits.
 pub(crate) fn rank() -> SchemaRef {
-    ObjectBuilder::new()
-        .schema_type(SchemaType::from_iter([Type::Integer, Type::Null]))
-        .minimum(Some(i32::MIN as isize))
-        .maximum(Some(i32::MAX as usize))
-        .description(Some("Who waits with a lower number is served first; default 0."))
-        .into()
+    let description = "Who waits with a lower number is served first; default 0.";
+    whole_or_null(i32::MIN as isize, i32::MAX as usize, description)
 }
 
-/// Only `["text"]`.
 pub(crate) fn text_only() -> SchemaRef {
     only(&[json!(["text"])], FOR_NOTHING)
 }
 
-/// Any value, which is ignored.
 pub(crate) fn ignored() -> SchemaRef {
     let anything = ObjectBuilder::new().schema_type(SchemaType::AnyValue);
     anything.description(Some("Taken, whatever it is, and ignored.")).into()
 }
 
-/// An array of token ids.
 pub(crate) fn tokens() -> SchemaRef {
     list(token(), 0, None)
 }
 
-/// An array of token ids, or null.
 pub(crate) fn tokens_or_null() -> SchemaRef {
     either_or_null([tokens()], "vLLM's: tokens that end the answer; they are not part of it.")
 }
 
-/// Token ids, and what is added to their logits.
 pub(crate) fn logit_bias() -> SchemaRef {
     let id = ObjectBuilder::new().schema_type(Type::String).pattern(Some("^[0-9]{1,9}$")).build();
     let bias = ObjectBuilder::new().schema_type(Type::Number).minimum(Some(-100)).maximum(Some(100));
@@ -202,7 +171,6 @@ pub(crate) fn logit_bias() -> SchemaRef {
     either_or_null([biases.into()], "Token ids, and what is added to their logits.")
 }
 
-/// Pairs of a start and an end.
 pub(crate) fn pairs() -> SchemaRef {
     let pair = list(token(), 2, Some(2));
     let description = "Characters (of a text) or tokens (of ids) that stay, as pairs of a start and an end.";

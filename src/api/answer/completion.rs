@@ -1,9 +1,7 @@
 //! OpenAI's completions and chat completions, whole and in chunks, with `diffusion` beside them.
 
-use super::logprobs::Logprobs;
-use super::objects::{FinishReason, Quality, StepObject};
-use super::usage::{Refinement, Usage};
-use super::{Detokenizer, Shape};
+use super::objects::{FinishReason, Quality, Refinement, StepObject, Usage};
+use super::{Detokenizer, Shape, logprobs::Logprobs};
 use crate::api::schema;
 use crate::engine::{Answer, Handle, Output};
 use serde::Serialize;
@@ -110,7 +108,6 @@ pub(crate) struct Delta<'a> {
 
 const ASSISTANT: &str = "assistant";
 
-/// Converts the engine's answers to choices.
 pub(crate) struct ChoiceWriter {
     pub(crate) shape: Shape,
     pub(crate) logprobs: bool,
@@ -130,7 +127,6 @@ impl ChoiceWriter {
         self.echo.get(index).map_or("", String::as_str)
     }
 
-    /// A whole choice.
     pub(crate) fn whole<'a>(&self, index: usize, answer: &'a Answer) -> Choice<'a> {
         let written = written(answer, answer.output.text());
         let content = match self.shape {
@@ -140,7 +136,6 @@ impl ChoiceWriter {
         self.finished(index, answer, content)
     }
 
-    /// The last piece of a choice.
     pub(crate) fn last<'a>(&self, index: usize, answer: &'a Answer) -> Choice<'a> {
         self.finished(index, answer, self.delta(written(answer, &answer.tail)))
     }

@@ -1,8 +1,7 @@
 //! The answer of `POST /v1/infill`.
 
 use super::Detokenizer;
-use super::objects::{FinishReason, Quality};
-use super::usage::{Refinement, Usage};
+use super::objects::{FinishReason, Quality, Refinement, Usage};
 use crate::engine::{Answer, Output};
 use serde::Serialize;
 use utoipa::ToSchema;
@@ -35,7 +34,6 @@ struct Choice<'a> {
 }
 
 impl<'a> Infill<'a> {
-    /// The answer to the request `id`.
     pub(crate) fn new(id: &str, model: &'a str, answer: &'a Answer, detokenizer: Detokenizer<'_>) -> Self {
         let (text, gaps) = match &answer.output {
             Output::Infill { text, gaps } => (text, gaps.as_slice()),

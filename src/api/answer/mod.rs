@@ -3,13 +3,11 @@
 pub(crate) mod completion;
 pub(crate) mod infill;
 pub(crate) mod logprobs;
-pub(crate) mod models;
 pub(crate) mod objects;
 mod policies;
 pub(crate) mod repair;
 pub(crate) mod score;
 pub(crate) mod server;
-pub(crate) mod usage;
 
 use crate::diffusion::TokenId;
 use crate::text::Tokenizer;

@@ -1,4 +1,4 @@
-//! Parts of answers: qualities, finish reasons, and the edits of a canvas.
+//! Parts of answers: qualities, finish reasons, the edits of a canvas, and what an answer cost.
 
 use super::Detokenizer;
 use crate::diffusion::{Cell, Edit, Probability};
@@ -99,20 +99,21 @@ pub(crate) struct StepObject {
 
 impl StepObject {
     /// A step of choice `index`, whose canvas was `start` at first.
-    pub(crate) fn new(index: usize, step: &StepEvent, start: &Start, detokenizer: Detokenizer<'_>) -> Self {
+    pub(crate) fn new(
+        index: usize,
+        step: &StepEvent,
+        start: &Start,
+        canvas_length: Option<usize>,
+        detokenizer: Detokenizer<'_>,
+    ) -> Self {
         Self {
             index,
             step: step.step,
             steps_planned: start.steps_planned,
             blanks: step.blanks,
             edits: step.edits.iter().map(|edit| EditObject::new(edit, start.offset, detokenizer)).collect(),
-            canvas_length: None,
+            canvas_length,
         }
-    }
-
-    /// The same step, with the length of the canvas.
-    pub(crate) fn with_canvas(self, start: &Start) -> Self {
-        Self { canvas_length: Some(start.cells.len()), ..self }
     }
 }
 
@@ -140,5 +141,50 @@ impl StartObject {
             Cell::Filled(_) | Cell::Blank => None,
         });
         Self { canvas_length: start.cells.len(), pinned: pinned.collect() }
+    }
+}
+
+/// Tokens, as they are billed elsewhere.
+#[derive(Clone, Copy, Debug, Serialize, ToSchema)]
+pub(crate) struct Usage {
+    prompt_tokens: usize,
+    completion_tokens: usize,
+    total_tokens: usize,
+}
+
+impl Usage {
+    /// The usage of some answers, `choices` for each prompt. A prompt counts once.
+    pub(crate) fn of(answers: &[Answer], choices: usize) -> Self {
+        let prompt_tokens = answers.iter().map(|answer| answer.prompt_tokens).sum::<usize>() / choices.max(1);
+        let completion_tokens = answers.iter().map(|answer| answer.completion_tokens).sum();
+        Self { prompt_tokens, completion_tokens, total_tokens: prompt_tokens + completion_tokens }
+    }
+}
+
+/// What the refinement took.
+#[derive(Clone, Copy, Debug, Serialize, ToSchema)]
+pub(crate) struct Refinement {
+    steps: u32,
+    /// Passes of the model, which may be more than steps.
+    forward_passes: u32,
+    /// Cells filled, those erased before included.
+    filled: u32,
+    /// Cells erased.
+    erased: u32,
+    /// Steps were given up, so that the answer was there in time.
+    degraded: bool,
+}
+
+impl Refinement {
+    /// The most steps of one answer, and the sums of the other counts.
+    pub(crate) fn of(answers: &[Answer]) -> Self {
+        let sum = |count: fn(&Answer) -> u32| answers.iter().map(count).sum();
+        Self {
+            steps: answers.iter().map(|answer| answer.steps).max().unwrap_or(0),
+            forward_passes: sum(|answer| answer.forward_passes),
+            filled: sum(|answer| answer.filled),
+            erased: sum(|answer| answer.erased),
+            degraded: answers.iter().any(|answer| answer.degraded),
+        }
     }
 }

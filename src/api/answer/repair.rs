@@ -1,10 +1,8 @@
 //! The answer of `POST /v1/repair`: a given text, its edits, and a diff.
 
-use super::Detokenizer;
-use super::score::ScoredToken;
-use super::usage::{Refinement, Usage};
+use super::{Detokenizer, objects::Refinement, objects::Usage, score::ScoredToken};
 use crate::diffusion::TokenId;
-use crate::engine::Answer;
+use crate::engine::{Answer, Written};
 use serde::Serialize;
 use similar::TextDiff;
 use utoipa::ToSchema;
@@ -67,18 +65,11 @@ pub(crate) struct Replaced {
     pub(crate) confidence: f32,
 }
 
-/// The tokens of the text `given` that were replaced.
 pub(crate) fn replaced(given: &[TokenId], answer: &Answer, detokenizer: Detokenizer<'_>) -> Vec<Replaced> {
-    let replaced = answer.written.iter().filter_map(|written| {
-        let was = *given.get(written.at.index()).filter(|was| **was != written.token)?;
-        Some(Replaced {
-            at: written.at.index(),
-            was: was.0,
-            was_text: detokenizer.piece(was),
-            token: written.token.0,
-            text: detokenizer.piece(written.token),
-            confidence: written.confidence.get(),
-        })
+    let replaced = answer.written.iter().filter_map(|&Written { at, token, confidence, .. }| {
+        let was = *given.get(at.index()).filter(|was| **was != token)?;
+        let (was_text, text) = (detokenizer.piece(was), detokenizer.piece(token));
+        Some(Replaced { at: at.index(), was: was.0, was_text, token: token.0, text, confidence: confidence.get() })
     });
     replaced.collect()
 }

@@ -1,7 +1,6 @@
 //! The answer of `POST /v1/score`.
 
-use super::Detokenizer;
-use super::usage::{Refinement, Usage};
+use super::{Detokenizer, objects::Refinement, objects::Usage};
 use crate::diffusion::Probability;
 use crate::engine::Answer;
 use serde::Serialize;
@@ -54,7 +53,6 @@ pub(crate) struct ScoredToken {
 }
 
 impl ScoredToken {
-    /// The tokens of an answer, left to right.
     pub(crate) fn all(answer: &Answer, detokenizer: Detokenizer<'_>) -> Vec<Self> {
         let tokens = answer.written.iter().map(|written| Self {
             at: written.at.index(),

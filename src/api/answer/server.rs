@@ -1,9 +1,10 @@
 //! Answers of the endpoints that do not run the model.
 
+use super::policies::Policies;
+use crate::api::state::Service;
 use serde::Serialize;
 use utoipa::ToSchema;
 
-/// The media type of Prometheus' text format.
 pub(crate) const PROMETHEUS: &str = "text/plain; version=0.0.4; charset=utf-8";
 
 /// What this server is.
@@ -43,4 +44,72 @@ pub(crate) struct Tokenized {
 #[derive(Debug, Serialize, ToSchema)]
 pub(crate) struct Detokenized {
     pub(crate) prompt: String,
+}
+
+/// What is served: one model.
+#[derive(Debug, Serialize, ToSchema)]
+pub(crate) struct ModelList {
+    /// Always `list`.
+    object: &'static str,
+    data: Vec<Model>,
+}
+
+impl ModelList {
+    pub(crate) fn new(service: &Service) -> Self {
+        Self { object: "list", data: vec![Model::new(service)] }
+    }
+}
+
+/// A model, as OpenAI has it, and what only a diffusion model has to say.
+#[derive(Debug, Serialize, ToSchema)]
+pub(crate) struct Model {
+    id: String,
+    /// Always `model`.
+    object: &'static str,
+    /// When it was loaded, in seconds since 1970.
+    created: u64,
+    owned_by: &'static str,
+    diffusion: ModelFacts,
+}
+
+#[derive(Debug, Serialize, ToSchema)]
+struct ModelFacts {
+    family: String,
+    vocabulary: u32,
+    /// Cells of a canvas at most, prompt included.
+    canvas_limit: usize,
+    has_quality_head: bool,
+    adapters_folded: bool,
+    /// Numbers the forward pass is computed in.
+    dtype: String,
+    /// Numbers most weights are held in.
+    weights: String,
+    device: String,
+    parameters: u64,
+    /// What requests may choose for `unmasking` and `remasking`.
+    policies: Policies,
+}
+
+impl Model {
+    pub(crate) fn new(service: &Service) -> Self {
+        let spec = service.handle.spec();
+        Self {
+            id: service.name.clone(),
+            object: "model",
+            created: service.created,
+            owned_by: "remask",
+            diffusion: ModelFacts {
+                family: spec.family.clone(),
+                vocabulary: spec.vocabulary,
+                canvas_limit: service.handle.canvas_max(),
+                has_quality_head: spec.has_quality,
+                adapters_folded: spec.adapters_folded,
+                dtype: spec.dtype.clone(),
+                weights: spec.weights.clone(),
+                device: spec.device.clone(),
+                parameters: spec.parameters,
+                policies: Policies::all(),
+            },
+        }
+    }
 }

@@ -1,12 +1,10 @@
 //! `GET /openapi.json`, and `GET /docs`: a viewer of the document that needs no network.
 
-use crate::api::error::{ApiError, Code};
-use crate::api::openapi::viewer::{Content, FILES, HTML, PAGE, files};
-use crate::api::request::path::{self, PathName};
-use axum::body::Bytes;
-use axum::http::HeaderMap;
+use crate::api::error::{ApiError, ApiResult, Code};
+use crate::api::openapi::viewer::{FILES, HTML, PAGE};
+use crate::api::request::body::PathName;
 use axum::http::header::{ACCEPT_ENCODING, CONTENT_ENCODING, CONTENT_SECURITY_POLICY, CONTENT_TYPE, VARY};
-use axum::response::{IntoResponse, Response};
+use axum::{body::Bytes, http::HeaderMap, response::IntoResponse};
 use flate2::read::GzDecoder;
 use std::io::Read;
 
@@ -14,34 +12,27 @@ use std::io::Read;
 const POLICY: &str = "default-src 'none'; script-src 'self'; style-src 'self' 'unsafe-inline'; img-src 'self' data:; \
                       connect-src 'self'; base-uri 'none'; form-action 'none'; frame-ancestors 'none'";
 
-/// The OpenAPI document.
 pub(crate) fn document(document: &Bytes) -> impl IntoResponse + use<> {
     ([(CONTENT_TYPE, "application/json")], document.clone())
 }
 
-/// The page of the viewer.
 pub(crate) async fn page() -> impl IntoResponse {
     ([(CONTENT_TYPE, HTML), (CONTENT_SECURITY_POLICY, POLICY)], PAGE)
 }
 
-/// A file of the viewer.
-pub(crate) async fn file(name: PathName, headers: HeaderMap) -> Result<Response, ApiError> {
-    let name = path::name(name);
+pub(crate) async fn file(PathName(name): PathName, headers: HeaderMap) -> ApiResult {
     let file = FILES.iter().find(|file| file.name == name).ok_or_else(|| {
-        let names: Vec<_> = files().map(|(name, _)| name).collect();
-        ApiError::new(Code::UnknownPath, format!("the viewer has no such file; it has {}", names.join(", ")))
+        let names = FILES.map(|file| file.name).join(", ");
+        ApiError::new(Code::UnknownPath, format!("the viewer has no such file; it has {names}"))
     })?;
     let common = [(CONTENT_TYPE, file.media_type), (VARY, "accept-encoding")];
-    Ok(match file.content {
-        Content::Plain(text) => (common, text).into_response(),
-        Content::Gzipped(bytes) if accepts_gzip(&headers) => {
-            (common, [(CONTENT_ENCODING, "gzip")], bytes).into_response()
-        }
-        Content::Gzipped(bytes) => (common, unzipped(bytes)).into_response(),
+    Ok(match file.is_gzipped() {
+        false => (common, file.content).into_response(),
+        true if accepts_gzip(&headers) => (common, [(CONTENT_ENCODING, "gzip")], file.content).into_response(),
+        true => (common, unzipped(file.content)).into_response(),
     })
 }
 
-/// Whether a client accepts gzip.
 fn accepts_gzip(headers: &HeaderMap) -> bool {
     let codings = headers.get_all(ACCEPT_ENCODING).iter().filter_map(|value| value.to_str().ok());
     codings.flat_map(|codings| codings.split(',')).any(|coding| {

@@ -1,21 +1,49 @@
-//! `GET /v1/models` and `GET /v1/models/{id}`.
+//! The model that is served: its facts, and its tokenizer as vLLM has it.
 
-use crate::api::answer::models::{Model, ModelList};
-use crate::api::error::ApiError;
-use crate::api::request::path::{self, PathName};
-use crate::api::state::AppState;
-use axum::Json;
-use axum::extract::State;
-use serde::Serialize;
+use crate::api::answer::server::{Detokenized, Model, ModelList, Tokenized};
+use crate::api::state::{AppState, Service};
+use crate::api::wire::{params::missing, tokenize::DetokenizeRequest, tokenize::TokenizeRequest};
+use crate::api::{error::ApiError, error::ApiResult, request::body::PathName, request::body::read_for_model};
+use crate::diffusion::TokenId;
+use crate::text::{Special, Tokenizer};
+use axum::{Json, extract::Request, extract::State};
 
 /// The list of models: the one that is served.
-pub(crate) async fn list(State(state): State<AppState>) -> Result<Json<impl Serialize>, ApiError> {
+pub(super) async fn list(State(state): State<AppState>) -> ApiResult<Json<ModelList>> {
     Ok(Json(ModelList::new(state.service()?)))
 }
 
 /// A model by its name, which may contain slashes.
-pub(crate) async fn retrieve(State(state): State<AppState>, name: PathName) -> Result<Json<impl Serialize>, ApiError> {
+pub(super) async fn retrieve(State(state): State<AppState>, PathName(name): PathName) -> ApiResult<Json<Model>> {
     let service = state.service()?;
-    service.check_model(Some(&path::name(name)))?;
+    service.check_model(Some(&name))?;
     Ok(Json(Model::new(service)))
+}
+
+/// The token ids of a text. Names of special tokens in it are ordinary text.
+pub(super) async fn tokenize(State(state): State<AppState>, request: Request) -> ApiResult<Json<Tokenized>> {
+    let (service, body) = read_for_model(&state, request, |body: &TokenizeRequest| body.model.as_deref()).await?;
+    let prompt = body.prompt.ok_or_else(|| missing("prompt", "a string"))?;
+    let tokenizer = tokenizer(service)?;
+    let tokens = tokenizer.encode(&prompt, Special::AsText);
+    let tokens = tokens.map_err(|error| ApiError::invalid("prompt", format!("prompt: {error}")))?;
+    let texts = || tokens.iter().map(|token| tokenizer.piece(*token)).collect();
+    Ok(Json(Tokenized {
+        count: tokens.len(),
+        max_model_len: service.handle.canvas_max(),
+        token_strs: (body.return_token_strs == Some(true)).then(texts),
+        tokens: tokens.iter().map(|token| token.0).collect(),
+    }))
+}
+
+pub(super) async fn detokenize(State(state): State<AppState>, request: Request) -> ApiResult<Json<Detokenized>> {
+    let (service, body) = read_for_model(&state, request, |body: &DetokenizeRequest| body.model.as_deref()).await?;
+    let tokens = body.tokens.ok_or_else(|| missing("tokens", "an array of token ids"))?;
+    let tokens: Vec<TokenId> = tokens.into_iter().map(TokenId::from).collect();
+    Ok(Json(Detokenized { prompt: tokenizer(service)?.decode(&tokens) }))
+}
+
+fn tokenizer(service: &Service) -> ApiResult<&Tokenizer> {
+    let message = "this model was loaded without a tokenizer.json, so its tokens have no texts";
+    service.handle.tokenizer().ok_or_else(|| ApiError::invalid("model", message))
 }

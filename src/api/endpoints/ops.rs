@@ -1,14 +1,9 @@
 //! Health, readiness and metrics for operators; and the errors of wrong paths and methods.
 
 use crate::api::answer::server::{PROMETHEUS, Root, Status};
-use crate::api::error::{ApiError, Code};
-use crate::api::state::AppState;
-use axum::Json;
-use axum::extract::{Request, State};
-use axum::http::header::CONTENT_TYPE;
-use axum::response::IntoResponse;
+use crate::api::{error::ApiError, error::Code, state::AppState};
+use axum::{Json, extract::Request, extract::State, http::header::CONTENT_TYPE, response::IntoResponse};
 
-/// The name and version of this server, and its endpoints.
 pub(crate) fn root(endpoints: &'static [String]) -> Json<Root> {
     let (name, version) = (env!("CARGO_PKG_NAME"), env!("CARGO_PKG_VERSION"));
     Json(Root { name, version, endpoints })
@@ -25,7 +20,6 @@ pub(crate) async fn ready(State(state): State<AppState>) -> Result<Json<Status>,
     Ok(Json(Status { status: "ready" }))
 }
 
-/// All metrics.
 pub(crate) async fn metrics(State(state): State<AppState>) -> impl IntoResponse {
     let metrics = &state.shared.metrics;
     metrics.ready(state.check_ready().is_ok());

@@ -1,11 +1,8 @@
 //! Answers as gRPC messages: the events of a session, scores, and facts about the model.
 
 use super::proto::{self, edit, generate_event};
-use crate::api::answer::{Detokenizer, repair};
-use crate::api::error::ApiError;
-use crate::api::request::context::RequestContext;
-use crate::api::state::service::Service;
-use crate::api::stream::sessions::{EventStream, EventWriter};
+use crate::api::{answer::Detokenizer, answer::repair, stream::sessions::EventStream, stream::sessions::EventWriter};
+use crate::api::{error::ApiError, request::context::RequestContext, state::Service};
 use crate::diffusion::{Cell, Edit, Probability, TokenId, u32_of};
 use crate::engine::{Answer, Finish, Handle, Output, Session, Start, StepEvent, Written};
 use futures_util::Stream;
@@ -36,7 +33,6 @@ pub(super) fn stream(
     Box::pin(EventStream::new(vec![session], writer, context).items())
 }
 
-/// Writes the events of a session as messages.
 struct MessageWriter {
     id: String,
     model: String,
@@ -205,7 +201,6 @@ pub(super) fn score(answer: &Answer, below: f32, context: &RequestContext, servi
     }
 }
 
-/// The model that is served.
 pub(super) fn info(service: &Service) -> proto::InfoResponse {
     let spec = service.handle.spec();
     proto::InfoResponse {

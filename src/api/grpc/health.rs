@@ -3,8 +3,7 @@
 use super::proto::remask_server::SERVICE_NAME;
 use crate::api::state::AppState;
 use futures_util::{Stream, stream};
-use std::pin::Pin;
-use std::time::Duration;
+use std::{pin::Pin, time::Duration};
 use tonic::{Request, Response, Status};
 use tonic_health::pb::health_check_response::ServingStatus;
 use tonic_health::pb::{HealthCheckRequest, HealthCheckResponse, health_server};

@@ -7,17 +7,13 @@ mod service;
 pub(crate) mod status;
 mod wire;
 
-use super::protocol::GRPC_SERVICE;
-use super::state::AppState;
-use axum::routing::{MethodRouter, post_service};
-use axum::{Router, middleware};
-use proto::remask_server::RemaskServer;
-use proto::{DESCRIPTORS, METHODS};
+use super::{protocol::GRPC_SERVICE, state::AppState};
+use axum::{Router, middleware, routing::MethodRouter, routing::post_service};
+use proto::{DESCRIPTORS, METHODS, remask_server::RemaskServer};
 use service::RemaskService;
 use tonic_health::pb::health_server::HealthServer;
 use tonic_reflection::server::Builder;
 
-/// The gRPC endpoints.
 pub(crate) fn endpoints(state: &AppState) -> Router<AppState> {
     let limit = state.shared.body_max;
     let remask: MethodRouter<AppState> =
@@ -30,10 +26,8 @@ pub(crate) fn endpoints(state: &AppState) -> Router<AppState> {
         router = router.route(&format!("{GRPC_SERVICE}Remask/{method}"), remask.clone());
     }
     let descriptors = || {
-        let health = tonic_health::pb::FILE_DESCRIPTOR_SET;
-        Builder::configure()
-            .register_encoded_file_descriptor_set(DESCRIPTORS)
-            .register_encoded_file_descriptor_set(health)
+        let sets = [DESCRIPTORS, tonic_health::pb::FILE_DESCRIPTOR_SET];
+        sets.into_iter().fold(Builder::configure(), Builder::register_encoded_file_descriptor_set)
     };
     // older clients know v1alpha only; a test checks that the generated descriptors can be read
     if let Ok(reflection) = descriptors().build_v1() {

@@ -1,38 +1,18 @@
 //! The service `remask.v1.Remask`: reads messages, submits requests, and answers.
 
 use super::events::{self, Events, Method};
-use super::proto;
-use super::proto::remask_server::Remask;
 use super::wire::{self, CallParams};
-use crate::api::error::{ApiError, Code};
-use crate::api::request::context::{RequestContext, Streamed};
-use crate::api::state::{AppState, service::Service};
-use crate::api::stream::sessions;
-use std::time::Duration;
+use super::{proto, proto::remask_server::Remask};
+use crate::api::{error::ApiResult, state::AppState, state::Service};
+use crate::api::{request::context::RequestContext, request::context::Streamed, stream::sessions};
 use tonic::{Request, Response, Status};
 
-/// The service.
 #[derive(Clone, Debug)]
 pub(super) struct RemaskService(pub(super) AppState);
 
-/// What comes with a message.
-struct Call {
-    context: RequestContext,
-    /// How long the client waits.
-    timeout: Option<Duration>,
-}
-
-impl Call {
-    fn of<T>(request: &Request<T>) -> Result<Self, ApiError> {
-        let context = request.extensions().get::<RequestContext>().cloned();
-        let context = context.ok_or_else(|| ApiError::new(Code::Internal, "the server has no ticket for this call"))?;
-        Ok(Self { context, timeout: wire::timeout(request.metadata()) })
-    }
-}
-
 impl RemaskService {
     /// The model that is served. An empty name stands for it.
-    fn service(&self, model: &str) -> Result<&Service, ApiError> {
+    fn service(&self, model: &str) -> ApiResult<&Service> {
         let service = self.0.service()?;
         service.check_model(Some(model).filter(|model| !model.is_empty()))?;
         Ok(service)
@@ -43,28 +23,27 @@ impl RemaskService {
         &self,
         request: Request<T>,
         model: fn(&T) -> &str,
-        read: fn(T) -> Result<CallParams, ApiError>,
+        read: fn(T) -> ApiResult<CallParams>,
         method: Method,
-    ) -> Result<Response<Events>, ApiError> {
-        let call = Call::of(&request)?;
+    ) -> ApiResult<Response<Events>> {
+        let (context, timeout) = (RequestContext::of(request.extensions())?, wire::timeout(request.metadata()));
         let message = request.into_inner();
         let service = self.service(model(&message))?;
-        let params = read(message)?.within(call.timeout);
+        let params = read(message)?.within(timeout);
         let session = service.submit(params.request).await?;
-        let events = events::stream(service, session, call.context, method, params.with_edits);
-        let mut response = Response::new(events);
+        let mut response = Response::new(events::stream(service, session, context, method, params.with_edits));
         response.extensions_mut().insert(Streamed);
         Ok(response)
     }
 
-    async fn judge(&self, request: Request<proto::ScoreRequest>) -> Result<proto::ScoreResponse, ApiError> {
-        let call = Call::of(&request)?;
+    async fn judge(&self, request: Request<proto::ScoreRequest>) -> ApiResult<proto::ScoreResponse> {
+        let (context, timeout) = (RequestContext::of(request.extensions())?, wire::timeout(request.metadata()));
         let message = request.into_inner();
         let service = self.service(&message.model)?;
         let (params, below) = wire::score(message)?;
-        let session = service.submit(params.within(call.timeout).request).await?;
-        let answer = sessions::answer(session, &call.context).await?;
-        Ok(events::score(&answer, below, &call.context, service))
+        let session = service.submit(params.within(timeout).request).await?;
+        let answer = sessions::answer(session, &context).await?;
+        Ok(events::score(&answer, below, &context, service))
     }
 }
 

@@ -1,18 +1,11 @@
 //! Errors as gRPC statuses, with the messages that HTTP clients get.
 
 use super::proto::METHODS;
-use crate::api::error::{ApiError, Code};
-use crate::api::protocol::Protocol;
-use crate::api::request::context::RequestContext;
-use crate::api::state::AppState;
-use axum::Extension;
-use axum::extract::{Request, State};
-use axum::http::StatusCode;
-use axum::http::header::RETRY_AFTER;
-use axum::middleware::Next;
-use axum::response::{IntoResponse, Response};
-use std::error::Error;
-use std::sync::Arc;
+use crate::api::error::{ApiError, ApiResult, Code};
+use crate::api::{protocol::Protocol, request::context::RequestContext, state::AppState};
+use axum::{extract::Request, extract::State, response::Response};
+use axum::{http::StatusCode, http::header::RETRY_AFTER, middleware::Next};
+use std::{error::Error, sync::Arc};
 use tonic::Status;
 
 /// The metadata has what the error object has beside its message.
@@ -40,25 +33,24 @@ impl From<ApiError> for Status {
 /// The error of an HTTP request on a port for gRPC only.
 pub(crate) async fn no_http(request: Request) -> ApiError {
     let (method, path) = (request.method(), request.uri().path());
-    let message =
-        format!("there is no {method} {path} on this port, which speaks gRPC; the server's other port speaks HTTP");
-    ApiError::new(Code::UnknownPath, message)
+    let ports = "on this port, which speaks gRPC; the server's other port speaks HTTP";
+    ApiError::new(Code::UnknownPath, format!("there is no {method} {path} {ports}"))
 }
 
 /// The layer around gRPC's paths that rejects other requests. tonic would decode any body.
-pub(super) async fn only_grpc(Extension(context): Extension<RequestContext>, request: Request, next: Next) -> Response {
+pub(super) async fn only_grpc(context: RequestContext, request: Request, next: Next) -> ApiResult {
     if context.protocol() == Protocol::Grpc {
-        return next.run(request).await;
+        return Ok(next.run(request).await);
     }
     let message = "this path speaks gRPC; send application/grpc over HTTP/2, as a client made of \
                    proto/remask/v1/remask.proto does";
-    ApiError::new(Code::UnsupportedMediaType, message).into_response()
+    Err(ApiError::new(Code::UnsupportedMediaType, message))
 }
 
 /// The layer that turns errors into statuses for gRPC clients, and sets the request's outcome.
 pub(crate) async fn translate(
     State(state): State<AppState>,
-    Extension(context): Extension<RequestContext>,
+    context: RequestContext,
     request: Request,
     next: Next,
 ) -> Response {
@@ -69,7 +61,12 @@ pub(crate) async fn translate(
     let response = next.run(request).await;
     if let Some(error) = response.extensions().get::<ApiError>() {
         context.set_outcome(error.status());
-        return Status::from(for_grpc(error.clone(), &path)).into_http();
+        let mut error = error.clone();
+        if error.code == Code::UnknownPath {
+            // lists gRPC's methods instead of HTTP's paths
+            error.message = format!("there is no method {path} here; remask.v1.Remask has {}", METHODS.join(", "));
+        }
+        return Status::from(error).into_http();
     }
     let Some(status) = response.extensions().get::<Status>() else { return response };
     if let Some(error) = status.source().and_then(|source| source.downcast_ref::<ApiError>()) {
@@ -89,15 +86,4 @@ pub(crate) async fn translate(
     };
     context.set_outcome(error.status());
     Status::from(error).into_http()
-}
-
-/// The same error. One of an unknown path lists gRPC's methods instead of HTTP's paths.
-fn for_grpc(error: ApiError, path: &str) -> ApiError {
-    match error.code {
-        Code::UnknownPath => {
-            let message = format!("there is no method {path} here; remask.v1.Remask has {}", METHODS.join(", "));
-            ApiError::new(Code::UnknownPath, message)
-        }
-        _ => error,
-    }
 }

@@ -1,13 +1,8 @@
 //! Messages as requests to the engine. Out of scope: values, which `engine::admission` checks.
 
 use super::proto::{self, proofreading, remasking, unmasking};
-use crate::api::error::ApiError;
-use crate::api::wire::completion::task;
-use crate::api::wire::diffusion::rounds;
-use crate::api::wire::params::missing;
-use crate::api::wire::repair::with_repair_fields;
-use crate::api::wire::response_format;
-use crate::api::wire::score::threshold;
+use crate::api::wire::{completion::task, diffusion::rounds, repair::with_repair_fields, score::threshold};
+use crate::api::{error::ApiError, wire::params::missing, wire::response_format};
 use crate::diffusion::TokenId;
 use crate::diffusion::policy::{self, Choice, Kind, Rule, Setting, Settings, THRESHOLD, find};
 use crate::engine::{DEFAULT_BLANK, EndOfText, Format, Prompt, Proofreading, Request, Task};
@@ -21,7 +16,6 @@ const RESERVE_MAX: Duration = Duration::from_millis(500);
 /// Limit on the digits of a `grpc-timeout`, as gRPC defines it.
 const TIMEOUT_DIGITS_MAX: usize = 8;
 
-/// What a message asks for.
 pub(super) struct CallParams {
     pub(super) request: Request,
     /// Send the edits of every step, too.
@@ -149,7 +143,6 @@ fn no_text() -> ApiError {
     missing("text", "a text or token ids")
 }
 
-/// The request with the fields of its `diffusion`.
 fn diffusion(asked: Option<proto::Diffusion>, request: Request) -> Result<Request, ApiError> {
     let asked = asked.unwrap_or_default();
     let unmasking = asked.unmasking.unwrap_or_default();

@@ -2,14 +2,11 @@
 
 use crate::api::answer::completion::{Choice, Completion, Delta, Head, Message};
 use crate::api::answer::logprobs::{ChatLogprobs, TextLogprobs};
-use crate::api::answer::objects::{StartObject, StepObject};
-use crate::api::answer::usage::Refinement;
+use crate::api::answer::objects::{Refinement, StartObject, StepObject};
 use crate::api::schema::{self, NamedSchemas, SchemaRef, add, reference};
-use utoipa::ToSchema;
-use utoipa::openapi::RefOr;
 use utoipa::openapi::schema::{Object, OneOfBuilder, Schema};
+use utoipa::{ToSchema, openapi::RefOr};
 
-/// Names of the shapes.
 pub(super) const TEXT: &str = "TextCompletion";
 pub(super) const TEXT_CHUNK: &str = "TextCompletionChunk";
 pub(super) const CHAT: &str = "ChatCompletion";

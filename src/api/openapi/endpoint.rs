@@ -10,8 +10,8 @@ use utoipa::openapi::path::HttpMethod;
 pub(crate) struct Endpoint {
     pub(super) method: HttpMethod,
     /// As the router has it, where `{*name}` may contain slashes.
-    path: &'static str,
-    handler: MethodRouter<AppState>,
+    pub(crate) path: &'static str,
+    pub(crate) handler: MethodRouter<AppState>,
     pub(super) doc: EndpointDoc,
     /// Method and path for people, as `GET /health`.
     pub(crate) line: String,
@@ -38,15 +38,6 @@ impl Endpoint {
     ) -> Self {
         let line = format!("{word} {}", plain(path));
         Self { method, path, handler, doc, line }
-    }
-
-    pub(crate) fn path(&self) -> &'static str {
-        self.path
-    }
-
-    /// Path and handler for the router.
-    pub(crate) fn route(self) -> (&'static str, MethodRouter<AppState>) {
-        (self.path, self.handler)
     }
 }
 

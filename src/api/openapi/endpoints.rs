@@ -1,25 +1,16 @@
 //! The descriptions of the endpoints, with examples that work on the built-in Sudoku model.
 
-use super::completion;
 use super::operation::{EndpointDoc, EventSchema, Example};
-use super::viewer;
-use crate::api::answer::infill::Infill;
-use crate::api::answer::models::{Model, ModelList};
+use super::{completion, viewer::FILES, viewer::HTML};
 use crate::api::answer::objects::{StartObject, StepObject};
-use crate::api::answer::repair::Repair;
-use crate::api::answer::score::Score;
-use crate::api::answer::server::{Cancelled, Detokenized, PROMETHEUS, Root, Status, Tokenized};
-use crate::api::error::ErrorBody;
+use crate::api::answer::server::{Cancelled, Detokenized, Model, ModelList, PROMETHEUS, Root, Status, Tokenized};
 use crate::api::schema::{self, SchemaRef, reference};
-use crate::api::wire::chat::ChatRequest;
-use crate::api::wire::completion::CompletionRequest;
-use crate::api::wire::infill::InfillRequest;
-use crate::api::wire::repair::RepairRequest;
-use crate::api::wire::score::ScoreRequest;
 use crate::api::wire::tokenize::{DetokenizeRequest, TokenizeRequest};
+use crate::api::wire::{completion::CompletionRequest, infill::InfillRequest, repair::RepairRequest};
+use crate::api::{answer::infill::Infill, answer::score::Score, wire::chat::ChatRequest, wire::score::ScoreRequest};
+use crate::api::{answer::repair::Repair, error::ErrorBody};
 use serde_json::json;
-use utoipa::ToSchema;
-use utoipa::openapi::Ref;
+use utoipa::{ToSchema, openapi::Ref};
 
 const WRITING: &str = "writing";
 const GIVEN: &str = "given texts";
@@ -28,7 +19,6 @@ const MODELS: &str = "models";
 const OPERATORS: &str = "operators";
 const DOCUMENT: &str = "documentation";
 
-/// The groups of endpoints.
 pub(super) const TAGS: [(&str, &str); 6] = [
     (WRITING, "Texts written on, answered, or with their gaps filled."),
     (GIVEN, "Texts that are there already: judged, mended, cut into tokens."),
@@ -49,16 +39,16 @@ const CHUNKS: &str = "With `\"stream\": true`: each event's data is a chunk, the
 const EVENTS: &str = "With `\"stream\": true`: the events `start`, `step`, and `done` (the answer as without a stream) or `error`. Their ids \
                       say how far a reader came.";
 
-fn chunks(name: &'static str) -> [EventSchema<'static>; 1] {
+fn chunks(name: &'static str) -> [EventSchema; 1] {
     let chunk = schema::either([Ref::from_schema_name(name).into(), reference::<ErrorBody<'_>>()]);
     [EventSchema { name: "message", data: schema::any([schema::words(["[DONE]"]), schema::spelled(chunk)]) }]
 }
 
-fn events<Done: ToSchema>() -> [EventSchema<'static>; 4] {
+fn events<Done: ToSchema>() -> [EventSchema; 4] {
     events_to(reference::<Done>())
 }
 
-fn events_to(done: SchemaRef) -> [EventSchema<'static>; 4] {
+fn events_to(done: SchemaRef) -> [EventSchema; 4] {
     let (start, step, error) = (reference::<StartObject>(), reference::<StepObject>(), reference::<ErrorBody<'_>>());
     [("start", start), ("step", step), ("done", done), ("error", error)]
         .map(|(name, data)| EventSchema { name, data: schema::spelled(data) })
@@ -82,17 +72,12 @@ pub(crate) fn completions() -> EndpointDoc {
                    "diffusion": {"steps": 3, "unmasking": "entropy", "remasking": "off"}}),
         ),
     ];
-    EndpointDoc::new(
-        "complete",
-        WRITING,
-        "Write on from a prompt",
-        "OpenAI's completions. With a `suffix` the text is written between the two.",
-    )
-    .takes::<CompletionRequest>(examples)
-    .answers_with("The texts written, `n` for each prompt.", Ref::from_schema_name(completion::TEXT).into())
-    .streams(CHUNKS, chunks(completion::TEXT_CHUNK))
-    .runs()
-    .has_deadline()
+    let description = "OpenAI's completions. With a `suffix` the text is written between the two.";
+    EndpointDoc::new("complete", WRITING, "Write on from a prompt", description)
+        .takes::<CompletionRequest>(examples)
+        .answers_with("The texts written, `n` for each prompt.", Ref::from_schema_name(completion::TEXT).into())
+        .streams(CHUNKS, chunks(completion::TEXT_CHUNK))
+        .runs()
 }
 
 pub(crate) fn chat() -> EndpointDoc {
@@ -107,7 +92,6 @@ pub(crate) fn chat() -> EndpointDoc {
         .answers_with("What the assistant says.", Ref::from_schema_name(completion::CHAT).into())
         .streams(CHUNKS, chunks(completion::CHAT_CHUNK))
         .runs()
-        .has_deadline()
 }
 
 pub(crate) fn infill() -> EndpointDoc {
@@ -128,7 +112,6 @@ pub(crate) fn infill() -> EndpointDoc {
         .streams(EVENTS, events::<Infill<'_>>())
         .resumes()
         .runs()
-        .has_deadline()
 }
 
 pub(crate) fn score() -> EndpointDoc {
@@ -153,7 +136,6 @@ pub(crate) fn repair() -> EndpointDoc {
         .streams(EVENTS, events::<Repair<'_>>())
         .resumes()
         .runs()
-        .has_deadline()
 }
 
 const NAMED: &str = "The request's name: the caller's own X-Request-Id, or the one its answer told.";
@@ -161,8 +143,7 @@ const NAMED: &str = "The request's name: the caller's own X-Request-Id, or the o
 pub(crate) fn resume() -> EndpointDoc {
     let description = "The events of a stream of `/v1/infill` or `/v1/repair` that is under way or ended less than a minute ago. Behind \
                        `Last-Event-ID`, else from its beginning. Another connection that reads the same stream ends.";
-    let done = schema::any([reference::<Infill<'_>>(), reference::<Repair<'_>>()]);
-    let events = events_to(done);
+    let events = events_to(schema::any([reference::<Infill<'_>>(), reference::<Repair<'_>>()]));
     EndpointDoc::new("readOn", REQUESTS, "Read a stream on", description)
         .path_parameter("id", NAMED, schema::text(1), "my-request")
         .resumes()
@@ -170,28 +151,20 @@ pub(crate) fn resume() -> EndpointDoc {
 }
 
 pub(crate) fn cancel() -> EndpointDoc {
-    EndpointDoc::new(
-        "cancel",
-        REQUESTS,
-        "Stop a request",
-        "Before its next forward pass. Whoever waits for it gets an error.",
-    )
-    .path_parameter("id", NAMED, schema::text(1), "my-request")
-    .answers::<Cancelled>("It stops.")
-    .may_be_missing()
+    let description = "Before its next forward pass. Whoever waits for it gets an error.";
+    EndpointDoc::new("cancel", REQUESTS, "Stop a request", description)
+        .path_parameter("id", NAMED, schema::text(1), "my-request")
+        .answers::<Cancelled>("It stops.")
+        .may_be_missing()
 }
 
 pub(crate) fn tokenize() -> EndpointDoc {
     let text = json!({"prompt": "534678912\n", "return_token_strs": true});
-    EndpointDoc::new(
-        "tokenize",
-        GIVEN,
-        "Cut a text into tokens",
-        "As vLLM has it; special tokens in the text stay text.",
-    )
-    .takes::<TokenizeRequest>([("The first row of a grid", text)])
-    .answers::<Tokenized>("The ids of the tokens.")
-    .needs_model(true)
+    let description = "As vLLM has it; special tokens in the text stay text.";
+    EndpointDoc::new("tokenize", GIVEN, "Cut a text into tokens", description)
+        .takes::<TokenizeRequest>([("The first row of a grid", text)])
+        .answers::<Tokenized>("The ids of the tokens.")
+        .needs_model(true)
 }
 
 pub(crate) fn detokenize() -> EndpointDoc {
@@ -231,11 +204,8 @@ pub(crate) fn ready() -> EndpointDoc {
 }
 
 pub(crate) fn metrics() -> EndpointDoc {
-    EndpointDoc::new("metrics", OPERATORS, "Every metric", "").answers_as(
-        "Prometheus' text format.",
-        PROMETHEUS,
-        schema::text(0),
-    )
+    let doc = EndpointDoc::new("metrics", OPERATORS, "Every metric", "");
+    doc.answers_as("Prometheus' text format.", PROMETHEUS, schema::text(0))
 }
 
 pub(crate) fn document() -> EndpointDoc {
@@ -244,24 +214,14 @@ pub(crate) fn document() -> EndpointDoc {
 }
 
 pub(crate) fn viewer() -> EndpointDoc {
-    EndpointDoc::new(
-        "docs",
-        DOCUMENT,
-        "A viewer of this document",
-        "Swagger UI, which is part of the server: it needs no network.",
-    )
-    .answers_as("A page.", viewer::HTML, schema::text(0))
+    let description = "Swagger UI, which is part of the server: it needs no network.";
+    let doc = EndpointDoc::new("docs", DOCUMENT, "A viewer of this document", description);
+    doc.answers_as("A page.", HTML, schema::text(0))
 }
 
 pub(crate) fn viewer_file() -> EndpointDoc {
-    let files = schema::words(viewer::files().map(|(name, _)| name));
-    let doc = EndpointDoc::new("docsFile", DOCUMENT, "A file of the viewer", "").path_parameter(
-        "file",
-        "Its name.",
-        files,
-        "start.js",
-    );
-    viewer::files()
-        .fold(doc, |doc, (_, media_type)| doc.answers_as("The file.", media_type, schema::text(0)))
-        .may_be_missing()
+    let names = schema::words(FILES.map(|file| file.name));
+    let doc = EndpointDoc::new("docsFile", DOCUMENT, "A file of the viewer", "").may_be_missing();
+    let doc = doc.path_parameter("file", "Its name.", names, "start.js");
+    FILES.iter().fold(doc, |doc, file| doc.answers_as("The file.", file.media_type, schema::text(0)))
 }

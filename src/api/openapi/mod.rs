@@ -6,30 +6,24 @@ pub(crate) mod endpoints;
 mod operation;
 pub(crate) mod viewer;
 
-use super::error::ErrorBody;
-use super::request::auth;
-use super::schema;
+use super::{error::ErrorBody, request::auth, schema};
 use endpoint::Endpoint;
 use endpoints::TAGS;
 use operation::SCHEMES;
-use utoipa::openapi::path::{PathItem, PathsBuilder};
 use utoipa::openapi::security::{ApiKey, ApiKeyValue, Http, HttpAuthScheme, SecurityScheme};
-use utoipa::openapi::tag::TagBuilder;
 use utoipa::openapi::{ComponentsBuilder, InfoBuilder, License, OpenApi, OpenApiBuilder, Server};
+use utoipa::openapi::{path::PathItem, path::PathsBuilder, tag::TagBuilder};
 
-/// The introduction of the document.
 const DESCRIPTION: &str = include_str!("description.md");
 
-/// The document of some endpoints.
 pub(crate) fn document(endpoints: Vec<Endpoint>) -> OpenApi {
     let mut schemas = completion::schemas();
     schema::add::<ErrorBody<'_>>(&mut schemas);
     let mut paths = PathsBuilder::new();
     for endpoint in endpoints {
-        let path = endpoint.path();
-        let (operation, referred) = endpoint.doc.operation(auth::is_guarded(path));
+        let (operation, referred) = endpoint.doc.operation(auth::is_guarded(endpoint.path));
         schemas.extend(referred);
-        paths = paths.path(endpoint::plain(path), PathItem::new(endpoint.method, operation));
+        paths = paths.path(endpoint::plain(endpoint.path), PathItem::new(endpoint.method, operation));
     }
     let components = ComponentsBuilder::new()
         .schemas_from_iter(schemas)

@@ -7,9 +7,9 @@ use serde_json::Value;
 use utoipa::ToSchema;
 use utoipa::openapi::path::{Operation, OperationBuilder, Parameter, ParameterBuilder, ParameterIn};
 use utoipa::openapi::schema::{ObjectBuilder, OneOfBuilder, Type};
-use utoipa::openapi::{Header, Ref, Required, Response, response::ResponseBuilder};
+use utoipa::openapi::{Header, Ref, Required, Response};
 use utoipa::openapi::{content::ContentBuilder, example::ExampleBuilder, header::HeaderBuilder};
-use utoipa::openapi::{request_body::RequestBodyBuilder, security::SecurityRequirement};
+use utoipa::openapi::{request_body::RequestBodyBuilder, response::ResponseBuilder, security::SecurityRequirement};
 
 const JSON: &str = "application/json";
 const EVENTS: &str = "text/event-stream";
@@ -22,15 +22,13 @@ const REQUEST_ID_HEADER: &str = "X-Request-Id";
 /// An example: its summary, and the body.
 pub(super) type Example = (&'static str, Value);
 
-/// An event of a stream.
-pub(super) struct EventSchema<'a> {
+pub(super) struct EventSchema {
     /// `message` for events without a name.
-    pub(super) name: &'a str,
+    pub(super) name: &'static str,
     /// Of the data, which is a string.
     pub(super) data: SchemaRef,
 }
 
-/// Builds the description of an endpoint.
 pub(crate) struct EndpointDoc {
     operation: OperationBuilder,
     /// The response of status 200.
@@ -55,38 +53,28 @@ impl EndpointDoc {
         let examples = (1..).zip(examples).map(|(number, (summary, value)): (u8, _)| {
             (number.to_string(), ExampleBuilder::new().summary(summary).value(Some(value)).build())
         });
-        let content =
-            ContentBuilder::new().schema(Some(reference::<T>())).examples_from_iter(examples.collect::<Vec<_>>());
+        let examples: Vec<_> = examples.collect();
+        let content = ContentBuilder::new().schema(Some(reference::<T>())).examples_from_iter(examples);
         let body = RequestBodyBuilder::new().content(JSON, content.build()).required(Some(Required::True));
         self.operation = self.operation.request_body(Some(body.build()));
         self.fails_with([StatusCode::BAD_REQUEST, StatusCode::PAYLOAD_TOO_LARGE, StatusCode::UNSUPPORTED_MEDIA_TYPE])
     }
 
-    /// It has a parameter in its path.
     pub(super) fn path_parameter(mut self, name: &str, description: &str, schema: SchemaRef, example: &str) -> Self {
-        let parameter = ParameterBuilder::new()
-            .name(name)
-            .parameter_in(ParameterIn::Path)
-            .required(Required::True)
-            .description(Some(description))
-            .schema(Some(schema))
-            .example(Some(example.into()));
-        self.operation = self.operation.parameter(parameter);
+        let parameter = parameter(ParameterIn::Path, name, description, schema);
+        self.operation = self.operation.parameter(parameter.required(Required::True).example(Some(example.into())));
         self
     }
 
-    /// It answers with JSON of a type.
     pub(super) fn answers<T: ToSchema>(mut self, description: &str) -> Self {
         add::<T>(&mut self.schemas);
         self.answers_with(description, reference::<T>())
     }
 
-    /// It answers with JSON of a schema.
     pub(super) fn answers_with(self, description: &str, schema: SchemaRef) -> Self {
         self.answers_as(description, JSON, schema)
     }
 
-    /// It answers with another media type.
     pub(super) fn answers_as(mut self, description: &str, media_type: &str, schema: SchemaRef) -> Self {
         let content = ContentBuilder::new().schema(Some(schema)).build();
         self.answer = self.answer.description(description).content(media_type, content);
@@ -95,7 +83,7 @@ impl EndpointDoc {
 
     /// It may also answer with a stream. OpenAPI 3.1 cannot describe the items of a stream. As in
     /// other documents, the schema is that of one event, whose data is a string of JSON.
-    pub(super) fn streams<'a>(mut self, description: &str, events: impl IntoIterator<Item = EventSchema<'a>>) -> Self {
+    pub(super) fn streams(mut self, description: &str, events: impl IntoIterator<Item = EventSchema>) -> Self {
         let event = |EventSchema { name, data }| {
             let event = ObjectBuilder::new()
                 .schema_type(Type::Object)
@@ -112,17 +100,11 @@ impl EndpointDoc {
         self
     }
 
-    /// It always answers with a stream.
-    pub(super) fn only_streams<'a>(
-        mut self,
-        description: &str,
-        events: impl IntoIterator<Item = EventSchema<'a>>,
-    ) -> Self {
+    pub(super) fn only_streams(mut self, description: &str, events: impl IntoIterator<Item = EventSchema>) -> Self {
         self.answer = self.answer.description(description);
         self.streams(description, events)
     }
 
-    /// It can resume a stream.
     pub(super) fn resumes(self) -> Self {
         let description =
             "The id of the last event seen of a stream: it is read on from there, whatever else the request says.";
@@ -130,13 +112,7 @@ impl EndpointDoc {
     }
 
     fn takes_header(mut self, name: &str, description: &str) -> Self {
-        let parameter = ParameterBuilder::new()
-            .name(name)
-            .parameter_in(ParameterIn::Header)
-            .required(Required::False)
-            .description(Some(description))
-            .schema(Some(schema::text(0)));
-        self.operation = self.operation.parameter(parameter);
+        self.operation = self.operation.parameter(header_parameter(name, description));
         self
     }
 
@@ -146,7 +122,6 @@ impl EndpointDoc {
         self.fails_with(named.into_iter().chain([StatusCode::SERVICE_UNAVAILABLE]))
     }
 
-    /// It runs the model.
     pub(super) fn runs(self) -> Self {
         let key = "1 to 255 visible characters: sent again within ten minutes, the same request has the same answer and is \
                    computed once.";
@@ -154,11 +129,6 @@ impl EndpointDoc {
             .takes_header("Idempotency-Key", key)
             .fails_with([StatusCode::TOO_MANY_REQUESTS, StatusCode::INTERNAL_SERVER_ERROR])
             .fails_with([StatusCode::UNPROCESSABLE_ENTITY, CLIENT_CLOSED_REQUEST, StatusCode::GATEWAY_TIMEOUT])
-    }
-
-    /// It takes a deadline.
-    pub(super) fn has_deadline(self) -> Self {
-        self.fails_with([StatusCode::GATEWAY_TIMEOUT])
     }
 
     /// What it is asked for may not exist.
@@ -176,8 +146,8 @@ impl EndpointDoc {
         if is_guarded {
             self = self.fails_with([StatusCode::UNAUTHORIZED, StatusCode::TOO_MANY_REQUESTS]);
             let schemes = SCHEMES.map(|scheme| SecurityRequirement::new(scheme, [""; 0]));
-            self.operation =
-                self.operation.securities(Some([SecurityRequirement::default()].into_iter().chain(schemes)));
+            let schemes = [SecurityRequirement::default()].into_iter().chain(schemes);
+            self.operation = self.operation.securities(Some(schemes));
         }
         let parameter = Ref::new(format!("#/components/parameters/{REQUEST_ID}"));
         let mut operation =
@@ -189,7 +159,6 @@ impl EndpointDoc {
     }
 }
 
-/// The responses of all errors.
 pub(super) fn errors() -> Vec<(String, Response)> {
     let errors = [
         (400, "The body, or the field that `param` names, is at fault."),
@@ -215,8 +184,13 @@ pub(super) fn errors() -> Vec<(String, Response)> {
         let response =
             ResponseBuilder::new().description(description).content(JSON, content).header(REQUEST_ID_HEADER, name());
         let response = match status {
-            StatusCode::TOO_MANY_REQUESTS | StatusCode::SERVICE_UNAVAILABLE => response.header("Retry-After", wait()),
-            StatusCode::UNAUTHORIZED => response.header("WWW-Authenticate", word("Always `Bearer`.")),
+            StatusCode::TOO_MANY_REQUESTS | StatusCode::SERVICE_UNAVAILABLE => {
+                let seconds = schema::whole(0, u32::MAX as usize);
+                response.header("Retry-After", header(seconds, "Seconds after which asking again makes sense."))
+            }
+            StatusCode::UNAUTHORIZED => {
+                response.header("WWW-Authenticate", header(schema::text(0), "Always `Bearer`."))
+            }
             _ => response,
         };
         Some((response_name(status), response.build()))
@@ -228,13 +202,15 @@ pub(super) fn errors() -> Vec<(String, Response)> {
 pub(super) fn request_id() -> Parameter {
     let description =
         "The caller's own name for the request: 1 to 128 letters, digits, `-`, `_` and `.`; any other is replaced.";
-    ParameterBuilder::new()
-        .name(REQUEST_ID_HEADER)
-        .parameter_in(ParameterIn::Header)
-        .required(Required::False)
-        .description(Some(description))
-        .schema(Some(schema::text(0)))
-        .build()
+    header_parameter(REQUEST_ID_HEADER, description).build()
+}
+
+fn header_parameter(name: &str, description: &str) -> ParameterBuilder {
+    parameter(ParameterIn::Header, name, description, schema::text(0)).required(Required::False)
+}
+
+fn parameter(place: ParameterIn, name: &str, description: &str, schema: SchemaRef) -> ParameterBuilder {
+    ParameterBuilder::new().name(name).parameter_in(place).description(Some(description)).schema(Some(schema))
 }
 
 /// The name of an error's response, as `TooManyRequests`.
@@ -244,15 +220,7 @@ fn response_name(status: StatusCode) -> String {
 }
 
 fn name() -> Header {
-    word("The request's name: the caller's own, or a fresh one.")
-}
-
-fn wait() -> Header {
-    header(schema::whole(0, u32::MAX as usize), "Seconds after which asking again makes sense.")
-}
-
-fn word(description: &str) -> Header {
-    header(schema::text(0), description)
+    header(schema::text(0), "The request's name: the caller's own, or a fresh one.")
 }
 
 fn header(schema: SchemaRef, description: &str) -> Header {

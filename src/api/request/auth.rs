@@ -1,14 +1,12 @@
-//! The layer that checks API keys, and how many requests each key has under way.
+//! Who may send requests: the layers that check API keys, and the origins of browsers' pages.
 
 use super::context::RequestContext;
-use crate::api::error::{ApiError, Code};
-use crate::api::protocol::is_work;
-use crate::api::state::AppState;
-use axum::Extension;
+use crate::api::error::{ApiError, ApiResult, Code};
+use crate::api::{protocol::is_work, state::AppState};
 use axum::extract::{Request, State};
-use axum::http::header::AUTHORIZATION;
-use axum::middleware::Next;
-use axum::response::{IntoResponse, Response};
+use axum::http::{HeaderName, HeaderValue, Method};
+use axum::{http::header::AUTHORIZATION, http::header::RETRY_AFTER, middleware::Next};
+use tower_http::cors::{AllowHeaders, AllowOrigin, CorsLayer};
 
 /// A header for the key, for clients that cannot set `Authorization`.
 pub(crate) const KEY_HEADER: &str = "x-api-key";
@@ -21,28 +19,24 @@ pub(crate) fn is_guarded(path: &str) -> bool {
 /// Rejects requests without a valid key, and those of a key that has as many under way as it may.
 pub(crate) async fn authenticate(
     State(state): State<AppState>,
-    Extension(context): Extension<RequestContext>,
+    context: RequestContext,
     request: Request,
     next: Next,
-) -> Response {
+) -> ApiResult {
     let guard = state.shared.access.guard.as_ref().filter(|_| is_guarded(request.uri().path()));
-    let Some(guard) = guard else { return next.run(request).await };
-    let Some(key) = key_of(&request).and_then(|key| guard.verify(key)) else {
+    let Some(guard) = guard else { return Ok(next.run(request).await) };
+    let key = key_of(&request).and_then(|key| guard.verify(key)).ok_or_else(|| {
         let message = "this server asks for an API key: send one of its own as \"Authorization: Bearer KEY\"";
-        return ApiError::new(Code::NoKey, message).into_response();
-    };
+        ApiError::new(Code::NoKey, message)
+    })?;
     context.set_owner(key);
     if let Some(permits) = guard.permits(key) {
-        let Ok(permit) = permits.try_acquire_owned() else {
-            let message = "this API key has as many requests under way as it may; wait for one to end";
-            return ApiError::new(Code::KeyFull, message).into_response();
-        };
-        context.hold(permit);
+        let message = "this API key has as many requests under way as it may; wait for one to end";
+        context.hold(permits.try_acquire_owned().map_err(|_| ApiError::new(Code::KeyFull, message))?);
     }
-    next.run(request).await
+    Ok(next.run(request).await)
 }
 
-/// The key that a request carries.
 fn key_of(request: &Request) -> Option<&str> {
     let header = |name: &str| request.headers().get(name)?.to_str().ok();
     let bearer = header(AUTHORIZATION.as_str()).and_then(|value| {
@@ -50,4 +44,15 @@ fn key_of(request: &Request) -> Option<&str> {
         scheme.eq_ignore_ascii_case("bearer").then(|| key.trim())
     });
     bearer.or_else(|| header(KEY_HEADER)).filter(|key| !key.is_empty())
+}
+
+/// Lets pages of these origins send every header, API keys included. `*` stands for all origins.
+pub(crate) fn cors(origins: Vec<HeaderValue>) -> CorsLayer {
+    let origins =
+        if origins.iter().any(|origin| origin == "*") { AllowOrigin::any() } else { AllowOrigin::list(origins) };
+    CorsLayer::new()
+        .allow_origin(origins)
+        .allow_methods([Method::GET, Method::POST, Method::DELETE])
+        .allow_headers(AllowHeaders::mirror_request())
+        .expose_headers([HeaderName::from_static("x-request-id"), RETRY_AFTER])
 }

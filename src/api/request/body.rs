@@ -1,13 +1,26 @@
-//! The JSON body of a request, or an error that names the field at fault.
+//! The JSON body of a request, or an error that names the field at fault, and the name in its path.
 
-use crate::api::error::{ApiError, Code};
-use crate::api::state::{AppState, service::Service};
-use axum::extract::Request;
-use axum::http::HeaderMap;
+use crate::api::{error::ApiError, error::Code, state::AppState, state::Service};
+use axum::extract::{FromRequestParts, Path, Request};
 use axum::http::header::{CONTENT_ENCODING, CONTENT_LENGTH, CONTENT_TYPE};
+use axum::http::{HeaderMap, HeaderName, request::Parts};
 use futures_util::StreamExt;
 use serde::de::DeserializeOwned;
 use serde_json::error::Category;
+use std::convert::Infallible;
+
+/// The one name in a path, such as the id of `/v1/requests/{id}`. One that is not UTF-8 becomes a
+/// text that nothing is named.
+pub(crate) struct PathName(pub(crate) String);
+
+impl<S: Send + Sync> FromRequestParts<S> for PathName {
+    type Rejection = Infallible;
+
+    async fn from_request_parts(parts: &mut Parts, state: &S) -> Result<Self, Infallible> {
+        let name = Path::from_request_parts(parts, state).await;
+        Ok(Self(name.map_or_else(|_| "\u{fffd}".to_owned(), |Path(name)| name)))
+    }
+}
 
 /// Reads a body whose `model`, if it names one, has to be the model that is served.
 pub(crate) async fn read_for_model<T: DeserializeOwned>(
@@ -31,8 +44,7 @@ async fn read<T: DeserializeOwned>(request: Request, limit: usize) -> Result<T, 
     let mut chunks = request.into_body().into_data_stream();
     let mut bytes = Vec::new();
     while let Some(chunk) = chunks.next().await {
-        let chunk = chunk
-            .map_err(|error| ApiError::new(Code::InvalidRequest, format!("the body could not be read: {error}")))?;
+        let chunk = chunk.map_err(|error| invalid(format!("the body could not be read: {error}")))?;
         if bytes.len() + chunk.len() > limit {
             return Err(ApiError::body_too_large(limit));
         }
@@ -45,11 +57,8 @@ async fn read<T: DeserializeOwned>(request: Request, limit: usize) -> Result<T, 
 fn check_encoding(headers: &HeaderMap) -> Result<(), ApiError> {
     let media_type = header(headers, &CONTENT_TYPE).unwrap_or("application/json");
     let essence = media_type.split(';').next().unwrap_or_default().trim().to_ascii_lowercase();
-    let is_json = matches!(
-        essence.as_str(),
-        "application/json" | "application/x-www-form-urlencoded" | "text/plain" | "text/json" | ""
-    ) || essence.ends_with("+json");
-    if !is_json {
+    let accepted = ["application/json", "application/x-www-form-urlencoded", "text/plain", "text/json", ""];
+    if !accepted.contains(&essence.as_str()) && !essence.ends_with("+json") {
         let message = format!("the body's content type is {essence:?}; send application/json");
         return Err(ApiError::new(Code::UnsupportedMediaType, message));
     }
@@ -62,18 +71,16 @@ fn check_encoding(headers: &HeaderMap) -> Result<(), ApiError> {
     }
 }
 
-fn header<'a>(headers: &'a HeaderMap, name: &axum::http::HeaderName) -> Option<&'a str> {
+fn header<'a>(headers: &'a HeaderMap, name: &HeaderName) -> Option<&'a str> {
     headers.get(name)?.to_str().ok()
 }
 
 fn parse<T: DeserializeOwned>(bytes: &[u8]) -> Result<T, ApiError> {
-    let wrong = match bytes.trim_ascii().first() {
-        None => Some("the body is empty; send a JSON object"),
-        Some(b'[') => Some("the body is an array; send a JSON object"), // serde would read a struct's fields from it
-        Some(_) => None,
-    };
-    if let Some(wrong) = wrong {
-        return Err(ApiError::new(Code::InvalidRequest, wrong));
+    match bytes.trim_ascii().first() {
+        None => return Err(invalid("the body is empty; send a JSON object")),
+        // serde would read a struct's fields from it
+        Some(b'[') => return Err(invalid("the body is an array; send a JSON object")),
+        Some(_) => {}
     }
     let mut json = serde_json::Deserializer::from_slice(bytes);
     let value = serde_path_to_error::deserialize(&mut json).map_err(|error| {
@@ -84,21 +91,21 @@ fn parse<T: DeserializeOwned>(bytes: &[u8]) -> Result<T, ApiError> {
     Ok(value)
 }
 
+fn invalid(message: impl Into<String>) -> ApiError {
+    ApiError::new(Code::InvalidRequest, message)
+}
+
 fn explain(path: Option<String>, error: &serde_json::Error) -> ApiError {
     match error.classify() {
-        Category::Syntax => {
-            ApiError::new(Code::InvalidRequest, format!("the body is not valid JSON: {error}")).at(path)
-        }
+        Category::Syntax => invalid(format!("the body is not valid JSON: {error}")).at(path),
         // the field at which the text breaks off is not at fault
-        Category::Eof | Category::Io => {
-            ApiError::new(Code::InvalidRequest, format!("the body is not valid JSON: {error}"))
-        }
+        Category::Eof | Category::Io => invalid(format!("the body is not valid JSON: {error}")),
         Category::Data => {
             let place = format!(" at line {} column {}", error.line(), error.column());
             let text = error.to_string();
             let text = text.strip_suffix(&place).unwrap_or(&text);
             let message = path.as_ref().map_or_else(|| format!("the body: {text}"), |path| format!("{path}: {text}"));
-            ApiError::new(Code::InvalidRequest, message).at(given_twice(path.as_deref(), text).or(path))
+            invalid(message).at(given_twice(path.as_deref(), text).or(path))
         }
     }
 }

@@ -1,18 +1,16 @@
 //! The context of a request from arrival to last byte: id, span, protocol, owner, and outcome.
 
-use crate::api::error::{self, ApiError, CLIENT_CLOSED_REQUEST, Code};
+use crate::api::error::{self, ApiError, ApiResult, CLIENT_CLOSED_REQUEST, Code};
 use crate::api::protocol::{Protocol, is_work};
-use crate::api::state::{AppState, owner::Fingerprint, owner::Owner};
+use crate::api::state::{AppState, keys::Fingerprint, keys::Owner};
 use crate::engine::Answer;
 use crate::telemetry::trace::{self, Trace};
 use crate::telemetry::{Metrics, Outcome};
-use axum::extract::{MatchedPath, Request, State};
-use axum::http::{HeaderName, HeaderValue, Method, StatusCode};
-use axum::middleware::Next;
-use axum::response::{IntoResponse, Response};
-use std::hash::{BuildHasher, RandomState};
-use std::sync::{Arc, OnceLock};
-use std::time::{Duration, Instant};
+use axum::extract::{FromRequestParts, MatchedPath, Request, State};
+use axum::http::{Extensions, HeaderName, HeaderValue, Method, StatusCode};
+use axum::{http::request::Parts, middleware::Next, response::IntoResponse, response::Response};
+use futures_util::future::OptionFuture;
+use std::{hash::BuildHasher, hash::RandomState, sync::Arc, sync::OnceLock, time::Duration, time::Instant};
 use tokio::sync::{OwnedSemaphorePermit, watch};
 use tracing::{Instrument, Span};
 
@@ -42,7 +40,6 @@ struct Inner {
     permit: OnceLock<OwnedSemaphorePermit>,
     owner: OnceLock<Fingerprint>,
     cancel: Arc<watch::Sender<bool>>,
-    /// Longest time for the request.
     limit: Option<Duration>,
     metrics: Arc<Metrics>,
     span: Span,
@@ -52,7 +49,21 @@ struct Inner {
 #[derive(Clone, Copy, Debug)]
 pub(crate) struct Streamed;
 
+impl<S: Sync> FromRequestParts<S> for RequestContext {
+    type Rejection = ApiError;
+
+    async fn from_request_parts(parts: &mut Parts, _: &S) -> ApiResult<Self> {
+        Self::of(&parts.extensions)
+    }
+}
+
 impl RequestContext {
+    /// The context that [`open`] has put among the extensions of a request.
+    pub(crate) fn of(extensions: &Extensions) -> ApiResult<Self> {
+        let context = extensions.get::<Self>().cloned();
+        context.ok_or_else(|| ApiError::new(Code::Internal, "the server has no ticket for this call"))
+    }
+
     /// The request's id: the client's own, or a fresh one.
     pub(crate) fn id(&self) -> &str {
         &self.0.id
@@ -71,29 +82,16 @@ impl RequestContext {
         let _ = self.0.owner.set(owner); // a request has one
     }
 
-    /// Sending `true` cancels the request.
-    pub(crate) fn canceller(&self) -> &Arc<watch::Sender<bool>> {
-        &self.0.cancel
-    }
-
     /// Waits until the request is cancelled or has reached its time limit.
     pub(crate) async fn interrupted(&self) -> ApiError {
         let mut cancel = self.0.cancel.subscribe();
         // the context holds the sender, so this ends by cancellation alone
         let cancelled = async { drop(cancel.wait_for(|is_cancelled| *is_cancelled).await) };
         let limit = self.0.limit;
-        let expired = async {
-            match limit {
-                Some(limit) => tokio::time::sleep_until((self.0.arrived + limit).into()).await,
-                None => std::future::pending().await,
-            }
-        };
+        let end = OptionFuture::from(limit.map(|limit| tokio::time::sleep_until((self.0.arrived + limit).into())));
         tokio::select! {
-            () = cancelled => {
-                let message = "this request was cancelled by DELETE /v1/requests/{id}";
-                ApiError::new(Code::Cancelled, message)
-            }
-            () = expired => {
+            () = cancelled => ApiError::new(Code::Cancelled, "this request was cancelled by DELETE /v1/requests/{id}"),
+            Some(()) = end => {
                 let seconds = limit.unwrap_or_default().as_secs();
                 let message = format!("this request has taken {seconds} s, the most that any may; ask for fewer tokens or steps");
                 ApiError::new(Code::TimedOut, message)
@@ -101,12 +99,10 @@ impl RequestContext {
         }
     }
 
-    /// Whether the outcome is set, and is not success.
     pub(crate) fn has_failed(&self) -> bool {
         self.0.outcome.get().is_some_and(|outcome| *outcome != Outcome::Ok)
     }
 
-    /// Holds a permit until the request ends.
     pub(crate) fn hold(&self, permit: OwnedSemaphorePermit) {
         let _ = self.0.permit.set(permit); // a request takes one
     }
@@ -118,7 +114,6 @@ impl RequestContext {
         }
     }
 
-    /// Records the counts of an answer.
     pub(crate) fn record_answer(&self, answer: &Answer) {
         self.0.metrics.answered(answer.prompt_tokens, answer.completion_tokens);
         let counts = [
@@ -210,6 +205,19 @@ pub(crate) async fn open(
         response.headers_mut().insert(REQUEST_ID, id);
     }
     response
+}
+
+/// The layer that registers a `POST` request for as long as it lasts, so that it can be cancelled.
+pub(crate) async fn register(
+    State(state): State<AppState>,
+    context: RequestContext,
+    request: Request,
+    next: Next,
+) -> Response {
+    if request.method() == Method::POST {
+        state.shared.cancels.register(context.id(), context.owner(), &context.0.cancel);
+    }
+    next.run(request).await
 }
 
 /// The id that a client gave, if headers, logs and event ids can hold it as it is.

@@ -1,62 +1,56 @@
 //! The layer for `Idempotency-Key`: a request sent again is served once, and its answer repeated.
 
 use super::context::{RequestContext, last_event_id};
-use crate::api::error::{ApiError, Code};
-use crate::api::protocol::Protocol;
-use crate::api::state::{AppState, kept_answers::AnswerKey, kept_answers::Lookup, kept_answers::Recorder};
-use axum::Extension;
-use axum::body::Body;
+use crate::api::error::{ApiError, ApiResult, Code};
+use crate::api::state::kept_answers::{AnswerKey, Lookup, Recorder};
+use crate::api::{protocol::Protocol, state::AppState};
 use axum::extract::{Request, State};
-use axum::http::header::CONTENT_TYPE;
 use axum::http::{HeaderName, HeaderValue, Method};
-use axum::middleware::Next;
-use axum::response::{IntoResponse, Response};
+use axum::{body::Body, http::header::CONTENT_TYPE, middleware::Next, response::IntoResponse, response::Response};
 use futures_util::{StreamExt, stream};
 use sha2::{Digest, Sha256};
 
 const KEY: &str = "idempotency-key";
 const REPLAYED: HeaderName = HeaderName::from_static("idempotent-replayed");
-/// Longest key, in characters.
 const KEY_MAX: usize = 255;
 
 /// Serves the first request with a key, and repeats its answer to the others.
 pub(crate) async fn replay(
     State(state): State<AppState>,
-    Extension(context): Extension<RequestContext>,
+    context: RequestContext,
     request: Request,
     next: Next,
-) -> Response {
+) -> ApiResult {
     // answers of gRPC end with trailers, and the rest of a stream is only part of an answer
     let is_whole = context.protocol() == Protocol::Http && last_event_id(&request).is_none();
     let is_kept = request.method() == Method::POST && is_whole;
     let Some(key) = request.headers().get(KEY).filter(|_| is_kept) else {
-        return next.run(request).await;
+        return Ok(next.run(request).await);
     };
-    let key = key.to_str().ok().filter(|key| (1..=KEY_MAX).contains(&key.len())).map(str::to_owned);
-    let Some(key) = key else {
+    let Some(key) = key.to_str().ok().filter(|key| (1..=KEY_MAX).contains(&key.len())).map(str::to_owned) else {
         let message = format!("the Idempotency-Key is not 1 to {KEY_MAX} visible characters of ASCII");
-        return ApiError::new(Code::InvalidRequest, message).into_response();
+        return Err(ApiError::new(Code::InvalidRequest, message));
     };
     let (parts, body) = request.into_parts();
-    let Ok(body) = axum::body::to_bytes(body, state.shared.body_max).await else {
-        return ApiError::body_too_large(state.shared.body_max).into_response(); // or the client disconnected
-    };
+    let limit = state.shared.body_max;
+    let body = axum::body::to_bytes(body, limit).await;
+    let body = body.map_err(|_| ApiError::body_too_large(limit))?; // or the client disconnected
     let digest = Sha256::new().chain_update(parts.uri.path()).chain_update([0]).chain_update(&body).finalize().into();
     let key = AnswerKey { owner: context.owner(), key };
     loop {
         match state.shared.kept_answers.look_up(&key, digest) {
             Lookup::First(recorder) => {
                 let response = next.run(Request::from_parts(parts, Body::from(body))).await;
-                return recorded(response, recorder, context);
+                return Ok(recorded(response, recorder, context));
             }
             Lookup::Pending(mut done) => drop(done.changed().await), // an error says that the first one has ended
             Lookup::Complete { media_type, body } => {
                 let headers = [(CONTENT_TYPE, media_type), (REPLAYED, HeaderValue::from_static("true"))];
-                return (headers, body).into_response();
+                return Ok((headers, body).into_response());
             }
             Lookup::Conflict => {
                 let message = "this Idempotency-Key came with another request; give each request a key of its own";
-                return ApiError::new(Code::KeyReused, message).into_response();
+                return Err(ApiError::new(Code::KeyReused, message));
             }
         }
     }

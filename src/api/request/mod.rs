@@ -2,9 +2,6 @@
 
 pub(crate) mod auth;
 pub(crate) mod body;
-pub(crate) mod cancel;
 pub(crate) mod connections;
 pub(crate) mod context;
-pub(crate) mod cors;
 pub(crate) mod idempotency;
-pub(crate) mod path;

@@ -1,17 +1,11 @@
 //! Answers kept by the `Idempotency-Key` of their requests.
 
-use super::lock::lock;
-use super::owner::{Fingerprint, Owner};
-use axum::body::Bytes;
-use axum::http::HeaderValue;
-use std::collections::BTreeMap;
-use std::sync::{Arc, Mutex};
-use std::time::{Duration, Instant};
+use super::{keys::Fingerprint, keys::Owner, lock::lock};
+use axum::{body::Bytes, http::HeaderValue};
+use std::{collections::BTreeMap, sync::Arc, sync::Mutex, time::Duration, time::Instant};
 use tokio::sync::watch;
 
-/// How long an answer is kept.
 const KEPT_FOR: Duration = Duration::from_secs(600);
-/// Largest answer that is kept, in bytes.
 const ANSWER_BYTES_MAX: usize = 1 << 20;
 /// Bytes of all kept answers together. The oldest answers are dropped first.
 const TOTAL_BYTES_MAX: usize = 64 << 20;
@@ -23,7 +17,6 @@ pub(crate) struct AnswerKey {
     pub(crate) key: String,
 }
 
-/// Answers by the keys of their requests.
 #[derive(Debug, Default)]
 pub(crate) struct KeptAnswers(Mutex<BTreeMap<AnswerKey, Entry>>);
 
@@ -46,17 +39,11 @@ enum Answer {
 }
 
 impl Answer {
-    fn is_fresh(&self) -> bool {
+    /// The body of a complete answer, and since when it is kept.
+    fn complete(&self) -> Option<(&Bytes, Instant)> {
         match self {
-            Self::Pending(_) => true,
-            Self::Complete { since, .. } => since.elapsed() < KEPT_FOR,
-        }
-    }
-
-    fn bytes(&self) -> usize {
-        match self {
-            Self::Pending(_) => 0,
-            Self::Complete { body, .. } => body.len(),
+            Self::Pending(_) => None,
+            Self::Complete { body, since, .. } => Some((body, *since)),
         }
     }
 }
@@ -67,8 +54,10 @@ pub(crate) enum Lookup {
     First(Recorder),
     /// The first one is being served: look up again when this channel closes.
     Pending(watch::Receiver<()>),
-    /// Repeat this answer.
-    Complete { media_type: HeaderValue, body: Bytes },
+    Complete {
+        media_type: HeaderValue,
+        body: Bytes,
+    },
     /// The key belongs to a different request.
     Conflict,
 }
@@ -77,7 +66,7 @@ impl KeptAnswers {
     /// Looks a key up; `request` is the digest of the request's path and body.
     pub(crate) fn look_up(self: &Arc<Self>, key: &AnswerKey, request: Fingerprint) -> Lookup {
         let mut entries = lock(&self.0);
-        entries.retain(|_, entry| entry.answer.is_fresh());
+        entries.retain(|_, entry| entry.answer.complete().is_none_or(|(_, since)| since.elapsed() < KEPT_FOR));
         match entries.get(key) {
             Some(entry) if entry.request != request => Lookup::Conflict,
             Some(Entry { answer: Answer::Pending(done), .. }) => Lookup::Pending(done.clone()),
@@ -117,15 +106,11 @@ impl Recorder {
             return;
         }
         let mut entries = lock(&self.answers.0);
-        while entries.values().map(|entry| entry.answer.bytes()).sum::<usize>() + body.len() > TOTAL_BYTES_MAX {
-            let complete = entries.iter().filter_map(|(key, entry)| match &entry.answer {
-                Answer::Pending(_) => None,
-                Answer::Complete { since, .. } => Some((*since, key.clone())),
-            });
-            match complete.min() {
-                Some((_, oldest)) => drop(entries.remove(&oldest)),
-                None => break,
-            }
+        let bytes = |entry: &Entry| entry.answer.complete().map_or(0, |(body, _)| body.len());
+        while entries.values().map(bytes).sum::<usize>() + body.len() > TOTAL_BYTES_MAX {
+            let complete = entries.iter().filter_map(|(key, entry)| Some((entry.answer.complete()?.1, key.clone())));
+            let Some((_, oldest)) = complete.min() else { break };
+            entries.remove(&oldest);
         }
         if let Some(entry) = entries.get_mut(&self.key) {
             entry.answer = Answer::Complete { media_type, body, since: Instant::now() };

@@ -1,18 +1,20 @@
 //! API keys, given or from a file that may change, and how many requests each may have under way.
 
 use super::lock::lock;
-use super::owner::Fingerprint;
 use sha2::{Digest, Sha256};
-use std::collections::BTreeMap;
-use std::path::{Path, PathBuf};
-use std::sync::{Arc, Mutex};
 use std::time::{Duration, Instant, SystemTime};
-use std::{fs, io};
+use std::{collections::BTreeMap, fs, io, path::Path, path::PathBuf, sync::Arc, sync::Mutex};
 use subtle::ConstantTimeEq;
 use tokio::sync::Semaphore;
 
 /// Shortest time between two checks of the key file.
 const CHECK_EVERY: Duration = Duration::from_secs(1);
+
+/// A SHA-256 digest. API keys are stored as their digests only.
+pub(crate) type Fingerprint = [u8; 32];
+
+/// The owner of a request: the digest of its API key; `None` on a server without keys.
+pub(crate) type Owner = Option<Fingerprint>;
 
 /// The API keys of a server.
 #[derive(Debug)]

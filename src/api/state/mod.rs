@@ -1,25 +1,21 @@
 //! What all requests share. Out of scope: any single request.
 
-pub(crate) mod cancels;
 pub(crate) mod kept_answers;
 pub(crate) mod keys;
 mod lock;
-pub(crate) mod owner;
-pub(crate) mod service;
 pub(crate) mod stream_logs;
 
 use super::error::{ApiError, Code};
-use crate::engine::{Readiness, Rejected};
+use crate::engine::{Handle, Readiness, Rejected, Request, Session};
 use crate::telemetry::Metrics;
 use axum::http::HeaderValue;
-use cancels::Cancels;
 use kept_answers::KeptAnswers;
-use keys::Guard;
-use service::Service;
-use std::sync::atomic::{AtomicBool, Ordering};
-use std::sync::{Arc, OnceLock};
-use std::time::Duration;
-use stream_logs::StreamLogs;
+use keys::{Guard, Owner};
+use lock::lock;
+use std::sync::{Arc, Mutex, OnceLock, Weak};
+use std::{collections::BTreeMap, sync::atomic::AtomicBool, sync::atomic::Ordering, time::Duration};
+use stream_logs::{StreamLogs, unknown_request};
+use tokio::sync::watch;
 
 /// Default limit on the bytes of a body. 8,192 token ids take less than 0.1 MB.
 pub const BODY_MAX: usize = 2 << 20;
@@ -144,5 +140,70 @@ impl AppState {
             }
         };
         Err(ApiError::new(Code::ModelFailing, message))
+    }
+}
+
+/// A loaded model.
+#[derive(Debug)]
+pub struct Service {
+    /// Submits requests to it.
+    pub handle: Handle,
+    /// The name that clients use for it.
+    pub name: String,
+    /// When it was loaded, in seconds since 1970.
+    pub created: u64,
+}
+
+impl Service {
+    /// Checks the model's name in a request; `None` stands for the model that is served.
+    pub(crate) fn check_model(&self, asked: Option<&str>) -> Result<(), ApiError> {
+        match asked {
+            Some(asked) if asked != self.name => {
+                let message = format!("the model {asked:?} does not exist; this server serves {:?}", self.name);
+                Err(ApiError::new(Code::ModelNotFound, message).at(Some("model".to_owned())))
+            }
+            Some(_) | None => Ok(()),
+        }
+    }
+
+    /// Submits a request. Admission, which encodes the text, runs on a blocking thread. The job is
+    /// queued by the calling task, so that dropping the task also drops the job.
+    pub(crate) async fn submit(&self, request: Request) -> Result<Session, ApiError> {
+        let (handle, span) = (self.handle.clone(), tracing::Span::current());
+        let admitted = tokio::task::spawn_blocking(move || span.in_scope(|| handle.admit(&request))).await;
+        let admitted = admitted.map_err(|error| {
+            tracing::error!(%error, "a request could not be admitted");
+            ApiError::new(Code::Internal, "the server made a mistake in reading this request; its log says more")
+        })?;
+        Ok(self.handle.queue(admitted?)?)
+    }
+}
+
+/// Requests under way by their ids, so that their owners can cancel them.
+#[derive(Debug, Default)]
+pub(crate) struct Cancels(Mutex<BTreeMap<String, UnderWay>>);
+
+#[derive(Debug)]
+struct UnderWay {
+    owner: Owner,
+    /// Held by the request until its last byte is sent.
+    cancel: Weak<watch::Sender<bool>>,
+}
+
+impl Cancels {
+    /// Lists a request until `cancel` is dropped. Of two requests with one id the later is listed.
+    pub(crate) fn register(&self, id: &str, owner: Owner, cancel: &Arc<watch::Sender<bool>>) {
+        let mut under_way = lock(&self.0);
+        under_way.retain(|_, request| request.cancel.strong_count() > 0);
+        under_way.insert(id.to_owned(), UnderWay { owner, cancel: Arc::downgrade(cancel) });
+    }
+
+    /// Cancels a request; an error if no request of this owner with this id is under way.
+    pub(crate) fn cancel(&self, id: &str, owner: Owner) -> Result<(), ApiError> {
+        let under_way = lock(&self.0);
+        let request = under_way.get(id).filter(|request| request.owner == owner);
+        let cancel = request.and_then(|request| request.cancel.upgrade()).ok_or_else(|| unknown_request(id))?;
+        cancel.send_replace(true);
+        Ok(())
     }
 }

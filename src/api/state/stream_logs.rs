@@ -1,28 +1,20 @@
 //! Logs of streams of named events, from which broken streams are resumed.
 
-use super::lock::lock;
-use super::owner::Owner;
+use super::{keys::Owner, lock::lock};
 use crate::api::error::{ApiError, Code};
-use std::collections::{BTreeMap, VecDeque};
-use std::ops::RangeInclusive;
 use std::sync::{Arc, Mutex};
-use std::time::Duration;
-use tokio::sync::Notify;
-use tokio::task::AbortHandle;
+use std::{collections::BTreeMap, collections::VecDeque, ops::RangeInclusive, time::Duration};
+use tokio::{sync::Notify, task::AbortHandle};
 
-/// How long the log of a finished stream is kept.
 pub(crate) const KEPT_FOR: Duration = Duration::from_secs(60);
 /// Logs kept at the same time; with [`LOG_BYTES_MAX`] each, 64 MB.
 pub(crate) const LOGS_MAX: usize = 256;
 /// Bytes of one log. While it is full of unread entries, the engine's mailbox merges new steps.
 const LOG_BYTES_MAX: usize = 256 << 10;
 
-/// The error for an id that names no request.
 pub(crate) fn unknown_request(id: &str) -> ApiError {
-    let message = format!(
-        "there is no request {id:?} under way, and none of that name that ended within {} s; send it again as a new one",
-        KEPT_FOR.as_secs()
-    );
+    let ended = format!("none of that name that ended within {} s", KEPT_FOR.as_secs());
+    let message = format!("there is no request {id:?} under way, and {ended}; send it again as a new one");
     ApiError::new(Code::UnknownRequest, message)
 }
 
@@ -81,7 +73,6 @@ pub(crate) struct StreamLog {
     changed: Notify,
     /// Wakes the pump: the reader took an entry.
     taken: Notify,
-    /// The task that fills the log.
     pump: Mutex<Option<AbortHandle>>,
 }
 
@@ -127,7 +118,6 @@ impl StreamLog {
         }
     }
 
-    /// Waits until there is room for more entries.
     pub(crate) async fn wait_for_room(&self) {
         let taken = self.taken.notified();
         if lock(&self.state).bytes > LOG_BYTES_MAX {
@@ -136,18 +126,16 @@ impl StreamLog {
     }
 
     pub(crate) fn append(&self, entries: Vec<LogEntry>) {
-        {
-            let mut state = lock(&self.state);
-            for entry in entries {
-                state.bytes += entry.data.len();
-                state.entries.push_back(entry);
-                state.trim();
-            }
+        let mut state = lock(&self.state);
+        for entry in entries {
+            state.bytes += entry.data.len();
+            state.entries.push_back(entry);
+            state.trim();
         }
+        drop(state);
         self.changed.notify_waiters();
     }
 
-    /// No more entries follow.
     pub(crate) fn finish(&self) {
         lock(&self.state).is_finished = true;
         self.changed.notify_waiters();
@@ -155,19 +143,16 @@ impl StreamLog {
 
     /// Attaches a reader at entry `from`. Returns its number, or the entries it could begin with.
     pub(crate) fn attach(&self, from: u64) -> Result<u64, RangeInclusive<u64>> {
-        let reader = {
-            let mut state = lock(&self.state);
-            let kept = state.first..=state.first + state.entries.len() as u64;
-            if !kept.contains(&from) {
-                return Err(kept);
-            }
-            state.reader += 1;
-            state.has_reader = true;
-            state.next = from;
-            state.reader
-        };
+        let mut state = lock(&self.state);
+        let kept = state.first..=state.first + state.entries.len() as u64;
+        if !kept.contains(&from) {
+            return Err(kept);
+        }
+        state.reader += 1;
+        state.has_reader = true;
+        state.next = from;
         self.changed.notify_waiters();
-        Ok(reader)
+        Ok(state.reader)
     }
 
     /// The next entry for `reader` and its number; `None` after the last, or after a takeover.

@@ -1,27 +1,20 @@
 //! OpenAI's completions and chat completions, answered whole or as a stream of chunks.
 
-use super::sessions::{self, EventWriter};
+use super::sessions::{self, EventStream, EventWriter};
 use super::sse::{self, Frame};
-use crate::api::answer::Shape;
 use crate::api::answer::completion::{Choice, ChoiceWriter, Completion, Content, Head, Side};
-use crate::api::answer::objects::StepObject;
-use crate::api::answer::usage::Refinement;
-use crate::api::error::ApiError;
-use crate::api::request::context::RequestContext;
-use crate::api::state::service::Service;
+use crate::api::answer::objects::{Refinement, StepObject};
 use crate::api::wire::params::{CompletionParams, Delivery};
+use crate::api::{answer::Shape, error::ApiError, error::ApiResult, request::context::RequestContext, state::Service};
 use crate::engine::{Answer, Start, StepEvent};
-use axum::Json;
-use axum::response::sse::Event;
-use axum::response::{IntoResponse, Response};
+use axum::{Json, response::IntoResponse, response::sse::Event};
 
-/// Runs a completion and answers in `shape`.
 pub(crate) async fn respond(
     service: &Service,
     context: RequestContext,
     params: CompletionParams,
     shape: Shape,
-) -> Result<Response, ApiError> {
+) -> ApiResult {
     let CompletionParams { requests, choices, delivery, logprobs, echo } = params;
     let mut sessions = Vec::with_capacity(requests.len());
     for request in requests {
@@ -42,12 +35,11 @@ pub(crate) async fn respond(
             let (head, request_id) = (head(true), context.id().to_owned());
             let (answers, has_edits) = (Vec::with_capacity(sessions.len()), vec![false; sessions.len()]);
             let chunks = Chunks { request_id, head, writer, with_edits, with_usage, has_edits, answers };
-            Ok(sse::respond(sessions, chunks, context))
+            Ok(sse::streamed(sse::response(EventStream::new(sessions, chunks, context).items())))
         }
     }
 }
 
-/// Writes OpenAI's chunks.
 struct Chunks {
     request_id: String,
     head: Head,
@@ -80,10 +72,9 @@ impl EventWriter for Chunks {
     fn step(&mut self, index: usize, step: &StepEvent, start: &Start) -> Vec<Frame> {
         let mut frames = Vec::new();
         if self.with_edits {
-            let mut object = StepObject::new(index, step, start, self.writer.detokenizer());
-            if !std::mem::replace(&mut self.has_edits[index], true) {
-                object = object.with_canvas(start);
-            }
+            let is_first = !std::mem::replace(&mut self.has_edits[index], true);
+            let canvas = is_first.then_some(start.cells.len());
+            let object = StepObject::new(index, step, start, canvas, self.writer.detokenizer());
             frames.push(self.piece(index, self.writer.delta(""), Some(Side::Step(object))));
         }
         if !step.text.is_empty() {

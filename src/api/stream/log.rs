@@ -1,29 +1,17 @@
 //! Streams that survive their connection: a task fills a log, and connections read the log.
 
 use super::sse::{self, Frame};
-use crate::api::error::{ApiError, Code};
-use crate::api::request::context::RequestContext;
-use crate::api::state::owner::Owner;
 use crate::api::state::stream_logs::{KEPT_FOR, LogEntry, StreamLog, StreamLogs, unknown_request};
-use axum::response::sse::Event;
-use axum::response::{IntoResponse, Response};
-use futures_util::stream;
-use std::ops::RangeInclusive;
-use std::sync::Arc;
-use std::time::Duration;
+use crate::api::{error::ApiError, error::Code, request::context::RequestContext, state::keys::Owner};
+use axum::response::{IntoResponse, Response, sse::Event};
+use futures_util::{Stream, StreamExt, stream};
+use std::{ops::RangeInclusive, pin::Pin, sync::Arc, time::Duration};
 
-/// The source of a log's entries, a few at a time; `None` after the last ones.
-pub(crate) trait EntrySource: Send + 'static {
-    fn next(&mut self) -> impl Future<Output = Option<Vec<LogEntry>>> + Send;
-}
+/// The source of a log's entries, a few at a time.
+pub(crate) type Entries = Pin<Box<dyn Stream<Item = Vec<LogEntry>> + Send>>;
 
 /// Starts a stream that goes on for `grace` without a reader, and reads it from its beginning.
-pub(crate) fn begin(
-    logs: &Arc<StreamLogs>,
-    context: &RequestContext,
-    source: impl EntrySource,
-    grace: Duration,
-) -> Response {
+pub(crate) fn begin(logs: &Arc<StreamLogs>, context: &RequestContext, source: Entries, grace: Duration) -> Response {
     let log = Arc::new(StreamLog::new(context.id().to_owned(), context.owner(), grace));
     let response = read(logs, &log, 0); // attached before the first entry can be dropped
     feed(logs, &log, source);
@@ -31,13 +19,13 @@ pub(crate) fn begin(
 }
 
 /// Starts the task that fills a log, and keeps the log.
-fn feed(logs: &Arc<StreamLogs>, log: &Arc<StreamLog>, source: impl EntrySource) {
+fn feed(logs: &Arc<StreamLogs>, log: &Arc<StreamLog>, source: Entries) {
     log.set_pump(tokio::spawn(pump(source, Arc::clone(log), Arc::clone(logs))).abort_handle());
     logs.keep(log);
 }
 
 /// Fills a log, as long as there is room, to the last entry.
-async fn pump(mut source: impl EntrySource, log: Arc<StreamLog>, logs: Arc<StreamLogs>) {
+async fn pump(mut source: Entries, log: Arc<StreamLog>, logs: Arc<StreamLogs>) {
     loop {
         log.wait_for_room().await;
         let Some(entries) = source.next().await else { break };
@@ -122,15 +110,6 @@ mod tests {
     use crate::api::state::RESUME_GRACE;
     use crate::api::state::stream_logs::LOGS_MAX;
 
-    /// A stream that ends at once.
-    struct Empty;
-
-    impl EntrySource for Empty {
-        async fn next(&mut self) -> Option<Vec<LogEntry>> {
-            None
-        }
-    }
-
     #[tokio::test(start_paused = true)]
     async fn a_finished_log_lives_as_long_as_it_is_kept() {
         let logs = Arc::new(StreamLogs::default());
@@ -138,7 +117,7 @@ mod tests {
         for number in 0..LOGS_MAX + 10 {
             let log = Arc::new(StreamLog::new(number.to_string(), None, RESUME_GRACE));
             streams.push(Arc::downgrade(&log));
-            feed(&logs, &log, Empty);
+            feed(&logs, &log, Box::pin(stream::empty()));
             drop(log);
             tokio::task::yield_now().await; // it ends
         }

@@ -1,56 +1,50 @@
 //! The named events `start`, `step`, `done` and `error`, for endpoints that OpenAI does not have.
 
-use super::log::{self, EntrySource};
 use super::sessions::{self, EventStream, EventWriter};
-use super::sse;
+use super::{log, sse};
 use crate::api::answer::{Detokenizer, objects::StartObject, objects::StepObject};
-use crate::api::error::ApiError;
-use crate::api::request::context::RequestContext;
-use crate::api::state::{AppState, service::Service, stream_logs::LogEntry};
-use crate::api::wire::params::Delivery;
+use crate::api::error::{ApiError, ApiResult, Code};
+use crate::api::state::{AppState, Service};
+use crate::api::{request::context::RequestContext, state::stream_logs::LogEntry, wire::params::Delivery};
 use crate::engine::{Answer, Handle, Session, Start, StepEvent};
-use axum::Json;
-use axum::response::{IntoResponse, Response};
-use serde::Serialize;
+use axum::{http::header::CONTENT_TYPE, response::IntoResponse};
+use serde_json::to_string;
 
-/// The object that an endpoint answers with: the whole response, or the data of `done`.
-pub(crate) trait AnswerObject: Send + 'static {
-    /// The object for the answer to the request `id`.
-    fn object<'a>(&'a self, id: &str, answer: &'a Answer, detokenizer: Detokenizer<'_>) -> impl Serialize + 'a;
-}
+/// Writes the answer to the request of an id as JSON: the whole response, or the data of `done`.
+pub(crate) type WriteAnswer = Box<dyn Fn(&str, &Answer, Detokenizer<'_>) -> serde_json::Result<String> + Send>;
 
-/// Answers with the object of an endpoint, or with named events, which can be resumed.
+/// Answers with one object, or with named events, which can be resumed.
 pub(crate) async fn respond(
     state: &AppState,
     service: &Service,
     context: RequestContext,
     session: Session,
-    object: impl AnswerObject,
+    write: WriteAnswer,
     delivery: Delivery,
-) -> Result<Response, ApiError> {
-    let events = NamedEvents { id: context.id().to_owned(), handle: service.handle.clone(), object };
+) -> ApiResult {
+    let events = NamedEvents { id: context.id().to_owned(), handle: service.handle.clone(), write };
     match delivery {
         Delivery::Whole => {
             let answer = sessions::answer(session, &context).await?;
-            Ok(Json(events.object(&answer)).into_response())
+            let body = events.done(&answer).map_err(|error| ApiError::new(Code::Internal, error.to_string()))?;
+            Ok(([(CONTENT_TYPE, "application/json")], body).into_response())
         }
         Delivery::Stream { .. } => {
-            let source = EventStream::new(vec![session], events, context.clone());
+            let source = Box::pin(EventStream::new(vec![session], events, context.clone()).batches());
             Ok(sse::streamed(log::begin(&state.shared.stream_logs, &context, source, state.patience().resume)))
         }
     }
 }
 
-/// Writes named events.
-struct NamedEvents<O> {
+struct NamedEvents {
     id: String,
     handle: Handle,
-    object: O,
+    write: WriteAnswer,
 }
 
-impl<O: AnswerObject> NamedEvents<O> {
-    fn object<'a>(&'a self, answer: &'a Answer) -> impl Serialize + 'a {
-        self.object.object(&self.id, answer, self.detokenizer())
+impl NamedEvents {
+    fn done(&self, answer: &Answer) -> serde_json::Result<String> {
+        (self.write)(&self.id, answer, self.detokenizer())
     }
 
     fn detokenizer(&self) -> Detokenizer<'_> {
@@ -59,8 +53,8 @@ impl<O: AnswerObject> NamedEvents<O> {
 }
 
 /// The log entry of an event; none if its data cannot be written.
-fn entry(name: &'static str, data: &impl Serialize) -> Vec<LogEntry> {
-    match serde_json::to_string(data) {
+fn entry(name: &'static str, data: serde_json::Result<String>) -> Vec<LogEntry> {
+    match data {
         Ok(data) => vec![LogEntry { name, data }],
         Err(error) => {
             tracing::error!(%error, name, "an event could not be written");
@@ -69,28 +63,22 @@ fn entry(name: &'static str, data: &impl Serialize) -> Vec<LogEntry> {
     }
 }
 
-impl<O: AnswerObject> EventWriter for NamedEvents<O> {
+impl EventWriter for NamedEvents {
     type Item = LogEntry;
 
     fn begin(&mut self, _: usize, start: &Start) -> Vec<LogEntry> {
-        entry("start", &StartObject::new(start, self.detokenizer()))
+        entry("start", to_string(&StartObject::new(start, self.detokenizer())))
     }
 
     fn step(&mut self, index: usize, step: &StepEvent, start: &Start) -> Vec<LogEntry> {
-        entry("step", &StepObject::new(index, step, start, self.detokenizer()))
+        entry("step", to_string(&StepObject::new(index, step, start, None, self.detokenizer())))
     }
 
     fn finish(&mut self, _: usize, answer: Answer) -> Vec<LogEntry> {
-        entry("done", &self.object(&answer))
+        entry("done", self.done(&answer))
     }
 
     fn fail(&mut self, error: &ApiError) -> Vec<LogEntry> {
-        entry("error", &error.body(Some(&self.id)))
-    }
-}
-
-impl<W: EventWriter<Item = LogEntry>> EntrySource for EventStream<W> {
-    async fn next(&mut self) -> Option<Vec<LogEntry>> {
-        Self::next(self).await
+        entry("error", to_string(&error.body(Some(&self.id))))
     }
 }

@@ -1,7 +1,6 @@
 //! Runs sessions to their end, and returns their answers or streams their events.
 
-use crate::api::error::{ApiError, Code};
-use crate::api::request::context::RequestContext;
+use crate::api::{error::ApiError, error::Code, request::context::RequestContext};
 use crate::engine::{Answer, Event, Session, Start, StepEvent};
 use axum::http::StatusCode;
 use futures_util::{Stream, StreamExt, stream};
@@ -43,13 +42,16 @@ impl<W: EventWriter> EventStream<W> {
         Self { events, starts, writer, context, unfinished, opening: Some(opening) }
     }
 
-    /// The items one by one.
     pub(crate) fn items(self) -> impl Stream<Item = W::Item> + Send {
-        stream::unfold(self, async |mut events| Some((events.next().await?, events))).flat_map(stream::iter)
+        self.batches().flat_map(stream::iter)
     }
 
-    /// The next items; `None` after the end.
-    pub(crate) async fn next(&mut self) -> Option<Vec<W::Item>> {
+    /// The items of one event after the other.
+    pub(crate) fn batches(self) -> impl Stream<Item = Vec<W::Item>> + Send {
+        stream::unfold(self, async |mut events| Some((events.next().await?, events)))
+    }
+
+    async fn next(&mut self) -> Option<Vec<W::Item>> {
         if let Some(opening) = self.opening.take() {
             return Some(opening);
         }
@@ -91,7 +93,6 @@ impl<W: EventWriter> EventStream<W> {
     }
 }
 
-/// The events of a session, to its last one.
 fn events((index, session): (usize, Session)) -> Pin<Box<dyn Stream<Item = IndexedEvent> + Send>> {
     Box::pin(stream::unfold(Some(session), move |session| async move {
         let mut session = session?;
@@ -103,9 +104,26 @@ fn events((index, session): (usize, Session)) -> Pin<Box<dyn Stream<Item = Index
 
 /// Waits for all answers, in order. The future owns the sessions: dropping it cancels them.
 pub(crate) async fn answers(sessions: Vec<Session>, context: &RequestContext) -> Result<Vec<Answer>, ApiError> {
+    let all = async {
+        let mut answers = Vec::with_capacity(sessions.len());
+        for mut session in sessions {
+            answers.push(loop {
+                match session.next().await {
+                    Some(Event::Step(_)) => {}
+                    Some(Event::Finished(answer)) => {
+                        context.record_answer(&answer);
+                        break *answer;
+                    }
+                    Some(Event::Failed(failure)) => return Err(failure.into()),
+                    None => return Err(engine_stopped()),
+                }
+            });
+        }
+        Ok(answers)
+    };
     tokio::select! {
         biased;
-        answers = all(sessions, context) => answers,
+        answers = all => answers,
         error = context.interrupted() => Err(error),
     }
 }
@@ -113,24 +131,6 @@ pub(crate) async fn answers(sessions: Vec<Session>, context: &RequestContext) ->
 /// Waits for one answer, as [`answers`] does.
 pub(crate) async fn answer(session: Session, context: &RequestContext) -> Result<Answer, ApiError> {
     answers(vec![session], context).await?.pop().ok_or_else(engine_stopped)
-}
-
-async fn all(sessions: Vec<Session>, context: &RequestContext) -> Result<Vec<Answer>, ApiError> {
-    let mut answers = Vec::with_capacity(sessions.len());
-    for mut session in sessions {
-        answers.push(loop {
-            match session.next().await {
-                Some(Event::Step(_)) => {}
-                Some(Event::Finished(answer)) => {
-                    context.record_answer(&answer);
-                    break *answer;
-                }
-                Some(Event::Failed(failure)) => return Err(failure.into()),
-                None => return Err(engine_stopped()),
-            }
-        });
-    }
-    Ok(answers)
 }
 
 /// The error when the engine's thread has ended. While a session is held, it ends by a panic only.

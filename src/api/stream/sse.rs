@@ -1,11 +1,8 @@
 //! Responses of server-sent events.
 
-use super::sessions::{EventStream, EventWriter};
-use crate::api::request::context::{RequestContext, Streamed};
-use crate::engine::Session;
-use axum::http::{HeaderName, HeaderValue};
+use crate::api::request::context::Streamed;
 use axum::response::sse::{Event, KeepAlive, Sse};
-use axum::response::{IntoResponse, Response};
+use axum::{http::HeaderName, http::HeaderValue, response::IntoResponse, response::Response};
 use futures_util::Stream;
 use std::time::Duration;
 
@@ -14,15 +11,6 @@ const KEEP_ALIVE: Duration = Duration::from_secs(15);
 
 /// One server-sent event, or why it could not be written.
 pub(crate) type Frame = Result<Event, axum::Error>;
-
-/// Streams `sessions` as `writer` writes them, until the client disconnects.
-pub(crate) fn respond(
-    sessions: Vec<Session>,
-    writer: impl EventWriter<Item = Frame>,
-    context: RequestContext,
-) -> Response {
-    streamed(response(EventStream::new(sessions, writer, context).items()))
-}
 
 /// A response of frames, without the marks of [`streamed`].
 pub(crate) fn response(frames: impl Stream<Item = Frame> + Send + 'static) -> Response {

@@ -1,15 +1,13 @@
 //! The body of `POST /v1/chat/completions`.
 
 use super::common::{self, body};
-use super::diffusion::Diffusion;
-use super::field;
-use super::params::{CompletionParams, missing};
+use super::{diffusion::Diffusion, field, params::CompletionParams, params::missing};
 use crate::api::error::ApiError;
 use crate::api::schema::{self, SchemaRef};
+use crate::diffusion::TokenId;
 use crate::engine::{Length, Prompt, Request, Task};
 use crate::text::Message;
-use serde::Deserialize;
-use serde::de::IgnoredAny;
+use serde::{Deserialize, de::IgnoredAny};
 use utoipa::{PartialSchema, ToSchema};
 
 body! {
@@ -87,21 +85,19 @@ enum ContentPart {
 }
 
 impl ChatRequest {
-    /// The parameters of the completion.
     pub(crate) fn read(mut self) -> Result<CompletionParams, ApiError> {
         let common = self.common();
         let messages = self.messages.ok_or_else(|| missing("messages", "an array of {\"role\", \"content\"}"))?;
         let length = match (self.max_completion_tokens, self.max_tokens) {
             (Some(one), Some(other)) if one != other => {
-                let message =
-                    format!("max_tokens: given {other}, and {one} as max_completion_tokens; give one of the two");
-                return Err(ApiError::invalid("max_tokens", message));
+                let given = format!("given {other}, and {one} as max_completion_tokens");
+                return Err(ApiError::invalid("max_tokens", format!("max_tokens: {given}; give one of the two")));
             }
             (one, other) => one.or(other).map_or(Length::Default, |max| Length::New(max as usize)),
         };
         let messages = messages.into_iter().map(MessageField::read).collect();
         let task = Task::Continue { prompt: Prompt::Chat(messages), length };
-        common.params(vec![Request::new(task)], self.logprobs == Some(true), Vec::new())
+        common.params(vec![task], self.logprobs == Some(true), Vec::new())
     }
 }
 

@@ -1,10 +1,8 @@
 //! The common fields of OpenAI's completions and chat completions.
 
-use super::diffusion::Diffusion;
-use super::field::{Count, Number, off};
 use super::params::{CompletionParams, Delivery, needs_stream};
-use super::response_format;
-use crate::api::error::ApiError;
+use super::{diffusion::Diffusion, field::Number, field::off, response_format};
+use crate::api::error::{ApiError, ApiResult};
 use crate::api::schema::{self, SchemaRef};
 use crate::diffusion::TokenId;
 use crate::engine::{Request, STOPS_MAX, Task};
@@ -20,6 +18,15 @@ pub(super) const CHOICES_MAX: usize = 128;
 pub(super) enum Stop {
     One(String),
     Many(Vec<String>),
+}
+
+impl Stop {
+    pub(super) fn list(self) -> Vec<String> {
+        match self {
+            Self::One(stop) => vec![stop],
+            Self::Many(stops) => stops,
+        }
+    }
 }
 
 impl ToSchema for Stop {}
@@ -45,7 +52,7 @@ pub(super) struct StreamOptions {
 pub(super) type LogitBias = BTreeMap<String, Number>;
 
 /// Declares a body with its own fields and the common ones. serde's `flatten` would accept unknown
-/// fields. The caller imports `Diffusion`, `IgnoredAny`, `common`, `field` and `schema`.
+/// fields. The caller imports the names in it.
 macro_rules! body {
     ($(#[$of_body:meta])* $name:ident { $($own:tt)* }) => {
         $(#[$of_body])*
@@ -140,19 +147,21 @@ macro_rules! body {
         }
 
         impl $name {
-            /// Takes the common fields out of the body.
             fn common(&mut self) -> common::CommonFields {
                 common::CommonFields {
-                    temperature: self.temperature,
-                    top_p: self.top_p,
-                    top_k: self.top_k,
+                    request: Request {
+                        temperature: self.temperature.unwrap_or(0.0),
+                        top_p: self.top_p,
+                        top_k: self.top_k,
+                        stop: self.stop.take().map(common::Stop::list).unwrap_or_default(),
+                        stop_tokens: self.stop_token_ids.take().into_iter().flatten().map(TokenId::from).collect(),
+                        priority: self.priority.unwrap_or(0),
+                        ..Request::new(Task::InfillTokens { cells: Vec::new() })
+                    },
                     seed: self.seed,
-                    choices: self.n,
-                    stop: self.stop.take(),
-                    stop_token_ids: self.stop_token_ids.take(),
-                    logit_bias: self.logit_bias.take(),
+                    choices: self.n.unwrap_or(1) as usize,
+                    logit_bias: self.logit_bias.take().unwrap_or_default(),
                     response_format: self.response_format.take(),
-                    priority: self.priority,
                     is_streamed: self.stream == Some(true),
                     stream_options: self.stream_options.take(),
                     diffusion: self.diffusion.take().unwrap_or_default(),
@@ -163,32 +172,22 @@ macro_rules! body {
 }
 pub(super) use body;
 
-/// The common fields of a body.
 #[derive(Debug)]
 pub(super) struct CommonFields {
-    pub(super) temperature: Option<f32>,
-    pub(super) top_p: Option<f32>,
-    pub(super) top_k: Option<u32>,
+    /// The fields that need no check here. Its task is empty.
+    pub(super) request: Request,
     pub(super) seed: Option<u64>,
-    pub(super) choices: Option<u32>,
-    pub(super) stop: Option<Stop>,
-    pub(super) stop_token_ids: Option<Vec<Count>>,
-    pub(super) logit_bias: Option<LogitBias>,
+    pub(super) choices: usize,
+    pub(super) logit_bias: LogitBias,
     pub(super) response_format: Option<serde_json::Value>,
-    pub(super) priority: Option<i32>,
     pub(super) is_streamed: bool,
     pub(super) stream_options: Option<StreamOptions>,
     pub(super) diffusion: Diffusion,
 }
 
 impl CommonFields {
-    /// The parameters of a completion. `prompts` are requests with nothing but their task.
-    pub(super) fn params(
-        self,
-        prompts: Vec<Request>,
-        logprobs: bool,
-        echo: Vec<String>,
-    ) -> Result<CompletionParams, ApiError> {
+    /// The parameters of a completion with a task for each prompt.
+    pub(super) fn params(self, tasks: Vec<Task>, logprobs: bool, echo: Vec<String>) -> ApiResult<CompletionParams> {
         let delivery = if self.is_streamed {
             let with_usage = self.stream_options.is_some_and(|options| options.include_usage == Some(true));
             Delivery::Stream { with_edits: self.diffusion.stream_edits == Some(true), with_usage }
@@ -198,49 +197,31 @@ impl CommonFields {
             self.diffusion.check_whole()?;
             Delivery::Whole
         };
-        let choices = self.choices.unwrap_or(1) as usize;
-        if choices == 0 || prompts.len().saturating_mul(choices) > CHOICES_MAX {
-            let (given, most) = (prompts.len(), CHOICES_MAX / prompts.len().max(1));
-            let message = match most {
-                0 => {
-                    return Err(ApiError::invalid(
-                        "prompt",
-                        format!("prompt: given {given} prompts; give at most {CHOICES_MAX}"),
-                    ));
+        let (prompts, choices) = (tasks.len(), self.choices);
+        if choices == 0 || prompts.saturating_mul(choices) > CHOICES_MAX {
+            let (param, message) = match CHOICES_MAX / prompts.max(1) {
+                0 => ("prompt", format!("given {prompts} prompts; give at most {CHOICES_MAX}")),
+                most => {
+                    ("n", format!("given {choices}; give 1 to {most}: all choices together are at most {CHOICES_MAX}"))
                 }
-                most => format!("n: given {choices}; give 1 to {most}: all choices together are at most {CHOICES_MAX}"),
             };
-            return Err(ApiError::invalid("n", message));
+            return Err(ApiError::invalid(param, format!("{param}: {message}")));
         }
-        let stop = match self.stop {
-            None => Vec::new(),
-            Some(Stop::One(stop)) => vec![stop],
-            Some(Stop::Many(stops)) => stops,
+        let bias = |(token, Number(bias)): (String, Number)| match token.parse() {
+            Ok(id) => Ok((TokenId(id), bias)),
+            Err(_) => {
+                let keys = "its keys are ids, its values numbers from -100 to 100";
+                let message = format!("logit_bias: {token:?} is no token id; {keys}");
+                Err(ApiError::invalid(format!("logit_bias.{token}"), message))
+            }
         };
-        let logit_bias =
-            self.logit_bias.unwrap_or_default().into_iter().map(|(token, Number(bias))| match token.parse() {
-                Ok(id) => Ok((TokenId(id), bias)),
-                Err(_) => Err(ApiError::invalid(
-                    format!("logit_bias.{token}"),
-                    format!(
-                        "logit_bias: {token:?} is no token id; its keys are ids, its values numbers from -100 to 100"
-                    ),
-                )),
-            });
-        let common = Request {
-            temperature: self.temperature.unwrap_or(0.0),
-            top_p: self.top_p,
-            top_k: self.top_k,
-            stop,
-            stop_tokens: self.stop_token_ids.unwrap_or_default().into_iter().map(TokenId::from).collect(),
-            logit_bias: logit_bias.collect::<Result<_, _>>()?,
+        let common = self.diffusion.read(Request {
+            logit_bias: self.logit_bias.into_iter().map(bias).collect::<Result<_, _>>()?,
             format: response_format::read(self.response_format.as_ref())?,
-            priority: self.priority.unwrap_or(0),
-            ..Request::new(Task::InfillTokens { cells: Vec::new() })
-        };
-        let common = self.diffusion.read(common)?;
+            ..self.request
+        })?;
         let seed = |choice: usize| self.seed.map(|seed| seed.wrapping_add(choice as u64));
-        let requests = prompts.into_iter().flat_map(|Request { task, .. }| {
+        let requests = tasks.into_iter().flat_map(|task| {
             let request = Request { task, ..common.clone() };
             (0..choices).map(move |choice| Request { seed: seed(choice), ..request.clone() })
         });
@@ -250,7 +231,7 @@ impl CommonFields {
 }
 
 /// How an answer in named events is sent. A stream always has the edits.
-pub(super) fn named_events(stream: Option<bool>, diffusion: &Diffusion) -> Result<Delivery, ApiError> {
+pub(super) fn named_events(stream: Option<bool>, diffusion: &Diffusion) -> ApiResult<Delivery> {
     if stream == Some(true) {
         return Ok(Delivery::Stream { with_edits: true, with_usage: true });
     }

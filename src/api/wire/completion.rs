@@ -1,15 +1,13 @@
 //! The body of `POST /v1/completions`.
 
 use super::common::{self, CHOICES_MAX, body};
-use super::diffusion::Diffusion;
 use super::field::{self, Count};
-use super::params::{CompletionParams, missing};
+use super::{diffusion::Diffusion, params::CompletionParams, params::missing};
 use crate::api::error::ApiError;
 use crate::api::schema::{self, SchemaRef};
 use crate::diffusion::TokenId;
 use crate::engine::{Length, Prompt, Request, Task};
-use serde::Deserialize;
-use serde::de::IgnoredAny;
+use serde::{Deserialize, de::IgnoredAny};
 use utoipa::{PartialSchema, ToSchema};
 
 body! {
@@ -65,26 +63,26 @@ impl CompletionRequest {
     pub(crate) fn read(mut self, detokenize: impl Fn(&[TokenId]) -> String) -> Result<CompletionParams, ApiError> {
         let common = self.common();
         let prompts = self.prompt.ok_or_else(|| missing("prompt", "a string, or an array of token ids"))?.read();
-        let echo = match self.echo {
-            Some(true) => prompts.iter().map(|prompt| text_of(prompt, &detokenize)).collect(),
-            Some(false) | None => Vec::new(),
+        let text = |prompt: &Prompt| match prompt {
+            Prompt::Text(text) => text.clone(),
+            Prompt::Tokens(tokens) => detokenize(tokens),
+            Prompt::Chat(_) => String::new(),
         };
+        let echo = prompts.iter().filter(|_| self.echo == Some(true)).map(text).collect();
         let logprobs = match self.logprobs {
             None => false,
             Some(0 | 1) => true,
             Some(given) => {
-                let message = format!(
-                    "logprobs: given {given}; 0 and 1 are supported: the written token's own, no others are known"
-                );
-                return Err(ApiError::invalid("logprobs", message));
+                let known = "0 and 1 are supported: the written token's own, no others are known";
+                return Err(ApiError::invalid("logprobs", format!("logprobs: given {given}; {known}")));
             }
         };
-        let request = |prompt| task(prompt, self.max_tokens, self.suffix.as_deref()).map(Request::new);
-        let requests = prompts.into_iter().map(request).collect::<Result<Vec<_>, _>>()?;
-        if requests.is_empty() {
+        let task = |prompt| task(prompt, self.max_tokens, self.suffix.as_deref());
+        let tasks = prompts.into_iter().map(task).collect::<Result<Vec<_>, _>>()?;
+        if tasks.is_empty() {
             return Err(ApiError::invalid("prompt", "the prompt is empty; give at least one token"));
         }
-        common.params(requests, logprobs, echo)
+        common.params(tasks, logprobs, echo)
     }
 }
 
@@ -102,14 +100,6 @@ pub(crate) fn task(prompt: Prompt, max_tokens: Option<u32>, suffix: Option<&str>
         (Some(_), Some(_), Prompt::Tokens(_) | Prompt::Chat(_)) => {
             Err(ApiError::invalid("suffix", "suffix goes with a prompt that is a text; token ids have /v1/infill"))
         }
-    }
-}
-
-fn text_of(prompt: &Prompt, detokenize: &impl Fn(&[TokenId]) -> String) -> String {
-    match prompt {
-        Prompt::Text(text) => text.clone(),
-        Prompt::Tokens(tokens) => detokenize(tokens),
-        Prompt::Chat(_) => String::new(),
     }
 }
 

@@ -4,14 +4,11 @@
 use super::field::{count, number, off_word, word_or_object};
 use super::params::{missing, needs_stream};
 use super::policy::{self, OrderName, Remasking, RemaskingName, Unmasking};
-use crate::api::error::ApiError;
-use crate::api::schema;
+use crate::api::{error::ApiError, schema, schema::SchemaRef};
 use crate::engine::{EndOfText, Proofreading, Request};
 use serde::Deserialize;
 use std::time::Duration;
-use utoipa::openapi::schema::Object;
-use utoipa::openapi::{RefOr, Schema};
-use utoipa::{PartialSchema, ToSchema};
+use utoipa::{PartialSchema, ToSchema, openapi::schema::Object};
 
 /// What only a diffusion model can do.
 #[derive(Debug, Default, Deserialize, ToSchema)]
@@ -63,14 +60,14 @@ enum EndOfTextWord {
     Never,
 }
 
-fn proofreading_schema() -> RefOr<Schema> {
+fn proofreading_schema() -> SchemaRef {
     let description = "When a block is full, the quality head reads it through, and what it doubts is written again; \
                        default: the model's where remasking is by quality, else `off`.";
     schema::either_or_null([OffWord::schema(), ProofreadingField::schema()], description)
 }
 
 /// 0 is off; else one to erase and one to write are the least.
-fn proofreading_steps() -> RefOr<Schema> {
+fn proofreading_steps() -> SchemaRef {
     schema::either([schema::whole(0, 0), schema::whole(2, 65_536)])
 }
 
@@ -116,9 +113,6 @@ impl ProofreadingField {
 }
 
 /// The steps of a proofreading, which have to be said.
-///
-/// # Errors
-/// When they are not.
 pub(crate) fn rounds(steps: Option<u32>) -> Result<u32, ApiError> {
     steps.ok_or_else(|| missing("diffusion.proofreading.steps", "the most steps a full block may take"))
 }
@@ -135,7 +129,7 @@ impl From<EndOfTextWord> for EndOfText {
 
 impl Diffusion {
     /// What goes with a text that is there already: a repair has its steps beside the text.
-    pub(super) fn beside_a_text() -> RefOr<Schema> {
+    pub(super) fn beside_a_text() -> SchemaRef {
         let without = |mut object: Object, fields: &[&str]| {
             object.properties.extend(fields.iter().map(|field| ((*field).to_owned(), schema::null())));
             object

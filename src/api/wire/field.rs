@@ -1,12 +1,10 @@
 //! Deserialisers of single fields, whose errors name the value and what is allowed.
 
 use crate::diffusion::TokenId;
-use serde::de::value::MapAccessDeserializer;
 use serde::de::{Error, IntoDeserializer, MapAccess, Visitor};
-use serde::{Deserialize, Deserializer};
+use serde::{Deserialize, Deserializer, de::value::MapAccessDeserializer};
 use serde_json::Value;
-use std::fmt;
-use std::marker::PhantomData;
+use std::{fmt, marker::PhantomData};
 
 /// Characters of a rejected value that its error repeats.
 const SHOWN_MAX: usize = 60;
@@ -83,40 +81,33 @@ pub(crate) fn seed<'de, D: Deserializer<'de>>(input: D) -> Result<Option<u64>, D
     optional(input, "give a whole number of 64 bits", read)
 }
 
-/// A whole number of 32 bits.
 pub(crate) fn rank<'de, D: Deserializer<'de>>(input: D) -> Result<Option<i32>, D::Error> {
     let read = |value: &Value| i32::try_from(whole(value)?).ok();
     optional(input, "give a whole number from -2147483648 to 2147483647", read)
 }
 
-/// Only 1.
 pub(crate) fn one<'de, D: Deserializer<'de>>(input: D) -> Result<(), D::Error> {
     only(input, "only 1 is supported so far", |value| value.as_f64() == Some(1.0))
 }
 
-/// Only 0.
 pub(crate) fn zero<'de, D: Deserializer<'de>>(input: D) -> Result<(), D::Error> {
     only(input, "only 0 is supported so far", |value| value.as_f64() == Some(0.0))
 }
 
-/// Only false.
 pub(crate) fn off<'de, D: Deserializer<'de>>(input: D) -> Result<(), D::Error> {
     only(input, "only false is supported so far", |value| value == &Value::Bool(false))
 }
 
-/// Only an empty array or object.
 pub(crate) fn nothing<'de, D: Deserializer<'de>>(input: D) -> Result<(), D::Error> {
     only(input, "this is not supported yet; leave it out", |value| {
         value.as_array().is_some_and(Vec::is_empty) || value.as_object().is_some_and(serde_json::Map::is_empty)
     })
 }
 
-/// Only null.
 pub(crate) fn unsupported<'de, D: Deserializer<'de>>(input: D) -> Result<(), D::Error> {
     only(input, "this is not supported yet; leave it out", |_| false)
 }
 
-/// Only the word "off".
 pub(crate) fn off_word<'de, D: Deserializer<'de>>(input: D) -> Result<(), D::Error> {
     only(input, "only \"off\" is supported so far", |value| value == "off")
 }
@@ -130,14 +121,11 @@ pub(crate) fn limit<'de, D: Deserializer<'de>>(input: D) -> Result<Option<u32>, 
     optional(input, "give a whole number from 1 to 4294967295, or 0 for no limit", read).map(Option::flatten)
 }
 
-/// Only values that ask for no tool.
 pub(crate) fn no_tool<'de, D: Deserializer<'de>>(input: D) -> Result<(), D::Error> {
-    only(input, "only \"none\" and \"auto\" are supported: there are no tools", |value| {
-        value == "none" || value == "auto"
-    })
+    let allowed = "only \"none\" and \"auto\" are supported: there are no tools";
+    only(input, allowed, |value| value == "none" || value == "auto")
 }
 
-/// Only `["text"]`.
 pub(crate) fn text_only<'de, D: Deserializer<'de>>(input: D) -> Result<(), D::Error> {
     only(input, "only [\"text\"] is supported", |value| value == &serde_json::json!(["text"]))
 }
@@ -162,11 +150,7 @@ fn item<'de, D: Deserializer<'de>, T>(
     read(&value).ok_or_else(|| Error::custom(format!("given {}; {allowed}", shown(&value))))
 }
 
-fn only<'de, D: Deserializer<'de>>(
-    input: D,
-    allowed: &str,
-    accepts: impl FnOnce(&Value) -> bool,
-) -> Result<(), D::Error> {
+fn only<'de, D: Deserializer<'de>>(input: D, allowed: &str, accepts: fn(&Value) -> bool) -> Result<(), D::Error> {
     optional(input, allowed, |value| accepts(value).then_some(())).map(Option::unwrap_or_default)
 }
 

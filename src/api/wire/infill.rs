@@ -1,14 +1,10 @@
 //! The body of `POST /v1/infill`.
 
-use super::common::named_events;
-use super::diffusion::Diffusion;
 use super::field::{number, object, rank, seed};
-use super::params::{Delivery, missing};
-use crate::api::error::ApiError;
-use crate::api::schema;
+use super::{common::named_events, diffusion::Diffusion, params::Delivery, params::missing};
+use crate::api::{error::ApiError, schema};
 use crate::engine::{DEFAULT_BLANK, Request, Task};
-use serde::Deserialize;
-use serde::de::IgnoredAny;
+use serde::{Deserialize, de::IgnoredAny};
 use utoipa::ToSchema;
 
 /// A template and how its gaps are filled.
@@ -48,9 +44,8 @@ impl InfillRequest {
     /// The request to the engine, and how its answer is sent. A stream always has the edits.
     pub(crate) fn read(self) -> Result<(Request, Delivery), ApiError> {
         let blank = self.blank.unwrap_or_else(|| DEFAULT_BLANK.to_owned());
-        let template = self
-            .template
-            .ok_or_else(|| missing("template", &format!("a text with {blank:?} for each cell to fill")))?;
+        let wanted = || missing("template", &format!("a text with {blank:?} for each cell to fill"));
+        let template = self.template.ok_or_else(wanted)?;
         let diffusion = self.diffusion.unwrap_or_default();
         let delivery = named_events(self.stream, &diffusion)?;
         let request = Request {

@@ -12,5 +12,4 @@ mod policy;
 pub(crate) mod repair;
 pub(crate) mod response_format;
 pub(crate) mod score;
-mod text;
 pub(crate) mod tokenize;

@@ -3,7 +3,6 @@
 use crate::api::error::ApiError;
 use crate::engine::Request;
 
-/// How an answer is sent.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(crate) enum Delivery {
     /// As one JSON object.
@@ -22,7 +21,6 @@ pub(crate) enum Delivery {
 pub(crate) struct CompletionParams {
     /// One request to the engine for each choice.
     pub(crate) requests: Vec<Request>,
-    /// Choices for each prompt.
     pub(crate) choices: usize,
     pub(crate) delivery: Delivery,
     /// Whether the answer has the logprob of each token.
@@ -31,7 +29,6 @@ pub(crate) struct CompletionParams {
     pub(crate) echo: Vec<String>,
 }
 
-/// The error of a field that is missing.
 pub(crate) fn missing(param: &'static str, wanted: &str) -> ApiError {
     ApiError::invalid(param, format!("{param} is missing; give {wanted}"))
 }

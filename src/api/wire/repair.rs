@@ -1,15 +1,10 @@
 //! The body of `POST /v1/repair`.
 
-use super::common::named_events;
-use super::diffusion::Diffusion;
 use super::field::{Count, count, number, object, rank, seed};
-use super::params::Delivery;
-use super::text::TextField;
-use crate::api::error::ApiError;
-use crate::api::schema;
+use super::{common::named_events, diffusion::Diffusion, params::Delivery, score::TextField};
+use crate::api::{error::ApiError, error::ApiResult, schema};
 use crate::engine::{Proofreading, Request, Task};
-use serde::Deserialize;
-use serde::de::IgnoredAny;
+use serde::{Deserialize, de::IgnoredAny};
 use utoipa::ToSchema;
 
 /// A text to be mended.
@@ -62,14 +57,17 @@ impl RepairRequest {
     /// The request to the engine, and how its answer is sent. A stream always has the edits.
     pub(crate) fn read(self) -> Result<(Request, Delivery), ApiError> {
         let text = TextField::read(self.text)?;
-        let pinned =
-            self.pinned.unwrap_or_default().into_iter().map(|[start, end]| start.0 as usize..end.0 as usize).collect();
+        let span = |[start, end]: [Count; 2]| start.0 as usize..end.0 as usize;
+        let pinned = self.pinned.unwrap_or_default().into_iter().map(span).collect();
         let diffusion = self.diffusion.unwrap_or_default();
         let delivery = named_events(self.stream, &diffusion)?;
-        let (seed, priority) = (self.seed, self.priority.unwrap_or(0));
-        let request = Request { seed, priority, ..Request::new(Task::Repair { text, pinned }) };
-        let request = with_repair_fields(diffusion.read(request)?, self.steps, self.below, self.worst)?;
-        Ok((Request { temperature: self.temperature.unwrap_or(0.0), ..request }, delivery))
+        let request = Request {
+            temperature: self.temperature.unwrap_or(0.0),
+            seed: self.seed,
+            priority: self.priority.unwrap_or(0),
+            ..Request::new(Task::Repair { text, pinned })
+        };
+        Ok((with_repair_fields(diffusion.read(request)?, self.steps, self.below, self.worst)?, delivery))
     }
 }
 
@@ -79,7 +77,7 @@ pub(crate) fn with_repair_fields(
     steps: Option<u32>,
     below: Option<f32>,
     worst: Option<u32>,
-) -> Result<Request, ApiError> {
+) -> ApiResult<Request> {
     let is_for_blanks = request.steps.is_some() || request.block_length.is_some() || !request.pace.is_empty();
     if is_for_blanks || request.proofreading.is_some() || request.remasking.is_some() {
         let message = "a repair takes steps, below and worst beside its text; in diffusion it takes none of steps, \
@@ -87,9 +85,7 @@ pub(crate) fn with_repair_fields(
         return Err(ApiError::invalid("diffusion", message));
     }
     let below = below.or(worst.map(|_| 1.0));
-    let proofreading = match (steps, below, worst) {
-        (None, None, None) => None,
-        (steps, below, most) => Some(Proofreading { steps, below, most, temperature: None }),
-    };
+    let is_given = steps.is_some() || below.is_some(); // as it is with `worst`
+    let proofreading = is_given.then_some(Proofreading { steps, below, most: worst, temperature: None });
     Ok(Request { proofreading, ..request })
 }

@@ -1,7 +1,7 @@
 //! `response_format`: a JSON Schema, or a skeleton with typed blanks, as a shape of answers.
 //! Constraints that cannot be kept are errors. Out of scope: how many cells a shape takes.
 
-use crate::api::error::ApiError;
+use crate::api::error::{ApiError, ApiResult};
 use crate::engine::{Format, Shape};
 use serde_json::{Map, Value};
 
@@ -13,19 +13,8 @@ const DEPTH_MAX: usize = 32;
 const VALUES_MAX: usize = 4096;
 
 /// Keywords of a schema that constrain nothing.
-const ANNOTATIONS: [&str; 11] = [
-    "$schema",
-    "$id",
-    "$comment",
-    "$defs",
-    "definitions",
-    "title",
-    "description",
-    "default",
-    "examples",
-    "deprecated",
-    "x-order",
-];
+const ANNOTATIONS: &str =
+    "$schema $id $comment $defs definitions title description default examples deprecated x-order";
 /// Limit on the tokens of a value: this server's own keyword.
 const TOKENS: &str = "x-tokens";
 
@@ -36,31 +25,21 @@ pub(crate) fn read(format: Option<&Value>) -> Result<Format, ApiError> {
         Some(Value::Object(format)) => format,
         Some(_) => return Err(invalid("", "give an object, as {\"type\": \"json_schema\", \"json_schema\": {..}}")),
     };
-    let field = |name: &str, known: &[&str]| {
-        let unknown = format.keys().find(|key| *key != "type" && !known.contains(&key.as_str()));
-        if let Some(unknown) = unknown {
-            return Err(invalid(unknown, &format!("unknown here; known are type{}", listed(known))));
+    let field = |name: &str| {
+        if let Some(unknown) = format.keys().find(|key| *key != "type" && *key != name) {
+            return Err(invalid(unknown, &format!("unknown here; known are type, {name}")));
         }
-        known
-            .iter()
-            .find(|known| **known == name)
-            .and_then(|name| format.get(*name))
-            .ok_or_else(|| invalid(name, "missing"))
+        format.get(name).ok_or_else(|| invalid(name, "missing"))
     };
     match format.get("type").and_then(Value::as_str) {
         Some("text") => Ok(Format::Text),
         Some("json_object") => Ok(Format::Json),
         Some("json_schema") => {
-            let wrapper = field("json_schema", &["json_schema"])?;
-            let schema =
-                wrapper.get("schema").ok_or_else(|| invalid("json_schema.schema", "missing; give a JSON Schema"))?;
-            let mut reader = Reader { root: schema, values: 0 };
-            Ok(Format::Shaped(reader.shape(schema, "json_schema.schema", 0)?))
+            let schema = field("json_schema")?.get("schema");
+            let root = schema.ok_or_else(|| invalid("json_schema.schema", "missing; give a JSON Schema"))?;
+            Ok(Format::Shaped(Reader { root, values: 0 }.shape(root, "json_schema.schema", 0)?))
         }
-        Some("json_skeleton") => {
-            let skeleton = field("skeleton", &["skeleton"])?;
-            Ok(Format::Shaped(skeleton_shape(skeleton, "skeleton")?))
-        }
+        Some("json_skeleton") => Ok(Format::Shaped(skeleton_shape(field("skeleton")?, "skeleton")?)),
         Some(_) | None => Err(invalid("type", "give \"text\", \"json_object\", \"json_schema\" or \"json_skeleton\"")),
     }
 }
@@ -71,44 +50,36 @@ fn invalid(path: &str, message: &str) -> ApiError {
     ApiError::invalid(path, message)
 }
 
-fn listed(words: &[&str]) -> String {
-    words.iter().map(|word| format!(", {word}")).collect()
-}
-
-/// Reads a schema.
 struct Reader<'a> {
     root: &'a Value,
     values: usize,
 }
 
 impl<'a> Reader<'a> {
-    fn shape(&mut self, schema: &'a Value, path: &str, depth: usize) -> Result<Shape, ApiError> {
+    fn shape(&mut self, schema: &'a Value, path: &str, depth: usize) -> ApiResult<Shape> {
         self.values += 1;
         if depth > DEPTH_MAX || self.values > VALUES_MAX {
-            let message =
-                format!("nested deeper than {DEPTH_MAX}, or more than {VALUES_MAX} values; a canvas is finite");
-            return Err(invalid(path, &message));
+            let limits = format!("nested deeper than {DEPTH_MAX}, or more than {VALUES_MAX} values");
+            return Err(invalid(path, &format!("{limits}; a canvas is finite")));
         }
         let Value::Object(schema) = schema else {
             return Err(invalid(path, "give a schema as an object; true and false leave everything open"));
         };
+        let at = |word: &str| format!("{path}.{word}");
         if let Some(reference) = schema.get("$ref") {
             known(schema, path, &["$ref"])?;
             let target = reference.as_str().and_then(|reference| self.root.pointer(reference.strip_prefix('#')?));
-            let target =
-                target.ok_or_else(|| invalid(&format!("{path}.$ref"), "leads nowhere; give one like #/$defs/NAME"))?;
-            return self.shape(target, path, depth + 1);
+            let nowhere = || invalid(&at("$ref"), "leads nowhere; give one like #/$defs/NAME");
+            return self.shape(target.ok_or_else(nowhere)?, path, depth + 1);
         }
         if let Some(Value::Array(options)) = schema.get("anyOf") {
             known(schema, path, &["anyOf"])?;
             let mut open = options.iter().filter(|option| option.get("type").is_none_or(|kind| kind != "null"));
-            return match (open.next(), open.next()) {
-                (Some(only), None) => self.shape(only, &format!("{path}.anyOf"), depth + 1),
-                (Some(_) | None, _) => Err(invalid(
-                    &format!("{path}.anyOf"),
-                    "a canvas is laid out before anything is chosen; give one alternative, beside null",
-                )),
+            let (Some(only), None) = (open.next(), open.next()) else {
+                let message = "a canvas is laid out before anything is chosen; give one alternative, beside null";
+                return Err(invalid(&at("anyOf"), message));
             };
+            return self.shape(only, &at("anyOf"), depth + 1);
         }
         if let Some(given) = schema.get("const") {
             known(schema, path, &["const", "type"])?;
@@ -117,14 +88,13 @@ impl<'a> Reader<'a> {
         if let Some(options) = schema.get("enum") {
             known(schema, path, &["enum", "type"])?;
             let options = options.as_array().filter(|options| !options.is_empty());
-            let options =
-                options.ok_or_else(|| invalid(&format!("{path}.enum"), "give an array of at least one value"))?;
+            let options = options.ok_or_else(|| invalid(&at("enum"), "give an array of at least one value"))?;
             return Ok(Shape::OneOf(options.iter().map(Value::to_string).collect()));
         }
         self.typed(schema, path, depth)
     }
 
-    fn typed(&mut self, schema: &'a Map<String, Value>, path: &str, depth: usize) -> Result<Shape, ApiError> {
+    fn typed(&mut self, schema: &'a Map<String, Value>, path: &str, depth: usize) -> ApiResult<Shape> {
         let at = |word: &str| format!("{path}.{word}");
         match kind(schema, path)? {
             "object" => self.object(schema, path, depth),
@@ -152,28 +122,27 @@ impl<'a> Reader<'a> {
         }
     }
 
-    fn object(&mut self, schema: &'a Map<String, Value>, path: &str, depth: usize) -> Result<Shape, ApiError> {
+    fn object(&mut self, schema: &'a Map<String, Value>, path: &str, depth: usize) -> ApiResult<Shape> {
         known(schema, path, &["type", "properties", "required", "additionalProperties"])?;
-        let properties: Vec<(&String, &Value)> = match schema.get("properties") {
-            None => Vec::new(),
-            Some(Value::Object(properties)) => properties.iter().collect(),
+        let properties = match schema.get("properties") {
+            None => None,
+            Some(Value::Object(properties)) => Some(properties),
             Some(_) => return Err(invalid(&format!("{path}.properties"), "give an object of schemas")),
         };
-        let required = schema.get("required").and_then(Value::as_array).into_iter().flatten();
-        let stranger =
-            required.filter_map(Value::as_str).find(|name| !properties.iter().any(|(known, _)| known == name));
-        if let Some(name) = stranger {
+        let mut required = schema.get("required").and_then(Value::as_array).into_iter().flatten();
+        let is_stranger = |name: &&str| !properties.is_some_and(|known| known.contains_key(*name));
+        if let Some(name) = required.find_map(|name| name.as_str().filter(is_stranger)) {
             let message = format!("{name:?} is none of the properties; say what it is");
             return Err(invalid(&format!("{path}.required"), &message));
         }
         let mut members = Vec::new();
-        for (name, schema) in properties {
+        for (name, schema) in properties.into_iter().flatten() {
             members.push((name.clone(), self.shape(schema, &format!("{path}.properties.{name}"), depth + 1)?));
         }
         Ok(Shape::Object(members))
     }
 
-    fn array(&mut self, schema: &'a Map<String, Value>, path: &str, depth: usize) -> Result<Shape, ApiError> {
+    fn array(&mut self, schema: &'a Map<String, Value>, path: &str, depth: usize) -> ApiResult<Shape> {
         known(schema, path, &["type", "items", "prefixItems", "minItems", "maxItems"])?;
         let at = |word: &str| format!("{path}.{word}");
         let bounds = (size(schema, path, "minItems")?, size(schema, path, "maxItems")?);
@@ -185,10 +154,8 @@ impl<'a> Reader<'a> {
             (None, None) if !items.is_empty() => items.len(),
             (Some(least), Some(most)) if least == most && least >= items.len() => most,
             _ => {
-                return Err(invalid(
-                    path,
-                    "an array's length must be known: give minItems and maxItems, both the same",
-                ));
+                let message = "an array's length must be known: give minItems and maxItems, both the same";
+                return Err(invalid(path, message));
             }
         };
         while items.len() < length {
@@ -214,41 +181,36 @@ fn kind<'a>(schema: &'a Map<String, Value>, path: &str) -> Result<&'a str, ApiEr
 
 /// Rejects keywords other than `words` and [`ANNOTATIONS`]: their constraints would not be kept.
 fn known(schema: &Map<String, Value>, path: &str, words: &[&str]) -> Result<(), ApiError> {
-    match schema.keys().find(|word| !words.contains(&word.as_str()) && !ANNOTATIONS.contains(&word.as_str())) {
+    let is_known = |word: &str| words.contains(&word) || ANNOTATIONS.split(' ').any(|known| known == word);
+    match schema.keys().find(|word| !is_known(word)) {
         None => Ok(()),
         Some(word) => {
-            let message = format!("this cannot be kept; here only{} can", listed(words).trim_start_matches(','));
+            let message = format!("this cannot be kept; here only {} can", words.join(", "));
             Err(invalid(&format!("{path}.{word}"), &message))
         }
     }
 }
 
 fn size(schema: &Map<String, Value>, path: &str, word: &str) -> Result<Option<usize>, ApiError> {
-    let read =
-        |value: &Value| value.as_u64().and_then(|size| usize::try_from(size).ok()).filter(|size| *size <= VALUES_MAX);
-    match schema.get(word) {
-        None => Ok(None),
-        Some(value) => match read(value) {
-            Some(size) => Ok(Some(size)),
-            None => Err(invalid(&format!("{path}.{word}"), &format!("give a whole number from 0 to {VALUES_MAX}"))),
-        },
+    let Some(value) = schema.get(word) else { return Ok(None) };
+    match value.as_u64().and_then(|size| usize::try_from(size).ok()).filter(|size| *size <= VALUES_MAX) {
+        None => Err(invalid(&format!("{path}.{word}"), &format!("give a whole number from 0 to {VALUES_MAX}"))),
+        size => Ok(size),
     }
 }
 
 /// The shape of a skeleton: JSON in which `"<string>"`, `"<string:12>"`, `"<number>"`,
 /// `"<integer:3>"`, `"<boolean>"` and `"<a|b|c>"` stand for values.
-fn skeleton_shape(skeleton: &Value, path: &str) -> Result<Shape, ApiError> {
+fn skeleton_shape(skeleton: &Value, path: &str) -> ApiResult<Shape> {
     match skeleton {
         Value::Object(members) => {
-            let members = members
-                .iter()
-                .map(|(name, value)| Ok((name.clone(), skeleton_shape(value, &format!("{path}.{name}"))?)));
-            Ok(Shape::Object(members.collect::<Result<_, ApiError>>()?))
+            let member =
+                |(name, value): (&String, _)| Ok((name.clone(), skeleton_shape(value, &format!("{path}.{name}"))?));
+            Ok(Shape::Object(members.iter().map(member).collect::<ApiResult<_>>()?))
         }
         Value::Array(values) => {
-            let values =
-                values.iter().enumerate().map(|(index, value)| skeleton_shape(value, &format!("{path}[{index}]")));
-            Ok(Shape::List(values.collect::<Result<_, _>>()?))
+            let shape = |(index, value)| skeleton_shape(value, &format!("{path}[{index}]"));
+            Ok(Shape::List(values.iter().enumerate().map(shape).collect::<ApiResult<_>>()?))
         }
         Value::String(text) => match text.strip_prefix('<').and_then(|text| text.strip_suffix('>')) {
             Some(blank) => typed_blank(blank, path),
@@ -258,14 +220,13 @@ fn skeleton_shape(skeleton: &Value, path: &str) -> Result<Shape, ApiError> {
     }
 }
 
-fn typed_blank(blank: &str, path: &str) -> Result<Shape, ApiError> {
+fn typed_blank(blank: &str, path: &str) -> ApiResult<Shape> {
     let (word, cells) = match blank.split_once(':') {
-        Some((word, cells)) => match cells.parse::<usize>() {
-            Ok(cells) if (1..=VALUES_MAX).contains(&cells) => (word, Some(cells)),
-            Ok(_) | Err(_) => {
-                return Err(invalid(path, &format!("{cells:?} is no number of tokens from 1 to {VALUES_MAX}")));
-            }
-        },
+        Some((word, cells)) => {
+            let size = cells.parse().ok().filter(|cells| (1..=VALUES_MAX).contains(cells));
+            let wrong = || invalid(path, &format!("{cells:?} is no number of tokens from 1 to {VALUES_MAX}"));
+            (word, Some(size.ok_or_else(wrong)?))
+        }
         None => (blank, None),
     };
     match word {
@@ -275,9 +236,9 @@ fn typed_blank(blank: &str, path: &str) -> Result<Shape, ApiError> {
         _ if blank.contains('|') => {
             Ok(Shape::OneOf(blank.split('|').map(|option| Value::from(option).to_string()).collect()))
         }
-        _ => Err(invalid(
-            path,
-            &format!("<{blank}> is none of <string>, <string:12>, <number>, <integer>, <boolean> and <one|two|three>"),
-        )),
+        _ => {
+            let known = "<string>, <string:12>, <number>, <integer>, <boolean> and <one|two|three>";
+            Err(invalid(path, &format!("<{blank}> is none of {known}")))
+        }
     }
 }

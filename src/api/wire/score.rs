@@ -1,13 +1,14 @@
-//! The body of `POST /v1/score`.
+//! The body of `POST /v1/score`, and the text that a repair is given, too: a string or token ids.
 
-use super::field::{number, rank};
-use super::text::TextField;
+use super::field::{Count, number, rank};
+use super::params::missing;
 use crate::api::error::ApiError;
-use crate::api::schema;
-use crate::engine::{DOUBTFUL, Request, Task};
-use serde::Deserialize;
-use serde::de::IgnoredAny;
-use utoipa::ToSchema;
+use crate::api::schema::{self, SchemaRef};
+use crate::diffusion::TokenId;
+use crate::engine::{DOUBTFUL, Prompt, Request, Task};
+use serde::{Deserialize, de::IgnoredAny};
+use std::borrow::Cow;
+use utoipa::{PartialSchema, ToSchema};
 
 /// A text to be judged.
 #[derive(Debug, Deserialize, ToSchema)]
@@ -47,5 +48,34 @@ pub(crate) fn threshold(below: Option<f32>) -> Result<f32, ApiError> {
     match below.unwrap_or(DOUBTFUL) {
         below if (0.0..=1.0).contains(&below) => Ok(below),
         below => Err(ApiError::invalid("below", format!("below is {below}; give a number from 0 to 1"))),
+    }
+}
+
+#[derive(Debug, Deserialize)]
+#[serde(untagged, expecting = "give a string or an array of token ids")]
+pub(super) enum TextField {
+    Text(String),
+    Tokens(Vec<Count>),
+}
+
+impl ToSchema for TextField {
+    fn name() -> Cow<'static, str> {
+        "Text".into()
+    }
+}
+
+impl PartialSchema for TextField {
+    fn schema() -> SchemaRef {
+        schema::either([schema::text(1), schema::list(schema::token(), 1, None)])
+    }
+}
+
+impl TextField {
+    /// The text, which must not be missing.
+    pub(super) fn read(text: Option<Self>) -> Result<Prompt, ApiError> {
+        match text.ok_or_else(|| missing("text", "a string, or an array of token ids"))? {
+            Self::Text(text) => Ok(Prompt::Text(text)),
+            Self::Tokens(tokens) => Ok(Prompt::Tokens(tokens.into_iter().map(TokenId::from).collect())),
+        }
     }
 }

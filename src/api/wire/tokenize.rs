@@ -2,8 +2,7 @@
 
 use super::field::Count;
 use crate::api::schema;
-use serde::Deserialize;
-use serde::de::IgnoredAny;
+use serde::{Deserialize, de::IgnoredAny};
 use utoipa::ToSchema;
 
 #[derive(Debug, Deserialize, ToSchema)]
