@@ -1,9 +1,8 @@
 //! `remask generate`: continues a prompt.
 
-use super::model::ModelArgs;
 use super::output::{OutputArgs, print_answer};
 use super::prompt::{PromptArgs, ids, text_or_stdin};
-use super::refine::RefineArgs;
+use super::{model::ModelArgs, refine::RefineArgs};
 use crate::engine::{Length, Prompt, Task};
 use anyhow::bail;
 use clap::Args;

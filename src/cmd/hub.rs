@@ -5,9 +5,8 @@ use crate::model::{COMPANIONS, PRISM_HEAD, SHARD_INDEX, ShardIndex};
 use anyhow::{Context, anyhow, bail};
 use hf_hub::api::sync::{ApiBuilder, ApiError, ApiRepo};
 use hf_hub::{Cache, CacheRepo, Repo, RepoType};
-use std::collections::BTreeSet;
 use std::path::{Path, PathBuf};
-use std::{env, fs, io};
+use std::{collections::BTreeSet, env, fs, io};
 
 const CONFIG: &str = "config.json";
 const WEIGHTS: &str = "model.safetensors";

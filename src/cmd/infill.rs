@@ -1,9 +1,8 @@
 //! `remask infill`: fills the blanks of a text.
 
-use super::model::ModelArgs;
 use super::output::{OutputArgs, print_answer};
 use super::prompt::{PromptArgs, cells, text_or_stdin};
-use super::refine::RefineArgs;
+use super::{model::ModelArgs, refine::RefineArgs};
 use crate::engine::{DEFAULT_BLANK, Task};
 use anyhow::bail;
 use clap::Args;

@@ -1,7 +1,6 @@
 //! The flags that choose a model, and the models embedded in the binary.
 
-use super::hub;
-use super::say::say;
+use super::{hub, say::say};
 use crate::model::{Config, Denoiser, Device, GgufVocabulary, Precision, Source, Tokens, Toy, load_in};
 use crate::text::{Lists, Tokenizer};
 use anyhow::{Context, bail};

@@ -1,7 +1,6 @@
 //! Messages on standard error.
 
-use std::fmt::Display;
-use std::io::Write;
+use std::{fmt::Display, io::Write};
 
 /// Writes a line to standard error. Does not panic when that is closed, unlike `eprintln!`.
 pub(super) fn say(message: impl Display) {

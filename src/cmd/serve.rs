@@ -2,24 +2,18 @@
 
 use super::logging::{self, LogArgs};
 use super::model::{Loaded, ModelArgs};
-use super::say::say;
-use super::signal::stop_signal;
+use super::{say::say, signal::stop_signal};
 use crate::api::{self, Access, AppState, Guard, Listeners, Patience, Service};
 use crate::engine::{Clock, Limits, Reload, Restart, World, start_by, warm_up};
-use crate::model::ModelError;
-use crate::telemetry::Metrics;
+use crate::{model::ModelError, telemetry::Metrics};
 use anyhow::{Context, anyhow, bail};
 use axum::http::HeaderValue;
 use clap::{Args, ValueEnum};
 use rustix::process::{Resource, Rlimit, getrlimit, setrlimit};
-use std::net::SocketAddr;
 use std::num::{NonZeroU32, NonZeroUsize};
-use std::path::PathBuf;
-use std::sync::Arc;
 use std::time::{Duration, SystemTime, UNIX_EPOCH};
-use tokio::net::TcpListener;
-use tokio::sync::Notify;
-use tokio::task::spawn_blocking;
+use std::{net::SocketAddr, path::PathBuf, sync::Arc};
+use tokio::{net::TcpListener, sync::Notify, task::spawn_blocking};
 
 /// Flags of `remask serve`.
 #[derive(Args, Clone, Debug)]

@@ -3,8 +3,7 @@
 
 use crate::diffusion::{Cell, Edit, Position, Probability, TokenId};
 use crate::model::ModelError;
-use std::collections::BTreeMap;
-use std::time::Duration;
+use std::{collections::BTreeMap, time::Duration};
 
 /// The canvas before the first step, known once a request is admitted.
 #[derive(Clone, Debug, PartialEq)]

@@ -2,16 +2,12 @@
 //! forward pass has to read and takes the reading. Out of scope: other requests of the batch.
 
 use super::event::{Answer, Event, Failure, Finish, Output, Start, StepEvent, Written};
-use super::layout::Layout;
-use super::template::Segment;
+use super::{layout::Layout, template::Segment};
 use crate::diffusion::policy::{Needs, OFF, QUALITY};
 use crate::diffusion::{Canvas, Cell, Edit, Position, Probability, Reading, Sequence, TokenId, u32_of};
 use crate::model::{Filter, ModelError, Restriction, Row, Sampling};
 use crate::text::{Tokenizer, Transcript, heal};
-use std::collections::BTreeMap;
-use std::ops::Range;
-use std::sync::Arc;
-use std::time::Duration;
+use std::{collections::BTreeMap, ops::Range, sync::Arc, time::Duration};
 
 /// Identifies a sequence from its admission to its last event.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Hash)]

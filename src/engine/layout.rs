@@ -5,8 +5,7 @@ use super::event::Written;
 use crate::diffusion::{Canvas, Cell, Position, TokenId};
 use crate::model::Restriction;
 use crate::text::{Tokenizer, json_string};
-use std::collections::BTreeMap;
-use std::ops::Range;
+use std::{collections::BTreeMap, ops::Range};
 
 /// A JSON shape, laid out on a canvas.
 #[derive(Debug)]

@@ -1,12 +1,9 @@
 //! A request as the user made it: options may be absent, and nothing is checked yet. Out of scope:
 //! wire formats, defaults that depend on the model, and tensors.
 
-use crate::diffusion::TokenId;
 use crate::diffusion::policy::{Choice, Settings, order};
-use crate::text::Message;
-use std::borrow::Cow;
-use std::ops::Range;
-use std::time::Duration;
+use crate::{diffusion::TokenId, text::Message};
+use std::{borrow::Cow, ops::Range, time::Duration};
 
 /// What an answer continues.
 #[derive(Clone, Debug, PartialEq, Eq)]

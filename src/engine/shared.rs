@@ -1,8 +1,7 @@
 //! What the handles and the worker share: commands, limits, and the state of the engine.
 
 use super::job::{Job, SequenceId};
-use super::mailbox::Outbox;
-use super::pace::StepTime;
+use super::{mailbox::Outbox, pace::StepTime};
 use crate::telemetry::trace::Trace;
 use std::sync::atomic::{AtomicBool, AtomicU32, AtomicU64};
 use std::time::Instant;

@@ -5,9 +5,8 @@ use super::event::{Event, Failure};
 use super::job::{Job, SequenceId};
 use crate::diffusion::{Reading, u32_of};
 use crate::model::{Denoiser, ModelError, Row};
-use std::collections::VecDeque;
 use std::panic::{AssertUnwindSafe, catch_unwind};
-use std::time::Duration;
+use std::{collections::VecDeque, time::Duration};
 
 /// The result of a tick.
 #[derive(Debug, Default)]

@@ -4,10 +4,9 @@
 use super::aliases::Alias;
 use crate::diffusion::Probability;
 use crate::diffusion::policy::{Kind, OFF, rules};
-use prometheus::core::Collector;
 use prometheus::{
     Encoder, Gauge, Histogram, HistogramOpts, HistogramVec, IntCounter, IntCounterVec, IntGauge, Opts, Registry,
-    TextEncoder,
+    TextEncoder, core::Collector,
 };
 use std::time::Duration;
 

@@ -1,13 +1,10 @@
 //! The spans of a request, as OpenTelemetry traces. Out of scope: exporting them.
 
-use opentelemetry::propagation::TextMapPropagator;
 use opentelemetry::trace::{Span as _, SpanBuilder, SpanKind, Status, TraceContextExt, Tracer};
-use opentelemetry::{Context, KeyValue};
-use opentelemetry_sdk::propagation::TraceContextPropagator;
-use opentelemetry_sdk::trace::SdkTracer;
-use std::collections::HashMap;
-use std::sync::OnceLock;
+use opentelemetry::{Context, KeyValue, propagation::TextMapPropagator};
+use opentelemetry_sdk::{propagation::TraceContextPropagator, trace::SdkTracer};
 use std::time::{Instant, SystemTime};
+use std::{collections::HashMap, sync::OnceLock};
 use tracing::Span;
 use tracing::field::{Empty, display};
 use tracing_opentelemetry::OpenTelemetrySpanExt;

@@ -1,7 +1,6 @@
 //! Makes a byte-level BPE tokenizer from lists of tokens and merges, as GGUF files have them.
 
-use super::error::TextError;
-use super::tokenizer::Tokenizer;
+use super::{error::TextError, tokenizer::Tokenizer};
 use serde_json::{Value, json};
 
 /// A BPE vocabulary as lists.

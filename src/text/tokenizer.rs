@@ -3,9 +3,8 @@
 use super::chat_template::{ChatTemplate, Message};
 use super::error::TextError;
 use crate::diffusion::TokenId;
-use std::fmt;
-use std::ops::Range;
 use std::path::{Path, PathBuf};
+use std::{fmt, ops::Range};
 
 /// How the name of a special token in a text is encoded.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]

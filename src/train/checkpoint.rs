@@ -2,16 +2,13 @@
 //! atomically.
 //! Out of scope: the objective of the run.
 
-use super::error::TrainError;
-use super::optimiser::Memory;
-use super::parameters::Parameters;
+use super::{error::TrainError, optimiser::Memory, parameters::Parameters};
 use crate::model::save_tensors;
 use candle_core::{Device, Tensor};
 use serde::Deserialize;
 use serde_json::{Map, Value, json};
 use std::collections::{BTreeMap, HashMap};
-use std::fs;
-use std::path::Path;
+use std::{fs, path::Path};
 
 /// The state that a run is resumed from. Random numbers are a function of the seed and the step.
 #[derive(Debug)]

@@ -1,8 +1,7 @@
 //! Initial values of parameters: random backbones, quality heads and adapters.
 
-use super::error::TrainError;
-use super::random::Normals;
 use super::sudoku::{self, CELLS};
+use super::{error::TrainError, random::Normals};
 use crate::model::{Config, head_tensors};
 use candle_core::{DType, Device, Result, Tensor};
 use std::collections::BTreeMap;

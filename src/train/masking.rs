@@ -1,10 +1,7 @@
 //! Masked rows, and the denoising loss on them (LLaDA, arXiv 2502.09992, equation 3).
 
-use super::data::Example;
-use super::net::Net;
-use super::ops::cross_entropy;
-use super::progress::Sums;
 use super::random::{philox, uniform};
+use super::{data::Example, net::Net, ops::cross_entropy, progress::Sums};
 use crate::diffusion::u32_of;
 use candle_core::{Result, Tensor};
 

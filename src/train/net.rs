@@ -2,8 +2,7 @@
 //! of equal length and over trainable parameters.
 //! Out of scope: losses.
 
-use super::ops;
-use super::parameters::Parameters;
+use super::{ops, parameters::Parameters};
 use crate::model::{Config, HEAD_EPSILON, Rope};
 use candle_core::{Device, Result, Tensor};
 use candle_nn::{ops as library, rotary_emb};

@@ -2,18 +2,13 @@
 //! learns to predict them (LLaDA, arXiv 2502.09992, equation 3).
 //! Out of scope: quality heads.
 
-use super::data::Data;
-use super::error::TrainError;
 use super::masking::{Denoised, Masked, Masking, denoise};
-use super::net::Net;
-use super::parameters::Parameters;
 use super::progress::{Progress, Sums};
 use super::run::{CheckpointPlace, Finished, Learner, Objective, RunConfig, Scored, train};
-use super::start::Start;
+use super::{data::Data, error::TrainError, net::Net, parameters::Parameters, start::Start};
 use crate::model::Config;
 use serde_json::{Map, Value};
-use std::path::Path;
-use std::sync::atomic::AtomicBool;
+use std::{path::Path, sync::atomic::AtomicBool};
 
 /// Smallest masking ratio, so that 1 / ratio stays bounded.
 const RATIO_MIN: f64 = 0.001;

@@ -3,12 +3,9 @@
 //! one step of fills; here a row may also be a rollout.
 //! Out of scope: files.
 
-use super::data::Data;
-use super::error::TrainError;
 use super::masking::{Denoised, Masked, Masking, denoise};
-use super::net::Net;
-use super::rollout::Rollout;
 use super::run::{Objective, Scored};
+use super::{data::Data, error::TrainError, net::Net, rollout::Rollout};
 use crate::diffusion::policy::Choice;
 use crate::diffusion::{Canvas, Cell, DrawKey, Position, Probability, Proposal, Reading, Review, Seed, TokenId, fills};
 use crate::model::{Config, Filter, Sampling, SummaryOptions, Vocabulary, sigmoid, summarise};

@@ -2,20 +2,15 @@
 //! A run that is stopped and resumed ends with the same bytes as one that is not.
 //! Out of scope: what is learned; that is an [`Objective`].
 
-use super::checkpoint;
-use super::error::TrainError;
-use super::net::Net;
 use super::optimiser::{Optimiser, Schedule};
-use super::parameters::Parameters;
 use super::progress::{Meter, Progress, Sums};
+use super::{checkpoint, error::TrainError, net::Net, parameters::Parameters};
 use crate::model::{Config, save_tensors};
 use candle_core::Tensor;
 use serde_json::{Map, Value};
-use std::collections::BTreeMap;
-use std::path::Path;
 use std::sync::atomic::{AtomicBool, AtomicUsize, Ordering};
 use std::sync::{Mutex, PoisonError};
-use std::time::Instant;
+use std::{collections::BTreeMap, path::Path, time::Instant};
 
 /// How a run is carried out, whatever its objective.
 #[derive(Clone, Debug)]

@@ -1,11 +1,9 @@
 //! The weights that pretraining starts from: random, or those of a model, also with more blocks.
 
-use super::error::TrainError;
-use super::init;
+use super::{error::TrainError, init};
 use crate::model::{self, Config};
 use candle_core::{Result, Tensor};
-use std::collections::BTreeMap;
-use std::path::Path;
+use std::{collections::BTreeMap, path::Path};
 
 /// Where the initial weights come from.
 #[derive(Clone, Debug)]

@@ -5,8 +5,7 @@
 use super::random::philox;
 use crate::diffusion::u32_of;
 use rand_philox::Philox;
-use std::fmt;
-use std::str::FromStr;
+use std::{fmt, str::FromStr};
 
 /// Cells of a grid.
 pub const CELLS: usize = 81;

@@ -2,19 +2,13 @@
 //! the resulting files.
 //! Out of scope: the loss.
 
-use super::data::Data;
-use super::error::TrainError;
-use super::init;
-use super::parameters::Parameters;
 use super::prism::{Prism, Recipe};
-use super::progress::Progress;
 use super::run::{CheckpointPlace, Finished, Learner, RunConfig, train};
+use super::{data::Data, error::TrainError, init, parameters::Parameters, progress::Progress};
 use crate::model::{self, BASE, COMPANIONS, Device, SaveError, Tensors, save, save_adapter, save_tensors};
 use serde_json::{Map, Value, json};
-use std::collections::HashMap;
-use std::fs;
 use std::path::{Path, PathBuf};
-use std::sync::atomic::AtomicBool;
+use std::{collections::HashMap, fs, sync::atomic::AtomicBool};
 
 /// What is trained beside the head.
 #[derive(Clone, Debug, PartialEq)]

@@ -4,12 +4,11 @@
 
 use super::statistics::{Bin, Reliability, area_under_curve};
 use super::sudoku::SplitWord;
-use crate::cmd::model::ModelArgs;
 use crate::diffusion::policy::{Choice, order};
 use crate::diffusion::{Canvas, Cell, DrawKey, Draws, Position, Purpose, Reading, Seed, TokenId, fills};
 use crate::model::{Denoiser, Filter, Row, Sampling};
-use crate::train::Recipe;
 use crate::train::data::{Data, Example};
+use crate::{cmd::model::ModelArgs, train::Recipe};
 use anyhow::bail;
 use clap::Args;
 use serde::Serialize;

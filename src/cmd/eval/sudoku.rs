@@ -4,12 +4,10 @@
 use super::plot::{Point, check_name, draw};
 use super::statistics::Share;
 use crate::cmd::ask::{answer_all, engine};
-use crate::cmd::model::ModelArgs;
-use crate::cmd::policy::named;
-use crate::diffusion::TokenId;
 use crate::diffusion::policy::{BELOW, BUDGET, Choice, Kind, QUALITY, Rule, find, rules};
 use crate::engine::{Answer, Handle, Proofreading, Request, Start, Task};
 use crate::train::sudoku::{CANVAS, Grid, NEWLINE, Split};
+use crate::{cmd::model::ModelArgs, cmd::policy::named, diffusion::TokenId};
 use anyhow::{Context, bail};
 use clap::builder::{PossibleValue, PossibleValuesParser, TypedValueParser};
 use clap::{Args, ValueEnum};

@@ -1,16 +1,13 @@
 //! The flags of both kinds of training, and what follows from them.
 
 use crate::model::{Device, threads};
-use crate::text::Tokenizer;
-use crate::train::data::Data;
-use crate::train::sudoku::Split;
 use crate::train::{RunConfig, Schedule};
+use crate::{text::Tokenizer, train::data::Data, train::sudoku::Split};
 use anyhow::{Context, bail};
 use clap::{Args, ValueEnum};
 use serde_json::{Map, Value, json};
-use std::io::IsTerminal;
 use std::path::{Path, PathBuf};
-use std::{fs, io};
+use std::{fs, io, io::IsTerminal};
 
 #[derive(Clone, Copy, Debug, PartialEq, Eq, ValueEnum)]
 pub(super) enum BuiltInTask {

@@ -2,20 +2,16 @@
 
 use super::monitor::Monitor;
 use super::options::{BuiltInTask, RunArgs, tokenizer};
-use crate::cmd::eval::calibration::measure;
-use crate::cmd::policy::named;
-use crate::cmd::signal::stop_flag;
 use crate::diffusion::policy::{Choice, Kind, Rule};
-use crate::diffusion::u32_of;
 use crate::model::{Config, Denoiser, Source, load};
-use crate::train::data::Data;
 use crate::train::{Learns, Recipe, Tuning};
+use crate::{
+    cmd::eval::calibration::measure, cmd::policy::named, cmd::signal::stop_flag, diffusion::u32_of, train::data::Data,
+};
 use anyhow::bail;
 use clap::{Args, ValueEnum};
 use serde_json::json;
-use std::fs;
-use std::num::NonZeroU32;
-use std::path::PathBuf;
+use std::{fs, num::NonZeroU32, path::PathBuf};
 
 #[derive(Clone, Copy, Debug, PartialEq, Eq, ValueEnum)]
 enum LearnsWord {

@@ -3,11 +3,10 @@
 
 use super::json_layout::{Spellings, Vocabulary, lay_out};
 use crate::diffusion::{Canvas, Cell, TokenId};
-use crate::engine::job::Writing;
 use crate::engine::request::{Format, Length, Prompt, Rejected, Request, Task, invalid};
 use crate::engine::template::{self, Segment};
-use crate::model::ModelSpec;
 use crate::text::{Message, Special, Tokenizer, Transcript};
+use crate::{engine::job::Writing, model::ModelSpec};
 use std::ops::Range;
 use std::sync::{Arc, OnceLock};
 

@@ -14,11 +14,8 @@ use crate::diffusion::{DOUBTFUL, Pace, Policy, Probability, Proofreading, Seed, 
 use crate::model::{Filter, ModelSpec};
 use crate::text::Tokenizer;
 use canvas::CanvasBuilder;
-use std::borrow::Cow;
 use std::hash::{BuildHasher, RandomState};
-use std::num::NonZeroU32;
-use std::sync::Arc;
-use std::time::Duration;
+use std::{borrow::Cow, num::NonZeroU32, sync::Arc, time::Duration};
 
 /// Default steps of proofreading: one per cell, at most this many.
 const PROOFREADING_MAX: u32 = 128;
