@@ -1,8 +1,8 @@
 //! `remask generate`: continues a prompt.
 
+use super::model::ModelArgs;
 use super::output::{OutputArgs, print_answer};
-use super::prompt::{PromptArgs, ids, text_or_stdin};
-use super::{model::ModelArgs, refine::RefineArgs};
+use super::refine::{PromptArgs, RefineArgs, ids, text_or_stdin};
 use crate::engine::{Length, Prompt, Task};
 use anyhow::bail;
 use clap::Args;

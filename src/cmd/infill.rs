@@ -1,8 +1,8 @@
 //! `remask infill`: fills the blanks of a text.
 
+use super::model::ModelArgs;
 use super::output::{OutputArgs, print_answer};
-use super::prompt::{PromptArgs, cells, text_or_stdin};
-use super::{model::ModelArgs, refine::RefineArgs};
+use super::refine::{PromptArgs, RefineArgs, cells, text_or_stdin};
 use crate::engine::{DEFAULT_BLANK, Task};
 use anyhow::bail;
 use clap::Args;

@@ -6,9 +6,9 @@ use clap::{Args, ValueEnum};
 use opentelemetry::{KeyValue, trace::TracerProvider};
 use opentelemetry_otlp::{SpanExporter, WithExportConfig};
 use opentelemetry_sdk::{Resource, trace::SdkTracerProvider};
-use std::io::{IsTerminal, stderr};
-use std::panic::PanicHookInfo;
-use tracing::Level;
+use std::io::{IsTerminal, Write, stderr};
+use std::{fmt::Display, panic::PanicHookInfo};
+use tracing::{Level, level_filters::LevelFilter};
 use tracing_appender::non_blocking::{NonBlockingBuilder, WorkerGuard};
 use tracing_subscriber::filter::{Directive, Targets};
 use tracing_subscriber::{EnvFilter, Layer, layer::SubscriberExt, util::SubscriberInitExt};
@@ -64,8 +64,7 @@ pub(super) fn init(args: &LogArgs) -> anyhow::Result<Logs> {
         LogFormat::Json => layer.json().with_span_list(false).boxed(),
     };
     // spans of requests, without those of the exporter itself
-    let ours =
-        Targets::new().with_target("remask", Level::INFO).with_target(TEXTS, tracing::level_filters::LevelFilter::OFF);
+    let ours = Targets::new().with_target("remask", Level::INFO).with_target(TEXTS, LevelFilter::OFF);
     let spans = traces.as_ref().map(|traces| {
         tracing_opentelemetry::layer()
             .with_tracer(traces.tracer(SCOPE))
@@ -80,13 +79,18 @@ pub(super) fn init(args: &LogArgs) -> anyhow::Result<Logs> {
     Ok(Logs { traces, _lines: lines })
 }
 
+/// Writes a line to standard error. Does not panic when that is closed, unlike `eprintln!`.
+pub(super) fn say(message: impl Display) {
+    let _ = writeln!(stderr(), "{message}");
+}
+
 /// Logs a panic. Its message is included with `--log-texts` only, since it may quote a user's text.
 fn panicked(panic: &PanicHookInfo<'_>, has_texts: bool) {
     let place = panic.location().map(ToString::to_string).unwrap_or_default();
     let payload = panic.payload();
-    let words =
-        payload.downcast_ref::<&str>().copied().or_else(|| payload.downcast_ref::<String>().map(String::as_str));
-    let words = words.filter(|_| has_texts).unwrap_or("(its words are logged with --log-texts)");
+    let owned = || payload.downcast_ref::<String>().map(String::as_str);
+    let words = payload.downcast_ref::<&str>().copied().or_else(owned).filter(|_| has_texts);
+    let words = words.unwrap_or("(its words are logged with --log-texts)");
     tracing::error!(place, words, "a panic");
 }
 

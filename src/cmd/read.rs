@@ -1,6 +1,6 @@
 //! `remask read`: all outputs of one forward pass, for comparing with another implementation.
 
-use super::{model::ModelArgs, prompt::ids};
+use super::{model::ModelArgs, refine::ids};
 use anyhow::bail;
 use clap::Args;
 use serde_json::json;

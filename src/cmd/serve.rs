@@ -1,8 +1,8 @@
 //! `remask serve`: listens at once, loads the model meanwhile, and drains on SIGTERM or Ctrl-C.
 
-use super::logging::{self, LogArgs};
+use super::logging::{self, LogArgs, say};
 use super::model::{Loaded, ModelArgs};
-use super::{say::say, signal::stop_signal};
+use super::signal::stop_signal;
 use crate::api::{self, Access, AppState, Guard, Listeners, Patience, Service};
 use crate::engine::{Clock, Limits, Reload, Restart, World, start_by, warm_up};
 use crate::{model::ModelError, telemetry::Metrics};
@@ -203,9 +203,8 @@ fn start_service(loaded: Loaded, args: &ServeArgs, metrics: Arc<Metrics>) -> any
         "The model served",
         &[("name", &name), ("family", &spec.family), ("dtype", &spec.dtype), ("device", &spec.device)],
     )?;
-    match args.metrics_aliases {
-        Some(MetricsAliases::Vllm) => metrics.alias_as_vllm(&name)?,
-        None => {}
+    if let Some(MetricsAliases::Vllm) = args.metrics_aliases {
+        metrics.alias_as_vllm(&name)?;
     }
     let limits = Limits {
         batch_tokens_max: args.max_batch_tokens,
@@ -227,11 +226,9 @@ enum MetricsAliases {
     Vllm,
 }
 
-fn share(word: &str) -> Result<f32, String> {
-    match word.parse::<f32>() {
-        Ok(share) if share > 0.0 && share < 1.0 => Ok(share),
-        Ok(_) | Err(_) => Err("give a number above 0 and below 1".to_owned()),
-    }
+fn share(word: &str) -> Result<f32, &'static str> {
+    let share = word.parse().ok().filter(|share| *share > 0.0 && *share < 1.0);
+    share.ok_or("give a number above 0 and below 1")
 }
 
 /// The message once the model is loaded: what is served, where, and an example request.

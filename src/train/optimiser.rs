@@ -2,7 +2,7 @@
 //!
 //! candle's AdamW does not expose its moments, and without them a run cannot be resumed.
 
-use super::parameters::Parameters;
+use super::net::Parameters;
 use candle_core::{Result, Tensor};
 use serde::{Deserialize, Serialize};
 use std::collections::BTreeMap;

@@ -1,10 +1,11 @@
 //! The training loop: rows, gradients, an optimiser step, a report, and now and then a checkpoint.
-//! A run that is stopped and resumed ends with the same bytes as one that is not.
-//! Out of scope: what is learned; that is an [`Objective`].
+//! A run that is stopped and resumed ends with the same bytes as one that is not. An [`Objective`]
+//! says what is learned.
 
+use super::net::{Net, Parameters};
 use super::optimiser::{Optimiser, Schedule};
 use super::progress::{Meter, Progress, Sums};
-use super::{checkpoint, error::TrainError, net::Net, parameters::Parameters};
+use super::{checkpoint, error::TrainError};
 use crate::model::{Config, save_tensors};
 use candle_core::Tensor;
 use serde_json::{Map, Value};
@@ -83,10 +84,14 @@ pub(super) trait Objective: Sync {
     fn score(&self, net: &Net<'_>, rows: &[Self::Sample]) -> candle_core::Result<Scored<Self::Feedback>>;
 
     /// Takes the feedback on all rows of a step, in their order.
-    fn absorb(&mut self, feedback: Vec<Self::Feedback>) -> Result<(), TrainError>;
+    fn absorb(&mut self, _feedback: Vec<Self::Feedback>) -> Result<(), TrainError> {
+        Ok(())
+    }
 
     /// Whether the parameters alone are enough to resume a run that stops before `step`.
-    fn is_between_rounds(&self, step: u32) -> bool;
+    fn is_between_rounds(&self, _step: u32) -> bool {
+        true
+    }
 }
 
 /// The model in training.
@@ -178,14 +183,14 @@ fn learn_all<O: Objective>(
     parameters: &Parameters,
 ) -> Result<Learned<O::Feedback>, TrainError> {
     let pieces: Vec<&[O::Sample]> = rows.chunks(run.piece).collect();
+    let results = Mutex::new(BTreeMap::new());
     let next = AtomicUsize::new(0);
-    let results: Vec<Mutex<Option<candle_core::Result<_>>>> = pieces.iter().map(|_| Mutex::new(None)).collect();
     let work = || {
         loop {
             let index = next.fetch_add(1, Ordering::Relaxed);
             let Some(piece) = pieces.get(index) else { return };
             let done = learn(objective, net, piece, parameters);
-            *results[index].lock().unwrap_or_else(PoisonError::into_inner) = Some(done);
+            results.lock().unwrap_or_else(PoisonError::into_inner).insert(index, done);
         }
     };
     std::thread::scope(|scope| {
@@ -195,10 +200,8 @@ fn learn_all<O: Objective>(
         work();
     });
     let mut total = Learned { gradients: BTreeMap::new(), sums: Sums::default(), feedback: Vec::new() };
-    for result in results {
-        let result = result.into_inner().unwrap_or_else(PoisonError::into_inner);
-        let Some(result) = result else { return Err(TrainError::Failed("a piece was lost".to_owned())) };
-        let piece: Learned<_> = result?;
+    for piece in results.into_inner().unwrap_or_else(PoisonError::into_inner).into_values() {
+        let piece: Learned<_> = piece?;
         for (name, gradient) in piece.gradients {
             let sum = match total.gradients.get(&name) {
                 Some(sum) => (sum + gradient)?,

@@ -14,7 +14,7 @@ use std::path::{Path, PathBuf};
 const RUNNING_MAX: usize = 32;
 
 #[derive(Args, Clone, Debug)]
-pub(super) struct InfillArgs {
+pub(crate) struct InfillArgs {
     #[command(flatten)]
     model: ModelArgs,
     #[command(flatten)]
