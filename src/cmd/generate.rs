@@ -7,7 +7,6 @@ use crate::engine::{Length, Prompt, Task};
 use anyhow::bail;
 use clap::Args;
 
-/// Flags of `remask generate`.
 #[derive(Args, Clone, Debug)]
 pub(super) struct GenerateArgs {
     #[command(flatten)]

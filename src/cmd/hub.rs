@@ -63,7 +63,6 @@ fn is_offline() -> bool {
     env::var("HF_HUB_OFFLINE").is_ok_and(|word| ["1", "true", "yes", "on"].contains(&word.to_lowercase().as_str()))
 }
 
-/// The files listed in an index of shards.
 fn shards(index: &Path) -> anyhow::Result<BTreeSet<String>> {
     let text = fs::read(index).with_context(|| format!("cannot read {}", index.display()))?;
     let parsed: ShardIndex =
@@ -75,12 +74,10 @@ fn shards(index: &Path) -> anyhow::Result<BTreeSet<String>> {
     }
 }
 
-/// A model on the hub.
 struct Hub<'a> {
     name: &'a str,
     revision: &'a str,
     cache: CacheRepo,
-    /// The cache's directory.
     place: PathBuf,
     /// `None` when offline: only the cache is used.
     api: Option<ApiRepo>,

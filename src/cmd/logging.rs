@@ -27,7 +27,6 @@ pub(super) enum LogFormat {
     Json,
 }
 
-/// Flags for logs and traces.
 #[derive(Args, Clone, Debug)]
 pub(super) struct LogArgs {
     /// Format of log lines. What is logged is set by RUST_LOG, for example `info` or `remask=debug`

@@ -8,7 +8,6 @@ use clap::{Args, ValueEnum};
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
 
-/// The Sudoku model of `models/sudoku`.
 pub(super) const SUDOKU: Source = Source::Embedded {
     config: include_bytes!("../../models/sudoku/config.json"),
     generation_config: include_bytes!("../../models/sudoku/generation_config.json"),
@@ -60,7 +59,6 @@ enum LoadFormat {
 const DTYPES: [(&str, Precision, &str); 3] =
     [("auto", Precision::Auto, ""), ("f32", Precision::F32, ""), ("bf16", Precision::Bf16, "")];
 
-/// A loaded model and its tokenizer.
 #[derive(Debug)]
 pub(super) struct Loaded {
     pub(super) model: Box<dyn Denoiser>,

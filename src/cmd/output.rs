@@ -17,7 +17,6 @@ pub(super) struct OutputArgs {
     watch: bool,
 }
 
-/// Runs a request and prints its answer.
 #[tokio::main(flavor = "current_thread")]
 pub(super) async fn print_answer(loaded: Loaded, request: &Request, output: OutputArgs) -> anyhow::Result<()> {
     let handle = engine(loaded.model, loaded.tokenizer)?;

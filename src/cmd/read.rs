@@ -5,7 +5,6 @@ use anyhow::bail;
 use clap::Args;
 use serde_json::json;
 
-/// Flags of `remask read`.
 #[derive(Args, Clone, Debug)]
 pub(super) struct ReadArgs {
     #[command(flatten)]

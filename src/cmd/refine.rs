@@ -44,7 +44,6 @@ pub(super) fn ids(typed: &str) -> anyhow::Result<Vec<TokenId>> {
     ids.context("_ stands for a blank, which only `remask infill` fills")
 }
 
-/// Flags about refinement.
 #[derive(Args, Clone, Debug)]
 pub(super) struct RefineArgs {
     /// Number of steps, one forward pass each [default: one per blank]
@@ -82,7 +81,6 @@ const ENDS_OF_TEXT: [(&str, EndOfText, &str); 3] = [
 ];
 
 impl RefineArgs {
-    /// A request for `task` with these settings.
     pub(super) fn request(&self, task: Task) -> Request {
         Request {
             order: self.policy.order,

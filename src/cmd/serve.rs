@@ -15,7 +15,6 @@ use std::time::{Duration, SystemTime, UNIX_EPOCH};
 use std::{net::SocketAddr, path::PathBuf, sync::Arc};
 use tokio::{net::TcpListener, sync::Notify, task::spawn_blocking};
 
-/// Flags of `remask serve`.
 #[derive(Args, Clone, Debug)]
 pub(super) struct ServeArgs {
     #[command(flatten)]
@@ -193,7 +192,6 @@ fn reload(args: &ServeArgs) -> Reload {
     })
 }
 
-/// Starts the engine with a loaded model.
 fn start_service(loaded: Loaded, args: &ServeArgs, metrics: Arc<Metrics>) -> anyhow::Result<Service> {
     let name = args.served_model_name.clone().unwrap_or(loaded.name);
     let spec = loaded.model.spec();

@@ -17,7 +17,6 @@ pub(super) fn one_of<T: Copy + Send + Sync + 'static>(
     })
 }
 
-/// Reads the name of a rule.
 pub(super) fn named(kind: Kind) -> impl TypedValueParser<Value = &'static Rule> {
     one_of(rules(kind).into_iter().map(|rule| (rule.name, rule, rule.help)))
 }

@@ -58,8 +58,7 @@ impl Handle {
         self.queue(self.admit(request)?)
     }
 
-    /// Like [`Self::submit`], but unread steps are never merged, so that they are bounded by the
-    /// steps of the request alone. For callers in this process.
+    /// Like [`Self::submit`], for callers in this process: unread steps are never merged.
     ///
     /// # Errors
     /// As [`Self::submit`].
@@ -67,8 +66,7 @@ impl Handle {
         self.queue_with(self.admit(request)?, usize::MAX)
     }
 
-    /// The first half of [`Self::submit`]: takes a place, checks and encodes. Dropping the
-    /// result releases the place.
+    /// The first half of [`Self::submit`]: takes a place, until it is dropped, checks and encodes.
     ///
     /// # Errors
     /// As [`Self::submit`].
@@ -104,7 +102,6 @@ impl Handle {
         Ok(Session { start, inbox })
     }
 
-    /// Requests that are running or queued.
     fn unfinished(&self) -> usize {
         self.places_max as usize - self.places.available_permits()
     }
@@ -118,8 +115,7 @@ impl Handle {
     }
 
     fn full(&self) -> Rejected {
-        let waiting = self.unfinished();
-        Rejected::Full { waiting, retry_after: self.shared.step_time.retry_after() }
+        Rejected::Full { waiting: self.unfinished(), retry_after: self.shared.step_time.retry_after() }
     }
 
     /// The limits, abilities and defaults of the model.
@@ -144,8 +140,7 @@ impl Handle {
     #[must_use]
     pub fn readiness(&self) -> Readiness {
         let in_a_row = self.shared.failures_in_a_row.load(Ordering::Relaxed);
-        let condition = *self.shared.condition.borrow();
-        match condition {
+        match *self.shared.condition.borrow() {
             Condition::GivenUp => Readiness::GivenUp,
             _ if self.shared.draining.load(Ordering::Acquire) => Readiness::Draining,
             Condition::Restarting => Readiness::Restarting,

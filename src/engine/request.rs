@@ -77,8 +77,7 @@ pub enum Task {
 /// Erases and rewrites the doubtful tokens of a full block. Needs a quality head.
 #[derive(Clone, Debug, Default, PartialEq)]
 pub struct Proofreading {
-    /// Most additional steps per block: 0 is off, else at least 2. Default: one per cell, up to
-    /// 128.
+    /// Most additional steps per block: 0, or at least 2. Default: one per cell, up to 128.
     pub steps: Option<u32>,
     /// Tokens of lower quality are erased and rewritten. Default: 0.5.
     pub below: Option<f32>,

@@ -34,7 +34,6 @@ impl Default for Limits {
     }
 }
 
-/// A message to the worker.
 #[derive(Debug)]
 pub(super) enum Command {
     Submit(Box<Submission>),
@@ -54,7 +53,6 @@ pub(super) struct Submission {
     pub(super) trace: Trace,
 }
 
-/// The state of the model.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
 pub(super) enum Condition {
     #[default]

@@ -24,8 +24,7 @@ pub fn collect(tracer: SdkTracer) {
 }
 
 /// The span of a request that has just arrived. It is part of the caller's trace if the headers
-/// `traceparent` and `tracestate` name one (W3C Trace Context). Probes and scrapes, for which
-/// `is_work` is false, are not exported.
+/// `traceparent` and `tracestate` name one (W3C Trace Context), and not exported unless `is_work`.
 pub fn arrived<'a>(
     id: &str,
     method: &str,

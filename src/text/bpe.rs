@@ -48,7 +48,6 @@ impl Tokenizer {
 }
 
 impl Lists<'_> {
-    /// The equivalent `tokenizer.json`.
     fn json(&self) -> Result<Value, TextError> {
         let Self { words, special, merges, cut } = self;
         let Some((_, expression)) = PRE_TOKENIZERS.iter().find(|(names, _)| names.contains(cut)) else {

@@ -142,7 +142,6 @@ impl Data {
 
 /// Free cells of a grid with random clues. With fewer clues little of the grid is determined.
 const FREE_AT_RANDOM: usize = 57;
-/// Free cells of a grid whose clues are a puzzle.
 const FREE_IN_PUZZLES: std::ops::Range<usize> = 48..56;
 
 /// The clues, as a grid with blanks, and the complete grid.

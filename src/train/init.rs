@@ -130,7 +130,6 @@ fn sudoku_backbone(config: &Config, seed: u64, device: &Device) -> Result<Weight
     Ok(weights)
 }
 
-/// Dimensions that encode row, column and box.
 const UNITS: usize = 27;
 
 /// Token embeddings scaled by 10, and zero in the dimensions of the units.

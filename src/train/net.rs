@@ -1,5 +1,5 @@
 //! The LLaDA network and the PRISM head with gradients: the same function as in `model/`, on rows
-//! of equal length and over trainable parameters. Out of scope: losses.
+//! of equal length and over trainable parameters.
 
 use super::ops;
 use crate::model::{Config, HEAD_EPSILON, Rope};
@@ -22,12 +22,10 @@ impl Parameters {
         Ok(())
     }
 
-    /// Adds `tensor` as a frozen parameter.
     pub(super) fn freeze(&mut self, name: String, tensor: Tensor) {
         self.frozen.insert(name, tensor);
     }
 
-    /// The parameter called `name`.
     pub(super) fn get(&self, name: &str) -> Result<Tensor> {
         match (self.trained.get(name), self.frozen.get(name)) {
             (Some(var), _) => Ok(var.as_tensor().clone()),
@@ -42,13 +40,11 @@ impl Parameters {
         part("lora_A").zip(part("lora_B"))
     }
 
-    /// The trained parameters by name.
     pub(super) const fn trained(&self) -> &BTreeMap<String, Var> {
         &self.trained
     }
 }
 
-/// A network over borrowed parameters.
 pub(super) struct Net<'a> {
     config: &'a Config,
     parameters: &'a Parameters,

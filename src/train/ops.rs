@@ -120,7 +120,6 @@ fn gradient<F>(name: &'static str, of: &Tensor, forward: F) -> Op<F, NoGradient>
     Op { name, shape: of.shape().clone(), forward, backward: |_, _, _, _| Ok((None, None)) }
 }
 
-/// The elements of a contiguous tensor.
 fn numbers<'a>(storage: &'a CpuStorage, layout: &Layout) -> Result<&'a [f32]> {
     match layout.contiguous_offsets() {
         Some((from, until)) => Ok(&storage.as_slice::<f32>()?[from..until]),

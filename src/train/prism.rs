@@ -33,7 +33,6 @@ pub struct Recipe {
     pub ratio_max: f64,
 }
 
-/// The objective of a quality head.
 #[derive(Debug)]
 pub(super) struct Prism {
     pub(super) config: Config,
@@ -49,7 +48,6 @@ pub(super) struct Prism {
     pub(super) judged: usize,
 }
 
-/// A row of a step.
 #[derive(Debug)]
 pub(super) struct Sample {
     pub(super) canvas: Canvas,
@@ -265,7 +263,6 @@ impl JudgedTokens {
         Ok(())
     }
 
-    /// The states of all of them: (judged, `d_model`).
     fn states(&self) -> candle_core::Result<Option<Tensor>> {
         if self.states.is_empty() { Ok(None) } else { Tensor::cat(&self.states, 0).map(Some) }
     }

@@ -37,7 +37,6 @@ pub struct Finished {
     pub step: u32,
     /// Whether all steps were taken.
     pub is_complete: bool,
-    /// The moving average of every trained parameter.
     pub(super) averages: BTreeMap<String, Tensor>,
 }
 
@@ -58,7 +57,6 @@ impl Finished {
     }
 }
 
-/// The result of scoring some rows.
 pub(super) struct Scored<Feedback> {
     /// The loss with its graph; `None` when there is nothing to learn from these rows.
     pub(super) loss: Option<Tensor>,
@@ -69,7 +67,6 @@ pub(super) struct Scored<Feedback> {
 
 /// A training objective: it makes the rows of a step and scores them.
 pub(super) trait Objective: Sync {
-    /// A row of a batch.
     type Sample: Sync;
     /// What the objective learns about a row when it is scored.
     type Feedback: Send;
@@ -77,7 +74,6 @@ pub(super) trait Objective: Sync {
     /// The rows of `step`: a function of the step and of what a checkpoint holds.
     fn rows(&mut self, step: u32) -> Result<Vec<Self::Sample>, TrainError>;
 
-    /// Tokens of a row.
     fn length(&self) -> usize;
 
     /// These rows' share of the step's loss.
@@ -94,7 +90,6 @@ pub(super) trait Objective: Sync {
     }
 }
 
-/// The model in training.
 pub(super) struct Learner {
     pub(super) config: Config,
     pub(super) parameters: Parameters,
@@ -215,7 +210,6 @@ fn learn_all<O: Objective>(
     Ok(total)
 }
 
-/// The gradients of one piece.
 fn learn<O: Objective>(
     objective: &O,
     net: &Net<'_>,

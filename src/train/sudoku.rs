@@ -157,14 +157,12 @@ pub(super) const fn units_of(cell: usize) -> [usize; 3] {
 /// A depth-first search that branches on the cell with the fewest possible digits.
 struct Search {
     grid: [u8; CELLS],
-    /// Digits used in each row, column and box.
     used: [[u16; 9]; 3],
 }
 
 impl Search {
     const EMPTY: Self = Self { grid: [0; CELLS], used: [[0; 9]; 3] };
 
-    /// At a complete grid.
     fn complete(generator: &mut Philox) -> Self {
         let mut digits: [u8; 9] = std::array::from_fn(|digit| digit as u8 + 1);
         let mut search = Self::EMPTY;

@@ -41,7 +41,6 @@ pub(crate) struct CalibrationArgs {
     json: bool,
 }
 
-/// The calibration of a head.
 #[derive(Debug, Serialize)]
 pub(crate) struct Calibration {
     judged: usize,
@@ -57,9 +56,7 @@ pub(crate) struct Calibration {
     oracle_area_under_curve: Option<f64>,
 }
 
-/// A judged token.
 struct Judgement {
-    /// The head's quality.
     quality: f64,
     /// The model's probability of the token when it is masked again.
     oracle: f64,

@@ -10,7 +10,6 @@ use clap::Args;
 use serde::{Deserialize, Serialize};
 use std::path::{Path, PathBuf};
 
-/// Texts filled concurrently.
 const RUNNING_MAX: usize = 32;
 
 #[derive(Args, Clone, Debug)]
@@ -28,7 +27,6 @@ pub(crate) struct InfillArgs {
     json: bool,
 }
 
-/// A line of the data.
 #[derive(Clone, Debug, Deserialize, PartialEq, Eq)]
 #[serde(deny_unknown_fields)]
 struct Case {
@@ -47,7 +45,6 @@ fn default_blank() -> String {
 
 #[derive(Serialize)]
 struct InfillFigures {
-    /// Texts that match exactly.
     exact: Share,
     /// Texts whose tokens can be compared, because template and text are tokenized alike.
     comparable: usize,

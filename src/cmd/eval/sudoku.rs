@@ -14,7 +14,6 @@ use clap::{Args, builder::TypedValueParser};
 use serde::Serialize;
 use std::path::{Path, PathBuf};
 
-/// Puzzles solved concurrently.
 const RUNNING_MAX: usize = 64;
 
 #[derive(Args, Clone, Debug)]
@@ -72,7 +71,6 @@ pub(crate) struct SudokuArgs {
     plot: Option<PathBuf>,
 }
 
-/// The words of --split.
 pub(super) const SPLITS: [(&str, Split, &str); 3] =
     [("train", Split::Train, ""), ("validation", Split::Validation, ""), ("test", Split::Test, "")];
 
@@ -99,11 +97,9 @@ fn contenders() -> impl TypedValueParser<Value = Contender> {
     one_of([default].into_iter().chain(rules))
 }
 
-/// One line of the table.
 #[derive(Clone, Debug, Serialize)]
 struct Line {
     policy: &'static str,
-    /// The requested steps.
     steps: u32,
     solved: Share,
     /// Means per puzzle.
@@ -195,7 +191,6 @@ impl SudokuArgs {
     }
 }
 
-/// Solves all puzzles with one policy and number of steps.
 #[tokio::main(flavor = "current_thread")]
 async fn measure(
     handle: &Handle,
@@ -242,7 +237,6 @@ impl Line {
     }
 }
 
-/// Reads a file of puzzles.
 fn read(file: &Path) -> anyhow::Result<Vec<Grid>> {
     let text = std::fs::read_to_string(file).with_context(|| format!("cannot read {}", file.display()))?;
     let lines = (1..).zip(text.lines()).filter(|(_, line)| !line.trim().is_empty());

@@ -91,7 +91,6 @@ pub(super) fn run(args: &BaseArgs) -> anyhow::Result<()> {
     Ok(())
 }
 
-/// Sets the number of blocks in a config.json.
 fn set_layers(file: &Path, layers: usize) -> anyhow::Result<()> {
     let mut config: Value = serde_json::from_slice(&fs::read(file)?)?;
     if config["n_layers"] == layers {

@@ -1,4 +1,4 @@
-//! The flags of both kinds of training and what follows from them, and their progress in the terminal.
+//! The flags of both kinds of training, what follows from them, and progress in the terminal.
 
 use crate::model::{Device, threads};
 use crate::train::{Finished, Progress, RunConfig, Schedule};
@@ -124,12 +124,10 @@ impl RunArgs {
     }
 }
 
-/// Whether two paths are the same directory.
 fn is_same(one: &Path, other: &Path) -> bool {
     one.canonicalize().is_ok_and(|one| other.canonicalize().is_ok_and(|other| one == other))
 }
 
-/// The tokenizer of the model in `dir`.
 pub(super) fn tokenizer(dir: &Path) -> anyhow::Result<Tokenizer> {
     Tokenizer::from_dir(dir)?.with_context(|| format!("{} has no tokenizer.json", dir.display()))
 }

@@ -22,7 +22,6 @@ enum LearnsWord {
     Lora,
 }
 
-/// The default of --rounds.
 const ROUNDS: NonZeroU32 = NonZeroU32::new(32).unwrap();
 
 #[derive(Args, Clone, Debug)]
@@ -126,7 +125,6 @@ pub(super) fn run(args: &PrismArgs) -> anyhow::Result<()> {
     Ok(())
 }
 
-/// Loads the model with its trained head.
 fn trained(args: &PrismArgs) -> anyhow::Result<Box<dyn Denoiser>> {
     let out = &args.run.out;
     let (dir, adapter) = match args.learns {
@@ -138,7 +136,6 @@ fn trained(args: &PrismArgs) -> anyhow::Result<Box<dyn Denoiser>> {
     Ok(load(&Source::Directory { dir, prism_head, adapter }, args.run.device)?)
 }
 
-/// Rows on which the card's calibration is measured.
 const CARD_ROWS: u32 = 200;
 
 /// The card of a head: what it was trained from and for, and how well it is calibrated.

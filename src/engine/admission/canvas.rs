@@ -24,7 +24,6 @@ pub(super) struct Draft {
     pub(super) writing: Writing,
 }
 
-/// Builds first canvases for one model.
 #[derive(Clone, Debug)]
 pub(super) struct CanvasBuilder {
     pub(super) spec: Arc<ModelSpec>,
@@ -134,7 +133,6 @@ impl CanvasBuilder {
         Ok(Draft { canvas, offset: given, prompt_tokens: given, writing })
     }
 
-    /// What a JSON layout needs of this model.
     fn vocabulary(&self) -> Result<Vocabulary<'_>, Rejected> {
         let Some(tokenizer) = &self.tokenizer else {
             const MESSAGE: &str = "this model was loaded without a tokenizer.json; it can write no JSON";
