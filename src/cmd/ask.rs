@@ -1,12 +1,9 @@
 //! Requests to an engine in this process, each run to its answer.
 
 use crate::engine::{Answer, Event, Handle, Limits, Session, Start, StepEvent, start};
-use crate::model::Denoiser;
-use crate::telemetry::Metrics;
-use crate::text::Tokenizer;
+use crate::{model::Denoiser, telemetry::Metrics, text::Tokenizer};
 use anyhow::bail;
-use std::collections::VecDeque;
-use std::sync::Arc;
+use std::{collections::VecDeque, sync::Arc};
 
 /// Starts an engine with the default limits.
 pub(super) fn engine(model: Box<dyn Denoiser>, tokenizer: Option<Arc<Tokenizer>>) -> anyhow::Result<Handle> {

@@ -51,7 +51,7 @@ pub struct BenchArgs {
 }
 
 /// One line of the table.
-#[derive(Clone, Debug, Serialize)]
+#[derive(Clone, Debug, Default, Serialize)]
 pub struct Figures {
     /// The model's name.
     pub model: String,
@@ -134,15 +134,16 @@ pub async fn measure(
     let timed = Timed { model, reading_nanos: Arc::clone(&reading) };
     let handle = engine(Box::new(timed), None)?;
     let request = request(&spec, canvas, steps);
-    time_run(&handle, &request, 1, &reading).await?; // warm-up: page faults and thread start
+    let plan = Figures { model: name.to_owned(), canvas, steps, streams: 1, ..Figures::default() };
+    time_run(&handle, &request, &reading, plan.clone()).await?; // warm-up: page faults and thread start
     let mut figures = Vec::new();
     for &streams in streams {
         let mut runs = Vec::new();
         for _ in 0..repeat.max(1) {
-            runs.push(time_run(&handle, &request, streams, &reading).await?);
+            runs.push(time_run(&handle, &request, &reading, Figures { streams, ..plan.clone() }).await?);
         }
-        runs.sort_by_key(|run| run.took);
-        figures.push(runs[runs.len() / 2].figures(name, canvas, steps, streams));
+        runs.sort_by_key(|(took, _)| *took);
+        figures.push(runs.swap_remove(runs.len() / 2).1);
     }
     Ok(figures)
 }
@@ -160,37 +161,14 @@ fn request(spec: &ModelSpec, canvas: usize, steps: u32) -> Request {
     }
 }
 
-/// One measured run.
-struct Measurement {
-    took: Duration,
-    reading: Duration,
-    token_forwards: usize,
-    passes: u32,
-    written: usize,
-}
-
-impl Measurement {
-    fn figures(&self, model: &str, canvas: usize, steps: u32, streams: usize) -> Figures {
-        let (took, reading) = (self.took.as_secs_f64(), self.reading.as_secs_f64());
-        Figures {
-            model: model.to_owned(),
-            canvas,
-            steps,
-            streams,
-            passes_per_s: f64::from(self.passes) / took,
-            token_forwards_per_s: self.token_forwards as f64 / took,
-            tokens_per_s: self.written as f64 / took,
-            engine_overhead: (took - reading) / reading,
-        }
-    }
-}
-
+/// The time of one run, and `figures` with what it measured.
 async fn time_run(
     handle: &Handle,
     request: &Request,
-    streams: usize,
     reading: &AtomicU64,
-) -> anyhow::Result<Measurement> {
+    figures: Figures,
+) -> anyhow::Result<(Duration, Figures)> {
+    let streams = figures.streams;
     let before = reading.load(Ordering::Relaxed);
     let begun = Instant::now();
     let (mut passes, mut token_forwards, mut written) = (0, 0, 0);
@@ -202,8 +180,17 @@ async fn time_run(
         Ok(())
     })
     .await?;
-    let reading = Duration::from_nanos(reading.load(Ordering::Relaxed) - before);
-    Ok(Measurement { took: begun.elapsed(), reading, token_forwards, passes, written })
+    let reading = Duration::from_nanos(reading.load(Ordering::Relaxed) - before).as_secs_f64();
+    let elapsed = begun.elapsed();
+    let took = elapsed.as_secs_f64();
+    let measured = Figures {
+        passes_per_s: f64::from(passes) / took,
+        token_forwards_per_s: token_forwards as f64 / took,
+        tokens_per_s: written as f64 / took,
+        engine_overhead: (took - reading) / reading,
+        ..figures
+    };
+    Ok((elapsed, measured))
 }
 
 /// A model that adds up the time of its forward passes.

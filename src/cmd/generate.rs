@@ -2,13 +2,11 @@
 
 use super::model::ModelArgs;
 use super::output::{OutputArgs, print_answer};
-use super::prompt::{PromptArgs, ids, text_or_stdin};
-use super::refine::RefineArgs;
+use super::refine::{PromptArgs, RefineArgs, ids, text_or_stdin};
 use crate::engine::{Length, Prompt, Task};
 use anyhow::bail;
 use clap::Args;
 
-/// Flags of `remask generate`.
 #[derive(Args, Clone, Debug)]
 pub(super) struct GenerateArgs {
     #[command(flatten)]

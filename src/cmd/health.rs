@@ -4,7 +4,6 @@ use anyhow::{Context, bail};
 use clap::Args;
 use std::time::Duration;
 
-/// Flags of `remask health`.
 #[derive(Args, Clone, Debug)]
 pub(super) struct HealthArgs {
     /// Base URL of the server [default: http://127.0.0.1 with --port]

@@ -5,9 +5,8 @@ use crate::model::{COMPANIONS, PRISM_HEAD, SHARD_INDEX, ShardIndex};
 use anyhow::{Context, anyhow, bail};
 use hf_hub::api::sync::{ApiBuilder, ApiError, ApiRepo};
 use hf_hub::{Cache, CacheRepo, Repo, RepoType};
-use std::collections::BTreeSet;
 use std::path::{Path, PathBuf};
-use std::{env, fs, io};
+use std::{collections::BTreeSet, env, fs, io};
 
 const CONFIG: &str = "config.json";
 const WEIGHTS: &str = "model.safetensors";
@@ -64,7 +63,6 @@ fn is_offline() -> bool {
     env::var("HF_HUB_OFFLINE").is_ok_and(|word| ["1", "true", "yes", "on"].contains(&word.to_lowercase().as_str()))
 }
 
-/// The files listed in an index of shards.
 fn shards(index: &Path) -> anyhow::Result<BTreeSet<String>> {
     let text = fs::read(index).with_context(|| format!("cannot read {}", index.display()))?;
     let parsed: ShardIndex =
@@ -76,12 +74,10 @@ fn shards(index: &Path) -> anyhow::Result<BTreeSet<String>> {
     }
 }
 
-/// A model on the hub.
 struct Hub<'a> {
     name: &'a str,
     revision: &'a str,
     cache: CacheRepo,
-    /// The cache's directory.
     place: PathBuf,
     /// `None` when offline: only the cache is used.
     api: Option<ApiRepo>,

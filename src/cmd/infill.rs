@@ -2,8 +2,7 @@
 
 use super::model::ModelArgs;
 use super::output::{OutputArgs, print_answer};
-use super::prompt::{PromptArgs, cells, text_or_stdin};
-use super::refine::RefineArgs;
+use super::refine::{PromptArgs, RefineArgs, cells, text_or_stdin};
 use crate::engine::{DEFAULT_BLANK, Task};
 use anyhow::bail;
 use clap::Args;
@@ -12,7 +11,6 @@ use clap::Args;
 const SAMPLE_PUZZLE: &str =
     "53..7....\n6..195...\n.98....6.\n8...6...3\n4..8.3..1\n7...2...6\n.6....28.\n...419..5\n....8..79";
 
-/// Flags of `remask infill`.
 #[derive(Args, Clone, Debug)]
 pub(super) struct InfillArgs {
     #[command(flatten)]

@@ -3,19 +3,15 @@
 use crate::telemetry::trace::{SCOPE, collect};
 use anyhow::{Context, bail};
 use clap::{Args, ValueEnum};
-use opentelemetry::KeyValue;
-use opentelemetry::trace::TracerProvider;
+use opentelemetry::{KeyValue, trace::TracerProvider};
 use opentelemetry_otlp::{SpanExporter, WithExportConfig};
-use opentelemetry_sdk::Resource;
-use opentelemetry_sdk::trace::SdkTracerProvider;
-use std::io::{IsTerminal, stderr};
-use std::panic::PanicHookInfo;
-use tracing::Level;
+use opentelemetry_sdk::{Resource, trace::SdkTracerProvider};
+use std::io::{IsTerminal, Write, stderr};
+use std::{fmt::Display, panic::PanicHookInfo};
+use tracing::{Level, level_filters::LevelFilter};
 use tracing_appender::non_blocking::{NonBlockingBuilder, WorkerGuard};
 use tracing_subscriber::filter::{Directive, Targets};
-use tracing_subscriber::layer::SubscriberExt;
-use tracing_subscriber::util::SubscriberInitExt;
-use tracing_subscriber::{EnvFilter, Layer};
+use tracing_subscriber::{EnvFilter, Layer, layer::SubscriberExt, util::SubscriberInitExt};
 
 /// Largest number of log lines that wait for a slow reader; further ones are dropped.
 const LINES_MAX: usize = 16_384;
@@ -31,7 +27,6 @@ pub(super) enum LogFormat {
     Json,
 }
 
-/// Flags for logs and traces.
 #[derive(Args, Clone, Debug)]
 pub(super) struct LogArgs {
     /// Format of log lines. What is logged is set by RUST_LOG, for example `info` or `remask=debug`
@@ -68,8 +63,7 @@ pub(super) fn init(args: &LogArgs) -> anyhow::Result<Logs> {
         LogFormat::Json => layer.json().with_span_list(false).boxed(),
     };
     // spans of requests, without those of the exporter itself
-    let ours =
-        Targets::new().with_target("remask", Level::INFO).with_target(TEXTS, tracing::level_filters::LevelFilter::OFF);
+    let ours = Targets::new().with_target("remask", Level::INFO).with_target(TEXTS, LevelFilter::OFF);
     let spans = traces.as_ref().map(|traces| {
         tracing_opentelemetry::layer()
             .with_tracer(traces.tracer(SCOPE))
@@ -84,13 +78,18 @@ pub(super) fn init(args: &LogArgs) -> anyhow::Result<Logs> {
     Ok(Logs { traces, _lines: lines })
 }
 
+/// Writes a line to standard error. Does not panic when that is closed, unlike `eprintln!`.
+pub(super) fn say(message: impl Display) {
+    let _ = writeln!(stderr(), "{message}");
+}
+
 /// Logs a panic. Its message is included with `--log-texts` only, since it may quote a user's text.
 fn panicked(panic: &PanicHookInfo<'_>, has_texts: bool) {
     let place = panic.location().map(ToString::to_string).unwrap_or_default();
     let payload = panic.payload();
-    let words =
-        payload.downcast_ref::<&str>().copied().or_else(|| payload.downcast_ref::<String>().map(String::as_str));
-    let words = words.filter(|_| has_texts).unwrap_or("(its words are logged with --log-texts)");
+    let owned = || payload.downcast_ref::<String>().map(String::as_str);
+    let words = payload.downcast_ref::<&str>().copied().or_else(owned).filter(|_| has_texts);
+    let words = words.unwrap_or("(its words are logged with --log-texts)");
     tracing::error!(place, words, "a panic");
 }
 

@@ -13,19 +13,18 @@ mod logging;
 mod model;
 mod output;
 mod policy;
-mod prompt;
 mod quantise;
 mod read;
 mod refine;
-mod say;
 mod serve;
 mod signal;
 mod train;
 mod watch;
+mod words;
 
 use crate::model::Threads;
 use clap::{CommandFactory, Parser, Subcommand};
-use say::say;
+use logging::say;
 use std::process::ExitCode;
 
 #[derive(Debug, Parser)]
@@ -53,13 +52,15 @@ enum Command {
     /// Print all outputs of one forward pass, for parity checks
     Read(Box<read::ReadArgs>),
     /// Pretrain a model, or train a quality head for a model
-    Train(Box<train::TrainArgs>),
+    #[command(subcommand)]
+    Train(train::TrainCommand),
     /// Split a published PRISM checkpoint into a model directory, or make one
     Convert(Box<convert::ConvertArgs>),
     /// Quantize a model directory into a GGUF file
     Quantize(quantise::QuantiseArgs),
     /// Evaluate the quality of a model's answers
-    Eval(Box<eval::EvalArgs>),
+    #[command(subcommand)]
+    Eval(eval::EvalCommand),
     /// Measure forward passes per second, throughput and engine overhead
     Bench(Box<bench::BenchArgs>),
 }
@@ -90,10 +91,10 @@ pub fn run() -> ExitCode {
         Some(Command::Generate(args)) => generate::run(*args),
         Some(Command::Infill(args)) => infill::run(*args),
         Some(Command::Read(args)) => read::run(&args),
-        Some(Command::Train(args)) => train::run(&args),
+        Some(Command::Train(command)) => train::run(&command),
         Some(Command::Convert(args)) => convert::run(&args),
         Some(Command::Quantize(args)) => quantise::run(&args),
-        Some(Command::Eval(args)) => eval::run(&args),
+        Some(Command::Eval(command)) => eval::run(&command),
         Some(Command::Bench(args)) => bench::run(&args),
     };
     match done {

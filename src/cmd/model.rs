@@ -1,7 +1,6 @@
 //! The flags that choose a model, and the models embedded in the binary.
 
-use super::hub;
-use super::say::say;
+use super::{hub, logging::say, words::one_of};
 use crate::model::{Config, Denoiser, Device, GgufVocabulary, Precision, Source, Tokens, Toy, load_in};
 use crate::text::{Lists, Tokenizer};
 use anyhow::{Context, bail};
@@ -9,7 +8,6 @@ use clap::{Args, ValueEnum};
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
 
-/// The Sudoku model of `models/sudoku`.
 pub(super) const SUDOKU: Source = Source::Embedded {
     config: include_bytes!("../../models/sudoku/config.json"),
     generation_config: include_bytes!("../../models/sudoku/generation_config.json"),
@@ -45,8 +43,8 @@ pub(super) struct ModelArgs {
     #[arg(long, env = "REMASK_ADAPTER", value_name = "DIR")]
     adapter: Option<PathBuf>,
     /// Data type to compute in. `auto` is bf16 on a GPU and f32 on a CPU
-    #[arg(long, env = "REMASK_DTYPE", default_value = "auto")]
-    dtype: Dtype,
+    #[arg(long, env = "REMASK_DTYPE", default_value = "auto", value_parser = one_of(DTYPES))]
+    dtype: Precision,
     /// Device to compute on: `auto`, `cpu`, `cuda` or `cuda:N`
     #[arg(long, env = "REMASK_DEVICE", default_value = "auto")]
     device: Device,
@@ -58,24 +56,9 @@ enum LoadFormat {
     Dummy,
 }
 
-#[derive(Clone, Copy, Debug, PartialEq, Eq, ValueEnum)]
-enum Dtype {
-    Auto,
-    F32,
-    Bf16,
-}
+const DTYPES: [(&str, Precision, &str); 3] =
+    [("auto", Precision::Auto, ""), ("f32", Precision::F32, ""), ("bf16", Precision::Bf16, "")];
 
-impl From<Dtype> for Precision {
-    fn from(word: Dtype) -> Self {
-        match word {
-            Dtype::Auto => Self::Auto,
-            Dtype::F32 => Self::F32,
-            Dtype::Bf16 => Self::Bf16,
-        }
-    }
-}
-
-/// A loaded model and its tokenizer.
 #[derive(Debug)]
 pub(super) struct Loaded {
     pub(super) model: Box<dyn Denoiser>,
@@ -96,7 +79,7 @@ impl ModelArgs {
                 bail!("--prism-head and --adapter go with a model directory; {} is built in as it is", self.model_id)
             }
             "sudoku" => (
-                load_in(&SUDOKU, device, self.dtype.into())?,
+                load_in(&SUDOKU, device, self.dtype)?,
                 Some(Tokenizer::from_texts(SUDOKU_TOKENIZER, Some(SUDOKU_TOKENIZER_CONFIG))?),
             ),
             "toy" => (
@@ -108,14 +91,9 @@ impl ModelArgs {
             }
             dir => self.load_dir(device).with_context(|| format!("cannot load the model {dir:?}"))?,
         };
-        let name = match Path::new(&self.model_id).file_stem().filter(|_| self.is_gguf()) {
-            Some(name) => Some(name),
-            None => Path::new(&self.model_id).file_name(),
-        };
-        let name = match name {
-            Some(name) => name.to_string_lossy().into_owned(),
-            None => self.model_id.clone(),
-        };
+        let path = Path::new(&self.model_id);
+        let name = if self.is_gguf() { path.file_stem() } else { path.file_name() };
+        let name = name.map_or_else(|| self.model_id.clone(), |name| name.to_string_lossy().into_owned());
         Ok(Loaded { model, tokenizer: tokenizer.map(Arc::new), name })
     }
 
@@ -134,11 +112,11 @@ impl ModelArgs {
             );
         }
         let file = PathBuf::from(&self.model_id);
-        let vocabulary = GgufVocabulary::read(&file)?;
-        let config =
-            vocabulary.as_ref().and_then(|vocabulary| vocabulary.tokenizer_config.as_deref()).map(str::as_bytes);
+        let (tokens, config) = GgufVocabulary::read(&file)?.map(|read| (read.tokens, read.tokenizer_config)).unzip();
+        let config = config.flatten();
+        let config = config.as_deref().map(str::as_bytes);
         let beside = file.with_file_name("tokenizer.json");
-        let tokenizer = match vocabulary.as_ref().map(|vocabulary| &vocabulary.tokens) {
+        let tokenizer = match &tokens {
             Some(Tokens::Whole(json)) => Some(Tokenizer::from_texts(json.as_bytes(), config)?),
             _ if beside.exists() => Some(Tokenizer::from_texts(&std::fs::read(&beside)?, config)?),
             Some(Tokens::Parts { words, special, merges, cut }) => {
@@ -147,7 +125,7 @@ impl ModelArgs {
             None => None,
         };
         let source = Source::Gguf { file, prism_head: self.prism_head.clone() };
-        Ok((load_in(&source, device, self.dtype.into())?, tokenizer))
+        Ok((load_in(&source, device, self.dtype)?, tokenizer))
     }
 
     fn load_dir(&self, device: Device) -> anyhow::Result<(Box<dyn Denoiser>, Option<Tokenizer>)> {
@@ -165,6 +143,6 @@ impl ModelArgs {
             }
             LoadFormat::Dummy => Source::Dummy { config: Config::read(&dir)?, seed: 0 },
         };
-        Ok((load_in(&source, device, self.dtype.into())?, tokenizer))
+        Ok((load_in(&source, device, self.dtype)?, tokenizer))
     }
 }

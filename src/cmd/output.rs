@@ -1,8 +1,7 @@
 //! The output of `generate` and `infill`: text, JSON, or the canvas drawn step by step.
 
 use super::ask::{answer, engine};
-use super::model::Loaded;
-use super::watch::Screen;
+use super::{model::Loaded, watch::Screen};
 use crate::diffusion::{Edit, Probability};
 use crate::engine::{Answer, Failure, Finish, Request, StepEvent};
 use clap::Args;
@@ -18,7 +17,6 @@ pub(super) struct OutputArgs {
     watch: bool,
 }
 
-/// Runs a request and prints its answer.
 #[tokio::main(flavor = "current_thread")]
 pub(super) async fn print_answer(loaded: Loaded, request: &Request, output: OutputArgs) -> anyhow::Result<()> {
     let handle = engine(loaded.model, loaded.tokenizer)?;

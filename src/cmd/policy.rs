@@ -1,19 +1,11 @@
 //! Command line flags for policies, made from the registry of rules: their names, help and ranges.
 
-use crate::diffusion::policy::{Choice, Kind, Knob, QUALITY, Range, Rule, Setting, Settings, find, knobs, rules};
-use clap::builder::{PossibleValue, PossibleValuesParser, TypedValueParser};
-use clap::error::ErrorKind;
-use clap::{Arg, ArgMatches, Args, Command, FromArgMatches};
+use super::words::named;
+use crate::diffusion::policy::{Choice, Kind, Knob, QUALITY, Range, Rule, Setting, Settings, knobs};
+use clap::{Arg, ArgMatches, Args, Command, FromArgMatches, error::ErrorKind};
 
 /// What comes before a remasking's knob in its flag.
 const REMASK: &str = "remask-";
-
-/// Reads the name of a rule.
-pub(super) fn named(kind: Kind) -> impl TypedValueParser<Value = &'static Rule> {
-    let value = |rule: &&'static Rule| PossibleValue::new(rule.name).help(rule.help.trim_end_matches('.'));
-    let names: Vec<PossibleValue> = rules(kind).iter().map(value).collect();
-    PossibleValuesParser::new(names).try_map(move |name| find(kind, &name).ok_or("there is no such rule"))
-}
 
 /// The flags `--unmasking`, `--remasking` and those of the rules' knobs.
 #[derive(Clone, Copy, Debug)]
@@ -27,12 +19,10 @@ impl Args for PolicyArgs {
     fn augment_args(command: Command) -> Command {
         let order = Arg::new("unmasking").long("unmasking").value_parser(named(Kind::Order));
         let remasking = Arg::new("remasking").long("remasking").value_parser(named(Kind::Remasking));
-        let remasking =
-            remasking.help("Which filled cells are erased again; default: by quality if the model has a head");
         command
             .arg(order.default_value("confidence").help("Which blank is filled first"))
             .args(knobs(Kind::Pace).into_iter().filter_map(|knob| flag("", knob)))
-            .arg(remasking)
+            .arg(remasking.help("Which filled cells are erased again; default: by quality if the model has a head"))
             .args(knobs(Kind::Remasking).into_iter().filter_map(|knob| flag(REMASK, knob)))
     }
 

@@ -1,45 +1,19 @@
 //! `remask quantize`: converts a model directory into one GGUF file with quantised matrices.
 
-use super::hub;
+use super::{hub, words::one_of};
 use crate::model::{Format, quantise};
 use anyhow::{Context, bail};
-use clap::{Args, ValueEnum};
-use std::fs;
-use std::path::{Path, PathBuf};
+use clap::Args;
+use std::{fs, path::PathBuf};
 
-#[derive(Clone, Copy, Debug, PartialEq, Eq, ValueEnum)]
-enum FormatWord {
-    /// 4.5 bits per weight, in blocks of 256
-    #[value(name = "q4_k")]
-    Q4K,
-    /// 5.5 bits per weight, in blocks of 256
-    #[value(name = "q5_k")]
-    Q5K,
-    /// 6.6 bits per weight, in blocks of 256
-    #[value(name = "q6_k")]
-    Q6K,
-    /// 4.5 bits per weight, in blocks of 32
-    #[value(name = "q4_0")]
-    Q4_0,
-    /// 8.5 bits per weight, in blocks of 32
-    #[value(name = "q8_0")]
-    Q8_0,
-    /// 16 bits per weight
-    F16,
-}
-
-impl From<FormatWord> for Format {
-    fn from(word: FormatWord) -> Self {
-        match word {
-            FormatWord::Q4K => Self::Q4K,
-            FormatWord::Q5K => Self::Q5K,
-            FormatWord::Q6K => Self::Q6K,
-            FormatWord::Q4_0 => Self::Q4_0,
-            FormatWord::Q8_0 => Self::Q8_0,
-            FormatWord::F16 => Self::F16,
-        }
-    }
-}
+const FORMATS: [(&str, Format, &str); 6] = [
+    ("q4_k", Format::Q4K, "4.5 bits per weight, in blocks of 256"),
+    ("q5_k", Format::Q5K, "5.5 bits per weight, in blocks of 256"),
+    ("q6_k", Format::Q6K, "6.6 bits per weight, in blocks of 256"),
+    ("q4_0", Format::Q4_0, "4.5 bits per weight, in blocks of 32"),
+    ("q8_0", Format::Q8_0, "8.5 bits per weight, in blocks of 32"),
+    ("f16", Format::F16, "16 bits per weight"),
+];
 
 #[derive(Args, Clone, Debug)]
 pub(super) struct QuantiseArgs {
@@ -59,8 +33,8 @@ pub(super) struct QuantiseArgs {
     #[arg(long, value_name = "DIR")]
     adapter: Option<PathBuf>,
     /// Format of the matrices. Where its blocks do not fit a row, q8_0 or f16 is used
-    #[arg(long, default_value = "q4_k")]
-    format: FormatWord,
+    #[arg(long, default_value = "q4_k", value_parser = one_of(FORMATS))]
+    format: Format,
     /// GGUF file to write
     #[arg(long, value_name = "FILE.gguf")]
     out: PathBuf,
@@ -74,9 +48,8 @@ pub(super) fn run(args: &QuantiseArgs) -> anyhow::Result<()> {
     let Some(dir) = hub::directory(model_id, revision, hf_token.as_deref())? else {
         bail!("--model-id is {model_id:?}; give a directory with a config.json, or a model of the hub as owner/name")
     };
-    quantise(&dir, prism_head.as_deref(), adapter.as_deref(), Format::from(*format), out)?;
-    let size = |path: &Path| fs::metadata(path).map(|data| data.len()).with_context(|| path.display().to_string());
-    let gigabytes = size(out)? as f64 / 1e9;
-    println!("{} holds the model in {}, {gigabytes:.3} GB", out.display(), Format::from(*format));
+    quantise(&dir, prism_head.as_deref(), adapter.as_deref(), *format, out)?;
+    let size = fs::metadata(out).with_context(|| out.display().to_string())?.len();
+    println!("{} holds the model in {format}, {:.3} GB", out.display(), size as f64 / 1e9);
     Ok(())
 }

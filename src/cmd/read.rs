@@ -1,12 +1,10 @@
 //! `remask read`: all outputs of one forward pass, for comparing with another implementation.
 
-use super::model::ModelArgs;
-use super::prompt::ids;
+use super::{model::ModelArgs, refine::ids};
 use anyhow::bail;
 use clap::Args;
 use serde_json::json;
 
-/// Flags of `remask read`.
 #[derive(Args, Clone, Debug)]
 pub(super) struct ReadArgs {
     #[command(flatten)]

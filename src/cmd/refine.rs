@@ -1,10 +1,49 @@
-//! The flags about refinement, which `generate`, `infill` and `eval infill` share.
+//! The flags that commands about requests share: the prompt, and refinement.
 
-use super::policy::PolicyArgs;
+use super::{policy::PolicyArgs, words::one_of};
+use crate::diffusion::TokenId;
 use crate::engine::{EndOfText, Proofreading, Request, Task};
-use clap::{Args, ValueEnum};
+use anyhow::Context;
+use clap::Args;
+use std::io::Read;
 
-/// Flags about refinement.
+#[derive(Args, Clone, Debug)]
+pub(super) struct PromptArgs {
+    /// The prompt text, or `-` to read it from standard input. For `infill` it contains the blanks
+    #[arg(long, visible_alias = "template", conflicts_with = "prompt_ids")]
+    pub(super) prompt: Option<String>,
+    /// The prompt as token ids, for example 1,2,3. For `infill`, `_` is a blank
+    #[arg(long, value_name = "IDS")]
+    pub(super) prompt_ids: Option<String>,
+}
+
+/// `text`, or standard input without its last newline where `text` is `-`.
+pub(super) fn text_or_stdin(text: &str) -> anyhow::Result<String> {
+    if text != "-" {
+        return Ok(text.to_owned());
+    }
+    let mut input = String::new();
+    std::io::stdin().read_to_string(&mut input).context("cannot read the prompt from standard input")?;
+    Ok(input.strip_suffix('\n').unwrap_or(&input).to_owned())
+}
+
+/// Parses ids such as `1,2,3`; `_` is a blank.
+pub(super) fn cells(typed: &str) -> anyhow::Result<Vec<Option<TokenId>>> {
+    let cell = |word: &str| match word.trim() {
+        "_" => Ok(None),
+        word => word.parse().map(|id| Some(TokenId(id))).with_context(|| {
+            format!("{word:?} is no token id; give numbers separated by commas, as 1,2,3 (in infill, _ for a blank)")
+        }),
+    };
+    typed.split(',').map(cell).collect()
+}
+
+/// Parses ids such as `1,2,3`, without blanks.
+pub(super) fn ids(typed: &str) -> anyhow::Result<Vec<TokenId>> {
+    let ids: Option<Vec<TokenId>> = cells(typed)?.into_iter().collect();
+    ids.context("_ stands for a blank, which only `remask infill` fills")
+}
+
 #[derive(Args, Clone, Debug)]
 pub(super) struct RefineArgs {
     /// Number of steps, one forward pass each [default: one per blank]
@@ -22,8 +61,8 @@ pub(super) struct RefineArgs {
     #[arg(long, value_name = "0..1", requires = "proofread")]
     proofread_below: Option<f32>,
     /// When tokens that end a text may be filled in
-    #[arg(long, default_value = "free")]
-    end_of_text: EndOfTextWord,
+    #[arg(long, default_value = "free", value_parser = one_of(ENDS_OF_TEXT))]
+    end_of_text: EndOfText,
     /// Classifier-free guidance weight
     #[arg(long, default_value_t = 0.0)]
     cfg_scale: f32,
@@ -35,18 +74,13 @@ pub(super) struct RefineArgs {
     seed: Option<u64>,
 }
 
-#[derive(Clone, Copy, Debug, ValueEnum)]
-enum EndOfTextWord {
-    /// Like any other
-    Free,
-    /// After all else of their block
-    Last,
-    /// Never
-    Never,
-}
+const ENDS_OF_TEXT: [(&str, EndOfText, &str); 3] = [
+    ("free", EndOfText::Free, "Like any other"),
+    ("last", EndOfText::Last, "After all else of their block"),
+    ("never", EndOfText::Never, "Never"),
+];
 
 impl RefineArgs {
-    /// A request for `task` with these settings.
     pub(super) fn request(&self, task: Task) -> Request {
         Request {
             order: self.policy.order,
@@ -60,11 +94,7 @@ impl RefineArgs {
                 most: None,
                 temperature: None,
             }),
-            end_of_text: match self.end_of_text {
-                EndOfTextWord::Free => EndOfText::Free,
-                EndOfTextWord::Last => EndOfText::Last,
-                EndOfTextWord::Never => EndOfText::Never,
-            },
+            end_of_text: self.end_of_text,
             cfg_scale: self.cfg_scale,
             temperature: self.temperature,
             seed: self.seed,

@@ -1,27 +1,20 @@
 //! `remask serve`: listens at once, loads the model meanwhile, and drains on SIGTERM or Ctrl-C.
 
-use super::logging::{self, LogArgs};
+use super::logging::{self, LogArgs, say};
 use super::model::{Loaded, ModelArgs};
-use super::say::say;
 use super::signal::stop_signal;
 use crate::api::{self, Access, AppState, Guard, Listeners, Patience, Service};
 use crate::engine::{Clock, Limits, Reload, Restart, World, start_by, warm_up};
-use crate::model::ModelError;
-use crate::telemetry::Metrics;
+use crate::{model::ModelError, telemetry::Metrics};
 use anyhow::{Context, anyhow, bail};
 use axum::http::HeaderValue;
 use clap::{Args, ValueEnum};
 use rustix::process::{Resource, Rlimit, getrlimit, setrlimit};
-use std::net::SocketAddr;
 use std::num::{NonZeroU32, NonZeroUsize};
-use std::path::PathBuf;
-use std::sync::Arc;
 use std::time::{Duration, SystemTime, UNIX_EPOCH};
-use tokio::net::TcpListener;
-use tokio::sync::Notify;
-use tokio::task::spawn_blocking;
+use std::{net::SocketAddr, path::PathBuf, sync::Arc};
+use tokio::{net::TcpListener, sync::Notify, task::spawn_blocking};
 
-/// Flags of `remask serve`.
 #[derive(Args, Clone, Debug)]
 pub(super) struct ServeArgs {
     #[command(flatten)]
@@ -199,7 +192,6 @@ fn reload(args: &ServeArgs) -> Reload {
     })
 }
 
-/// Starts the engine with a loaded model.
 fn start_service(loaded: Loaded, args: &ServeArgs, metrics: Arc<Metrics>) -> anyhow::Result<Service> {
     let name = args.served_model_name.clone().unwrap_or(loaded.name);
     let spec = loaded.model.spec();
@@ -209,9 +201,8 @@ fn start_service(loaded: Loaded, args: &ServeArgs, metrics: Arc<Metrics>) -> any
         "The model served",
         &[("name", &name), ("family", &spec.family), ("dtype", &spec.dtype), ("device", &spec.device)],
     )?;
-    match args.metrics_aliases {
-        Some(MetricsAliases::Vllm) => metrics.alias_as_vllm(&name)?,
-        None => {}
+    if let Some(MetricsAliases::Vllm) = args.metrics_aliases {
+        metrics.alias_as_vllm(&name)?;
     }
     let limits = Limits {
         batch_tokens_max: args.max_batch_tokens,
@@ -233,11 +224,9 @@ enum MetricsAliases {
     Vllm,
 }
 
-fn share(word: &str) -> Result<f32, String> {
-    match word.parse::<f32>() {
-        Ok(share) if share > 0.0 && share < 1.0 => Ok(share),
-        Ok(_) | Err(_) => Err("give a number above 0 and below 1".to_owned()),
-    }
+fn share(word: &str) -> Result<f32, &'static str> {
+    let share = word.parse().ok().filter(|share| *share > 0.0 && *share < 1.0);
+    share.ok_or("give a number above 0 and below 1")
 }
 
 /// The message once the model is loaded: what is served, where, and an example request.

@@ -4,8 +4,7 @@ use crate::diffusion::{Cell, DOUBTFUL, Edit, Position};
 use crate::engine::{Start, StepEvent};
 use crate::text::Tokenizer;
 use console::{Style, Term, measure_text_width, style};
-use std::io;
-use std::time::Duration;
+use std::{io, time::Duration};
 
 /// How long each frame stays on a terminal.
 const FRAME: Duration = Duration::from_millis(60);

@@ -1,8 +1,6 @@
 //! The clock of the engine, which measures passes and deadlines.
 
-use std::fmt;
-use std::sync::Arc;
-use std::time::Instant;
+use std::{fmt, sync::Arc, time::Instant};
 
 /// A clock. Cheap to clone.
 #[derive(Clone)]

@@ -3,16 +3,14 @@
 
 use crate::diffusion::{Cell, Edit, Position, Probability, TokenId};
 use crate::model::ModelError;
-use std::collections::BTreeMap;
-use std::time::Duration;
+use std::{collections::BTreeMap, time::Duration};
 
 /// The canvas before the first step, known once a request is admitted.
 #[derive(Clone, Debug, PartialEq)]
 pub struct Start {
     /// The cells that edits may change: everything behind a prompt, or a whole template.
     pub cells: Vec<Cell>,
-    /// Cells before them (the prompt's). An edit's position includes these; the API's `at` does
-    /// not.
+    /// Cells before them (the prompt's), which an edit's position counts and the API's `at` does not.
     pub offset: usize,
     /// Tokens that the user gave.
     pub prompt_tokens: usize,

@@ -1,19 +1,14 @@
 //! The entry point of the engine. HTTP, gRPC, the command line, evaluation and benchmarks all
 //! submit here, so that every check exists once. Out of scope: protocols.
 
-use super::admission::Admission;
-use super::clock::Clock;
 use super::event::{Event, Start};
 use super::job::{Job, SequenceId};
 use super::mailbox::{Inbox, UNREAD_MAX, mailbox};
 use super::request::{Rejected, Request};
 use super::shared::{Command, Condition, FAILURES_MAX, Limits, Shared, Submission};
-use crate::model::ModelSpec;
-use crate::telemetry::trace::Trace;
-use crate::text::Tokenizer;
-use std::sync::Arc;
-use std::sync::atomic::Ordering;
-use std::time::Duration;
+use super::{admission::Admission, clock::Clock};
+use crate::{model::ModelSpec, telemetry::trace::Trace, text::Tokenizer};
+use std::{sync::Arc, sync::atomic::Ordering, time::Duration};
 use tokio::sync::{OwnedSemaphorePermit, Semaphore, mpsc};
 
 /// Longest time, after a drain's own, until abandoned requests have received their failure. The
@@ -63,8 +58,7 @@ impl Handle {
         self.queue(self.admit(request)?)
     }
 
-    /// Like [`Self::submit`], but unread steps are never merged, so that they are bounded by the
-    /// steps of the request alone. For callers in this process.
+    /// Like [`Self::submit`], for callers in this process: unread steps are never merged.
     ///
     /// # Errors
     /// As [`Self::submit`].
@@ -72,8 +66,7 @@ impl Handle {
         self.queue_with(self.admit(request)?, usize::MAX)
     }
 
-    /// The first half of [`Self::submit`]: takes a place, checks and encodes. Dropping the
-    /// result releases the place.
+    /// The first half of [`Self::submit`]: takes a place, until it is dropped, checks and encodes.
     ///
     /// # Errors
     /// As [`Self::submit`].
@@ -109,7 +102,6 @@ impl Handle {
         Ok(Session { start, inbox })
     }
 
-    /// Requests that are running or queued.
     fn unfinished(&self) -> usize {
         self.places_max as usize - self.places.available_permits()
     }
@@ -123,8 +115,7 @@ impl Handle {
     }
 
     fn full(&self) -> Rejected {
-        let waiting = self.unfinished();
-        Rejected::Full { waiting, retry_after: self.shared.step_time.retry_after() }
+        Rejected::Full { waiting: self.unfinished(), retry_after: self.shared.step_time.retry_after() }
     }
 
     /// The limits, abilities and defaults of the model.
@@ -149,8 +140,7 @@ impl Handle {
     #[must_use]
     pub fn readiness(&self) -> Readiness {
         let in_a_row = self.shared.failures_in_a_row.load(Ordering::Relaxed);
-        let condition = *self.shared.condition.borrow();
-        match condition {
+        match *self.shared.condition.borrow() {
             Condition::GivenUp => Readiness::GivenUp,
             _ if self.shared.draining.load(Ordering::Acquire) => Readiness::Draining,
             Condition::Restarting => Readiness::Restarting,

@@ -2,26 +2,20 @@
 //! forward pass has to read and takes the reading. Out of scope: other requests of the batch.
 
 use super::event::{Answer, Event, Failure, Finish, Output, Start, StepEvent, Written};
-use super::layout::Layout;
-use super::template::Segment;
+use super::{layout::Layout, template::Segment};
 use crate::diffusion::policy::{Needs, OFF, QUALITY};
 use crate::diffusion::{Canvas, Cell, Edit, Position, Probability, Reading, Sequence, TokenId, u32_of};
 use crate::model::{Filter, ModelError, Restriction, Row, Sampling};
 use crate::text::{Tokenizer, Transcript, heal};
-use std::collections::BTreeMap;
-use std::ops::Range;
-use std::sync::Arc;
-use std::time::Duration;
+use std::{collections::BTreeMap, ops::Range, sync::Arc, time::Duration};
 
-/// Identifies a sequence from its admission to its last event.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Hash)]
 pub(super) struct SequenceId(pub(super) u64);
 
 /// How the tokens of a sequence become its answer.
 #[derive(Debug)]
 pub(super) enum Writing {
-    /// Text that grows block by block and ends where one of `ends` appears. With `is_json`, also
-    /// where its JSON value is complete.
+    /// Text that grows block by block, up to one of `ends` or the end of its value if `is_json`.
     Continuation { transcript: Transcript, ends: Vec<TokenId>, is_json: bool },
     /// JSON of a given shape, whose gaps are filled.
     Shaped { tokenizer: Option<Arc<Tokenizer>>, layout: Layout },
@@ -55,7 +49,6 @@ pub(super) struct Options {
     pub(super) degraded: bool,
 }
 
-/// An admitted request.
 #[derive(Debug)]
 pub(super) struct Job {
     pub(super) options: Options,
@@ -77,8 +70,7 @@ pub(super) struct Job {
     degraded: bool,
 }
 
-/// A finished canvas without one token. A pass over it gives the token's probability given all
-/// others.
+/// A finished canvas without one token, for a pass that gives this one's probability.
 #[derive(Debug)]
 struct LeaveOneOut {
     at: Position,
@@ -172,7 +164,7 @@ impl Job {
 
     /// The answer, once there is nothing left to read.
     pub(super) fn finished(&mut self) -> Option<Event> {
-        if self.row().is_none() { Some(Event::Finished(Box::new(self.answer()))) } else { None }
+        self.row().is_none().then(|| Event::Finished(Box::new(self.answer())))
     }
 
     /// Takes the reading of [`Self::row`] and returns the events that follow from it. The last of

@@ -2,11 +2,10 @@
 //! of its kind, so that the answer always parses. Out of scope: how a layout is made.
 
 use super::event::Written;
-use crate::diffusion::{Canvas, Cell, Position, TokenId};
+use crate::diffusion::{Canvas, Position, TokenId};
 use crate::model::Restriction;
 use crate::text::{Tokenizer, json_string};
-use std::collections::BTreeMap;
-use std::ops::Range;
+use std::{collections::BTreeMap, ops::Range};
 
 /// A JSON shape, laid out on a canvas.
 #[derive(Debug)]
@@ -53,10 +52,7 @@ impl Layout {
                 Piece::Constant(_) | Piece::Gap { kind: Kind::Text { .. }, .. } => {}
                 Piece::Gap { kind: Kind::Number { only }, .. } => all.extend_from_slice(only),
                 Piece::Gap { cells, kind: Kind::OneOf { options, fillers } } => {
-                    let stands = |at: usize| match canvas.cells().get(cells.start + at) {
-                        Some(Cell::Filled(token)) => Some(*token),
-                        Some(Cell::Blank | Cell::Fixed(_)) | None => None,
-                    };
+                    let stands = |at: usize| canvas.cells().get(cells.start + at).and_then(|cell| cell.token());
                     let fits = |option: &&Choice| {
                         (0..cells.len()).all(|at| stands(at).is_none_or(|token| option.allows(at, fillers, token)))
                     };
@@ -108,8 +104,7 @@ impl Layout {
     }
 }
 
-/// The option whose fitting written tokens have the largest sum of confidences; the first of
-/// equals.
+/// The first option whose fitting written tokens have the largest sum of confidences.
 fn nearest<'a>(options: &'a [Choice], fillers: &[TokenId], written: &[&Written]) -> &'a str {
     let support = |option: &Choice| {
         let own = written.iter().enumerate().filter(|(at, cell)| option.allows(*at, fillers, cell.token));
@@ -128,10 +123,7 @@ fn number(text: &str) -> String {
     let (sign, text) = text.strip_prefix('-').map_or(("", text), |text| ("-", text));
     let digits = |text: &str| text.find(|c: char| !c.is_ascii_digit()).unwrap_or(text.len());
     let (whole, rest) = text.split_at(digits(text));
-    let whole = match whole.trim_start_matches('0') {
-        "" => "0",
-        whole => whole,
-    };
+    let whole = Some(whole.trim_start_matches('0')).filter(|whole| !whole.is_empty()).unwrap_or("0");
     let fraction = rest.strip_prefix('.').map(|rest| &rest[..digits(rest)]).unwrap_or_default();
     let point = if fraction.is_empty() { "" } else { "." };
     format!("{sign}{whole}{point}{fraction}")

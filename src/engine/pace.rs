@@ -6,8 +6,7 @@ use std::time::Duration;
 /// Weight of the newest step in the exponential moving average, which covers about ten steps.
 const NEWEST: f64 = 0.1;
 /// The time of a step is clipped to this many times the average: a step during which the machine
-/// slept says nothing about the next one. If passes do become slower, the average follows within a
-/// few steps.
+/// slept says nothing about the next one. The average still follows slower passes in a few steps.
 const OUTLIER: f64 = 8.0;
 /// Assumed time of a step before the first measurement.
 const FIRST_GUESS: Duration = Duration::from_millis(50);
@@ -40,7 +39,6 @@ impl StepTime {
         self.passes_until_room.store(passes_until_room, Ordering::Relaxed);
     }
 
-    /// The average time of recent steps.
     pub(super) fn average(&self) -> Duration {
         Duration::from_micros(self.step_micros.load(Ordering::Relaxed))
     }

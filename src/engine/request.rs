@@ -1,12 +1,9 @@
 //! A request as the user made it: options may be absent, and nothing is checked yet. Out of scope:
 //! wire formats, defaults that depend on the model, and tensors.
 
-use crate::diffusion::TokenId;
 use crate::diffusion::policy::{Choice, Settings, order};
-use crate::text::Message;
-use std::borrow::Cow;
-use std::ops::Range;
-use std::time::Duration;
+use crate::{diffusion::TokenId, text::Message};
+use std::{borrow::Cow, ops::Range, time::Duration};
 
 /// What an answer continues.
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -80,8 +77,7 @@ pub enum Task {
 /// Erases and rewrites the doubtful tokens of a full block. Needs a quality head.
 #[derive(Clone, Debug, Default, PartialEq)]
 pub struct Proofreading {
-    /// Most additional steps per block: 0 is off, else at least 2. Default: one per cell, up to
-    /// 128.
+    /// Most additional steps per block: 0, or at least 2. Default: one per cell, up to 128.
     pub steps: Option<u32>,
     /// Tokens of lower quality are erased and rewritten. Default: 0.5.
     pub below: Option<f32>,

@@ -43,8 +43,7 @@ impl Restart {
         Self { load: None, pause: Duration::ZERO, last: None }
     }
 
-    /// The model is reloaded by `load`, at most once in ten minutes, after a `pause` for the
-    /// device.
+    /// The model is reloaded by `load` after a `pause`, at most once in ten minutes.
     #[must_use]
     pub fn by(load: Reload, pause: Duration) -> Self {
         Self { load: Some(load), pause, last: None }

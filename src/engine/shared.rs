@@ -1,8 +1,7 @@
 //! What the handles and the worker share: commands, limits, and the state of the engine.
 
 use super::job::{Job, SequenceId};
-use super::mailbox::Outbox;
-use super::pace::StepTime;
+use super::{mailbox::Outbox, pace::StepTime};
 use crate::telemetry::trace::Trace;
 use std::sync::atomic::{AtomicBool, AtomicU32, AtomicU64};
 use std::time::Instant;
@@ -35,7 +34,6 @@ impl Default for Limits {
     }
 }
 
-/// A message to the worker.
 #[derive(Debug)]
 pub(super) enum Command {
     Submit(Box<Submission>),
@@ -55,7 +53,6 @@ pub(super) struct Submission {
     pub(super) trace: Trace,
 }
 
-/// The state of the model.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
 pub(super) enum Condition {
     #[default]

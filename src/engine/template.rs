@@ -1,6 +1,5 @@
 //! Templates: texts with marks for blank cells. Out of scope: token ids.
 
-/// A piece of a template.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub(super) enum Segment {
     /// Fixed text.

@@ -5,24 +5,19 @@ use super::event::{Event, Failure};
 use super::job::{Job, SequenceId};
 use crate::diffusion::{Reading, u32_of};
 use crate::model::{Denoiser, ModelError, Row};
-use std::collections::VecDeque;
 use std::panic::{AssertUnwindSafe, catch_unwind};
-use std::time::Duration;
+use std::{collections::VecDeque, time::Duration};
 
-/// The result of a tick.
 #[derive(Debug, Default)]
 pub(super) struct Tick {
-    /// Sequences that left the queue.
     pub(super) admitted: Vec<SequenceId>,
     /// Sequences that shared the forward pass.
     pub(super) sequences: usize,
-    /// Tokens of the forward pass.
     pub(super) tokens: usize,
     /// Why the forward pass failed, if it did.
     pub(super) failure: Option<ModelError>,
     /// The new limit on the tokens of a pass, if the device ran out of memory under the old one.
     pub(super) shrunk: Option<usize>,
-    /// Events for the clients, in order.
     pub(super) events: Vec<(SequenceId, Event)>,
 }
 
@@ -123,8 +118,7 @@ impl Engine {
 
     /// Limits the passes of every sequence with a deadline. `passes_left` gets a sequence, its
     /// deadline and the passes of the engine per pass of a sequence; it returns how many passes of
-    /// its own the sequence has time for, or `None` when the deadline has passed. A queued sequence
-    /// then fails.
+    /// its own the sequence has time for, or `None` after the deadline: if queued, it fails then.
     pub(super) fn apply_deadlines(
         &mut self,
         passes_left: impl Fn(SequenceId, Duration, u32) -> Option<u32>,
@@ -159,7 +153,6 @@ impl Engine {
         passes_left.unwrap_or(1).saturating_mul(self.passes_per_round())
     }
 
-    /// Drops every sequence.
     pub(super) fn clear(&mut self) {
         self.running.clear();
         self.waiting.clear();

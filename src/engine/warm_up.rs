@@ -4,8 +4,7 @@ use crate::diffusion::{Canvas, Cell, Seed, TokenId};
 use crate::model::{Denoiser, Filter, ModelError, Row, Sampling};
 
 /// Reads canvases of `tokens` tokens in total, half of their cells blank and half filled: as much
-/// work as a pass of that size can have. A GPU without the memory for it fails here, and not under
-/// load.
+/// work as a pass of that size can have. A GPU with too little memory fails here, not under load.
 ///
 /// # Errors
 /// When the pass fails.
@@ -14,13 +13,9 @@ pub fn warm_up(model: &mut dyn Denoiser, tokens: usize) -> Result<(), ModelError
     let (mask, review) = (spec.mask, spec.has_quality);
     let filling = (0..spec.vocabulary).map(TokenId).find(|token| *token != mask).unwrap_or(TokenId(0));
     let cell = |at: usize| if at.is_multiple_of(2) { Cell::Blank } else { Cell::Filled(filling) };
-    let mut canvases = Vec::new();
-    let mut left = tokens.max(1);
-    while left > 0 {
-        let length = left.min(spec.canvas_max);
-        canvases.push(Canvas::new((0..length).map(cell).collect()));
-        left -= length;
-    }
+    let tokens = tokens.max(1);
+    let lengths = (0..tokens).step_by(spec.canvas_max).map(|from| spec.canvas_max.min(tokens - from));
+    let canvases: Vec<Canvas> = lengths.map(|length| Canvas::new((0..length).map(cell).collect())).collect();
     let sampling = Sampling { temperature: 0.0, seed: Seed(0), step: 0, filter: Filter::ALL };
     let row = |canvas| Row {
         canvas,

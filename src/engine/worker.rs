@@ -1,29 +1,19 @@
 //! The thread that owns the engine and the model: receives commands, ticks, delivers events, and
 //! records metrics. Out of scope: scheduling decisions (`tick`).
 
-use super::admission::Admission;
-use super::clock::Clock;
 use super::event::{Answer, Event, Failure, StepEvent};
-use super::handle::Handle;
-use super::job::SequenceId;
-use super::mailbox::Outbox;
 use super::restart::{Restart, World};
 use super::shared::{Command, Condition, FAILURES_MAX, Limits, Shared, Submission};
 use super::tick::{Engine, Tick};
+use super::{admission::Admission, clock::Clock, handle::Handle, job::SequenceId, mailbox::Outbox};
 use crate::diffusion::{Edit, u32_of};
 use crate::model::{Denoiser, ModelError};
-use crate::telemetry::Metrics;
-use crate::telemetry::trace::Trace;
-use crate::text::Tokenizer;
-use std::collections::BTreeMap;
-use std::io;
+use crate::{telemetry::Metrics, telemetry::trace::Trace, text::Tokenizer};
 use std::panic::{AssertUnwindSafe, catch_unwind};
-use std::sync::Arc;
-use std::sync::atomic::Ordering;
 use std::time::{Duration, Instant};
+use std::{collections::BTreeMap, io, sync::Arc, sync::atomic::Ordering};
 use tokio::sync::{OwnedSemaphorePermit, Semaphore, mpsc};
 
-/// The client of a sequence.
 #[derive(Debug)]
 struct Client {
     outbox: Outbox,
@@ -156,31 +146,23 @@ impl Worker {
         if !self.restart.is_possible() {
             return true;
         }
-        let replaced = self.restart.replace(&mut self.engine.model, self.clock.now());
-        let condition = match replaced {
-            Ok(()) => {
-                tracing::info!("the model was reloaded");
-                self.shared.failures_in_a_row.store(0, Ordering::Relaxed);
-                Condition::Working
-            }
-            Err(cause) => {
-                tracing::error!(cause, "the model broke down and cannot be reloaded");
-                Condition::GivenUp
-            }
+        let Err(cause) = self.restart.replace(&mut self.engine.model, self.clock.now()) else {
+            tracing::info!("the model was reloaded");
+            self.shared.failures_in_a_row.store(0, Ordering::Relaxed);
+            self.shared.condition.send_replace(Condition::Working);
+            return true;
         };
-        self.shared.condition.send_replace(condition);
-        if condition == Condition::GivenUp {
-            self.commands.close();
-            while let Ok(command) = self.commands.try_recv() {
-                self.execute(command);
-            }
-            self.fail_all(&Failure::BrokeDown);
+        tracing::error!(cause, "the model broke down and cannot be reloaded");
+        self.shared.condition.send_replace(Condition::GivenUp);
+        self.commands.close();
+        while let Ok(command) = self.commands.try_recv() {
+            self.execute(command);
         }
-        condition == Condition::Working
+        self.fail_all(&Failure::BrokeDown);
+        false
     }
 
-    /// Executes the pending commands; waits for one when the engine is idle. False when the engine
-    /// is idle and every handle was dropped.
+    /// Executes pending commands; waits for one when idle. False when idle and without any handle.
     fn receive(&mut self) -> bool {
         if self.engine.is_idle() {
             match self.commands.blocking_recv() {
@@ -236,7 +218,6 @@ impl Worker {
         if is_broken { Next::Restart } else { Next::Turn }
     }
 
-    /// Fails every request.
     fn fail_all(&mut self, failure: &Failure) {
         self.engine.clear();
         let events = self.clients.keys().map(|id| (*id, Event::Failed(failure.clone()))).collect();
@@ -292,25 +273,20 @@ impl Worker {
     fn deliver(&mut self, events: Vec<(SequenceId, Event)>) {
         for (id, event) in events {
             let Some(client) = self.clients.get_mut(&id) else { continue };
-            if let Event::Step(step) = &event {
-                record_edits(&self.metrics, step, client.policy);
-                if !client.has_edits {
-                    client.has_edits = true;
-                    self.metrics.first_edit(self.clock.now().duration_since(client.submitted));
+            match &event {
+                Event::Step(step) => {
+                    record_edits(&self.metrics, step, client.policy);
+                    if !std::mem::replace(&mut client.has_edits, true) {
+                        self.metrics.first_edit(self.clock.now().duration_since(client.submitted));
+                    }
                 }
-            }
-            let is_last = match &event {
-                Event::Step(_) => false,
-                Event::Finished(answer) => {
-                    record_answer(&self.metrics, answer);
-                    true
-                }
+                Event::Finished(answer) => record_answer(&self.metrics, answer),
                 Event::Failed(failure) => {
                     self.metrics.failed();
                     client.trace.in_scope(|| tracing::warn!(%failure, "the request failed"));
-                    true
                 }
-            };
+            }
+            let is_last = !matches!(event, Event::Step(_));
             client.outbox.send(event);
             if is_last {
                 self.clients.remove(&id);

@@ -1,15 +1,14 @@
-//! Every metric: a field with its name, help and unit. Callers report what happened by calling a
-//! method, and know no names of metrics.
+//! Every metric: a field with its name, help and unit. Callers report what happened by a method.
 
-use super::aliases::Alias;
 use crate::diffusion::Probability;
 use crate::diffusion::policy::{Kind, OFF, rules};
-use prometheus::core::Collector;
+use prometheus::core::{Collector, Desc};
+use prometheus::proto::{LabelPair, MetricFamily};
 use prometheus::{
     Encoder, Gauge, Histogram, HistogramOpts, HistogramVec, IntCounter, IntCounterVec, IntGauge, Opts, Registry,
     TextEncoder,
 };
-use std::time::Duration;
+use std::{collections::HashMap, time::Duration};
 
 /// Seconds, from a step of the smallest model to one of the largest on a CPU.
 const STEP_BUCKETS: &[f64] = &[0.0005, 0.001, 0.0025, 0.005, 0.01, 0.025, 0.05, 0.1, 0.25, 0.5, 1.0, 2.5, 5.0, 10.0];
@@ -246,9 +245,8 @@ impl Metrics {
         self.cells_erased.with_label_values(&[policy]).inc();
     }
 
-    /// Also exports metrics under the names that vLLM's dashboards and Kubernetes' inference
-    /// routers read. There is no key-value cache: its usage is the fraction of the places for
-    /// running sequences in use.
+    /// Also exports metrics under the names that vLLM's dashboards and Kubernetes' inference routers
+    /// read. For the usage of a key-value cache: the fraction of the running places in use.
     ///
     /// # Errors
     /// When called twice.
@@ -315,6 +313,41 @@ fn process() -> prometheus::Result<Registry> {
 fn register<C: Collector + Clone + 'static>(registry: &Registry, metric: C) -> prometheus::Result<C> {
     registry.register(Box::new(metric.clone()))?;
     Ok(metric)
+}
+
+/// A metric under another name, with the name of the model as a label.
+struct Alias {
+    of: Box<dyn Collector>,
+    name: &'static str,
+    model: String,
+    desc: Desc,
+}
+
+impl Alias {
+    fn new(of: impl Collector + 'static, name: &'static str, model: &str) -> prometheus::Result<Self> {
+        let desc = Desc::new(name.to_owned(), "As another server calls it".to_owned(), Vec::new(), HashMap::new())?;
+        Ok(Self { of: Box::new(of), name, model: model.to_owned(), desc })
+    }
+}
+
+impl Collector for Alias {
+    fn desc(&self) -> Vec<&Desc> {
+        vec![&self.desc]
+    }
+
+    fn collect(&self) -> Vec<MetricFamily> {
+        let mut families = self.of.collect();
+        for family in &mut families {
+            family.set_name(self.name.to_owned());
+            for metric in family.mut_metric() {
+                let mut label = LabelPair::default();
+                label.set_name("model_name".to_owned());
+                label.set_value(self.model.clone());
+                metric.set_label(vec![label]);
+            }
+        }
+        families
+    }
 }
 
 #[cfg(test)]

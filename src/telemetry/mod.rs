@@ -1,6 +1,5 @@
 //! What operators observe: metrics, and the spans of requests.
 
-mod aliases;
 mod metrics;
 pub mod trace;
 

@@ -1,13 +1,10 @@
 //! The spans of a request, as OpenTelemetry traces. Out of scope: exporting them.
 
-use opentelemetry::propagation::TextMapPropagator;
 use opentelemetry::trace::{Span as _, SpanBuilder, SpanKind, Status, TraceContextExt, Tracer};
-use opentelemetry::{Context, KeyValue};
-use opentelemetry_sdk::propagation::TraceContextPropagator;
-use opentelemetry_sdk::trace::SdkTracer;
-use std::collections::HashMap;
-use std::sync::OnceLock;
+use opentelemetry::{Context, KeyValue, propagation::TextMapPropagator};
+use opentelemetry_sdk::{propagation::TraceContextPropagator, trace::SdkTracer};
 use std::time::{Instant, SystemTime};
+use std::{collections::HashMap, sync::OnceLock};
 use tracing::Span;
 use tracing::field::{Empty, display};
 use tracing_opentelemetry::OpenTelemetrySpanExt;
@@ -27,8 +24,7 @@ pub fn collect(tracer: SdkTracer) {
 }
 
 /// The span of a request that has just arrived. It is part of the caller's trace if the headers
-/// `traceparent` and `tracestate` name one (W3C Trace Context). Probes and scrapes, for which
-/// `is_work` is false, are not exported.
+/// `traceparent` and `tracestate` name one (W3C Trace Context), and not exported unless `is_work`.
 pub fn arrived<'a>(
     id: &str,
     method: &str,

@@ -1,7 +1,6 @@
 //! Makes a byte-level BPE tokenizer from lists of tokens and merges, as GGUF files have them.
 
-use super::error::TextError;
-use super::tokenizer::Tokenizer;
+use super::{error::TextError, tokenizer::Tokenizer};
 use serde_json::{Value, json};
 
 /// A BPE vocabulary as lists.
@@ -49,7 +48,6 @@ impl Tokenizer {
 }
 
 impl Lists<'_> {
-    /// The equivalent `tokenizer.json`.
     fn json(&self) -> Result<Value, TextError> {
         let Self { words, special, merges, cut } = self;
         let Some((_, expression)) = PRE_TOKENIZERS.iter().find(|(names, _)| names.contains(cut)) else {

@@ -15,8 +15,7 @@ pub struct Healed {
 }
 
 /// The JSON value at the start of `text`, unchanged if it is valid. Otherwise as much of it as
-/// possible, closed: a member without a value is dropped, a line break in a string is escaped.
-/// `null` if nothing can be kept.
+/// possible, closed: a member without a value is dropped, a line break escaped. At least `null`.
 #[must_use]
 pub fn heal(text: &str) -> Healed {
     let text = text.trim_start();
@@ -37,7 +36,6 @@ pub fn json_string(text: &str) -> String {
     Value::from(text).to_string()
 }
 
-/// How much of a value was kept.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 enum Kept {
     All,

@@ -3,9 +3,8 @@
 use super::chat_template::{ChatTemplate, Message};
 use super::error::TextError;
 use crate::diffusion::TokenId;
-use std::fmt;
-use std::ops::Range;
 use std::path::{Path, PathBuf};
+use std::{fmt, ops::Range};
 
 /// How the name of a special token in a text is encoded.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -42,8 +41,7 @@ impl Tokenizer {
         Ok(Self { with_special, as_text, chat: None })
     }
 
-    /// A tokenizer from the text of a `tokenizer.json`, and a chat template from that of a
-    /// `tokenizer_config.json` if given.
+    /// A tokenizer from a `tokenizer.json`, with the chat template of a `tokenizer_config.json`.
     ///
     /// # Errors
     /// When either is invalid.
@@ -92,8 +90,7 @@ impl Tokenizer {
         }
     }
 
-    /// The ids of a text, each with the range of characters it stands for. A token that holds a
-    /// part of a character has all of it in its range.
+    /// The ids of a text, each with the range of characters that it holds all or a part of.
     ///
     /// # Errors
     /// As [`Self::encode`].
@@ -131,14 +128,12 @@ impl Tokenizer {
         Ok(Some(ids))
     }
 
-    /// The names of the special tokens.
     fn special(&self) -> impl Iterator<Item = String> {
         let added = self.with_special.get_added_tokens_decoder();
         added.into_values().filter(|token| token.special).map(|token| token.content)
     }
 
-    /// The text of some ids. Special tokens and ids outside the vocabulary are skipped; incomplete
-    /// characters become U+FFFD.
+    /// The text of some ids, without special and unknown ones. Incomplete characters become U+FFFD.
     #[must_use]
     pub fn decode(&self, tokens: &[TokenId]) -> String {
         let ids: Vec<u32> = tokens.iter().map(|token| token.0).collect();
@@ -175,9 +170,8 @@ impl Tokenizer {
 /// Names of end-of-turn tokens: of LLaDA-8B and Llama, of LLaDA-MoE, and of ChatML.
 const TURN_ENDS: [&str; 3] = ["<|eot_id|>", "<|role_end|>", "<|im_end|>"];
 
-/// The messages, with each name of a special token replaced by a placeholder: a character that is
-/// not in the messages. Also the placeholders with the names they stand for. A template then treats
-/// the names as text.
+/// The messages, with each name of a special token replaced by a placeholder, a character that is
+/// not in the messages, so that a template treats it as text. Also the names by placeholder.
 fn with_placeholders(messages: &[Message], special: &[String]) -> (Vec<Message>, Vec<(char, String)>) {
     let mut messages = messages.to_vec();
     let says = |messages: &[Message], text: &str| {
@@ -199,7 +193,6 @@ fn with_placeholders(messages: &[Message], special: &[String]) -> (Vec<Message>,
     (messages, spelled)
 }
 
-/// Most characters that an error message lists.
 const SHOWN_MAX: usize = 5;
 
 /// Whether every character other than white space is part of a token. A vocabulary without an

@@ -1,41 +1,32 @@
 //! Checkpoints: a run's parameters, optimiser state and settings in one file, which is replaced
-//! atomically.
-//! Out of scope: the objective of the run.
+//! atomically. Out of scope: the objective of the run.
 
-use super::error::TrainError;
-use super::optimiser::Memory;
-use super::parameters::Parameters;
+use super::{error::TrainError, net::Parameters, optimiser::Memory};
 use crate::model::save_tensors;
 use candle_core::{Device, Tensor};
 use serde::Deserialize;
 use serde_json::{Map, Value, json};
 use std::collections::{BTreeMap, HashMap};
-use std::fs;
-use std::path::Path;
+use std::{fs, path::Path};
 
 /// The state that a run is resumed from. Random numbers are a function of the seed and the step.
 #[derive(Debug)]
 pub(super) struct Checkpoint {
-    /// Steps taken.
     pub(super) step: u32,
-    /// The run's settings.
     pub(super) settings: Map<String, Value>,
-    /// The trained parameters.
     pub(super) parameters: BTreeMap<String, Tensor>,
-    /// The optimiser's state of each.
+    /// The optimiser's state of each parameter.
     pub(super) memory: BTreeMap<String, Memory>,
 }
 
-/// The key of a [`RunHeader`] in the file's metadata.
-const RUN: &str = "run";
-
-/// Step and settings, as JSON in the file's metadata.
+/// Step and settings, as JSON under the key [`RUN`] of the file's metadata.
 #[derive(Deserialize)]
 struct RunHeader {
     step: u32,
     settings: Map<String, Value>,
 }
 
+const RUN: &str = "run";
 /// The tensors saved for each parameter.
 const PARTS: [&str; 4] = ["parameter", "first", "second", "ema"];
 
@@ -78,9 +69,8 @@ pub(super) fn open(path: &Path, device: &Device) -> Result<Option<Checkpoint>, T
         let full = format!("{part}/{name}");
         tensors.get(&full).cloned().ok_or_else(|| broken(format!("lacks {full}")))
     };
-    let names = tensors.keys().filter_map(|name| name.strip_prefix("parameter/"));
     let (mut parameters, mut memory) = (BTreeMap::new(), BTreeMap::new());
-    for name in names {
+    for name in tensors.keys().filter_map(|name| name.strip_prefix("parameter/")) {
         let [parameter, first, second, ema] = PARTS.map(|part| take(part, name));
         parameters.insert(name.to_owned(), parameter?);
         memory.insert(name.to_owned(), Memory { first: first?, second: second?, ema: ema? });
@@ -90,20 +80,11 @@ pub(super) fn open(path: &Path, device: &Device) -> Result<Option<Checkpoint>, T
 
 /// Fails when the settings of a checkpoint, `saved`, differ from those of this run, `now`.
 pub(super) fn check_same(path: &Path, saved: &Map<String, Value>, now: &Map<String, Value>) -> Result<(), TrainError> {
-    let null = Value::Null;
-    let keys = saved.keys().chain(now.keys());
-    let mut differing = keys.filter(|key| saved.get(*key) != now.get(*key));
-    match differing.next() {
-        None => Ok(()),
-        Some(key) => {
-            let [saved, now] = [saved, now].map(|settings| settings.get(key).unwrap_or(&null));
-            Err(TrainError::Checkpoint {
-                file: path.display().to_string(),
-                problem: format!(
-                    "is of a run with {key} {saved}, this one is told {now}; resume with the same settings or give \
-                     another --out"
-                ),
-            })
-        }
-    }
+    let mut keys = saved.keys().chain(now.keys());
+    let Some(key) = keys.find(|key| saved.get(*key) != now.get(*key)) else { return Ok(()) };
+    let [saved, now] = [saved, now].map(|settings| settings.get(key).unwrap_or(&Value::Null));
+    let problem = format!(
+        "is of a run with {key} {saved}, this one is told {now}; resume with the same settings or give another --out"
+    );
+    Err(TrainError::Checkpoint { file: path.display().to_string(), problem })
 }

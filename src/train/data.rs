@@ -56,23 +56,16 @@ impl Data {
         }
     }
 
-    /// Training data and held-out data: grids of the validation split, or every twentieth row. With
-    /// fewer than 20 rows both are the same.
+    /// Training data and held-out data: the validation split, or every 20th of at least 20 rows.
     #[must_use]
     pub fn held_out(self) -> (Self, Self) {
         match self {
-            Self::Sudoku { seed, split, puzzles } => {
-                (Self::Sudoku { seed, split, puzzles }, Self::Sudoku { seed, split: Split::Validation, puzzles })
-            }
-            Self::Rows { rows, seed } if rows.len() < 20 => {
-                (Self::Rows { rows: rows.clone(), seed }, Self::Rows { rows, seed })
-            }
+            Self::Sudoku { seed, puzzles, .. } => (self, Self::Sudoku { seed, split: Split::Validation, puzzles }),
             Self::Rows { rows, seed } => {
-                let (mut learned, mut held_out) = (Vec::new(), Vec::new());
-                for (index, row) in rows.into_iter().enumerate() {
-                    if index % 20 == 19 { held_out.push(row) } else { learned.push(row) }
-                }
-                (Self::Rows { rows: learned, seed }, Self::Rows { rows: held_out, seed })
+                let every = if rows.len() < 20 { 1 } else { 20 };
+                let held_out = rows.iter().skip(every - 1).step_by(every).cloned().collect();
+                let learned = rows.into_iter().enumerate().filter_map(|(index, row)| (index % 20 != 19).then_some(row));
+                (Self::Rows { rows: learned.collect(), seed }, Self::Rows { rows: held_out, seed })
             }
         }
     }
@@ -93,16 +86,15 @@ impl Data {
     pub(super) fn check(&self, config: &Config) -> Result<(), TrainError> {
         let (length, most) = (self.length(), config.max_sequence_length);
         if length > most {
-            return Err(TrainError::Settings(format!(
-                "rows of {length} tokens do not fit the model, which takes {most}"
-            )));
+            let problem = format!("rows of {length} tokens do not fit the model, which takes {most}");
+            return Err(TrainError::Settings(problem));
         }
         let largest = match self {
             Self::Sudoku { .. } => sudoku::NEWLINE,
             Self::Rows { rows, .. } => rows.iter().flat_map(|row| &row.tokens).copied().max().unwrap_or(0),
         };
-        if largest as usize >= config.embedding_size {
-            let ids = config.embedding_size;
+        let ids = config.embedding_size;
+        if largest as usize >= ids {
             return Err(TrainError::Settings(format!(
                 "the rows hold token id {largest}, but the model's vocabulary ends before {ids}; is this its own tokenizer?"
             )));
@@ -148,9 +140,8 @@ impl Data {
     }
 }
 
-/// Free cells of a grid with random clues: 70 %. With fewer clues little of the grid is determined.
+/// Free cells of a grid with random clues. With fewer clues little of the grid is determined.
 const FREE_AT_RANDOM: usize = 57;
-/// Free cells of a grid whose clues are a puzzle.
 const FREE_IN_PUZZLES: std::ops::Range<usize> = 48..56;
 
 /// The clues, as a grid with blanks, and the complete grid.
@@ -181,12 +172,9 @@ fn dialogue(prompt: &[TokenId], response: &[TokenId], length: usize, end: Option
         return Err(format!("has a prompt of {} tokens, which leaves nothing of the {length} of a row", prompt.len()));
     }
     let mut tokens: Vec<u32> = prompt.iter().chain(response).map(|token| token.0).take(length).collect();
-    match end {
-        Some(end) => tokens.resize(length, end.0),
-        None if tokens.len() < length => {
-            return Err("is shorter than a row, and the model names no end of text to fill it up with".to_owned());
-        }
-        None => {}
+    if tokens.len() < length {
+        let end = end.ok_or("is shorter than a row, and the model names no end of text to fill it up with")?;
+        tokens.resize(length, end.0);
     }
     Ok(Example { tokens, free: (u32_of(prompt.len())..u32_of(length)).collect() })
 }

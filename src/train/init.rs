@@ -1,17 +1,112 @@
-//! Initial values of parameters: random backbones, quality heads and adapters.
+//! Initial values of parameters: random backbones, those of a model, also with more blocks, quality
+//! heads and adapters.
 
-use super::error::TrainError;
-use super::random::Normals;
 use super::sudoku::{self, CELLS};
-use crate::model::{Config, head_tensors};
+use super::{error::TrainError, random::Normals};
+use crate::model::{self, Config, head_tensors};
 use candle_core::{DType, Device, Result, Tensor};
-use std::collections::BTreeMap;
+use std::{collections::BTreeMap, path::Path, result::Result as StdResult};
 
 type Weights = BTreeMap<String, Tensor>;
 
+/// Where the initial weights come from.
+#[derive(Clone, Debug)]
+pub enum Start {
+    /// Random weights.
+    Fresh,
+    /// Random weights whose position embeddings encode row, column and box of a Sudoku grid.
+    /// Without this a small model only learns how often each digit occurs.
+    Sudoku,
+    /// The weights of a model.
+    From {
+        /// By their names in checkpoints.
+        weights: Weights,
+        /// Fingerprint of these weights.
+        fingerprint: String,
+    },
+}
+
+impl Start {
+    /// The weights of the model in `dir`, or random ones where it has only a configuration.
+    ///
+    /// # Errors
+    /// When there are weights that do not fit the configuration or cannot be read.
+    pub fn of(dir: &Path, device: model::Device) -> StdResult<Self, TrainError> {
+        if !["model.safetensors", "model.safetensors.index.json"].iter().any(|name| dir.join(name).exists()) {
+            return Ok(Self::Fresh);
+        }
+        let model::Tensors { backbone: weights, fingerprint, .. } = model::tensors(dir, None, device)?;
+        Ok(Self::From { weights, fingerprint })
+    }
+
+    /// A name for a run's settings: `fresh`, `sudoku` or the fingerprint.
+    #[must_use]
+    pub fn name(&self) -> &str {
+        match self {
+            Self::Fresh => "fresh",
+            Self::Sudoku => "sudoku",
+            Self::From { fingerprint, .. } => fingerprint,
+        }
+    }
+
+    /// The weights by name. Random ones are a function of `seed`.
+    pub(super) fn weights(self, config: &Config, seed: u64, device: &Device) -> Result<Weights> {
+        match self {
+            Self::From { weights, .. } => Ok(weights),
+            Self::Fresh => backbone(config, seed, device),
+            Self::Sudoku => sudoku_backbone(config, seed, device),
+        }
+    }
+
+    /// The model with `layers` blocks that computes the same function: each block is followed by
+    /// copies of itself whose `attn_out` and `ff_out` are zero, so they add nothing until they are
+    /// trained (block expansion; Wu et al., arXiv 2401.02415, section 3.2).
+    ///
+    /// # Errors
+    /// Without [`Start::From`], or when `layers` is not a positive multiple of `config.n_layers`.
+    pub fn expanded(self, config: &Config, layers: usize) -> StdResult<(Config, Self), TrainError> {
+        let before = config.n_layers;
+        let Self::From { weights, fingerprint } = self else {
+            return Err(TrainError::Settings(
+                "there are no weights to copy blocks of; n_layers in config.json says how many a fresh model has"
+                    .into(),
+            ));
+        };
+        if layers == 0 || !layers.is_multiple_of(before) {
+            return Err(TrainError::Settings(format!(
+                "{layers} layers cannot be made of the model's {before}, each followed by as many copies; say {before}, {} or \
+                 another multiple",
+                2 * before
+            )));
+        }
+        let config = Config { n_layers: layers, ..config.clone() };
+        let weights = expand(&weights, &config, layers / before)?;
+        Ok((config, Self::From { weights, fingerprint }))
+    }
+}
+
+/// The weights of `config`: block n is block n / `times` of `weights`, or a copy that adds nothing.
+fn expand(weights: &Weights, config: &Config, times: usize) -> Result<Weights> {
+    let expanded = config.tensors().map(|(name, _)| {
+        let block = name.strip_prefix(BLOCKS).and_then(|rest| rest.split_once('.'));
+        let place = block.and_then(|(n, part)| Some((n.parse::<usize>().ok()?, part)));
+        let Some((n, part)) = place else { return Ok((name.clone(), weight(weights, &name)?.clone())) };
+        let original = weight(weights, &format!("{BLOCKS}{}.{part}", n / times))?;
+        let is_silent = n % times > 0 && (part.starts_with("attn_out.") || part.starts_with("ff_out."));
+        Ok((name, if is_silent { original.zeros_like()? } else { original.clone() }))
+    });
+    expanded.collect()
+}
+
+const BLOCKS: &str = "model.transformer.blocks.";
+
+fn weight<'a>(weights: &'a Weights, name: &str) -> Result<&'a Tensor> {
+    weights.get(name).ok_or_else(|| candle_core::Error::Msg(format!("the model has no parameter {name}")))
+}
+
 /// A random backbone: normal with LLaDA's standard deviation of 0.02. Matrices that write into the
 /// residual stream have 0.02 / sqrt(2 layers), as in GPT-2. Gains are 1.
-pub(super) fn backbone(config: &Config, seed: u64, device: &Device) -> Result<Weights> {
+fn backbone(config: &Config, seed: u64, device: &Device) -> Result<Weights> {
     let mut normals = Normals::new(seed);
     let residual = 0.02 / (2.0 * config.n_layers as f64).sqrt();
     let mut fresh = |name: &str, shape: &[usize]| match shape {
@@ -26,17 +121,15 @@ pub(super) fn backbone(config: &Config, seed: u64, device: &Device) -> Result<We
 
 /// A random backbone for Sudoku: the first 27 dimensions of the position embeddings encode row,
 /// column and box, and the token embeddings are zero there.
-pub(super) fn sudoku_backbone(config: &Config, seed: u64, device: &Device) -> Result<Weights> {
+fn sudoku_backbone(config: &Config, seed: u64, device: &Device) -> Result<Weights> {
     let mut weights = backbone(config, seed, device)?;
     let named = |name: &str| format!("model.transformer.{name}.weight");
-    let Some(tokens) = weights.get(&named("wte")) else { return Ok(weights) };
-    let tokens = clear_of_units(tokens)?;
-    weights.insert(named("wte"), tokens);
+    let Some(tokens) = weights.get_mut(&named("wte")) else { return Ok(weights) };
+    *tokens = clear_of_units(tokens)?;
     weights.insert(named("wpe"), unit_positions(config, device)?);
     Ok(weights)
 }
 
-/// Dimensions that encode row, column and box.
 const UNITS: usize = 27;
 
 /// Token embeddings scaled by 10, and zero in the dimensions of the units.
@@ -92,7 +185,7 @@ pub(super) fn adapters(
     targets: &[String],
     seed: u64,
     device: &Device,
-) -> std::result::Result<Weights, TrainError> {
+) -> StdResult<Weights, TrainError> {
     let mut normals = Normals::new(seed ^ 0x10_4a);
     let mut adapters = Weights::new();
     for (name, weight) in backbone {
@@ -107,12 +200,10 @@ pub(super) fn adapters(
         adapters.insert(format!("{module}.lora_B.weight"), Tensor::zeros((*out, rank), DType::F32, device)?);
     }
     let is_adapted = |target: &&String| adapters.keys().any(|name| name.contains(&format!(".{target}.lora_A")));
-    match targets.iter().find(|target| !is_adapted(target)) {
-        None => Ok(adapters),
-        Some(target) => Err(TrainError::Settings(format!(
-            "the model has no matrix `{target}` to adapt in its {} blocks; its matrices are q_proj, k_proj, v_proj, \
-             attn_out, ff_proj, up_proj and ff_out",
-            config.n_layers
-        ))),
-    }
+    let Some(target) = targets.iter().find(|target| !is_adapted(target)) else { return Ok(adapters) };
+    Err(TrainError::Settings(format!(
+        "the model has no matrix `{target}` to adapt in its {} blocks; its matrices are q_proj, k_proj, v_proj, \
+         attn_out, ff_proj, up_proj and ff_out",
+        config.n_layers
+    )))
 }

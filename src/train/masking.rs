@@ -1,14 +1,10 @@
 //! Masked rows, and the denoising loss on them (LLaDA, arXiv 2502.09992, equation 3).
 
-use super::data::Example;
-use super::net::Net;
-use super::ops::cross_entropy;
-use super::progress::Sums;
 use super::random::{philox, uniform};
+use super::{data::Example, net::Net, ops::cross_entropy, progress::Sums};
 use crate::diffusion::u32_of;
 use candle_core::{Result, Tensor};
 
-/// A row with some of its tokens masked.
 #[derive(Clone, Debug, PartialEq)]
 pub(super) struct Masked {
     /// The model's input.
@@ -19,14 +15,12 @@ pub(super) struct Masked {
     pub(super) weight: f32,
 }
 
-/// How the rows of a batch are masked.
 #[derive(Clone, Copy, Debug, PartialEq)]
 pub(super) struct Masking {
     pub(super) seed: u64,
     pub(super) batch: usize,
     pub(super) ratio_min: f64,
     pub(super) ratio_max: f64,
-    /// Id of the mask token.
     pub(super) mask: u32,
 }
 
@@ -52,7 +46,6 @@ impl Masking {
     }
 }
 
-/// The denoising loss on some rows.
 pub(super) struct Denoised {
     /// A scalar, with its graph.
     pub(super) loss: Tensor,

@@ -9,25 +9,22 @@ mod masking;
 mod net;
 mod ops;
 mod optimiser;
-mod parameters;
 mod pretrain;
 mod prism;
 mod progress;
 mod random;
 mod rollout;
 mod run;
-mod simd;
-mod start;
 pub mod sudoku;
 #[cfg(test)]
 mod tests;
 mod tuning;
 
 pub use error::TrainError;
+pub use init::Start;
 pub use optimiser::Schedule;
 pub use pretrain::Base;
 pub use prism::Recipe;
 pub use progress::{Progress, Sums};
 pub use run::{Finished, RunConfig};
-pub use start::Start;
 pub use tuning::{Learns, Tuned, Tuning};

@@ -1,14 +1,50 @@
 //! The LLaDA network and the PRISM head with gradients: the same function as in `model/`, on rows
 //! of equal length and over trainable parameters.
-//! Out of scope: losses.
 
 use super::ops;
-use super::parameters::Parameters;
 use crate::model::{Config, HEAD_EPSILON, Rope};
-use candle_core::{Device, Result, Tensor};
+use candle_core::{Device, Result, Tensor, Var};
 use candle_nn::{ops as library, rotary_emb};
+use std::collections::BTreeMap;
 
-/// A network over borrowed parameters.
+/// The parameters of a backbone, and of its quality head and adapters where it has them, by their
+/// names in checkpoints.
+#[derive(Clone, Debug, Default)]
+pub(super) struct Parameters {
+    trained: BTreeMap<String, Var>,
+    frozen: BTreeMap<String, Tensor>,
+}
+
+impl Parameters {
+    /// Adds a copy of `tensor` as a trained parameter.
+    pub(super) fn train(&mut self, name: String, tensor: &Tensor) -> Result<()> {
+        self.trained.insert(name, Var::from_tensor(&tensor.copy()?)?);
+        Ok(())
+    }
+
+    pub(super) fn freeze(&mut self, name: String, tensor: Tensor) {
+        self.frozen.insert(name, tensor);
+    }
+
+    pub(super) fn get(&self, name: &str) -> Result<Tensor> {
+        match (self.trained.get(name), self.frozen.get(name)) {
+            (Some(var), _) => Ok(var.as_tensor().clone()),
+            (None, Some(tensor)) => Ok(tensor.clone()),
+            (None, None) => candle_core::bail!("the model has no parameter {name}"),
+        }
+    }
+
+    /// A (rank, in) and B (out, rank) of the adapter of module `name`, if it has one.
+    pub(super) fn lora(&self, name: &str) -> Option<(Tensor, Tensor)> {
+        let part = |part: &str| self.trained.get(&format!("{name}.{part}.weight")).map(|var| var.as_tensor().clone());
+        part("lora_A").zip(part("lora_B"))
+    }
+
+    pub(super) const fn trained(&self) -> &BTreeMap<String, Var> {
+        &self.trained
+    }
+}
+
 pub(super) struct Net<'a> {
     config: &'a Config,
     parameters: &'a Parameters,

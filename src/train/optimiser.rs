@@ -2,7 +2,7 @@
 //!
 //! candle's AdamW does not expose its moments, and without them a run cannot be resumed.
 
-use super::parameters::Parameters;
+use super::net::Parameters;
 use candle_core::{Result, Tensor};
 use serde::{Deserialize, Serialize};
 use std::collections::BTreeMap;
@@ -46,7 +46,6 @@ impl Schedule {
 /// Keeps the quotient finite where a second moment is 0.
 const EPSILON: f64 = 1e-8;
 
-/// The optimiser's state of one parameter.
 #[derive(Clone, Debug)]
 pub(super) struct Memory {
     /// Moving average of the gradients.
@@ -74,7 +73,6 @@ impl Optimiser {
         Ok(Self { schedule, memory: parameters.trained().iter().map(memory).collect::<Result<_>>()? })
     }
 
-    /// With the state from a checkpoint.
     pub(super) const fn resumed(schedule: Schedule, memory: BTreeMap<String, Memory>) -> Self {
         Self { schedule, memory }
     }

@@ -1,19 +1,13 @@
 //! Pretraining of a masked diffusion model: tokens are masked at a random ratio and the model
-//! learns to predict them (LLaDA, arXiv 2502.09992, equation 3).
-//! Out of scope: quality heads.
+//! learns to predict them (LLaDA, arXiv 2502.09992, equation 3). Out of scope: quality heads.
 
-use super::data::Data;
-use super::error::TrainError;
-use super::masking::{Denoised, Masked, Masking, denoise};
-use super::net::Net;
-use super::parameters::Parameters;
-use super::progress::{Progress, Sums};
+use super::masking::{Masked, Masking, denoise};
+use super::net::{Net, Parameters};
 use super::run::{CheckpointPlace, Finished, Learner, Objective, RunConfig, Scored, train};
-use super::start::Start;
+use super::{data::Data, error::TrainError, init::Start, progress::Progress};
 use crate::model::Config;
 use serde_json::{Map, Value};
-use std::path::Path;
-use std::sync::atomic::AtomicBool;
+use std::{path::Path, sync::atomic::AtomicBool};
 
 /// Smallest masking ratio, so that 1 / ratio stays bounded.
 const RATIO_MIN: f64 = 0.001;
@@ -78,17 +72,8 @@ impl Objective for Base {
     fn score(&self, net: &Net<'_>, rows: &[Masked]) -> candle_core::Result<Scored<()>> {
         let ids: Vec<u32> = rows.iter().flat_map(|row| row.ids.iter().copied()).collect();
         let hidden = net.hidden(&ids, rows.len())?; // (rows x length, d_model)
-        Ok(match denoise(net, &hidden, &rows.iter().collect::<Vec<_>>())? {
-            None => Scored { loss: None, sums: Sums::default(), feedback: Vec::new() },
-            Some(Denoised { loss, sums, .. }) => Scored { loss: Some(loss), sums, feedback: Vec::new() },
-        })
-    }
-
-    fn absorb(&mut self, _: Vec<()>) -> Result<(), TrainError> {
-        Ok(())
-    }
-
-    fn is_between_rounds(&self, _: u32) -> bool {
-        true
+        let denoised = denoise(net, &hidden, &rows.iter().collect::<Vec<_>>())?;
+        let (loss, sums) = denoised.map(|denoised| (denoised.loss, denoised.sums)).unzip();
+        Ok(Scored { loss, sums: sums.unwrap_or_default(), feedback: Vec::new() })
     }
 }

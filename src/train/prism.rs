@@ -1,14 +1,10 @@
 //! PRISM: training of a quality head, which predicts how likely a token is to be right, on tokens
 //! that the model filled itself (arXiv 2510.01384, algorithm 1). The paper trains on canvases after
-//! one step of fills; here a row may also be a rollout.
-//! Out of scope: files.
+//! one step of fills; here a row may also be a rollout. Out of scope: files.
 
-use super::data::Data;
-use super::error::TrainError;
 use super::masking::{Denoised, Masked, Masking, denoise};
-use super::net::Net;
-use super::rollout::Rollout;
 use super::run::{Objective, Scored};
+use super::{data::Data, error::TrainError, net::Net, rollout::Rollout};
 use crate::diffusion::policy::Choice;
 use crate::diffusion::{Canvas, Cell, DrawKey, Position, Probability, Proposal, Reading, Review, Seed, TokenId, fills};
 use crate::model::{Config, Filter, Sampling, SummaryOptions, Vocabulary, sigmoid, summarise};
@@ -37,7 +33,6 @@ pub struct Recipe {
     pub ratio_max: f64,
 }
 
-/// The objective of a quality head.
 #[derive(Debug)]
 pub(super) struct Prism {
     pub(super) config: Config,
@@ -50,20 +45,19 @@ pub(super) struct Prism {
     /// The first rows of every step; `None` where a row is to be fresh.
     rollouts: Vec<Option<Rollout>>,
     /// Tokens judged in this step, the denominator of the judgement's mean.
-    judged: usize,
+    pub(super) judged: usize,
 }
 
-/// A row of a step.
 #[derive(Debug)]
 pub(super) struct Sample {
-    canvas: Canvas,
-    masked: Masked,
-    truth: Vec<u32>,
-    temperature: f32,
-    seed: Seed,
-    step: u32,
+    pub(super) canvas: Canvas,
+    pub(super) masked: Masked,
+    pub(super) truth: Vec<u32>,
+    pub(super) temperature: f32,
+    pub(super) seed: Seed,
+    pub(super) step: u32,
     /// Whether the model has not filled anything yet.
-    is_fresh: bool,
+    pub(super) is_fresh: bool,
 }
 
 /// What a row's scoring returns.
@@ -73,13 +67,6 @@ pub(super) enum Feedback {
     Filled { canvas: Canvas, truth: Vec<u32>, seed: Seed },
     /// The model's reading of a rollout's canvas.
     Read(Reading),
-}
-
-impl Sample {
-    /// A row in which the model has not filled anything yet.
-    pub(super) const fn fresh(canvas: Canvas, masked: Masked, truth: Vec<u32>, temperature: f32, seed: Seed) -> Self {
-        Self { canvas, masked, truth, temperature, seed, step: 0, is_fresh: true }
-    }
 }
 
 impl Prism {
@@ -108,7 +95,8 @@ impl Prism {
             cells[*at as usize] = Cell::Blank;
         }
         let seed = Seed(rand_philox::splitmix64(self.seed ^ rand_philox::splitmix64(number)));
-        Sample::fresh(Canvas::new(cells), masked, example.tokens, temperature, seed)
+        let (canvas, truth) = (Canvas::new(cells), example.tokens);
+        Sample { canvas, masked, truth, temperature, seed, step: 0, is_fresh: true }
     }
 
     /// The row of the rollout at `index`; `None` where there is none.
@@ -151,10 +139,8 @@ impl Prism {
             let blanks = row.masked.hidden.iter().zip(logits.by_ref());
             blanks.map(blank).collect::<Option<Vec<_>>>()
         };
-        match rows.iter().map(propose).collect() {
-            Some(proposals) => Ok(proposals),
-            None => candle_core::bail!("a logit is not finite"),
-        }
+        let proposals = rows.iter().map(propose).collect::<Option<_>>();
+        proposals.ok_or_else(|| candle_core::Error::Msg("a logit is not finite".to_owned()))
     }
 
     /// A fresh row's canvas with the first fills.
@@ -254,31 +240,6 @@ impl Objective for Prism {
     }
 }
 
-#[cfg(test)]
-impl Prism {
-    /// Sets the denominator of the judgement's mean, as `rows` does.
-    pub(super) fn judge(&mut self, judged: usize) {
-        self.judged = judged;
-    }
-}
-
-#[cfg(test)]
-impl Sample {
-    /// The filled rows, as the next step learns from them.
-    pub(super) fn continued_from(filled: Vec<Feedback>, mask: u32) -> Vec<Self> {
-        let row = |feedback| match feedback {
-            Feedback::Read(_) => panic!("was not filled"),
-            Feedback::Filled { canvas, truth, seed } => {
-                let ids = canvas.cells().iter().map(|cell| cell.token().map_or(mask, |token| token.0)).collect();
-                let hidden = canvas.blanks(0..canvas.len()).map(|at| (at.0, truth[at.index()])).collect();
-                let masked = Masked { ids, hidden, weight: 0.05 };
-                Self { canvas, masked, truth, temperature: 0.0, seed, step: 1, is_fresh: false }
-            }
-        };
-        filled.into_iter().map(row).collect()
-    }
-}
-
 /// Tokens the model filled, which its head judges.
 #[derive(Default)]
 struct JudgedTokens {
@@ -302,7 +263,6 @@ impl JudgedTokens {
         Ok(())
     }
 
-    /// The states of all of them: (judged, `d_model`).
     fn states(&self) -> candle_core::Result<Option<Tensor>> {
         if self.states.is_empty() { Ok(None) } else { Tensor::cat(&self.states, 0).map(Some) }
     }

@@ -64,7 +64,6 @@ pub struct Progress {
     pub seconds: f64,
 }
 
-/// What has been added up since the last report.
 pub(super) struct Meter {
     began: Instant,
     sums: Sums,
@@ -77,7 +76,6 @@ impl Meter {
         Self { began: Instant::now(), sums: Sums::default(), steps: 0, tokens: 0 }
     }
 
-    /// Adds a step over `tokens` tokens.
     pub(super) fn add(&mut self, sums: &Sums, tokens: usize) {
         self.sums.add(sums);
         self.steps += 1;

@@ -13,7 +13,6 @@ pub(super) fn uniform(generator: &mut Philox) -> f64 {
     (f64::from(generator.next_u32()) + 0.5) / 4_294_967_296.0
 }
 
-/// A stream of normally distributed numbers.
 pub(super) struct Normals(Philox);
 
 impl Normals {

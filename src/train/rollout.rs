@@ -8,10 +8,8 @@ use crate::diffusion::{
 };
 use std::num::NonZeroU32;
 
-/// Largest number of proofreading steps of a rollout.
-const PROOFREADING_STEPS: u32 = 12;
+const PROOFREADING_STEPS_MAX: u32 = 12;
 
-/// A row that the sampler refines.
 #[derive(Clone, Debug)]
 pub(super) struct Rollout {
     pub(super) sequence: Sequence,
@@ -38,9 +36,8 @@ impl Rollout {
     }
 }
 
-/// A policy and a temperature, drawn for one row. 60 % of the rows are filled in random order at
-/// temperature 1, as in the paper, the others by confidence. Each step fills 1, 2 or 4 cells and
-/// erases 0 to 4.
+/// A policy and a temperature for a row. 60 % of the rows are filled in random order at temperature
+/// 1, as in the paper, the others by confidence. A step fills 1, 2 or 4 cells and erases 0 to 4.
 fn draw_policy(seed: Seed, blanks: u32) -> (Policy, f32) {
     let [choice, pace, erasing] = Draws::new(seed, Purpose::Fill, u32::MAX, Position(u32::MAX)).uniforms();
     let (order, temperature) = match choice {
@@ -51,7 +48,7 @@ fn draw_policy(seed: Seed, blanks: u32) -> (Policy, f32) {
     let (per_step, erased) = (1 << (pace * 3.0) as u32, (erasing * 5.0) as u32);
     let steps = NonZeroU32::new(blanks.div_ceil(per_step)).unwrap_or(NonZeroU32::MIN);
     let remasking = Choice::of(&QUALITY).with(BUDGET.name, erased * steps.get());
-    let proofreading = Some(Proofreading { steps: PROOFREADING_STEPS, below: Probability::HALF, most: None });
+    let proofreading = Some(Proofreading { steps: PROOFREADING_STEPS_MAX, below: Probability::HALF, most: None });
     let (order, pace, block_length) = (Choice::of(order), Pace::Steps(steps), NonZeroU32::MAX);
     (Policy { order, pace, remasking, block_length, proofreading }, temperature)
 }

@@ -1,21 +1,17 @@
 //! The training loop: rows, gradients, an optimiser step, a report, and now and then a checkpoint.
-//! A run that is stopped and resumed ends with the same bytes as one that is not.
-//! Out of scope: what is learned; that is an [`Objective`].
+//! A run that is stopped and resumed ends with the same bytes as one that is not. An [`Objective`]
+//! says what is learned.
 
-use super::checkpoint;
-use super::error::TrainError;
-use super::net::Net;
+use super::net::{Net, Parameters};
 use super::optimiser::{Optimiser, Schedule};
-use super::parameters::Parameters;
 use super::progress::{Meter, Progress, Sums};
+use super::{checkpoint, error::TrainError};
 use crate::model::{Config, save_tensors};
 use candle_core::Tensor;
 use serde_json::{Map, Value};
-use std::collections::BTreeMap;
-use std::path::Path;
 use std::sync::atomic::{AtomicBool, AtomicUsize, Ordering};
 use std::sync::{Mutex, PoisonError};
-use std::time::Instant;
+use std::{collections::BTreeMap, path::Path, time::Instant};
 
 /// How a run is carried out, whatever its objective.
 #[derive(Clone, Debug)]
@@ -41,7 +37,6 @@ pub struct Finished {
     pub step: u32,
     /// Whether all steps were taken.
     pub is_complete: bool,
-    /// The moving average of every trained parameter.
     pub(super) averages: BTreeMap<String, Tensor>,
 }
 
@@ -62,7 +57,6 @@ impl Finished {
     }
 }
 
-/// The result of scoring some rows.
 pub(super) struct Scored<Feedback> {
     /// The loss with its graph; `None` when there is nothing to learn from these rows.
     pub(super) loss: Option<Tensor>,
@@ -73,7 +67,6 @@ pub(super) struct Scored<Feedback> {
 
 /// A training objective: it makes the rows of a step and scores them.
 pub(super) trait Objective: Sync {
-    /// A row of a batch.
     type Sample: Sync;
     /// What the objective learns about a row when it is scored.
     type Feedback: Send;
@@ -81,20 +74,22 @@ pub(super) trait Objective: Sync {
     /// The rows of `step`: a function of the step and of what a checkpoint holds.
     fn rows(&mut self, step: u32) -> Result<Vec<Self::Sample>, TrainError>;
 
-    /// Tokens of a row.
     fn length(&self) -> usize;
 
     /// These rows' share of the step's loss.
     fn score(&self, net: &Net<'_>, rows: &[Self::Sample]) -> candle_core::Result<Scored<Self::Feedback>>;
 
     /// Takes the feedback on all rows of a step, in their order.
-    fn absorb(&mut self, feedback: Vec<Self::Feedback>) -> Result<(), TrainError>;
+    fn absorb(&mut self, _feedback: Vec<Self::Feedback>) -> Result<(), TrainError> {
+        Ok(())
+    }
 
     /// Whether the parameters alone are enough to resume a run that stops before `step`.
-    fn is_between_rounds(&self, step: u32) -> bool;
+    fn is_between_rounds(&self, _step: u32) -> bool {
+        true
+    }
 }
 
-/// The model in training.
 pub(super) struct Learner {
     pub(super) config: Config,
     pub(super) parameters: Parameters,
@@ -183,14 +178,14 @@ fn learn_all<O: Objective>(
     parameters: &Parameters,
 ) -> Result<Learned<O::Feedback>, TrainError> {
     let pieces: Vec<&[O::Sample]> = rows.chunks(run.piece).collect();
+    let results = Mutex::new(BTreeMap::new());
     let next = AtomicUsize::new(0);
-    let results: Vec<Mutex<Option<candle_core::Result<_>>>> = pieces.iter().map(|_| Mutex::new(None)).collect();
     let work = || {
         loop {
             let index = next.fetch_add(1, Ordering::Relaxed);
             let Some(piece) = pieces.get(index) else { return };
             let done = learn(objective, net, piece, parameters);
-            *results[index].lock().unwrap_or_else(PoisonError::into_inner) = Some(done);
+            results.lock().unwrap_or_else(PoisonError::into_inner).insert(index, done);
         }
     };
     std::thread::scope(|scope| {
@@ -200,10 +195,8 @@ fn learn_all<O: Objective>(
         work();
     });
     let mut total = Learned { gradients: BTreeMap::new(), sums: Sums::default(), feedback: Vec::new() };
-    for result in results {
-        let result = result.into_inner().unwrap_or_else(PoisonError::into_inner);
-        let Some(result) = result else { return Err(TrainError::Failed("a piece was lost".to_owned())) };
-        let piece: Learned<_> = result?;
+    for piece in results.into_inner().unwrap_or_else(PoisonError::into_inner).into_values() {
+        let piece: Learned<_> = piece?;
         for (name, gradient) in piece.gradients {
             let sum = match total.gradients.get(&name) {
                 Some(sum) => (sum + gradient)?,
@@ -217,7 +210,6 @@ fn learn_all<O: Objective>(
     Ok(total)
 }
 
-/// The gradients of one piece.
 fn learn<O: Objective>(
     objective: &O,
     net: &Net<'_>,

@@ -1,12 +1,10 @@
 //! Sudoku: grids, puzzles with exactly one solution, and the rules. A grid is a function of a seed,
 //! a split and a number, so the splits are independent and every grid can be generated again.
-//! Out of scope: models.
 
 use super::random::philox;
 use crate::diffusion::u32_of;
 use rand_philox::Philox;
-use std::fmt;
-use std::str::FromStr;
+use std::{fmt, str::FromStr};
 
 /// Cells of a grid.
 pub const CELLS: usize = 81;
@@ -25,11 +23,11 @@ pub struct Grid(pub [u8; CELLS]);
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Split {
     /// For training weights.
-    Train,
+    Train = 1,
     /// For choosing settings.
-    Validation,
+    Validation = 2,
     /// For reported results.
-    Test,
+    Test = 3,
 }
 
 /// Why a text is not a grid.
@@ -39,15 +37,9 @@ pub struct GridError(String);
 
 /// The random numbers of grid number `index` of a split.
 fn generator(seed: u64, split: Split, index: u64) -> Philox {
-    let split = match split {
-        Split::Train => 1,
-        Split::Validation => 2,
-        Split::Test => 3,
-    };
-    philox(seed, (split << 120) | (u128::from(index) << 56))
+    philox(seed, ((split as u128) << 120) | (u128::from(index) << 56))
 }
 
-/// Shuffles `items`.
 fn shuffle<T>(items: &mut [T], generator: &mut Philox) {
     for last in (1..items.len()).rev() {
         let other = generator.bounded(u32_of(last + 1)) as usize;
@@ -59,14 +51,14 @@ impl Grid {
     /// A complete grid, found by trying random digits in the most constrained cell first.
     #[must_use]
     pub fn complete(seed: u64, split: Split, index: u64) -> Self {
-        complete(&mut generator(seed, split, index))
+        Self(Search::complete(&mut generator(seed, split, index)).grid)
     }
 
     /// A complete grid without `blanks` random cells, and that grid. There may be other solutions.
     #[must_use]
     pub fn clued(seed: u64, split: Split, index: u64, blanks: usize) -> (Self, Self) {
         let mut generator = generator(seed, split, index);
-        let solution = complete(&mut generator);
+        let solution = Self(Search::complete(&mut generator).grid);
         let mut clues = solution;
         let mut order: Vec<usize> = (0..CELLS).collect();
         shuffle(&mut order, &mut generator);
@@ -77,20 +69,19 @@ impl Grid {
     }
 
     /// A puzzle with `blanks` blanks and exactly one solution, and that solution. Cells are blanked
-    /// in random order where the solution stays unique. Grids that do not allow that many blanks
-    /// are skipped; nearly all allow 55.
+    /// in random order where the solution stays unique; a grid that allows fewer is skipped.
     #[must_use]
     pub fn puzzle(seed: u64, split: Split, index: u64, blanks: usize) -> (Self, Self) {
         let mut generator = generator(seed, split, index);
         loop {
-            let solution = complete(&mut generator);
-            let mut puzzle = Search::over(&solution);
+            let mut puzzle = Search::complete(&mut generator);
+            let solution = Self(puzzle.grid);
             let mut order: Vec<usize> = (0..CELLS).collect();
             shuffle(&mut order, &mut generator);
             let mut left = blanks;
             for cell in order {
                 if left == 0 {
-                    return (Self(puzzle.grid), solution);
+                    break;
                 }
                 let digit = solution.0[cell];
                 puzzle.take(cell);
@@ -133,10 +124,7 @@ impl Grid {
     /// Number of solutions, counted up to `max`.
     #[must_use]
     pub fn solutions(&self, max: usize) -> usize {
-        match Search::new(self) {
-            Some(mut search) => search.count(max),
-            None => 0,
-        }
+        Search::new(self).map_or(0, |mut search| search.count(max))
     }
 
     /// The tokens of the canvas: digits, 0 for a blank, newlines between rows.
@@ -166,31 +154,32 @@ pub(super) const fn units_of(cell: usize) -> [usize; 3] {
     [row, column, row / 3 * 3 + column / 3]
 }
 
-fn complete(generator: &mut Philox) -> Grid {
-    let mut digits: [u8; 9] = std::array::from_fn(|digit| digit as u8 + 1);
-    let mut search = Search { grid: [0; CELLS], used: [[0; 9]; 3] };
-    // the three boxes on the diagonal are independent of each other
-    for corner in [0, 30, 60] {
-        shuffle(&mut digits, generator);
-        for (index, &digit) in digits.iter().enumerate() {
-            search.put(corner + index / 3 * 9 + index % 3, digit);
-        }
-    }
-    search.finish(generator);
-    Grid(search.grid)
-}
-
 /// A depth-first search that branches on the cell with the fewest possible digits.
 struct Search {
     grid: [u8; CELLS],
-    /// Digits used in each row, column and box.
     used: [[u16; 9]; 3],
 }
 
 impl Search {
+    const EMPTY: Self = Self { grid: [0; CELLS], used: [[0; 9]; 3] };
+
+    fn complete(generator: &mut Philox) -> Self {
+        let mut digits: [u8; 9] = std::array::from_fn(|digit| digit as u8 + 1);
+        let mut search = Self::EMPTY;
+        // the three boxes on the diagonal are independent of each other
+        for corner in [0, 30, 60] {
+            shuffle(&mut digits, generator);
+            for (index, &digit) in digits.iter().enumerate() {
+                search.put(corner + index / 3 * 9 + index % 3, digit);
+            }
+        }
+        search.finish(generator);
+        search
+    }
+
     /// `None` when a digit occurs twice in a unit.
     fn new(grid: &Grid) -> Option<Self> {
-        let mut search = Self { grid: [0; CELLS], used: [[0; 9]; 3] };
+        let mut search = Self::EMPTY;
         for (cell, &digit) in grid.0.iter().enumerate().filter(|(_, digit)| **digit != 0) {
             if search.possible(cell) & (1 << digit) == 0 {
                 return None;
@@ -198,15 +187,6 @@ impl Search {
             search.put(cell, digit);
         }
         Some(search)
-    }
-
-    /// For a grid known to break no rule.
-    fn over(grid: &Grid) -> Self {
-        let mut search = Self { grid: [0; CELLS], used: [[0; 9]; 3] };
-        for (cell, &digit) in grid.0.iter().enumerate() {
-            search.put(cell, digit);
-        }
-        search
     }
 
     /// Whether there is a solution with a digit other than `digit` in this empty cell.

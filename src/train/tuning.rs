@@ -1,20 +1,13 @@
 //! Training of a quality head for a model: alone, with adapters, or with the whole backbone. Writes
-//! the resulting files.
-//! Out of scope: the loss.
+//! the resulting files. Out of scope: the loss.
 
-use super::data::Data;
-use super::error::TrainError;
-use super::init;
-use super::parameters::Parameters;
 use super::prism::{Prism, Recipe};
-use super::progress::Progress;
 use super::run::{CheckpointPlace, Finished, Learner, RunConfig, train};
+use super::{data::Data, error::TrainError, init, net::Parameters, progress::Progress};
 use crate::model::{self, BASE, COMPANIONS, Device, SaveError, Tensors, save, save_adapter, save_tensors};
 use serde_json::{Map, Value, json};
-use std::collections::HashMap;
-use std::fs;
 use std::path::{Path, PathBuf};
-use std::sync::atomic::AtomicBool;
+use std::{collections::HashMap, fs, sync::atomic::AtomicBool};
 
 /// What is trained beside the head.
 #[derive(Clone, Debug, PartialEq)]
@@ -32,6 +25,13 @@ pub enum Learns {
         /// Last names of the adapted modules, for example `q_proj`.
         targets: Vec<String>,
     },
+}
+
+impl Learns {
+    /// The factor of B A.
+    fn lora_scale(&self) -> f64 {
+        if let Self::Adapters { rank, alpha, .. } = self { alpha / *rank as f64 } else { 0.0 }
+    }
 }
 
 /// Training of a quality head for a model.
@@ -83,15 +83,11 @@ impl Tuning {
         let fingerprint = tensors.fingerprint.clone();
         let parameters = parameters(tensors, &learns, seed, run.device)?;
         let learns_backbone = learns != Learns::HeadAlone;
-        let lora_scale = match &learns {
-            Learns::Adapters { rank, alpha, .. } => lora_scale(*rank, *alpha),
-            Learns::Everything | Learns::HeadAlone => 0.0,
-        };
         let mut settings = settings.clone();
         settings.insert("base".to_owned(), json!(fingerprint));
         let mut objective = Prism::new(config.clone(), data, batch, recipe, seed, learns_backbone);
         let place = CheckpointPlace { file: checkpoint, settings: &settings };
-        let learner = Learner { config, parameters, lora_scale };
+        let learner = Learner { config, parameters, lora_scale: learns.lora_scale() };
         let finished = train(run, &mut objective, learner, place, stop, report)?;
         Ok(Tuned { finished, base, fingerprint, learns })
     }
@@ -102,11 +98,7 @@ fn parameters(tensors: Tensors, learns: &Learns, seed: u64, device: Device) -> R
     let (device, _) = device.open()?;
     let Tensors { config, backbone, head, .. } = tensors;
     let mut parameters = Parameters::default();
-    let head = match head {
-        Some(head) => head,
-        None => init::head(&config, seed, &device)?,
-    };
-    for (name, tensor) in head {
+    for (name, tensor) in head.map_or_else(|| init::head(&config, seed, &device), Ok)? {
         parameters.train(name, &tensor)?;
     }
     if let Learns::Adapters { rank, targets, .. } = learns {
@@ -135,8 +127,11 @@ impl Tuned {
         let head_file = out.join("prism_head.safetensors");
         let made_for = match learns {
             Learns::HeadAlone => fingerprint.clone(),
-            Learns::Adapters { rank, alpha, targets } => {
-                self.write_adapter(&out.join("adapter"), *rank, *alpha, targets)?;
+            Learns::Adapters { rank, targets, .. } => {
+                let adapters = finished.averages_of(|name| name.contains(".lora_")).into_iter();
+                let adapters = adapters.map(|(name, tensor)| (format!("base_model.model.{name}"), tensor)).collect();
+                let targets = targets.iter().cloned().collect();
+                save_adapter(&out.join("adapter"), &adapters, *rank, learns.lora_scale(), &targets, base)?;
                 fingerprint.clone()
             }
             Learns::Everything => {
@@ -156,17 +151,6 @@ impl Tuned {
         save_tensors(&head_file, &head, Some(HashMap::from([(BASE.to_owned(), made_for.clone())])))?;
         Ok(made_for)
     }
-
-    fn write_adapter(&self, dir: &Path, rank: usize, alpha: f64, targets: &[String]) -> Result<(), TrainError> {
-        let adapters = self.finished.averages_of(|name| name.contains(".lora_")).into_iter();
-        let adapters = adapters.map(|(name, tensor)| (format!("base_model.model.{name}"), tensor)).collect();
-        let targets = targets.iter().cloned().collect();
-        Ok(save_adapter(dir, &adapters, rank, lora_scale(rank, alpha), &targets, &self.base)?)
-    }
-}
-
-fn lora_scale(rank: usize, alpha: f64) -> f64 {
-    alpha / rank as f64
 }
 
 fn unwritten(path: &Path, cause: &std::io::Error) -> TrainError {

@@ -3,20 +3,19 @@
 //! model's probability of it (PRISM, arXiv 2510.01384, equation 5).
 
 use super::statistics::{Bin, Reliability, area_under_curve};
-use super::sudoku::SplitWord;
-use crate::cmd::model::ModelArgs;
+use super::sudoku::SPLITS;
 use crate::diffusion::policy::{Choice, order};
 use crate::diffusion::{Canvas, Cell, DrawKey, Draws, Position, Purpose, Reading, Seed, TokenId, fills};
 use crate::model::{Denoiser, Filter, Row, Sampling};
-use crate::train::Recipe;
 use crate::train::data::{Data, Example};
+use crate::{cmd::model::ModelArgs, cmd::words::one_of, train::Recipe, train::sudoku::Split};
 use anyhow::bail;
 use clap::Args;
 use serde::Serialize;
 use std::num::NonZeroU32;
 
 #[derive(Args, Clone, Debug)]
-pub(super) struct CalibrationArgs {
+pub(crate) struct CalibrationArgs {
     #[command(flatten)]
     model: ModelArgs,
     /// Number of grids
@@ -32,8 +31,8 @@ pub(super) struct CalibrationArgs {
     #[arg(long, default_value_t = 0.5)]
     puzzles: f64,
     /// Split that the grids are from
-    #[arg(long, default_value = "test")]
-    split: SplitWord,
+    #[arg(long, default_value = "test", value_parser = one_of(SPLITS))]
+    split: Split,
     /// Random seed of the grids and of sampling
     #[arg(long, default_value_t = 0)]
     seed: u64,
@@ -42,7 +41,6 @@ pub(super) struct CalibrationArgs {
     json: bool,
 }
 
-/// The calibration of a head.
 #[derive(Debug, Serialize)]
 pub(crate) struct Calibration {
     judged: usize,
@@ -58,9 +56,7 @@ pub(crate) struct Calibration {
     oracle_area_under_curve: Option<f64>,
 }
 
-/// A judged token.
 struct Judgement {
-    /// The head's quality.
     quality: f64,
     /// The model's probability of the token when it is masked again.
     oracle: f64,
@@ -79,7 +75,7 @@ pub(super) fn run(args: &CalibrationArgs) -> anyhow::Result<()> {
         ratio_min: args.ratio[0],
         ratio_max: args.ratio[1],
     };
-    let data = Data::Sudoku { seed: args.seed, split: args.split.into(), puzzles: args.puzzles };
+    let data = Data::Sudoku { seed: args.seed, split: args.split, puzzles: args.puzzles };
     let calibration = measure(model.as_mut(), &data, args.count, &recipe, args.seed)?;
     if args.json {
         println!("{}", serde_json::to_string(&calibration)?);
@@ -182,9 +178,8 @@ impl Calibration {
         let Self { judged, right, oracle, truth, area_under_curve, oracle_area_under_curve } = self;
         let mut text = format!("{judged} tokens judged, {:.1} % of them right\n", 100.0 * right);
         let [from_oracle, from_truth] = [oracle.expected_error, truth.expected_error];
-        text += &format!(
-            "expected calibration error: {from_oracle:.4} against the oracle, {from_truth:.4} against the truth\n"
-        );
+        text += "expected calibration error: ";
+        text += &format!("{from_oracle:.4} against the oracle, {from_truth:.4} against the truth\n");
         if let Some((head, oracle)) = area_under_curve.zip(*oracle_area_under_curve) {
             let (head, oracle) = (100.0 * head, 100.0 * oracle);
             text += &format!(

@@ -3,21 +3,17 @@
 
 use super::statistics::{Share, area_under_curve};
 use crate::cmd::ask::{answer_all, engine};
-use crate::cmd::model::ModelArgs;
-use crate::cmd::refine::RefineArgs;
-use crate::diffusion::Cell;
 use crate::engine::{DEFAULT_BLANK, Output, Task};
-use crate::text::Special;
+use crate::{cmd::model::ModelArgs, cmd::refine::RefineArgs, diffusion::Cell, text::Special};
 use anyhow::{Context, bail};
 use clap::Args;
 use serde::{Deserialize, Serialize};
 use std::path::{Path, PathBuf};
 
-/// Texts filled concurrently.
 const RUNNING_MAX: usize = 32;
 
 #[derive(Args, Clone, Debug)]
-pub(super) struct InfillArgs {
+pub(crate) struct InfillArgs {
     #[command(flatten)]
     model: ModelArgs,
     #[command(flatten)]
@@ -31,7 +27,6 @@ pub(super) struct InfillArgs {
     json: bool,
 }
 
-/// A line of the data.
 #[derive(Clone, Debug, Deserialize, PartialEq, Eq)]
 #[serde(deny_unknown_fields)]
 struct Case {
@@ -50,7 +45,6 @@ fn default_blank() -> String {
 
 #[derive(Serialize)]
 struct InfillFigures {
-    /// Texts that match exactly.
     exact: Share,
     /// Texts whose tokens can be compared, because template and text are tokenized alike.
     comparable: usize,

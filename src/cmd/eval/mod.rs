@@ -6,17 +6,10 @@ mod plot;
 mod statistics;
 mod sudoku;
 
-use clap::{Args, Subcommand};
-
-/// Flags of `remask eval`.
-#[derive(Args, Clone, Debug)]
-pub(super) struct EvalArgs {
-    #[command(subcommand)]
-    command: EvalCommand,
-}
+use clap::Subcommand;
 
 #[derive(Clone, Debug, Subcommand)]
-enum EvalCommand {
+pub(super) enum EvalCommand {
     /// Measure the share of Sudoku puzzles solved, by policy and number of steps
     Sudoku(Box<sudoku::SudokuArgs>),
     /// Measure exact matches of filled texts, and how well quality separates right from wrong
@@ -25,8 +18,8 @@ enum EvalCommand {
     Calibration(Box<calibration::CalibrationArgs>),
 }
 
-pub(super) fn run(args: &EvalArgs) -> anyhow::Result<()> {
-    match &args.command {
+pub(super) fn run(command: &EvalCommand) -> anyhow::Result<()> {
+    match command {
         EvalCommand::Sudoku(args) => sudoku::run(args),
         EvalCommand::Infill(args) => infill::run(args),
         EvalCommand::Calibration(args) => calibration::run(args),

@@ -1,5 +1,6 @@
 //! An SVG plot of success rate against forward passes, one line per policy.
 
+use super::statistics::Share;
 use anyhow::{Context, bail};
 use plotters::prelude::{
     ChartBuilder, Circle, ErrorBar, IntoDrawingArea, IntoFont, LineSeries, Palette, Palette99, PathElement, SVGBackend,
@@ -7,14 +8,6 @@ use plotters::prelude::{
 };
 use plotters::style::Color;
 use std::path::Path;
-
-/// A measured point: forward passes, success rate, and the interval around it.
-pub(super) struct Point {
-    pub(super) passes: f64,
-    pub(super) share: f64,
-    pub(super) from: f64,
-    pub(super) until: f64,
-}
 
 /// Checks that a file name ends with .svg, before a measurement that may take hours.
 pub(super) fn check_name(file: &Path) -> anyhow::Result<()> {
@@ -24,9 +17,9 @@ pub(super) fn check_name(file: &Path) -> anyhow::Result<()> {
     Ok(())
 }
 
-/// Draws named lines of points into an SVG file.
-pub(super) fn draw(file: &Path, title: &str, lines: &[(String, Vec<Point>)]) -> anyhow::Result<()> {
-    let passes = lines.iter().flat_map(|(_, points)| points).map(|point| point.passes);
+/// Draws named lines into an SVG file. A point is a mean of forward passes and a success rate.
+pub(super) fn draw(file: &Path, title: &str, lines: &[(&str, Vec<(f64, Share)>)]) -> anyhow::Result<()> {
+    let passes = lines.iter().flat_map(|(_, points)| points).map(|(passes, _)| *passes);
     let most = passes.fold(1.0, f64::max) * 1.05;
     let mut text = String::new();
     {
@@ -47,16 +40,15 @@ pub(super) fn draw(file: &Path, title: &str, lines: &[(String, Vec<Point>)]) -> 
             .draw()?;
         for (index, (name, points)) in lines.iter().enumerate() {
             let colour = Palette99::pick(index);
-            let line = LineSeries::new(points.iter().map(|point| (point.passes, point.share)), colour.stroke_width(2));
             let swatch = colour.stroke_width(2);
-            let drawn = chart.draw_series(line)?.label(name.as_str());
+            let middles = || points.iter().map(|(passes, solved)| (*passes, solved.share));
+            let drawn = chart.draw_series(LineSeries::new(middles(), swatch))?.label(*name);
             drawn.legend(move |(x, y)| PathElement::new([(x, y), (x + 18, y)], swatch));
-            let bar = |point: &Point| {
-                ErrorBar::new_vertical(point.passes, point.from, point.share, point.until, colour.filled(), 6)
+            let bar = |(passes, solved): &(f64, Share)| {
+                ErrorBar::new_vertical(*passes, solved.from, solved.share, solved.until, colour.filled(), 6)
             };
             chart.draw_series(points.iter().map(bar))?;
-            chart
-                .draw_series(points.iter().map(|point| Circle::new((point.passes, point.share), 3, colour.filled())))?;
+            chart.draw_series(middles().map(|middle| Circle::new(middle, 3, colour.filled())))?;
         }
         chart.configure_series_labels().background_style(WHITE.mix(0.8)).border_style(WHITE).draw()?;
         area.present()?;

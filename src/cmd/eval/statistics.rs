@@ -11,9 +11,7 @@ pub(super) struct Share {
     pub(super) successes: usize,
     pub(super) of: usize,
     pub(super) share: f64,
-    /// Lower end of the interval.
     pub(super) from: f64,
-    /// Upper end of the interval.
     pub(super) until: f64,
 }
 

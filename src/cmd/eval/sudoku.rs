@@ -1,26 +1,23 @@
 //! `remask eval sudoku`: the share of puzzles solved, for every policy and number of steps. A
 //! puzzle is solved when all rules hold and no clue has changed.
 
-use super::plot::{Point, check_name, draw};
+use super::plot::{check_name, draw};
 use super::statistics::Share;
 use crate::cmd::ask::{answer_all, engine};
-use crate::cmd::model::ModelArgs;
-use crate::cmd::policy::named;
-use crate::diffusion::TokenId;
-use crate::diffusion::policy::{BELOW, BUDGET, Choice, Kind, QUALITY, Rule, find, rules};
+use crate::cmd::words::{named, one_of};
+use crate::diffusion::policy::{BELOW, BUDGET, Choice, Kind, QUALITY, Rule, rules};
 use crate::engine::{Answer, Handle, Proofreading, Request, Start, Task};
 use crate::train::sudoku::{CANVAS, Grid, NEWLINE, Split};
+use crate::{cmd::model::ModelArgs, diffusion::TokenId};
 use anyhow::{Context, bail};
-use clap::builder::{PossibleValue, PossibleValuesParser, TypedValueParser};
-use clap::{Args, ValueEnum};
+use clap::{Args, builder::TypedValueParser};
 use serde::Serialize;
 use std::path::{Path, PathBuf};
 
-/// Puzzles solved concurrently.
 const RUNNING_MAX: usize = 64;
 
 #[derive(Args, Clone, Debug)]
-pub(super) struct SudokuArgs {
+pub(crate) struct SudokuArgs {
     #[command(flatten)]
     model: ModelArgs,
     /// File of puzzles to solve instead of generated ones. Each line is a puzzle: 81 digits (. or 0
@@ -34,8 +31,8 @@ pub(super) struct SudokuArgs {
     #[arg(long, default_value_t = 51, value_parser = clap::value_parser!(u8).range(1..=55))]
     blanks: u8,
     /// Split that generated puzzles are from
-    #[arg(long, default_value = "test")]
-    split: SplitWord,
+    #[arg(long, default_value = "test", value_parser = one_of(SPLITS))]
+    split: Split,
     /// Random seed of generated puzzles and of sampling
     #[arg(long, default_value_t = 0)]
     seed: u64,
@@ -74,22 +71,8 @@ pub(super) struct SudokuArgs {
     plot: Option<PathBuf>,
 }
 
-#[derive(Clone, Copy, Debug, PartialEq, Eq, ValueEnum)]
-pub(super) enum SplitWord {
-    Train,
-    Validation,
-    Test,
-}
-
-impl From<SplitWord> for Split {
-    fn from(word: SplitWord) -> Self {
-        match word {
-            SplitWord::Train => Self::Train,
-            SplitWord::Validation => Self::Validation,
-            SplitWord::Test => Self::Test,
-        }
-    }
-}
+pub(super) const SPLITS: [(&str, Split, &str); 3] =
+    [("train", Split::Train, ""), ("validation", Split::Validation, ""), ("test", Split::Test, "")];
 
 /// A remasking that takes part.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -109,19 +92,14 @@ impl Contender {
 }
 
 fn contenders() -> impl TypedValueParser<Value = Contender> {
-    let default = PossibleValue::new(Contender::Default.name()).help("What a request that names none gets");
-    let rules = rules(Kind::Remasking);
-    let named = rules.iter().map(|rule| PossibleValue::new(rule.name).help(rule.help.trim_end_matches('.')));
-    let names: Vec<PossibleValue> = [default].into_iter().chain(named).collect();
-    PossibleValuesParser::new(names)
-        .map(|name| find(Kind::Remasking, &name).map_or(Contender::Default, Contender::Rule))
+    let default = (Contender::Default.name(), Contender::Default, "What a request that names none gets");
+    let rules = rules(Kind::Remasking).into_iter().map(|rule| (rule.name, Contender::Rule(rule), rule.help));
+    one_of([default].into_iter().chain(rules))
 }
 
-/// One line of the table.
 #[derive(Clone, Debug, Serialize)]
 struct Line {
     policy: &'static str,
-    /// The requested steps.
     steps: u32,
     solved: Share,
     /// Means per puzzle.
@@ -156,18 +134,13 @@ pub(super) fn run(args: &SudokuArgs) -> anyhow::Result<()> {
         for &steps in steps {
             let line = measure(&handle, &puzzles, args, policy, steps)?;
             line.print(args.json)?;
-            points.push(line.point());
+            points.push((line.forward_passes, line.solved));
         }
-        drawn.push((policy.name().to_owned(), points));
+        drawn.push((policy.name(), points));
     }
-    match &args.plot {
-        None => Ok(()),
-        Some(file) => {
-            let (count, order) = (puzzles.len(), args.order.name);
-            let title = format!("{count} Sudoku puzzles, {order} order, temperature {}", args.temperature);
-            draw(file, &title, &drawn)
-        }
-    }
+    let Some(file) = &args.plot else { return Ok(()) };
+    let (count, order) = (puzzles.len(), args.order.name);
+    draw(file, &format!("{count} Sudoku puzzles, {order} order, temperature {}", args.temperature), &drawn)
 }
 
 impl SudokuArgs {
@@ -175,10 +148,8 @@ impl SudokuArgs {
         let mut puzzles = match &self.puzzles {
             Some(file) => read(file)?,
             None => {
-                let numbers = 0..self.count.unwrap_or(200) as u64;
-                numbers
-                    .map(|number| Grid::puzzle(self.seed, self.split.into(), number, usize::from(self.blanks)).0)
-                    .collect()
+                let puzzle = |number| Grid::puzzle(self.seed, self.split, number, usize::from(self.blanks)).0;
+                (0..self.count.unwrap_or(200) as u64).map(puzzle).collect()
             }
         };
         puzzles.truncate(self.count.unwrap_or(usize::MAX));
@@ -201,17 +172,17 @@ impl SudokuArgs {
             }
         };
         let seed = Some(self.seed.wrapping_mul(1 << 32).wrapping_add(number as u64));
-        let steps_of_proofreading = if policy == Contender::Rule(&QUALITY) { self.proofread } else { 0 };
-        let proofreading = (policy != Contender::Default).then_some(Proofreading {
+        let proofreading = Proofreading {
             most: None,
-            steps: Some(steps_of_proofreading),
+            steps: Some(if policy == Contender::Rule(&QUALITY) { self.proofread } else { 0 }),
             below: Some(self.proofread_below),
             temperature: self.proofread_temperature,
-        });
+        };
+        let is_default = policy == Contender::Default;
         Request {
             remasking,
-            proofreading,
-            steps: (policy != Contender::Default).then_some(steps),
+            proofreading: (!is_default).then_some(proofreading),
+            steps: (!is_default).then_some(steps),
             order: Choice::of(self.order),
             temperature: self.temperature,
             seed,
@@ -220,7 +191,6 @@ impl SudokuArgs {
     }
 }
 
-/// Solves all puzzles with one policy and number of steps.
 #[tokio::main(flavor = "current_thread")]
 async fn measure(
     handle: &Handle,
@@ -254,11 +224,6 @@ fn final_grid(start: &Start, answer: &Answer) -> Grid {
 }
 
 impl Line {
-    const fn point(&self) -> Point {
-        let Share { share, from, until, .. } = self.solved;
-        Point { passes: self.forward_passes, share, from, until }
-    }
-
     fn print(&self, as_json: bool) -> anyhow::Result<()> {
         if as_json {
             println!("{}", serde_json::to_string(self)?);
@@ -272,7 +237,6 @@ impl Line {
     }
 }
 
-/// Reads a file of puzzles.
 fn read(file: &Path) -> anyhow::Result<Vec<Grid>> {
     let text = std::fs::read_to_string(file).with_context(|| format!("cannot read {}", file.display()))?;
     let lines = (1..).zip(text.lines()).filter(|(_, line)| !line.trim().is_empty());

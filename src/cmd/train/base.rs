@@ -1,12 +1,8 @@
 //! `remask train base`: pretrains a masked diffusion model.
 
-use super::monitor::Monitor;
-use super::options::{BuiltInTask, RunArgs, tokenizer};
-use crate::cmd::model::SUDOKU_TOKENIZER;
-use crate::cmd::signal::stop_flag;
-use crate::model::Config;
-use crate::train::data::Data;
+use super::options::{BuiltInTask, Monitor, RunArgs, tokenizer};
 use crate::train::{Base, Start};
+use crate::{cmd::model::SUDOKU_TOKENIZER, cmd::signal::stop_flag, model::Config, train::data::Data};
 use anyhow::bail;
 use clap::Args;
 use serde_json::{Value, json};
@@ -14,7 +10,7 @@ use std::fs;
 use std::path::{Path, PathBuf};
 
 #[derive(Args, Clone, Debug)]
-pub(super) struct BaseArgs {
+pub(crate) struct BaseArgs {
     #[command(flatten)]
     run: RunArgs,
     /// Train on a built-in task
@@ -46,11 +42,10 @@ pub(super) fn run(args: &BaseArgs) -> anyhow::Result<()> {
     args.run.create_out(args.model_id.as_deref())?;
     let (config, start) = match &args.model_id {
         Some(dir) => {
-            let (config, start) = (Config::read(dir)?, Start::of(dir, args.run.device)?);
-            let (config, start) = match args.layers {
-                Some(layers) => start.expanded(&config, layers)?,
-                None => (config, start),
-            };
+            let (mut config, mut start) = (Config::read(dir)?, Start::of(dir, args.run.device)?);
+            if let Some(layers) = args.layers {
+                (config, start) = start.expanded(&config, layers)?;
+            }
             for name in ["config.json", "generation_config.json", "tokenizer.json"] {
                 if dir.join(name).exists() {
                     fs::copy(dir.join(name), out.join(name))?;
@@ -78,11 +73,13 @@ pub(super) fn run(args: &BaseArgs) -> anyhow::Result<()> {
     if !(ratio_max > 0.0 && ratio_max <= 1.0) {
         bail!("--ratio-max is {ratio_max}; give a number above 0 and at most 1");
     }
-    let mut settings = args.run.settings("base", args.data.as_deref())?;
-    settings.insert("ratio_max".to_owned(), json!(ratio_max));
-    settings.insert("start".to_owned(), json!(start.name()));
-    settings.insert("d_model".to_owned(), json!(config.d_model));
-    settings.insert("layers".to_owned(), json!(config.n_layers));
+    let own = [
+        ("ratio_max", json!(ratio_max)),
+        ("start", json!(start.name())),
+        ("d_model", json!(config.d_model)),
+        ("layers", json!(config.n_layers)),
+    ];
+    let settings = args.run.settings("base", args.data.as_deref(), own)?;
     let pretraining = Base { config, data, batch: *batch, ratio_max, seed: *seed };
     let monitor = Monitor::new(args.run.steps);
     let stop = stop_flag()?;
@@ -94,7 +91,6 @@ pub(super) fn run(args: &BaseArgs) -> anyhow::Result<()> {
     Ok(())
 }
 
-/// Sets the number of blocks in a config.json.
 fn set_layers(file: &Path, layers: usize) -> anyhow::Result<()> {
     let mut config: Value = serde_json::from_slice(&fs::read(file)?)?;
     if config["n_layers"] == layers {

@@ -1,16 +1,14 @@
-//! The flags of both kinds of training, and what follows from them.
+//! The flags of both kinds of training, what follows from them, and progress in the terminal.
 
 use crate::model::{Device, threads};
-use crate::text::Tokenizer;
-use crate::train::data::Data;
-use crate::train::sudoku::Split;
-use crate::train::{RunConfig, Schedule};
+use crate::train::{Finished, Progress, RunConfig, Schedule};
+use crate::{text::Tokenizer, train::data::Data, train::sudoku::Split};
 use anyhow::{Context, bail};
 use clap::{Args, ValueEnum};
+use indicatif::{ProgressBar, ProgressStyle};
 use serde_json::{Map, Value, json};
-use std::io::IsTerminal;
 use std::path::{Path, PathBuf};
-use std::{fs, io};
+use std::{fs, io, io::IsTerminal};
 
 #[derive(Clone, Copy, Debug, PartialEq, Eq, ValueEnum)]
 pub(super) enum BuiltInTask {
@@ -109,24 +107,67 @@ impl RunArgs {
     }
 
     /// The settings that determine the result. A checkpoint is resumed only with the same ones.
-    pub(super) fn settings(&self, kind: &str, data: Option<&Path>) -> anyhow::Result<Map<String, Value>> {
+    /// `more` are those of this kind of training.
+    pub(super) fn settings<const N: usize>(
+        &self,
+        kind: &str,
+        data: Option<&Path>,
+        more: [(&str, Value); N],
+    ) -> anyhow::Result<Map<String, Value>> {
         let Value::Object(mut settings) = serde_json::to_value(self.config()?.schedule)? else { return Ok(Map::new()) };
-        settings.insert("batch".to_owned(), json!(self.batch));
-        settings.insert("piece".to_owned(), json!(self.piece));
-        settings.insert("seed".to_owned(), json!(self.seed));
-        settings.insert("puzzles".to_owned(), json!(self.puzzles));
-        settings.insert("kind".to_owned(), json!(kind));
-        settings.insert("data".to_owned(), json!(data.map_or("sudoku".into(), Path::to_string_lossy)));
+        let data = data.map_or("sudoku".into(), Path::to_string_lossy);
+        let shared = [("batch", json!(self.batch)), ("piece", json!(self.piece)), ("seed", json!(self.seed))];
+        let shared =
+            shared.into_iter().chain([("puzzles", json!(self.puzzles)), ("kind", json!(kind)), ("data", json!(data))]);
+        settings.extend(shared.chain(more).map(|(key, value)| (key.to_owned(), value)));
         Ok(settings)
     }
 }
 
-/// Whether two paths are the same directory.
 fn is_same(one: &Path, other: &Path) -> bool {
     one.canonicalize().is_ok_and(|one| other.canonicalize().is_ok_and(|other| one == other))
 }
 
-/// The tokenizer of the model in `dir`.
 pub(super) fn tokenizer(dir: &Path) -> anyhow::Result<Tokenizer> {
     Tokenizer::from_dir(dir)?.with_context(|| format!("{} has no tokenizer.json", dir.display()))
+}
+
+/// A progress bar on a terminal; elsewhere one JSON object per line on standard output.
+pub(super) struct Monitor {
+    bar: Option<ProgressBar>,
+}
+
+impl Monitor {
+    pub(super) fn new(steps: u32) -> Self {
+        if !io::stderr().is_terminal() {
+            return Self { bar: None };
+        }
+        let style = ProgressStyle::with_template("{bar:30} {pos}/{len} {msg} [{elapsed} < {eta}]");
+        let bar = ProgressBar::new(u64::from(steps)).with_style(style.unwrap_or_else(|_| ProgressStyle::default_bar()));
+        bar.reset_eta();
+        Self { bar: Some(bar) }
+    }
+
+    pub(super) fn show(&self, progress: &Progress) {
+        match &self.bar {
+            Some(bar) => {
+                let Progress { loss, accuracy, tokens_per_s, .. } = progress;
+                bar.set_position(u64::from(progress.step));
+                bar.set_message(format!("loss {loss:.3}, {:.1} % right, {tokens_per_s:.0} tokens/s", 100.0 * accuracy));
+            }
+            None => println!("{}", serde_json::to_string(progress).unwrap_or_default()),
+        }
+    }
+
+    pub(super) fn close(&self, finished: &Finished, out: &Path) {
+        if let Some(bar) = &self.bar {
+            bar.finish();
+        }
+        let out = out.display();
+        if finished.is_complete {
+            eprintln!("done: weights are in {out}");
+        } else {
+            eprintln!("stopped after step {}; the same command goes on from {out}", finished.step);
+        }
+    }
 }

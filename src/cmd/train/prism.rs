@@ -1,21 +1,16 @@
 //! `remask train prism`: trains a quality head for a model, and writes a card with its calibration.
 
-use super::monitor::Monitor;
-use super::options::{BuiltInTask, RunArgs, tokenizer};
-use crate::cmd::eval::calibration::measure;
-use crate::cmd::policy::named;
-use crate::cmd::signal::stop_flag;
+use super::options::{BuiltInTask, Monitor, RunArgs, tokenizer};
 use crate::diffusion::policy::{Choice, Kind, Rule};
-use crate::diffusion::u32_of;
 use crate::model::{Config, Denoiser, Source, load};
-use crate::train::data::Data;
 use crate::train::{Learns, Recipe, Tuning};
+use crate::{
+    cmd::eval::calibration::measure, cmd::signal::stop_flag, cmd::words::named, diffusion::u32_of, train::data::Data,
+};
 use anyhow::bail;
 use clap::{Args, ValueEnum};
 use serde_json::json;
-use std::fs;
-use std::num::NonZeroU32;
-use std::path::PathBuf;
+use std::{fs, num::NonZeroU32, path::PathBuf};
 
 #[derive(Clone, Copy, Debug, PartialEq, Eq, ValueEnum)]
 enum LearnsWord {
@@ -27,11 +22,10 @@ enum LearnsWord {
     Lora,
 }
 
-/// The default of --rounds.
 const ROUNDS: NonZeroU32 = NonZeroU32::new(32).unwrap();
 
 #[derive(Args, Clone, Debug)]
-pub(super) struct PrismArgs {
+pub(crate) struct PrismArgs {
     #[command(flatten)]
     run: RunArgs,
     /// The model's directory. If it has a head, training starts from it
@@ -116,25 +110,21 @@ pub(super) fn run(args: &PrismArgs) -> anyhow::Result<()> {
             targets: args.targets.clone(),
         },
     };
-    let mut settings = args.run.settings("prism", args.data.as_deref())?;
-    settings.insert("recipe".to_owned(), json!(format!("{recipe:?}")));
-    settings.insert("learns".to_owned(), json!(format!("{learns:?}")));
-    let card_recipe = recipe.clone();
-    let tuning = Tuning { base: dir.clone(), data, batch: *batch, recipe, learns, seed: *seed };
+    let own = [("recipe", json!(format!("{recipe:?}"))), ("learns", json!(format!("{learns:?}")))];
+    let settings = args.run.settings("prism", args.data.as_deref(), own)?;
+    let tuning = Tuning { base: dir.clone(), data, batch: *batch, recipe: recipe.clone(), learns, seed: *seed };
     let monitor = Monitor::new(args.run.steps);
     let stop = stop_flag()?;
     let checkpoint = out.join("checkpoint.safetensors");
     let tuned = tuning.run(&args.run.config()?, &checkpoint, &settings, &stop, |progress| monitor.show(progress))?;
     let fingerprint = tuned.write(out)?;
     if tuned.finished.is_complete {
-        let card = Card { fingerprint: &fingerprint, args, held_out: &held_out, recipe: card_recipe };
-        fs::write(out.join("PRISM.md"), card.text(&mut *trained(args)?)?)?;
+        fs::write(out.join("PRISM.md"), card(args, &fingerprint, &held_out, &recipe)?)?;
     }
     monitor.close(&tuned.finished, out);
     Ok(())
 }
 
-/// Loads the model with its trained head.
 fn trained(args: &PrismArgs) -> anyhow::Result<Box<dyn Denoiser>> {
     let out = &args.run.out;
     let (dir, adapter) = match args.learns {
@@ -146,43 +136,29 @@ fn trained(args: &PrismArgs) -> anyhow::Result<Box<dyn Denoiser>> {
     Ok(load(&Source::Directory { dir, prism_head, adapter }, args.run.device)?)
 }
 
-/// Rows on which the card's calibration is measured.
 const CARD_ROWS: u32 = 200;
 
 /// The card of a head: what it was trained from and for, and how well it is calibrated.
-struct Card<'a> {
-    args: &'a PrismArgs,
-    fingerprint: &'a str,
-    held_out: &'a Data,
-    recipe: Recipe,
-}
-
-impl Card<'_> {
-    fn text(&self, model: &mut dyn Denoiser) -> anyhow::Result<String> {
-        let Self { args, fingerprint, held_out, recipe } = self;
-        let RunArgs { seed, steps, batch, .. } = &args.run;
-        let grids =
-            || format!("complete Sudoku grids, a share of {} with the clues of a puzzle", args.run.puzzles).into();
-        let data = args.data.as_ref().map_or_else(grids, |data| data.to_string_lossy());
-        let rows = match held_out {
-            Data::Sudoku { .. } => CARD_ROWS,
-            Data::Rows { rows, .. } => u32_of(rows.len()).min(CARD_ROWS),
-        };
-        let calibration = measure(model, held_out, rows, recipe, *seed)?;
-        let base = args.model_id.display();
-        Ok(format!(
-            "# A PRISM quality head (arXiv 2510.01384)\n\n\
-             | | |\n|---|---|\n\
-             | made from | {base} |\n\
-             | for the weights | {fingerprint} |\n\
-             | data | {data} |\n\
-             | seed, steps, rows of a step | {seed}, {steps}, {batch} |\n\
-             | what learned | {learns:?} |\n\
-             | recipe | {recipe:?} |\n\n\
-             ## Calibration\n\n\
-             On {rows} rows it has never seen, filled as in training:\n\n```\n{}```\n",
-            calibration.table(),
-            learns = args.learns,
-        ))
-    }
+fn card(args: &PrismArgs, fingerprint: &str, held_out: &Data, recipe: &Recipe) -> anyhow::Result<String> {
+    let PrismArgs { run: RunArgs { seed, steps, batch, puzzles, .. }, learns, .. } = args;
+    let grids = || format!("complete Sudoku grids, a share of {puzzles} with the clues of a puzzle").into();
+    let data = args.data.as_ref().map_or_else(grids, |data| data.to_string_lossy());
+    let rows = match held_out {
+        Data::Sudoku { .. } => CARD_ROWS,
+        Data::Rows { rows, .. } => u32_of(rows.len()).min(CARD_ROWS),
+    };
+    let calibration = measure(&mut *trained(args)?, held_out, rows, recipe, *seed)?.table();
+    let base = args.model_id.display();
+    Ok(format!(
+        "# A PRISM quality head (arXiv 2510.01384)\n\n\
+         | | |\n|---|---|\n\
+         | made from | {base} |\n\
+         | for the weights | {fingerprint} |\n\
+         | data | {data} |\n\
+         | seed, steps, rows of a step | {seed}, {steps}, {batch} |\n\
+         | what learned | {learns:?} |\n\
+         | recipe | {recipe:?} |\n\n\
+         ## Calibration\n\n\
+         On {rows} rows it has never seen, filled as in training:\n\n```\n{calibration}```\n"
+    ))
 }

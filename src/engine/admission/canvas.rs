@@ -3,11 +3,10 @@
 
 use super::json_layout::{Spellings, Vocabulary, lay_out};
 use crate::diffusion::{Canvas, Cell, TokenId};
-use crate::engine::job::Writing;
 use crate::engine::request::{Format, Length, Prompt, Rejected, Request, Task, invalid};
 use crate::engine::template::{self, Segment};
-use crate::model::ModelSpec;
 use crate::text::{Message, Special, Tokenizer, Transcript};
+use crate::{engine::job::Writing, model::ModelSpec};
 use std::ops::Range;
 use std::sync::{Arc, OnceLock};
 
@@ -25,7 +24,6 @@ pub(super) struct Draft {
     pub(super) writing: Writing,
 }
 
-/// Builds first canvases for one model.
 #[derive(Clone, Debug)]
 pub(super) struct CanvasBuilder {
     pub(super) spec: Arc<ModelSpec>,
@@ -135,7 +133,6 @@ impl CanvasBuilder {
         Ok(Draft { canvas, offset: given, prompt_tokens: given, writing })
     }
 
-    /// What a JSON layout needs of this model.
     fn vocabulary(&self) -> Result<Vocabulary<'_>, Rejected> {
         let Some(tokenizer) = &self.tokenizer else {
             const MESSAGE: &str = "this model was loaded without a tokenizer.json; it can write no JSON";

@@ -7,7 +7,6 @@ use crate::model::Restriction;
 use crate::text::{Special, Tokenizer, json_string};
 use std::ops::Range;
 
-/// Default cells of a string.
 const TEXT_CELLS: usize = 16;
 /// Default cells of a number: up to six digits in most vocabularies.
 const NUMBER_CELLS: usize = 6;
@@ -40,16 +39,13 @@ impl Spellings {
     }
 }
 
-/// What a layout needs of a model's vocabulary.
 pub(super) struct Vocabulary<'a> {
     pub(super) tokenizer: &'a Tokenizer,
     pub(super) spellings: &'a Spellings,
-    /// Tokens that end a text.
     pub(super) ends: Vec<TokenId>,
     pub(super) mask: TokenId,
 }
 
-/// A layout in the making.
 struct Builder<'a> {
     vocabulary: Vocabulary<'a>,
     cells: Vec<Cell>,

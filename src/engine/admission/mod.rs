@@ -14,11 +14,8 @@ use crate::diffusion::{DOUBTFUL, Pace, Policy, Probability, Proofreading, Seed, 
 use crate::model::{Filter, ModelSpec};
 use crate::text::Tokenizer;
 use canvas::CanvasBuilder;
-use std::borrow::Cow;
 use std::hash::{BuildHasher, RandomState};
-use std::num::NonZeroU32;
-use std::sync::Arc;
-use std::time::Duration;
+use std::{borrow::Cow, num::NonZeroU32, sync::Arc, time::Duration};
 
 /// Default steps of proofreading: one per cell, at most this many.
 const PROOFREADING_MAX: u32 = 128;
@@ -107,7 +104,6 @@ impl Admission {
         Ok((Job::new(sequence, draft.writing, &start, options), start))
     }
 
-    /// The logit biases, checked.
     fn biases(&self, asked: &[(TokenId, f32)]) -> Result<Vec<(TokenId, f32)>, Rejected> {
         const PARAM: &str = "logit_bias";
         self.canvases.check_ids(PARAM, &asked.iter().map(|(token, _)| *token).collect::<Vec<_>>())?;
@@ -162,8 +158,7 @@ impl Admission {
     }
 }
 
-/// A rule as it runs: its knobs checked, and those that are not set at their defaults for blocks of
-/// `blanks` blanks.
+/// A rule as it runs: its knobs checked, others at their defaults for blocks of `blanks` blanks.
 fn checked(field: &'static str, asked: Choice, blanks: u32) -> Result<Choice, Rejected> {
     asked.check().map_err(|error| knob_fault(field, error))?;
     Ok(asked.with_defaults(blanks))
@@ -210,8 +205,8 @@ fn proofread(asked: &request::Proofreading, cells: u32, [steps, below, most]: Na
 
 /// `policy` with a share of its steps, at least one for each block of a canvas of `cells` cells.
 fn fewer_steps(policy: Policy, cells: usize, share: f32) -> Policy {
-    let blocks = cells.div_ceil(policy.block_length.get() as usize) + 1; // the first one may begin anywhere
-    let blocks = u32_of(blocks);
+    // the first block may begin anywhere
+    let blocks = u32_of(cells.div_ceil(policy.block_length.get() as usize) + 1);
     let pace = match policy.pace {
         Pace::Steps(steps) => Pace::Steps(reduced(steps, share).max(steps.min(blocks.try_into().unwrap_or(steps)))),
         Pace::Adaptive { .. } => policy.pace,
@@ -232,7 +227,6 @@ fn reduced(steps: NonZeroU32, share: f32) -> NonZeroU32 {
     NonZeroU32::new(fewer).map_or(steps, |fewer| fewer.min(steps))
 }
 
-/// Which tokens may be drawn.
 fn filter(request: &Request) -> Result<Filter, Rejected> {
     let top_k = request.top_k.map(|top_k| count("top_k", top_k)).transpose()?;
     match request.top_p {
@@ -243,7 +237,6 @@ fn filter(request: &Request) -> Result<Filter, Rejected> {
     }
 }
 
-/// The sampling temperature of proofreading.
 fn refill_temperature(request: &Request) -> f32 {
     let asked = request.proofreading.as_ref().and_then(|proofreading| proofreading.temperature);
     asked.unwrap_or(request.temperature)

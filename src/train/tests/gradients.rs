@@ -2,10 +2,9 @@
 
 use super::super::data::{Data, Example};
 use super::super::masking::{Denoised, Masked, denoise};
-use super::super::net::Net;
+use super::super::net::{Net, Parameters};
 use super::super::optimiser::{Optimiser, Schedule};
-use super::super::parameters::Parameters;
-use super::super::prism::{Prism, Recipe, Sample};
+use super::super::prism::{Feedback, Prism, Recipe, Sample};
 use super::super::random::Normals;
 use super::super::run::{Objective, Scored};
 use super::{tiny, trainable};
@@ -59,7 +58,8 @@ impl Drawn {
     fn row(&self, mask: u32) -> Sample {
         let mut cells: Vec<Cell> = self.tokens.iter().map(|token| Cell::Fixed(TokenId(*token))).collect();
         self.masked.iter().for_each(|at| cells[*at as usize] = Cell::Blank);
-        Sample::fresh(Canvas::new(cells), self.masked(mask), self.tokens.clone(), 0.0, Seed(1))
+        let (canvas, masked, truth) = (Canvas::new(cells), self.masked(mask), self.tokens.clone());
+        Sample { canvas, masked, truth, temperature: 0.0, seed: Seed(1), step: 0, is_fresh: true }
     }
 }
 
@@ -96,11 +96,25 @@ fn prism_loss(config: &Config, fills: u32, lambda: f64) -> impl Fn(&Net<'_>, &[D
     let (config, mask) = (config.clone(), config.mask.0);
     move |net, rows| {
         let mut task = prism(&config, fills, lambda, rows.len());
-        task.judge(fills as usize * rows.len());
+        task.judged = fills as usize * rows.len();
         let rows: Vec<Sample> = rows.iter().map(|row| row.row(mask)).collect();
         let Scored { loss, .. } = task.score(net, &rows).unwrap();
         loss.unwrap()
     }
+}
+
+/// The filled rows, as the next step learns from them.
+fn continued_from(filled: Vec<Feedback>, mask: u32) -> Vec<Sample> {
+    let row = |feedback| match feedback {
+        Feedback::Read(_) => panic!("was not filled"),
+        Feedback::Filled { canvas, truth, seed } => {
+            let ids = canvas.cells().iter().map(|cell| cell.token().map_or(mask, |token| token.0)).collect();
+            let hidden = canvas.blanks(0..canvas.len()).map(|at| (at.0, truth[at.index()])).collect();
+            let masked = Masked { ids, hidden, weight: 0.05 };
+            Sample { canvas, masked, truth, temperature: 0.0, seed, step: 1, is_fresh: false }
+        }
+    };
+    filled.into_iter().map(row).collect()
 }
 
 fn gradients(loss: &Tensor, parameters: &Parameters) -> BTreeMap<String, Tensor> {
@@ -184,10 +198,10 @@ fn the_gradient_of_the_prism_loss_is_its_slope() {
         let rows: Vec<Sample> = reference().batches[0][..2].iter().map(|row| row.row(config.mask.0)).collect();
         task.score(&net, &rows).unwrap().feedback
     };
-    let rows = Sample::continued_from(filled, config.mask.0);
+    let rows = continued_from(filled, config.mask.0);
     let loss = move |net: &Net<'_>, _: &[Drawn]| {
         let mut task = prism(&config, 3, 0.5, 2);
-        task.judge(6);
+        task.judged = 6;
         task.score(net, &rows).unwrap().loss.unwrap()
     };
     check_slopes(&loss, |_| true);

@@ -4,9 +4,8 @@
 mod gradients;
 mod runs;
 
-use super::net::Net;
-use super::parameters::Parameters;
-use super::start::Start;
+use super::init::Start;
+use super::net::{Net, Parameters};
 use crate::diffusion::TokenId;
 use crate::model::{self, Config, Source, Tensors, load};
 use candle_core::{Device, Tensor};

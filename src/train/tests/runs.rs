@@ -3,12 +3,12 @@
 use super::super::checkpoint;
 use super::super::data::{Data, Example};
 use super::super::error::TrainError;
+use super::super::init::Start;
 use super::super::optimiser::Schedule;
 use super::super::pretrain::Base;
 use super::super::prism::Recipe;
 use super::super::progress::Progress;
 use super::super::run::{Finished, Objective, RunConfig};
-use super::super::start::Start;
 use super::super::sudoku::Split;
 use super::super::tuning::{Learns, Tuned, Tuning};
 use super::{numbers, tiny};

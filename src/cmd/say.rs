@@ -1,9 +1,0 @@
-//! Messages on standard error.
-
-use std::fmt::Display;
-use std::io::Write;
-
-/// Writes a line to standard error. Does not panic when that is closed, unlike `eprintln!`.
-pub(super) fn say(message: impl Display) {
-    let _ = writeln!(std::io::stderr(), "{message}");
-}
