@@ -122,7 +122,7 @@ impl Code {
 pub(crate) struct ApiError {
     pub(crate) code: Code,
     pub(crate) message: String,
-    /// The field at fault, as a path such as `diffusion.steps`.
+    /// The invalid field, as a path such as `diffusion.steps`.
     pub(crate) param: Option<String>,
     /// Seconds until a retry makes sense.
     pub(crate) retry_after: Option<u64>,
@@ -161,25 +161,25 @@ impl ApiError {
     }
 }
 
-/// Why there is no answer, as OpenAI says it.
+/// OpenAI's error object.
 #[derive(Serialize, ToSchema)]
 #[schema(as = Error)]
 pub(crate) struct ErrorBody<'a> {
     #[schema(inline)]
     error: ErrorObject<'a>,
-    /// What the header `X-Request-Id` says, and the server's log.
+    /// The id in the header `X-Request-Id` and in the server's log.
     #[serde(skip_serializing_if = "Option::is_none")]
     request_id: Option<&'a str>,
 }
 
 #[derive(Serialize, ToSchema)]
 struct ErrorObject<'a> {
-    /// What was given, what is allowed, how to mend it.
+    /// What was given, what is allowed, how to fix it.
     message: &'a str,
     #[serde(rename = "type")]
     #[schema(schema_with = kinds)]
     kind: &'static str,
-    /// The field at fault, as a path such as `diffusion.steps`.
+    /// The invalid field, as a path such as `diffusion.steps`.
     #[schema(required)]
     param: Option<&'a str>,
     #[schema(schema_with = codes, required)]
@@ -192,7 +192,7 @@ fn kinds() -> RefOr<Schema> {
 
 fn codes() -> RefOr<Schema> {
     let codes = schema::words(TABLE.iter().filter_map(|row| row.code));
-    schema::either_or_null([codes], "Tells apart what has the same status.")
+    schema::either_or_null([codes], "Distinguishes errors of the same status.")
 }
 
 pub(crate) fn codes_of(status: StatusCode) -> impl Iterator<Item = &'static str> {

@@ -12,7 +12,7 @@ pub(crate) type SchemaRef = RefOr<Schema>;
 pub(crate) type NamedSchemas = Vec<(String, SchemaRef)>;
 
 /// The description of OpenAI's fields that have no use with a diffusion model.
-const FOR_NOTHING: &str = "OpenAI's; taken where it asks for nothing.";
+const FOR_NOTHING: &str = "OpenAI's; accepted only where it has no effect.";
 
 /// Exactly one of some schemas.
 pub(crate) fn either(parts: impl IntoIterator<Item = SchemaRef>) -> SchemaRef {
@@ -134,13 +134,13 @@ pub(crate) fn response_format() -> SchemaRef {
     let wrapper = ObjectBuilder::new().schema_type(Type::Object).property("schema", anything()).required("schema");
     let schema = kind("json_schema").property("json_schema", wrapper).required("json_schema");
     let skeleton = kind("json_skeleton").property("skeleton", anything()).required("skeleton");
-    let description = "JSON that always parses: of a schema, of a skeleton whose values are blanks such as `\"<string:8>\"`, `\"<integer>\"`, \
-                       `\"<boolean>\"` and `\"<yes|no>\"`, or any object. What could not be kept is refused by name.";
+    let description = "JSON that always parses: by a schema, by a skeleton whose values are blanks such as `\"<string:8>\"`, `\"<integer>\"`, \
+                       `\"<boolean>\"` and `\"<yes|no>\"`, or any object. A keyword that cannot be enforced is an error that names it.";
     either_or_null([kind("text").into(), kind("json_object").into(), schema.into(), skeleton.into()], description)
 }
 
 pub(crate) fn rank() -> SchemaRef {
-    let description = "Who waits with a lower number is served first; default 0.";
+    let description = "Requests with a lower number leave the queue first; default 0.";
     whole_or_null(i32::MIN as isize, i32::MAX as usize, description)
 }
 
@@ -150,7 +150,7 @@ pub(crate) fn text_only() -> SchemaRef {
 
 pub(crate) fn ignored() -> SchemaRef {
     let anything = ObjectBuilder::new().schema_type(SchemaType::AnyValue);
-    anything.description(Some("Taken, whatever it is, and ignored.")).into()
+    anything.description(Some("Accepted and ignored.")).into()
 }
 
 pub(crate) fn tokens() -> SchemaRef {
@@ -158,7 +158,7 @@ pub(crate) fn tokens() -> SchemaRef {
 }
 
 pub(crate) fn tokens_or_null() -> SchemaRef {
-    either_or_null([tokens()], "vLLM's: tokens that end the answer; they are not part of it.")
+    either_or_null([tokens()], "vLLM's: tokens that end the answer and are not part of it.")
 }
 
 pub(crate) fn logit_bias() -> SchemaRef {
@@ -168,11 +168,11 @@ pub(crate) fn logit_bias() -> SchemaRef {
         .schema_type(Type::Object)
         .property_names(Some(id))
         .additional_properties(Some(AdditionalProperties::from(bias)));
-    either_or_null([biases.into()], "Token ids, and what is added to their logits.")
+    either_or_null([biases.into()], "Numbers added to the logits of token ids.")
 }
 
 pub(crate) fn pairs() -> SchemaRef {
     let pair = list(token(), 2, Some(2));
-    let description = "Characters (of a text) or tokens (of ids) that stay, as pairs of a start and an end.";
+    let description = "Ranges that stay fixed, as pairs of start and end: characters of a text, or tokens of ids.";
     either_or_null([list(pair, 0, None)], description)
 }

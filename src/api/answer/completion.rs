@@ -8,7 +8,7 @@ use serde::Serialize;
 use std::time::{SystemTime, UNIX_EPOCH};
 use utoipa::ToSchema;
 
-/// What every chunk of an answer repeats.
+/// The fields that every chunk of an answer has.
 #[derive(Clone, Debug, Serialize, ToSchema)]
 pub(crate) struct Head {
     id: String,
@@ -73,7 +73,7 @@ pub(crate) struct Choice<'a> {
     /// Null in a stream until the choice ends.
     #[schema(inline, required)]
     pub(crate) finish_reason: Option<FinishReason>,
-    /// Only where it was asked for.
+    /// Only if requested.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub(crate) quality: Option<Quality>,
 }

@@ -6,7 +6,7 @@ use crate::engine::{Answer, Output};
 use serde::Serialize;
 use utoipa::ToSchema;
 
-/// What an infill answers.
+/// The answer of an infill.
 #[derive(Debug, Serialize, ToSchema)]
 pub(crate) struct Infill<'a> {
     id: String,
@@ -24,11 +24,11 @@ struct Choice<'a> {
     index: usize,
     /// The whole template.
     text: &'a str,
-    /// What stands in each gap; blanks side by side are one.
+    /// The filling of each gap; adjacent blanks are one gap.
     gaps: &'a [String],
     #[schema(inline)]
     finish_reason: FinishReason,
-    /// Only where it was asked for.
+    /// Only if requested.
     #[serde(skip_serializing_if = "Option::is_none")]
     quality: Option<Quality>,
 }

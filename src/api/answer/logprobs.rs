@@ -41,7 +41,7 @@ pub(crate) struct ChatLogprobs {
 pub(crate) struct Token {
     token: String,
     logprob: f32,
-    /// Null where the token is a part of a character.
+    /// Null if the token is part of a character.
     #[schema(required)]
     bytes: Option<Vec<u8>>,
     #[schema(schema_with = schema::empty)]

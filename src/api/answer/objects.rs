@@ -6,7 +6,7 @@ use crate::engine::{Answer, Finish, Start, StepEvent};
 use serde::Serialize;
 use utoipa::ToSchema;
 
-/// What the model thinks of each token of the answer, left to right.
+/// The model's scores of each token of the answer, left to right.
 #[derive(Clone, Debug, Default, Serialize, ToSchema)]
 pub(crate) struct Quality {
     tokens: Vec<Option<String>>,
@@ -28,7 +28,7 @@ impl Quality {
     }
 }
 
-/// Why an answer ends where it does.
+/// Why the answer ended.
 #[derive(Clone, Copy, Debug, Serialize, ToSchema)]
 #[serde(rename_all = "lowercase")]
 pub(crate) enum FinishReason {
@@ -83,7 +83,7 @@ impl EditObject {
 #[derive(Clone, Debug, Serialize, ToSchema)]
 #[schema(as = Step)]
 pub(crate) struct StepObject {
-    /// Of which choice.
+    /// The index of the choice.
     index: usize,
     step: u32,
     #[schema(required)]
@@ -92,7 +92,7 @@ pub(crate) struct StepObject {
     blanks: usize,
     /// `at` counts cells after the prompt.
     edits: Vec<EditObject>,
-    /// Cells after the prompt; told once, with a choice's first step.
+    /// Cells after the prompt; only in the first step of a choice.
     #[serde(skip_serializing_if = "Option::is_none")]
     canvas_length: Option<usize>,
 }
@@ -125,7 +125,7 @@ pub(crate) struct StartObject {
     pinned: Vec<Pinned>,
 }
 
-/// A cell the user gave.
+/// A cell given by the request.
 #[derive(Clone, Debug, Serialize, ToSchema)]
 struct Pinned {
     at: usize,
@@ -144,7 +144,7 @@ impl StartObject {
     }
 }
 
-/// Tokens, as they are billed elsewhere.
+/// Token counts.
 #[derive(Clone, Copy, Debug, Serialize, ToSchema)]
 pub(crate) struct Usage {
     prompt_tokens: usize,
@@ -161,17 +161,17 @@ impl Usage {
     }
 }
 
-/// What the refinement took.
+/// Counts of the refinement.
 #[derive(Clone, Copy, Debug, Serialize, ToSchema)]
 pub(crate) struct Refinement {
     steps: u32,
-    /// Passes of the model, which may be more than steps.
+    /// Forward passes; may be more than `steps`.
     forward_passes: u32,
-    /// Cells filled, those erased before included.
+    /// Cells filled, refills included.
     filled: u32,
     /// Cells erased.
     erased: u32,
-    /// Steps were given up, so that the answer was there in time.
+    /// True if steps were dropped to meet the deadline.
     degraded: bool,
 }
 

@@ -7,20 +7,20 @@ use serde::Serialize;
 use similar::TextDiff;
 use utoipa::ToSchema;
 
-/// What a repair answers.
+/// The answer of a repair.
 #[derive(Debug, Serialize, ToSchema)]
 pub(crate) struct Repair<'a> {
     id: String,
     /// Always `repair`.
     object: &'static str,
     model: &'a str,
-    /// The text as it stands now.
+    /// The repaired text.
     text: &'a str,
-    /// What became of it, token by token.
+    /// The replaced tokens.
     edits: Vec<Replaced>,
-    /// The same, as `diff -u` writes it; empty where nothing was changed.
+    /// A unified diff; empty if nothing changed.
     diff: String,
-    /// Only where it was asked for: how every token that was not pinned is judged now.
+    /// Only if requested: the quality of each token that was not pinned.
     #[serde(skip_serializing_if = "Option::is_none")]
     tokens: Option<Vec<ScoredToken>>,
     usage: Usage,
@@ -51,7 +51,7 @@ impl<'a> Repair<'a> {
     }
 }
 
-/// A token that another one took the place of.
+/// A replaced token.
 #[derive(Debug, Serialize, ToSchema)]
 pub(crate) struct Replaced {
     pub(crate) at: usize,

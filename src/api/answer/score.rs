@@ -6,7 +6,7 @@ use crate::engine::Answer;
 use serde::Serialize;
 use utoipa::ToSchema;
 
-/// What a score answers.
+/// The answer of a score.
 #[derive(Debug, Serialize, ToSchema)]
 pub(crate) struct Score<'a> {
     id: String,
@@ -14,7 +14,7 @@ pub(crate) struct Score<'a> {
     object: &'static str,
     model: &'a str,
     tokens: Vec<ScoredToken>,
-    /// Where the tokens stand that are judged below the bar.
+    /// Positions of the tokens whose quality is below `below`.
     doubtful: Vec<usize>,
     usage: Usage,
     diffusion: Refinement,
@@ -47,7 +47,7 @@ pub(crate) struct ScoredToken {
     text: Option<String>,
     #[schema(required)]
     quality: Option<f32>,
-    /// Its probability given all other tokens; only where it was asked for.
+    /// Its probability given all other tokens; only if requested.
     #[serde(skip_serializing_if = "Option::is_none")]
     likelihood: Option<f32>,
 }

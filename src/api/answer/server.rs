@@ -16,13 +16,13 @@ pub(crate) struct Root {
     pub(crate) endpoints: &'static [String],
 }
 
-/// How it goes, in a word.
+/// The status in one word.
 #[derive(Debug, Serialize, ToSchema)]
 pub(crate) struct Status {
     pub(crate) status: &'static str,
 }
 
-/// A request that stops.
+/// A cancelled request.
 #[derive(Debug, Serialize, ToSchema)]
 pub(crate) struct Cancelled {
     pub(crate) id: String,
@@ -36,7 +36,7 @@ pub(crate) struct Tokenized {
     /// Cells of a canvas at most.
     pub(crate) max_model_len: usize,
     pub(crate) tokens: Vec<u32>,
-    /// Null unless it was asked for.
+    /// Null unless requested.
     #[schema(required)]
     pub(crate) token_strs: Option<Vec<String>>,
 }
@@ -46,7 +46,7 @@ pub(crate) struct Detokenized {
     pub(crate) prompt: String,
 }
 
-/// What is served: one model.
+/// The models: one.
 #[derive(Debug, Serialize, ToSchema)]
 pub(crate) struct ModelList {
     /// Always `list`.
@@ -60,7 +60,7 @@ impl ModelList {
     }
 }
 
-/// A model, as OpenAI has it, and what only a diffusion model has to say.
+/// A model in OpenAI's shape, with facts about diffusion.
 #[derive(Debug, Serialize, ToSchema)]
 pub(crate) struct Model {
     id: String,

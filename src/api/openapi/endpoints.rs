@@ -20,12 +20,12 @@ const OPERATORS: &str = "operators";
 const DOCUMENT: &str = "documentation";
 
 pub(super) const TAGS: [(&str, &str); 6] = [
-    (WRITING, "Texts written on, answered, or with their gaps filled."),
-    (GIVEN, "Texts that are there already: judged, mended, cut into tokens."),
-    (REQUESTS, "What is under way, by its name."),
-    (MODELS, "What is served."),
-    (OPERATORS, "Alive, ready, how busy: for probes, scrapers and people who lost their way."),
-    (DOCUMENT, "This document, and a viewer of it that needs no network."),
+    (WRITING, "Generate text: completions, chat, infilling."),
+    (GIVEN, "Work on a given text: score, repair, tokenize."),
+    (REQUESTS, "Running requests, by id."),
+    (MODELS, "The served models."),
+    (OPERATORS, "Liveness, readiness, metrics."),
+    (DOCUMENT, "This document and its viewer."),
 ];
 
 const PUZZLE: &str =
@@ -58,12 +58,12 @@ pub(crate) fn completions() -> EndpointDoc {
     let examples: [Example; 4] = [
         ("The last row of a grid", json!({"prompt": EIGHT_ROWS, "max_tokens": 9})),
         (
-            "The same, watching every fill and erasure",
+            "The same, streamed with every fill and erasure",
             json!({"prompt": EIGHT_ROWS, "max_tokens": 9, "stream": true, "stream_options": {"include_usage": true},
                    "diffusion": {"stream_edits": true}}),
         ),
         (
-            "What stands between two texts, and how sure the model is of it",
+            "The text between two texts, with the probabilities of its tokens",
             json!({"prompt": "534678912\n", "suffix": EIGHT_ROWS.get(20..), "max_tokens": 10, "logprobs": 1}),
         ),
         (
@@ -72,10 +72,10 @@ pub(crate) fn completions() -> EndpointDoc {
                    "diffusion": {"steps": 3, "unmasking": "entropy", "remasking": "off"}}),
         ),
     ];
-    let description = "OpenAI's completions. With a `suffix` the text is written between the two.";
-    EndpointDoc::new("complete", WRITING, "Write on from a prompt", description)
+    let description = "OpenAI's completions. With a `suffix` the model fills the text between prompt and suffix.";
+    EndpointDoc::new("complete", WRITING, "Complete a prompt", description)
         .takes::<CompletionRequest>(examples)
-        .answers_with("The texts written, `n` for each prompt.", Ref::from_schema_name(completion::TEXT).into())
+        .answers_with("The completions, `n` for each prompt.", Ref::from_schema_name(completion::TEXT).into())
         .streams(CHUNKS, chunks(completion::TEXT_CHUNK))
         .runs()
 }
@@ -86,10 +86,11 @@ pub(crate) fn chat() -> EndpointDoc {
         ("The last row of a grid", json!({"messages": messages, "max_tokens": 9})),
         ("The same as a stream", json!({"messages": messages, "max_tokens": 9, "stream": true})),
     ];
-    let description = "OpenAI's chat completions, written down with the model's own template. A model without a template has none of it.";
-    EndpointDoc::new("chat", WRITING, "Answer in a conversation", description)
+    let description =
+        "OpenAI's chat completions, rendered with the model's own chat template. Needs a model with a template.";
+    EndpointDoc::new("chat", WRITING, "Complete a conversation", description)
         .takes::<ChatRequest>(examples)
-        .answers_with("What the assistant says.", Ref::from_schema_name(completion::CHAT).into())
+        .answers_with("The assistant's message.", Ref::from_schema_name(completion::CHAT).into())
         .streams(CHUNKS, chunks(completion::CHAT_CHUNK))
         .runs()
 }
@@ -97,18 +98,18 @@ pub(crate) fn chat() -> EndpointDoc {
 pub(crate) fn infill() -> EndpointDoc {
     let examples: [Example; 3] = [
         ("A puzzle, every dot of which is a cell to fill", json!({"template": PUZZLE, "blank": "."})),
-        ("The same, watching every edit", json!({"template": PUZZLE, "blank": ".", "stream": true})),
+        ("The same, streamed with every edit", json!({"template": PUZZLE, "blank": ".", "stream": true})),
         (
-            "In a dozen steps, within two seconds, and how good the answer is",
+            "In twelve steps, within two seconds, with the quality of each token",
             json!({"template": PUZZLE, "blank": ".", "diffusion": {
                 "steps": 12, "remasking": {"policy": "quality", "budget": 12, "below": 0.5, "window": [0.25, 0.75]},
                 "proofreading": {"steps": 16}, "deadline_ms": 2000, "return_quality": true}}),
         ),
     ];
-    let description = "Every `blank` of the `template` is one cell to fill; all else stays as it is.";
+    let description = "Every `blank` of the `template` is one cell to fill; the rest of the text is fixed.";
     EndpointDoc::new("infill", WRITING, "Fill the gaps of a text", description)
         .takes::<InfillRequest>(examples)
-        .answers::<Infill<'_>>("The whole text, and what stands in each gap.")
+        .answers::<Infill<'_>>("The whole text, and the filling of each gap.")
         .streams(EVENTS, events::<Infill<'_>>())
         .resumes()
         .runs()
@@ -116,10 +117,10 @@ pub(crate) fn infill() -> EndpointDoc {
 
 pub(crate) fn score() -> EndpointDoc {
     let examples: [Example; 1] = [("A grid with a mistake in it", json!({"text": WRONG_AT_THE_END}))];
-    let description = "For every token the probability that it is right, in one forward pass. Needs a quality head.";
-    EndpointDoc::new("score", GIVEN, "Judge a text", description)
+    let description = "The probability of each token that it is right, from one forward pass. Needs a quality head.";
+    EndpointDoc::new("score", GIVEN, "Score a text", description)
         .takes::<ScoreRequest>(examples)
-        .answers::<Score<'_>>("Every token's quality, and where those stand that are doubted.")
+        .answers::<Score<'_>>("The quality of each token, and the positions of the doubtful ones.")
         .runs()
 }
 
@@ -127,10 +128,10 @@ pub(crate) fn repair() -> EndpointDoc {
     let pinned = json!({"text": WRONG_AT_THE_END, "pinned": [[0, 80]], "worst": 1, "steps": 8, "stream": true});
     let examples: [Example; 2] = [
         ("A grid with a mistake in it", json!({"text": WRONG_AT_THE_END})),
-        ("Only its last row, one token at a time, watching every edit", pinned),
+        ("Only its last row, one token at a time, streamed with every edit", pinned),
     ];
-    let description = "What is doubted is erased and written again, until nothing is doubted or `steps` are spent. Needs a quality head.";
-    EndpointDoc::new("repair", GIVEN, "Mend a text", description)
+    let description = "Doubtful tokens are erased and filled again, until no token is doubtful or `steps` are spent. Needs a quality head.";
+    EndpointDoc::new("repair", GIVEN, "Repair a text", description)
         .takes::<RepairRequest>(examples)
         .answers::<Repair<'_>>("The text, its edits and a unified diff.")
         .streams(EVENTS, events::<Repair<'_>>())
@@ -138,68 +139,67 @@ pub(crate) fn repair() -> EndpointDoc {
         .runs()
 }
 
-const NAMED: &str = "The request's name: the caller's own X-Request-Id, or the one its answer told.";
+const NAMED: &str = "The request's id: the X-Request-Id that the caller sent, or that of the answer.";
 
 pub(crate) fn resume() -> EndpointDoc {
     let description = "The events of a stream of `/v1/infill` or `/v1/repair` that is under way or ended less than a minute ago. Behind \
                        `Last-Event-ID`, else from its beginning. Another connection that reads the same stream ends.";
     let events = events_to(schema::any([reference::<Infill<'_>>(), reference::<Repair<'_>>()]));
-    EndpointDoc::new("readOn", REQUESTS, "Read a stream on", description)
+    EndpointDoc::new("readOn", REQUESTS, "Resume a stream", description)
         .path_parameter("id", NAMED, schema::text(1), "my-request")
         .resumes()
         .only_streams("The events.", events)
 }
 
 pub(crate) fn cancel() -> EndpointDoc {
-    let description = "Before its next forward pass. Whoever waits for it gets an error.";
-    EndpointDoc::new("cancel", REQUESTS, "Stop a request", description)
+    let description = "It stops before its next forward pass; its caller gets an error.";
+    EndpointDoc::new("cancel", REQUESTS, "Cancel a request", description)
         .path_parameter("id", NAMED, schema::text(1), "my-request")
-        .answers::<Cancelled>("It stops.")
+        .answers::<Cancelled>("It is cancelled.")
         .may_be_missing()
 }
 
 pub(crate) fn tokenize() -> EndpointDoc {
     let text = json!({"prompt": "534678912\n", "return_token_strs": true});
-    let description = "As vLLM has it; special tokens in the text stay text.";
-    EndpointDoc::new("tokenize", GIVEN, "Cut a text into tokens", description)
+    let description = "As in vLLM. Special tokens in the text are encoded as plain text.";
+    EndpointDoc::new("tokenize", GIVEN, "Tokenize a text", description)
         .takes::<TokenizeRequest>([("The first row of a grid", text)])
         .answers::<Tokenized>("The ids of the tokens.")
         .needs_model(true)
 }
 
 pub(crate) fn detokenize() -> EndpointDoc {
-    EndpointDoc::new("detokenize", GIVEN, "Put tokens together", "As vLLM has it.")
+    EndpointDoc::new("detokenize", GIVEN, "Detokenize token ids", "As in vLLM.")
         .takes::<DetokenizeRequest>([("Three tokens", json!({"tokens": [5, 3, 4]}))])
         .answers::<Detokenized>("The text.")
         .needs_model(true)
 }
 
 pub(crate) fn models() -> EndpointDoc {
-    EndpointDoc::new("models", MODELS, "List what is served", "One model.")
-        .answers::<ModelList>("OpenAI's list, and beside each model what only a diffusion model has to say.")
+    EndpointDoc::new("models", MODELS, "List the models", "One model.")
+        .answers::<ModelList>("OpenAI's list, with facts about diffusion beside each model.")
         .needs_model(false)
 }
 
 pub(crate) fn model() -> EndpointDoc {
-    EndpointDoc::new("model", MODELS, "Describe a model", "Its name may hold slashes.")
+    EndpointDoc::new("model", MODELS, "Describe a model", "The name may contain slashes.")
         .path_parameter("id", "The model's name.", schema::text(1), "sudoku")
         .answers::<Model>("The model of that name.")
         .needs_model(true)
 }
 
 pub(crate) fn root() -> EndpointDoc {
-    EndpointDoc::new("root", OPERATORS, "Say what this server is", "")
-        .answers::<Root>("Its name, version and endpoints.")
+    EndpointDoc::new("root", OPERATORS, "Describe the server", "").answers::<Root>("Its name, version and endpoints.")
 }
 
 pub(crate) fn health() -> EndpointDoc {
     EndpointDoc::new("health", OPERATORS, "Alive?", "Never fails because of load.")
-        .answers::<Status>("The process works.")
+        .answers::<Status>("The process is running.")
 }
 
 pub(crate) fn ready() -> EndpointDoc {
-    EndpointDoc::new("ready", OPERATORS, "Ready?", "Whether a new request would be accepted, load aside.")
-        .answers::<Status>("It would.")
+    EndpointDoc::new("ready", OPERATORS, "Ready?", "Whether a new request would be accepted if there is room for it.")
+        .answers::<Status>("It is ready.")
         .needs_model(false)
 }
 
@@ -214,7 +214,7 @@ pub(crate) fn document() -> EndpointDoc {
 }
 
 pub(crate) fn viewer() -> EndpointDoc {
-    let description = "Swagger UI, which is part of the server: it needs no network.";
+    let description = "Swagger UI, embedded in the server; it needs no network.";
     let doc = EndpointDoc::new("docs", DOCUMENT, "A viewer of this document", description);
     doc.answers_as("A page.", HTML, schema::text(0))
 }

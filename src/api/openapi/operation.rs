@@ -106,8 +106,7 @@ impl EndpointDoc {
     }
 
     pub(super) fn resumes(self) -> Self {
-        let description =
-            "The id of the last event seen of a stream: it is read on from there, whatever else the request says.";
+        let description = "The id of the last event received. The stream resumes after it, whatever the body says.";
         self.takes_header("Last-Event-ID", description).may_be_missing()
     }
 
@@ -161,17 +160,17 @@ impl EndpointDoc {
 
 pub(super) fn errors() -> Vec<(String, Response)> {
     let errors = [
-        (400, "The body, or the field that `param` names, is at fault."),
-        (401, "No API key, or none of this server's."),
-        (404, "There is no such model or request, or nothing under this path."),
-        (413, "The body is larger than this server takes."),
+        (400, "The body, or the field named by `param`, is invalid."),
+        (401, "The API key is missing or unknown."),
+        (404, "The model, request or path does not exist."),
+        (413, "The body is larger than the server's limit."),
         (415, "The body is not JSON, or it is compressed."),
-        (422, "The Idempotency-Key came with another request before."),
-        (429, "As many requests are being served or waiting as may be, of all callers or of this key."),
-        (499, "The request was stopped by its name."),
+        (422, "The Idempotency-Key was used for another request."),
+        (429, "The limit on running and queued requests is reached, for all callers or for this key."),
+        (499, "The request was cancelled by its id."),
         (500, "The model failed in this request's pass, or the server has a bug."),
         (503, "The model is still being loaded, its last passes all failed, or the server is shutting down."),
-        (504, "The deadline came before the first result, or the request took as long as any may."),
+        (504, "The deadline passed before the first result, or the request reached the server's time limit."),
     ];
     let response = |(status, description): (u16, &str)| {
         let status = StatusCode::from_u16(status).ok()?;
@@ -186,7 +185,7 @@ pub(super) fn errors() -> Vec<(String, Response)> {
         let response = match status {
             StatusCode::TOO_MANY_REQUESTS | StatusCode::SERVICE_UNAVAILABLE => {
                 let seconds = schema::whole(0, u32::MAX as usize);
-                response.header("Retry-After", header(seconds, "Seconds after which asking again makes sense."))
+                response.header("Retry-After", header(seconds, "Seconds to wait before trying again."))
             }
             StatusCode::UNAUTHORIZED => {
                 response.header("WWW-Authenticate", header(schema::text(0), "Always `Bearer`."))
@@ -201,7 +200,7 @@ pub(super) fn errors() -> Vec<(String, Response)> {
 /// The parameter that every endpoint has.
 pub(super) fn request_id() -> Parameter {
     let description =
-        "The caller's own name for the request: 1 to 128 letters, digits, `-`, `_` and `.`; any other is replaced.";
+        "The caller's own id for the request: 1 to 128 letters, digits, `-`, `_` and `.`; any other value is replaced.";
     header_parameter(REQUEST_ID_HEADER, description).build()
 }
 
@@ -220,7 +219,7 @@ fn response_name(status: StatusCode) -> String {
 }
 
 fn name() -> Header {
-    header(schema::text(0), "The request's name: the caller's own, or a fresh one.")
+    header(schema::text(0), "The request's id: the caller's own, or a new one.")
 }
 
 fn header(schema: SchemaRef, description: &str) -> Header {

@@ -11,12 +11,12 @@ use serde::{Deserialize, de::IgnoredAny};
 use utoipa::{PartialSchema, ToSchema};
 
 body! {
-    /// OpenAI's chat completion request, and `diffusion` beside it.
+    /// OpenAI's chat completion request, with `diffusion`.
     ChatRequest {
-        /// The conversation, to be written down with the model's own template.
+        /// The conversation, rendered with the model's own chat template.
         #[schema(required, nullable = false, min_items = 1)]
         messages: Option<Vec<MessageField>>,
-        /// Default: the model's own, else what its canvas has room for.
+        /// Default: the model's own, else the room on its canvas.
         #[serde(default, deserialize_with = "field::count")]
         #[schema(minimum = 1, maximum = 4294967295_u32)]
         max_completion_tokens: Option<u32>,
@@ -24,7 +24,7 @@ body! {
         #[serde(default, deserialize_with = "field::count")]
         #[schema(minimum = 1, maximum = 4294967295_u32)]
         max_tokens: Option<u32>,
-        /// How sure the model was of each token it wrote.
+        /// Return the log-probability of each generated token.
         logprobs: Option<bool>,
         #[serde(default, rename = "top_logprobs", deserialize_with = "field::zero")]
         #[schema(schema_with = schema::zero)]
@@ -41,12 +41,12 @@ body! {
     }
 }
 
-/// What somebody said.
+/// One message of the conversation.
 #[derive(Debug, Deserialize, ToSchema)]
 #[serde(deny_unknown_fields, expecting = "an object with role and content")]
 #[schema(as = Message)]
 struct MessageField {
-    /// As the model's template knows it: `system`, `user`, `assistant`.
+    /// A role that the model's template knows: `system`, `user`, `assistant`.
     role: String,
     content: Option<Content>,
     #[serde(rename = "name")]

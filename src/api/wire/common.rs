@@ -40,7 +40,7 @@ impl PartialSchema for Stop {
 #[derive(Debug, Deserialize, ToSchema)]
 #[serde(deny_unknown_fields)]
 pub(super) struct StreamOptions {
-    /// One more chunk tells the usage.
+    /// Send one more chunk with the usage.
     include_usage: Option<bool>,
     /// Padding against eavesdroppers who measure chunks.
     #[serde(default, rename = "include_obfuscation", deserialize_with = "off")]
@@ -59,18 +59,18 @@ macro_rules! body {
         #[derive(Debug, serde::Deserialize, utoipa::ToSchema)]
         #[serde(deny_unknown_fields, expecting = "a JSON object")]
         pub(crate) struct $name {
-            /// As `/v1/models` has it; default: the model that is served.
+            /// A name listed by `/v1/models`; default: the served model.
             pub(crate) model: Option<String>,
             $($own)*
-            /// Default 0, greedy, where OpenAI's is 1.
+            /// Default 0, greedy; OpenAI's default is 1.
             #[serde(default, deserialize_with = "field::number")]
             #[schema(minimum = 0, maximum = 3.4e38)]
             temperature: Option<f32>,
-            /// Only the likeliest tokens are drawn whose probabilities together reach this.
+            /// Sample from the most probable tokens whose probabilities add up to this.
             #[serde(default, deserialize_with = "field::number")]
             #[schema(exclusive_minimum = 0, maximum = 1)]
             top_p: Option<f32>,
-            /// vLLM's; 0 and -1 are all tokens.
+            /// vLLM's; 0 and -1 mean all tokens.
             #[serde(default, deserialize_with = "field::limit")]
             #[schema(value_type = Option<i64>, minimum = -1, maximum = 65536)]
             top_k: Option<u32>,
@@ -82,22 +82,22 @@ macro_rules! body {
             #[serde(default, deserialize_with = "field::count")]
             #[schema(minimum = 1, maximum = 128)]
             n: Option<u32>,
-            /// Texts that end the answer; they are not part of it.
+            /// Texts that end the answer and are not part of it.
             stop: Option<common::Stop>,
             /// vLLM's: tokens that end the answer.
             #[schema(schema_with = schema::tokens_or_null)]
             stop_token_ids: Option<Vec<field::Count>>,
-            /// Token ids, and what is added to their logits.
+            /// Numbers added to the logits of token ids.
             #[schema(schema_with = schema::logit_bias)]
             logit_bias: Option<common::LogitBias>,
             /// JSON of a schema, of a skeleton, or any.
             #[schema(schema_with = schema::response_format)]
             response_format: Option<serde_json::Value>,
-            /// vLLM's: who waits with a lower number is served first; default 0.
+            /// vLLM's: requests with a lower number leave the queue first; default 0.
             #[serde(default, deserialize_with = "field::rank")]
             #[schema(schema_with = schema::rank)]
             priority: Option<i32>,
-            /// As server-sent events, while the answer takes shape.
+            /// Stream the answer as server-sent events.
             stream: Option<bool>,
             /// Only with `stream`.
             #[serde(default, deserialize_with = "field::object")]

@@ -11,20 +11,20 @@ use serde::{Deserialize, de::IgnoredAny};
 use utoipa::{PartialSchema, ToSchema};
 
 body! {
-    /// OpenAI's completion request, and `diffusion` beside it.
+    /// OpenAI's completion request, with `diffusion`.
     CompletionRequest {
         /// Texts or token ids, one or several.
         #[schema(required, nullable = false)]
         prompt: Option<PromptField>,
-        /// Default: the model's own, else what its canvas has room for.
+        /// Default: the model's own, else the room on its canvas.
         #[serde(default, deserialize_with = "field::count")]
         #[schema(minimum = 1, maximum = 4294967295_u32)]
         max_tokens: Option<u32>,
-        /// What follows the text that is written: makes it an infill.
+        /// Text after the completion; the model fills the text in between.
         suffix: Option<String>,
-        /// The prompt comes back before the answer.
+        /// Return the prompt before the answer.
         echo: Option<bool>,
-        /// 0 and 1: how sure the model was of each token it wrote.
+        /// 0 or 1: return the log-probability of each generated token.
         #[serde(default, deserialize_with = "field::count")]
         #[schema(maximum = 1)]
         logprobs: Option<u32>,

@@ -18,7 +18,7 @@ pub(crate) struct Diffusion {
     #[serde(default, deserialize_with = "count")]
     #[schema(minimum = 1, maximum = 65536)]
     steps: Option<u32>,
-    /// Cells refined together, left to right; default: the model's, else all.
+    /// Cells per block, refined left to right; default: the model's, else all.
     #[serde(default, deserialize_with = "count")]
     #[schema(minimum = 1, maximum = 4294967295_u32)]
     block_length: Option<u32>,
@@ -39,7 +39,7 @@ pub(crate) struct Diffusion {
     #[serde(default, deserialize_with = "number")]
     #[schema(minimum = 0, maximum = 3.4e38)]
     cfg_scale: Option<f32>,
-    /// With `stream`: every fill and erasure is sent as well; default false.
+    /// With `stream`: also send every fill and erasure; default false.
     pub(super) stream_edits: Option<bool>,
     /// Judge every token of the finished answer: one more forward pass. Needs a quality head.
     return_quality: Option<bool>,
@@ -61,7 +61,7 @@ enum EndOfTextWord {
 }
 
 fn proofreading_schema() -> SchemaRef {
-    let description = "When a block is full, the quality head reads it through, and what it doubts is written again; \
+    let description = "When a block is full, the quality head scores it, and doubtful tokens are filled again; \
                        default: the model's where remasking is by quality, else `off`.";
     schema::either_or_null([OffWord::schema(), ProofreadingField::schema()], description)
 }
@@ -83,11 +83,11 @@ struct ProofreadingField {
     #[serde(default, deserialize_with = "count")]
     #[schema(schema_with = proofreading_steps, required)]
     steps: Option<u32>,
-    /// Tokens of lower quality are written again; default 0.5.
+    /// Tokens of lower quality are filled again; default 0.5.
     #[serde(default, deserialize_with = "number")]
     #[schema(minimum = 0, maximum = 1)]
     below: Option<f32>,
-    /// As many at a time at most, the worst first; default: all that are doubted.
+    /// Erasures per round at most, the lowest quality first; default: all doubtful tokens.
     #[serde(default, deserialize_with = "count")]
     #[schema(minimum = 1, maximum = 65536)]
     most: Option<u32>,
@@ -136,7 +136,7 @@ impl Diffusion {
         };
         let mut object = without(schema::object::<Self>(), &["steps", "block_length", "remasking", "proofreading"]);
         object.properties.insert("unmasking".to_owned(), policy::order_schema());
-        schema::either_or_null([object.into()], "A repair has its steps beside the text.")
+        schema::either_or_null([object.into()], "Options of the refinement; a repair has its `steps` beside the text.")
     }
 
     /// Checks what has no meaning for an answer in one piece.

@@ -11,12 +11,12 @@ use utoipa::ToSchema;
 #[derive(Debug, Deserialize, ToSchema)]
 #[serde(deny_unknown_fields, expecting = "a JSON object")]
 pub(crate) struct InfillRequest {
-    /// As `/v1/models` has it; default: the model that is served.
+    /// A name listed by `/v1/models`; default: the served model.
     pub(crate) model: Option<String>,
-    /// A text in which `blank` stands for every cell to fill; all else stays.
+    /// A text in which `blank` stands for each cell to fill; the rest is fixed.
     #[schema(required, nullable = false, min_length = 1)]
     template: Option<String>,
-    /// What stands for one blank cell; default `<blank>`, of which `<blank:12>` are twelve.
+    /// The text that stands for one blank cell; default `<blank>`; `<blank:12>` is twelve cells.
     #[schema(min_length = 1)]
     blank: Option<String>,
     /// Default 0, greedy.
@@ -27,11 +27,11 @@ pub(crate) struct InfillRequest {
     #[serde(default, deserialize_with = "seed")]
     #[schema(schema_with = schema::seed)]
     seed: Option<u64>,
-    /// Who waits with a lower number is served first; default 0.
+    /// Requests with a lower number leave the queue first; default 0.
     #[serde(default, deserialize_with = "rank")]
     #[schema(schema_with = schema::rank)]
     priority: Option<i32>,
-    /// As the events `start`, `step` and `done`, while the answer takes shape.
+    /// Stream the events `start`, `step` and `done`.
     stream: Option<bool>,
     #[serde(default, deserialize_with = "object")]
     diffusion: Option<Diffusion>,

@@ -193,8 +193,8 @@ impl<'de> DeserializeSeed<'de> for Value {
 
 /// An order by name, or an object with the knobs of a pace.
 pub(super) fn unmasking_schema() -> RefOr<Schema> {
-    let description = "Which blank is filled first; default `confidence`. With a `threshold`, every blank is filled in \
-                       a step that is sure enough, instead of an even share.";
+    let description = "Which blank is filled first; default `confidence`. With a `threshold`, a step fills \
+                       every blank of at least this confidence, instead of an even share.";
     let order = schema::either([names(Kind::Order), schema::null()]);
     schema::either_or_null([names(Kind::Order), with_knobs("order", order, Kind::Pace).into()], description)
 }
@@ -204,7 +204,7 @@ pub(super) fn order_schema() -> RefOr<Schema> {
     let order = schema::either([names(Kind::Order), schema::null()]);
     let mut object = with_knobs("order", order, Kind::Pace);
     object.properties.extend(knobs(Kind::Pace).iter().map(|knob| (knob.name.to_owned(), schema::null())));
-    let description = "In which order what was erased is written again.";
+    let description = "The order in which erased cells are filled again.";
     schema::either_or_null([names(Kind::Order), object.into()], description)
 }
 

@@ -7,11 +7,11 @@ use crate::engine::{Proofreading, Request, Task};
 use serde::{Deserialize, de::IgnoredAny};
 use utoipa::ToSchema;
 
-/// A text to be mended.
+/// A text to repair.
 #[derive(Debug, Deserialize, ToSchema)]
 #[serde(deny_unknown_fields, expecting = "a JSON object")]
 pub(crate) struct RepairRequest {
-    /// As `/v1/models` has it; default: the model that is served.
+    /// A name listed by `/v1/models`; default: the served model.
     pub(crate) model: Option<String>,
     /// A text, or token ids.
     #[schema(required, nullable = false)]
@@ -23,11 +23,11 @@ pub(crate) struct RepairRequest {
     #[serde(default, deserialize_with = "number")]
     #[schema(minimum = 0, maximum = 1)]
     below: Option<f32>,
-    /// As many tokens are erased in a round at most, the worst first.
+    /// Tokens erased per round at most, the lowest quality first.
     #[serde(default, deserialize_with = "count")]
     #[schema(minimum = 1, maximum = 65536)]
     worst: Option<u32>,
-    /// Forward passes at most; default: one a token, 128 at most.
+    /// Forward passes at most; default: one per token, at most 128.
     #[serde(default, deserialize_with = "count")]
     #[schema(minimum = 2, maximum = 65536)]
     steps: Option<u32>,
@@ -39,11 +39,11 @@ pub(crate) struct RepairRequest {
     #[serde(default, deserialize_with = "seed")]
     #[schema(schema_with = schema::seed)]
     seed: Option<u64>,
-    /// Who waits with a lower number is served first; default 0.
+    /// Requests with a lower number leave the queue first; default 0.
     #[serde(default, deserialize_with = "rank")]
     #[schema(schema_with = schema::rank)]
     priority: Option<i32>,
-    /// As the events `start`, `step` and `done`, while the answer takes shape.
+    /// Stream the events `start`, `step` and `done`.
     stream: Option<bool>,
     #[serde(default, deserialize_with = "object")]
     #[schema(schema_with = Diffusion::beside_a_text)]

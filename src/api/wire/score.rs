@@ -10,11 +10,11 @@ use serde::{Deserialize, de::IgnoredAny};
 use std::borrow::Cow;
 use utoipa::{PartialSchema, ToSchema};
 
-/// A text to be judged.
+/// A text to score.
 #[derive(Debug, Deserialize, ToSchema)]
 #[serde(deny_unknown_fields, expecting = "a JSON object")]
 pub(crate) struct ScoreRequest {
-    /// As `/v1/models` has it; default: the model that is served.
+    /// A name listed by `/v1/models`; default: the served model.
     pub(crate) model: Option<String>,
     /// A text, or token ids.
     #[schema(required, nullable = false)]
@@ -25,7 +25,7 @@ pub(crate) struct ScoreRequest {
     below: Option<f32>,
     /// Also return each token's probability given all others: one more forward pass for each token.
     likelihood: Option<bool>,
-    /// Who waits with a lower number is served first; default 0.
+    /// Requests with a lower number leave the queue first; default 0.
     #[serde(default, deserialize_with = "rank")]
     #[schema(schema_with = schema::rank)]
     priority: Option<i32>,

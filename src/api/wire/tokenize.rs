@@ -8,12 +8,12 @@ use utoipa::ToSchema;
 #[derive(Debug, Deserialize, ToSchema)]
 #[serde(deny_unknown_fields, expecting = "a JSON object")]
 pub(crate) struct TokenizeRequest {
-    /// As `/v1/models` has it; default: the model that is served.
+    /// A name listed by `/v1/models`; default: the served model.
     pub(crate) model: Option<String>,
     /// The text.
     #[schema(required, nullable = false)]
     pub(crate) prompt: Option<String>,
-    /// Tell the text of each token as well; default false.
+    /// Also return the text of each token; default false.
     pub(crate) return_token_strs: Option<bool>,
     /// vLLM's; nothing is ever added here.
     #[serde(rename = "add_special_tokens")]
@@ -24,7 +24,7 @@ pub(crate) struct TokenizeRequest {
 #[derive(Debug, Deserialize, ToSchema)]
 #[serde(deny_unknown_fields, expecting = "a JSON object")]
 pub(crate) struct DetokenizeRequest {
-    /// As `/v1/models` has it; default: the model that is served.
+    /// A name listed by `/v1/models`; default: the served model.
     pub(crate) model: Option<String>,
     /// Token ids.
     #[schema(schema_with = schema::tokens, required)]
