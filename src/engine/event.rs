@@ -10,7 +10,7 @@ use std::{collections::BTreeMap, time::Duration};
 pub struct Start {
     /// The cells that edits may change: everything behind a prompt, or a whole template.
     pub cells: Vec<Cell>,
-    /// Cells before them (the prompt's), which an edit's position counts and the API's `at` does not.
+    /// Cells before them (the prompt's), which an edit's position counts and the API's `at` omits.
     pub offset: usize,
     /// Tokens that the user gave.
     pub prompt_tokens: usize,

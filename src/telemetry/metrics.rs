@@ -245,8 +245,8 @@ impl Metrics {
         self.cells_erased.with_label_values(&[policy]).inc();
     }
 
-    /// Also exports metrics under the names that vLLM's dashboards and Kubernetes' inference routers
-    /// read. For the usage of a key-value cache: the fraction of the running places in use.
+    /// Also exports metrics under the names that vLLM's dashboards and Kubernetes' inference
+    /// routers read. For the usage of a key-value cache: the fraction of the running places in use.
     ///
     /// # Errors
     /// When called twice.
