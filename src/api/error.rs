@@ -4,12 +4,16 @@ use crate::api::schema;
 use crate::engine::{Failure, Rejected};
 use Code as C;
 use StatusCode as S;
+use axum::Json;
 use axum::http::header::{CONTENT_TYPE, RETRY_AFTER, WWW_AUTHENTICATE};
-use axum::{Json, http::HeaderValue, http::StatusCode, response::IntoResponse, response::Response};
+use axum::http::{HeaderValue, StatusCode};
+use axum::response::{IntoResponse, Response};
 use serde::Serialize;
-use std::{any::Any, collections::BTreeSet};
+use std::any::Any;
+use std::collections::BTreeSet;
 use tonic::Code as G;
-use utoipa::{ToSchema, openapi::RefOr, openapi::Schema};
+use utoipa::ToSchema;
+use utoipa::openapi::{RefOr, Schema};
 
 /// Seconds until a retry while the server is loading, or its successor is starting.
 const RETRY_LATER: u64 = 5;

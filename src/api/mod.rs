@@ -18,8 +18,11 @@ use futures_util::{FutureExt, future::OptionFuture};
 use openapi::endpoint::Endpoint;
 use request::{auth, connections, context, idempotency};
 pub use state::keys::{Guard, GuardError};
-use std::{future::Future, sync::Arc, time::Duration};
-use tokio::{net::TcpListener, sync::Semaphore, sync::oneshot};
+use std::future::Future;
+use std::sync::Arc;
+use std::time::Duration;
+use tokio::net::TcpListener;
+use tokio::sync::{Semaphore, oneshot};
 use tower_http::catch_panic::CatchPanicLayer;
 
 pub use state::{Access, AppState, BODY_MAX, Patience, RESUME_GRACE, Service};

@@ -1,14 +1,19 @@
 //! The entry point of the engine. HTTP, gRPC, the command line, evaluation and benchmarks all
 //! submit here, so that every check exists once. Out of scope: protocols.
 
+use super::admission::Admission;
+use super::clock::Clock;
 use super::event::{Event, Start};
 use super::job::{Job, SequenceId};
 use super::mailbox::{Inbox, UNREAD_MAX, mailbox};
 use super::request::{Rejected, Request};
 use super::shared::{Command, Condition, FAILURES_MAX, Limits, Shared, Submission};
-use super::{admission::Admission, clock::Clock};
-use crate::{model::ModelSpec, telemetry::trace::Trace, text::Tokenizer};
-use std::{sync::Arc, sync::atomic::Ordering, time::Duration};
+use crate::model::ModelSpec;
+use crate::telemetry::trace::Trace;
+use crate::text::Tokenizer;
+use std::sync::Arc;
+use std::sync::atomic::Ordering;
+use std::time::Duration;
 use tokio::sync::{OwnedSemaphorePermit, Semaphore, mpsc};
 
 /// Longest time, after a drain's own, until abandoned requests have received their failure. The

@@ -1,17 +1,26 @@
 //! The thread that owns the engine and the model: receives commands, ticks, delivers events, and
 //! records metrics. Out of scope: scheduling decisions (`tick`).
 
+use super::admission::Admission;
+use super::clock::Clock;
 use super::event::{Answer, Event, Failure, StepEvent};
+use super::handle::Handle;
+use super::job::SequenceId;
+use super::mailbox::Outbox;
 use super::restart::{Restart, World};
 use super::shared::{Command, Condition, FAILURES_MAX, Limits, Shared, Submission};
 use super::tick::{Engine, Tick};
-use super::{admission::Admission, clock::Clock, handle::Handle, job::SequenceId, mailbox::Outbox};
 use crate::diffusion::{Edit, u32_of};
 use crate::model::{Denoiser, ModelError};
-use crate::{telemetry::Metrics, telemetry::trace::Trace, text::Tokenizer};
+use crate::telemetry::Metrics;
+use crate::telemetry::trace::Trace;
+use crate::text::Tokenizer;
+use std::collections::BTreeMap;
+use std::io;
 use std::panic::{AssertUnwindSafe, catch_unwind};
+use std::sync::Arc;
+use std::sync::atomic::Ordering;
 use std::time::{Duration, Instant};
-use std::{collections::BTreeMap, io, sync::Arc, sync::atomic::Ordering};
 use tokio::sync::{OwnedSemaphorePermit, Semaphore, mpsc};
 
 #[derive(Debug)]

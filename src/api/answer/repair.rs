@@ -1,6 +1,8 @@
 //! The answer of `POST /v1/repair`: a given text, its edits, and a diff.
 
-use super::{Detokenizer, objects::Refinement, objects::Usage, score::ScoredToken};
+use super::Detokenizer;
+use super::objects::{Refinement, Usage};
+use super::score::ScoredToken;
 use crate::diffusion::TokenId;
 use crate::engine::{Answer, Written};
 use serde::Serialize;

@@ -1,6 +1,7 @@
 //! The answer of `POST /v1/score`.
 
-use super::{Detokenizer, objects::Refinement, objects::Usage};
+use super::Detokenizer;
+use super::objects::{Refinement, Usage};
 use crate::diffusion::Probability;
 use crate::engine::Answer;
 use serde::Serialize;

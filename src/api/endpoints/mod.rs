@@ -1,13 +1,20 @@
 //! The HTTP endpoints. The router, the list at `/` and `/openapi.json` are made of one table.
 
+mod chat;
+mod completions;
 mod docs;
-mod generation;
+mod infill;
 mod models;
 pub(crate) mod ops;
+mod repair;
+mod requests;
+mod score;
+mod tokenize;
 
 use super::openapi::endpoint::Endpoint;
 use super::openapi::{self, endpoints as about};
-use axum::{body::Bytes, extract::Request};
+use axum::body::Bytes;
+use axum::extract::Request;
 use std::sync::LazyLock;
 
 /// The method and path of every endpoint, for people.
@@ -20,15 +27,15 @@ static DOCUMENT: LazyLock<Bytes> = LazyLock::new(|| {
 
 pub(crate) fn table() -> Vec<Endpoint> {
     vec![
-        Endpoint::post("/v1/completions", generation::complete, about::completions()),
-        Endpoint::post("/v1/chat/completions", generation::chat, about::chat()),
-        Endpoint::post("/v1/infill", generation::infill, about::infill()),
-        Endpoint::post("/v1/score", generation::score, about::score()),
-        Endpoint::post("/v1/repair", generation::repair, about::repair()),
-        Endpoint::get("/v1/requests/{id}", generation::resume, about::resume()),
-        Endpoint::delete("/v1/requests/{id}", generation::cancel, about::cancel()),
-        Endpoint::post("/tokenize", models::tokenize, about::tokenize()),
-        Endpoint::post("/detokenize", models::detokenize, about::detokenize()),
+        Endpoint::post("/v1/completions", completions::create, about::completions()),
+        Endpoint::post("/v1/chat/completions", chat::create, about::chat()),
+        Endpoint::post("/v1/infill", infill::create, about::infill()),
+        Endpoint::post("/v1/score", score::create, about::score()),
+        Endpoint::post("/v1/repair", repair::create, about::repair()),
+        Endpoint::get("/v1/requests/{id}", requests::resume, about::resume()),
+        Endpoint::delete("/v1/requests/{id}", requests::cancel, about::cancel()),
+        Endpoint::post("/tokenize", tokenize::tokenize, about::tokenize()),
+        Endpoint::post("/detokenize", tokenize::detokenize, about::detokenize()),
         Endpoint::get("/v1/models", models::list, about::models()),
         Endpoint::get("/v1/models/{*id}", models::retrieve, about::model()),
         Endpoint::get("/", async || ops::root(&LINES), about::root()),

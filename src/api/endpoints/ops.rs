@@ -1,8 +1,12 @@
 //! Health, readiness and metrics for operators; and the errors of wrong paths and methods.
 
 use crate::api::answer::server::{PROMETHEUS, Root, Status};
-use crate::api::{error::ApiError, error::Code, state::AppState};
-use axum::{Json, extract::Request, extract::State, http::header::CONTENT_TYPE, response::IntoResponse};
+use crate::api::error::{ApiError, Code};
+use crate::api::state::AppState;
+use axum::Json;
+use axum::extract::{Request, State};
+use axum::http::header::CONTENT_TYPE;
+use axum::response::IntoResponse;
 
 pub(crate) fn root(endpoints: &'static [String]) -> Json<Root> {
     let (name, version) = (env!("CARGO_PKG_NAME"), env!("CARGO_PKG_VERSION"));

@@ -1,8 +1,11 @@
 //! Answers as gRPC messages: the events of a session, scores, and facts about the model.
 
 use super::proto::{self, edit, generate_event};
-use crate::api::{answer::Detokenizer, answer::repair, stream::sessions::EventStream, stream::sessions::EventWriter};
-use crate::api::{error::ApiError, request::context::RequestContext, state::Service};
+use crate::api::answer::{Detokenizer, repair};
+use crate::api::error::ApiError;
+use crate::api::request::context::RequestContext;
+use crate::api::state::Service;
+use crate::api::stream::sessions::{EventStream, EventWriter};
 use crate::diffusion::{Cell, Edit, Probability, TokenId, u32_of};
 use crate::engine::{Answer, Finish, Handle, Output, Session, Start, StepEvent, Written};
 use futures_util::Stream;

@@ -7,9 +7,12 @@ mod service;
 pub(crate) mod status;
 mod wire;
 
-use super::{protocol::GRPC_SERVICE, state::AppState};
-use axum::{Router, middleware, routing::MethodRouter, routing::post_service};
-use proto::{DESCRIPTORS, METHODS, remask_server::RemaskServer};
+use super::protocol::GRPC_SERVICE;
+use super::state::AppState;
+use axum::routing::{MethodRouter, post_service};
+use axum::{Router, middleware};
+use proto::remask_server::RemaskServer;
+use proto::{DESCRIPTORS, METHODS};
 use service::RemaskService;
 use tonic_health::pb::health_server::HealthServer;
 use tonic_reflection::server::Builder;

@@ -1,10 +1,13 @@
 //! The service `remask.v1.Remask`: reads messages, submits requests, and answers.
 
 use super::events::{self, Events, Method};
+use super::proto;
+use super::proto::remask_server::Remask;
 use super::wire::{self, CallParams};
-use super::{proto, proto::remask_server::Remask};
-use crate::api::{error::ApiResult, state::AppState, state::Service};
-use crate::api::{request::context::RequestContext, request::context::Streamed, stream::sessions};
+use crate::api::error::ApiResult;
+use crate::api::request::context::{RequestContext, Streamed};
+use crate::api::state::{AppState, Service};
+use crate::api::stream::sessions;
 use tonic::{Request, Response, Status};
 
 #[derive(Clone, Debug)]

@@ -2,10 +2,16 @@
 
 use super::proto::METHODS;
 use crate::api::error::{ApiError, ApiResult, Code};
-use crate::api::{protocol::Protocol, request::context::RequestContext, state::AppState};
-use axum::{extract::Request, extract::State, response::Response};
-use axum::{http::StatusCode, http::header::RETRY_AFTER, middleware::Next};
-use std::{error::Error, sync::Arc};
+use crate::api::protocol::Protocol;
+use crate::api::request::context::RequestContext;
+use crate::api::state::AppState;
+use axum::extract::{Request, State};
+use axum::http::StatusCode;
+use axum::http::header::RETRY_AFTER;
+use axum::middleware::Next;
+use axum::response::Response;
+use std::error::Error;
+use std::sync::Arc;
 use tonic::Status;
 
 /// The metadata has what the error object has beside its message.

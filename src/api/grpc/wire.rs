@@ -1,8 +1,13 @@
 //! Messages as requests to the engine. Out of scope: values, which `engine::admission` checks.
 
 use super::proto::{self, proofreading, remasking, unmasking};
-use crate::api::wire::{completion::task, diffusion::rounds, repair::with_repair_fields, score::threshold};
-use crate::api::{error::ApiError, wire::params::missing, wire::response_format};
+use crate::api::error::ApiError;
+use crate::api::wire::completion::task;
+use crate::api::wire::diffusion::rounds;
+use crate::api::wire::params::missing;
+use crate::api::wire::repair::with_repair_fields;
+use crate::api::wire::response_format;
+use crate::api::wire::score::threshold;
 use crate::diffusion::TokenId;
 use crate::diffusion::policy::{self, Choice, Kind, Rule, Setting, Settings, THRESHOLD, find};
 use crate::engine::{DEFAULT_BLANK, EndOfText, Format, Prompt, Proofreading, Request, Task};

@@ -1,16 +1,24 @@
 //! The descriptions of the endpoints, with examples that work on the built-in Sudoku model.
 
+use super::completion;
 use super::operation::{EndpointDoc, EventSchema, Example};
-use super::{completion, viewer::FILES, viewer::HTML};
+use super::viewer::{FILES, HTML};
+use crate::api::answer::infill::Infill;
 use crate::api::answer::objects::{StartObject, StepObject};
+use crate::api::answer::repair::Repair;
+use crate::api::answer::score::Score;
 use crate::api::answer::server::{Cancelled, Detokenized, Model, ModelList, PROMETHEUS, Root, Status, Tokenized};
+use crate::api::error::ErrorBody;
 use crate::api::schema::{self, SchemaRef, reference};
+use crate::api::wire::chat::ChatRequest;
+use crate::api::wire::completion::CompletionRequest;
+use crate::api::wire::infill::InfillRequest;
+use crate::api::wire::repair::RepairRequest;
+use crate::api::wire::score::ScoreRequest;
 use crate::api::wire::tokenize::{DetokenizeRequest, TokenizeRequest};
-use crate::api::wire::{completion::CompletionRequest, infill::InfillRequest, repair::RepairRequest};
-use crate::api::{answer::infill::Infill, answer::score::Score, wire::chat::ChatRequest, wire::score::ScoreRequest};
-use crate::api::{answer::repair::Repair, error::ErrorBody};
 use serde_json::json;
-use utoipa::{ToSchema, openapi::Ref};
+use utoipa::ToSchema;
+use utoipa::openapi::Ref;
 
 const WRITING: &str = "writing";
 const GIVEN: &str = "given texts";

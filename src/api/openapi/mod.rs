@@ -6,13 +6,16 @@ pub(crate) mod endpoints;
 mod operation;
 pub(crate) mod viewer;
 
-use super::{error::ErrorBody, request::auth, schema};
+use super::error::ErrorBody;
+use super::request::auth;
+use super::schema;
 use endpoint::Endpoint;
 use endpoints::TAGS;
 use operation::SCHEMES;
+use utoipa::openapi::path::{PathItem, PathsBuilder};
 use utoipa::openapi::security::{ApiKey, ApiKeyValue, Http, HttpAuthScheme, SecurityScheme};
+use utoipa::openapi::tag::TagBuilder;
 use utoipa::openapi::{ComponentsBuilder, InfoBuilder, License, OpenApi, OpenApiBuilder, Server};
-use utoipa::openapi::{path::PathItem, path::PathsBuilder, tag::TagBuilder};
 
 const DESCRIPTION: &str = include_str!("description.md");
 

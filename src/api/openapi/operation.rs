@@ -5,11 +5,15 @@ use crate::api::schema::{self, NamedSchemas, SchemaRef, add, reference};
 use axum::http::StatusCode;
 use serde_json::Value;
 use utoipa::ToSchema;
+use utoipa::openapi::content::ContentBuilder;
+use utoipa::openapi::example::ExampleBuilder;
+use utoipa::openapi::header::HeaderBuilder;
 use utoipa::openapi::path::{Operation, OperationBuilder, Parameter, ParameterBuilder, ParameterIn};
+use utoipa::openapi::request_body::RequestBodyBuilder;
+use utoipa::openapi::response::ResponseBuilder;
 use utoipa::openapi::schema::{ObjectBuilder, OneOfBuilder, Type};
+use utoipa::openapi::security::SecurityRequirement;
 use utoipa::openapi::{Header, Ref, Required, Response};
-use utoipa::openapi::{content::ContentBuilder, example::ExampleBuilder, header::HeaderBuilder};
-use utoipa::openapi::{request_body::RequestBodyBuilder, response::ResponseBuilder, security::SecurityRequirement};
 
 const JSON: &str = "application/json";
 const EVENTS: &str = "text/event-stream";

@@ -2,10 +2,12 @@
 
 use super::context::RequestContext;
 use crate::api::error::{ApiError, ApiResult, Code};
-use crate::api::{protocol::is_work, state::AppState};
+use crate::api::protocol::is_work;
+use crate::api::state::AppState;
 use axum::extract::{Request, State};
+use axum::http::header::{AUTHORIZATION, RETRY_AFTER};
 use axum::http::{HeaderName, HeaderValue, Method};
-use axum::{http::header::AUTHORIZATION, http::header::RETRY_AFTER, middleware::Next};
+use axum::middleware::Next;
 use tower_http::cors::{AllowHeaders, AllowOrigin, CorsLayer};
 
 /// A header for the key, for clients that cannot set `Authorization`.

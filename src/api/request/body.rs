@@ -1,9 +1,11 @@
 //! The JSON body of a request, or an error that names the field at fault, and the name in its path.
 
-use crate::api::{error::ApiError, error::Code, state::AppState, state::Service};
+use crate::api::error::{ApiError, Code};
+use crate::api::state::{AppState, Service};
 use axum::extract::{FromRequestParts, Path, Request};
 use axum::http::header::{CONTENT_ENCODING, CONTENT_LENGTH, CONTENT_TYPE};
-use axum::http::{HeaderMap, HeaderName, request::Parts};
+use axum::http::request::Parts;
+use axum::http::{HeaderMap, HeaderName};
 use futures_util::StreamExt;
 use serde::de::DeserializeOwned;
 use serde_json::error::Category;

@@ -1,14 +1,23 @@
 //! Connections: a limit on their number, and timeouts for those that are silent.
 
-use axum::{Router, serve::Listener};
+use axum::Router;
+use axum::serve::Listener;
 use hyper_util::rt::{TokioExecutor, TokioIo, TokioTimer};
-use hyper_util::{server::conn::auto::Builder, server::graceful::GracefulShutdown, service::TowerToHyperService};
-use rustix::{net::sockopt, process::Resource, process::getrlimit};
+use hyper_util::server::conn::auto::Builder;
+use hyper_util::server::graceful::GracefulShutdown;
+use hyper_util::service::TowerToHyperService;
+use rustix::net::sockopt;
+use rustix::process::{Resource, getrlimit};
+use std::io;
+use std::pin::Pin;
+use std::sync::Arc;
 use std::task::{Context, Poll, ready};
-use std::{io, pin::Pin, sync::Arc, time::Duration};
+use std::time::Duration;
 use tokio::io::{AsyncRead, ReadBuf, join};
+use tokio::net::tcp::OwnedReadHalf;
+use tokio::net::{TcpListener, TcpStream};
+use tokio::sync::Semaphore;
 use tokio::time::{Instant, Sleep, sleep};
-use tokio::{net::TcpListener, net::TcpStream, net::tcp::OwnedReadHalf, sync::Semaphore};
 
 /// Limit on the time for a request's head, and on silence before it, as in nginx.
 const IDLE_MAX: Duration = Duration::from_secs(75);

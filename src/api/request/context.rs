@@ -2,15 +2,20 @@
 
 use crate::api::error::{self, ApiError, ApiResult, CLIENT_CLOSED_REQUEST, Code};
 use crate::api::protocol::{Protocol, is_work};
-use crate::api::state::{AppState, keys::Fingerprint, keys::Owner};
+use crate::api::state::AppState;
+use crate::api::state::keys::{Fingerprint, Owner};
 use crate::engine::Answer;
 use crate::telemetry::trace::{self, Trace};
 use crate::telemetry::{Metrics, Outcome};
 use axum::extract::{FromRequestParts, MatchedPath, Request, State};
+use axum::http::request::Parts;
 use axum::http::{Extensions, HeaderName, HeaderValue, Method, StatusCode};
-use axum::{http::request::Parts, middleware::Next, response::IntoResponse, response::Response};
+use axum::middleware::Next;
+use axum::response::{IntoResponse, Response};
 use futures_util::future::OptionFuture;
-use std::{hash::BuildHasher, hash::RandomState, sync::Arc, sync::OnceLock, time::Duration, time::Instant};
+use std::hash::{BuildHasher, RandomState};
+use std::sync::{Arc, OnceLock};
+use std::time::{Duration, Instant};
 use tokio::sync::{OwnedSemaphorePermit, watch};
 use tracing::{Instrument, Span};
 

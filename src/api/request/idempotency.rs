@@ -2,11 +2,15 @@
 
 use super::context::{RequestContext, last_event_id};
 use crate::api::error::{ApiError, ApiResult, Code};
+use crate::api::protocol::Protocol;
+use crate::api::state::AppState;
 use crate::api::state::kept_answers::{AnswerKey, Lookup, Recorder};
-use crate::api::{protocol::Protocol, state::AppState};
+use axum::body::Body;
 use axum::extract::{Request, State};
+use axum::http::header::CONTENT_TYPE;
 use axum::http::{HeaderName, HeaderValue, Method};
-use axum::{body::Body, http::header::CONTENT_TYPE, middleware::Next, response::IntoResponse, response::Response};
+use axum::middleware::Next;
+use axum::response::{IntoResponse, Response};
 use futures_util::{StreamExt, stream};
 use sha2::{Digest, Sha256};
 

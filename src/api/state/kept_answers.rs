@@ -1,8 +1,12 @@
 //! Answers kept by the `Idempotency-Key` of their requests.
 
-use super::{keys::Fingerprint, keys::Owner, lock::lock};
-use axum::{body::Bytes, http::HeaderValue};
-use std::{collections::BTreeMap, sync::Arc, sync::Mutex, time::Duration, time::Instant};
+use super::keys::{Fingerprint, Owner};
+use super::lock::lock;
+use axum::body::Bytes;
+use axum::http::HeaderValue;
+use std::collections::BTreeMap;
+use std::sync::{Arc, Mutex};
+use std::time::{Duration, Instant};
 use tokio::sync::watch;
 
 const KEPT_FOR: Duration = Duration::from_secs(600);

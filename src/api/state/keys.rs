@@ -2,8 +2,11 @@
 
 use super::lock::lock;
 use sha2::{Digest, Sha256};
+use std::collections::BTreeMap;
+use std::path::{Path, PathBuf};
+use std::sync::{Arc, Mutex};
 use std::time::{Duration, Instant, SystemTime};
-use std::{collections::BTreeMap, fs, io, path::Path, path::PathBuf, sync::Arc, sync::Mutex};
+use std::{fs, io};
 use subtle::ConstantTimeEq;
 use tokio::sync::Semaphore;
 

@@ -12,8 +12,10 @@ use axum::http::HeaderValue;
 use kept_answers::KeptAnswers;
 use keys::{Guard, Owner};
 use lock::lock;
+use std::collections::BTreeMap;
+use std::sync::atomic::{AtomicBool, Ordering};
 use std::sync::{Arc, Mutex, OnceLock, Weak};
-use std::{collections::BTreeMap, sync::atomic::AtomicBool, sync::atomic::Ordering, time::Duration};
+use std::time::Duration;
 use stream_logs::{StreamLogs, unknown_request};
 use tokio::sync::watch;
 

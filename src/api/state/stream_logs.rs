@@ -1,10 +1,14 @@
 //! Logs of streams of named events, from which broken streams are resumed.
 
-use super::{keys::Owner, lock::lock};
+use super::keys::Owner;
+use super::lock::lock;
 use crate::api::error::{ApiError, Code};
+use std::collections::{BTreeMap, VecDeque};
+use std::ops::RangeInclusive;
 use std::sync::{Arc, Mutex};
-use std::{collections::BTreeMap, collections::VecDeque, ops::RangeInclusive, time::Duration};
-use tokio::{sync::Notify, task::AbortHandle};
+use std::time::Duration;
+use tokio::sync::Notify;
+use tokio::task::AbortHandle;
 
 pub(crate) const KEPT_FOR: Duration = Duration::from_secs(60);
 /// Logs kept at the same time; with [`LOG_BYTES_MAX`] each, 64 MB.

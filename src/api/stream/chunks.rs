@@ -2,12 +2,17 @@
 
 use super::sessions::{self, EventStream, EventWriter};
 use super::sse::{self, Frame};
+use crate::api::answer::Shape;
 use crate::api::answer::completion::{Choice, ChoiceWriter, Completion, Content, Head, Side};
 use crate::api::answer::objects::{Refinement, StepObject};
+use crate::api::error::{ApiError, ApiResult};
+use crate::api::request::context::RequestContext;
+use crate::api::state::Service;
 use crate::api::wire::params::{CompletionParams, Delivery};
-use crate::api::{answer::Shape, error::ApiError, error::ApiResult, request::context::RequestContext, state::Service};
 use crate::engine::{Answer, Start, StepEvent};
-use axum::{Json, response::IntoResponse, response::sse::Event};
+use axum::Json;
+use axum::response::IntoResponse;
+use axum::response::sse::Event;
 
 pub(crate) async fn respond(
     service: &Service,

@@ -1,11 +1,17 @@
 //! Streams that survive their connection: a task fills a log, and connections read the log.
 
 use super::sse::{self, Frame};
+use crate::api::error::{ApiError, Code};
+use crate::api::request::context::RequestContext;
+use crate::api::state::keys::Owner;
 use crate::api::state::stream_logs::{KEPT_FOR, LogEntry, StreamLog, StreamLogs, unknown_request};
-use crate::api::{error::ApiError, error::Code, request::context::RequestContext, state::keys::Owner};
-use axum::response::{IntoResponse, Response, sse::Event};
+use axum::response::sse::Event;
+use axum::response::{IntoResponse, Response};
 use futures_util::{Stream, StreamExt, stream};
-use std::{ops::RangeInclusive, pin::Pin, sync::Arc, time::Duration};
+use std::ops::RangeInclusive;
+use std::pin::Pin;
+use std::sync::Arc;
+use std::time::Duration;
 
 /// The source of a log's entries, a few at a time.
 pub(crate) type Entries = Pin<Box<dyn Stream<Item = Vec<LogEntry>> + Send>>;

@@ -2,12 +2,16 @@
 
 use super::sessions::{self, EventStream, EventWriter};
 use super::{log, sse};
-use crate::api::answer::{Detokenizer, objects::StartObject, objects::StepObject};
+use crate::api::answer::Detokenizer;
+use crate::api::answer::objects::{StartObject, StepObject};
 use crate::api::error::{ApiError, ApiResult, Code};
+use crate::api::request::context::RequestContext;
+use crate::api::state::stream_logs::LogEntry;
 use crate::api::state::{AppState, Service};
-use crate::api::{request::context::RequestContext, state::stream_logs::LogEntry, wire::params::Delivery};
+use crate::api::wire::params::Delivery;
 use crate::engine::{Answer, Handle, Session, Start, StepEvent};
-use axum::{http::header::CONTENT_TYPE, response::IntoResponse};
+use axum::http::header::CONTENT_TYPE;
+use axum::response::IntoResponse;
 use serde_json::to_string;
 
 /// Writes the answer to the request of an id as JSON: the whole response, or the data of `done`.

@@ -1,6 +1,7 @@
 //! Runs sessions to their end, and returns their answers or streams their events.
 
-use crate::api::{error::ApiError, error::Code, request::context::RequestContext};
+use crate::api::error::{ApiError, Code};
+use crate::api::request::context::RequestContext;
 use crate::engine::{Answer, Event, Session, Start, StepEvent};
 use axum::http::StatusCode;
 use futures_util::{Stream, StreamExt, stream};

@@ -1,8 +1,9 @@
 //! Responses of server-sent events.
 
 use crate::api::request::context::Streamed;
+use axum::http::{HeaderName, HeaderValue};
 use axum::response::sse::{Event, KeepAlive, Sse};
-use axum::{http::HeaderName, http::HeaderValue, response::IntoResponse, response::Response};
+use axum::response::{IntoResponse, Response};
 use futures_util::Stream;
 use std::time::Duration;
 

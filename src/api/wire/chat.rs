@@ -1,13 +1,16 @@
 //! The body of `POST /v1/chat/completions`.
 
 use super::common::{self, body};
-use super::{diffusion::Diffusion, field, params::CompletionParams, params::missing};
+use super::diffusion::Diffusion;
+use super::field;
+use super::params::{CompletionParams, missing};
 use crate::api::error::ApiError;
 use crate::api::schema::{self, SchemaRef};
 use crate::diffusion::TokenId;
 use crate::engine::{Length, Prompt, Request, Task};
 use crate::text::Message;
-use serde::{Deserialize, de::IgnoredAny};
+use serde::Deserialize;
+use serde::de::IgnoredAny;
 use utoipa::{PartialSchema, ToSchema};
 
 body! {

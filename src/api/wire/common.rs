@@ -1,7 +1,9 @@
 //! The common fields of OpenAI's completions and chat completions.
 
+use super::diffusion::Diffusion;
+use super::field::{Number, off};
 use super::params::{CompletionParams, Delivery, needs_stream};
-use super::{diffusion::Diffusion, field::Number, field::off, response_format};
+use super::response_format;
 use crate::api::error::{ApiError, ApiResult};
 use crate::api::schema::{self, SchemaRef};
 use crate::diffusion::TokenId;

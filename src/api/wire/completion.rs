@@ -1,13 +1,15 @@
 //! The body of `POST /v1/completions`.
 
 use super::common::{self, CHOICES_MAX, body};
+use super::diffusion::Diffusion;
 use super::field::{self, Count};
-use super::{diffusion::Diffusion, params::CompletionParams, params::missing};
+use super::params::{CompletionParams, missing};
 use crate::api::error::ApiError;
 use crate::api::schema::{self, SchemaRef};
 use crate::diffusion::TokenId;
 use crate::engine::{Length, Prompt, Request, Task};
-use serde::{Deserialize, de::IgnoredAny};
+use serde::Deserialize;
+use serde::de::IgnoredAny;
 use utoipa::{PartialSchema, ToSchema};
 
 body! {

@@ -1,10 +1,14 @@
 //! The body of `POST /v1/infill`.
 
+use super::common::named_events;
+use super::diffusion::Diffusion;
 use super::field::{number, object, rank, seed};
-use super::{common::named_events, diffusion::Diffusion, params::Delivery, params::missing};
-use crate::api::{error::ApiError, schema};
+use super::params::{Delivery, missing};
+use crate::api::error::ApiError;
+use crate::api::schema;
 use crate::engine::{DEFAULT_BLANK, Request, Task};
-use serde::{Deserialize, de::IgnoredAny};
+use serde::Deserialize;
+use serde::de::IgnoredAny;
 use utoipa::ToSchema;
 
 /// A template and how its gaps are filled.

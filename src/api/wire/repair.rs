@@ -1,10 +1,15 @@
 //! The body of `POST /v1/repair`.
 
+use super::common::named_events;
+use super::diffusion::Diffusion;
 use super::field::{Count, count, number, object, rank, seed};
-use super::{common::named_events, diffusion::Diffusion, params::Delivery, score::TextField};
-use crate::api::{error::ApiError, error::ApiResult, schema};
+use super::params::Delivery;
+use super::score::TextField;
+use crate::api::error::{ApiError, ApiResult};
+use crate::api::schema;
 use crate::engine::{Proofreading, Request, Task};
-use serde::{Deserialize, de::IgnoredAny};
+use serde::Deserialize;
+use serde::de::IgnoredAny;
 use utoipa::ToSchema;
 
 /// A text to repair.

@@ -4,11 +4,14 @@
 
 use super::statistics::{Bin, Reliability, area_under_curve};
 use super::sudoku::SPLITS;
+use crate::cmd::model::ModelArgs;
+use crate::cmd::words::one_of;
 use crate::diffusion::policy::{Choice, order};
 use crate::diffusion::{Canvas, Cell, DrawKey, Draws, Position, Purpose, Reading, Seed, TokenId, fills};
 use crate::model::{Denoiser, Filter, Row, Sampling};
+use crate::train::Recipe;
 use crate::train::data::{Data, Example};
-use crate::{cmd::model::ModelArgs, cmd::words::one_of, train::Recipe, train::sudoku::Split};
+use crate::train::sudoku::Split;
 use anyhow::bail;
 use clap::Args;
 use serde::Serialize;

@@ -3,8 +3,11 @@
 
 use super::statistics::{Share, area_under_curve};
 use crate::cmd::ask::{answer_all, engine};
+use crate::cmd::model::ModelArgs;
+use crate::cmd::refine::RefineArgs;
+use crate::diffusion::Cell;
 use crate::engine::{DEFAULT_BLANK, Output, Task};
-use crate::{cmd::model::ModelArgs, cmd::refine::RefineArgs, diffusion::Cell, text::Special};
+use crate::text::Special;
 use anyhow::{Context, bail};
 use clap::Args;
 use serde::{Deserialize, Serialize};

@@ -1,8 +1,11 @@
 //! `remask train base`: pretrains a masked diffusion model.
 
 use super::options::{BuiltInTask, Monitor, RunArgs, tokenizer};
+use crate::cmd::model::SUDOKU_TOKENIZER;
+use crate::cmd::signal::stop_flag;
+use crate::model::Config;
+use crate::train::data::Data;
 use crate::train::{Base, Start};
-use crate::{cmd::model::SUDOKU_TOKENIZER, cmd::signal::stop_flag, model::Config, train::data::Data};
 use anyhow::bail;
 use clap::Args;
 use serde_json::{Value, json};

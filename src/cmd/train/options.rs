@@ -1,14 +1,17 @@
 //! The flags of both kinds of training, what follows from them, and progress in the terminal.
 
 use crate::model::{Device, threads};
+use crate::text::Tokenizer;
+use crate::train::data::Data;
+use crate::train::sudoku::Split;
 use crate::train::{Finished, Progress, RunConfig, Schedule};
-use crate::{text::Tokenizer, train::data::Data, train::sudoku::Split};
 use anyhow::{Context, bail};
 use clap::{Args, ValueEnum};
 use indicatif::{ProgressBar, ProgressStyle};
 use serde_json::{Map, Value, json};
+use std::io::IsTerminal;
 use std::path::{Path, PathBuf};
-use std::{fs, io, io::IsTerminal};
+use std::{fs, io};
 
 #[derive(Clone, Copy, Debug, PartialEq, Eq, ValueEnum)]
 pub(super) enum BuiltInTask {

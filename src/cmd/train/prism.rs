@@ -1,16 +1,20 @@
 //! `remask train prism`: trains a quality head for a model, and writes a card with its calibration.
 
 use super::options::{BuiltInTask, Monitor, RunArgs, tokenizer};
+use crate::cmd::eval::calibration::measure;
+use crate::cmd::signal::stop_flag;
+use crate::cmd::words::named;
 use crate::diffusion::policy::{Choice, Kind, Rule};
+use crate::diffusion::u32_of;
 use crate::model::{Config, Denoiser, Source, load};
+use crate::train::data::Data;
 use crate::train::{Learns, Recipe, Tuning};
-use crate::{
-    cmd::eval::calibration::measure, cmd::signal::stop_flag, cmd::words::named, diffusion::u32_of, train::data::Data,
-};
 use anyhow::bail;
 use clap::{Args, ValueEnum};
 use serde_json::json;
-use std::{fs, num::NonZeroU32, path::PathBuf};
+use std::fs;
+use std::num::NonZeroU32;
+use std::path::PathBuf;
 
 #[derive(Clone, Copy, Debug, PartialEq, Eq, ValueEnum)]
 enum LearnsWord {

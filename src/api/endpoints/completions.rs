@@ -1,0 +1,17 @@
+//! `POST /v1/completions`.
+
+use crate::api::answer::{Detokenizer, Shape};
+use crate::api::error::ApiResult;
+use crate::api::request::body::read_for_model;
+use crate::api::request::context::RequestContext;
+use crate::api::state::AppState;
+use crate::api::stream::chunks;
+use crate::api::wire::completion::CompletionRequest;
+use axum::extract::{Request, State};
+
+/// Continues a prompt, or writes between two texts.
+pub(super) async fn create(State(state): State<AppState>, context: RequestContext, request: Request) -> ApiResult {
+    let (service, body) = read_for_model(&state, request, |body: &CompletionRequest| body.model.as_deref()).await?;
+    let params = body.read(|tokens| Detokenizer(service.handle.tokenizer()).text(tokens))?;
+    chunks::respond(service, context, params, Shape::Text).await
+}

@@ -1,0 +1,29 @@
+//! `POST /v1/repair`.
+
+use crate::api::answer::repair::Repair;
+use crate::api::error::ApiResult;
+use crate::api::request::body::read_for_model;
+use crate::api::request::context::RequestContext;
+use crate::api::request::context::last_event_id;
+use crate::api::state::AppState;
+use crate::api::stream::log;
+use crate::api::stream::named_events::{self, WriteAnswer};
+use crate::api::wire::repair::RepairRequest;
+use crate::diffusion::TokenId;
+use axum::extract::{Request, State};
+use serde_json::to_string;
+
+/// Erases the doubtful tokens of a text and writes them again.
+pub(super) async fn create(State(state): State<AppState>, context: RequestContext, request: Request) -> ApiResult {
+    if let Some(last) = last_event_id(&request) {
+        return log::resume(&state.shared.stream_logs, last, context.owner());
+    }
+    let (service, body) = read_for_model(&state, request, |body: &RepairRequest| body.model.as_deref()).await?;
+    let (request, delivery) = body.read()?;
+    let session = service.submit(request).await?;
+    let given: Vec<TokenId> = session.start.cells.iter().filter_map(|cell| cell.token()).collect();
+    let model = service.name.clone();
+    let write: WriteAnswer =
+        Box::new(move |id, answer, detokenizer| to_string(&Repair::new(id, &model, &given, answer, detokenizer)));
+    named_events::respond(&state, service, context, session, write, delivery).await
+}
