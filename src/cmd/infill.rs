@@ -17,7 +17,7 @@ pub(super) struct InfillArgs {
     model: ModelArgs,
     #[command(flatten)]
     prompt: PromptArgs,
-    /// String that marks a blank [default: `.` for the Sudoku model, `<blank>` otherwise]
+    /// String that marks a blank; default: `.` for the Sudoku model, `<blank>` otherwise
     #[arg(long)]
     blank: Option<String>,
     #[command(flatten)]

@@ -245,7 +245,7 @@ impl Sequence {
         let Some(block) = self.blocks.front() else {
             return Ok(StepOutcome { step: self.step, edits: Vec::new(), finished: None });
         };
-        let filled = self.filled(block.range.clone(), reading);
+        let filled = if self.sees_filled() { self.filled(block.range.clone(), reading) } else { Vec::new() };
         let edits = self.choose(block, reading, &filled)?;
         let mut canvas = self.canvas.clone();
         edits.iter().try_for_each(|edit| canvas.apply(edit))?;
@@ -260,6 +260,12 @@ impl Sequence {
         let is_finished = block.schedule.advance(count(edits.iter()), erased, blanks);
         let finished = if is_finished { self.blocks.pop_front().map(|block| block.range) } else { None };
         Ok(StepOutcome { step, edits, finished })
+    }
+
+    /// Whether a rule of this step decides by what is filled.
+    fn sees_filled(&self) -> bool {
+        let is_adaptive = matches!(self.policy.pace, Pace::Adaptive { .. });
+        is_adaptive || self.is_proofreading() || self.policy.remasking.rule != &OFF
     }
 
     /// The filled cells of a block as rules see them.

@@ -73,7 +73,7 @@ impl Needs {
 pub struct View<'a> {
     /// What the model would write into the block's blanks, left to right.
     pub proposals: &'a [Proposal],
-    /// The cells of the block that the model filled, left to right.
+    /// The cells of the block that the model filled, left to right. Empty for orders.
     pub filled: &'a [FilledCell],
     /// The rule's knobs, defaults included.
     pub settings: &'a Settings,
