@@ -79,7 +79,7 @@ async fn busy() -> (Server, Arc<Gate>) {
 }
 
 #[tokio::test]
-async fn whoever_cannot_be_served_now_is_told_when() {
+async fn a_refusal_for_lack_of_room_says_when_to_try_again() {
     let (server, gate) = busy().await;
     let mut client = client(&server);
     let first = client.generate(asked("a")).await.unwrap();
