@@ -85,6 +85,24 @@ async fn a_file_of_keys_is_read_again_when_it_changes() {
     assert_eq!(status(&server, "/v1/models", Some(("x-api-key", "newer"))).await, 200, "what was in force stays");
 }
 
+#[tokio::test]
+async fn a_file_of_keys_from_windows_has_the_keys_that_one_sees() {
+    let dir = tempfile::tempdir().unwrap();
+    let file = dir.path().join("keys");
+    for (text, keys) in [
+        ("\u{feff}first\nsecond\n", ["first", "second"]),
+        ("\u{feff}# ours\r\nfirst\r\n\r\nsecond\r\n", ["first", "second"]),
+        ("first\r\n  second", ["first", "second"]),
+    ] {
+        fs::write(&file, text).unwrap();
+        let server = guarded(Guard::new(&[], Some(&file), None).unwrap().unwrap(), &[]).await;
+        for key in keys {
+            assert_eq!(status(&server, "/v1/models", Some(("x-api-key", key))).await, 200, "{key} of {text:?}");
+        }
+        assert_eq!(status(&server, "/v1/models", Some(("x-api-key", "third"))).await, 401, "{text:?}");
+    }
+}
+
 #[test]
 fn a_guard_without_a_key_is_no_guard() {
     assert!(Guard::new(&[], None, Some(3)).unwrap().is_none());

@@ -52,7 +52,9 @@ async fn a_full_queue_refuses_and_says_when_to_come_back() {
     let second = handle.submit(&ask("b", 1)).unwrap();
     match handle.submit(&ask("c", 1)).unwrap_err() {
         Rejected::Full { waiting, retry_after } => assert!(waiting == 2 && retry_after >= 1, "{waiting} {retry_after}"),
-        other @ (Rejected::Invalid { .. } | Rejected::Draining | Rejected::GivenUp) => panic!("{other}"),
+        other @ (Rejected::Invalid { .. } | Rejected::TooLong { .. } | Rejected::Draining | Rejected::GivenUp) => {
+            panic!("{other}")
+        }
     }
     hand.end(Verdict::Read);
     finished(first).await;

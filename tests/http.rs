@@ -155,7 +155,7 @@ async fn models_are_listed_and_found() {
     assert_eq!((&model["id"], &model["object"]), (&json!("toy"), &json!("model")));
     assert_eq!(model["diffusion"]["family"], "toy");
     assert_eq!(model["diffusion"]["has_quality_head"], true);
-    assert_eq!(model["diffusion"]["canvas_limit"], 1024);
+    assert_eq!((&model["diffusion"]["canvas_limit"], &model["max_model_len"]), (&json!(1024), &json!(1024)));
     assert_eq!(server.get("/").await.json::<Value>().await.unwrap()["name"], "remask");
 }
 

@@ -29,6 +29,13 @@ async fn check(what: &str, response: Response, status: u16, param: Option<&str>,
     assert!(error["message"].as_str().unwrap().contains(words), "{what}: {body} lacks {words:?}");
 }
 
+/// The code of a field's error that says these words.
+fn code_of(words: &str) -> Option<&'static str> {
+    let is_too_long =
+        ["does not fit", "the canvas "].iter().any(|part| words.contains(part)) || words.ends_with("1023");
+    is_too_long.then_some("context_length_exceeded")
+}
+
 #[tokio::test]
 async fn a_field_at_fault_is_named_with_what_is_allowed() {
     let server = Server::toy().await;
@@ -226,7 +233,7 @@ async fn a_field_at_fault_is_named_with_what_is_allowed() {
     ];
     for (body, param, words) in rows {
         let response = server.client.post(server.url("/v1/completions")).body(*body).send().await.unwrap();
-        check(body, response, 400, Some(*param), None, words).await;
+        check(body, response, 400, Some(*param), code_of(words), words).await;
     }
     let rows: &[(&str, &str, &str)] = &[
         (r#"{}"#, "template", "give a text with \"<blank>\" for each cell to fill"),
@@ -243,7 +250,7 @@ async fn a_field_at_fault_is_named_with_what_is_allowed() {
     ];
     for (body, param, words) in rows {
         let response = server.client.post(server.url("/v1/infill")).body(*body).send().await.unwrap();
-        check(body, response, 400, Some(*param), None, words).await;
+        check(body, response, 400, Some(*param), code_of(words), words).await;
     }
     server.until("remask_requests_total{endpoint=\"/v1/infill\",outcome=\"invalid\"} 7").await;
 }
@@ -333,6 +340,23 @@ async fn a_body_that_is_plainly_not_json_is_refused() {
         ["application/json; charset=utf-8", "Application/JSON", "text/plain;charset=UTF-8", "application/x+json"]
     {
         assert_eq!(sent("content-type", media_type).await.status(), 200, "{media_type}");
+    }
+}
+
+#[tokio::test]
+async fn a_byte_order_mark_before_a_body_is_skipped() {
+    let server = Server::toy().await;
+    for (path, body, status) in [
+        ("/v1/completions", "\u{feff}{\"prompt\": \"a\", \"max_tokens\": 2}", 200),
+        ("/v1/chat/completions", "\u{feff}\r\n{\"messages\": [{\"role\": \"user\", \"content\": \"a\"}]}", 200),
+        ("/v1/infill", "\u{feff}{\"template\": \"a<blank>\"}", 200),
+        ("/tokenize", "\u{feff}{\"prompt\": \"a\"}", 200),
+        ("/v1/completions", "\u{feff}", 400),
+        ("/v1/completions", "\u{feff}[]", 400),
+        ("/v1/completions", "\u{feff}\u{feff}{\"prompt\": \"a\"}", 400),
+    ] {
+        let response = server.client.post(server.url(path)).body(body).send().await.unwrap();
+        assert_eq!(response.status(), status, "{path} {body:?}");
     }
 }
 

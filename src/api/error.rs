@@ -32,6 +32,8 @@ pub(crate) const CLIENT_CLOSED_REQUEST: StatusCode = match StatusCode::from_u16(
 pub(crate) enum Code {
     /// The body or one of its fields is at fault.
     InvalidRequest,
+    /// The prompt, or the prompt and what is to be written, does not fit on a canvas.
+    ContextLength,
     NoKey,
     /// The API key has as many requests under way as it may.
     KeyFull,
@@ -72,6 +74,7 @@ const LIMIT: &str = "rate_limit_error";
 /// The table, in the order of the codes. No other place chooses a status.
 const TABLE: &[Statuses; Code::Draining as usize + 1] = &[
     row(C::InvalidRequest, S::BAD_REQUEST, G::InvalidArgument, USER, None),
+    row(C::ContextLength, S::BAD_REQUEST, G::InvalidArgument, USER, Some("context_length_exceeded")),
     row(C::NoKey, S::UNAUTHORIZED, G::Unauthenticated, USER, Some("invalid_api_key")),
     row(C::KeyFull, S::TOO_MANY_REQUESTS, G::ResourceExhausted, LIMIT, Some("key_limit")),
     row(C::UnknownPath, S::NOT_FOUND, G::Unimplemented, USER, Some("unknown_url")),
@@ -234,6 +237,7 @@ impl From<Rejected> for ApiError {
         let message = rejected.to_string();
         match rejected {
             Rejected::Invalid { param, .. } => Self::invalid(param, message),
+            Rejected::TooLong { param, .. } => Self::new(Code::ContextLength, message).at(Some(param.into_owned())),
             Rejected::Full { retry_after, .. } => {
                 Self { retry_after: Some(retry_after), ..Self::new(Code::QueueFull, message) }
             }

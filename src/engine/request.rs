@@ -226,6 +226,14 @@ pub enum Rejected {
         /// What was given, what is allowed.
         message: String,
     },
+    /// The prompt, or the prompt and what is to be written, takes more cells than a canvas has.
+    #[error("{message}")]
+    TooLong {
+        /// The field that is too long, by its name in the HTTP API.
+        param: Cow<'static, str>,
+        /// What was given, what is allowed.
+        message: String,
+    },
     /// The queue is full.
     #[error("{waiting} requests are being served or waiting, which is the limit; try again in {retry_after} s")]
     Full {
@@ -245,4 +253,9 @@ pub enum Rejected {
 /// A rejection for the field `param`; `message` says what was given and what is allowed.
 pub(super) fn invalid(param: &'static str, message: impl Into<String>) -> Rejected {
     Rejected::Invalid { param: param.into(), message: message.into() }
+}
+
+/// A rejection for the field `param`, which takes more cells than a canvas has.
+pub(super) fn too_long(param: &'static str, message: impl Into<String>) -> Rejected {
+    Rejected::TooLong { param: param.into(), message: message.into() }
 }

@@ -69,6 +69,8 @@ pub(crate) struct Model {
     /// When it was loaded, in seconds since 1970.
     created: u64,
     owned_by: &'static str,
+    /// Tokens of prompt and answer together at most, as vLLM says it: cells of a canvas.
+    max_model_len: usize,
     diffusion: ModelFacts,
 }
 
@@ -98,6 +100,7 @@ impl Model {
             object: "model",
             created: service.created,
             owned_by: "remask",
+            max_model_len: service.handle.canvas_max(),
             diffusion: ModelFacts {
                 family: spec.family.clone(),
                 vocabulary: spec.vocabulary,

@@ -11,6 +11,9 @@ use serde::de::DeserializeOwned;
 use serde_json::error::Category;
 use std::convert::Infallible;
 
+/// What some editors and libraries on Windows put before UTF-8 (RFC 8259 lets parsers ignore it).
+const BYTE_ORDER_MARK: &[u8] = b"\xef\xbb\xbf";
+
 /// The one name in a path, such as the id of `/v1/requests/{id}`. One that is not UTF-8 becomes a
 /// text that nothing is named.
 pub(crate) struct PathName(pub(crate) String);
@@ -78,6 +81,7 @@ fn header<'a>(headers: &'a HeaderMap, name: &HeaderName) -> Option<&'a str> {
 }
 
 fn parse<T: DeserializeOwned>(bytes: &[u8]) -> Result<T, ApiError> {
+    let bytes = bytes.strip_prefix(BYTE_ORDER_MARK).unwrap_or(bytes);
     match bytes.trim_ascii().first() {
         None => return Err(invalid("the body is empty; send a JSON object")),
         // serde would read a struct's fields from it

@@ -136,6 +136,7 @@ impl KeyFile {
 fn read(path: &Path) -> io::Result<(Vec<Fingerprint>, Option<Version>)> {
     let version = version(&fs::metadata(path)?);
     let text = fs::read_to_string(path)?;
+    let text = text.strip_prefix('\u{feff}').unwrap_or(&text); // a byte order mark is no part of the first key
     let lines = text.lines().map(str::trim).filter(|line| !line.is_empty() && !line.starts_with('#'));
     Ok((lines.map(fingerprint).collect(), version))
 }

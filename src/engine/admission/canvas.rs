@@ -3,7 +3,7 @@
 
 use super::json_layout::{Spellings, Vocabulary, lay_out};
 use crate::diffusion::{Canvas, Cell, TokenId};
-use crate::engine::request::{Format, Length, Prompt, Rejected, Request, Task, invalid};
+use crate::engine::request::{Format, Length, Prompt, Rejected, Request, Task, invalid, too_long};
 use crate::engine::template::{self, Segment};
 use crate::text::{Message, Special, Tokenizer, Transcript};
 use crate::{engine::job::Writing, model::ModelSpec};
@@ -98,12 +98,13 @@ impl CanvasBuilder {
                     "max_tokens {new} does not fit: the prompt has {given} tokens and the canvas {limit} cells; \
                      ask for at most {room}"
                 );
-                return Err(invalid("max_tokens", message));
+                return Err(too_long("max_tokens", message));
             }
             Length::New(new) => new,
             Length::Total(total) if total <= given || total > limit => {
                 let range = format!("must be above the prompt's {given} tokens and at most {limit}");
-                return Err(invalid("total_length", format!("total_length {total} {range}")));
+                let refuse = if total > limit { too_long } else { invalid };
+                return Err(refuse("total_length", format!("total_length {total} {range}")));
             }
             Length::Total(total) => total - given,
         };
@@ -303,7 +304,7 @@ impl CanvasBuilder {
         let limit = self.canvas_max;
         let room = if ["prompt", "messages"].contains(&param) { ", new tokens included" } else { "" };
         let takes = if param == "messages" { "take" } else { "takes" };
-        invalid(param, format!("the {param} {takes} {given} cells; the canvas has {limit}{room}"))
+        too_long(param, format!("the {param} {takes} {given} cells; the canvas has {limit}{room}"))
     }
 }
 
