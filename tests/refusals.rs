@@ -222,6 +222,16 @@ async fn a_field_at_fault_is_named_with_what_is_allowed() {
             "diffusion.end_of_text",
             "expected one of `free`, `last`, `never`",
         ),
+        (
+            r#"{"prompt": "a", "diffusion": {"end_of_text": 5}}"#,
+            "diffusion.end_of_text",
+            "expected one of `free`, `last`",
+        ),
+        (
+            r#"{"prompt": "a", "diffusion": {"unmasking": {"order": 5}}}"#,
+            "diffusion.unmasking.order",
+            "expected one of",
+        ),
         (r#"{"prompt": "a", "diffusion": {"proofreading": "on"}}"#, "diffusion.proofreading", "expected `off`"),
         (r#"{"prompt": "a", "diffusion": {"proofreading": 9}}"#, "diffusion.proofreading", "a word or an object"),
         (r#"{"prompt": "a", "diffusion": {"cache": "prefix"}}"#, "diffusion.cache", "only \"off\" is supported so far"),

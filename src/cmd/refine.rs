@@ -61,7 +61,7 @@ pub(super) struct RefineArgs {
     #[arg(long, value_name = "0..1", requires = "proofread")]
     proofread_below: Option<f32>,
     /// When tokens that end a text may be filled in
-    #[arg(long, default_value = "free", value_parser = one_of(ENDS_OF_TEXT))]
+    #[arg(long, default_value = "free", value_parser = one_of(EndOfText::ALL))]
     end_of_text: EndOfText,
     /// Classifier-free guidance weight
     #[arg(long, default_value_t = 0.0)]
@@ -73,12 +73,6 @@ pub(super) struct RefineArgs {
     #[arg(long)]
     seed: Option<u64>,
 }
-
-const ENDS_OF_TEXT: [(&str, EndOfText, &str); 3] = [
-    ("free", EndOfText::Free, "Like any other"),
-    ("last", EndOfText::Last, "After all else of their block"),
-    ("never", EndOfText::Never, "Never"),
-];
 
 impl RefineArgs {
     pub(super) fn request(&self, task: Task) -> Request {

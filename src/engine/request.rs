@@ -99,6 +99,15 @@ pub enum EndOfText {
     Never,
 }
 
+impl EndOfText {
+    /// Every choice: its name in JSON and on the command line, and one line of help.
+    pub const ALL: [(&'static str, Self, &'static str); 3] = [
+        ("free", Self::Free, "Like any other"),
+        ("last", Self::Last, "After all else of their block"),
+        ("never", Self::Never, "Never"),
+    ];
+}
+
 /// The format of a continuation.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
 pub enum Format {

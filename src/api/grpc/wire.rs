@@ -168,21 +168,23 @@ fn diffusion(asked: Option<proto::Diffusion>, request: Request) -> Result<Reques
     })
 }
 
-/// The rule that a member of the protocol's enum names, as `ORDER_MARGIN` names `margin`.
 fn order(number: i32) -> Result<Option<Choice>, ApiError> {
     let member = proto::Order::try_from(number)
         .map_err(|_| no_member("diffusion.unmasking.order", number, "1 (confidence) to 5 (leftmost)"))?;
-    let name = member.as_str_name().trim_start_matches("ORDER_").to_lowercase();
-    Ok(find(Kind::Order, &name).map(Choice::of))
+    Ok(find(Kind::Order, &word("ORDER_", member.as_str_name())).map(Choice::of))
 }
 
 fn end_of_text(number: i32) -> Result<EndOfText, ApiError> {
-    match proto::EndOfText::try_from(number) {
-        Ok(proto::EndOfText::Unspecified | proto::EndOfText::Free) => Ok(EndOfText::Free),
-        Ok(proto::EndOfText::Last) => Ok(EndOfText::Last),
-        Ok(proto::EndOfText::Never) => Ok(EndOfText::Never),
-        Err(_) => Err(no_member("diffusion.end_of_text", number, "1 (free) to 3 (never)")),
-    }
+    let member = proto::EndOfText::try_from(number)
+        .map_err(|_| no_member("diffusion.end_of_text", number, "1 (free) to 3 (never)"))?;
+    let word = word("END_OF_TEXT_", member.as_str_name());
+    let known = EndOfText::ALL.into_iter().find(|(known, ..)| *known == word);
+    Ok(known.map(|(_, choice, _)| choice).unwrap_or_default())
+}
+
+/// The word for a member of the protocol's enum, as `margin` for `ORDER_MARGIN`.
+fn word(prefix: &str, member: &str) -> String {
+    member.trim_start_matches(prefix).to_lowercase()
 }
 
 /// The error of a number that only a newer server knows; its default would be something else.
@@ -222,6 +224,15 @@ fn proofreading(asked: proto::Proofreading) -> Result<Proofreading, ApiError> {
 #[cfg(test)]
 mod tests {
     use super::*;
+
+    #[test]
+    fn every_end_of_text_has_a_member_of_its_name() {
+        for (number, (word, choice, _)) in (1..).zip(EndOfText::ALL) {
+            assert_eq!(end_of_text(number).unwrap(), choice, "{word}");
+        }
+        assert_eq!(end_of_text(0).unwrap(), EndOfText::default());
+        assert!(end_of_text(4).is_err());
+    }
 
     #[test]
     fn a_clients_timeout_is_read_and_shortened() {

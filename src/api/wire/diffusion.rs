@@ -1,12 +1,12 @@
 //! The `diffusion` object of a request: what only a diffusion model can do. Out of scope: values,
 //! which `engine::admission` checks.
 
-use super::field::{count, number, off_word, word_or_object};
+use super::field::{OneOf, count, number, off_word, word_or_object};
 use super::params::{missing, needs_stream};
 use super::policy::{self, OrderName, Remasking, RemaskingName, Unmasking};
 use crate::api::{error::ApiError, schema, schema::SchemaRef};
 use crate::engine::{EndOfText, Proofreading, Request};
-use serde::Deserialize;
+use serde::{Deserialize, Deserializer, de::DeserializeSeed};
 use std::time::Duration;
 use utoipa::{PartialSchema, ToSchema, openapi::schema::Object};
 
@@ -52,12 +52,23 @@ pub(crate) struct Diffusion {
     deadline_ms: Option<u32>,
 }
 
-#[derive(Clone, Copy, Debug, Deserialize, ToSchema)]
-#[serde(rename_all = "lowercase")]
-enum EndOfTextWord {
-    Free,
-    Last,
-    Never,
+#[derive(Clone, Copy, Debug)]
+struct EndOfTextWord(EndOfText);
+
+impl<'de> Deserialize<'de> for EndOfTextWord {
+    fn deserialize<D: Deserializer<'de>>(input: D) -> Result<Self, D::Error> {
+        let words = EndOfText::ALL.map(|(word, ..)| word);
+        let index = OneOf { what: "variant", words: &words }.deserialize(input)?;
+        Ok(Self(EndOfText::ALL[index].1))
+    }
+}
+
+impl ToSchema for EndOfTextWord {}
+
+impl PartialSchema for EndOfTextWord {
+    fn schema() -> SchemaRef {
+        schema::words(EndOfText::ALL.map(|(word, ..)| word))
+    }
 }
 
 fn proofreading_schema() -> SchemaRef {
@@ -117,16 +128,6 @@ pub(crate) fn rounds(steps: Option<u32>) -> Result<u32, ApiError> {
     steps.ok_or_else(|| missing("diffusion.proofreading.steps", "the most steps a full block may take"))
 }
 
-impl From<EndOfTextWord> for EndOfText {
-    fn from(word: EndOfTextWord) -> Self {
-        match word {
-            EndOfTextWord::Free => Self::Free,
-            EndOfTextWord::Last => Self::Last,
-            EndOfTextWord::Never => Self::Never,
-        }
-    }
-}
-
 impl Diffusion {
     /// What goes with a text that is there already: a repair has its steps beside the text.
     pub(super) fn beside_a_text() -> SchemaRef {
@@ -153,7 +154,7 @@ impl Diffusion {
             block_length: self.block_length,
             remasking: self.remasking.map(|Remasking(choice)| choice),
             proofreading: self.proofreading.map(ProofreadingField::read).transpose()?,
-            end_of_text: self.end_of_text.map(Into::into).unwrap_or_default(),
+            end_of_text: self.end_of_text.map(|EndOfTextWord(choice)| choice).unwrap_or_default(),
             deadline: self.deadline_ms.map(|millis| Duration::from_millis(millis.into())),
             cfg_scale: self.cfg_scale.unwrap_or(0.0),
             return_quality: self.return_quality == Some(true),

@@ -1,7 +1,7 @@
 //! Deserialisers of single fields, whose errors name the value and what is allowed.
 
 use crate::diffusion::TokenId;
-use serde::de::{Error, IntoDeserializer, MapAccess, Visitor};
+use serde::de::{DeserializeSeed, Error, Expected, IntoDeserializer, MapAccess, Visitor};
 use serde::{Deserialize, Deserializer, de::value::MapAccessDeserializer};
 use serde_json::Value;
 use std::{fmt, marker::PhantomData};
@@ -160,6 +160,40 @@ fn shown(value: &Value) -> String {
     match text.char_indices().nth(SHOWN_MAX) {
         Some((end, _)) => format!("{}…", &text[..end]),
         None => text,
+    }
+}
+
+/// Reads one of some words: its index. Errors are those of serde for an enum of these words.
+pub(crate) struct OneOf<'a> {
+    /// "variant", or "field" for the name of a field.
+    pub(crate) what: &'static str,
+    pub(crate) words: &'a [&'static str],
+}
+
+impl<'de> DeserializeSeed<'de> for OneOf<'_> {
+    type Value = usize;
+
+    fn deserialize<D: Deserializer<'de>>(self, input: D) -> Result<usize, D::Error> {
+        input.deserialize_identifier(self)
+    }
+}
+
+impl Visitor<'_> for OneOf<'_> {
+    type Value = usize;
+
+    fn expecting(&self, formatter: &mut fmt::Formatter<'_>) -> fmt::Result {
+        let quoted: Vec<String> = self.words.iter().map(|word| format!("`{word}`")).collect();
+        match quoted.as_slice() {
+            [word] => formatter.write_str(word),
+            [word, other] => write!(formatter, "{word} or {other}"),
+            words => write!(formatter, "one of {}", words.join(", ")),
+        }
+    }
+
+    fn visit_str<E: Error>(self, given: &str) -> Result<usize, E> {
+        let known = self.words.iter().position(|word| *word == given);
+        let expected: &dyn Expected = &self;
+        known.ok_or_else(|| E::custom(format!("unknown {} `{given}`, expected {expected}", self.what)))
     }
 }
 

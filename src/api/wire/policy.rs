@@ -1,10 +1,10 @@
 //! How policies are written in JSON: a rule's name, or an object with the name and the rule's
 //! knobs. Names, knobs, ranges and schemas come from the registry of rules.
 
-use super::field::{Number, count, number};
+use super::field::{Number, OneOf, count, number};
 use crate::api::schema;
 use crate::diffusion::policy::{Choice, Kind, Knob, Range, Rule, Setting, Settings, knobs, rules};
-use serde::de::{DeserializeSeed, EnumAccess, Error, MapAccess, VariantAccess, Visitor};
+use serde::de::{DeserializeSeed, Error, MapAccess, Visitor};
 use serde::{Deserialize, Deserializer};
 use std::fmt;
 use utoipa::openapi::schema::{
@@ -31,14 +31,21 @@ pub(super) struct RemaskingName(&'static Rule);
 
 impl<'de> Deserialize<'de> for OrderName {
     fn deserialize<D: Deserializer<'de>>(input: D) -> Result<Self, D::Error> {
-        RuleName(Kind::Order).deserialize(input).map(Self)
+        named(Kind::Order, input).map(Self)
     }
 }
 
 impl<'de> Deserialize<'de> for RemaskingName {
     fn deserialize<D: Deserializer<'de>>(input: D) -> Result<Self, D::Error> {
-        RuleName(Kind::Remasking).deserialize(input).map(Self)
+        named(Kind::Remasking, input).map(Self)
     }
+}
+
+/// A rule by its name.
+fn named<'de, D: Deserializer<'de>>(kind: Kind, input: D) -> Result<&'static Rule, D::Error> {
+    let rules = rules(kind);
+    let names: Vec<_> = rules.iter().map(|rule| rule.name).collect();
+    Ok(rules[OneOf { what: "variant", words: &names }.deserialize(input)?])
 }
 
 impl From<OrderName> for Unmasking {
@@ -87,7 +94,7 @@ impl<'de> Visitor<'de> for Fields {
     fn visit_map<A: MapAccess<'de>>(self, mut object: A) -> Result<Self::Value, A::Error> {
         let names: Vec<&'static str> = [self.name].into_iter().chain(self.knobs.iter().map(|knob| knob.name)).collect();
         let (mut rule, mut settings, mut seen) = (None, Settings::EMPTY, vec![false; names.len()]);
-        while let Some(index) = object.next_key_seed(Name { what: "field", names: &names })? {
+        while let Some(index) = object.next_key_seed(OneOf { what: "field", words: &names })? {
             if std::mem::replace(&mut seen[index], true) {
                 return Err(A::Error::custom(format!("duplicate field `{}`", names[index])));
             }
@@ -102,74 +109,6 @@ impl<'de> Visitor<'de> for Fields {
             }
         }
         Ok((rule, settings))
-    }
-}
-
-/// The index of a word among some words.
-struct Name<'a> {
-    what: &'static str,
-    names: &'a [&'static str],
-}
-
-impl<'de> DeserializeSeed<'de> for Name<'_> {
-    type Value = usize;
-
-    fn deserialize<D: Deserializer<'de>>(self, input: D) -> Result<usize, D::Error> {
-        input.deserialize_identifier(self)
-    }
-}
-
-impl Visitor<'_> for Name<'_> {
-    type Value = usize;
-
-    fn expecting(&self, formatter: &mut fmt::Formatter<'_>) -> fmt::Result {
-        write!(formatter, "{} identifier", self.what)
-    }
-
-    fn visit_str<E: Error>(self, word: &str) -> Result<usize, E> {
-        let known = self.names.iter().position(|name| *name == word);
-        known.ok_or_else(|| {
-            let (what, names) = (self.what, expected(self.names));
-            E::custom(format!("unknown {what} `{word}`, expected {names}"))
-        })
-    }
-}
-
-/// The names that are allowed, as serde's own errors list them.
-fn expected(names: &[&str]) -> String {
-    let quoted: Vec<String> = names.iter().map(|name| format!("`{name}`")).collect();
-    match quoted.as_slice() {
-        [name] => name.clone(),
-        [name, other] => format!("{name} or {other}"),
-        names => format!("one of {}", names.join(", ")),
-    }
-}
-
-/// A rule by its name, read as serde reads an enum of words.
-#[derive(Clone, Copy)]
-struct RuleName(Kind);
-
-impl<'de> DeserializeSeed<'de> for RuleName {
-    type Value = &'static Rule;
-
-    fn deserialize<D: Deserializer<'de>>(self, input: D) -> Result<Self::Value, D::Error> {
-        input.deserialize_enum("RuleName", &[], self)
-    }
-}
-
-impl<'de> Visitor<'de> for RuleName {
-    type Value = &'static Rule;
-
-    fn expecting(&self, formatter: &mut fmt::Formatter<'_>) -> fmt::Result {
-        formatter.write_str("the name of a policy")
-    }
-
-    fn visit_enum<A: EnumAccess<'de>>(self, data: A) -> Result<Self::Value, A::Error> {
-        let rules = rules(self.0);
-        let names: Vec<&'static str> = rules.iter().map(|rule| rule.name).collect();
-        let (index, word) = data.variant_seed(Name { what: "variant", names: &names })?;
-        word.unit_variant()?;
-        Ok(rules[index])
     }
 }
 
