@@ -9,7 +9,7 @@ use remask::api::BODY_MAX;
 use remask::diffusion::TokenId;
 use remask::engine::Limits;
 use remask::model::Toy;
-use remask::text::{Message, Special, Tokenizer};
+use remask::text::{Conversation, Message, Special, Tokenizer, ToolCall};
 use serde_json::{Value, json};
 use std::sync::Arc;
 use std::time::Duration;
@@ -88,9 +88,8 @@ async fn the_deltas_of_a_chat_are_its_message() {
 #[test]
 fn a_special_tokens_name_in_a_message_stays_text_and_the_templates_own_are_tokens() {
     let tokenizer = toy_tokenizer();
-    let message = |role: &str, content: &str| Message { role: role.to_owned(), content: content.to_owned() };
     let ends = |content: &str| {
-        let ids = tokenizer.encode_chat(&[message("user", content)]).unwrap().unwrap();
+        let ids = tokenizer.encode_chat(&vec![Message::new("user", content)].into()).unwrap().unwrap();
         assert_eq!(tokenizer.decode(&ids), format!("<user> {}\n<assistant> ", content.trim()), "{content:?}");
         ids.iter().filter(|id| **id == TokenId(257)).count()
     };
@@ -98,6 +97,34 @@ fn a_special_tokens_name_in_a_message_stays_text_and_the_templates_own_are_token
     assert_eq!(ends("<|end|>"), 1);
     assert_eq!(ends("  a<|end|><|end|> b <|end|>\n"), 1);
     assert_eq!(ends("\u{f0000}<|end|>\u{f0001}"), 1, "what might stand for it stands there already");
+}
+
+#[test]
+fn a_special_tokens_name_in_a_tool_or_a_call_stays_text() {
+    let config = r#"{"chat_template": "{{ messages | tojson }}{{ tools | tojson }}"}"#;
+    let tokenizer = include_bytes!("../models/toy/tokenizer.json");
+    let tokenizer = Tokenizer::from_texts(tokenizer, Some(config.as_bytes())).unwrap();
+    let arguments = json!({"a<|end|>": ["<|end|>", {"b": "<|end|>"}]});
+    let call = ToolCall { id: "<|end|>".to_owned(), name: "<|end|>".to_owned(), arguments };
+    let message = Message { tool_calls: vec![call], name: Some("<|end|>".to_owned()), ..Message::new("user", "Hi") };
+    let tools = vec![json!({"type": "function", "function": {"name": "<|end|>", "parameters": {"<|end|>": 1}}})];
+    let conversation = Conversation { tools, ..vec![message].into() };
+    let ids = tokenizer.encode_chat(&conversation).unwrap().unwrap();
+    assert!(!ids.contains(&TokenId(257)), "{ids:?}");
+    assert_eq!(tokenizer.decode(&ids).matches("|end|").count(), 8);
+}
+
+#[test]
+fn a_developer_is_the_system_unless_the_template_tells_them_apart() {
+    let written = |template: &str| {
+        let config = json!({"chat_template": template}).to_string();
+        let tokenizer = include_bytes!("../models/toy/tokenizer.json");
+        let tokenizer = Tokenizer::from_texts(tokenizer, Some(config.as_bytes())).unwrap();
+        let ids = tokenizer.encode_chat(&vec![Message::new("developer", "Be brief.")].into()).unwrap().unwrap();
+        tokenizer.decode(&ids)
+    };
+    assert_eq!(written("{{ messages[0].role }}"), "system");
+    assert_eq!(written("{% if messages[0].role == 'developer' %}{{ messages[0].role }}{% endif %}"), "developer");
 }
 
 #[tokio::test]

@@ -60,8 +60,8 @@ fn llama_cpps_vocabulary_is_a_tokenizer() {
         assert!(encoded.iter().all(|id| id.0 < 263 && id.0 != 257), "{encoded:?}");
         assert_eq!(tokenizer.decode(&encoded), text);
     }
-    let turn = remask::text::Message { role: "user".to_owned(), content: "ab".to_owned() };
-    let text = tokenizer.chat().unwrap().render(&[turn], true).unwrap();
+    let turn = vec![remask::text::Message::new("user", "ab")];
+    let text = tokenizer.chat().unwrap().render(&turn.into(), true).unwrap();
     assert_eq!(text, "<|startoftext|>ab<|eot_id|>");
     assert_eq!(ids(&text, Special::AsTokens), [259, 260, 258]);
 }

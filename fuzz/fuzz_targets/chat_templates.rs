@@ -9,7 +9,7 @@ fuzz_target!(|given: (String, String, String)| {
     let (template, role, content) = given;
     let config = json!({"chat_template": template, "bos_token": "<s>", "eos_token": "</s>"}).to_string();
     if let Ok(Some(template)) = ChatTemplate::from_config(config.as_bytes()) {
-        let message = Message { role, content };
-        let _ = template.render(&[message.clone(), message], true);
+        let message = Message::new(role, content);
+        let _ = template.render(&vec![message.clone(), message].into(), true);
     }
 });

@@ -2,7 +2,7 @@
 //! wire formats, defaults that depend on the model, and tensors.
 
 use crate::diffusion::policy::{Choice, Settings, order};
-use crate::{diffusion::TokenId, text::Message};
+use crate::{diffusion::TokenId, text::Conversation};
 use std::{borrow::Cow, ops::Range, time::Duration};
 
 /// What an answer continues.
@@ -13,7 +13,7 @@ pub enum Prompt {
     /// Token ids.
     Tokens(Vec<TokenId>),
     /// A conversation for the model's chat template, which also opens the assistant's turn.
-    Chat(Vec<Message>),
+    Chat(Conversation),
 }
 
 /// How many tokens a continuation may have.

@@ -2,13 +2,15 @@
 
 mod bpe;
 mod chat_template;
+mod conversation;
 mod error;
 mod json;
 mod tokenizer;
 mod transcript;
 
 pub use bpe::Lists;
-pub use chat_template::{ChatTemplate, Message};
+pub use chat_template::ChatTemplate;
+pub use conversation::{Conversation, Message, ToolCall};
 pub use error::TextError;
 pub use json::{Healed, heal, json_string};
 pub use tokenizer::{Special, Tokenizer};

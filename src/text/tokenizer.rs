@@ -1,6 +1,7 @@
 //! A model's tokenizer: texts and conversations to token ids and back.
 
-use super::chat_template::{ChatTemplate, Message};
+use super::chat_template::ChatTemplate;
+use super::conversation::Conversation;
 use super::error::TextError;
 use crate::diffusion::TokenId;
 use std::path::{Path, PathBuf};
@@ -108,12 +109,17 @@ impl Tokenizer {
     ///
     /// # Errors
     /// When the template rejects the conversation, or the vocabulary cannot express it.
-    pub fn encode_chat(&self, messages: &[Message]) -> Result<Option<Vec<TokenId>>, TextError> {
+    pub fn encode_chat(&self, conversation: &Conversation) -> Result<Option<Vec<TokenId>>, TextError> {
         let Some(chat) = &self.chat else { return Ok(None) };
         let mut special: Vec<String> = self.special().collect();
         special.sort_unstable_by_key(|name| std::cmp::Reverse(name.len())); // longest first: one name may be a prefix of another
-        let (messages, spelled) = with_placeholders(messages, &special);
-        let text = chat.render(&messages, true)?;
+        let (mut conversation, spelled) = with_placeholders(conversation, &special);
+        for message in conversation.messages.iter_mut().filter(|message| message.role == "developer") {
+            if !chat.names_role("developer") {
+                message.role = "system".to_owned(); // OpenAI's newer name for the same
+            }
+        }
+        let text = chat.render(&conversation, true)?;
         let mut ids = Vec::new();
         let mut rest = text.as_str();
         while let Some(at) = rest.find(|c| spelled.iter().any(|(placeholder, _)| *placeholder == c)) {
@@ -170,27 +176,21 @@ impl Tokenizer {
 /// Names of end-of-turn tokens: of LLaDA-8B and Llama, of LLaDA-MoE, and of ChatML.
 const TURN_ENDS: [&str; 3] = ["<|eot_id|>", "<|role_end|>", "<|im_end|>"];
 
-/// The messages, with each name of a special token replaced by a placeholder, a character that is
-/// not in the messages, so that a template treats it as text. Also the names by placeholder.
-fn with_placeholders(messages: &[Message], special: &[String]) -> (Vec<Message>, Vec<(char, String)>) {
-    let mut messages = messages.to_vec();
-    let says = |messages: &[Message], text: &str| {
-        messages.iter().any(|message| message.content.contains(text) || message.role.contains(text))
-    };
+/// The conversation, with each name of a special token replaced by a placeholder, a character that
+/// is not in it, so that a template treats it as text. Also the names by placeholder.
+fn with_placeholders(conversation: &Conversation, special: &[String]) -> (Conversation, Vec<(char, String)>) {
+    let mut conversation = conversation.clone();
     let mut spelled = Vec::new();
     for name in special {
-        if !says(&messages, name) {
+        if !conversation.says(name) {
             continue;
         }
-        let placeholder = ('\u{f0000}'..='\u{ffffd}').find(|c| !says(&messages, c.encode_utf8(&mut [0; 4])));
+        let placeholder = ('\u{f0000}'..='\u{ffffd}').find(|c| !conversation.says(c.encode_utf8(&mut [0; 4])));
         let Some(placeholder) = placeholder else { continue }; // 65,534 private-use characters
-        for message in &mut messages {
-            message.content = message.content.replace(name, placeholder.encode_utf8(&mut [0; 4]));
-            message.role = message.role.replace(name, placeholder.encode_utf8(&mut [0; 4]));
-        }
+        conversation.replace(name, placeholder.encode_utf8(&mut [0; 4]));
         spelled.push((placeholder, name.clone()));
     }
-    (messages, spelled)
+    (conversation, spelled)
 }
 
 const SHOWN_MAX: usize = 5;

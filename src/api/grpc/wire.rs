@@ -61,8 +61,8 @@ pub(super) fn generate(asked: proto::GenerateRequest) -> Result<CallParams, ApiE
         P::Text(text) => Prompt::Text(text),
         P::TokenIds(tokens) => ids(tokens),
         P::Chat(chat) => {
-            let messages = chat.messages.into_iter();
-            Prompt::Chat(messages.map(|proto::Message { role, content }| Message { role, content }).collect())
+            let messages = chat.messages.into_iter().map(|message| Message::new(message.role, message.content));
+            Prompt::Chat(messages.collect::<Vec<_>>().into())
         }
     };
     let request = Request {

@@ -98,8 +98,8 @@ impl ChatRequest {
             }
             (one, other) => one.or(other).map_or(Length::Default, |max| Length::New(max as usize)),
         };
-        let messages = messages.into_iter().map(MessageField::read).collect();
-        let task = Task::Continue { prompt: Prompt::Chat(messages), length };
+        let messages: Vec<Message> = messages.into_iter().map(MessageField::read).collect();
+        let task = Task::Continue { prompt: Prompt::Chat(messages.into()), length };
         common.params(vec![task], self.logprobs == Some(true), Vec::new())
     }
 }
@@ -111,6 +111,6 @@ impl MessageField {
             Some(Content::Text(text)) => text,
             Some(Content::Parts(parts)) => parts.into_iter().map(|ContentPart::Text { text }| text).collect(),
         };
-        Message { role: self.role, content }
+        Message::new(self.role, content)
     }
 }

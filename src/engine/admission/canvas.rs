@@ -5,7 +5,7 @@ use super::json_layout::{Spellings, Vocabulary, lay_out};
 use crate::diffusion::{Canvas, Cell, TokenId};
 use crate::engine::request::{Format, Length, Prompt, Rejected, Request, Task, invalid, too_long};
 use crate::engine::template::{self, Segment};
-use crate::text::{Message, Special, Tokenizer, Transcript};
+use crate::text::{ChatTemplate, Conversation, Special, Tokenizer, Transcript};
 use crate::{engine::job::Writing, model::ModelSpec};
 use std::ops::Range;
 use std::sync::{Arc, OnceLock};
@@ -69,12 +69,15 @@ impl CanvasBuilder {
     }
 
     /// The ids of a conversation, with the start of the assistant's turn behind it.
-    fn encode_chat(&self, messages: &[Message]) -> Result<Vec<TokenId>, Rejected> {
+    fn encode_chat(&self, conversation: &Conversation) -> Result<Vec<TokenId>, Rejected> {
         const PARAM: &str = "messages";
-        if messages.is_empty() {
+        if conversation.messages.is_empty() {
             return Err(invalid(PARAM, "messages is empty; give at least one"));
         }
-        let tokens = self.tokenizer.as_ref().map(|tokenizer| tokenizer.encode_chat(messages)).transpose();
+        if let Some(chat) = self.tokenizer.as_ref().and_then(|tokenizer| tokenizer.chat()) {
+            check_tools(conversation, chat)?;
+        }
+        let tokens = self.tokenizer.as_ref().map(|tokenizer| tokenizer.encode_chat(conversation)).transpose();
         let tokens = tokens.map_err(|error| invalid(PARAM, format!("messages: {error}")))?.flatten();
         tokens.ok_or_else(|| invalid(PARAM, NO_TEMPLATE))
     }
@@ -83,7 +86,7 @@ impl CanvasBuilder {
         let (param, prompt) = match prompt {
             Prompt::Text(text) => ("prompt", self.encode("prompt", text)?),
             Prompt::Tokens(tokens) => ("prompt", tokens.clone()),
-            Prompt::Chat(messages) => ("messages", self.encode_chat(messages)?),
+            Prompt::Chat(conversation) => ("messages", self.encode_chat(conversation)?),
         };
         let Request { stop, stop_tokens, .. } = request;
         self.check_prompt(param, &prompt)?;
@@ -313,4 +316,28 @@ fn check_no_stop(stop: &[String]) -> Result<(), Rejected> {
         return Ok(());
     }
     Err(invalid("stop", "stop does not go with a template or a suffix: what lies between fixed texts is always filled"))
+}
+
+/// Checks that a chat template has a place for the tools, calls and results of a conversation.
+fn check_tools(conversation: &Conversation, chat: &ChatTemplate) -> Result<(), Rejected> {
+    let refused = |param: String, what: &str| {
+        let message = format!("{param}: this model's chat template {what}");
+        Err(Rejected::Invalid { param: param.into(), message })
+    };
+    if !conversation.tools.is_empty() && !conversation.tools_may_be_hidden && !chat.shows_tools() {
+        const WHAT: &str = "shows the model no tools, so it would never call one; leave them out, or force a call with \
+                            tool_choice: \"required\", or the function's name";
+        return refused("tools".to_owned(), WHAT);
+    }
+    for (index, message) in conversation.messages.iter().enumerate() {
+        if !message.tool_calls.is_empty() && !chat.shows_tool_calls() {
+            const WHAT: &str = "has no place for calls of tools; leave them out, or write them in content";
+            return refused(format!("messages[{index}].tool_calls"), WHAT);
+        }
+        if message.role == "tool" && !chat.names_role("tool") {
+            const WHAT: &str = "knows no role \"tool\"; give the result in a message of the user";
+            return refused(format!("messages[{index}].role"), WHAT);
+        }
+    }
+    Ok(())
 }
