@@ -354,23 +354,6 @@ async fn a_body_that_is_plainly_not_json_is_refused() {
 }
 
 #[tokio::test]
-async fn a_byte_order_mark_before_a_body_is_skipped() {
-    let server = Server::toy().await;
-    for (path, body, status) in [
-        ("/v1/completions", "\u{feff}{\"prompt\": \"a\", \"max_tokens\": 2}", 200),
-        ("/v1/chat/completions", "\u{feff}\r\n{\"messages\": [{\"role\": \"user\", \"content\": \"a\"}]}", 200),
-        ("/v1/infill", "\u{feff}{\"template\": \"a<blank>\"}", 200),
-        ("/tokenize", "\u{feff}{\"prompt\": \"a\"}", 200),
-        ("/v1/completions", "\u{feff}", 400),
-        ("/v1/completions", "\u{feff}[]", 400),
-        ("/v1/completions", "\u{feff}\u{feff}{\"prompt\": \"a\"}", 400),
-    ] {
-        let response = server.client.post(server.url(path)).body(body).send().await.unwrap();
-        assert_eq!(response.status(), status, "{path} {body:?}");
-    }
-}
-
-#[tokio::test]
 async fn a_body_over_the_limit_is_not_read_to_its_end() {
     let server = Server::loading(64, Duration::ZERO).await;
     server.load(Box::new(Toy::new()), Some(common::toy_tokenizer()), Limits::default());
