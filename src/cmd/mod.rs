@@ -66,7 +66,6 @@ enum Command {
 }
 
 /// How the command uses threads, by its name alone: this must be known before any thread starts.
-#[must_use]
 pub fn threads() -> Threads {
     match std::env::args().nth(1).as_deref() {
         Some("train") => Threads::Alone,
@@ -75,7 +74,6 @@ pub fn threads() -> Threads {
 }
 
 /// The command line as clap knows it: for tests, and for programs that add rules of their own.
-#[must_use]
 pub fn command() -> clap::Command {
     Cli::command()
 }

@@ -17,7 +17,6 @@ pub enum Cell {
 
 impl Cell {
     /// The token that stands here, if any.
-    #[must_use]
     pub const fn token(self) -> Option<TokenId> {
         match self {
             Self::Blank => None,
@@ -52,7 +51,6 @@ pub enum Edit {
 
 impl Edit {
     /// The cell it changes.
-    #[must_use]
     pub const fn at(&self) -> Position {
         match self {
             Self::Fill { at, .. } | Self::Erase { at, .. } => *at,
@@ -78,26 +76,22 @@ pub struct Canvas {
 
 impl Canvas {
     /// A canvas of these cells.
-    #[must_use]
     pub const fn new(cells: Vec<Cell>) -> Self {
         Self { cells }
     }
 
     /// A fixed prompt followed by `blanks` blank cells.
-    #[must_use]
     pub fn continuing(prompt: &[TokenId], blanks: usize) -> Self {
         let prompt = prompt.iter().map(|&token| Cell::Fixed(token));
         Self::new(prompt.chain(std::iter::repeat_n(Cell::Blank, blanks)).collect())
     }
 
     /// All cells, first to last.
-    #[must_use]
     pub fn cells(&self) -> &[Cell] {
         &self.cells
     }
 
     /// Cells on the canvas.
-    #[must_use]
     #[allow(clippy::len_without_is_empty)] // an empty canvas is as good as any
     pub fn len(&self) -> usize {
         self.cells.len()

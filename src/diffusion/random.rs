@@ -21,13 +21,11 @@ pub struct DrawKey {
 
 impl DrawKey {
     /// A uniform draw in `(0, 1)` for a cell.
-    #[must_use]
     pub fn uniform(self, purpose: Purpose, at: Position) -> f64 {
         Draws::new(self.seed, purpose, self.step, at).first()
     }
 
     /// The same as a number that sorts in its order, as the bits of a positive float do.
-    #[must_use]
     pub fn rank(self, purpose: Purpose, at: Position) -> u64 {
         self.uniform(purpose, at).to_bits()
     }
@@ -58,37 +56,30 @@ pub struct Draws {
 
 impl Draws {
     /// The draws for `purpose` at `position` in `step`.
-    #[must_use]
     pub const fn new(seed: Seed, purpose: Purpose, step: u32, position: Position) -> Self {
-        #[allow(clippy::cast_possible_truncation)] // the two halves of the seed
         let key = [seed.0 as u32, (seed.0 >> 32) as u32];
         let counter = ((purpose as u128) << 96) | ((step as u128) << 64) | ((position.0 as u128) << 32);
         Self { key, counter }
     }
 
     /// The generator's key, for draws on another device.
-    #[must_use]
     pub const fn key(&self) -> [u32; 2] {
         self.key
     }
 
     /// The upper three words of the counter: purpose, step, position. The lowest is the block's
     /// number.
-    #[must_use]
-    #[allow(clippy::cast_possible_truncation)] // words of the counter
     pub const fn place(&self) -> [u32; 3] {
         [(self.counter >> 96) as u32, (self.counter >> 64) as u32, (self.counter >> 32) as u32]
     }
 
     /// The first uniform in `(0, 1)`.
-    #[must_use]
     pub fn first(&self) -> f64 {
         let [uniform] = self.uniforms();
         uniform
     }
 
     /// The first `N` uniforms.
-    #[must_use]
     pub fn uniforms<const N: usize>(&self) -> [f64; N] {
         let mut out = [0.0; N];
         self.fill(0, &mut out);
@@ -102,8 +93,7 @@ impl Draws {
         assert!(from.is_multiple_of(2), "a block holds two uniforms, so {from} is inside one");
         let mut philox = Philox::new(self.key, self.counter + (from / 2) as u128);
         for uniform in out {
-            #[allow(clippy::cast_precision_loss)] // 53 bits are exact
-            let k = (philox.next_u64() >> 11) as f64;
+            let k = (philox.next_u64() >> 11) as f64; // 53 bits are exact
             // k + 0.5 of the largest k rounds up to 2^53, and one is outside the interval
             *uniform = ((k + 0.5) / 9_007_199_254_740_992.0).min(LARGEST_BELOW_ONE);
         }
@@ -111,7 +101,6 @@ impl Draws {
 }
 
 /// Standard Gumbel noise from a uniform in `(0, 1)`.
-#[must_use]
 pub fn gumbel(uniform: f64) -> f64 {
     -(-uniform.ln()).ln()
 }

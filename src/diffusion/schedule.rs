@@ -170,7 +170,6 @@ impl Schedule {
         steps.map(|steps| steps.saturating_sub(self.step).max(1))
     }
 
-    #[allow(clippy::cast_precision_loss)] // counts of cells
     fn progress(&self, blanks: u32) -> f32 {
         1.0 - blanks as f32 / self.blanks_at_start.max(1) as f32
     }

@@ -128,7 +128,6 @@ impl Sequence {
     /// Takes a canvas that is full already as one block, and proofreads it: the filled cells that
     /// the quality head doubts are erased and written again. With fewer than two steps nothing can
     /// be changed, and the sequence is finished at once.
-    #[must_use]
     pub fn proofread(canvas: Canvas, order: Choice, proofreading: Proofreading, seed: Seed) -> Self {
         let steps = proofreading.steps;
         let is_full = canvas.blanks(0..canvas.len()).next().is_none();
@@ -158,49 +157,41 @@ impl Sequence {
     }
 
     /// The canvas as it stands.
-    #[must_use]
     pub const fn canvas(&self) -> &Canvas {
         &self.canvas
     }
 
     /// What decides the edits.
-    #[must_use]
     pub const fn policy(&self) -> &Policy {
         &self.policy
     }
 
     /// The key of this sequence's randomness.
-    #[must_use]
     pub const fn seed(&self) -> Seed {
         self.seed
     }
 
     /// Steps taken; each was one forward pass.
-    #[must_use]
     pub const fn step(&self) -> u32 {
         self.step
     }
 
     /// Steps the run takes at most, where the policy bounds them.
-    #[must_use]
     pub const fn steps_max(&self) -> Option<u32> {
         self.steps_max
     }
 
     /// The cells to read next; `None` once nothing can change any more.
-    #[must_use]
     pub fn window(&self) -> Option<Range<usize>> {
         self.blocks.front().map(|block| block.range.clone())
     }
 
     /// Whether the next block to read has been full, and is now proofread.
-    #[must_use]
     pub fn is_proofreading(&self) -> bool {
         self.blocks.front().is_some_and(|block| block.schedule.is_proofreading())
     }
 
     /// What the next step needs to know about every filled cell.
-    #[must_use]
     pub fn needs(&self) -> Needs {
         if self.is_proofreading() { self.policy.needs().and(Needs::QUALITY) } else { self.policy.needs() }
     }
@@ -360,7 +351,6 @@ enum Class {
 
 /// Fills of the first `count` blanks in `order`; fills of a lower class come before all of a higher
 /// one. Training fills blanks in the same way.
-#[must_use]
 pub fn fills<C: Ord>(
     order: &Choice,
     proposals: &[Proposal],

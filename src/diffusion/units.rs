@@ -12,7 +12,6 @@ pub struct Position(pub u32);
 
 impl Position {
     /// The position as an index into a slice of cells.
-    #[must_use]
     pub const fn index(self) -> usize {
         self.0 as usize
     }
@@ -21,7 +20,6 @@ impl Position {
     ///
     /// # Panics
     /// When `index` does not fit 32 bits, which no canvas reaches.
-    #[must_use]
     pub const fn at(index: usize) -> Self {
         Self(u32_of(index))
     }
@@ -31,8 +29,6 @@ impl Position {
 ///
 /// # Panics
 /// When it does not fit. Admission bounds every canvas far below that.
-#[must_use]
-#[allow(clippy::cast_possible_truncation)] // checked in the line before
 pub const fn u32_of(count: usize) -> u32 {
     assert!(count <= u32::MAX as usize, "a count fits 32 bits");
     count as u32
@@ -51,20 +47,17 @@ impl Probability {
     pub const ONE: Self = Self(1.0);
 
     /// `None` unless `value` is finite and in `[0, 1]`.
-    #[must_use]
     pub fn new(value: f32) -> Option<Self> {
         (0.0..=1.0).contains(&value).then_some(Self(value))
     }
 
     /// A value computed in floating point: rounding may have carried it a little past 0 or 1, which
     /// is forgiven; NaN and infinities are `None`.
-    #[must_use]
     pub fn rounded(value: f32) -> Option<Self> {
         value.is_finite().then(|| Self(value.clamp(0.0, 1.0)))
     }
 
     /// The number itself.
-    #[must_use]
     pub const fn get(self) -> f32 {
         self.0
     }

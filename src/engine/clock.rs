@@ -8,7 +8,6 @@ pub struct Clock(Arc<dyn Fn() -> Instant + Send + Sync>);
 
 impl Clock {
     /// The system's monotonic clock.
-    #[must_use]
     pub fn system() -> Self {
         Self::of(Instant::now)
     }

@@ -78,7 +78,6 @@ pub enum Output {
 
 impl Output {
     /// The whole text.
-    #[must_use]
     pub fn text(&self) -> &str {
         match self {
             Self::Continuation(text) | Self::Infill { text, .. } | Self::Revision(text) => text,

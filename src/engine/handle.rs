@@ -112,7 +112,6 @@ impl Handle {
     }
 
     /// The fraction of its steps that a request keeps when it is admitted now.
-    #[allow(clippy::cast_precision_loss)] // a few hundred
     fn share_of_steps(&self) -> f32 {
         let Limits { brown_out, running_max, queue_max, .. } = self.limits;
         let waiting = self.unfinished().saturating_sub(running_max) as f32 / (queue_max.max(1)) as f32;
@@ -124,25 +123,21 @@ impl Handle {
     }
 
     /// The limits, abilities and defaults of the model.
-    #[must_use]
     pub fn spec(&self) -> &ModelSpec {
         &self.admission.spec
     }
 
     /// The model's tokenizer, if it has one.
-    #[must_use]
     pub fn tokenizer(&self) -> Option<&Tokenizer> {
         self.admission.tokenizer()
     }
 
     /// Most cells of a canvas, prompt included.
-    #[must_use]
     pub fn canvas_max(&self) -> usize {
         self.admission.canvas_max()
     }
 
     /// Whether a new request would be accepted, apart from a full queue.
-    #[must_use]
     pub fn readiness(&self) -> Readiness {
         let in_a_row = self.shared.failures_in_a_row.load(Ordering::Relaxed);
         match *self.shared.condition.borrow() {

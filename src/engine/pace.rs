@@ -30,7 +30,6 @@ impl Default for StepTime {
 
 impl StepTime {
     /// Records one step, and the expected passes until the first running sequence ends.
-    #[allow(clippy::cast_possible_truncation, clippy::cast_sign_loss, clippy::cast_precision_loss)]
     pub(super) fn record(&self, step: Duration, passes_until_room: u32) {
         let (before, step) = (self.step_micros.load(Ordering::Relaxed) as f64, step.as_secs_f64() * 1e6);
         let is_first = !self.is_measured.swap(true, Ordering::Relaxed);
@@ -44,7 +43,6 @@ impl StepTime {
     }
 
     /// Expected seconds until a place is free; 1 to 60.
-    #[allow(clippy::cast_possible_truncation, clippy::cast_sign_loss, clippy::cast_precision_loss)]
     pub(super) fn retry_after(&self) -> u64 {
         let passes = f64::from(self.passes_until_room.load(Ordering::Relaxed));
         let seconds = passes * self.step_micros.load(Ordering::Relaxed) as f64 / 1e6;

@@ -197,7 +197,6 @@ pub struct Request {
 
 impl Request {
     /// `task` with every option at its default.
-    #[must_use]
     pub const fn new(task: Task) -> Self {
         Self {
             task,

@@ -38,13 +38,11 @@ pub struct Restart {
 
 impl Restart {
     /// The model stays in use.
-    #[must_use]
     pub const fn never() -> Self {
         Self { load: None, pause: Duration::ZERO, last: None }
     }
 
     /// The model is reloaded by `load` after a `pause`, at most once in ten minutes.
-    #[must_use]
     pub fn by(load: Reload, pause: Duration) -> Self {
         Self { load: Some(load), pause, last: None }
     }

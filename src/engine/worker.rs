@@ -240,8 +240,7 @@ impl Worker {
         self.engine.apply_deadlines(|id, deadline, rounds| {
             let waited = clients.get(&id).map_or(Duration::ZERO, |client| now.duration_since(client.submitted));
             let left = deadline.checked_sub(waited)?.as_secs_f64();
-            #[allow(clippy::cast_possible_truncation, clippy::cast_sign_loss)] // saturates, and is not negative
-            let passes = (left / (step.as_secs_f64() * f64::from(rounds)).max(1e-9)) as u32;
+            let passes = (left / (step.as_secs_f64() * f64::from(rounds)).max(1e-9)) as u32; // saturates
             Some(passes)
         })
     }

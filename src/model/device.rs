@@ -74,7 +74,6 @@ impl FromStr for Device {
 impl Device {
     /// The device that `auto` stands for, and why it is the CPU although this binary can use a GPU.
     /// Others stand for themselves.
-    #[must_use]
     pub fn choose(self) -> (Self, Option<String>) {
         match self {
             Self::Cpu | Self::Cuda(_) => (self, None),
@@ -139,7 +138,6 @@ pub enum Threads {
 }
 
 /// Physical cores (two threads on one are not faster here), but no more than a container may use.
-#[must_use]
 pub fn threads() -> usize {
     static COUNT: std::sync::OnceLock<usize> = std::sync::OnceLock::new();
     *COUNT.get_or_init(|| {

@@ -169,7 +169,6 @@ pub type Batch<'a> = [Row<'a>];
 
 impl Row<'_> {
     /// Tokens that this row adds to a forward pass.
-    #[must_use]
     pub fn tokens(&self) -> usize {
         self.canvas.len() * if self.guidance.is_some() { 2 } else { 1 }
     }

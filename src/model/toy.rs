@@ -41,7 +41,6 @@ impl Default for Toy {
 
 impl Toy {
     /// A toy with a quality head.
-    #[must_use]
     pub fn new() -> Self {
         Self {
             spec: ModelSpec {
@@ -66,7 +65,6 @@ impl Toy {
     }
 
     /// A toy without a quality head.
-    #[must_use]
     pub fn without_head() -> Self {
         let mut toy = Self::new();
         toy.spec.has_quality = false;
@@ -149,7 +147,6 @@ impl Story {
             Some(before)
         });
         Self {
-            #[allow(clippy::cast_possible_truncation)] // a remainder
             sentence: SENTENCES[(key % SENTENCES.len() as u64) as usize].as_bytes(),
             ends: cells[first_free..].iter().all(|cell| fixed(cell).is_none()),
             before: before.collect(),
@@ -162,7 +159,6 @@ impl Story {
         let (before, length) = (self.before[at], self.sentence.len());
         let is_over = self.ends && before >= length;
         let right = if is_over { END } else { TokenId(u32::from(self.sentence[before % length])) };
-        #[allow(clippy::cast_possible_truncation, clippy::cast_sign_loss)] // a small number
         let wrong = {
             let [choice, letter] = Draws::new(self.key, Purpose::Toy, 0, Position::at(at)).uniforms();
             let letter = TokenId(u32::from(b'a') + (letter * 26.0) as u32);
@@ -183,7 +179,6 @@ impl Story {
 }
 
 /// Share of a cell's neighbours that are not blank; cells beyond the canvas count as filled.
-#[allow(clippy::cast_precision_loss)] // a handful of cells
 fn context(cells: &[Cell], at: usize) -> f32 {
     let is_filled =
         |index: Option<usize>| index.and_then(|index| cells.get(index)).is_none_or(|cell| !matches!(cell, Cell::Blank));

@@ -171,7 +171,6 @@ impl Metrics {
     }
 
     /// All metrics in Prometheus' text format.
-    #[must_use]
     pub fn render(&self) -> String {
         let mut text = Vec::new();
         let families = [self.registry.gather(), self.unprefixed.gather()].concat();
@@ -213,7 +212,6 @@ impl Metrics {
         self.forward_passes.inc();
         self.token_forwards.inc_by(tokens as u64);
         self.step_duration.observe(took.as_secs_f64());
-        #[allow(clippy::cast_precision_loss)] // counts of a batch
         for (histogram, count) in [(&self.batch_sequences, sequences), (&self.batch_tokens, tokens)] {
             histogram.observe(count as f64);
         }
@@ -264,7 +262,6 @@ impl Metrics {
 
     /// The current numbers of sequences, and how many may run.
     pub fn sequences(&self, running: usize, waiting: usize, running_max: usize) {
-        #[allow(clippy::cast_precision_loss)] // a few hundred
         self.occupancy.set(running as f64 / running_max.max(1) as f64);
         for (gauge, count) in [(&self.running, running), (&self.waiting, waiting)] {
             gauge.set(i64::try_from(count).unwrap_or(i64::MAX));

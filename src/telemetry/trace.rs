@@ -85,13 +85,11 @@ pub struct Trace {
 
 impl Trace {
     /// The trace of the current span.
-    #[must_use]
     pub fn current() -> Self {
         Self::of(Span::current())
     }
 
     /// The trace of a request with this span.
-    #[must_use]
     pub fn of(span: Span) -> Self {
         let context = Some(span.context()).filter(|context| context.span().span_context().is_sampled());
         Self { span, context }

@@ -16,7 +16,6 @@ pub struct Healed {
 
 /// The JSON value at the start of `text`, unchanged if it is valid. Otherwise as much of it as
 /// possible, closed: a member without a value is dropped, a line break escaped. At least `null`.
-#[must_use]
 pub fn heal(text: &str) -> Healed {
     let text = text.trim_start();
     let mut values = serde_json::Deserializer::from_str(text).into_iter::<Value>(); // rejects lone surrogates
@@ -31,7 +30,6 @@ pub fn heal(text: &str) -> Healed {
 }
 
 /// `text` as a JSON string, quotes included.
-#[must_use]
 pub fn json_string(text: &str) -> String {
     Value::from(text).to_string()
 }

@@ -140,20 +140,17 @@ impl Tokenizer {
     }
 
     /// The text of some ids, without special and unknown ones. Incomplete characters become U+FFFD.
-    #[must_use]
     pub fn decode(&self, tokens: &[TokenId]) -> String {
         let ids: Vec<u32> = tokens.iter().map(|token| token.0).collect();
         self.with_special.decode(&ids, true).unwrap_or_default()
     }
 
     /// The text of a single token, or the name of a special token. For displaying an edit.
-    #[must_use]
     pub fn piece(&self, token: TokenId) -> String {
         self.with_special.decode(&[token.0], false).unwrap_or_default()
     }
 
     /// The size of the vocabulary, added tokens included. Every id is below it.
-    #[must_use]
     pub fn vocabulary(&self) -> usize {
         self.with_special.get_vocab_size(true)
     }
@@ -167,7 +164,6 @@ impl Tokenizer {
     }
 
     /// The model's chat template, if it has one.
-    #[must_use]
     pub const fn chat(&self) -> Option<&ChatTemplate> {
         self.chat.as_ref()
     }

@@ -27,13 +27,11 @@ pub struct Delta {
 impl Transcript {
     /// An empty text, which will end before the first complete string of `stop`; none of these may
     /// be empty. Without a tokenizer the text stays empty.
-    #[must_use]
     pub const fn new(tokenizer: Option<Arc<Tokenizer>>, stop: Vec<String>) -> Self {
         Self { tokenizer, stop, tokens: Vec::new(), text: String::new(), stopped: false }
     }
 
     /// The text so far.
-    #[must_use]
     pub fn text(&self) -> &str {
         &self.text
     }

@@ -40,7 +40,6 @@ pub enum Data {
 
 impl Data {
     /// Row number `index`.
-    #[must_use]
     pub fn row(&self, index: u64) -> Example {
         match self {
             Self::Sudoku { seed, split, puzzles } => {
@@ -71,7 +70,6 @@ impl Data {
     }
 
     /// Tokens of a row.
-    #[must_use]
     pub fn length(&self) -> usize {
         match self {
             Self::Sudoku { .. } => sudoku::CANVAS,

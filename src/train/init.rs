@@ -40,7 +40,6 @@ impl Start {
     }
 
     /// A name for a run's settings: `fresh`, `sudoku` or the fingerprint.
-    #[must_use]
     pub fn name(&self) -> &str {
         match self {
             Self::Fresh => "fresh",

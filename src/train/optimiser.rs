@@ -28,7 +28,6 @@ pub struct Schedule {
 
 impl Schedule {
     /// The learning rate of `step`: a linear warm-up, then a cosine decay to 0.
-    #[must_use]
     pub fn rate(&self, step: u32) -> f64 {
         if step < self.warmup {
             return self.learning_rate * f64::from(step + 1) / f64::from(self.warmup);

@@ -49,13 +49,11 @@ fn shuffle<T>(items: &mut [T], generator: &mut Philox) {
 
 impl Grid {
     /// A complete grid, found by trying random digits in the most constrained cell first.
-    #[must_use]
     pub fn complete(seed: u64, split: Split, index: u64) -> Self {
         Self(Search::complete(&mut generator(seed, split, index)).grid)
     }
 
     /// A complete grid without `blanks` random cells, and that grid. There may be other solutions.
-    #[must_use]
     pub fn clued(seed: u64, split: Split, index: u64, blanks: usize) -> (Self, Self) {
         let mut generator = generator(seed, split, index);
         let solution = Self(Search::complete(&mut generator).grid);
@@ -70,7 +68,6 @@ impl Grid {
 
     /// A puzzle with `blanks` blanks and exactly one solution, and that solution. Cells are blanked
     /// in random order where the solution stays unique; a grid that allows fewer is skipped.
-    #[must_use]
     pub fn puzzle(seed: u64, split: Split, index: u64, blanks: usize) -> (Self, Self) {
         let mut generator = generator(seed, split, index);
         loop {
@@ -98,13 +95,11 @@ impl Grid {
     }
 
     /// Cells without a digit.
-    #[must_use]
     pub fn blanks(&self) -> usize {
         self.0.iter().filter(|digit| **digit == 0).count()
     }
 
     /// Whether every row, column and box holds each digit once.
-    #[must_use]
     pub fn is_solved(&self) -> bool {
         let mut seen = [[0u16; 9]; 3];
         for (cell, &digit) in self.0.iter().enumerate() {
@@ -116,19 +111,16 @@ impl Grid {
     }
 
     /// Whether every clue of `puzzle` is unchanged.
-    #[must_use]
     pub fn keeps(&self, puzzle: &Self) -> bool {
         self.0.iter().zip(puzzle.0).all(|(digit, clue)| clue == 0 || *digit == clue)
     }
 
     /// Number of solutions, counted up to `max`.
-    #[must_use]
     pub fn solutions(&self, max: usize) -> usize {
         Search::new(self).map_or(0, |mut search| search.count(max))
     }
 
     /// The tokens of the canvas: digits, 0 for a blank, newlines between rows.
-    #[must_use]
     pub fn tokens(&self) -> [u32; CANVAS] {
         let mut tokens = [NEWLINE; CANVAS];
         for (cell, &digit) in self.0.iter().enumerate() {
@@ -138,7 +130,6 @@ impl Grid {
     }
 
     /// The grid on a canvas of [`CANVAS`] tokens. A token that is not a digit becomes 0.
-    #[must_use]
     pub fn of_tokens(tokens: &[u32]) -> Self {
         let digit = |cell: usize| match tokens.get(cell + cell / 9) {
             Some(&digit) if digit <= 9 => digit as u8,

@@ -69,7 +69,6 @@ pub struct Access {
 
 impl AppState {
     /// The state of a server without a model yet. `body_max`: bytes of a body, as [`BODY_MAX`].
-    #[must_use]
     pub fn new(metrics: Arc<Metrics>, body_max: usize, access: Access) -> Self {
         let shared = Shared {
             service: OnceLock::new(),

@@ -27,15 +27,13 @@ pub(crate) fn number<'de, D: Deserializer<'de>>(input: D) -> Result<Option<f32>,
 }
 
 /// A whole number. In JSON 3, 3.0 and 3e0 are the same number.
-#[allow(clippy::cast_possible_truncation)] // the number has no fraction and is small
 fn whole(value: &Value) -> Option<i128> {
     let is_exact = |number: &f64| number.fract() == 0.0 && number.abs() <= EXACT_MAX;
-    let spelled = || value.as_f64().filter(is_exact).map(|number| number as i128);
+    let spelled = || value.as_f64().filter(is_exact).map(|number| number as i128); // exact
     value.as_u64().map(i128::from).or_else(|| value.as_i64().map(i128::from)).or_else(spelled)
 }
 
 /// The nearest `f32` that is whole only if the number is: limits are whole, and 1e-99 is above 0.
-#[allow(clippy::cast_possible_truncation)] // larger numbers are rejected
 fn nearest(value: &Value) -> Option<f32> {
     let exact = value.as_f64().filter(|number| number.abs() <= NUMBER_MAX)?;
     let near = exact as f32;

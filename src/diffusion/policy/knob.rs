@@ -162,7 +162,6 @@ impl Settings {
     }
 
     /// Whether no knob is set.
-    #[must_use]
     pub fn is_empty(&self) -> bool {
         self.iter().next().is_none()
     }
@@ -173,25 +172,21 @@ impl Settings {
     }
 
     /// The value of a knob, if it was set.
-    #[must_use]
     pub fn get(&self, knob: &str) -> Option<Setting> {
         self.iter().find(|(name, _)| *name == knob).map(|(_, value)| value)
     }
 
     /// The value of a [`Range::Count`].
-    #[must_use]
     pub fn count(&self, knob: &str) -> Option<u32> {
         if let Some(Setting::Count(count)) = self.get(knob) { Some(count) } else { None }
     }
 
     /// The value of a [`Range::Fraction`].
-    #[must_use]
     pub fn fraction(&self, knob: &str) -> Option<Probability> {
         if let Some(Setting::Fraction(fraction)) = self.get(knob) { Probability::new(fraction) } else { None }
     }
 
     /// The value of a [`Range::Span`].
-    #[must_use]
     pub fn stretch(&self, knob: &str) -> Option<Stretch> {
         if let Some(Setting::Span(ends)) = self.get(knob) { Stretch::of(ends) } else { None }
     }
@@ -214,15 +209,12 @@ impl Stretch {
     }
 
     /// The steps of `0..steps` that lie in the stretch, as a half-open range.
-    #[must_use]
-    #[allow(clippy::cast_possible_truncation, clippy::cast_sign_loss)] // a product of fractions and steps
     pub fn of_steps(&self, steps: u32) -> std::ops::Range<u32> {
         let edge = |fraction: Probability| (f64::from(fraction.get()) * f64::from(steps)).round() as u32;
         edge(self.from)..edge(self.until)
     }
 
     /// Whether a block that is filled to `progress` is inside the stretch.
-    #[must_use]
     pub fn contains(&self, progress: f32) -> bool {
         (self.from.get()..=self.until.get()).contains(&progress)
     }

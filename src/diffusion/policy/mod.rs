@@ -42,7 +42,6 @@ pub struct Policy {
 
 impl Policy {
     /// What the rules need of a reading.
-    #[must_use]
     pub fn needs(&self) -> Needs {
         let pace = match self.pace {
             Pace::Steps(_) => None,

@@ -22,7 +22,6 @@ pub enum Pace {
 
 impl Pace {
     /// Steps the whole run may take, where a bound was given.
-    #[must_use]
     pub const fn steps_max(&self) -> Option<NonZeroU32> {
         match self {
             Self::Steps(steps) => Some(*steps),

@@ -23,7 +23,6 @@ pub struct Proofreading {
 impl Proofreading {
     /// Quality below which cells are erased in a round, counted from 0, if any is doubted: `below`
     /// at first, then half as far from 1 in each round as in the one before.
-    #[must_use]
     pub fn bar(&self, round: u32) -> Probability {
         let distance = (1.0 - self.below.get()) * 0.5f32.powi(round.min(24).cast_signed());
         Probability::rounded(1.0 - distance).unwrap_or(Probability::ONE)

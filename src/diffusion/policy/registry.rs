@@ -73,20 +73,17 @@ pub fn register(rule: &'static Rule) -> Result<(), RegistryError> {
 }
 
 /// All rules of a kind, built-in ones first.
-#[must_use]
 pub fn rules(kind: Kind) -> Vec<&'static Rule> {
     let added = ADDED.read().unwrap_or_else(PoisonError::into_inner);
     BUILT_IN.iter().chain(added.iter()).copied().filter(|rule| rule.kind == kind).collect()
 }
 
 /// The rule of this name.
-#[must_use]
 pub fn find(kind: Kind, name: &str) -> Option<&'static Rule> {
     rules(kind).into_iter().find(|rule| rule.name == name)
 }
 
 /// The knobs that the rules of a kind have, each name once, in the order of the rules.
-#[must_use]
 pub fn knobs(kind: Kind) -> Vec<&'static Knob> {
     let mut names = BTreeSet::new();
     let all = rules(kind).into_iter().flat_map(|rule| rule.knobs).copied();
@@ -159,7 +156,6 @@ fn listed(words: &[impl AsRef<str>], joint: &str) -> String {
 }
 
 /// The rules of a kind as a table in Markdown, with a second table of their knobs if they have any.
-#[must_use]
 pub fn table(kind: Kind) -> String {
     let mut table = String::from("| name | what it does | knobs | source |\n|---|---|---|---|\n");
     for rule in rules(kind) {

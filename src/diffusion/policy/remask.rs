@@ -36,13 +36,11 @@ pub static OFF: Rule = Rule { name: "off", help: "Nothing is erased.", ..Rule::N
 
 impl Choice {
     /// Erasures per block at most.
-    #[must_use]
     pub fn budget(&self) -> u32 {
         self.settings.count(BUDGET.name).unwrap_or(0)
     }
 
     /// The part of a block's steps in which erasing is allowed.
-    #[must_use]
     pub fn window(&self) -> Stretch {
         self.settings.stretch(WINDOW.name).unwrap_or(Stretch::WHOLE)
     }

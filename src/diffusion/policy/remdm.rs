@@ -46,7 +46,6 @@ mod tests {
         let weights = confidences.map(|confidence| f64::from(-confidence.get()).exp());
         let mass: f64 = weights.iter().sum();
         let distance = |(weight, count): (&f64, u32)| {
-            #[allow(clippy::cast_precision_loss)]
             let expected = DRAWS as f64 * weight / mass;
             (f64::from(count) - expected).powi(2) / expected
         };

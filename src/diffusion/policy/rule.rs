@@ -102,7 +102,6 @@ pub struct FilledCell {
 
 impl FilledCell {
     /// The edit that erases it, with the quality it was judged by if the rule looked at that.
-    #[must_use]
     pub const fn erase(&self, quality: Option<Probability>) -> Edit {
         Edit::Erase { at: self.at, was: self.token, quality }
     }
@@ -110,7 +109,6 @@ impl FilledCell {
 
 impl Proposal {
     /// The edit that writes it.
-    #[must_use]
     pub const fn fill(&self) -> Edit {
         Edit::Fill { at: self.at, token: self.token, confidence: self.confidence }
     }
@@ -130,7 +128,6 @@ impl Rule {
     };
 
     /// The knob of this name.
-    #[must_use]
     pub fn knob(&self, name: &str) -> Option<&'static Knob> {
         self.knobs.iter().copied().find(|knob| knob.name == name)
     }
@@ -147,7 +144,6 @@ pub struct Choice {
 
 impl Choice {
     /// `rule` with no knob set.
-    #[must_use]
     pub const fn of(rule: &'static Rule) -> Self {
         Self { rule, settings: Settings::EMPTY }
     }

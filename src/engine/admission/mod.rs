@@ -221,7 +221,6 @@ fn less_proofreading(proofreading: Proofreading, share: f32) -> Proofreading {
 }
 
 /// A share of some steps, rounded up.
-#[allow(clippy::cast_possible_truncation, clippy::cast_sign_loss)] // of a number above zero, no more than it was
 fn reduced(steps: NonZeroU32, share: f32) -> NonZeroU32 {
     let fewer = (f64::from(steps.get()) * f64::from(share)).ceil() as u32;
     NonZeroU32::new(fewer).map_or(steps, |fewer| fewer.min(steps))

@@ -34,7 +34,6 @@ fn attend(q: &Tensor, k: &Tensor, v: &Tensor) -> Result<Tensor> {
     let (queries, heads, d) = q.dims3()?;
     let (kv_heads, _, _) = k.dims3()?;
     let sharing = heads / kv_heads;
-    #[allow(clippy::cast_precision_loss)] // head widths are small
     let scale = 1.0 / (d as f64).sqrt();
     let q = q.affine(scale, 0.0)?.reshape((queries, kv_heads, sharing, d))?.permute((1, 2, 0, 3))?;
     let q = q.reshape((kv_heads, sharing * queries, d))?;

@@ -42,7 +42,6 @@ impl Summary {
     /// exp(l - max) and of exp(l - max) (l - max). `None` where they are not finite.
     pub(crate) fn of(token: u32, [logit, largest, second]: [f32; 3], mass: f64, moment: f64) -> Option<Self> {
         let probability = |logit: f32| f64::from(logit - largest).exp() / mass;
-        #[allow(clippy::cast_possible_truncation)] // the readings are f32
         let narrow = |value: f64| value as f32;
         Some(Self {
             token,

@@ -163,7 +163,6 @@ impl Config {
     }
 
     /// Width of one head.
-    #[must_use]
     pub const fn head_dim(&self) -> usize {
         self.d_model / self.n_heads
     }

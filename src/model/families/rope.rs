@@ -15,10 +15,8 @@ impl Rope {
     /// Tables for heads of width `head_dim` at positions 0 to `length`; the base is `theta`.
     pub(crate) fn new(head_dim: usize, theta: f32, length: usize, device: &Device) -> Result<Self> {
         let half = head_dim / 2;
-        #[allow(clippy::cast_precision_loss)] // head widths and positions are far below 2^24
         let frequency = |i: usize| theta.powf(2.0 * i as f32 / head_dim as f32).recip();
         let frequencies: Vec<f32> = (0..half).map(frequency).collect();
-        #[allow(clippy::cast_precision_loss)]
         let angles = (0..length).flat_map(|t| frequencies.iter().map(move |frequency| t as f32 * frequency));
         let angles = Tensor::from_iter(angles, &Device::Cpu)?.reshape((length, half))?;
         Ok(Self { cos: angles.cos()?.to_device(device)?, sin: angles.sin()?.to_device(device)? })

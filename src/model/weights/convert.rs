@@ -80,7 +80,6 @@ pub(crate) fn save_adapter(
 ) -> Result<(), SaveError> {
     fs::create_dir_all(dir).map_err(|cause| SaveError { file: dir.display().to_string(), cause: cause.to_string() })?;
     save_tensors(&dir.join("adapter_model.safetensors"), adapters, None)?;
-    #[allow(clippy::cast_precision_loss)] // ranks are small
     let config = json!({
         "peft_type": "LORA", "r": rank, "lora_alpha": scale * rank as f64, "target_modules": targets,
         "lora_dropout": 0.0, "bias": "none", "fan_in_fan_out": false, "inference_mode": true,

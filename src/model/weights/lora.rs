@@ -57,7 +57,6 @@ impl LoraConfig {
         let rules = Rules { required: &[("peft_type", "LORA")], optional: &optional, known: KNOWN };
         let keys: Keys = rules.take(keys, &file)?;
         strict::positive(&[("r", keys.r)], &file)?;
-        #[allow(clippy::cast_precision_loss)] // ranks are small
         let rank = keys.r as f64;
         // rank-stabilised LoRA (arXiv 2312.03732) divides by the root
         let scale = keys.lora_alpha / if keys.use_rslora { rank.sqrt() } else { rank };

@@ -9,7 +9,6 @@ const CHUNK: usize = 1 << 14;
 
 /// `count` numbers with mean 0, by the Box-Muller transform.
 pub(super) fn normals(Normal { seed, stream, deviation, .. }: Normal, count: usize) -> Vec<f32> {
-    #[allow(clippy::cast_possible_truncation)] // the two halves of the seed
     let key = [seed as u32, (seed >> 32) as u32];
     let mut numbers = vec![0.0; count];
     numbers.par_chunks_mut(CHUNK).enumerate().for_each(|(chunk, numbers)| {
@@ -19,7 +18,6 @@ pub(super) fn normals(Normal { seed, stream, deviation, .. }: Normal, count: usi
             let [u, v] = [philox.next_u32(), philox.next_u32()].map(|word| (f64::from(word) + 0.5) / 4_294_967_296.0);
             let radius = deviation * (-2.0 * u.ln()).sqrt();
             let (sin, cos) = (std::f64::consts::TAU * v).sin_cos();
-            #[allow(clippy::cast_possible_truncation)] // the weights are f32
             pair.iter_mut().zip([cos, sin]).for_each(|(number, direction)| *number = (radius * direction) as f32);
         }
     });

@@ -19,7 +19,6 @@ fn draws(seed: u64, position: u32) -> Draws {
 fn random_logits(seed: u64, size: usize) -> Vec<f32> {
     let mut uniforms = vec![0.0; size];
     draws(seed, 0).fill(0, &mut uniforms);
-    #[allow(clippy::cast_possible_truncation)]
     let logit = |u: f64| if u > 0.995 { 30.0 * u as f32 } else { 8.0 * u as f32 - 4.0 };
     uniforms.into_iter().map(logit).collect()
 }

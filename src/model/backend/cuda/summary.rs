@@ -29,7 +29,6 @@ impl Words {
                 Some(Noise { temperature, draws, .. }) => (draws.key(), draws.place(), *temperature),
                 None => ([0; 2], [0; 3], 0.0),
             };
-            #[allow(clippy::cast_possible_truncation)] // the two halves of a number
             let temperature = [temperature.to_bits() as u32, (temperature.to_bits() >> 32) as u32];
             words.asks.extend(key.into_iter().chain([step, position, purpose]).chain(temperature).chain([0]));
             words.bias_tokens.extend(biases.iter().map(|(token, _)| token.0));
@@ -132,7 +131,6 @@ mod tests {
             let row = |row: u32| {
                 let mut uniforms = vec![0.0; width];
                 draws(row + 100).fill(0, &mut uniforms);
-                #[allow(clippy::cast_possible_truncation)]
                 let logit = |u: &f64| half::bf16::from_f32((spread * (u - 0.5)) as f32).to_f32();
                 uniforms.iter().map(logit).collect::<Vec<_>>()
             };
@@ -143,7 +141,6 @@ mod tests {
                 let temperature = [0.0, 0.0, 0.7, 1.0, 0.0, 2.5][row as usize];
                 (temperature > 0.0).then(|| Noise { temperature, draws: draws(row), filter: Filter::ALL })
             };
-            #[allow(clippy::cast_possible_truncation)]
             let id = |at: usize| TokenId((at % size) as u32);
             let biases = (0..ROWS as usize).map(|row| match row {
                 3 => vec![(id(1), f32::NEG_INFINITY), (id(2), 1.5)],
@@ -165,7 +162,6 @@ mod tests {
         }
 
         /// As `.ci/kernels` reads it.
-        #[allow(clippy::cast_possible_truncation)]
         fn words(&self) -> Vec<u32> {
             let Words { asks, bias_ends, bias_tokens, biases } = Words::of(&self.options());
             let Vocabulary { size, mask } = self.vocabulary;
