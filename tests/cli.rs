@@ -108,7 +108,7 @@ fn a_model_is_trained_from_nothing_given_a_head_and_served() {
     );
     let error = train("30");
     let error = String::from_utf8_lossy(&error.stderr);
-    assert!(error.contains("is of a run with steps 20, this one is told 30"), "{error}");
+    assert!(error.contains("is of a run with steps 20, this one has steps 30"), "{error}");
 
     let tune = [
         "--steps",
@@ -197,6 +197,47 @@ fn puzzles_and_texts_come_from_files() {
     check_error(&["eval", "infill", "--data", &write("empty", "\n")], "holds no text");
     check_error(&["eval", "infill", "--data", &write("bad", "{}")], "line 1: give an object with template and text");
     check_error(&["eval", "calibration", "--model-id", "toy", "--prism-head", "x"], "is built in as it is");
+}
+
+#[test]
+fn a_run_is_resumed_only_with_its_own_data_lengths_and_tokenizer() {
+    let dir = tempfile::tempdir().unwrap();
+    let [model, data, moved, out] = ["model", "data.txt", "moved.txt", "out"].map(|name| path(dir.path(), name));
+    let small = ["--d-model", "32", "--layers", "1", "--batch", "2", "--learning-rate", "1e-3"];
+    let train = ["train", "base", "--task", "sudoku", "--steps", "1", "--out", &model];
+    printed(&[&train[..], &small[..]].concat());
+    std::fs::write(&data, "123456789\n".repeat(9)).unwrap();
+    let args = |kind: &'static str, data: &str, length: &str| {
+        let usual = ["--steps", "2", "--batch", "2", "--learning-rate", "1e-3", "--model-id", &model, "--out", &out];
+        let words = ["train", kind, "--data", data, "--length", length].into_iter().chain(usual);
+        words.map(str::to_owned).collect::<Vec<String>>()
+    };
+    let refused = |kind, data: &str, length, words: &str| {
+        let config = || std::fs::read(path(Path::new(&out), "config.json")).unwrap();
+        let before = config();
+        let args = args(kind, data, length);
+        check_error(&args.iter().map(String::as_str).collect::<Vec<_>>(), words);
+        assert!(config() == before, "a run that is refused changed its directory");
+    };
+    for kind in ["base", "prism"] {
+        printed(&args(kind, &data, "10"));
+        std::fs::copy(&data, &moved).unwrap();
+        printed(&args(kind, &moved, "10")); // the same data
+        refused(kind, &data, "20", "is of a run with length 10, this one has length 20");
+        std::fs::write(&moved, "987654321\n".repeat(9)).unwrap();
+        refused(kind, &moved, "10", "is of a run with data_sha256 \"");
+        let tokenizer = path(Path::new(&model), "tokenizer.json");
+        let json = std::fs::read_to_string(&tokenizer).unwrap();
+        std::fs::write(&tokenizer, format!("{json}\n")).unwrap();
+        refused(kind, &data, "10", "is of a run with tokenizer_sha256 \"");
+        std::fs::write(&tokenizer, json).unwrap();
+        let weights = path(Path::new(&model), "model.safetensors");
+        let mut bytes = std::fs::read(&weights).unwrap();
+        *bytes.last_mut().unwrap() ^= 1;
+        std::fs::write(&weights, bytes).unwrap();
+        refused(kind, &data, "10", "is of a run with weights_sha256 \"");
+        std::fs::remove_dir_all(&out).unwrap();
+    }
 }
 
 #[test]

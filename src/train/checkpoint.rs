@@ -1,12 +1,13 @@
 //! Checkpoints: a run's parameters, optimiser state and settings in one file, which is replaced
 //! atomically. Out of scope: the objective of the run.
 
-use super::{error::TrainError, net::Parameters, optimiser::Memory};
-use crate::model::save_tensors;
+use super::{data::Data, error::TrainError, net::Parameters, optimiser::Memory};
+use crate::model::{Config, Defaults, save_tensors};
 use candle_core::{Device, Tensor};
 use serde::Deserialize;
 use serde_json::{Map, Value, json};
-use std::collections::{BTreeMap, HashMap};
+use sha2::{Digest, Sha256};
+use std::collections::{BTreeMap, BTreeSet, HashMap};
 use std::{fs, path::Path};
 
 /// The state that a run is resumed from. Random numbers are a function of the seed and the step.
@@ -19,14 +20,21 @@ pub(super) struct Checkpoint {
     pub(super) memory: BTreeMap<String, Memory>,
 }
 
-/// Step and settings, as JSON under the key [`RUN`] of the file's metadata.
+/// Format, step and settings, as JSON under the key [`RUN`] of the file's metadata.
 #[derive(Deserialize)]
 struct RunHeader {
+    #[serde(default)]
+    format: u32,
     step: u32,
     settings: Map<String, Value>,
 }
 
+/// Raised whenever the same settings lead to other weights, or a checkpoint holds something else.
+const FORMAT: u32 = 1;
 const RUN: &str = "run";
+/// The end of the names of those settings that are digests. They differ as a consequence of other
+/// settings, too.
+const DIGEST: &str = "_sha256";
 /// The tensors saved for each parameter.
 const PARTS: [&str; 4] = ["parameter", "first", "second", "ema"];
 
@@ -47,7 +55,8 @@ pub(super) fn save(
         }
     }
     // one entry only: the order of several would differ from run to run
-    let words = HashMap::from([(RUN.to_owned(), json!({ "step": step, "settings": settings }).to_string())]);
+    let words =
+        HashMap::from([(RUN.to_owned(), json!({ "format": FORMAT, "step": step, "settings": settings }).to_string())]);
     Ok(save_tensors(path, &tensors, Some(words))?)
 }
 
@@ -62,7 +71,15 @@ pub(super) fn open(path: &Path, device: &Device) -> Result<Option<Checkpoint>, T
     let damaged = |cause: &dyn std::fmt::Display| broken(format!("is damaged: {cause}"));
     let (_, header) = safetensors::SafeTensors::read_metadata(&bytes).map_err(|cause| damaged(&cause))?;
     let run = header.metadata().as_ref().and_then(|words| serde_json::from_str(words.get(RUN)?).ok());
-    let RunHeader { step, settings } = run.ok_or_else(|| broken("does not say of which run it is".to_owned()))?;
+    let RunHeader { format, step, settings } =
+        run.ok_or_else(|| broken("does not say of which run it is".to_owned()))?;
+    if format != FORMAT {
+        let problem = format!(
+            "has format {format}, this version continues format {FORMAT}; go on with the version that wrote it, or \
+             give another --out"
+        );
+        return Err(broken(problem));
+    }
     let tensors = candle_core::safetensors::load_buffer(&bytes, device).map_err(|cause| damaged(&cause))?;
 
     let take = |part: &str, name: &str| {
@@ -78,13 +95,42 @@ pub(super) fn open(path: &Path, device: &Device) -> Result<Option<Checkpoint>, T
     Ok(Some(Checkpoint { step, settings, parameters, memory }))
 }
 
+/// `settings`, and digests of all else that a run starts from: its data, its configuration and its
+/// initial weights.
+pub(super) fn complete(
+    settings: &Map<String, Value>,
+    data: &Data,
+    config: &Config,
+    weights: &Parameters,
+) -> Result<Map<String, Value>, TrainError> {
+    // defaults of requests have no part in training
+    let config = format!("{:?}", Config { defaults: Defaults::default(), ..config.clone() });
+    let digests = [("data", data.digest()), ("config", Sha256::digest(config)), ("weights", weights.digest()?)];
+    let digests = digests.into_iter().map(|(name, digest)| (format!("{name}{DIGEST}"), json!(in_hex(&digest))));
+    Ok(settings.clone().into_iter().chain(digests).collect())
+}
+
+/// The first eight bytes of a digest.
+pub(crate) fn in_hex(digest: &[u8]) -> String {
+    digest.iter().take(8).map(|byte| format!("{byte:02x}")).collect()
+}
+
 /// Fails when the settings of a checkpoint, `saved`, differ from those of this run, `now`.
 pub(super) fn check_same(path: &Path, saved: &Map<String, Value>, now: &Map<String, Value>) -> Result<(), TrainError> {
-    let mut keys = saved.keys().chain(now.keys());
-    let Some(key) = keys.find(|key| saved.get(*key) != now.get(*key)) else { return Ok(()) };
-    let [saved, now] = [saved, now].map(|settings| settings.get(key).unwrap_or(&Value::Null));
+    let keys: BTreeSet<&String> = saved.keys().chain(now.keys()).collect();
+    let (digests, settings): (Vec<&String>, Vec<&String>) =
+        keys.into_iter().filter(|key| saved.get(*key) != now.get(*key)).partition(|key| key.ends_with(DIGEST));
+    let other = if settings.is_empty() { digests } else { settings };
+    if other.is_empty() {
+        return Ok(());
+    }
+    let show = |settings: &Map<String, Value>, key: &str| settings.get(key).map_or("not set".into(), Value::to_string);
+    let list =
+        |settings| other.iter().map(|key| format!("{key} {}", show(settings, key))).collect::<Vec<_>>().join(", ");
     let problem = format!(
-        "is of a run with {key} {saved}, this one is told {now}; resume with the same settings or give another --out"
+        "is of a run with {}, this one has {}; resume with the same settings or give another --out",
+        list(saved),
+        list(now)
     );
     Err(TrainError::Checkpoint { file: path.display().to_string(), problem })
 }

@@ -6,6 +6,7 @@ use crate::diffusion::{TokenId, u32_of};
 use crate::model::Config;
 use crate::text::{Special, Tokenizer};
 use serde::Deserialize;
+use sha2::{Digest, Sha256};
 use std::path::Path;
 
 /// A row of training data.
@@ -77,6 +78,22 @@ impl Data {
         }
     }
 
+    /// The SHA-256 of the rows in their order; of grids, that of the first ones.
+    pub(super) fn digest(&self) -> sha2::digest::Output<Sha256> {
+        let mut hash = Sha256::new();
+        let mut add = |row: &Example| {
+            for numbers in [&row.tokens, &row.free] {
+                hash.update((numbers.len() as u64).to_le_bytes());
+                numbers.iter().for_each(|number| hash.update(number.to_le_bytes()));
+            }
+        };
+        match self {
+            Self::Sudoku { .. } => (0..GRIDS_IN_DIGEST).for_each(|index| add(&self.row(index))),
+            Self::Rows { rows, .. } => rows.iter().for_each(add),
+        }
+        hash.finalize()
+    }
+
     /// Checks that a model can take the rows.
     ///
     /// # Errors
@@ -138,6 +155,8 @@ impl Data {
     }
 }
 
+/// Grids from which one sees that the generator is another.
+const GRIDS_IN_DIGEST: u64 = 8;
 /// Free cells of a grid with random clues. With fewer clues little of the grid is determined.
 const FREE_AT_RANDOM: usize = 57;
 const FREE_IN_PUZZLES: std::ops::Range<usize> = 48..56;

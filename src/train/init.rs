@@ -18,12 +18,10 @@ pub enum Start {
     /// Without this a small model only learns how often each digit occurs.
     Sudoku,
     /// The weights of a model.
-    From {
+    From(
         /// By their names in checkpoints.
-        weights: Weights,
-        /// Fingerprint of these weights.
-        fingerprint: String,
-    },
+        Weights,
+    ),
 }
 
 impl Start {
@@ -35,23 +33,13 @@ impl Start {
         if !["model.safetensors", "model.safetensors.index.json"].iter().any(|name| dir.join(name).exists()) {
             return Ok(Self::Fresh);
         }
-        let model::Tensors { backbone: weights, fingerprint, .. } = model::tensors(dir, None, device)?;
-        Ok(Self::From { weights, fingerprint })
-    }
-
-    /// A name for a run's settings: `fresh`, `sudoku` or the fingerprint.
-    pub fn name(&self) -> &str {
-        match self {
-            Self::Fresh => "fresh",
-            Self::Sudoku => "sudoku",
-            Self::From { fingerprint, .. } => fingerprint,
-        }
+        Ok(Self::From(model::tensors(dir, None, device)?.backbone))
     }
 
     /// The weights by name. Random ones are a function of `seed`.
     pub(super) fn weights(self, config: &Config, seed: u64, device: &Device) -> Result<Weights> {
         match self {
-            Self::From { weights, .. } => Ok(weights),
+            Self::From(weights) => Ok(weights),
             Self::Fresh => backbone(config, seed, device),
             Self::Sudoku => sudoku_backbone(config, seed, device),
         }
@@ -65,7 +53,7 @@ impl Start {
     /// Without [`Start::From`], or when `layers` is not a positive multiple of `config.n_layers`.
     pub fn expanded(self, config: &Config, layers: usize) -> StdResult<(Config, Self), TrainError> {
         let before = config.n_layers;
-        let Self::From { weights, fingerprint } = self else {
+        let Self::From(weights) = self else {
             return Err(TrainError::Settings(
                 "there are no weights to copy blocks of; n_layers in config.json says how many a fresh model has"
                     .into(),
@@ -80,7 +68,7 @@ impl Start {
         }
         let config = Config { n_layers: layers, ..config.clone() };
         let weights = expand(&weights, &config, layers / before)?;
-        Ok((config, Self::From { weights, fingerprint }))
+        Ok((config, Self::From(weights)))
     }
 }
 

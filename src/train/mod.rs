@@ -20,6 +20,7 @@ pub mod sudoku;
 mod tests;
 mod tuning;
 
+pub(crate) use checkpoint::in_hex;
 pub use error::TrainError;
 pub use init::Start;
 pub use optimiser::Schedule;

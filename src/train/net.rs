@@ -5,6 +5,7 @@ use super::ops;
 use crate::model::{Config, HEAD_EPSILON, Rope};
 use candle_core::{Device, Result, Tensor, Var};
 use candle_nn::{ops as library, rotary_emb};
+use sha2::{Digest, Sha256};
 use std::collections::BTreeMap;
 
 /// The parameters of a backbone, and of its quality head and adapters where it has them, by their
@@ -38,6 +39,19 @@ impl Parameters {
     pub(super) fn lora(&self, name: &str) -> Option<(Tensor, Tensor)> {
         let part = |part: &str| self.trained.get(&format!("{name}.{part}.weight")).map(|var| var.as_tensor().clone());
         part("lora_A").zip(part("lora_B"))
+    }
+
+    /// The SHA-256 of every parameter: its name, whether it is trained, and its numbers.
+    pub(super) fn digest(&self) -> Result<sha2::digest::Output<Sha256>> {
+        let mut hash = Sha256::new();
+        let trained = self.trained.iter().map(|(name, var)| (name, true, var.as_tensor()));
+        for (name, is_trained, tensor) in trained.chain(self.frozen.iter().map(|(name, tensor)| (name, false, tensor)))
+        {
+            hash.update(format!("{name} {is_trained} {:?} ", tensor.dims()));
+            let numbers = tensor.flatten_all()?.to_vec1::<f32>()?;
+            hash.update(numbers.into_iter().flat_map(f32::to_le_bytes).collect::<Vec<u8>>());
+        }
+        Ok(hash.finalize())
     }
 
     pub(super) const fn trained(&self) -> &BTreeMap<String, Var> {

@@ -65,8 +65,8 @@ impl Objective for Base {
         Ok((0..batch).map(|index| masking.apply(&self.data.row(number(index)), step, index)).collect())
     }
 
-    fn length(&self) -> usize {
-        self.data.length()
+    fn data(&self) -> &Data {
+        &self.data
     }
 
     fn score(&self, net: &Net<'_>, rows: &[Masked]) -> candle_core::Result<Scored<()>> {

@@ -183,8 +183,8 @@ impl Objective for Prism {
         Ok(rows)
     }
 
-    fn length(&self) -> usize {
-        self.data.length()
+    fn data(&self) -> &Data {
+        &self.data
     }
 
     fn score(&self, net: &Net<'_>, rows: &[Sample]) -> candle_core::Result<Scored<Feedback>> {

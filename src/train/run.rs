@@ -5,7 +5,7 @@
 use super::net::{Net, Parameters};
 use super::optimiser::{Optimiser, Schedule};
 use super::progress::{Meter, Progress, Sums};
-use super::{checkpoint, error::TrainError};
+use super::{checkpoint, data::Data, error::TrainError};
 use crate::model::{Config, save_tensors};
 use candle_core::Tensor;
 use serde_json::{Map, Value};
@@ -74,7 +74,13 @@ pub(super) trait Objective: Sync {
     /// The rows of `step`: a function of the step and of what a checkpoint holds.
     fn rows(&mut self, step: u32) -> Result<Vec<Self::Sample>, TrainError>;
 
-    fn length(&self) -> usize;
+    /// Where the rows come from.
+    fn data(&self) -> &Data;
+
+    /// Tokens of a row.
+    fn length(&self) -> usize {
+        self.data().length()
+    }
 
     /// These rows' share of the step's loss.
     fn score(&self, net: &Net<'_>, rows: &[Self::Sample]) -> candle_core::Result<Scored<Self::Feedback>>;
@@ -101,7 +107,7 @@ pub(super) struct Learner {
 #[derive(Clone, Copy, Debug)]
 pub(super) struct CheckpointPlace<'a> {
     pub(super) file: &'a Path,
-    /// A checkpoint with other settings is refused.
+    /// A checkpoint with other settings, data or initial weights is refused.
     pub(super) settings: &'a Map<String, Value>,
 }
 
@@ -116,6 +122,7 @@ pub(super) fn train<O: Objective>(
 ) -> Result<Finished, TrainError> {
     let Learner { config, mut parameters, lora_scale } = learner;
     let CheckpointPlace { file, settings } = place;
+    let settings = &checkpoint::complete(settings, objective.data(), &config, &parameters)?;
     let schedule = &run.schedule;
     let (device, _) = run.device.open()?;
     let (mut step, mut optimiser) = match checkpoint::open(file, &device)? {

@@ -5,7 +5,7 @@ use super::prism::{Prism, Recipe};
 use super::run::{CheckpointPlace, Finished, Learner, RunConfig, train};
 use super::{data::Data, error::TrainError, init, net::Parameters, progress::Progress};
 use crate::model::{self, BASE, COMPANIONS, Device, SaveError, Tensors, save, save_adapter, save_tensors};
-use serde_json::{Map, Value, json};
+use serde_json::{Map, Value};
 use std::path::{Path, PathBuf};
 use std::{collections::HashMap, fs, sync::atomic::AtomicBool};
 
@@ -83,10 +83,8 @@ impl Tuning {
         let fingerprint = tensors.fingerprint.clone();
         let parameters = parameters(tensors, &learns, seed, run.device)?;
         let learns_backbone = learns != Learns::HeadAlone;
-        let mut settings = settings.clone();
-        settings.insert("base".to_owned(), json!(fingerprint));
         let mut objective = Prism::new(config.clone(), data, batch, recipe, seed, learns_backbone);
-        let place = CheckpointPlace { file: checkpoint, settings: &settings };
+        let place = CheckpointPlace { file: checkpoint, settings };
         let learner = Learner { config, parameters, lora_scale: learns.lora_scale() };
         let finished = train(run, &mut objective, learner, place, stop, report)?;
         Ok(Tuned { finished, base, fingerprint, learns })

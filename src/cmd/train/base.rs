@@ -1,16 +1,16 @@
 //! `remask train base`: pretrains a masked diffusion model.
 
-use super::options::{BuiltInTask, Monitor, RunArgs, tokenizer};
+use super::options::{BuiltInTask, DataSettings, Monitor, RunArgs, tokenizer};
 use crate::cmd::model::SUDOKU_TOKENIZER;
 use crate::cmd::signal::stop_flag;
-use crate::model::Config;
+use crate::model::{COMPANIONS, Config};
 use crate::train::data::Data;
 use crate::train::{Base, Start};
 use anyhow::bail;
 use clap::Args;
 use serde_json::{Value, json};
 use std::fs;
-use std::path::{Path, PathBuf};
+use std::path::PathBuf;
 
 #[derive(Args, Clone, Debug)]
 pub(crate) struct BaseArgs {
@@ -43,64 +43,68 @@ pub(crate) struct BaseArgs {
 pub(super) fn run(args: &BaseArgs) -> anyhow::Result<()> {
     let RunArgs { out, seed, batch, .. } = &args.run;
     args.run.create_out(args.model_id.as_deref())?;
-    let (config, start) = match &args.model_id {
+    let (config, start, files) = match &args.model_id {
         Some(dir) => {
             let (mut config, mut start) = (Config::read(dir)?, Start::of(dir, args.run.device)?);
             if let Some(layers) = args.layers {
                 (config, start) = start.expanded(&config, layers)?;
             }
-            for name in ["config.json", "generation_config.json", "tokenizer.json"] {
-                if dir.join(name).exists() {
-                    fs::copy(dir.join(name), out.join(name))?;
-                }
-            }
-            set_layers(&out.join("config.json"), config.n_layers)?;
-            (config, start)
+            let names = COMPANIONS.into_iter().filter(|name| dir.join(name).exists());
+            let read = |name: &'static str| match (name, fs::read(dir.join(name))?) {
+                ("config.json", json) => Ok((name, with_layers(json, config.n_layers)?)),
+                (_, bytes) => Ok((name, bytes)),
+            };
+            let files = names.map(read).collect::<anyhow::Result<Vec<File>>>()?;
+            (config, start, files)
         }
         None => {
             let json = sudoku_config(args.d_model, args.layers.unwrap_or(4));
             let config = Config::parse(json.to_string().as_bytes(), "the new config.json")?;
-            fs::write(out.join("config.json"), format!("{json:#}\n"))?;
-            fs::write(out.join("generation_config.json"), "{\n  \"block_length\": 89\n}\n")?;
-            fs::write(out.join("tokenizer.json"), SUDOKU_TOKENIZER)?;
-            (config, Start::Sudoku)
+            let files: Vec<File> = vec![
+                ("config.json", format!("{json:#}\n").into_bytes()),
+                ("generation_config.json", b"{\n  \"block_length\": 89\n}\n".to_vec()),
+                ("tokenizer.json", SUDOKU_TOKENIZER.to_vec()),
+            ];
+            (config, Start::Sudoku, files)
         }
     };
-    let data = match (&args.data, &args.model_id) {
-        (Some(data), Some(dir)) => {
-            Data::read(data, &tokenizer(dir)?, args.length, config.ends.first().copied(), *seed)?
-        }
-        (None, _) | (Some(_), None) => args.run.sudoku()?, // --data requires --model-id
+    let (data, data_settings) = match (&args.data, &args.model_id) {
+        (Some(data), Some(dir)) => (
+            Data::read(data, &tokenizer(dir)?, args.length, config.ends.first().copied(), *seed)?,
+            DataSettings::of_file(dir, args.length)?,
+        ),
+        (None, _) | (Some(_), None) => (args.run.sudoku()?, DataSettings::Sudoku), // --data requires --model-id
     };
     let ratio_max = args.ratio_max;
     if !(ratio_max > 0.0 && ratio_max <= 1.0) {
         bail!("--ratio-max is {ratio_max}; give a number above 0 and at most 1");
     }
-    let own = [
-        ("ratio_max", json!(ratio_max)),
-        ("start", json!(start.name())),
-        ("d_model", json!(config.d_model)),
-        ("layers", json!(config.n_layers)),
-    ];
-    let settings = args.run.settings("base", args.data.as_deref(), own)?;
+    let own = [("ratio_max", json!(ratio_max)), ("d_model", json!(config.d_model)), ("layers", json!(config.n_layers))];
+    let settings = args.run.settings("base", &data_settings, own)?;
     let pretraining = Base { config, data, batch: *batch, ratio_max, seed: *seed };
     let monitor = Monitor::new(args.run.steps);
     let stop = stop_flag()?;
     let run = args.run.config()?;
     let checkpoint = out.join("checkpoint.safetensors");
     let finished = pretraining.run(&run, start, &checkpoint, &settings, &stop, |progress| monitor.show(progress))?;
+    // only now: a run that is refused changes nothing
+    files.into_iter().try_for_each(|(name, bytes)| fs::write(out.join(name), bytes))?;
     finished.write_backbone(&out.join("model.safetensors"))?;
     monitor.close(&finished, out);
     Ok(())
 }
 
-fn set_layers(file: &Path, layers: usize) -> anyhow::Result<()> {
-    let mut config: Value = serde_json::from_slice(&fs::read(file)?)?;
+/// A file of the new model's directory: its name and content.
+type File = (&'static str, Vec<u8>);
+
+/// A config.json with `n_layers` set, as it is where that is its number already.
+fn with_layers(json: Vec<u8>, layers: usize) -> anyhow::Result<Vec<u8>> {
+    let mut config: Value = serde_json::from_slice(&json)?;
     if config["n_layers"] == layers {
-        return Ok(());
+        return Ok(json);
     }
     config["n_layers"] = json!(layers);
-    Ok(fs::write(file, format!("{config:#}\n"))?)
+    Ok(format!("{config:#}\n").into_bytes())
 }
 
 /// The config.json of a LLaDA model for 9x9 grids.

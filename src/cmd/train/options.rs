@@ -4,11 +4,12 @@ use crate::model::{Device, threads};
 use crate::text::Tokenizer;
 use crate::train::data::Data;
 use crate::train::sudoku::Split;
-use crate::train::{Finished, Progress, RunConfig, Schedule};
+use crate::train::{Finished, Progress, RunConfig, Schedule, in_hex};
 use anyhow::{Context, bail};
 use clap::{Args, ValueEnum};
 use indicatif::{ProgressBar, ProgressStyle};
 use serde_json::{Map, Value, json};
+use sha2::{Digest, Sha256};
 use std::io::IsTerminal;
 use std::path::{Path, PathBuf};
 use std::{fs, io};
@@ -109,21 +110,49 @@ impl RunArgs {
         Ok(Data::Sudoku { seed: self.seed, split: Split::Train, puzzles: self.puzzles })
     }
 
-    /// The settings that determine the result. A checkpoint is resumed only with the same ones.
-    /// `more` are those of this kind of training.
+    /// The settings that determine the result, together with the data and the initial weights. A
+    /// checkpoint is resumed only with the same ones. `more` are those of this kind of training.
     pub(super) fn settings<const N: usize>(
         &self,
         kind: &str,
-        data: Option<&Path>,
+        data: &DataSettings,
         more: [(&str, Value); N],
     ) -> anyhow::Result<Map<String, Value>> {
         let Value::Object(mut settings) = serde_json::to_value(self.config()?.schedule)? else { return Ok(Map::new()) };
-        let data = data.map_or("sudoku".into(), Path::to_string_lossy);
-        let shared = [("batch", json!(self.batch)), ("piece", json!(self.piece)), ("seed", json!(self.seed))];
-        let shared =
-            shared.into_iter().chain([("puzzles", json!(self.puzzles)), ("kind", json!(kind)), ("data", json!(data))]);
-        settings.extend(shared.chain(more).map(|(key, value)| (key.to_owned(), value)));
+        let shared = [
+            ("batch", json!(self.batch)),
+            ("piece", json!(self.piece)),
+            ("seed", json!(self.seed)),
+            ("kind", json!(kind)),
+        ];
+        let data = match data {
+            DataSettings::Sudoku => [("task", json!("sudoku")), ("puzzles", json!(self.puzzles))],
+            DataSettings::File { length, tokenizer } => {
+                [("length", json!(length)), ("tokenizer_sha256", json!(tokenizer))]
+            }
+        };
+        settings.extend(shared.into_iter().chain(data).chain(more).map(|(key, value)| (key.to_owned(), value)));
         Ok(settings)
+    }
+}
+
+/// What determines the rows of training data, besides the seed and the data themselves.
+pub(super) enum DataSettings {
+    Sudoku,
+    File {
+        /// Tokens of a row.
+        length: usize,
+        /// SHA-256 of `tokenizer.json`.
+        tokenizer: String,
+    },
+}
+
+impl DataSettings {
+    /// Those of a file that is cut into rows of `length` tokens by the tokenizer of `dir`.
+    pub(super) fn of_file(dir: &Path, length: usize) -> anyhow::Result<Self> {
+        let file = dir.join("tokenizer.json");
+        let bytes = fs::read(&file).with_context(|| format!("cannot read {}", file.display()))?;
+        Ok(Self::File { length, tokenizer: in_hex(&Sha256::digest(bytes)) })
     }
 }
 

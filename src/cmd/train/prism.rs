@@ -1,6 +1,6 @@
 //! `remask train prism`: trains a quality head for a model, and writes a card with its calibration.
 
-use super::options::{BuiltInTask, Monitor, RunArgs, tokenizer};
+use super::options::{BuiltInTask, DataSettings, Monitor, RunArgs, tokenizer};
 use crate::cmd::eval::calibration::measure;
 use crate::cmd::signal::stop_flag;
 use crate::cmd::words::named;
@@ -83,9 +83,13 @@ pub(super) fn run(args: &PrismArgs) -> anyhow::Result<()> {
     let RunArgs { out, seed, batch, .. } = &args.run;
     let dir = &args.model_id;
     args.run.create_out(Some(dir))?;
-    let data = match &args.data {
-        Some(data) => Data::read(data, &tokenizer(dir)?, args.length, Config::read(dir)?.ends.first().copied(), *seed)?,
-        None => args.run.sudoku()?,
+    let (data, data_settings) = match &args.data {
+        Some(data) => {
+            let end = Config::read(dir)?.ends.first().copied();
+            let rows = Data::read(data, &tokenizer(dir)?, args.length, end, *seed)?;
+            (rows, DataSettings::of_file(dir, args.length)?)
+        }
+        None => (args.run.sudoku()?, DataSettings::Sudoku),
     };
     let (data, held_out) = data.held_out();
     let (ratio_min, ratio_max) = (args.ratio[0], args.ratio[1]);
@@ -115,7 +119,7 @@ pub(super) fn run(args: &PrismArgs) -> anyhow::Result<()> {
         },
     };
     let own = [("recipe", json!(format!("{recipe:?}"))), ("learns", json!(format!("{learns:?}")))];
-    let settings = args.run.settings("prism", args.data.as_deref(), own)?;
+    let settings = args.run.settings("prism", &data_settings, own)?;
     let tuning = Tuning { base: dir.clone(), data, batch: *batch, recipe: recipe.clone(), learns, seed: *seed };
     let monitor = Monitor::new(args.run.steps);
     let stop = stop_flag()?;

@@ -44,6 +44,16 @@ fn base() -> Base {
 
 /// Runs a small pretraining that is stopped after some steps.
 fn pretrain(checkpoint: &Path, settings: &Value, stop_after: u32) -> Result<Finished, TrainError> {
+    pretrain_from(base(), Start::Sudoku, checkpoint, settings, stop_after)
+}
+
+fn pretrain_from(
+    base: Base,
+    start: Start,
+    checkpoint: &Path,
+    settings: &Value,
+    stop_after: u32,
+) -> Result<Finished, TrainError> {
     let stop = AtomicBool::new(false);
     let steps = AtomicU32::new(0);
     let count = |_: &Progress| {
@@ -52,7 +62,7 @@ fn pretrain(checkpoint: &Path, settings: &Value, stop_after: u32) -> Result<Fini
         }
     };
     let Value::Object(settings) = settings else { panic!("settings are an object") };
-    base().run(&run(7), Start::Sudoku, checkpoint, settings, &stop, count)
+    base.run(&run(7), start, checkpoint, settings, &stop, count)
 }
 
 #[test]
@@ -73,10 +83,55 @@ fn a_run_with_other_settings_is_not_resumed() {
     let file = dir.path().join("checkpoint");
     pretrain(&file, &json!({"steps": 7, "seed": 3}), 2).unwrap();
     let error = pretrain(&file, &json!({"steps": 7, "seed": 4}), 2).unwrap_err().to_string();
-    assert!(error.contains("is of a run with seed 3, this one is told 4"), "{error}");
+    assert!(error.contains("is of a run with seed 3, this one has seed 4; resume with the same"), "{error}");
+    let error = pretrain(&file, &json!({"length": 7}), 2).unwrap_err().to_string();
+    let [saved, now] = ["length not set, seed 3, steps 7", "length 7, seed not set, steps not set"];
+    assert!(error.contains(&format!("is of a run with {saved}, this one has {now};")), "{error}");
     std::fs::write(&file, b"not a checkpoint").unwrap();
     let error = pretrain(&file, &json!({"steps": 7}), 2).unwrap_err().to_string();
     assert!(error.contains("is damaged"), "{error}");
+}
+
+#[test]
+fn a_run_with_other_data_weights_or_code_is_not_resumed() {
+    let dir = tempfile::tempdir().unwrap();
+    let file = dir.path().join("checkpoint");
+    pretrain(&file, &json!({}), 2).unwrap();
+    let before = std::fs::read(&file).unwrap();
+    let check = |base: Base, start: Start, names: &[&str]| {
+        let error = pretrain_from(base, start, &file, &json!({}), 2).unwrap_err().to_string();
+        let (saved, now) = error.split_once("this one has").unwrap();
+        for name in ["data_sha256", "config_sha256", "weights_sha256"] {
+            let value = |text: &str| Some(text.split_once(&format!("{name} \""))?.1.split_once('"')?.0.to_owned());
+            assert_eq!((value(saved).is_some(), value(now).is_some()), [names.contains(&name); 2].into(), "{error}");
+            assert!(value(saved).is_none() || value(saved) != value(now), "{error}");
+        }
+        assert!(std::fs::read(&file).unwrap() == before);
+    };
+    let row = |first: u32, free: u32| Example { tokens: (first..first + 9).collect(), free: (0..free).collect() };
+    let with = |data: Data| Base { data, ..base() };
+    check(with(Data::Sudoku { seed: 2, split: Split::Train, puzzles: 0.5 }), Start::Sudoku, &["data_sha256"]);
+    check(with(Data::Rows { rows: vec![row(1, 9)], seed: 1 }), Start::Sudoku, &["data_sha256"]);
+    check(base(), Start::Fresh, &["weights_sha256"]);
+    check(Base { seed: 4, ..base() }, Start::Sudoku, &["weights_sha256"]);
+    let mut other = base();
+    other.config.rms_norm_eps *= 2.0;
+    check(other, Start::Sudoku, &["config_sha256"]);
+    let mut other = base();
+    other.config.defaults.block_length = NonZeroU32::new(8); // of requests
+    assert!(pretrain_from(other, Start::Sudoku, &file, &json!({}), 1).is_ok());
+
+    // one token, and whether one may be masked
+    let digest = |row: Example| Data::Rows { rows: vec![row], seed: 1 }.digest();
+    assert!(digest(row(0, 8)) != digest(row(1, 8)) && digest(row(1, 8)) != digest(row(1, 7)));
+
+    let mut bytes = std::fs::read(&file).unwrap();
+    let format = b"\\\"format\\\":1";
+    let at = bytes.windows(format.len()).position(|window| window == format).unwrap();
+    bytes[at + format.len() - 1] = b'9';
+    std::fs::write(&file, bytes).unwrap();
+    let error = pretrain(&file, &json!({}), 1).unwrap_err().to_string();
+    assert!(error.contains("has format 9, this version continues format 1"), "{error}");
 }
 
 #[test]
