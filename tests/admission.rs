@@ -142,7 +142,9 @@ async fn impossible_sampling_is_refused() {
             (at(f32::NAN), "temperature", "temperature is NaN; give a finite number that is not negative"),
             (at(f32::INFINITY), "temperature", "temperature is inf"),
             (at(-0.1), "temperature", "temperature is -0.1"),
-            (guided(-1.0), "diffusion.cfg_scale", "cfg_scale is -1"),
+            (guided(-1.0), "diffusion.cfg_scale", "cfg_scale is -1; give a number from 0 to 100"),
+            (guided(100.5), "diffusion.cfg_scale", "cfg_scale is 100.5; give a number from 0 to 100"),
+            (guided(3e38), "diffusion.cfg_scale", "from 0 to 100"),
             (guided(f32::NAN), "diffusion.cfg_scale", "cfg_scale is NaN"),
         ],
     );
@@ -272,6 +274,7 @@ async fn what_lies_on_a_limit_is_admitted() {
         Request { pace: pace(1.0), ..plain() },
         Request { pace: pace(0.0), ..plain() },
         Request { cfg_scale: -0.0, temperature: -0.0, ..plain() },
+        Request { cfg_scale: 100.0, temperature: 3.4e38, ..plain() },
         Request { stop: stopping(&["x"; 16]), ..plain() },
         quality(Some(0), Some(0.0), Some([0.0, 1.0])),
         quality(Some(65_536), Some(1.0), None),

@@ -10,7 +10,7 @@ use remask::diffusion::{
     Canvas, Choice, Pace, Policy, Probability, Proofreading, Proposal, Reading, Review, Seed, Sequence, TokenId,
 };
 use remask::engine::{Clock, EndOfText, Event, Failure, Handle, Limits, Request, start_by};
-use remask::model::{Batch, Denoiser, Inspection, ModelError, ModelSpec, Toy};
+use remask::model::{Batch, Denoiser, Inspection, ModelError, ModelSpec, Readings, Toy};
 use remask::telemetry::Metrics;
 use serde_json::{Value, json};
 use std::num::NonZeroU32;
@@ -44,7 +44,7 @@ impl Denoiser for Slow {
         self.0.spec()
     }
 
-    fn read(&mut self, batch: &Batch<'_>) -> Result<Vec<Reading>, ModelError> {
+    fn read(&mut self, batch: &Batch<'_>) -> Result<Readings, ModelError> {
         let readings = self.0.read(batch);
         self.1.0.fetch_add(1, Ordering::SeqCst);
         readings

@@ -80,7 +80,9 @@ fn a_row_is_read_the_same_alone_and_in_company() {
         })
         .collect();
     let together = model.read(&rows).unwrap();
-    assert!(together.iter().take(2).all(|reading| reading.proposals.len() > 5 && reading.reviews.len() > 5));
+    let readings = || together.iter().flatten();
+    assert_eq!(readings().count(), rows.len());
+    assert!(readings().take(2).all(|reading| reading.proposals.len() > 5 && reading.reviews.len() > 5));
     for (row, together) in rows.iter().zip(&together) {
         assert_eq!(&model.read(std::slice::from_ref(row)).unwrap()[0], together);
     }

@@ -138,7 +138,7 @@ fn the_sudoku_model_in_eight_bits_reads_as_the_whole_one() {
         review: true,
         present: false,
     };
-    let read = |model: &mut Box<dyn Denoiser>| model.read(std::slice::from_ref(&row)).unwrap().remove(0);
+    let read = |model: &mut Box<dyn Denoiser>| model.read(std::slice::from_ref(&row)).unwrap().remove(0).unwrap();
     let (whole, small) = (read(&mut whole), read(&mut small));
     let off = |pairs: &mut dyn Iterator<Item = (f32, f32)>| {
         pairs.map(|(a, b)| (a - b).abs()).fold((0.0f32, 0.0f32), |(sum, most), off| (sum + off, most.max(off)))

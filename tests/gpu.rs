@@ -58,7 +58,7 @@ fn readings(model: &mut dyn Denoiser, canvases: &[Canvas]) -> Vec<Reading> {
             present: false,
         })
         .collect();
-    model.read(&rows).unwrap()
+    model.read(&rows).unwrap().into_iter().map(Result::unwrap).collect()
 }
 
 #[test]

@@ -51,8 +51,8 @@ fn read_both_ways(model: &mut dyn Denoiser, shape: Shape, temperature: f32, guid
         review: true,
         present: true,
     };
-    let alone = model.read(&[row(&canvas)]).unwrap().remove(0);
-    let packed = model.read(&[row(&large), row(&canvas), row(&large)]).unwrap().remove(1);
+    let alone = model.read(&[row(&canvas)]).unwrap().remove(0).unwrap();
+    let packed = model.read(&[row(&large), row(&canvas), row(&large)]).unwrap().remove(1).unwrap();
     [alone, packed]
 }
 

@@ -130,7 +130,8 @@ async fn a_field_at_fault_is_named_with_what_is_allowed() {
         (r#"{"prompt": "a", "diffusion": {"steps": -1}}"#, "diffusion.steps", "diffusion.steps: given -1"),
         (r#"{"prompt": "a", "diffusion": {"steps": 70000}}"#, "diffusion.steps", "at most 65536"),
         (r#"{"prompt": "a", "diffusion": {"block_length": 0}}"#, "diffusion.block_length", "give at least 1"),
-        (r#"{"prompt": "a", "diffusion": {"cfg_scale": -1}}"#, "diffusion.cfg_scale", "not negative"),
+        (r#"{"prompt": "a", "diffusion": {"cfg_scale": -1}}"#, "diffusion.cfg_scale", "a number from 0 to 100"),
+        (r#"{"prompt": "a", "diffusion": {"cfg_scale": 3e38}}"#, "diffusion.cfg_scale", "a number from 0 to 100"),
         (
             r#"{"prompt": "a", "diffusion": {"unmasking": "best"}}"#,
             "diffusion.unmasking",

@@ -2,10 +2,10 @@
 
 use super::ask::{answer_all, engine};
 use super::model::{Loaded, ModelArgs};
+use crate::diffusion::TokenId;
 use crate::diffusion::policy::{Choice, OFF};
-use crate::diffusion::{Reading, TokenId};
 use crate::engine::{Handle, Length, Prompt, Request, Task};
-use crate::model::{Batch, Config, Denoiser, Device, Inspection, ModelError, ModelSpec, Source, load};
+use crate::model::{Batch, Config, Denoiser, Device, Inspection, ModelError, ModelSpec, Readings, Source, load};
 use anyhow::bail;
 use clap::Args;
 use serde::Serialize;
@@ -205,7 +205,7 @@ impl Denoiser for Timed {
         self.model.spec()
     }
 
-    fn read(&mut self, batch: &Batch<'_>) -> Result<Vec<Reading>, ModelError> {
+    fn read(&mut self, batch: &Batch<'_>) -> Result<Readings, ModelError> {
         let begun = Instant::now();
         let readings = self.model.read(batch);
         let nanos = u64::try_from(begun.elapsed().as_nanos()).unwrap_or(u64::MAX);

@@ -63,7 +63,7 @@ pub(super) struct RefineArgs {
     /// When tokens that end a text may be filled in
     #[arg(long, default_value = "free", value_parser = one_of(EndOfText::ALL))]
     end_of_text: EndOfText,
-    /// Classifier-free guidance weight
+    /// Classifier-free guidance weight, 0 to 100
     #[arg(long, default_value_t = 0.0)]
     cfg_scale: f32,
     /// Sampling temperature. 0 takes the most probable token

@@ -169,7 +169,7 @@ pub struct Request {
     pub proofreading: Option<Proofreading>,
     /// When end-of-text tokens may be filled in.
     pub end_of_text: EndOfText,
-    /// Weight of classifier-free guidance, at least 0. 0 is off; any other weight doubles the cost.
+    /// Weight of classifier-free guidance, 0 to 100. 0 is off; any other weight doubles the cost.
     pub cfg_scale: f32,
     /// Sampling temperature, at least 0; 0 takes the most probable token.
     pub temperature: f32,

@@ -1,8 +1,8 @@
 //! Reloads a failed model: how often, and after which pause. Out of scope: detecting failures.
 
 use super::clock::Clock;
-use crate::diffusion::{Reading, TokenId};
-use crate::model::{Batch, Denoiser, Inspection, ModelError, ModelSpec};
+use crate::diffusion::TokenId;
+use crate::model::{Batch, Denoiser, Inspection, ModelError, ModelSpec, Readings};
 use std::fmt;
 use std::panic::{AssertUnwindSafe, catch_unwind};
 use std::time::{Duration, Instant};
@@ -91,7 +91,7 @@ impl Denoiser for Absent {
         &self.0
     }
 
-    fn read(&mut self, _: &Batch<'_>) -> Result<Vec<Reading>, ModelError> {
+    fn read(&mut self, _: &Batch<'_>) -> Result<Readings, ModelError> {
         Err(ModelError::Failed("the model is gone".to_owned()))
     }
 

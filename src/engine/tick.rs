@@ -3,8 +3,8 @@
 
 use super::event::{Event, Failure};
 use super::job::{Job, SequenceId};
-use crate::diffusion::{Reading, u32_of};
-use crate::model::{Denoiser, ModelError, Row};
+use crate::diffusion::u32_of;
+use crate::model::{Denoiser, ModelError, Readings, Row};
 use std::panic::{AssertUnwindSafe, catch_unwind};
 use std::{collections::VecDeque, time::Duration};
 
@@ -78,7 +78,8 @@ impl Engine {
         match readings {
             Ok(readings) => {
                 for ((id, mut job), reading) in batch.drain(..).zip(readings) {
-                    let taken = job.take(&reading).unwrap_or_else(|failure| vec![Event::Failed(failure)]);
+                    let taken = reading.map_err(|error| Failure::Model(error.into())).and_then(|it| job.take(&it));
+                    let taken = taken.unwrap_or_else(|failure| vec![Event::Failed(failure)]);
                     if !matches!(taken.last(), Some(Event::Finished(_) | Event::Failed(_))) {
                         self.running.push_back((id, job));
                     }
@@ -160,7 +161,7 @@ impl Engine {
 }
 
 /// One forward pass. A panic of the model fails the batch like any other error.
-fn read(model: &mut dyn Denoiser, rows: &[Row<'_>]) -> Result<Vec<Reading>, ModelError> {
+fn read(model: &mut dyn Denoiser, rows: &[Row<'_>]) -> Result<Readings, ModelError> {
     if rows.is_empty() {
         return Ok(Vec::new());
     }

@@ -7,7 +7,7 @@ use crate::model::{Denoiser, Filter, ModelError, Row, Sampling};
 /// work as a pass of that size can have. A GPU with too little memory fails here, not under load.
 ///
 /// # Errors
-/// When the pass fails.
+/// When the pass fails, or one of its numbers is not finite.
 pub fn warm_up(model: &mut dyn Denoiser, tokens: usize) -> Result<(), ModelError> {
     let spec = model.spec();
     let (mask, review) = (spec.mask, spec.has_quality);
@@ -28,5 +28,6 @@ pub fn warm_up(model: &mut dyn Denoiser, tokens: usize) -> Result<(), ModelError
         present: false,
     };
     let rows: Vec<Row<'_>> = canvases.iter().map(row).collect();
-    model.read(&rows).map(|_| ())
+    model.read(&rows)?.into_iter().try_for_each(|reading| reading.map(drop))?;
+    Ok(())
 }

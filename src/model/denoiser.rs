@@ -2,9 +2,9 @@
 //! quality head on the filled cells. Out of scope: the network's layers, and devices.
 
 use super::backend::Backend;
-use super::backend::summary::{Guidance, Summary, SummaryOptions, Vocabulary, sigmoid};
-use super::error::ModelError;
-use super::interface::{Batch, Denoiser, Filter, Inspection, ModelSpec, Row, Sampling};
+use super::backend::summary::{Guidance, Summaries, SummaryOptions, Vocabulary, sigmoid};
+use super::error::{ModelError, RowError};
+use super::interface::{Batch, Denoiser, Filter, Inspection, ModelSpec, Readings, Row, Sampling};
 use super::network::{Network, Pass, States};
 use crate::diffusion::{Canvas, Cell, Position, Present, Probability, Reading, Review, Seed, TokenId};
 use candle_core::{Tensor, utils::with_threadpool};
@@ -45,9 +45,10 @@ impl NetworkDenoiser {
         Self { network, backend, spec, vocabulary }
     }
 
-    fn plan(&self, batch: &Batch<'_>) -> Plan {
+    /// The pass over the rows that `readings` has no error for.
+    fn plan(&self, batch: &Batch<'_>, readings: &Readings) -> Plan {
         let Plan { mut pass, mut readouts, mut reviewed } = Plan::default();
-        for (index, row) in batch.iter().enumerate() {
+        for (index, row) in batch.iter().enumerate().filter(|(index, _)| readings[*index].is_ok()) {
             let unmasked: Vec<usize> = row.canvas.blanks(row.window.clone()).map(Position::index).collect();
             let filled = if row.review || row.present { row.window.clone() } else { 0..0 };
             let filled = row.canvas.filled(filled).map(|(at, _)| at.index());
@@ -87,8 +88,9 @@ impl NetworkDenoiser {
         })
     }
 
-    /// What the output layer says about cells: a proposal, or the confidence of the token there.
-    fn read_out(&self, batch: &Batch<'_>, hidden: &Tensor, cells: &[Asked]) -> Result<Vec<Summary>, ModelError> {
+    /// What the output layer says about cells: a proposal, or the confidence of the token there;
+    /// `None` where a logit is not finite.
+    fn read_out(&self, batch: &Batch<'_>, hidden: &Tensor, cells: &[Asked]) -> candle_core::Result<Summaries> {
         // the cells' own states, then their unguided ones
         let unguided = cells.iter().filter_map(|cell| cell.unguided);
         let states: Vec<usize> = cells.iter().map(|cell| cell.state).chain(unguided).collect();
@@ -107,47 +109,57 @@ impl NetworkDenoiser {
                 SummaryOptions { noise, biases: row.biases, only, guidance }
             })
             .collect();
-        let summaries = self.backend.summaries(&logits, self.vocabulary, &options)?;
-        summaries.into_iter().map(|summary| summary.ok_or_else(|| self.not_finite("a logit"))).collect()
+        self.backend.summaries(&logits, self.vocabulary, &options)
     }
 
-    fn review(&self, judged: &Tensor, cells: &[Asked]) -> Result<Vec<Review>, ModelError> {
+    /// What the quality head says about cells; `None` where that is not finite.
+    fn review(&self, judged: &Tensor, cells: &[Asked]) -> candle_core::Result<Vec<Option<Probability>>> {
         let states: Vec<usize> = cells.iter().map(|cell| cell.state).collect();
         let Some(qualities) = self.network.qualities(&self.backend.select(judged, &states)?)? else {
             return Ok(Vec::new());
         };
-        let reviews = cells.iter().zip(self.backend.qualities(&qualities)?).map(|(cell, logit)| {
-            let finite = if logit.is_finite() { Probability::rounded(sigmoid(logit)) } else { None };
-            let quality = finite.ok_or_else(|| self.not_finite("a quality"))?;
-            Ok(Review { at: cell.at, quality })
-        });
-        reviews.collect()
+        let quality = |logit: f32| if logit.is_finite() { Probability::rounded(sigmoid(logit)) } else { None };
+        // a lone state is computed twice
+        Ok(self.backend.qualities(&qualities)?.into_iter().take(cells.len()).map(quality).collect())
     }
 
-    fn not_finite(&self, what: &'static str) -> ModelError {
-        ModelError::NotFinite { what, dtype: self.spec.dtype.clone() }
-    }
-
-    fn read_all(&self, batch: &Batch<'_>) -> Result<Vec<Reading>, ModelError> {
-        batch.iter().try_for_each(|row| row.check(&self.spec))?;
-        let mut readings = vec![Reading::default(); batch.len()];
-        let Plan { pass, readouts, reviewed } = self.plan(batch);
+    fn read_all(&self, batch: &Batch<'_>) -> Result<Readings, ModelError> {
+        let read = |row: &Row<'_>| row.check(&self.spec).map(|()| Reading::default());
+        let mut readings: Readings = batch.iter().map(read).collect();
+        let Plan { pass, readouts, reviewed } = self.plan(batch, &readings);
         if pass.asked == 0 {
             return Ok(readings);
         }
         let States { hidden, judged } = self.network.forward(&pass)?; // (asked, width) each
         let summaries = self.backend.in_chunks(&readouts, |chunk| self.read_out(batch, &hidden, chunk))?;
         for (&Asked { row, at, token, .. }, summary) in readouts.iter().zip(summaries) {
-            match token {
-                None => readings[row].proposals.push(summary.proposal(at)),
-                Some(_) => readings[row].present.push(Present { at, confidence: summary.confidence }),
-            }
+            self.record(&mut readings[row], "a logit", summary, |reading, summary| match token {
+                None => reading.proposals.push(summary.proposal(at)),
+                Some(_) => reading.present.push(Present { at, confidence: summary.confidence }),
+            });
         }
-        let reviews = self.backend.in_chunks(&reviewed, |chunk| self.review(&judged, chunk))?;
-        for (cell, review) in reviewed.iter().zip(reviews) {
-            readings[cell.row].reviews.push(review);
+        let qualities = self.backend.in_chunks(&reviewed, |chunk| self.review(&judged, chunk))?;
+        for (&Asked { row, at, .. }, quality) in reviewed.iter().zip(qualities) {
+            self.record(&mut readings[row], "a quality", quality, |reading, quality| {
+                reading.reviews.push(Review { at, quality });
+            });
         }
         Ok(readings)
+    }
+
+    /// Adds a number to a row's reading. A number that is not finite ends that row's reading.
+    fn record<T>(
+        &self,
+        reading: &mut Result<Reading, RowError>,
+        what: &'static str,
+        number: Option<T>,
+        add: impl FnOnce(&mut Reading, T),
+    ) {
+        match (reading.as_mut(), number) {
+            (Ok(reading), Some(number)) => add(reading, number),
+            (Ok(_), None) => *reading = Err(RowError::NotFinite { what, dtype: self.spec.dtype.clone() }),
+            (Err(_), _) => {} // one number is enough
+        }
     }
 
     fn inspect_all(&self, ids: &[TokenId]) -> Result<Inspection, ModelError> {
@@ -179,7 +191,7 @@ impl Denoiser for NetworkDenoiser {
         &self.spec
     }
 
-    fn read(&mut self, batch: &Batch<'_>) -> Result<Vec<Reading>, ModelError> {
+    fn read(&mut self, batch: &Batch<'_>) -> Result<Readings, ModelError> {
         with_threadpool(|| self.read_all(batch))
     }
 

@@ -127,20 +127,32 @@ impl From<candle_core::Error> for LoadError {
     }
 }
 
-/// Why a forward pass gave no readings.
+/// Why a forward pass gave no reading of one row. The other rows of the pass have theirs.
 #[derive(Clone, Debug, PartialEq, Eq, thiserror::Error)]
-pub enum ModelError {
+pub enum RowError {
     /// The forward pass produced a NaN or an infinity.
-    #[error("the model produced a number that is not finite ({what}); the weights are damaged or overflow in {dtype}")]
+    #[error(
+        "the model returned no finite probabilities for this request ({what} in {dtype} is not finite). Ask with \
+         other tokens, a lower cfg_scale or no logit_bias; if that does not help, the model's weights are damaged \
+         or overflow in {dtype}"
+    )]
     NotFinite {
         /// What was not finite.
         what: &'static str,
         /// Number format of the forward pass.
         dtype: String,
     },
-    /// A row needs something that this model does not have.
+    /// The row needs something that this model does not have.
     #[error("{0}")]
     Unsupported(String),
+}
+
+/// Why a forward pass gave no readings.
+#[derive(Clone, Debug, PartialEq, Eq, thiserror::Error)]
+pub enum ModelError {
+    /// The pass cannot be made of this row.
+    #[error(transparent)]
+    Row(#[from] RowError),
     /// The device has no room for a pass of this size.
     #[error("the device ran out of memory: {0}")]
     OutOfMemory(String),
@@ -155,7 +167,32 @@ pub enum ModelError {
 impl From<candle_core::Error> for ModelError {
     fn from(error: candle_core::Error) -> Self {
         let message = error.to_string();
-        let is_memory = message.to_lowercase().replace('_', " ").contains("out of memory");
+        let words = message.to_lowercase().replace('_', " ");
+        // the second and third are cuBLAS's (CUBLAS_STATUS_ALLOC_FAILED) and cuRAND's
+        let is_memory = ["out of memory", "alloc failed", "allocation failed"].iter().any(|it| words.contains(it));
         if is_memory { Self::OutOfMemory(message) } else { Self::Failed(message) }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn every_library_of_a_device_says_in_its_own_words_that_memory_is_full() {
+        for message in [
+            "DriverError(CUDA_ERROR_OUT_OF_MEMORY, \"out of memory\")",
+            "CublasError(CUBLAS_STATUS_ALLOC_FAILED)",
+            "CudnnError(CUDNN_STATUS_ALLOC_FAILED)",
+            "CurandError(CURAND_STATUS_ALLOCATION_FAILED)",
+            "Metal error: Out of memory",
+        ] {
+            let error = ModelError::from(candle_core::Error::Msg(message.to_owned()));
+            assert_eq!(error, ModelError::OutOfMemory(message.to_owned()));
+        }
+        for message in ["CublasError(CUBLAS_STATUS_EXECUTION_FAILED)", "DriverError(CUDA_ERROR_ILLEGAL_ADDRESS)"] {
+            let error = ModelError::from(candle_core::Error::Msg(message.to_owned()));
+            assert_eq!(error, ModelError::Failed(message.to_owned()));
+        }
     }
 }

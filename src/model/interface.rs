@@ -1,7 +1,7 @@
 //! The interface between the algorithm and a model: a batch of canvases goes in, readings come out.
 //! Out of scope: policies, requests and time.
 
-use super::error::ModelError;
+use super::error::{ModelError, RowError};
 use crate::diffusion::{Canvas, Draws, Position, Proofreading, Purpose, Reading, Seed, TokenId};
 use std::{fmt, num::NonZeroU32, ops::Range, sync::Arc};
 
@@ -10,12 +10,12 @@ pub trait Denoiser: Send {
     /// What it can take and what it offers. Never changes.
     fn spec(&self) -> &ModelSpec;
 
-    /// One forward pass over all rows; one reading per row, in order. A row's reading depends on
+    /// One forward pass over all rows; one reading or error per row, in order. Either depends on
     /// that row alone (as far as docs/models.md promises this of arithmetic).
     ///
     /// # Errors
     /// When the pass fails; then no row has a reading.
-    fn read(&mut self, batch: &Batch<'_>) -> Result<Vec<Reading>, ModelError>;
+    fn read(&mut self, batch: &Batch<'_>) -> Result<Readings, ModelError>;
 
     /// Every number of one pass over `ids`; ids equal to the mask count as blanks here.
     ///
@@ -167,6 +167,9 @@ pub struct Row<'a> {
 /// Rows that share a forward pass, concatenated without padding.
 pub type Batch<'a> = [Row<'a>];
 
+/// What a forward pass says about each of its rows.
+pub type Readings = Vec<Result<Reading, RowError>>;
+
 impl Row<'_> {
     /// Tokens that this row adds to a forward pass.
     pub fn tokens(&self) -> usize {
@@ -180,8 +183,8 @@ impl Row<'_> {
 
     /// Checks that the model can read the row. Admission makes the same checks; these keep ids
     /// without an embedding out of the network in any case.
-    pub(crate) fn check(&self, spec: &ModelSpec) -> Result<(), ModelError> {
-        let refuse = |problem: String| Err(ModelError::Unsupported(problem));
+    pub(crate) fn check(&self, spec: &ModelSpec) -> Result<(), RowError> {
+        let refuse = |problem: String| Err(RowError::Unsupported(problem));
         let (cells, size, allowed) = (self.canvas.len(), spec.vocabulary, spec.canvas_max);
         if cells > allowed {
             return refuse(format!("a canvas of {cells} cells; this model reads up to {allowed}"));

@@ -4,8 +4,8 @@
 
 use super::backend::cpu::summary::{guided, summarise};
 use super::backend::summary::{SummaryOptions, Vocabulary};
-use super::error::ModelError;
-use super::interface::{Batch, Defaults, Denoiser, Inspection, ModelSpec, Row};
+use super::error::{ModelError, RowError};
+use super::interface::{Batch, Defaults, Denoiser, Inspection, ModelSpec, Readings, Row};
 use crate::diffusion::{Cell, Draws, Position, Present, Probability, Purpose, Reading, Review, Seed, TokenId};
 use std::num::NonZeroU32;
 
@@ -77,8 +77,8 @@ impl Denoiser for Toy {
         &self.spec
     }
 
-    fn read(&mut self, batch: &Batch<'_>) -> Result<Vec<Reading>, ModelError> {
-        batch.iter().map(|row| self.read_row(row)).collect()
+    fn read(&mut self, batch: &Batch<'_>) -> Result<Readings, ModelError> {
+        Ok(batch.iter().map(|row| self.read_row(row)).collect())
     }
 
     fn inspect(&mut self, ids: &[TokenId]) -> Result<Inspection, ModelError> {
@@ -95,7 +95,7 @@ impl Denoiser for Toy {
 }
 
 impl Toy {
-    fn read_row(&self, row: &Row<'_>) -> Result<Reading, ModelError> {
+    fn read_row(&self, row: &Row<'_>) -> Result<Reading, RowError> {
         let cells = row.canvas.cells();
         let story = Story::of(cells);
         let unprompted: Vec<Cell> =
@@ -109,10 +109,10 @@ impl Toy {
             let options = SummaryOptions { noise, biases, only, guidance: None };
             let vocabulary = Vocabulary { size: VOCABULARY, mask: MASK.0 as usize };
             let summary = summarise(logits.into(), vocabulary, &options);
-            let summary = summary.ok_or(ModelError::NotFinite { what: "logits", dtype: self.spec.dtype.clone() })?;
+            let summary = summary.ok_or(RowError::NotFinite { what: "a logit", dtype: self.spec.dtype.clone() })?;
             Ok(summary.proposal(at))
         };
-        let proposals = row.canvas.blanks(row.window.clone()).map(propose).collect::<Result<_, ModelError>>()?;
+        let proposals = row.canvas.blanks(row.window.clone()).map(propose).collect::<Result<_, RowError>>()?;
         let filled = |wanted: bool| row.canvas.filled(row.window.clone()).filter(move |_| wanted);
         // what a quality head learns to predict: the probability of the token without its own cell
         let likely = |at: Position, token| {

@@ -8,9 +8,11 @@ pub mod schema;
 pub mod server;
 
 use remask::diffusion::policy::{Choice, OFF};
-use remask::diffusion::{Canvas, Cell, Reading, TokenId};
+use remask::diffusion::{Canvas, Cell, TokenId};
 use remask::engine::{Answer, Event, Handle, Length, Limits, Prompt, Request, Session, Task, start};
-use remask::model::{Batch, Denoiser, Device, Inspection, ModelError, ModelSpec, Source, Toy, load};
+use remask::model::{
+    Batch, Denoiser, Device, Inspection, ModelError, ModelSpec, Readings, RowError, Source, Toy, load,
+};
 use remask::telemetry::Metrics;
 use remask::text::Tokenizer;
 use std::path::PathBuf;
@@ -80,6 +82,8 @@ pub enum Verdict {
     Read,
     /// The first row's reading lacks a proposal.
     Spoil,
+    /// The first row's numbers are not finite.
+    NotFinite,
     /// One reading is missing.
     Lose,
     /// With an error.
@@ -88,6 +92,11 @@ pub enum Verdict {
     NoRoom,
     /// With a panic.
     Panic,
+}
+
+/// The error of a row whose numbers are not finite.
+pub fn not_finite() -> RowError {
+    RowError::NotFinite { what: "a logit", dtype: "f32".to_owned() }
 }
 
 /// A model whose passes begin and end on command of the test.
@@ -143,13 +152,14 @@ impl Denoiser for Puppet {
         self.model.spec()
     }
 
-    fn read(&mut self, batch: &Batch<'_>) -> Result<Vec<Reading>, ModelError> {
+    fn read(&mut self, batch: &Batch<'_>) -> Result<Readings, ModelError> {
         let _ = self.begun.send(batch.iter().map(|row| fixed_text(row.canvas)).collect());
         let verdict = self.verdicts.recv().unwrap_or(Verdict::Read);
         let mut readings = self.model.read(batch)?;
         match verdict {
             Verdict::Read => {}
-            Verdict::Spoil => drop(readings[0].proposals.pop()),
+            Verdict::Spoil => drop(readings[0].as_mut().unwrap().proposals.pop()),
+            Verdict::NotFinite => readings[0] = Err(not_finite()),
             Verdict::Lose => drop(readings.pop()),
             Verdict::Fail => return Err(ModelError::Failed("told to".to_owned())),
             Verdict::NoRoom => return Err(ModelError::OutOfMemory("told to".to_owned())),

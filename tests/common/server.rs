@@ -2,9 +2,9 @@
 
 use super::{sudoku_model, sudoku_tokenizer, toy_tokenizer};
 use remask::api::{Access, AppState, BODY_MAX, Patience, Service, serve};
-use remask::diffusion::{Reading, TokenId};
+use remask::diffusion::TokenId;
 use remask::engine::{Limits, start};
-use remask::model::{Batch, Denoiser, Inspection, ModelError, ModelSpec, Toy};
+use remask::model::{Batch, Denoiser, Inspection, ModelError, ModelSpec, Readings, Toy};
 use remask::telemetry::Metrics;
 use remask::text::Tokenizer;
 use reqwest::{Client, Response};
@@ -207,7 +207,7 @@ impl Denoiser for Gated {
         self.toy.spec()
     }
 
-    fn read(&mut self, batch: &Batch<'_>) -> Result<Vec<Reading>, ModelError> {
+    fn read(&mut self, batch: &Batch<'_>) -> Result<Readings, ModelError> {
         self.gate.pass();
         self.toy.read(batch)
     }
@@ -228,7 +228,7 @@ impl Denoiser for Failing {
         self.toy.spec()
     }
 
-    fn read(&mut self, batch: &Batch<'_>) -> Result<Vec<Reading>, ModelError> {
+    fn read(&mut self, batch: &Batch<'_>) -> Result<Readings, ModelError> {
         self.passes =
             self.passes.checked_sub(1).ok_or_else(|| ModelError::Failed("the device is on fire".to_owned()))?;
         self.toy.read(batch)

@@ -9,9 +9,9 @@ use super::proto::generate_event::Event;
 use crate::common::server::{Failing, Gate, Gated, Server};
 use prost::Message as _;
 use remask::api::{BODY_MAX, Patience};
-use remask::diffusion::{Reading, TokenId};
+use remask::diffusion::TokenId;
 use remask::engine::Limits;
-use remask::model::{Batch, Denoiser, Inspection, ModelError, ModelSpec, Toy};
+use remask::model::{Batch, Denoiser, Inspection, ModelError, ModelSpec, Readings, Toy};
 use serde_json::json;
 use std::sync::Arc;
 use std::time::Duration;
@@ -154,7 +154,7 @@ impl Denoiser for Slow {
         self.0.spec()
     }
 
-    fn read(&mut self, batch: &Batch<'_>) -> Result<Vec<Reading>, ModelError> {
+    fn read(&mut self, batch: &Batch<'_>) -> Result<Readings, ModelError> {
         std::thread::sleep(Duration::from_millis(20));
         self.0.read(batch)
     }

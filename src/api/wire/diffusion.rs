@@ -37,7 +37,7 @@ pub(crate) struct Diffusion {
     end_of_text: Option<EndOfTextWord>,
     /// Weight of classifier-free guidance, which doubles the cost; default 0, off.
     #[serde(default, deserialize_with = "number")]
-    #[schema(minimum = 0, maximum = 3.4e38)]
+    #[schema(minimum = 0, maximum = 100)]
     cfg_scale: Option<f32>,
     /// With `stream`: also send every fill and erasure; default false.
     pub(super) stream_edits: Option<bool>,

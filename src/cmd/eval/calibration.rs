@@ -172,7 +172,7 @@ fn read(model: &mut dyn Denoiser, canvas: &Canvas, temperature: f32, seed: Seed)
         review: true,
         present: false,
     };
-    Ok(model.read(&[row])?.remove(0))
+    Ok(model.read(&[row])?.remove(0)?)
 }
 
 impl Calibration {

@@ -21,6 +21,10 @@ use std::{borrow::Cow, num::NonZeroU32, sync::Arc, time::Duration};
 const PROOFREADING_MAX: u32 = 128;
 /// Largest absolute value of a logit bias, as in OpenAI's API.
 const BIAS_MAX: f32 = 100.0;
+/// Largest weight of classifier-free guidance. Published samplers use 0 to 4. At 100 a difference
+/// of one logit is a factor of e^101, so that a larger weight changes no choice of a token; far
+/// above, the products are no finite numbers.
+const CFG_SCALE_MAX: f32 = 100.0;
 
 /// What requests are checked against.
 #[derive(Clone, Debug)]
@@ -242,11 +246,13 @@ fn refill_temperature(request: &Request) -> f32 {
 }
 
 fn check_sampling(request: &Request) -> Result<(), Rejected> {
-    let fields = [
-        ("temperature", request.temperature),
-        ("diffusion.cfg_scale", request.cfg_scale),
-        ("diffusion.proofreading.temperature", refill_temperature(request)),
-    ];
+    if !(0.0..=CFG_SCALE_MAX).contains(&request.cfg_scale) {
+        let message = format!("cfg_scale is {}; give a number from 0 to {CFG_SCALE_MAX}", request.cfg_scale);
+        return Err(invalid("diffusion.cfg_scale", message));
+    }
+    // any finite temperature is multiplied and divided in f64 without an overflow
+    let fields =
+        [("temperature", request.temperature), ("diffusion.proofreading.temperature", refill_temperature(request))];
     let invalid_field = fields.into_iter().find(|(_, value)| !value.is_finite() || *value < 0.0);
     let Some((param, value)) = invalid_field else { return Ok(()) };
     Err(invalid(param, format!("{} is {value}; give a finite number that is not negative", last_name(param))))
