@@ -9,7 +9,7 @@ use remask::diffusion::policy::{BUDGET, QUALITY, THRESHOLD, order};
 use remask::diffusion::{
     Canvas, Choice, Pace, Policy, Probability, Proofreading, Proposal, Reading, Review, Seed, Sequence, TokenId,
 };
-use remask::engine::{Clock, EndOfText, Event, Failure, Handle, Limits, Request, start_by};
+use remask::engine::{Clock, EndOfText, Event, Failure, Handle, Limits, Request, Session, start_by};
 use remask::model::{Batch, Denoiser, Inspection, ModelError, ModelSpec, Readings, Toy};
 use remask::telemetry::Metrics;
 use serde_json::{Value, json};
@@ -111,6 +111,35 @@ async fn who_shares_passes_counts_on_them_all_the_same() {
     drop(others);
 }
 
+/// Requests with as large a canvas as `full("a", 100)` has, and five passes each.
+fn short(handle: &Handle, count: usize) -> Vec<Session> {
+    let prompt = "b".repeat(96);
+    (0..count).map(|_| handle.submit(&Request { end_of_text: EndOfText::Never, ..ask(&prompt, 5) }).unwrap()).collect()
+}
+
+#[tokio::test]
+async fn steps_lost_to_a_moment_of_load_come_back_when_it_is_over() {
+    let (handle, time) = slow(Limits { batch_tokens_max: 128, ..Limits::default() });
+    let others = short(&handle, 3);
+    let hurried = Request { deadline: Some(150 * STEP), ..full("a", 100) };
+    let answer = finished(handle.submit(&hurried).unwrap()).await;
+    // shared by four, there is time for 37 passes; alone, for nearly all
+    assert!((60..100).contains(&answer.forward_passes) && answer.filled == 100, "{answer:?}");
+    assert!(answer.degraded && time.passed() <= 151 * STEP);
+    drop(others);
+}
+
+#[tokio::test]
+async fn a_queued_request_loses_no_steps_to_those_before_it() {
+    let (handle, _) = slow(Limits { batch_tokens_max: 128, running_max: 3, ..Limits::default() });
+    let others = short(&handle, 3);
+    let hurried = Request { deadline: Some(150 * STEP), ..full("a", 100) };
+    let answer = finished(handle.submit(&hurried).unwrap()).await;
+    // it starts beside the last of them, and has time for all its steps once it is alone
+    assert!(answer.forward_passes >= 90 && answer.filled == 100, "{answer:?}");
+    drop(others);
+}
+
 #[tokio::test]
 async fn whose_time_is_up_before_its_turn_is_told() {
     let (handle, _) = slow(Limits { running_max: 1, ..Limits::default() });
@@ -170,7 +199,7 @@ fn a_hurried_run_is_full_in_time() {
                 let mut left = None;
                 for step in 0.. {
                     if step == before {
-                        sequence.shorten(passes);
+                        sequence.fit(passes);
                         left = Some(passes.max(1));
                     }
                     let Some(window) = sequence.window() else { break };

@@ -41,6 +41,8 @@ pub(crate) enum Code {
     ModelNotFound,
     /// No request with this id is under way or kept.
     UnknownRequest,
+    /// A request with this id is under way.
+    IdInUse,
     /// One Idempotency-Key came with two different requests.
     KeyReused,
     WrongMethod,
@@ -80,6 +82,7 @@ const TABLE: &[Statuses; Code::Draining as usize + 1] = &[
     row(C::UnknownPath, S::NOT_FOUND, G::Unimplemented, USER, Some("unknown_url")),
     row(C::ModelNotFound, S::NOT_FOUND, G::NotFound, USER, Some("model_not_found")),
     row(C::UnknownRequest, S::NOT_FOUND, G::NotFound, USER, Some("request_not_found")),
+    row(C::IdInUse, S::CONFLICT, G::AlreadyExists, USER, Some("request_id_in_use")),
     row(C::KeyReused, S::UNPROCESSABLE_ENTITY, G::FailedPrecondition, USER, Some("idempotency_key_reused")),
     row(C::WrongMethod, S::METHOD_NOT_ALLOWED, G::Unimplemented, USER, Some("method_not_supported")),
     // as gRPC's libraries in C, Go and Java answer; tonic would say OUT_OF_RANGE

@@ -60,8 +60,8 @@ fn with_layers(endpoints: Router<AppState>, state: AppState) -> Router {
     let endpoints = endpoints
         .method_not_allowed_fallback(ops::wrong_method)
         .layer(CatchPanicLayer::custom(error::panicked))
-        .layer(middleware::from_fn_with_state(state.clone(), idempotency::replay))
         .layer(middleware::from_fn_with_state(state.clone(), context::register))
+        .layer(middleware::from_fn_with_state(state.clone(), idempotency::replay)) // waits without an id of its own
         .layer(middleware::from_fn_with_state(state.clone(), auth::authenticate))
         .layer(middleware::from_fn_with_state(state.clone(), grpc::status::translate))
         .layer(middleware::from_fn_with_state(state.clone(), context::open))

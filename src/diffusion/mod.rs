@@ -2,6 +2,7 @@
 //! says. Pure: no tensors, no clock, no channels, no wire formats.
 
 mod canvas;
+mod plan;
 pub mod policy;
 mod random;
 mod reading;
@@ -10,8 +11,9 @@ mod sequence;
 mod units;
 
 pub use canvas::{Canvas, Cell, Edit, EditError};
+pub use plan::{Passes, PolicyError};
 pub use policy::{Choice, Pace, Policy, Proofreading};
 pub use random::{DrawKey, Draws, Purpose, Seed, gumbel};
 pub use reading::{Present, Proposal, Reading, Review};
-pub use sequence::{PolicyError, ReadingError, Sequence, StepOutcome, fills};
+pub use sequence::{ReadingError, Sequence, StepOutcome, fills};
 pub use units::{DOUBTFUL, Position, Probability, TokenId, u32_of};

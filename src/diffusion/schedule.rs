@@ -85,15 +85,29 @@ impl Schedule {
         Self { pace: BlockPace::Steps(steps), blanks_at_start: blanks, phase, ..Self::proofreading(0) }
     }
 
-    /// Steps until the block is finished at the latest.
-    pub(super) fn steps_to_go(&self) -> u32 {
-        let proofreading = match self.phase {
+    /// Steps until the block is full at the latest; in a block that is proofread, none.
+    pub(super) fn fill_steps(&self) -> u32 {
+        match self.phase {
+            // a step fills at least one blank, and each erasure makes one
+            Phase::Filling => {
+                self.steps_left().unwrap_or(u32::MAX).min(self.blanks_at_start.saturating_add(self.budget))
+            }
+            Phase::Proofreading => 0,
+        }
+    }
+
+    /// Steps that proofread the block at most, once it is full.
+    pub(super) fn proofread_steps(&self) -> u32 {
+        match self.phase {
             Phase::Filling if self.proofreading_steps >= ROUND => self.proofreading_steps,
-            Phase::Filling | Phase::Proofreading => 0,
-        };
-        // without a bound a step fills at least one blank, and each erasure makes one
-        let left = self.steps_left().unwrap_or(self.blanks_at_start.saturating_add(self.budget));
-        left.saturating_add(proofreading)
+            Phase::Filling => 0,
+            Phase::Proofreading => self.steps_left().unwrap_or(0),
+        }
+    }
+
+    /// A step of another plan was taken in place of one of this schedule's.
+    pub(super) fn skip(&mut self) {
+        self.step += 1;
     }
 
     /// Whether the block has been full, and is now proofread.

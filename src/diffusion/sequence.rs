@@ -2,30 +2,15 @@
 //! Out of scope: where a reading comes from, and who receives the edits.
 
 use super::canvas::{Canvas, Edit, EditError};
+use super::plan::{Block, Passes, Plan, PolicyError};
 use super::policy::{Choice, FilledCell, Needs, OFF, Pace, Policy, Proofreading};
 use super::random::{DrawKey, Seed};
 use super::reading::{Proposal, Reading};
-use super::schedule::{Schedule, share_of_steps};
+use super::schedule::Schedule;
 use super::units::{Position, Probability, TokenId, u32_of};
-use std::collections::{BTreeSet, VecDeque};
+use std::collections::BTreeSet;
 use std::num::NonZeroU32;
 use std::ops::Range;
-
-/// Why a policy does not fit a canvas.
-#[derive(Clone, Copy, Debug, PartialEq, Eq, thiserror::Error)]
-pub enum PolicyError {
-    /// A block needs a step of its own.
-    #[error(
-        "{steps} steps are too few for {blocks} blocks, each of which needs at least one; \
-         give at least {blocks} steps or a larger block length"
-    )]
-    TooFewSteps {
-        /// Steps given for the whole run.
-        steps: u32,
-        /// Blocks that hold a blank.
-        blocks: u32,
-    },
-}
 
 /// A reading that does not fit its canvas: a fault of the model, never of the user.
 #[derive(Clone, Debug, PartialEq, Eq, thiserror::Error)]
@@ -62,17 +47,11 @@ pub struct Sequence {
     seed: Seed,
     step: u32,
     steps_max: Option<u32>,
-    blocks: VecDeque<Block>,
+    plan: Plan,
     /// One per cell of the canvas.
     traces: Vec<Trace>,
     /// Tokens that are filled in only where nothing else is left.
     postponed: Vec<TokenId>,
-}
-
-#[derive(Clone, Debug)]
-struct Block {
-    range: Range<usize>,
-    schedule: Schedule,
 }
 
 /// What a sequence keeps of a cell besides its token.
@@ -97,32 +76,11 @@ impl Sequence {
     /// # Errors
     /// When the policy gives fewer steps than there are blocks.
     pub fn new(canvas: Canvas, policy: Policy, seed: Seed) -> Result<Self, PolicyError> {
-        let length = policy.block_length.get() as usize;
-        let start = canvas.blanks(0..canvas.len()).next().map_or(canvas.len(), Position::index);
-        let with_blanks: Vec<(Range<usize>, u32)> = (start..canvas.len())
-            .step_by(length)
-            .map(|from| from..canvas.len().min(from.saturating_add(length)))
-            .map(|range| (range.clone(), count(canvas.blanks(range))))
-            .filter(|(_, blanks)| *blanks > 0)
-            .collect();
-        let blocks = count(with_blanks.iter());
-        let steps_max = policy.pace.steps_max().map(NonZeroU32::get);
-        if let Some(steps) = steps_max
-            && steps < blocks
-        {
-            return Err(PolicyError::TooFewSteps { steps, blocks });
-        }
-        let proofreading = policy.proofreading.map_or(0, |proofreading| proofreading.steps.saturating_mul(blocks));
-        let mut shares = steps_max.into_iter().flat_map(|steps| share_of_steps(steps, blocks.max(1)));
-        let blocks = with_blanks
-            .into_iter()
-            .map(|(range, blanks)| {
-                let schedule = Schedule::new(&policy, shares.next(), blanks);
-                Block { range, schedule }
-            })
-            .collect();
-        let steps_max = steps_max.map(|steps| steps.saturating_add(proofreading));
-        Ok(Self::of(canvas, policy, seed, blocks, steps_max))
+        let plan = Plan::new(&canvas, &policy)?;
+        let proofreading = policy.proofreading.map_or(0, |proofreading| proofreading.steps);
+        let proofreading = proofreading.saturating_mul(plan.passes().blocks);
+        let steps_max = policy.pace.steps_max().map(|steps| steps.get().saturating_add(proofreading));
+        Ok(Self::of(canvas, policy, seed, plan, steps_max))
     }
 
     /// Takes a canvas that is full already as one block, and proofreads it: the filled cells that
@@ -130,9 +88,7 @@ impl Sequence {
     /// be changed, and the sequence is finished at once.
     pub fn proofread(canvas: Canvas, order: Choice, proofreading: Proofreading, seed: Seed) -> Self {
         let steps = proofreading.steps;
-        let is_full = canvas.blanks(0..canvas.len()).next().is_none();
-        let block = Block { range: 0..canvas.len(), schedule: Schedule::proofreading(steps) };
-        let blocks = if is_full && steps >= 2 { VecDeque::from([block]) } else { VecDeque::new() };
+        let plan = Plan::proofreading(&canvas, steps);
         let policy = Policy {
             order,
             pace: Pace::Steps(NonZeroU32::MIN),
@@ -140,12 +96,12 @@ impl Sequence {
             block_length: NonZeroU32::MAX,
             proofreading: Some(proofreading),
         };
-        Self::of(canvas, policy, seed, blocks, Some(steps))
+        Self::of(canvas, policy, seed, plan, Some(steps))
     }
 
-    fn of(canvas: Canvas, policy: Policy, seed: Seed, blocks: VecDeque<Block>, steps_max: Option<u32>) -> Self {
+    fn of(canvas: Canvas, policy: Policy, seed: Seed, plan: Plan, steps_max: Option<u32>) -> Self {
         let traces = vec![Trace::GIVEN; canvas.len()];
-        Self { canvas, policy, seed, step: 0, steps_max, blocks, traces, postponed: Vec::new() }
+        Self { canvas, policy, seed, step: 0, steps_max, plan, traces, postponed: Vec::new() }
     }
 
     /// The same, but blanks for which one of these tokens is proposed are filled after all others
@@ -176,19 +132,31 @@ impl Sequence {
         self.step
     }
 
-    /// Steps the run takes at most, where the policy bounds them.
-    pub const fn steps_max(&self) -> Option<u32> {
-        self.steps_max
+    /// Steps the run takes at most, where the policy or a hurry bounds them.
+    pub fn steps_max(&self) -> Option<u32> {
+        let Passes { filling, proofreading, .. } = self.plan.passes();
+        let left = u32::try_from(filling + proofreading).unwrap_or(u32::MAX);
+        if self.is_hurried() { Some(self.step.saturating_add(left)) } else { self.steps_max }
+    }
+
+    /// Passes that are left at most, also where the policy names no bound.
+    pub fn passes(&self) -> Passes {
+        self.plan.passes()
+    }
+
+    /// Whether the next step is one of a plan with fewer steps than the policy's.
+    pub fn is_hurried(&self) -> bool {
+        self.plan.is_hurried()
     }
 
     /// The cells to read next; `None` once nothing can change any more.
     pub fn window(&self) -> Option<Range<usize>> {
-        self.blocks.front().map(|block| block.range.clone())
+        self.plan.front().map(|block| block.range.clone())
     }
 
     /// Whether the next block to read has been full, and is now proofread.
     pub fn is_proofreading(&self) -> bool {
-        self.blocks.front().is_some_and(|block| block.schedule.is_proofreading())
+        self.plan.front().is_some_and(|block| block.schedule.is_proofreading())
     }
 
     /// What the next step needs to know about every filled cell.
@@ -196,34 +164,17 @@ impl Sequence {
         if self.is_proofreading() { self.policy.needs().and(Needs::QUALITY) } else { self.policy.needs() }
     }
 
-    /// Shortens the run to `passes` more steps, at least one, where it might take more: the steps
-    /// left are shared anew, and nothing is erased or proofread any more. With fewer passes than
-    /// blocks the blocks become one. Returns whether steps were given up.
-    pub fn shorten(&mut self, passes: u32) -> bool {
-        let to_go = self.blocks.iter().map(|block| block.schedule.steps_to_go());
-        if to_go.fold(0, u32::saturating_add) <= passes {
-            return false;
-        }
-        let blanks = |canvas: &Canvas, range: &Range<usize>| count(canvas.blanks(range.clone()));
-        let passes = passes.max(1);
-        let blocks = count(self.blocks.iter());
-        if passes < blocks {
-            let ends = self.blocks.front().zip(self.blocks.back());
-            let Some(range) = ends.map(|(first, last)| first.range.start..last.range.end) else { return false };
-            let schedule = Schedule::shortened(passes, blanks(&self.canvas, &range));
-            self.blocks = VecDeque::from([Block { range, schedule }]);
-        } else {
-            for (block, steps) in self.blocks.iter_mut().zip(share_of_steps(passes, blocks)) {
-                block.schedule = Schedule::shortened(steps, blanks(&self.canvas, &block.range));
-            }
-        }
-        self.steps_max = Some(self.step.saturating_add(passes));
-        true
+    /// Plans for at most `passes` more steps, at least one. Where the policy may take more, the run
+    /// is shortened: the steps are shared anew, and nothing is erased or proofread; with fewer
+    /// passes than blocks these become one. With time for it again, the policy's own plan goes on.
+    pub fn fit(&mut self, passes: u32) {
+        let most = self.steps_max.map_or(u32::MAX, |most| most.saturating_sub(self.step));
+        self.plan.fit(&self.canvas, passes.min(most));
     }
 
     /// Drops the blocks that were not begun: what is blank stays blank.
     pub fn stop(&mut self) {
-        self.blocks.clear();
+        self.plan.clear();
     }
 
     /// Takes one step: erases and fills from one reading of the current window. The cells filled
@@ -233,7 +184,7 @@ impl Sequence {
     /// # Errors
     /// When the reading is not one of this canvas and window; the canvas is then unchanged.
     pub fn advance(&mut self, reading: &Reading) -> Result<StepOutcome, ReadingError> {
-        let Some(block) = self.blocks.front() else {
+        let Some(block) = self.plan.front() else {
             return Ok(StepOutcome { step: self.step, edits: Vec::new(), finished: None });
         };
         let filled = if self.sees_filled() { self.filled(block.range.clone(), reading) } else { Vec::new() };
@@ -245,11 +196,8 @@ impl Sequence {
 
         let step = self.step;
         self.step += 1;
-        let Some(block) = self.blocks.front_mut() else { return Ok(StepOutcome { step, edits, finished: None }) };
         let erased = count(edits.iter().filter(|edit| matches!(edit, Edit::Erase { .. })));
-        let blanks = count(self.canvas.blanks(block.range.clone()));
-        let is_finished = block.schedule.advance(count(edits.iter()), erased, blanks);
-        let finished = if is_finished { self.blocks.pop_front().map(|block| block.range) } else { None };
+        let finished = self.plan.advance(&self.canvas, count(edits.iter()), erased);
         Ok(StepOutcome { step, edits, finished })
     }
 

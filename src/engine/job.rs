@@ -121,14 +121,13 @@ impl Job {
         }
     }
 
-    /// Plans for at most so many passes, at least one, and drops the steps that do not fit.
+    /// Plans for at most so many passes, at least one: drops the steps that do not fit, and takes
+    /// up again those that do.
     pub(super) fn limit_passes(&mut self, passes: u32) {
-        let quality = u32::from(self.quality_pending);
-        if self.sequence.shorten(passes.saturating_sub(quality)) {
-            self.degraded = true;
-        }
-        if self.degraded && passes <= quality && self.sequence.window().is_some() {
+        self.sequence.fit(passes.saturating_sub(u32::from(self.quality_pending)));
+        if self.quality_pending && passes == 0 && self.passes > 0 && self.sequence.window().is_none() {
             self.quality_pending = false;
+            self.degraded = true;
         }
     }
 
@@ -187,6 +186,7 @@ impl Job {
     }
 
     fn step(&mut self, reading: &Reading) -> Result<StepEvent, Failure> {
+        self.degraded |= self.sequence.is_hurried();
         let outcome = self.sequence.advance(reading).map_err(|error| ModelError::Failed(error.to_string()))?;
         for edit in &outcome.edits {
             match *edit {

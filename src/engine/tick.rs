@@ -8,9 +8,21 @@ use crate::model::{Denoiser, ModelError, Readings, Row};
 use std::panic::{AssertUnwindSafe, catch_unwind};
 use std::{collections::VecDeque, time::Duration};
 
+/// Starts in a row that may pass over the request that has waited longest, for others of a lower
+/// priority number. The next start is its own: whatever priorities others ask for, the request at
+/// place n of the queue in order of arrival starts within 4n starts.
+const PASSED_OVER_MAX: u32 = 3;
+
+/// What happened to the queue before a pass.
+#[derive(Debug, Default)]
+pub(super) struct Begun {
+    pub(super) started: Vec<SequenceId>,
+    /// The failures of those whose deadline came first.
+    pub(super) late: Vec<(SequenceId, Event)>,
+}
+
 #[derive(Debug, Default)]
 pub(super) struct Tick {
-    pub(super) admitted: Vec<SequenceId>,
     /// Sequences that shared the forward pass.
     pub(super) sequences: usize,
     pub(super) tokens: usize,
@@ -28,13 +40,16 @@ pub(super) struct Engine {
     pub(super) running_max: usize,
     pub(super) batch_tokens_max: usize,
     pub(super) waiting: VecDeque<(SequenceId, Job)>,
+    /// Starts in a row that passed over the request that has waited longest.
+    passed_over: u32,
     /// The least recently stepped first; a new sequence comes last.
     pub(super) running: VecDeque<(SequenceId, Job)>,
 }
 
 impl Engine {
     pub(super) fn new(model: Box<dyn Denoiser>, running_max: usize, batch_tokens_max: usize) -> Self {
-        Self { model, running_max, batch_tokens_max, waiting: VecDeque::new(), running: VecDeque::new() }
+        let (waiting, running) = (VecDeque::new(), VecDeque::new());
+        Self { model, running_max, batch_tokens_max, waiting, passed_over: 0, running }
     }
 
     /// Queues a job behind those of its own priority.
@@ -52,9 +67,32 @@ impl Engine {
         self.waiting.is_empty() && self.running.is_empty()
     }
 
+    /// Starts queued sequences, and plans every running one that has a deadline, anew before each
+    /// pass: steps that a moment of load took are given back when it is over. `passes_left` gets a
+    /// sequence, its deadline and the passes of the engine per pass of a sequence; it returns how
+    /// many passes of its own the sequence has time for, or `None` after the deadline: if queued, it
+    /// fails then.
+    pub(super) fn begin(&mut self, passes_left: impl Fn(SequenceId, Duration, u32) -> Option<u32>) -> Begun {
+        let mut late = Vec::new();
+        self.waiting.retain(|(id, job)| match job.options.deadline {
+            Some(deadline) if passes_left(*id, deadline, 1).is_none() => {
+                late.push((*id, Event::Failed(Failure::TooLate { deadline })));
+                false
+            }
+            Some(_) | None => true,
+        });
+        let started = self.start();
+        let rounds = self.passes_per_round().max(1);
+        for (id, job) in &mut self.running {
+            if let Some(deadline) = job.options.deadline {
+                job.limit_passes(passes_left(*id, deadline, rounds).unwrap_or(0));
+            }
+        }
+        Begun { started, late }
+    }
+
     /// Choose, read, advance.
     pub(super) fn tick(&mut self) -> Tick {
-        let admitted = self.admit();
         let (mut batch, mut events) = (self.choose(), Vec::new());
         batch.retain_mut(|(id, job)| match job.finished() {
             Some(answer) => {
@@ -73,7 +111,7 @@ impl Engine {
             // the next tick reads the same sequences, fewer at a time
             self.batch_tokens_max = (tokens / 2).max(1);
             batch.into_iter().rev().for_each(|sequence| self.running.push_front(sequence));
-            return Tick { admitted, shrunk: Some(self.batch_tokens_max), events, ..Tick::default() };
+            return Tick { shrunk: Some(self.batch_tokens_max), events, ..Tick::default() };
         }
         match readings {
             Ok(readings) => {
@@ -88,16 +126,27 @@ impl Engine {
             }
             Err(error) => events.extend(batch.drain(..).map(|(id, _)| (id, Event::Failed(error.clone().into())))),
         }
-        Tick { admitted, sequences, tokens, failure, shrunk: None, events }
+        Tick { sequences, tokens, failure, shrunk: None, events }
     }
 
     /// Moves sequences from the queue to the running ones, up to `running_max`.
-    fn admit(&mut self) -> Vec<SequenceId> {
-        let room = self.running_max.saturating_sub(self.running.len()).min(self.waiting.len());
-        let joining: Vec<_> = self.waiting.drain(..room).collect();
-        let ids = joining.iter().map(|(id, _)| *id).collect();
-        self.running.extend(joining);
-        ids
+    fn start(&mut self) -> Vec<SequenceId> {
+        let mut started = Vec::new();
+        while self.running.len() < self.running_max {
+            let Some((id, job)) = self.next() else { break };
+            started.push(id);
+            self.running.push_back((id, job));
+        }
+        started
+    }
+
+    /// Takes the next sequence from the queue: by priority, but the one that has waited longest is
+    /// passed over a few times at most.
+    fn next(&mut self) -> Option<(SequenceId, Job)> {
+        let longest = (0..self.waiting.len()).min_by_key(|place| self.waiting[*place].0)?;
+        let place = if self.passed_over < PASSED_OVER_MAX { 0 } else { longest };
+        self.passed_over = if place == longest { 0 } else { self.passed_over + 1 };
+        self.waiting.remove(place)
     }
 
     /// Takes out the sequences of the next pass: the least recently stepped first, as many as fit.
@@ -115,31 +164,6 @@ impl Engine {
         }
         self.running = passed_over;
         chosen
-    }
-
-    /// Limits the passes of every sequence with a deadline. `passes_left` gets a sequence, its
-    /// deadline and the passes of the engine per pass of a sequence; it returns how many passes of
-    /// its own the sequence has time for, or `None` after the deadline: if queued, it fails then.
-    pub(super) fn apply_deadlines(
-        &mut self,
-        passes_left: impl Fn(SequenceId, Duration, u32) -> Option<u32>,
-    ) -> Vec<(SequenceId, Event)> {
-        let rounds = self.passes_per_round().max(1);
-        let mut events = Vec::new();
-        self.waiting.retain(|(id, job)| match job.options.deadline {
-            Some(deadline) if passes_left(*id, deadline, rounds).is_none() => {
-                events.push((*id, Event::Failed(Failure::TooLate { deadline })));
-                false
-            }
-            Some(_) | None => true,
-        });
-        // a queued sequence has at most as many passes as if it ran now
-        for (id, job) in self.running.iter_mut().chain(&mut self.waiting) {
-            if let Some(deadline) = job.options.deadline {
-                job.limit_passes(passes_left(*id, deadline, rounds).unwrap_or(0));
-            }
-        }
-        events
     }
 
     /// Passes of the engine in which every running sequence is read once.

@@ -9,7 +9,7 @@ use super::job::SequenceId;
 use super::mailbox::Outbox;
 use super::restart::{Restart, World};
 use super::shared::{Command, Condition, FAILURES_MAX, Limits, Shared, Submission};
-use super::tick::{Engine, Tick};
+use super::tick::{Begun, Engine, Tick};
 use crate::diffusion::{Edit, u32_of};
 use crate::model::{Denoiser, ModelError};
 use crate::telemetry::Metrics;
@@ -213,7 +213,8 @@ impl Worker {
 
     fn step(&mut self) -> Next {
         let begun = self.clock.now();
-        let late = self.apply_deadlines(begun);
+        let Begun { started, late } = self.begin(begun);
+        self.record_starts(&started, begun);
         self.deliver(late);
         let tick = self.engine.tick();
         self.record(&tick, begun);
@@ -233,11 +234,12 @@ impl Worker {
         self.deliver(events);
     }
 
-    /// Limits sequences with a deadline to the passes they have time for, by the average step time.
-    fn apply_deadlines(&mut self, now: Instant) -> Vec<(SequenceId, Event)> {
+    /// Starts queued sequences, and limits those with a deadline to the passes they have time for, by
+    /// the average step time.
+    fn begin(&mut self, now: Instant) -> Begun {
         let step = self.shared.step_time.average();
         let clients = &self.clients;
-        self.engine.apply_deadlines(|id, deadline, rounds| {
+        self.engine.begin(|id, deadline, rounds| {
             let waited = clients.get(&id).map_or(Duration::ZERO, |client| now.duration_since(client.submitted));
             let left = deadline.checked_sub(waited)?.as_secs_f64();
             let passes = (left / (step.as_secs_f64() * f64::from(rounds)).max(1e-9)) as u32; // saturates
@@ -245,12 +247,15 @@ impl Worker {
         })
     }
 
+    fn record_starts(&self, started: &[SequenceId], now: Instant) {
+        for client in started.iter().filter_map(|id| self.clients.get(id)) {
+            self.metrics.left_queue(now.duration_since(client.submitted));
+            client.trace.part("queue", client.submitted, now, || []);
+        }
+    }
+
     fn record(&self, tick: &Tick, begun: Instant) {
         let took = self.clock.now().duration_since(begun);
-        for client in tick.admitted.iter().filter_map(|id| self.clients.get(id)) {
-            self.metrics.left_queue(begun.duration_since(client.submitted));
-            client.trace.part("queue", client.submitted, begun, || []);
-        }
         if let Some(limit) = tick.shrunk {
             tracing::warn!(limit, "the device ran out of memory; passes hold fewer tokens from now on");
             self.metrics.model_failed();

@@ -132,6 +132,8 @@ async fn a_call_is_stopped_by_its_name_and_has_no_more_time_than_others() {
     let mut stream = client.generate(carrying(asked("Once"), &[("x-request-id", "g")])).await.unwrap().into_inner();
     assert!(stream.message().await.unwrap().is_some(), "the start");
     gate.reached().await;
+    let again = client.score(carrying(judged("a"), &[("x-request-id", "g")])).await.unwrap_err();
+    assert_eq!((again.code(), metadata(&again, "remask-code")), (Code::AlreadyExists, Some("request_id_in_use")));
     let stopped = server.client.delete(server.url("/v1/requests/g")).send().await.unwrap();
     assert_eq!(stopped.status(), 200);
     let status = stream.message().await.unwrap_err();

@@ -278,6 +278,7 @@ async fn what_is_no_call_of_ours_gets_a_status_too() {
     assert_eq!(zipped.headers()["grpc-status"], "12", "as gRPC has it");
     let taken = raw(&server, GENERATE, "application/grpc", fits).await;
     assert!(!taken.headers().contains_key("grpc-status"), "the limit is a limit: {taken:?}");
+    taken.bytes().await.unwrap(); // to its end: until then its id is in use
     for (content_type, code) in [("application/json", 415), ("text/plain", 415), ("application/grpc-web", 415)] {
         let response = raw(&server, GENERATE, content_type, framed(b"")).await;
         assert_eq!(response.status(), code, "{content_type}");

@@ -26,6 +26,6 @@ pub(super) async fn cancel(
     context: RequestContext,
     PathName(id): PathName,
 ) -> ApiResult<Json<Cancelled>> {
-    state.shared.cancels.cancel(&id, context.owner())?;
+    state.shared.under_way.cancel(&id, context.owner())?;
     Ok(Json(Cancelled { id, object: "request", cancelled: true }))
 }

@@ -131,7 +131,8 @@ impl EndpointDoc {
         self.needs_model(true)
             .takes_header("Idempotency-Key", key)
             .fails_with([StatusCode::TOO_MANY_REQUESTS, StatusCode::INTERNAL_SERVER_ERROR])
-            .fails_with([StatusCode::UNPROCESSABLE_ENTITY, CLIENT_CLOSED_REQUEST, StatusCode::GATEWAY_TIMEOUT])
+            .fails_with([StatusCode::CONFLICT, StatusCode::UNPROCESSABLE_ENTITY, CLIENT_CLOSED_REQUEST])
+            .fails_with([StatusCode::GATEWAY_TIMEOUT])
     }
 
     /// What it is asked for may not exist.
@@ -167,6 +168,7 @@ pub(super) fn errors() -> Vec<(String, Response)> {
         (400, "The body, or the field named by `param`, is invalid."),
         (401, "The API key is missing or unknown."),
         (404, "The model, request or path does not exist."),
+        (409, "A request with this X-Request-Id, of the same API key, is under way."),
         (413, "The body is larger than the server's limit."),
         (415, "The body is not JSON, or it is compressed."),
         (422, "The Idempotency-Key was used for another request."),

@@ -4,6 +4,7 @@ use crate::api::error::{self, ApiError, ApiResult, CLIENT_CLOSED_REQUEST, Code};
 use crate::api::protocol::{Protocol, is_work};
 use crate::api::state::AppState;
 use crate::api::state::keys::{Fingerprint, Owner};
+use crate::api::state::under_way::Registration;
 use crate::engine::Answer;
 use crate::telemetry::trace::{self, Trace};
 use crate::telemetry::{Metrics, Outcome};
@@ -14,7 +15,7 @@ use axum::middleware::Next;
 use axum::response::{IntoResponse, Response};
 use futures_util::future::OptionFuture;
 use std::hash::{BuildHasher, RandomState};
-use std::sync::{Arc, OnceLock};
+use std::sync::{Arc, Mutex, OnceLock, PoisonError};
 use std::time::{Duration, Instant};
 use tokio::sync::{OwnedSemaphorePermit, watch};
 use tracing::{Instrument, Span};
@@ -45,6 +46,8 @@ struct Inner {
     permit: OnceLock<OwnedSemaphorePermit>,
     owner: OnceLock<Fingerprint>,
     cancel: Arc<watch::Sender<bool>>,
+    /// Released when the outcome is known: a client may use its id again when it has the last byte.
+    registration: Mutex<Option<Registration>>,
     limit: Option<Duration>,
     metrics: Arc<Metrics>,
     span: Span,
@@ -134,6 +137,11 @@ impl RequestContext {
     /// Sets the outcome by the status of the answer. Only the first call counts.
     pub(crate) fn set_outcome(&self, status: StatusCode) {
         let _ = self.0.outcome.set(outcome(status));
+        self.register(None);
+    }
+
+    fn register(&self, registration: Option<Registration>) {
+        *self.0.registration.lock().unwrap_or_else(PoisonError::into_inner) = registration;
     }
 }
 
@@ -187,6 +195,7 @@ pub(crate) async fn open(
         permit: OnceLock::new(),
         owner: OnceLock::new(),
         cancel: Arc::new(watch::Sender::new(false)),
+        registration: Mutex::default(),
         limit: state.patience().timeout,
         metrics: Arc::clone(&state.shared.metrics),
         span: span.clone(),
@@ -212,17 +221,20 @@ pub(crate) async fn open(
     response
 }
 
-/// The layer that registers a `POST` request for as long as it lasts, so that it can be cancelled.
+/// The layer that lists a request that runs the model for as long as it lasts, so that it can be
+/// cancelled by its id. A request with an id that is in use is refused.
 pub(crate) async fn register(
     State(state): State<AppState>,
     context: RequestContext,
     request: Request,
     next: Next,
-) -> Response {
-    if request.method() == Method::POST {
-        state.shared.cancels.register(context.id(), context.owner(), &context.0.cancel);
+) -> ApiResult {
+    let is_new_work = is_work(request.uri().path()) && last_event_id(&request).is_none();
+    if request.method() == Method::POST && is_new_work {
+        let cancel = &context.0.cancel;
+        context.register(Some(state.shared.under_way.register(context.owner(), context.id(), cancel)?));
     }
-    next.run(request).await
+    Ok(next.run(request).await)
 }
 
 /// The id that a client gave, if headers, logs and event ids can hold it as it is.

@@ -4,20 +4,19 @@ pub(crate) mod kept_answers;
 pub(crate) mod keys;
 mod lock;
 pub(crate) mod stream_logs;
+pub(crate) mod under_way;
 
 use super::error::{ApiError, Code};
 use crate::engine::{Handle, Readiness, Rejected, Request, Session};
 use crate::telemetry::Metrics;
 use axum::http::HeaderValue;
 use kept_answers::KeptAnswers;
-use keys::{Guard, Owner};
-use lock::lock;
-use std::collections::BTreeMap;
+use keys::Guard;
 use std::sync::atomic::{AtomicBool, Ordering};
-use std::sync::{Arc, Mutex, OnceLock, Weak};
+use std::sync::{Arc, OnceLock};
 use std::time::Duration;
-use stream_logs::{StreamLogs, unknown_request};
-use tokio::sync::watch;
+use stream_logs::StreamLogs;
+use under_way::UnderWay;
 
 /// Default limit on the bytes of a body. 8,192 token ids take less than 0.1 MB.
 pub const BODY_MAX: usize = 2 << 20;
@@ -39,7 +38,7 @@ pub(crate) struct Shared {
     pub(crate) access: Access,
     draining: AtomicBool,
     patience: OnceLock<Patience>,
-    pub(crate) cancels: Cancels,
+    pub(crate) under_way: Arc<UnderWay>,
     pub(crate) stream_logs: Arc<StreamLogs>,
     pub(crate) kept_answers: Arc<KeptAnswers>,
 }
@@ -77,7 +76,7 @@ impl AppState {
             access,
             draining: AtomicBool::new(false),
             patience: OnceLock::new(),
-            cancels: Cancels::default(),
+            under_way: Arc::default(),
             stream_logs: Arc::default(),
             kept_answers: Arc::default(),
         };
@@ -177,34 +176,5 @@ impl Service {
             ApiError::new(Code::Internal, "the server made a mistake in reading this request; its log says more")
         })?;
         Ok(self.handle.queue(admitted?)?)
-    }
-}
-
-/// Requests under way by their ids, so that their owners can cancel them.
-#[derive(Debug, Default)]
-pub(crate) struct Cancels(Mutex<BTreeMap<String, UnderWay>>);
-
-#[derive(Debug)]
-struct UnderWay {
-    owner: Owner,
-    /// Held by the request until its last byte is sent.
-    cancel: Weak<watch::Sender<bool>>,
-}
-
-impl Cancels {
-    /// Lists a request until `cancel` is dropped. Of two requests with one id the later is listed.
-    pub(crate) fn register(&self, id: &str, owner: Owner, cancel: &Arc<watch::Sender<bool>>) {
-        let mut under_way = lock(&self.0);
-        under_way.retain(|_, request| request.cancel.strong_count() > 0);
-        under_way.insert(id.to_owned(), UnderWay { owner, cancel: Arc::downgrade(cancel) });
-    }
-
-    /// Cancels a request; an error if no request of this owner with this id is under way.
-    pub(crate) fn cancel(&self, id: &str, owner: Owner) -> Result<(), ApiError> {
-        let under_way = lock(&self.0);
-        let request = under_way.get(id).filter(|request| request.owner == owner);
-        let cancel = request.and_then(|request| request.cancel.upgrade()).ok_or_else(|| unknown_request(id))?;
-        cancel.send_replace(true);
-        Ok(())
     }
 }

@@ -2,7 +2,8 @@
 
 use super::keys::Owner;
 use super::lock::lock;
-use crate::api::error::{ApiError, Code};
+use super::under_way::{Name, unknown_request};
+use crate::api::error::ApiError;
 use std::collections::{BTreeMap, VecDeque};
 use std::ops::RangeInclusive;
 use std::sync::{Arc, Mutex};
@@ -10,17 +11,10 @@ use std::time::Duration;
 use tokio::sync::Notify;
 use tokio::task::AbortHandle;
 
-pub(crate) const KEPT_FOR: Duration = Duration::from_secs(60);
 /// Logs kept at the same time; with [`LOG_BYTES_MAX`] each, 64 MB.
 pub(crate) const LOGS_MAX: usize = 256;
 /// Bytes of one log. While it is full of unread entries, the engine's mailbox merges new steps.
 const LOG_BYTES_MAX: usize = 256 << 10;
-
-pub(crate) fn unknown_request(id: &str) -> ApiError {
-    let ended = format!("none of that name that ended within {} s", KEPT_FOR.as_secs());
-    let message = format!("there is no request {id:?} under way, and {ended}; send it again as a new one");
-    ApiError::new(Code::UnknownRequest, message)
-}
 
 /// A named event. Its number is its place in the log.
 #[derive(Clone, Debug)]
@@ -30,9 +24,9 @@ pub(crate) struct LogEntry {
     pub(crate) data: String,
 }
 
-/// The logs that can be resumed, by the ids of their requests.
+/// The logs that can be resumed, by the names of their requests.
 #[derive(Debug, Default)]
-pub(crate) struct StreamLogs(Mutex<BTreeMap<String, Arc<StreamLog>>>);
+pub(crate) struct StreamLogs(Mutex<BTreeMap<Name, Arc<StreamLog>>>);
 
 impl StreamLogs {
     /// Keeps a log that has a grace time, if there is room or a finished log to remove.
@@ -42,26 +36,26 @@ impl StreamLogs {
         }
         let mut logs = lock(&self.0);
         if logs.len() >= LOGS_MAX {
-            let finished = logs.iter().find(|(_, log)| lock(&log.state).is_finished).map(|(id, _)| id.clone());
-            match finished.and_then(|id| logs.remove(&id)) {
+            let finished = logs.iter().find(|(_, log)| lock(&log.state).is_finished).map(|(name, _)| name.clone());
+            match finished.and_then(|name| logs.remove(&name)) {
                 Some(removed) => removed.stop_pump(), // its task only waits for the end of KEPT_FOR
                 None => return,
             }
         }
-        logs.insert(log.id.clone(), Arc::clone(log));
+        logs.insert(log.name(), Arc::clone(log));
     }
 
-    /// Removes a log, if it is the one kept under its id.
+    /// Removes a log, if it is the one kept under its name.
     pub(crate) fn remove(&self, log: &Arc<StreamLog>) {
-        let mut logs = lock(&self.0);
-        if logs.get(&log.id).is_some_and(|kept| Arc::ptr_eq(kept, log)) {
-            logs.remove(&log.id);
+        let (mut logs, name) = (lock(&self.0), log.name());
+        if logs.get(&name).is_some_and(|kept| Arc::ptr_eq(kept, log)) {
+            logs.remove(&name);
         }
     }
 
     /// Finds a log; an error if no log of this owner is kept under this id.
     pub(crate) fn find(&self, id: &str, owner: Owner) -> Result<Arc<StreamLog>, ApiError> {
-        lock(&self.0).get(id).filter(|log| log.owner == owner).cloned().ok_or_else(|| unknown_request(id))
+        lock(&self.0).get(&(owner, id.to_owned())).cloned().ok_or_else(|| unknown_request(id))
     }
 }
 
@@ -109,6 +103,10 @@ impl StreamLog {
     pub(crate) fn new(id: String, owner: Owner, grace: Duration) -> Self {
         let (changed, taken) = (Notify::new(), Notify::new());
         Self { id, owner, grace, state: Mutex::default(), changed, taken, pump: Mutex::default() }
+    }
+
+    fn name(&self) -> Name {
+        (self.owner, self.id.clone())
     }
 
     pub(crate) fn set_pump(&self, pump: AbortHandle) {
