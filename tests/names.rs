@@ -81,7 +81,7 @@ async fn an_id_is_in_use_once_at_a_time() {
 }
 
 #[tokio::test]
-async fn a_stream_is_read_on_and_an_idempotent_request_repeated_under_their_own_id() {
+async fn a_stream_is_read_on_under_its_own_id() {
     let (model, gate) = Gated::new();
     let server = Server::of(model, Limits::default()).await;
     let stream = named(&server, "s", INFILL, &infill("a")).send().await.unwrap();
@@ -89,16 +89,24 @@ async fn a_stream_is_read_on_and_an_idempotent_request_repeated_under_their_own_
     drop(stream); // it goes on for a while
     let resumed = named(&server, "s", INFILL, &infill("a")).header("last-event-id", "s:0").send().await.unwrap();
     assert_eq!(resumed.status(), 200);
+    gate.open();
+    assert_eq!(events(&resumed.text().await.unwrap()).last().unwrap().name, "done");
+}
 
+#[tokio::test]
+async fn an_idempotent_request_is_repeated_under_its_own_id() {
+    let (model, gate) = Gated::new();
+    let server = Server::of(model, Limits::default()).await;
     let keyed = || {
         let request = named(&server, "k", COMPLETIONS, &json!({"prompt": "Once", "max_tokens": 2}));
         tokio::spawn(request.header("idempotency-key", "a").send())
     };
     let first = keyed();
-    server.until("remask_sequences_admitted_total 2").await;
+    gate.reached().await;
     let second = keyed();
+    let stranger = named(&server, "k", COMPLETIONS, &json!({"prompt": "Once"})).send().await.unwrap();
+    assert_eq!(stranger.status(), 409, "without the key it is another request");
     gate.open();
-    assert!(events(&resumed.text().await.unwrap()).last().unwrap().name == "done");
     let [first, second] = [first.await.unwrap().unwrap(), second.await.unwrap().unwrap()];
     assert_eq!((first.status().as_u16(), second.status().as_u16()), (200, 200));
     assert_eq!(first.text().await.unwrap(), second.text().await.unwrap());

@@ -74,8 +74,8 @@ impl Plan {
         Ok(Self { blocks: with_blanks.into_iter().map(block).collect(), hurried: None })
     }
 
-    /// A full canvas as one block, to be proofread in at most `steps` steps; nothing where it is not
-    /// full, or the steps are too few to change anything.
+    /// A full canvas as one block, to be proofread in at most `steps` steps; nothing where it is
+    /// not full, or the steps are too few to change anything.
     pub(super) fn proofreading(canvas: &Canvas, steps: u32) -> Self {
         let block = Block { range: 0..canvas.len(), schedule: Schedule::proofreading(steps) };
         let can_change = blanks(canvas, &block.range) == 0 && steps >= 2;

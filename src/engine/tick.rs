@@ -70,8 +70,8 @@ impl Engine {
     /// Starts queued sequences, and plans every running one that has a deadline, anew before each
     /// pass: steps that a moment of load took are given back when it is over. `passes_left` gets a
     /// sequence, its deadline and the passes of the engine per pass of a sequence; it returns how
-    /// many passes of its own the sequence has time for, or `None` after the deadline: if queued, it
-    /// fails then.
+    /// many passes of its own the sequence has time for, or `None` after the deadline: if queued,
+    /// it fails then.
     pub(super) fn begin(&mut self, passes_left: impl Fn(SequenceId, Duration, u32) -> Option<u32>) -> Begun {
         let mut late = Vec::new();
         self.waiting.retain(|(id, job)| match job.options.deadline {

@@ -234,8 +234,8 @@ impl Worker {
         self.deliver(events);
     }
 
-    /// Starts queued sequences, and limits those with a deadline to the passes they have time for, by
-    /// the average step time.
+    /// Starts queued sequences, and limits those with a deadline to the passes they have time for,
+    /// by the average step time.
     fn begin(&mut self, now: Instant) -> Begun {
         let step = self.shared.step_time.average();
         let clients = &self.clients;
