@@ -4,7 +4,7 @@ mod common;
 
 use common::{data, engine, llada_tiny, toy, toy_tokenizer};
 use remask::diffusion::TokenId;
-use remask::diffusion::policy::{self, Choice, QUALITY, REMDM, Settings, THRESHOLD};
+use remask::diffusion::policy::{self, Choice, QUALITY, REMDM, Settings, THRESHOLD, order::LEFTMOST};
 use remask::engine::{DEFAULT_BLANK, Handle, Length, Limits, Prompt, Rejected, Request, Task};
 use remask::model::{Device, Source, Toy, load};
 use remask::text::Tokenizer;
@@ -168,6 +168,34 @@ async fn impossible_remasking_is_refused() {
             (random(None, Some([0.5, 0.5])), window, "its end must lie after its start"),
             (random(None, Some([0.0, 1.1])), window, "window is 1.1; give a number from 0 to 1"),
             (quality(None, None, Some([f32::NAN, 1.0])), window, "window is NaN"),
+        ],
+    );
+}
+
+/// A program that uses the library can put any rule anywhere.
+#[tokio::test]
+async fn a_rule_of_another_kind_is_refused() {
+    let (unmasking, remasking) = ("diffusion.unmasking", "diffusion.remasking");
+    let ordered = |rule| Request { order: Choice::of(rule), ..plain() };
+    let remasked = |rule| Request { remasking: Some(Choice::of(rule)), ..plain() };
+    let repaired = |order| {
+        let (text, pinned) = (Prompt::Text("hello".to_owned()), Vec::new());
+        Request { order, ..Request::new(Task::Repair { text, pinned }) }
+    };
+    let names = "\"quality\" is no order of unmasking; give one of confidence, margin, entropy, random, leftmost";
+    check(
+        &toy(),
+        vec![
+            (ordered(&QUALITY), unmasking, names),
+            (ordered(&THRESHOLD), unmasking, "\"threshold\" is no order"),
+            (repaired(Choice::of(&QUALITY)), unmasking, names),
+            (
+                repaired(Choice::of(&LEFTMOST).with("budget", 1)),
+                unmasking,
+                "\"leftmost\" takes no knobs; leave out budget",
+            ),
+            (remasked(&LEFTMOST), remasking, "\"leftmost\" is no remasking; give one of off, quality, confidence"),
+            (remasked(&THRESHOLD), remasking, "\"threshold\" is no remasking"),
         ],
     );
 }

@@ -99,7 +99,7 @@ impl Canvas {
 
     /// Positions of the blank cells in `range`, left to right.
     pub fn blanks(&self, range: Range<usize>) -> impl Iterator<Item = Position> + '_ {
-        self.positions(range, |cell| matches!(cell, Cell::Blank))
+        range.filter(|&index| self.cells.get(index) == Some(&Cell::Blank)).map(Position::at)
     }
 
     /// Positions and tokens of the cells in `range` that the model filled, left to right.
@@ -108,10 +108,6 @@ impl Canvas {
             Some(Cell::Filled(token)) => Some((Position::at(index), *token)),
             Some(Cell::Blank | Cell::Fixed(_)) | None => None,
         })
-    }
-
-    fn positions(&self, range: Range<usize>, keep: fn(&Cell) -> bool) -> impl Iterator<Item = Position> + '_ {
-        range.filter(move |&index| self.cells.get(index).is_some_and(keep)).map(Position::at)
     }
 
     /// Makes one change.

@@ -56,10 +56,7 @@ impl Schedule {
             window: policy.remasking.window(),
             blanks_at_start: blanks,
             phase: Phase::Filling,
-            step: 0,
-            erased: 0,
-            proofreading_steps: policy.proofreading.map_or(0, |proofreading| proofreading.steps),
-            rounds: 0,
+            ..Self::proofreading(policy.proofreading.map_or(0, |proofreading| proofreading.steps))
         }
     }
 

@@ -151,13 +151,11 @@ impl Settings {
     /// # Errors
     /// When more than six knobs are set.
     pub fn try_with(mut self, knob: &'static str, value: Setting) -> Result<Self, KnobError> {
-        match self.0.iter_mut().find(|entry| entry.is_none_or(|(name, _)| name == knob)) {
-            Some(entry) => *entry = Some((knob, value)),
-            None => {
-                let message = format!("{knob} is one too many; no policy takes more than {KNOBS_MAX} knobs");
-                return Err(KnobError { knob: Some(knob), message });
-            }
-        }
+        let Some(entry) = self.0.iter_mut().find(|entry| entry.is_none_or(|(name, _)| name == knob)) else {
+            let message = format!("{knob} is one too many; no policy takes more than {KNOBS_MAX} knobs");
+            return Err(KnobError { knob: Some(knob), message });
+        };
+        *entry = Some((knob, value));
         Ok(self)
     }
 

@@ -131,9 +131,13 @@ fn foreign(rule: &'static Rule, knob: &'static str) -> KnobError {
     let knob_names = |rule: &Rule| rule.knobs.iter().map(|knob| knob.name).collect::<Vec<_>>();
     if rule.knobs.is_empty() {
         let all: Vec<_> = knobs(rule.kind).iter().map(|knob| knob.name).collect();
-        let other = rules.iter().find(|other| !other.knobs.is_empty()).map_or("", |other| other.name);
         let (name, all) = (rule.name, listed(&all, "or"));
-        let message = format!("policy {name:?} takes no {all}; choose another policy, as {other:?}");
+        let message = match rules.iter().find(|other| !other.knobs.is_empty()) {
+            Some(Rule { name: other, .. }) => {
+                format!("policy {name:?} takes no {all}; choose another policy, as {other:?}")
+            }
+            None => format!("policy {name:?} takes no knobs; leave out {knob}"),
+        };
         return KnobError { knob: None, message };
     }
     let quoted = |is_meant: &dyn Fn(&Rule) -> bool| {
@@ -178,7 +182,7 @@ pub fn table(kind: Kind) -> String {
 
 #[cfg(test)]
 mod tests {
-    use super::super::rule::Needs;
+    use super::super::remask::BELOW;
     use super::*;
     use std::path::Path;
 
@@ -203,22 +207,16 @@ mod tests {
 
     #[test]
     fn a_rule_is_added_only_under_a_name_of_its_own_and_if_it_bounds_a_run() {
-        const BARE: Rule = Rule {
-            kind: Kind::Remasking,
-            name: "bare",
-            help: "",
-            source: "",
-            knobs: &[],
-            needs: Needs::NOTHING,
-            remember: None,
-            decide: |_| Vec::new(),
-        };
+        const BARE: Rule = Rule { name: "bare", ..Rule::NONE };
         static TAKEN: Rule = Rule { name: "off", ..BARE };
-        static UNBOUNDED: Rule = BARE;
+        static UNBOUNDED: Rule = Rule { knobs: &[&BELOW; KNOBS_MAX], ..BARE };
+        static CROWDED: Rule = Rule { knobs: &[&BUDGET; KNOBS_MAX + 1], ..BARE };
         static NAMELESS: Rule = Rule { kind: Kind::Pace, ..BARE };
         assert_eq!(register(&TAKEN), Err(RegistryError::Taken("off")));
         assert_eq!(register(&UNBOUNDED), Err(RegistryError::Unbounded("bare")));
         assert_eq!(register(&NAMELESS), Err(RegistryError::Nameless("bare")));
+        assert_eq!(register(&CROWDED), Err(RegistryError::TooManyKnobs("bare", 7)));
+        assert_eq!(RegistryError::TooManyKnobs("bare", 7).to_string(), "the rule \"bare\" has 7 knobs; 6 are the most");
     }
 
     #[test]

@@ -19,6 +19,16 @@ pub enum Kind {
     Remasking,
 }
 
+impl fmt::Display for Kind {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str(match self {
+            Self::Order => "order of unmasking",
+            Self::Pace => "pace",
+            Self::Remasking => "remasking",
+        })
+    }
+}
+
 /// An entry of the registry.
 pub struct Rule {
     /// What it decides.

@@ -17,6 +17,8 @@ use canvas::CanvasBuilder;
 use std::hash::{BuildHasher, RandomState};
 use std::{borrow::Cow, num::NonZeroU32, sync::Arc, time::Duration};
 
+/// The field of orders and paces.
+const UNMASKING: &str = "diffusion.unmasking";
 /// Default steps of proofreading: one per cell, at most this many.
 const PROOFREADING_MAX: u32 = 128;
 /// Largest absolute value of a logit bias, as in OpenAI's API.
@@ -68,8 +70,9 @@ impl Admission {
         let sequence = match &request.task {
             Task::Repair { .. } => {
                 let asked = request.proofreading.clone().unwrap_or_default();
-                let proofreading = proofread(&asked, u32_of(cells.len()), REPAIR)?;
-                Sequence::proofread(draft.canvas, request.order, less_proofreading(proofreading, share), seed)
+                let proofreading = less_proofreading(proofread(&asked, u32_of(cells.len()), REPAIR)?, share);
+                let order = checked(UNMASKING, Kind::Order, request.order, u32_of(cells.len()))?;
+                Sequence::proofread(draft.canvas, order, proofreading, seed)
             }
             _ => Sequence::new(draft.canvas, fewer_steps(self.policy(request, blanks)?, cells.len(), share), seed)
                 .map_err(|error| invalid("diffusion.steps", error.to_string()))?,
@@ -125,13 +128,14 @@ impl Admission {
         };
         let block_length = block_length.unwrap_or(NonZeroU32::MAX);
         let steps = request.steps.map(|steps| count("diffusion.steps", steps)).transpose()?;
-        const UNMASKING: &str = "diffusion.unmasking";
         let per_block = block_length.min(blanks);
         let pace = match pace(&request.pace).map_err(|error| knob_fault(UNMASKING, error))? {
             None => Pace::Steps(steps.or(self.spec.defaults.steps).unwrap_or(blanks)),
-            Some(rule) => Pace::Adaptive { rule: checked(UNMASKING, rule, per_block.get())?, steps_max: steps },
+            Some(rule) => {
+                Pace::Adaptive { rule: checked(UNMASKING, Kind::Pace, rule, per_block.get())?, steps_max: steps }
+            }
         };
-        let order = checked(UNMASKING, request.order, per_block.get())?;
+        let order = checked(UNMASKING, Kind::Order, request.order, per_block.get())?;
         let remasking = self.remasking(request.remasking, per_block)?;
         let proofreading = self.proofreading(request, blanks.get())?;
         Ok(Policy { order, pace, remasking, block_length, proofreading })
@@ -158,12 +162,17 @@ impl Admission {
             let message = format!("remasking by {} {}, or \"off\"", asked.rule.name, no_head());
             return Err(invalid(FIELD, message));
         }
-        checked(FIELD, asked, per_block.get())
+        checked(FIELD, Kind::Remasking, asked, per_block.get())
     }
 }
 
 /// A rule as it runs: its knobs checked, others at their defaults for blocks of `blanks` blanks.
-fn checked(field: &'static str, asked: Choice, blanks: u32) -> Result<Choice, Rejected> {
+fn checked(field: &'static str, kind: Kind, asked: Choice, blanks: u32) -> Result<Choice, Rejected> {
+    if asked.rule.kind != kind {
+        let names: Vec<_> = rules(kind).iter().map(|rule| rule.name).collect();
+        let message = format!("{:?} is no {kind}; give one of {}", asked.rule.name, names.join(", "));
+        return Err(invalid(field, message));
+    }
     asked.check().map_err(|error| knob_fault(field, error))?;
     Ok(asked.with_defaults(blanks))
 }
