@@ -145,8 +145,7 @@ impl Job {
         let (seed, step) = (self.sequence.seed(), self.sequence.step());
         let sampling = Sampling { temperature, seed, step, filter: *filter };
         let canvas = self.sequence.canvas();
-        let (biases, only) = (&[], &[]);
-        let plain = Row { canvas, window: 0..0, sampling, guidance: None, biases, only, review: false, present: false };
+        let plain = Row { sampling, ..Row::plain(canvas, 0..0) };
         match (self.sequence.window(), self.quality_pending, &self.likelihood) {
             (Some(window), ..) => {
                 let (only, needs) = (&self.restrictions[..], self.sequence.needs());

@@ -1,7 +1,7 @@
 //! The first forward pass, before the server is ready: loads weights and allocates memory.
 
-use crate::diffusion::{Canvas, Cell, Seed, TokenId};
-use crate::model::{Denoiser, Filter, ModelError, Row, Sampling};
+use crate::diffusion::{Canvas, Cell, TokenId};
+use crate::model::{Denoiser, ModelError, Row};
 
 /// Reads canvases of `tokens` tokens in total, half of their cells blank and half filled: as much
 /// work as a pass of that size can have. A GPU with too little memory fails here, not under load.
@@ -16,18 +16,8 @@ pub fn warm_up(model: &mut dyn Denoiser, tokens: usize) -> Result<(), ModelError
     let tokens = tokens.max(1);
     let lengths = (0..tokens).step_by(spec.canvas_max).map(|from| spec.canvas_max.min(tokens - from));
     let canvases: Vec<Canvas> = lengths.map(|length| Canvas::new((0..length).map(cell).collect())).collect();
-    let sampling = Sampling { temperature: 0.0, seed: Seed(0), step: 0, filter: Filter::ALL };
-    let row = |canvas| Row {
-        canvas,
-        window: 0..Canvas::len(canvas),
-        sampling,
-        guidance: None,
-        biases: &[],
-        only: &[],
-        review,
-        present: false,
-    };
-    let rows: Vec<Row<'_>> = canvases.iter().map(row).collect();
+    let plain = canvases.iter().map(|canvas| Row::plain(canvas, 0..canvas.len()));
+    let rows: Vec<Row<'_>> = plain.map(|row| Row { review, ..row }).collect();
     model.read(&rows)?.into_iter().try_for_each(|reading| reading.map(drop))?;
     Ok(())
 }

@@ -4,9 +4,9 @@
 use super::backend::Backend;
 use super::backend::summary::{Guidance, Summaries, SummaryOptions, Vocabulary, sigmoid};
 use super::error::{ModelError, RowError};
-use super::interface::{Batch, Denoiser, Filter, Inspection, ModelSpec, Readings, Row, Sampling};
+use super::interface::{Batch, Denoiser, Inspection, ModelSpec, Readings, Row};
 use super::network::{Network, Pass, States};
-use crate::diffusion::{Canvas, Cell, Position, Present, Probability, Reading, Review, Seed, TokenId};
+use crate::diffusion::{Canvas, Cell, Position, Present, Probability, Reading, Review, TokenId};
 use candle_core::{Tensor, utils::with_threadpool};
 use std::sync::Arc;
 
@@ -165,10 +165,7 @@ impl NetworkDenoiser {
     fn inspect_all(&self, ids: &[TokenId]) -> Result<Inspection, ModelError> {
         let cells = ids.iter().map(|id| if *id == self.spec.mask { Cell::Blank } else { Cell::Fixed(*id) });
         let canvas = Canvas::new(cells.collect());
-        let sampling = Sampling { temperature: 0.0, seed: Seed(0), step: 0, filter: Filter::ALL };
-        let (biases, only) = (&[], &[]);
-        Row { canvas: &canvas, window: 0..0, sampling, guidance: None, biases, only, review: false, present: false }
-            .check(&self.spec)?;
+        Row::plain(&canvas, 0..0).check(&self.spec)?;
         if ids.is_empty() {
             let quality_logits = self.spec.has_quality.then(Vec::new);
             return Ok(Inspection { logits: Vec::new(), hidden: Vec::new(), quality_logits });

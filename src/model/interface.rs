@@ -170,7 +170,13 @@ pub type Batch<'a> = [Row<'a>];
 /// What a forward pass says about each of its rows.
 pub type Readings = Vec<Result<Reading, RowError>>;
 
-impl Row<'_> {
+impl<'a> Row<'a> {
+    /// `window` of a canvas without any option: the most probable tokens, and no reviews.
+    pub const fn plain(canvas: &'a Canvas, window: Range<usize>) -> Self {
+        let sampling = Sampling { temperature: 0.0, seed: Seed(0), step: 0, filter: Filter::ALL };
+        Self { canvas, window, sampling, guidance: None, biases: &[], only: &[], review: false, present: false }
+    }
+
     /// Tokens that this row adds to a forward pass.
     pub fn tokens(&self) -> usize {
         self.canvas.len() * if self.guidance.is_some() { 2 } else { 1 }

@@ -22,9 +22,10 @@ pub use interface::{Batch, Defaults, Denoiser, Filter, Inspection, ModelSpec, Re
 pub use load::{Source, load, load_in};
 pub use toy::Toy;
 pub use weights::convert::{ConvertError, put_together, take_apart};
-pub(crate) use weights::directory::{COMPANIONS, PRISM_HEAD, SHARD_INDEX, ShardIndex, Tensors, tensors};
+pub(crate) use weights::directory::{COMPANIONS, PRISM_HEAD, SHARD_INDEX, ShardIndex, Tensors};
+pub(crate) use weights::directory::{copy_companions, tensors};
 pub use weights::gguf::vocabulary::{GgufVocabulary, Tokens};
 pub use weights::gguf::write::{Format, quantise};
 pub use weights::save::SaveError;
-pub(crate) use weights::save::{save, save_tensors};
+pub(crate) use weights::save::save_tensors;
 pub(crate) use weights::{convert::save_adapter, layout::head_tensors, registry::BASE};

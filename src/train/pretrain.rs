@@ -3,7 +3,7 @@
 
 use super::masking::{Masked, Masking, denoise};
 use super::net::{Net, Parameters};
-use super::run::{CheckpointPlace, Finished, Learner, Objective, RunConfig, Scored, train};
+use super::run::{Finished, Learner, Objective, RunConfig, Scored, train};
 use super::{data::Data, error::TrainError, init::Start, progress::Progress};
 use crate::model::Config;
 use serde_json::{Map, Value};
@@ -50,7 +50,7 @@ impl Base {
             parameters.train(name, &tensor)?;
         }
         let learner = Learner { config, parameters, lora_scale: 0.0 };
-        train(run, &mut self, learner, CheckpointPlace { file: checkpoint, settings }, stop, report)
+        train(run, &mut self, learner, checkpoint, settings, stop, report)
     }
 }
 

@@ -103,32 +103,25 @@ pub(super) struct Learner {
     pub(super) lora_scale: f64,
 }
 
-/// Where a run is saved, and the settings it is resumed with.
-#[derive(Clone, Copy, Debug)]
-pub(super) struct CheckpointPlace<'a> {
-    pub(super) file: &'a Path,
-    /// A checkpoint with other settings, data or initial weights is refused.
-    pub(super) settings: &'a Map<String, Value>,
-}
-
-/// Trains to the last step, or until `stop` is set; then the run is saved and can be resumed.
+/// Trains to the last step, or until `stop` is set; then the run is saved in the file `checkpoint`
+/// and can be resumed, with the same `settings`, data and initial weights only.
 pub(super) fn train<O: Objective>(
     run: &RunConfig,
     objective: &mut O,
     learner: Learner,
-    place: CheckpointPlace<'_>,
+    checkpoint: &Path,
+    settings: &Map<String, Value>,
     stop: &AtomicBool,
     mut report: impl FnMut(&Progress),
 ) -> Result<Finished, TrainError> {
     let Learner { config, mut parameters, lora_scale } = learner;
-    let CheckpointPlace { file, settings } = place;
     let settings = &checkpoint::complete(settings, objective.data(), &config, &parameters)?;
     let schedule = &run.schedule;
     let (device, _) = run.device.open()?;
-    let (mut step, mut optimiser) = match checkpoint::open(file, &device)? {
+    let (mut step, mut optimiser) = match checkpoint::open(checkpoint, &device)? {
         None => (0, Optimiser::new(schedule.clone(), &parameters)?),
         Some(saved) => {
-            checkpoint::check_same(file, &saved.settings, settings)?;
+            checkpoint::check_same(checkpoint, &saved.settings, settings)?;
             for (name, tensor) in &saved.parameters {
                 parameters.train(name.clone(), tensor)?;
             }
@@ -142,7 +135,7 @@ pub(super) fn train<O: Objective>(
         let is_over = step >= schedule.steps || stop.load(Ordering::Relaxed) && objective.is_between_rounds(step);
         let is_due = step - saved_at >= run.save_every && objective.is_between_rounds(step);
         if step > saved_at && (is_over || is_due) {
-            checkpoint::save(file, step, settings, &parameters, optimiser.memory())?;
+            checkpoint::save(checkpoint, step, settings, &parameters, optimiser.memory())?;
             saved_at = step;
         }
         if is_over {

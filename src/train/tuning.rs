@@ -2,9 +2,9 @@
 //! the resulting files. Out of scope: the loss.
 
 use super::prism::{Prism, Recipe};
-use super::run::{CheckpointPlace, Finished, Learner, RunConfig, train};
+use super::run::{Finished, Learner, RunConfig, train};
 use super::{data::Data, error::TrainError, init, net::Parameters, progress::Progress};
-use crate::model::{self, BASE, COMPANIONS, Device, SaveError, Tensors, save, save_adapter, save_tensors};
+use crate::model::{self, BASE, Device, PRISM_HEAD, SaveError, Tensors, copy_companions, save_adapter, save_tensors};
 use serde_json::{Map, Value};
 use std::path::{Path, PathBuf};
 use std::{collections::HashMap, fs, sync::atomic::AtomicBool};
@@ -84,9 +84,8 @@ impl Tuning {
         let parameters = parameters(tensors, &learns, seed, run.device)?;
         let learns_backbone = learns != Learns::HeadAlone;
         let mut objective = Prism::new(config.clone(), data, batch, recipe, seed, learns_backbone);
-        let place = CheckpointPlace { file: checkpoint, settings };
         let learner = Learner { config, parameters, lora_scale: learns.lora_scale() };
-        let finished = train(run, &mut objective, learner, place, stop, report)?;
+        let finished = train(run, &mut objective, learner, checkpoint, settings, stop, report)?;
         Ok(Tuned { finished, base, fingerprint, learns })
     }
 }
@@ -122,7 +121,7 @@ impl Tuned {
     /// When a file cannot be written. An existing file is then unchanged.
     pub fn write(&self, out: &Path) -> Result<String, TrainError> {
         let Self { finished, base, fingerprint, learns } = self;
-        let head_file = out.join("prism_head.safetensors");
+        let head_file = out.join(PRISM_HEAD);
         let made_for = match learns {
             Learns::HeadAlone => fingerprint.clone(),
             Learns::Adapters { rank, targets, .. } => {
@@ -133,13 +132,10 @@ impl Tuned {
                 fingerprint.clone()
             }
             Learns::Everything => {
-                for name in COMPANIONS.into_iter().filter(|name| base.join(name).exists()) {
-                    let bytes = fs::read(base.join(name)).map_err(|cause| unwritten(&out.join(name), &cause))?;
-                    save(&out.join(name), &bytes)?;
-                }
+                copy_companions(base, out)?;
                 // an existing head belongs to the weights that are replaced here
                 if head_file.exists() {
-                    fs::remove_file(&head_file).map_err(|cause| unwritten(&head_file, &cause))?;
+                    fs::remove_file(&head_file).map_err(|cause| SaveError::new(&head_file, &cause))?;
                 }
                 finished.write_backbone(&out.join("model.safetensors"))?;
                 model::tensors(out, None, Device::Cpu)?.fingerprint
@@ -149,8 +145,4 @@ impl Tuned {
         save_tensors(&head_file, &head, Some(HashMap::from([(BASE.to_owned(), made_for.clone())])))?;
         Ok(made_for)
     }
-}
-
-fn unwritten(path: &Path, cause: &std::io::Error) -> TrainError {
-    SaveError { file: path.display().to_string(), cause: cause.to_string() }.into()
 }

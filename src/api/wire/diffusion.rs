@@ -3,8 +3,9 @@
 
 use super::field::{OneOf, count, number, off_word, word_or_object};
 use super::params::{missing, needs_stream};
-use super::policy::{self, OrderName, Remasking, RemaskingName, Unmasking};
+use super::policy::{self, Unmasking};
 use crate::api::{error::ApiError, schema, schema::SchemaRef};
+use crate::diffusion::Choice;
 use crate::engine::{EndOfText, Proofreading, Request};
 use serde::{Deserialize, Deserializer, de::DeserializeSeed};
 use std::time::Duration;
@@ -22,12 +23,12 @@ pub(crate) struct Diffusion {
     #[serde(default, deserialize_with = "count")]
     #[schema(minimum = 1, maximum = 4294967295_u32)]
     block_length: Option<u32>,
-    #[serde(default, deserialize_with = "word_or_object::<_, OrderName, _>")]
+    #[serde(default, deserialize_with = "policy::unmasking")]
     #[schema(schema_with = policy::unmasking_schema)]
     unmasking: Option<Unmasking>,
-    #[serde(default, deserialize_with = "word_or_object::<_, RemaskingName, _>")]
+    #[serde(default, deserialize_with = "policy::remasking")]
     #[schema(schema_with = policy::remasking_schema)]
-    remasking: Option<Remasking>,
+    remasking: Option<Choice>,
     #[serde(default, deserialize_with = "word_or_object::<_, OffWord, _>")]
     #[schema(schema_with = proofreading_schema)]
     proofreading: Option<ProofreadingField>,
@@ -152,7 +153,7 @@ impl Diffusion {
             pace,
             steps: self.steps,
             block_length: self.block_length,
-            remasking: self.remasking.map(|Remasking(choice)| choice),
+            remasking: self.remasking,
             proofreading: self.proofreading.map(ProofreadingField::read).transpose()?,
             end_of_text: self.end_of_text.map(|EndOfTextWord(choice)| choice).unwrap_or_default(),
             deadline: self.deadline_ms.map(|millis| Duration::from_millis(millis.into())),

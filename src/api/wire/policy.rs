@@ -19,76 +19,43 @@ pub(super) struct Unmasking {
     pub(super) pace: Settings,
 }
 
+pub(super) fn unmasking<'de, D: Deserializer<'de>>(input: D) -> Result<Option<Unmasking>, D::Error> {
+    let field = Field { name: "order", kind: Kind::Order, knobs: knobs(Kind::Pace) };
+    let read = input.deserialize_any(field)?;
+    Ok(read.map(|(order, pace)| Unmasking { order: order.map(Choice::of), pace }))
+}
+
 /// `remasking`: a rule and its knobs, unchecked.
-#[derive(Clone, Copy, Debug)]
-pub(super) struct Remasking(pub(super) Choice);
-
-/// `unmasking` as a word.
-pub(super) struct OrderName(&'static Rule);
-
-/// `remasking` as a word.
-pub(super) struct RemaskingName(&'static Rule);
-
-impl<'de> Deserialize<'de> for OrderName {
-    fn deserialize<D: Deserializer<'de>>(input: D) -> Result<Self, D::Error> {
-        named(Kind::Order, input).map(Self)
+pub(super) fn remasking<'de, D: Deserializer<'de>>(input: D) -> Result<Option<Choice>, D::Error> {
+    let field = Field { name: "policy", kind: Kind::Remasking, knobs: knobs(Kind::Remasking) };
+    match input.deserialize_any(field)? {
+        None => Ok(None),
+        Some((None, _)) => Err(D::Error::missing_field("policy")),
+        Some((Some(rule), settings)) => Ok(Some(Choice { rule, settings })),
     }
 }
 
-impl<'de> Deserialize<'de> for RemaskingName {
-    fn deserialize<D: Deserializer<'de>>(input: D) -> Result<Self, D::Error> {
-        named(Kind::Remasking, input).map(Self)
-    }
-}
-
-/// A rule by its name.
-fn named<'de, D: Deserializer<'de>>(kind: Kind, input: D) -> Result<&'static Rule, D::Error> {
-    let rules = rules(kind);
-    let names: Vec<_> = rules.iter().map(|rule| rule.name).collect();
-    Ok(rules[OneOf { what: "variant", words: &names }.deserialize(input)?])
-}
-
-impl From<OrderName> for Unmasking {
-    fn from(OrderName(rule): OrderName) -> Self {
-        Self { order: Some(Choice::of(rule)), ..Self::default() }
-    }
-}
-
-impl From<RemaskingName> for Remasking {
-    fn from(RemaskingName(rule): RemaskingName) -> Self {
-        Self(Choice::of(rule))
-    }
-}
-
-impl<'de> Deserialize<'de> for Unmasking {
-    fn deserialize<D: Deserializer<'de>>(input: D) -> Result<Self, D::Error> {
-        let fields = Fields { name: "order", kind: Kind::Order, knobs: knobs(Kind::Pace) };
-        let (order, pace) = input.deserialize_map(fields)?;
-        Ok(Self { order: order.map(Choice::of), pace })
-    }
-}
-
-impl<'de> Deserialize<'de> for Remasking {
-    fn deserialize<D: Deserializer<'de>>(input: D) -> Result<Self, D::Error> {
-        let fields = Fields { name: "policy", kind: Kind::Remasking, knobs: knobs(Kind::Remasking) };
-        let (rule, settings) = input.deserialize_map(fields)?;
-        let rule = rule.ok_or_else(|| D::Error::missing_field("policy"))?;
-        Ok(Self(Choice { rule, settings }))
-    }
-}
-
-/// Reads an object of a rule's name and of knobs: the rule, and the knobs that are not null.
-struct Fields {
+/// Reads a rule's name, an object of the name and of knobs, or null: the rule, and the knobs that
+/// are not null.
+struct Field {
     name: &'static str,
     kind: Kind,
     knobs: Vec<&'static Knob>,
 }
 
-impl<'de> Visitor<'de> for Fields {
-    type Value = (Option<&'static Rule>, Settings);
+impl<'de> Visitor<'de> for Field {
+    type Value = Option<(Option<&'static Rule>, Settings)>;
 
     fn expecting(&self, formatter: &mut fmt::Formatter<'_>) -> fmt::Result {
-        formatter.write_str("an object")
+        formatter.write_str("a word or an object")
+    }
+
+    fn visit_unit<E: Error>(self) -> Result<Self::Value, E> {
+        Ok(None)
+    }
+
+    fn visit_str<E: Error>(self, word: &str) -> Result<Self::Value, E> {
+        Ok(Some((RuleName(self.kind).visit_str(word)?, Settings::EMPTY)))
     }
 
     fn visit_map<A: MapAccess<'de>>(self, mut object: A) -> Result<Self::Value, A::Error> {
@@ -99,8 +66,7 @@ impl<'de> Visitor<'de> for Fields {
                 return Err(A::Error::custom(format!("duplicate field `{}`", names[index])));
             }
             match index.checked_sub(1).map(|knob| self.knobs[knob]) {
-                None if self.kind == Kind::Order => rule = object.next_value::<Option<OrderName>>()?.map(|name| name.0),
-                None => rule = Some(object.next_value::<RemaskingName>()?.0),
+                None => rule = object.next_value_seed(RuleName(self.kind))?,
                 Some(knob) => {
                     if let Some(value) = object.next_value_seed(Value(knob.range))? {
                         settings = settings.try_with(knob.name, value).map_err(A::Error::custom)?;
@@ -108,7 +74,35 @@ impl<'de> Visitor<'de> for Fields {
                 }
             }
         }
-        Ok((rule, settings))
+        Ok(Some((rule, settings)))
+    }
+}
+
+/// Reads the name of a rule; `None` is null.
+struct RuleName(Kind);
+
+impl<'de> DeserializeSeed<'de> for RuleName {
+    type Value = Option<&'static Rule>;
+
+    fn deserialize<D: Deserializer<'de>>(self, input: D) -> Result<Self::Value, D::Error> {
+        input.deserialize_any(self)
+    }
+}
+
+impl Visitor<'_> for RuleName {
+    type Value = Option<&'static Rule>;
+
+    fn expecting(&self, formatter: &mut fmt::Formatter<'_>) -> fmt::Result {
+        OneOf { what: "variant", words: &names(self.0) }.expecting(formatter)
+    }
+
+    fn visit_unit<E: Error>(self) -> Result<Self::Value, E> {
+        Ok(None)
+    }
+
+    fn visit_str<E: Error>(self, word: &str) -> Result<Self::Value, E> {
+        let index = OneOf { what: "variant", words: &names(self.0) }.visit_str(word)?;
+        Ok(Some(rules(self.0)[index]))
     }
 }
 
@@ -134,17 +128,20 @@ impl<'de> DeserializeSeed<'de> for Value {
 pub(super) fn unmasking_schema() -> RefOr<Schema> {
     let description = "Which blank is filled first; default `confidence`. With a `threshold`, a step fills \
                        every blank of at least this confidence, instead of an even share.";
-    let order = schema::either([names(Kind::Order), schema::null()]);
-    schema::either_or_null([names(Kind::Order), with_knobs("order", order, Kind::Pace).into()], description)
+    let order = schema::either([schema::words(names(Kind::Order)), schema::null()]);
+    schema::either_or_null(
+        [schema::words(names(Kind::Order)), with_knobs("order", order, Kind::Pace).into()],
+        description,
+    )
 }
 
 /// The same for a text that is there already: it has no pace.
 pub(super) fn order_schema() -> RefOr<Schema> {
-    let order = schema::either([names(Kind::Order), schema::null()]);
+    let order = schema::either([schema::words(names(Kind::Order)), schema::null()]);
     let mut object = with_knobs("order", order, Kind::Pace);
     object.properties.extend(knobs(Kind::Pace).iter().map(|knob| (knob.name.to_owned(), schema::null())));
     let description = "The order in which erased cells are filled again.";
-    schema::either_or_null([names(Kind::Order), object.into()], description)
+    schema::either_or_null([schema::words(names(Kind::Order)), object.into()], description)
 }
 
 /// A remasking by name, or an object with the knobs that go with its name.
@@ -167,12 +164,12 @@ pub(super) fn remasking_schema() -> RefOr<Schema> {
         object.required.push("policy".to_owned());
         RefOr::from(object)
     };
-    let forms = [names(Kind::Remasking)].into_iter().chain(groups.into_iter().map(group));
+    let forms = [schema::words(names(Kind::Remasking))].into_iter().chain(groups.into_iter().map(group));
     schema::either_or_null(forms, description)
 }
 
-fn names(kind: Kind) -> RefOr<Schema> {
-    schema::words(rules(kind).iter().map(|rule| rule.name))
+fn names(kind: Kind) -> Vec<&'static str> {
+    rules(kind).iter().map(|rule| rule.name).collect()
 }
 
 /// An object of a field and all knobs of a kind of rule.

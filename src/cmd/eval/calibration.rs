@@ -162,16 +162,7 @@ fn judge(
 
 fn read(model: &mut dyn Denoiser, canvas: &Canvas, temperature: f32, seed: Seed) -> anyhow::Result<Reading> {
     let sampling = Sampling { temperature, seed, step: 0, filter: Filter::ALL };
-    let row = Row {
-        canvas,
-        window: 0..canvas.len(),
-        sampling,
-        guidance: None,
-        biases: &[],
-        only: &[],
-        review: true,
-        present: false,
-    };
+    let row = Row { sampling, review: true, ..Row::plain(canvas, 0..canvas.len()) };
     Ok(model.read(&[row])?.remove(0)?)
 }
 

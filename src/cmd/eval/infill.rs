@@ -1,6 +1,7 @@
 //! `remask eval infill`: texts with blanks are filled and compared with the originals. Measures
 //! exact matches, and how well quality separates right from wrong tokens.
 
+use super::read_lines;
 use super::statistics::{Share, area_under_curve};
 use crate::cmd::ask::{answer_all, engine};
 use crate::cmd::model::ModelArgs;
@@ -131,13 +132,10 @@ impl InfillFigures {
 }
 
 fn read(file: &Path) -> anyhow::Result<Vec<Case>> {
-    let text = std::fs::read_to_string(file).with_context(|| format!("cannot read {}", file.display()))?;
-    let lines = (1..).zip(text.lines()).filter(|(_, line)| !line.trim().is_empty());
-    let case = |(number, line): (usize, &str)| {
-        let place = || format!("{}, line {number}: give an object with template and text", file.display());
-        serde_json::from_str(line).map(|case| Case { line: number, ..case }).with_context(place)
-    };
-    let cases: Vec<Case> = lines.map(case).collect::<anyhow::Result<_>>()?;
+    let cases = read_lines(file, |number, line| {
+        let case: Case = serde_json::from_str(line).context("give an object with template and text")?;
+        Ok(Case { line: number, ..case })
+    })?;
     if cases.is_empty() {
         bail!("{} holds no text", file.display());
     }

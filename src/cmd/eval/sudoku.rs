@@ -2,6 +2,7 @@
 //! puzzle is solved when all rules hold and no clue has changed.
 
 use super::plot::{check_name, draw};
+use super::read_lines;
 use super::statistics::Share;
 use crate::cmd::ask::{answer_all, engine};
 use crate::cmd::words::{named, one_of};
@@ -12,7 +13,7 @@ use crate::{cmd::model::ModelArgs, diffusion::TokenId};
 use anyhow::{Context, bail};
 use clap::{Args, builder::TypedValueParser};
 use serde::Serialize;
-use std::path::{Path, PathBuf};
+use std::path::PathBuf;
 
 const RUNNING_MAX: usize = 64;
 
@@ -74,27 +75,17 @@ pub(crate) struct SudokuArgs {
 pub(super) const SPLITS: [(&str, Split, &str); 3] =
     [("train", Split::Train, ""), ("validation", Split::Validation, ""), ("test", Split::Test, "")];
 
-/// A remasking that takes part.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-enum Contender {
-    /// What a request that names none gets.
-    Default,
-    Rule(&'static Rule),
-}
-
-impl Contender {
-    const fn name(self) -> &'static str {
-        match self {
-            Self::Default => "default",
-            Self::Rule(rule) => rule.name,
-        }
-    }
-}
+/// A remasking that takes part; `None` is what a request gets that names none.
+type Contender = Option<&'static Rule>;
 
 fn contenders() -> impl TypedValueParser<Value = Contender> {
-    let default = (Contender::Default.name(), Contender::Default, "What a request that names none gets");
-    let rules = rules(Kind::Remasking).into_iter().map(|rule| (rule.name, Contender::Rule(rule), rule.help));
+    let default = (name(None), None, "What a request that names none gets");
+    let rules = rules(Kind::Remasking).into_iter().map(|rule| (rule.name, Some(rule), rule.help));
     one_of([default].into_iter().chain(rules))
+}
+
+fn name(policy: Contender) -> &'static str {
+    policy.map_or("default", |rule| rule.name)
 }
 
 #[derive(Clone, Debug, Serialize)]
@@ -113,9 +104,10 @@ pub(super) fn run(args: &SudokuArgs) -> anyhow::Result<()> {
         check_name(file)?;
     }
     let loaded = args.model.load()?;
-    let needs_head = |policy: &&Contender| matches!(policy, Contender::Rule(rule) if rule.needs.quality);
-    if let (Some(policy), false) = (args.policies.iter().find(needs_head), loaded.model.spec().has_quality) {
-        let name = policy.name();
+    let needs_head = |rule: &&&Rule| rule.needs.quality;
+    if let (Some(Rule { name, .. }), false) =
+        (args.policies.iter().flatten().find(needs_head), loaded.model.spec().has_quality)
+    {
         bail!("this model has no quality head for the policy {name}; give one with --prism-head, or other --policies");
     }
     let handle = engine(loaded.model, loaded.tokenizer)?;
@@ -130,13 +122,13 @@ pub(super) fn run(args: &SudokuArgs) -> anyhow::Result<()> {
     for &policy in &args.policies {
         let mut points = Vec::new();
         // the default policy sets its own number of steps
-        let steps = if policy == Contender::Default { &args.steps[..1] } else { &args.steps[..] };
+        let steps = if policy.is_none() { &args.steps[..1] } else { &args.steps[..] };
         for &steps in steps {
             let line = measure(&handle, &puzzles, args, policy, steps)?;
             line.print(args.json)?;
             points.push((line.forward_passes, line.solved));
         }
-        drawn.push((policy.name(), points));
+        drawn.push((name(policy), points));
     }
     let Some(file) = &args.plot else { return Ok(()) };
     let (count, order) = (puzzles.len(), args.order.name);
@@ -146,7 +138,9 @@ pub(super) fn run(args: &SudokuArgs) -> anyhow::Result<()> {
 impl SudokuArgs {
     fn puzzles(&self) -> anyhow::Result<Vec<Grid>> {
         let mut puzzles = match &self.puzzles {
-            Some(file) => read(file)?,
+            Some(file) => {
+                read_lines(file, |_, line| if line.contains(',') { canvas(line) } else { Ok(line.parse()?) })?
+            }
             None => {
                 let puzzle = |number| Grid::puzzle(self.seed, self.split, number, usize::from(self.blanks)).0;
                 (0..self.count.unwrap_or(200) as u64).map(puzzle).collect()
@@ -162,30 +156,25 @@ impl SudokuArgs {
     fn request(&self, puzzle: &Grid, number: usize, policy: Contender, steps: u32) -> Request {
         let cell = |&token: &u32| (token != 0).then_some(TokenId(token));
         let task = Task::InfillTokens { cells: puzzle.tokens().iter().map(cell).collect() };
-        let remasking = match policy {
-            Contender::Default => None,
-            Contender::Rule(rule) => {
-                let takes = |knob: &str| rule.knob(knob).is_some();
-                let budget = takes(BUDGET.name).then_some(self.erase_per_step.saturating_mul(steps));
-                let below = self.below.filter(|_| takes(BELOW.name));
-                Some(Choice::of(rule).with_some(BUDGET.name, budget).with_some(BELOW.name, below))
-            }
+        let remasking = |rule: &'static Rule| {
+            let takes = |knob: &str| rule.knob(knob).is_some();
+            let budget = takes(BUDGET.name).then_some(self.erase_per_step.saturating_mul(steps));
+            let below = self.below.filter(|_| takes(BELOW.name));
+            Choice::of(rule).with_some(BUDGET.name, budget).with_some(BELOW.name, below)
         };
-        let seed = Some(self.seed.wrapping_mul(1 << 32).wrapping_add(number as u64));
-        let proofreading = Proofreading {
+        let proofreading = |rule: &Rule| Proofreading {
             most: None,
-            steps: Some(if policy == Contender::Rule(&QUALITY) { self.proofread } else { 0 }),
+            steps: Some(if rule == &QUALITY { self.proofread } else { 0 }),
             below: Some(self.proofread_below),
             temperature: self.proofread_temperature,
         };
-        let is_default = policy == Contender::Default;
         Request {
-            remasking,
-            proofreading: (!is_default).then_some(proofreading),
-            steps: (!is_default).then_some(steps),
+            remasking: policy.map(remasking),
+            proofreading: policy.map(proofreading),
+            steps: policy.map(|_| steps),
             order: Choice::of(self.order),
             temperature: self.temperature,
-            seed,
+            seed: Some(self.seed.wrapping_mul(1 << 32).wrapping_add(number as u64)),
             ..Request::new(task)
         }
     }
@@ -211,7 +200,7 @@ async fn measure(
     .await?;
     let mean = |sum: u64| sum as f64 / puzzles.len() as f64;
     let (forward_passes, erased) = (mean(forward_passes), mean(erased));
-    Ok(Line { policy: policy.name(), steps, solved: Share::new(solved, puzzles.len()), forward_passes, erased })
+    Ok(Line { policy: name(policy), steps, solved: Share::new(solved, puzzles.len()), forward_passes, erased })
 }
 
 /// The grid at the end, clues as the engine returns them.
@@ -235,16 +224,6 @@ impl Line {
         println!("{policy:<11} {steps:>5} {solved:>26} {forward_passes:>14.1} {erased:>7.1}");
         Ok(())
     }
-}
-
-fn read(file: &Path) -> anyhow::Result<Vec<Grid>> {
-    let text = std::fs::read_to_string(file).with_context(|| format!("cannot read {}", file.display()))?;
-    let lines = (1..).zip(text.lines()).filter(|(_, line)| !line.trim().is_empty());
-    let puzzle = |(number, line): (usize, &str)| {
-        let puzzle = if line.contains(',') { canvas(line) } else { line.parse().map_err(anyhow::Error::from) };
-        puzzle.with_context(|| format!("{}, line {number}", file.display()))
-    };
-    lines.map(puzzle).collect()
 }
 
 /// Parses the 89 numbers of a canvas: 0 for a blank, 10 between rows.

@@ -29,8 +29,8 @@ pub(crate) trait Backend: fmt::Debug + Send + Sync {
     /// Most states for which logits or qualities are computed at once.
     fn states_max(&self) -> usize;
 
-    /// Lays out a matrix (out, in) for products.
-    fn matrix(&self, weight: &Stored) -> Result<Box<dyn Matrix>>;
+    /// Lays out a matrix (out, in) in floats for products.
+    fn full(&self, weight: &Tensor) -> Result<Box<dyn Matrix>>;
 
     /// softmax(q k^T / sqrt(d)) v within each span, without a causal mask.
     ///
@@ -43,6 +43,14 @@ pub(crate) trait Backend: fmt::Debug + Send + Sync {
 
     /// Independent normally distributed numbers, always the same for the same arguments.
     fn normal(&self, normal: Normal, shape: &[usize]) -> Result<Tensor>;
+
+    /// Lays out a matrix (out, in) for products.
+    fn matrix(&self, weight: &Stored) -> Result<Box<dyn Matrix>> {
+        match weight {
+            Stored::Full(weight) => self.full(weight),
+            Stored::Quantised(weight) => Ok(Box::new(QMatMul::from_arc(Arc::clone(weight))?)),
+        }
+    }
 
     /// Matrices (out, in) over the same input, as those of queries, keys and values.
     fn joined(&self, weights: &[Stored]) -> Result<Joined> {

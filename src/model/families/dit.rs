@@ -117,8 +117,8 @@ impl Parts<'_> {
         self.weights.weight(&format!("{}.{part}", self.name))
     }
 
-    fn matrix(&self, weight: Tensor) -> Loaded<Box<dyn Matrix>> {
-        Ok(self.backend.matrix(&Stored::Full(weight))?)
+    fn matrix(&self, weight: &Tensor) -> Loaded<Box<dyn Matrix>> {
+        Ok(self.backend.full(weight)?)
     }
 
     /// The vectors that adaLN makes of the condition, each (hidden).
@@ -152,13 +152,13 @@ struct Block {
 impl Block {
     fn new(parts: &Parts<'_>, heads: usize) -> Loaded<Self> {
         let [shift_msa, scale_msa, gate_msa, shift_mlp, scale_mlp, gate_mlp] = parts.modulation()?;
-        let gated = |name: &str, gate: &Tensor| parts.matrix(parts.get(name)?.broadcast_mul(&gate.unsqueeze(1)?)?);
+        let gated = |name: &str, gate: &Tensor| parts.matrix(&parts.get(name)?.broadcast_mul(&gate.unsqueeze(1)?)?);
         Ok(Self {
             norm1: parts.norm("norm1.weight", &shift_msa, &scale_msa)?,
-            attn_qkv: parts.matrix(parts.get("attn_qkv.weight")?)?,
+            attn_qkv: parts.matrix(&parts.get("attn_qkv.weight")?)?,
             attn_out: gated("attn_out.weight", &gate_msa)?,
             norm2: parts.norm("norm2.weight", &shift_mlp, &scale_mlp)?,
-            mlp_in: parts.matrix(parts.get("mlp.0.weight")?)?,
+            mlp_in: parts.matrix(&parts.get("mlp.0.weight")?)?,
             mlp_in_bias: parts.get("mlp.0.bias")?,
             mlp_out: gated("mlp.2.weight", &gate_mlp)?,
             mlp_out_bias: (parts.get("mlp.2.bias")? * gate_mlp)?,
@@ -195,7 +195,7 @@ impl Last {
         let [shift, scale] = parts.modulation()?;
         Ok(Self {
             norm: parts.norm("norm_final.weight", &shift, &scale)?,
-            linear: parts.matrix(parts.get("linear.weight")?)?,
+            linear: parts.matrix(&parts.get("linear.weight")?)?,
             bias: parts.get("linear.bias")?,
         })
     }

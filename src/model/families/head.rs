@@ -1,6 +1,6 @@
 //! PRISM's quality head: from states to how likely their tokens are right (arXiv 2510.01384).
 
-use crate::model::backend::{Backend, Matrix, Norm, Stored};
+use crate::model::backend::{Backend, Matrix, Norm};
 use crate::model::{error::LoadError, weights::registry::Registry};
 use candle_core::{DType, Result, Tensor};
 
@@ -21,9 +21,9 @@ impl Head {
         let get = |name: &str| weights.head(name);
         Ok(Self {
             norm: Norm::Layer { weight: get("norm.weight")?, bias: get("norm.bias")?, eps: HEAD_EPSILON },
-            proj1: backend.matrix(&Stored::Full(get("proj1.weight")?))?,
+            proj1: backend.full(&get("proj1.weight")?)?,
             proj1_bias: get("proj1.bias")?,
-            proj2: backend.matrix(&Stored::Full(get("proj2.weight")?))?,
+            proj2: backend.full(&get("proj2.weight")?)?,
             proj2_bias: get("proj2.bias")?,
         })
     }

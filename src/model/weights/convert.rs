@@ -1,7 +1,7 @@
 //! Conversion between the published PRISM checkpoint, in which backbone, adapters and head share
 //! one file, and separate files for each. Numbers stay in their format.
 
-use super::directory::{COMPANIONS, PRISM_HEAD, directory, tensors};
+use super::directory::{PRISM_HEAD, copy_companions, directory, tensors};
 use super::layout::{HEAD, Part};
 use super::save::{SaveError, save, save_tensors};
 use super::{lora::LoraConfig, registry::BASE, tensor_file::TensorFile};
@@ -49,12 +49,8 @@ pub fn take_apart(checkpoint: &Path, dir: &Path, out: &Path) -> Result<(), Conve
             None => {}
         }
     }
-    fs::create_dir_all(out).map_err(|cause| SaveError { file: out.display().to_string(), cause: cause.to_string() })?;
-    for name in COMPANIONS {
-        if let Ok(bytes) = fs::read(dir.join(name)) {
-            save(&out.join(name), &bytes)?;
-        }
-    }
+    fs::create_dir_all(out).map_err(|cause| SaveError::new(out, &cause))?;
+    copy_companions(dir, out)?;
     save_tensors(&out.join("model.safetensors"), &backbone, None)?;
     if !adapters.is_empty() {
         // the published recipe trains with alpha = r
@@ -78,7 +74,7 @@ pub(crate) fn save_adapter(
     targets: &BTreeSet<String>,
     base: &Path,
 ) -> Result<(), SaveError> {
-    fs::create_dir_all(dir).map_err(|cause| SaveError { file: dir.display().to_string(), cause: cause.to_string() })?;
+    fs::create_dir_all(dir).map_err(|cause| SaveError::new(dir, &cause))?;
     save_tensors(&dir.join("adapter_model.safetensors"), adapters, None)?;
     let config = json!({
         "peft_type": "LORA", "r": rank, "lora_alpha": scale * rank as f64, "target_modules": targets,

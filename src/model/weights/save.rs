@@ -17,7 +17,7 @@ pub struct SaveError {
 }
 
 impl SaveError {
-    fn new(path: &Path, cause: &dyn Display) -> Self {
+    pub(crate) fn new(path: &Path, cause: &dyn Display) -> Self {
         Self { file: path.display().to_string(), cause: cause.to_string() }
     }
 }

@@ -9,11 +9,10 @@ pub(crate) mod summary;
 mod tests;
 
 use super::summary::{Guidance, Summaries, SummaryOptions, Vocabulary};
-use super::{Backend, Matrix, Normal, Segment, Span, Stored, attention::attention};
+use super::{Backend, Matrix, Normal, Segment, Span, attention::attention};
 use blocks::Blocks;
-use candle_core::{Device, Result, Storage, Tensor, bail, quantized::QMatMul};
+use candle_core::{Device, Result, Storage, Tensor, bail};
 use rayon::prelude::*;
-use std::sync::Arc;
 use summary::{guided, summarise};
 
 /// Tokens of a piece at most: enough to use a weight several times for each time it is fetched.
@@ -50,11 +49,8 @@ impl Backend for Cpu {
         STATES_MAX
     }
 
-    fn matrix(&self, weight: &Stored) -> Result<Box<dyn Matrix>> {
-        Ok(match weight {
-            Stored::Full(weight) => Box::new(Blocks::new(weight)?),
-            Stored::Quantised(weight) => Box::new(QMatMul::from_arc(Arc::clone(weight))?),
-        })
+    fn full(&self, weight: &Tensor) -> Result<Box<dyn Matrix>> {
+        Ok(Box::new(Blocks::new(weight)?))
     }
 
     fn attention(&self, q: &Tensor, k: &Tensor, v: &Tensor, spans: &[Span]) -> Result<Tensor> {

@@ -3,11 +3,10 @@
 mod summary;
 
 use super::summary::{Summaries, SummaryOptions, Vocabulary};
-use super::{Backend, Matrix, Normal, Segment, Span, Stored, attention::attention, cpu::summary::summarise};
+use super::{Backend, Matrix, Normal, Segment, Span, attention::attention, cpu::summary::summarise};
 use crate::diffusion::u32_of;
 use crate::model::interface::Filter;
-use candle_core::{DType, Device, Result, Tensor, quantized::QMatMul};
-use std::sync::Arc;
+use candle_core::{DType, Device, Result, Tensor};
 
 /// Most states for which logits are computed at once: 260 MB of bf16 over LLaDA's vocabulary, and
 /// seldom more than one chunk a pass. The host waits for each chunk.
@@ -47,11 +46,8 @@ impl Backend for Cuda {
         STATES_MAX
     }
 
-    fn matrix(&self, weight: &Stored) -> Result<Box<dyn Matrix>> {
-        Ok(match weight {
-            Stored::Full(weight) => Box::new(Plain(weight.clone())),
-            Stored::Quantised(weight) => Box::new(QMatMul::from_arc(Arc::clone(weight))?),
-        })
+    fn full(&self, weight: &Tensor) -> Result<Box<dyn Matrix>> {
+        Ok(Box::new(Plain(weight.clone())))
     }
 
     fn attention(&self, q: &Tensor, k: &Tensor, v: &Tensor, spans: &[Span]) -> Result<Tensor> {

@@ -13,47 +13,43 @@ pub(crate) const FINGERPRINT: &str = "remask.base";
 /// GGUF's own key for the whole `tokenizer.json`.
 const TOKENIZER: &str = "tokenizer.huggingface.json";
 
-/// LLaDA's names and llama.cpp's, outside and inside the blocks.
-const NAMES: [(&str, &str); 4] =
-    [("wte", "token_embd"), ("wpe", "position_embd"), ("ln_f", "output_norm"), ("ff_out", "output")];
-const BLOCK_NAMES: [(&str, &str); 9] = [
-    ("attn_norm", "attn_norm"),
-    ("q_proj", "attn_q"),
-    ("k_proj", "attn_k"),
-    ("v_proj", "attn_v"),
-    ("attn_out", "attn_output"),
-    ("ff_norm", "ffn_norm"),
-    ("ff_proj", "ffn_gate"),
-    ("up_proj", "ffn_up"),
-    ("ff_out", "ffn_down"),
+/// LLaDA's names and llama.cpp's, outside and inside the blocks, and of the blocks.
+const NAMES: [[&str; 2]; 4] =
+    [["wte", "token_embd"], ["wpe", "position_embd"], ["ln_f", "output_norm"], ["ff_out", "output"]];
+const BLOCK_NAMES: [[&str; 2]; 9] = [
+    ["attn_norm", "attn_norm"],
+    ["q_proj", "attn_q"],
+    ["k_proj", "attn_k"],
+    ["v_proj", "attn_v"],
+    ["attn_out", "attn_output"],
+    ["ff_norm", "ffn_norm"],
+    ["ff_proj", "ffn_gate"],
+    ["up_proj", "ffn_up"],
+    ["ff_out", "ffn_down"],
 ];
+const BLOCKS: [&str; 2] = ["blocks", "blk"];
+/// Places in these pairs.
+const LLADA: usize = 0;
+const GGUF: usize = 1;
+
+/// The other name of a module, without what stands before and behind all names.
+fn renamed(module: &str, from: usize, to: usize) -> Option<String> {
+    let other = |names: &[[&'static str; 2]], module| Some(names.iter().find(|pair| pair[from] == module)?[to]);
+    let Some((blocks, rest)) = module.split_once('.') else { return other(&NAMES, module).map(str::to_owned) };
+    let (block, module) = rest.split_once('.').filter(|_| blocks == BLOCKS[from])?;
+    Some(format!("{}.{block}.{}", BLOCKS[to], other(&BLOCK_NAMES, module)?))
+}
 
 /// The GGUF name of a tensor of the backbone; `None` where it has none.
 fn name(canonical: &str) -> Option<String> {
     let module = canonical.strip_prefix("model.transformer.")?.strip_suffix(".weight")?;
-    let renamed = |names: &[(&str, &'static str)], module: &str| {
-        names.iter().find(|(ours, _)| *ours == module).map(|(_, theirs)| *theirs)
-    };
-    match module.strip_prefix("blocks.") {
-        None => Some(format!("{}.weight", renamed(&NAMES, module)?)),
-        Some(rest) => {
-            let (block, module) = rest.split_once('.')?;
-            Some(format!("blk.{block}.{}.weight", renamed(&BLOCK_NAMES, module)?))
-        }
-    }
+    Some(format!("{}.weight", renamed(module, LLADA, GGUF)?))
 }
 
 /// The canonical name of a GGUF tensor; those of a head and unknown ones stay as they are.
 fn canonical(name: &str) -> String {
-    let module = name.strip_suffix(".weight").unwrap_or(name);
-    let renamed = |names: &[(&str, &str)], module: &str| {
-        names.iter().find(|(_, theirs)| *theirs == module).map(|(ours, _)| (*ours).to_owned())
-    };
-    let renamed = match module.strip_prefix("blk.").and_then(|rest| rest.split_once('.')) {
-        None => renamed(&NAMES, module),
-        Some((block, module)) => renamed(&BLOCK_NAMES, module).map(|name| format!("blocks.{block}.{name}")),
-    };
-    renamed.map_or_else(|| name.to_owned(), |module| format!("model.transformer.{module}.weight"))
+    let module = renamed(name.strip_suffix(".weight").unwrap_or(name), GGUF, LLADA);
+    module.map_or_else(|| name.to_owned(), |module| format!("model.transformer.{module}.weight"))
 }
 
 /// Row `r` of a rotated matrix in a checkpoint is row `interleaved(r)` in a GGUF file: llama.cpp

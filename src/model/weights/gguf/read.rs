@@ -165,11 +165,7 @@ impl Gguf {
 
     /// The whole number of a key; `None` without the key.
     pub(crate) fn number(&self, key: &str) -> Result<Option<u64>, LoadError> {
-        self.value(key, "no whole number", |value| match value {
-            Value::I32(number) => u64::try_from(*number).ok(),
-            Value::I64(number) => u64::try_from(*number).ok(),
-            value => value.to_u64().ok(),
-        })
+        self.value(key, "no whole number", whole)
     }
 
     fn float(&self, key: &str) -> Result<Option<f32>, LoadError> {
@@ -200,5 +196,14 @@ impl Gguf {
 
     fn wrong(&self, key: &str, what: &str) -> LoadError {
         LoadError::malformed(&self.name, format!("says `{key}` is {what}"))
+    }
+}
+
+/// A whole number of any type that is not negative.
+pub(super) fn whole(value: &Value) -> Option<u64> {
+    match value {
+        Value::I32(number) => u64::try_from(*number).ok(),
+        Value::I64(number) => u64::try_from(*number).ok(),
+        value => value.to_u64().ok(),
     }
 }

@@ -1,6 +1,7 @@
 //! The vocabulary in a GGUF file, from which a tokenizer is made. Out of scope: tokenizers.
 
-use super::{TOKENIZER, TOKENIZER_CONFIG, read::Gguf};
+use super::read::{Gguf, whole};
+use super::{TOKENIZER, TOKENIZER_CONFIG};
 use crate::model::error::LoadError;
 use candle_core::quantized::gguf_file::Value;
 use serde_json::json;
@@ -50,7 +51,7 @@ impl GgufVocabulary {
         let key = |key: &str| format!("tokenizer.ggml.{key}");
         let Some(words) = gguf.list(&key("tokens"), text)? else { return Ok(None) };
         gguf.require(&key("model"), "gpt2", "\"gpt2\", which is byte-level BPE")?;
-        let kinds = gguf.list(&key("token_type"), number)?.unwrap_or_default();
+        let kinds = gguf.list(&key("token_type"), whole)?.unwrap_or_default();
         let special = (0..words.len()).map(|id| kinds.get(id).is_some_and(|kind| SPECIAL.contains(kind))).collect();
         let named = |end: &str| {
             let id = gguf.number(&key(&format!("{end}_token_id")))?;
@@ -67,11 +68,4 @@ impl GgufVocabulary {
 
 fn text(value: &Value) -> Option<String> {
     value.to_string().ok().cloned()
-}
-
-fn number(value: &Value) -> Option<u64> {
-    match value {
-        Value::I32(number) => u64::try_from(*number).ok(),
-        value => value.to_u64().ok(),
-    }
 }
