@@ -2,8 +2,8 @@
 //! blanks are filled as in training. For each, the oracle masks that token again and takes the
 //! model's probability of it (PRISM, arXiv 2510.01384, equation 5).
 
+use super::input::SPLITS;
 use super::statistics::{Bin, Reliability, area_under_curve};
-use super::sudoku::SPLITS;
 use crate::cmd::model::ModelArgs;
 use crate::cmd::words::one_of;
 use crate::diffusion::policy::{Choice, order};

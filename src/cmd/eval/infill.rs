@@ -1,7 +1,7 @@
 //! `remask eval infill`: texts with blanks are filled and compared with the originals. Measures
 //! exact matches, and how well quality separates right from wrong tokens.
 
-use super::read_lines;
+use super::input::read_lines;
 use super::statistics::{Share, area_under_curve};
 use crate::cmd::ask::{answer_all, engine};
 use crate::cmd::model::ModelArgs;

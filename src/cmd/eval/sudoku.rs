@@ -1,8 +1,8 @@
 //! `remask eval sudoku`: the share of puzzles solved, for every policy and number of steps. A
 //! puzzle is solved when all rules hold and no clue has changed.
 
+use super::input::{SPLITS, read_lines};
 use super::plot::{check_name, draw};
-use super::read_lines;
 use super::statistics::Share;
 use crate::cmd::ask::{answer_all, engine};
 use crate::cmd::words::{named, one_of};
@@ -71,9 +71,6 @@ pub(crate) struct SudokuArgs {
     #[arg(long, value_name = "FILE.svg")]
     plot: Option<PathBuf>,
 }
-
-pub(super) const SPLITS: [(&str, Split, &str); 3] =
-    [("train", Split::Train, ""), ("validation", Split::Validation, ""), ("test", Split::Test, "")];
 
 /// A remasking that takes part; `None` is what a request gets that names none.
 type Contender = Option<&'static Rule>;
