@@ -112,6 +112,11 @@ impl Sequence {
         Self { postponed, ..self }
     }
 
+    /// The same with another key of its randomness.
+    pub fn seeded(self, seed: Seed) -> Self {
+        Self { seed, ..self }
+    }
+
     /// The canvas as it stands.
     pub const fn canvas(&self) -> &Canvas {
         &self.canvas

@@ -5,8 +5,8 @@ use super::admission::Admission;
 use super::clock::Clock;
 use super::event::{Event, Start};
 use super::job::{Job, SequenceId};
-use super::mailbox::{Inbox, UNREAD_MAX, mailbox};
-use super::request::{Rejected, Request};
+use super::mailbox::{Inbox, Outbox, UNREAD_MAX, mailbox, mailbox_of_answer};
+use super::request::{Rejected, Request, Task};
 use super::shared::{Command, Condition, FAILURES_MAX, Limits, Shared, Submission};
 use crate::model::ModelSpec;
 use crate::telemetry::trace::Trace;
@@ -68,7 +68,7 @@ impl Handle {
     /// # Errors
     /// As [`Self::submit`].
     pub fn submit_unmerged(&self, request: &Request) -> Result<Session, Rejected> {
-        self.queue_with(self.admit(request)?, usize::MAX)
+        self.queue_with(self.admit(request)?, mailbox(usize::MAX))
     }
 
     /// The first half of [`Self::submit`]: takes a place, until it is dropped, checks and encodes.
@@ -76,16 +76,30 @@ impl Handle {
     /// # Errors
     /// As [`Self::submit`].
     pub fn admit(&self, request: &Request) -> Result<Admitted, Rejected> {
+        let mut admitted = self.admit_all(request.clone(), vec![request.task.clone()], 1)?;
+        admitted.pop().ok_or_else(|| self.full())
+    }
+
+    /// As [`Self::admit`], for `choices` choices of each task, all with the options of `request`,
+    /// whose own task is not looked at. The choices of a task differ in their seeds, which count up
+    /// from the request's, and share what they have in common. All are admitted, or none.
+    ///
+    /// # Errors
+    /// As [`Self::submit`].
+    pub fn admit_all(&self, request: Request, tasks: Vec<Task>, choices: usize) -> Result<Vec<Admitted>, Rejected> {
         if self.shared.draining.load(Ordering::Acquire) {
             return Err(Rejected::Draining);
         }
         if *self.shared.condition.borrow() == Condition::GivenUp {
             return Err(Rejected::GivenUp);
         }
-        let place = Arc::clone(&self.places).try_acquire_owned().map_err(|_| self.full())?;
-        let (job, start) = self.admission.admit(request, self.share_of_steps())?;
-        tracing::info!(target: "remask::texts", task = ?request.task, "asked");
-        Ok(Admitted { job, start, place })
+        let count = u32::try_from(tasks.len().saturating_mul(choices)).unwrap_or(u32::MAX);
+        let places = Arc::clone(&self.places).try_acquire_many_owned(count);
+        let mut places = places.map_err(|_| self.full())?;
+        let jobs = self.admission.admit(request, tasks, choices, self.share_of_steps())?;
+        let admitted =
+            jobs.into_iter().map_while(|(job, start)| Some(Admitted { job, start, place: places.split(1)? }));
+        Ok(admitted.collect())
     }
 
     /// The second half of [`Self::submit`], as a part of the current span. Does not block.
@@ -93,11 +107,19 @@ impl Handle {
     /// # Errors
     /// When the engine has ended ([`Rejected::GivenUp`]).
     pub fn queue(&self, admitted: Admitted) -> Result<Session, Rejected> {
-        self.queue_with(admitted, UNREAD_MAX)
+        self.queue_with(admitted, mailbox(UNREAD_MAX))
     }
 
-    fn queue_with(&self, Admitted { job, start, place }: Admitted, unread_max: usize) -> Result<Session, Rejected> {
-        let (outbox, inbox) = mailbox(unread_max);
+    /// As [`Self::queue`], for a client that waits for the answer only: the session has no steps.
+    ///
+    /// # Errors
+    /// As [`Self::queue`].
+    pub fn queue_for_answer(&self, admitted: Admitted) -> Result<Session, Rejected> {
+        self.queue_with(admitted, mailbox_of_answer())
+    }
+
+    fn queue_with(&self, admitted: Admitted, mailbox: (Outbox, Inbox)) -> Result<Session, Rejected> {
+        let (Admitted { job, start, place }, (outbox, inbox)) = (admitted, mailbox);
         let id = SequenceId(self.shared.next_id.fetch_add(1, Ordering::Relaxed));
         let submission = Submission { id, job, outbox, place, at: self.clock.now(), trace: Trace::current() };
         self.commands.try_send(Command::Submit(Box::new(submission))).map_err(|error| match error {

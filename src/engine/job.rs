@@ -12,21 +12,21 @@ use std::{collections::BTreeMap, ops::Range, sync::Arc, time::Duration};
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Hash)]
 pub(super) struct SequenceId(pub(super) u64);
 
-/// How the tokens of a sequence become its answer.
-#[derive(Debug)]
+/// How the tokens of a sequence become its answer. A clone shares what does not change.
+#[derive(Clone, Debug)]
 pub(super) enum Writing {
     /// Text that grows block by block, up to one of `ends` or the end of its value if `is_json`.
-    Continuation { transcript: Transcript, ends: Vec<TokenId>, is_json: bool },
+    Continuation { transcript: Transcript, ends: Arc<[TokenId]>, is_json: bool },
     /// JSON of a given shape, whose gaps are filled.
-    Shaped { tokenizer: Option<Arc<Tokenizer>>, layout: Layout },
+    Shaped { tokenizer: Option<Arc<Tokenizer>>, layout: Arc<Layout> },
     /// A template whose gaps are filled.
-    Infill { tokenizer: Option<Arc<Tokenizer>>, segments: Vec<Segment> },
+    Infill { tokenizer: Option<Arc<Tokenizer>>, segments: Arc<[Segment]> },
     /// A text that was complete at the start, and is scored or repaired.
     Revision { tokenizer: Option<Arc<Tokenizer>> },
 }
 
 /// How a job is run, beyond the policy of its sequence.
-#[derive(Debug)]
+#[derive(Clone, Debug)]
 pub(super) struct Options {
     /// Sampling temperature of the steps that fill; finite, not negative.
     pub(super) temperature: f32,
@@ -36,7 +36,7 @@ pub(super) struct Options {
     pub(super) guidance: Option<f32>,
     pub(super) filter: Filter,
     /// Added to the logits of these tokens.
-    pub(super) biases: Vec<(TokenId, f32)>,
+    pub(super) biases: Arc<[(TokenId, f32)]>,
     /// Jobs with a lower number leave the queue first.
     pub(super) priority: i32,
     /// When the answer is due, counted from the submission.
@@ -112,6 +112,11 @@ impl Job {
             rule if rule == &OFF => QUALITY.name, // only proofreading erases then
             rule => rule.name,
         }
+    }
+
+    #[cfg(test)]
+    pub(super) fn writing(&self) -> &Writing {
+        &self.writing
     }
 
     fn restrictions(&self) -> Vec<Restriction> {

@@ -14,6 +14,8 @@ struct Mailbox {
     state: Mutex<State>,
     arrived: Notify,
     unread_max: usize,
+    /// Whether the client reads steps, or the last event alone.
+    has_steps: bool,
 }
 
 #[derive(Debug, Default)]
@@ -39,12 +41,24 @@ pub(super) struct Inbox(Arc<Mailbox>);
 
 /// The two ends of a mailbox, which merges steps beyond `unread_max` unread events.
 pub(super) fn mailbox(unread_max: usize) -> (Outbox, Inbox) {
-    let mailbox = Arc::new(Mailbox { state: Mutex::default(), arrived: Notify::new(), unread_max });
+    ends(unread_max, true)
+}
+
+/// The two ends of a mailbox for a client that does not read steps: they are dropped.
+pub(super) fn mailbox_of_answer() -> (Outbox, Inbox) {
+    ends(UNREAD_MAX, false)
+}
+
+fn ends(unread_max: usize, has_steps: bool) -> (Outbox, Inbox) {
+    let mailbox = Arc::new(Mailbox { state: Mutex::default(), arrived: Notify::new(), unread_max, has_steps });
     (Outbox(Arc::clone(&mailbox)), Inbox(mailbox))
 }
 
 impl Outbox {
     pub(super) fn send(&self, event: Event) {
+        if !self.0.has_steps && matches!(event, Event::Step(_)) {
+            return;
+        }
         let mut state = self.0.state();
         let is_full = state.unread.len() >= self.0.unread_max;
         match (state.unread.back_mut(), event) {
@@ -96,7 +110,7 @@ impl Drop for Inbox {
 mod tests {
     use super::*;
     use crate::diffusion::{Edit, Position, Probability, TokenId};
-    use crate::engine::event::StepEvent;
+    use crate::engine::event::{Failure, StepEvent};
 
     fn toggled(step: u32) -> Event {
         let at = Position(step / 2 % 3);
@@ -122,6 +136,19 @@ mod tests {
         assert_eq!(events, UNREAD_MAX);
         assert!(edits <= UNREAD_MAX + 2 * 3, "{edits}");
         assert_eq!(last, 99_999);
+    }
+
+    #[tokio::test]
+    async fn steps_that_nobody_reads_are_not_kept() {
+        let (outbox, mut inbox) = mailbox_of_answer();
+        for step in 0..100 {
+            outbox.send(toggled(step));
+            assert!(outbox.0.state().unread.is_empty());
+        }
+        outbox.send(Event::Failed(Failure::ShutDown));
+        drop(outbox);
+        assert_eq!(inbox.next().await, Some(Event::Failed(Failure::ShutDown)));
+        assert_eq!(inbox.next().await, None);
     }
 
     #[tokio::test]

@@ -3,7 +3,7 @@
 
 use crate::diffusion::policy::{Choice, Settings, order};
 use crate::{diffusion::TokenId, text::Conversation};
-use std::{borrow::Cow, ops::Range, time::Duration};
+use std::{borrow::Cow, ops::Range, sync::Arc, time::Duration};
 
 /// What an answer continues.
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -51,7 +51,7 @@ pub enum Task {
         /// Blank cells between them.
         cells: usize,
         /// The text after.
-        after: String,
+        after: Arc<str>,
     },
     /// Measure the quality of every token of a text. Needs a quality head, or `likelihood`.
     Score {

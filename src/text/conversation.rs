@@ -68,6 +68,11 @@ impl From<Vec<Message>> for Conversation {
 }
 
 impl Conversation {
+    /// Bytes of the messages' texts.
+    pub fn bytes(&self) -> usize {
+        self.messages.iter().map(|message| message.content.len()).sum()
+    }
+
     /// Whether a text of the conversation contains `part`.
     pub(super) fn says(&self, part: &str) -> bool {
         let in_call =

@@ -155,6 +155,17 @@ impl Tokenizer {
         self.with_special.get_vocab_size(true)
     }
 
+    /// Bytes of text that one token of the vocabulary stands for at most, special tokens left out.
+    /// The vocabulary spells a byte in one to six.
+    pub fn token_bytes_max(&self) -> usize {
+        self.with_special.get_vocab(false).keys().map(String::len).max().unwrap_or(0)
+    }
+
+    /// Whether texts are normalised before they are encoded, which may shorten them.
+    pub fn normalises(&self) -> bool {
+        self.with_special.get_normalizer().is_some()
+    }
+
     /// The special tokens that end a turn of a conversation, found by their common names. Not every
     /// model's files list them: LLaDA-8B's list only the end-of-text token.
     pub fn turn_ends(&self) -> impl Iterator<Item = TokenId> {

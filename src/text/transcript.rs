@@ -6,10 +6,10 @@ use crate::diffusion::TokenId;
 use std::sync::Arc;
 
 /// A text that grows at its end.
-#[derive(Debug)]
+#[derive(Clone, Debug)]
 pub struct Transcript {
     tokenizer: Option<Arc<Tokenizer>>,
-    stop: Vec<String>,
+    stop: Arc<[String]>,
     tokens: Vec<TokenId>,
     text: String,
     stopped: bool,
@@ -27,8 +27,8 @@ pub struct Delta {
 impl Transcript {
     /// An empty text, which will end before the first complete string of `stop`; none of these may
     /// be empty. Without a tokenizer the text stays empty.
-    pub const fn new(tokenizer: Option<Arc<Tokenizer>>, stop: Vec<String>) -> Self {
-        Self { tokenizer, stop, tokens: Vec::new(), text: String::new(), stopped: false }
+    pub fn new(tokenizer: Option<Arc<Tokenizer>>, stop: impl Into<Arc<[String]>>) -> Self {
+        Self { tokenizer, stop: stop.into(), tokens: Vec::new(), text: String::new(), stopped: false }
     }
 
     /// The text so far.
@@ -93,7 +93,7 @@ mod tests {
 
     fn transcript(stop: &[&str]) -> Transcript {
         let tokenizer = Tokenizer::from_bytes(include_bytes!("../../models/toy/tokenizer.json")).unwrap();
-        Transcript::new(Some(Arc::new(tokenizer)), stop.iter().map(|&stop| stop.to_owned()).collect())
+        Transcript::new(Some(Arc::new(tokenizer)), stop.iter().map(|&stop| stop.to_owned()).collect::<Vec<_>>())
     }
 
     fn tokens(text: &[u8]) -> Vec<TokenId> {

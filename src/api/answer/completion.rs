@@ -111,7 +111,7 @@ const ASSISTANT: &str = "assistant";
 pub(crate) struct ChoiceWriter {
     pub(crate) shape: Shape,
     pub(crate) logprobs: bool,
-    /// The text before each choice; empty where nothing is echoed.
+    /// The text before the choices of each prompt; empty where nothing is echoed.
     pub(crate) echo: Vec<String>,
     /// Choices for each prompt.
     pub(crate) choices: usize,
@@ -124,7 +124,7 @@ impl ChoiceWriter {
     }
 
     fn echo(&self, index: usize) -> &str {
-        self.echo.get(index).map_or("", String::as_str)
+        self.echo.get(index / self.choices.max(1)).map_or("", String::as_str)
     }
 
     pub(crate) fn whole<'a>(&self, index: usize, answer: &'a Answer) -> Choice<'a> {

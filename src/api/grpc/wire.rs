@@ -75,7 +75,7 @@ pub(super) fn generate(asked: proto::GenerateRequest) -> Result<CallParams, ApiE
         stop_tokens: asked.stop_token_ids.into_iter().map(TokenId).collect(),
         format: asked.format.map_or(Ok(Format::Text), format)?,
         priority: asked.priority,
-        ..Request::new(task(prompt, asked.max_tokens, asked.suffix.as_deref())?)
+        ..Request::new(task(prompt, asked.max_tokens, asked.suffix.map(Into::into).as_ref())?)
     };
     let with_edits = asked.diffusion.as_ref().is_some_and(|diffusion| diffusion.stream_edits);
     Ok(CallParams { request: diffusion(asked.diffusion, request)?, with_edits })

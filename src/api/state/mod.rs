@@ -7,7 +7,7 @@ pub(crate) mod stream_logs;
 pub(crate) mod under_way;
 
 use super::error::{ApiError, Code};
-use crate::engine::{Handle, Readiness, Rejected, Request, Session};
+use crate::engine::{Admitted, Handle, Readiness, Rejected, Request, Session, Task};
 use crate::telemetry::Metrics;
 use axum::http::HeaderValue;
 use kept_answers::KeptAnswers;
@@ -143,6 +143,15 @@ impl AppState {
     }
 }
 
+/// What the client of a session reads.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(crate) enum Reads {
+    /// Every step, and the answer.
+    Steps,
+    /// The answer alone.
+    Answer,
+}
+
 /// A loaded model.
 #[derive(Debug)]
 pub struct Service {
@@ -168,13 +177,30 @@ impl Service {
 
     /// Submits a request. Admission, which encodes the text, runs on a blocking thread. The job is
     /// queued by the calling task, so that dropping the task also drops the job.
-    pub(crate) async fn submit(&self, request: Request) -> Result<Session, ApiError> {
+    pub(crate) async fn submit(&self, mut request: Request, reads: Reads) -> Result<Session, ApiError> {
+        let task = std::mem::replace(&mut request.task, Task::InfillTokens { cells: Vec::new() });
+        let session = self.submit_all(request, vec![task], 1, reads).await?.pop();
+        session.ok_or_else(|| ApiError::new(Code::Internal, "the engine admitted no choice of this request"))
+    }
+
+    /// The same for `choices` choices of each task, with the options of `request`.
+    pub(crate) async fn submit_all(
+        &self,
+        request: Request,
+        tasks: Vec<Task>,
+        choices: usize,
+        reads: Reads,
+    ) -> Result<Vec<Session>, ApiError> {
         let (handle, span) = (self.handle.clone(), tracing::Span::current());
-        let admitted = tokio::task::spawn_blocking(move || span.in_scope(|| handle.admit(&request))).await;
-        let admitted = admitted.map_err(|error| {
+        let admit = move || span.in_scope(|| handle.admit_all(request, tasks, choices));
+        let admitted = tokio::task::spawn_blocking(admit).await.map_err(|error| {
             tracing::error!(%error, "a request could not be admitted");
             ApiError::new(Code::Internal, "the server made a mistake in reading this request; its log says more")
         })?;
-        Ok(self.handle.queue(admitted?)?)
+        let queue = |admitted: Admitted| match reads {
+            Reads::Steps => self.handle.queue(admitted),
+            Reads::Answer => self.handle.queue_for_answer(admitted),
+        };
+        Ok(admitted?.into_iter().map(queue).collect::<Result<_, _>>()?) // an error drops, and so cancels, the sessions before
     }
 }

@@ -20,11 +20,8 @@ pub(crate) async fn respond(
     params: CompletionParams,
     shape: Shape,
 ) -> ApiResult {
-    let CompletionParams { requests, choices, delivery, logprobs, echo } = params;
-    let mut sessions = Vec::with_capacity(requests.len());
-    for request in requests {
-        sessions.push(service.submit(request).await?); // an error drops, and so cancels, the sessions before
-    }
+    let CompletionParams { request, tasks, choices, delivery, logprobs, echo } = params;
+    let sessions = service.submit_all(request, tasks, choices, delivery.reads()).await?;
     let writer = ChoiceWriter { shape, logprobs, echo, choices, handle: service.handle.clone() };
     let head = |is_chunk| Head::new(context.id(), &service.name, shape, is_chunk);
     match delivery {

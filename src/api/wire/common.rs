@@ -217,18 +217,13 @@ impl CommonFields {
                 Err(ApiError::invalid(format!("logit_bias.{token}"), message))
             }
         };
-        let common = self.diffusion.read(Request {
+        let request = self.diffusion.read(Request {
+            seed: self.seed,
             logit_bias: self.logit_bias.into_iter().map(bias).collect::<Result<_, _>>()?,
             format: response_format::read(self.response_format.as_ref())?,
             ..self.request
         })?;
-        let seed = |choice: usize| self.seed.map(|seed| seed.wrapping_add(choice as u64));
-        let requests = tasks.into_iter().flat_map(|task| {
-            let request = Request { task, ..common.clone() };
-            (0..choices).map(move |choice| Request { seed: seed(choice), ..request.clone() })
-        });
-        let echo = echo.into_iter().flat_map(|text| std::iter::repeat_n(text, choices));
-        Ok(CompletionParams { requests: requests.collect(), choices, delivery, logprobs, echo: echo.collect() })
+        Ok(CompletionParams { request, tasks, choices, delivery, logprobs, echo })
     }
 }
 

@@ -10,6 +10,7 @@ use crate::diffusion::TokenId;
 use crate::engine::{Length, Prompt, Request, Task};
 use serde::Deserialize;
 use serde::de::IgnoredAny;
+use std::sync::Arc;
 use utoipa::{PartialSchema, ToSchema};
 
 body! {
@@ -79,7 +80,8 @@ impl CompletionRequest {
                 return Err(ApiError::invalid("logprobs", format!("logprobs: given {given}; {known}")));
             }
         };
-        let task = |prompt| task(prompt, self.max_tokens, self.suffix.as_deref());
+        let suffix: Option<Arc<str>> = self.suffix.map(Into::into); // all prompts share it
+        let task = |prompt| task(prompt, self.max_tokens, suffix.as_ref());
         let tasks = prompts.into_iter().map(task).collect::<Result<Vec<_>, _>>()?;
         if tasks.is_empty() {
             return Err(ApiError::invalid("prompt", "the prompt is empty; give at least one token"));
@@ -89,7 +91,7 @@ impl CompletionRequest {
 }
 
 /// The task of a completion: to continue a prompt, or to write what stands between it and a suffix.
-pub(crate) fn task(prompt: Prompt, max_tokens: Option<u32>, suffix: Option<&str>) -> Result<Task, ApiError> {
+pub(crate) fn task(prompt: Prompt, max_tokens: Option<u32>, suffix: Option<&Arc<str>>) -> Result<Task, ApiError> {
     match (suffix, max_tokens, prompt) {
         (None, max, prompt) => {
             let length = max.map_or(Length::Default, |max| Length::New(max as usize));
@@ -97,7 +99,7 @@ pub(crate) fn task(prompt: Prompt, max_tokens: Option<u32>, suffix: Option<&str>
         }
         (Some(_), None, _) => Err(missing("max_tokens", "the number of tokens between prompt and suffix")),
         (Some(suffix), Some(max), Prompt::Text(before)) => {
-            Ok(Task::Between { before, cells: max as usize, after: suffix.to_owned() })
+            Ok(Task::Between { before, cells: max as usize, after: Arc::clone(suffix) })
         }
         (Some(_), Some(_), Prompt::Tokens(_) | Prompt::Chat(_)) => {
             Err(ApiError::invalid("suffix", "suffix goes with a prompt that is a text; token ids have /v1/infill"))

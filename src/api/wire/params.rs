@@ -1,7 +1,8 @@
 //! What the readers of bodies return, and the errors that they share.
 
 use crate::api::error::ApiError;
-use crate::engine::Request;
+use crate::api::state::Reads;
+use crate::engine::{Request, Task};
 
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(crate) enum Delivery {
@@ -16,16 +17,29 @@ pub(crate) enum Delivery {
     },
 }
 
+impl Delivery {
+    /// What the client of a session reads for it.
+    pub(crate) const fn reads(self) -> Reads {
+        match self {
+            Self::Whole => Reads::Answer,
+            Self::Stream { .. } => Reads::Steps,
+        }
+    }
+}
+
 /// What the body of a completion or chat completion asks for.
 #[derive(Clone, Debug, PartialEq)]
 pub(crate) struct CompletionParams {
-    /// One request to the engine for each choice.
-    pub(crate) requests: Vec<Request>,
+    /// The options of all choices, with the seed of the first. Its task is empty.
+    pub(crate) request: Request,
+    /// One for each prompt.
+    pub(crate) tasks: Vec<Task>,
+    /// Choices for each prompt.
     pub(crate) choices: usize,
     pub(crate) delivery: Delivery,
     /// Whether the answer has the logprob of each token.
     pub(crate) logprobs: bool,
-    /// The text before each choice; empty where nothing is echoed.
+    /// The text before the choices of each prompt; empty where nothing is echoed.
     pub(crate) echo: Vec<String>,
 }
 

@@ -1,17 +1,16 @@
 //! Turns a task into its first canvas: encodes texts, checks lengths and ids, and prepares how the
 //! answer is decoded. Out of scope: how the canvas is refined.
 
+use super::encoding::Encoder;
 use super::json_layout::{Spellings, Vocabulary, lay_out};
 use crate::diffusion::{Canvas, Cell, TokenId};
 use crate::engine::request::{Format, Length, Prompt, Rejected, Request, Task, invalid, too_long};
 use crate::engine::template::{self, Segment};
-use crate::text::{ChatTemplate, Conversation, Special, Tokenizer, Transcript};
+use crate::text::{Tokenizer, Transcript};
 use crate::{engine::job::Writing, model::ModelSpec};
 use std::ops::Range;
 use std::sync::{Arc, OnceLock};
 
-const NO_TEMPLATE: &str =
-    "this model has no chat template; ask it with /v1/completions, or add a tokenizer_config.json with one";
 const NO_ROOM: &str = "max_tokens is 0; ask for at least 1";
 /// Most stop strings of one request; each costs a search per finished block.
 pub(crate) const STOPS_MAX: usize = 16;
@@ -24,6 +23,15 @@ pub(super) struct Draft {
     pub(super) writing: Writing,
 }
 
+/// What all choices of a request share.
+#[derive(Debug)]
+pub(super) struct Common {
+    stop: Arc<[String]>,
+    /// Tokens that end the text: the model's, and those of the request.
+    ends: Arc<[TokenId]>,
+    pub(super) biases: Arc<[(TokenId, f32)]>,
+}
+
 #[derive(Clone, Debug)]
 pub(super) struct CanvasBuilder {
     pub(super) spec: Arc<ModelSpec>,
@@ -32,24 +40,37 @@ pub(super) struct CanvasBuilder {
     pub(super) canvas_max: usize,
     /// Made when the first JSON layout needs them: it takes a look at each token of the vocabulary.
     spellings: Arc<OnceLock<Spellings>>,
+    encoder: Arc<Encoder>,
 }
 
 impl CanvasBuilder {
     pub(super) fn new(spec: Arc<ModelSpec>, tokenizer: Option<Arc<Tokenizer>>, canvas_max: usize) -> Self {
-        Self { spec, tokenizer, canvas_max, spellings: Arc::default() }
+        let encoder = Arc::new(Encoder::new(tokenizer.clone(), spec.mask, canvas_max));
+        Self { spec, tokenizer, canvas_max, spellings: Arc::default(), encoder }
+    }
+
+    /// What the choices of `request` share.
+    ///
+    /// # Errors
+    /// When a stop token is no token.
+    pub(super) fn common(&self, request: &Request, biases: Arc<[(TokenId, f32)]>) -> Result<Common, Rejected> {
+        let mut ends = self.ends();
+        self.check_ids("stop_token_ids", &request.stop_tokens)?;
+        ends.extend(&request.stop_tokens);
+        Ok(Common { stop: request.stop.clone().into(), ends: ends.into(), biases })
     }
 
     /// The first canvas for the task of `request`.
     ///
     /// # Errors
     /// When a text cannot be encoded, or ids, lengths or options are invalid.
-    pub(super) fn draft(&self, request: &Request) -> Result<Draft, Rejected> {
+    pub(super) fn draft(&self, request: &Request, common: &Common) -> Result<Draft, Rejected> {
         match &request.task {
-            Task::Continue { prompt, length } => self.continuation(prompt, *length, request),
+            Task::Continue { prompt, length } => self.continuation(prompt, *length, request, common),
             Task::Between { cells: 0, .. } => Err(invalid("max_tokens", NO_ROOM)),
             Task::Between { before, cells, after } => {
                 check_no_stop(&request.stop)?;
-                let [before, after] = [before, after].map(|text| Segment::Text(text.clone()));
+                let [before, after] = [before.as_str(), after].map(|text| Segment::Text(text.to_owned()));
                 let segments = [before, Segment::Blanks(*cells), after];
                 self.segments(segments.into_iter().filter(|part| *part != Segment::Text(String::new())).collect())
             }
@@ -68,29 +89,20 @@ impl CanvasBuilder {
         ends
     }
 
-    /// The ids of a conversation, with the start of the assistant's turn behind it.
-    fn encode_chat(&self, conversation: &Conversation) -> Result<Vec<TokenId>, Rejected> {
-        const PARAM: &str = "messages";
-        if conversation.messages.is_empty() {
-            return Err(invalid(PARAM, "messages is empty; give at least one"));
-        }
-        if let Some(chat) = self.tokenizer.as_ref().and_then(|tokenizer| tokenizer.chat()) {
-            check_tools(conversation, chat)?;
-        }
-        let tokens = self.tokenizer.as_ref().map(|tokenizer| tokenizer.encode_chat(conversation)).transpose();
-        let tokens = tokens.map_err(|error| invalid(PARAM, format!("messages: {error}")))?.flatten();
-        tokens.ok_or_else(|| invalid(PARAM, NO_TEMPLATE))
-    }
-
-    fn continuation(&self, prompt: &Prompt, length: Length, request: &Request) -> Result<Draft, Rejected> {
+    fn continuation(
+        &self,
+        prompt: &Prompt,
+        length: Length,
+        request: &Request,
+        common: &Common,
+    ) -> Result<Draft, Rejected> {
         let (param, prompt) = match prompt {
-            Prompt::Text(text) => ("prompt", self.encode("prompt", text)?),
+            Prompt::Text(text) => ("prompt", self.encoder.encode("prompt", text)?),
             Prompt::Tokens(tokens) => ("prompt", tokens.clone()),
-            Prompt::Chat(conversation) => ("messages", self.encode_chat(conversation)?),
+            Prompt::Chat(conversation) => ("messages", self.encoder.encode_chat(conversation)?),
         };
-        let Request { stop, stop_tokens, .. } = request;
+        let stop = &request.stop;
         self.check_prompt(param, &prompt)?;
-        self.check_ids("stop_token_ids", stop_tokens)?;
         let (given, limit) = (prompt.len(), self.canvas_max);
         let room = limit - given;
         let new_tokens = match length {
@@ -115,6 +127,9 @@ impl CanvasBuilder {
             let message = format!("stop has {} strings; give at most {STOPS_MAX}, none of them empty", stop.len());
             return Err(invalid("stop", message));
         }
+        if let Some(longest) = stop.iter().map(String::len).max() {
+            self.encoder.check_bytes("stop", longest)?; // it could never be found
+        }
         if request.format != Format::Text && !stop.is_empty() {
             const MESSAGE: &str = "stop does not go with a response_format: the answer ends where its JSON does";
             return Err(invalid("stop", MESSAGE));
@@ -122,12 +137,11 @@ impl CanvasBuilder {
         if let Format::Shaped(shape) = &request.format {
             let room = if length == Length::Default { room } else { new_tokens };
             let (canvas, layout) = lay_out(shape, &prompt, room, self.vocabulary()?)?;
-            let writing = Writing::Shaped { tokenizer: self.tokenizer.clone(), layout };
+            let writing = Writing::Shaped { tokenizer: self.tokenizer.clone(), layout: Arc::new(layout) };
             return Ok(Draft { canvas, offset: given, prompt_tokens: given, writing });
         }
-        let transcript = Transcript::new(self.tokenizer.clone(), stop.clone());
-        let mut ends = self.ends();
-        ends.extend(stop_tokens);
+        let transcript = Transcript::new(self.tokenizer.clone(), Arc::clone(&common.stop));
+        let ends = Arc::clone(&common.ends);
         let (canvas, writing) = match request.format {
             Format::Json => self.object(&prompt, new_tokens, transcript, ends)?,
             Format::Text | Format::Shaped(_) => {
@@ -156,10 +170,10 @@ impl CanvasBuilder {
         prompt: &[TokenId],
         new_tokens: usize,
         mut transcript: Transcript,
-        ends: Vec<TokenId>,
+        ends: Arc<[TokenId]>,
     ) -> Result<(Canvas, Writing), Rejected> {
         const PARAM: &str = "response_format";
-        let opening = self.encode(PARAM, "{")?;
+        let opening = self.encoder.encode(PARAM, "{")?;
         if opening.len() >= new_tokens {
             let message = format!("an object takes at least {} tokens; ask for more max_tokens", opening.len() + 1);
             return Err(invalid(PARAM, message));
@@ -185,9 +199,13 @@ impl CanvasBuilder {
 
     fn segments(&self, segments: Vec<Segment>) -> Result<Draft, Rejected> {
         let mut cells = Vec::new();
+        let bytes = |segment: &Segment| if let Segment::Text(text) = segment { text.len() } else { 0 };
+        self.encoder.check_bytes("template", segments.iter().map(bytes).sum())?;
         for segment in &segments {
             match segment {
-                Segment::Text(text) => cells.extend(self.encode("template", text)?.into_iter().map(Cell::Fixed)),
+                Segment::Text(text) => {
+                    cells.extend(self.encoder.encode("template", text)?.into_iter().map(Cell::Fixed));
+                }
                 Segment::Blanks(count) if *count > self.canvas_max => return Err(self.too_long("template", *count)),
                 Segment::Blanks(count) => cells.extend(std::iter::repeat_n(Cell::Blank, *count)),
             }
@@ -198,7 +216,12 @@ impl CanvasBuilder {
         let fixed = cells.iter().filter(|cell| matches!(cell, Cell::Fixed(_))).count();
         let tokenizer = self.tokenizer.clone();
         let canvas = Canvas::new(cells);
-        Ok(Draft { canvas, offset: 0, prompt_tokens: fixed, writing: Writing::Infill { tokenizer, segments } })
+        Ok(Draft {
+            canvas,
+            offset: 0,
+            prompt_tokens: fixed,
+            writing: Writing::Infill { tokenizer, segments: segments.into() },
+        })
     }
 
     fn infill_tokens(&self, cells: &[Option<TokenId>], stop: &[String]) -> Result<Draft, Rejected> {
@@ -233,13 +256,7 @@ impl CanvasBuilder {
             return Err(invalid(PARAM, MESSAGE));
         }
         let (tokens, unit, length) = match text {
-            Prompt::Text(text) => {
-                self.encode(PARAM, text)?; // for its error messages
-                let tokenizer = self.tokenizer.as_ref();
-                let spans = tokenizer.map(|tokenizer| tokenizer.encode_with_spans(text)).transpose();
-                let spans = spans.map_err(|error| invalid(PARAM, format!("text: {error}")))?.unwrap_or_default();
-                (spans, "characters", text.chars().count())
-            }
+            Prompt::Text(text) => (self.encoder.encode_with_spans(PARAM, text)?, "characters", text.chars().count()),
             Prompt::Tokens(tokens) => {
                 let spans = tokens.iter().enumerate().map(|(at, token)| (*token, at..at + 1));
                 (spans.collect(), "tokens", tokens.len())
@@ -266,23 +283,6 @@ impl CanvasBuilder {
         let canvas = Canvas::new(tokens.iter().map(cell).collect());
         let writing = Writing::Revision { tokenizer: self.tokenizer.clone() };
         Ok(Draft { canvas, offset: 0, prompt_tokens: tokens.len(), writing })
-    }
-
-    fn encode(&self, param: &'static str, text: &str) -> Result<Vec<TokenId>, Rejected> {
-        let Some(tokenizer) = &self.tokenizer else {
-            const MESSAGE: &str = "this model was loaded without a tokenizer.json; give token ids instead of text";
-            return Err(invalid(param, MESSAGE));
-        };
-        let tokens =
-            tokenizer.encode(text, Special::AsText).map_err(|error| invalid(param, format!("{param}: {error}")))?;
-        let masked = tokens.iter().position(|&token| token == self.spec.mask);
-        let Some(at) = masked else { return Ok(tokens) };
-        let piece = tokenizer.piece(self.spec.mask);
-        let message = format!(
-            "token {at} of the {param} is the model's mask ({piece:?}), which stands for a blank; \
-             blanks are asked for with /v1/infill and \"blank\": {piece:?}"
-        );
-        Err(invalid(param, message))
     }
 
     fn check_prompt(&self, param: &'static str, prompt: &[TokenId]) -> Result<(), Rejected> {
@@ -316,28 +316,4 @@ fn check_no_stop(stop: &[String]) -> Result<(), Rejected> {
         return Ok(());
     }
     Err(invalid("stop", "stop does not go with a template or a suffix: what lies between fixed texts is always filled"))
-}
-
-/// Checks that a chat template has a place for the tools, calls and results of a conversation.
-fn check_tools(conversation: &Conversation, chat: &ChatTemplate) -> Result<(), Rejected> {
-    let refused = |param: String, what: &str| {
-        let message = format!("{param}: this model's chat template {what}");
-        Err(Rejected::Invalid { param: param.into(), message })
-    };
-    if !conversation.tools.is_empty() && !conversation.tools_may_be_hidden && !chat.shows_tools() {
-        const WHAT: &str = "shows the model no tools, so it would never call one; leave them out, or force a call with \
-                            tool_choice: \"required\", or the function's name";
-        return refused("tools".to_owned(), WHAT);
-    }
-    for (index, message) in conversation.messages.iter().enumerate() {
-        if !message.tool_calls.is_empty() && !chat.shows_tool_calls() {
-            const WHAT: &str = "has no place for calls of tools; leave them out, or write them in content";
-            return refused(format!("messages[{index}].tool_calls"), WHAT);
-        }
-        if message.role == "tool" && !chat.names_role("tool") {
-            const WHAT: &str = "knows no role \"tool\"; give the result in a message of the user";
-            return refused(format!("messages[{index}].role"), WHAT);
-        }
-    }
-    Ok(())
 }

@@ -2,7 +2,9 @@
 //! protocols. Out of scope: running the job.
 
 mod canvas;
+mod encoding;
 mod json_layout;
+mod passes;
 
 pub(crate) use canvas::STOPS_MAX;
 
@@ -13,7 +15,7 @@ use crate::diffusion::policy::{COUNT_MAX, Choice, Kind, KnobError, OFF, QUALITY,
 use crate::diffusion::{DOUBTFUL, Pace, Policy, Probability, Proofreading, Seed, Sequence, TokenId, u32_of};
 use crate::model::{Filter, ModelSpec};
 use crate::text::Tokenizer;
-use canvas::CanvasBuilder;
+use canvas::{CanvasBuilder, Common};
 use std::hash::{BuildHasher, RandomState};
 use std::{borrow::Cow, num::NonZeroU32, sync::Arc, time::Duration};
 
@@ -49,24 +51,53 @@ impl Admission {
         self.canvases.canvas_max
     }
 
-    /// The job for `request`, and its first canvas for the client. `share`: the fraction of its
-    /// steps that it keeps, in (0, 1]; below 1 when many requests are queued.
+    /// The jobs for `choices` choices of each task, all with the options of `request`, and their
+    /// first canvases for the client. The first choice has the request's seed, the next one the
+    /// seed behind it. `share`: the fraction of their steps that they keep, in (0, 1]; below 1 when
+    /// many requests are queued.
     ///
     /// # Errors
     /// When an option is out of its range, or the model cannot serve the request.
-    pub(super) fn admit(&self, request: &Request, share: f32) -> Result<(Job, Start), Rejected> {
-        check_sampling(request)?;
+    pub(super) fn admit(
+        &self,
+        mut request: Request,
+        tasks: Vec<Task>,
+        choices: usize,
+        share: f32,
+    ) -> Result<Vec<(Job, Start)>, Rejected> {
+        check_sampling(&request)?;
         if request.deadline == Some(Duration::ZERO) {
             return Err(invalid("diffusion.deadline_ms", "deadline_ms is 0; give at least 1"));
         }
-        let draft = self.canvases.draft(request)?;
+        let common = self.canvases.common(&request, self.biases(&request)?)?;
+        let (mut jobs, mut passes) = (Vec::new(), 0);
+        for task in tasks {
+            request.task = task;
+            tracing::info!(target: "remask::texts", task = ?request.task, "asked");
+            let each = self.choices(&request, &common, choices, share, &mut jobs)?;
+            passes += each.saturating_mul(choices as u64);
+            passes::check_all(passes, choices)?;
+        }
+        Ok(jobs)
+    }
+
+    /// Adds the jobs for one task. Returns the passes that each of them may take.
+    fn choices(
+        &self,
+        request: &Request,
+        common: &Common,
+        choices: usize,
+        share: f32,
+        jobs: &mut Vec<(Job, Start)>,
+    ) -> Result<u64, Rejected> {
+        let draft = self.canvases.draft(request, common)?;
         if request.format != Format::Text && !matches!(request.task, Task::Continue { .. }) {
             const MESSAGE: &str = "response_format does not go with a template, a suffix or a given text";
             return Err(invalid("response_format", MESSAGE));
         }
         let blanks = draft.canvas.blanks(0..draft.canvas.len()).count();
-        let seed = Seed(request.seed.unwrap_or_else(fresh_seed));
         let cells = draft.canvas.cells()[draft.offset..].to_vec();
+        let seed = Seed(0); // each choice has its own
         let sequence = match &request.task {
             Task::Repair { .. } => {
                 let asked = request.proofreading.clone().unwrap_or_default();
@@ -87,36 +118,50 @@ impl Admission {
             steps_planned: sequence.steps_max(),
         };
         let is_scored = matches!(request.task, Task::Score { .. });
-        let mut biases = self.biases(&request.logit_bias)?;
         let sequence = match request.end_of_text {
-            EndOfText::Free => sequence,
+            EndOfText::Free | EndOfText::Never => sequence,
             EndOfText::Last => sequence.postponing(self.canvases.ends()),
-            EndOfText::Never => {
-                biases.extend(self.canvases.ends().into_iter().map(|end| (end, f32::NEG_INFINITY)));
-                sequence
-            }
         };
         let options = Options {
             temperature: request.temperature,
             refill_temperature: refill_temperature(request),
             guidance: (request.cfg_scale != 0.0).then_some(request.cfg_scale),
             filter: filter(request)?,
-            biases,
+            biases: Arc::clone(&common.biases),
             priority: request.priority,
             deadline: request.deadline,
             quality: request.return_quality || (is_scored && self.spec.has_quality),
             likelihood: matches!(request.task, Task::Score { likelihood: true, .. }),
             degraded: share < 1.0 && start.steps_planned.is_some_and(|steps| steps > 0),
         };
-        Ok((Job::new(sequence, draft.writing, &start, options), start))
+        let measured = if options.likelihood { start.cells.len() as u64 } else { 0 };
+        let passes = passes::of_choice(request, sequence.passes(), measured + u64::from(options.quality))?;
+        jobs.extend((0..choices as u64).map(|choice| {
+            let seed = Seed(request.seed.map_or_else(fresh_seed, |seed| seed.wrapping_add(choice)));
+            let job = Job::new(sequence.clone().seeded(seed), draft.writing.clone(), &start, options.clone());
+            (job, start.clone())
+        }));
+        Ok(passes)
     }
 
-    fn biases(&self, asked: &[(TokenId, f32)]) -> Result<Vec<(TokenId, f32)>, Rejected> {
+    fn biases(&self, request: &Request) -> Result<Arc<[(TokenId, f32)]>, Rejected> {
         const PARAM: &str = "logit_bias";
-        self.canvases.check_ids(PARAM, &asked.iter().map(|(token, _)| *token).collect::<Vec<_>>())?;
-        let out_of_range = asked.iter().find(|(_, bias)| !(-BIAS_MAX..=BIAS_MAX).contains(bias));
-        let Some((TokenId(id), bias)) = out_of_range else { return Ok(asked.to_vec()) };
-        Err(invalid(PARAM, format!("logit_bias of token {id} is {bias}; give -{BIAS_MAX} to {BIAS_MAX}")))
+        let mut biases = request.logit_bias.clone();
+        self.canvases.check_ids(PARAM, &biases.iter().map(|(token, _)| *token).collect::<Vec<_>>())?;
+        if let Some((TokenId(id), bias)) = biases.iter().find(|(_, bias)| !(-BIAS_MAX..=BIAS_MAX).contains(bias)) {
+            let message = format!("logit_bias of token {id} is {bias}; give -{BIAS_MAX} to {BIAS_MAX}");
+            return Err(invalid(PARAM, message));
+        }
+        biases.sort_unstable_by_key(|(token, _)| *token);
+        // each is added to each row of logits: no more of them than a row has
+        if let Some(twice) = biases.windows(2).find(|pair| pair[0].0 == pair[1].0) {
+            let TokenId(id) = twice[0].0;
+            return Err(invalid(PARAM, format!("logit_bias has token {id} twice; give each token once")));
+        }
+        if request.end_of_text == EndOfText::Never {
+            biases.extend(self.canvases.ends().into_iter().map(|end| (end, f32::NEG_INFINITY)));
+        }
+        Ok(biases.into())
     }
 
     fn policy(&self, request: &Request, blanks: usize) -> Result<Policy, Rejected> {
@@ -291,4 +336,30 @@ fn last_name(param: &str) -> &str {
 /// A random seed, for a request that names none: the keys of std's hashers are random.
 fn fresh_seed() -> u64 {
     RandomState::new().hash_one(0_u8)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::engine::job::Writing;
+    use crate::engine::request::{Length, Prompt};
+    use crate::model::{Denoiser, Toy};
+
+    #[test]
+    fn choices_share_what_they_have_in_common() {
+        let tokenizer = Tokenizer::from_bytes(include_bytes!("../../../models/toy/tokenizer.json")).unwrap();
+        let admission = Admission::new(Arc::new(Toy::new().spec().clone()), Some(Arc::new(tokenizer)), 1024);
+        let task = Task::Continue { prompt: Prompt::Text("a".to_owned()), length: Length::New(4) };
+        let request = Request { logit_bias: vec![(TokenId(97), 1.0)], ..Request::new(task.clone()) };
+        let jobs = admission.admit(request, vec![task.clone(), task], 8, 1.0).unwrap();
+        assert_eq!(jobs.len(), 16);
+        let ends = |job: &Job| match job.writing() {
+            Writing::Continuation { ends, .. } => Arc::clone(ends),
+            other => panic!("{other:?}"),
+        };
+        for (job, _) in &jobs {
+            assert!(Arc::ptr_eq(&job.options.biases, &jobs[0].0.options.biases));
+            assert!(Arc::ptr_eq(&ends(job), &ends(&jobs[0].0)));
+        }
+    }
 }

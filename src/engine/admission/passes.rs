@@ -1,0 +1,60 @@
+//! Bounds the forward passes of a request. Out of scope: the range of a single option.
+
+use crate::diffusion::Passes;
+use crate::diffusion::policy::{BUDGET, COUNT_MAX};
+use crate::engine::request::{Rejected, Request, Task, invalid};
+
+/// Most forward passes of one choice: its steps, those that proofread its blocks, and those that
+/// measure its tokens. It is the largest number of steps that may be asked for. One pass a token is
+/// less than that on any canvas so far; more would keep a place for hours.
+const PASSES_MAX: u64 = COUNT_MAX as u64;
+
+/// Most forward passes of all choices of a request together: 128 choices, as many as a request may
+/// have, of 8,192 tokens in one pass each.
+const ALL_PASSES_MAX: u64 = 128 * 8192;
+
+/// The passes that a choice may take: those of its sequence, and `measuring` more.
+///
+/// # Errors
+/// When they are too many; the error names the field that asks for most of them.
+pub(super) fn of_choice(request: &Request, passes: Passes, measuring: u64) -> Result<u64, Rejected> {
+    let Passes { blocks, filling, proofreading } = passes;
+    let all = filling + proofreading + measuring;
+    if all <= PASSES_MAX {
+        return Ok(all);
+    }
+    let is_repair = matches!(request.task, Task::Repair { .. });
+    let left = |others: u64| PASSES_MAX.saturating_sub(others);
+    let each = left(filling + measuring) / u64::from(blocks.max(1));
+    let is_budget = request.remasking.is_some_and(|remasking| remasking.settings.count(BUDGET.name).is_some());
+    let most = |param, most: u64| (param, format!("give at most {most}"));
+    let (param, advice) = if measuring > filling + proofreading {
+        ("likelihood", format!("give a text of at most {PASSES_MAX} tokens"))
+    } else if proofreading >= filling && is_repair {
+        most("steps", each)
+    } else if proofreading >= filling && request.proofreading.is_some() && each >= 2 {
+        most("diffusion.proofreading.steps", each)
+    } else if proofreading >= filling {
+        ("diffusion.block_length", format!("with fewer than its {blocks} blocks it takes less"))
+    } else if is_budget && request.steps.is_none() {
+        ("diffusion.remasking.budget", "give less, or diffusion.steps".to_owned())
+    } else {
+        most("diffusion.steps", left(proofreading + measuring))
+    };
+    let parts = format!("{filling} to fill {blocks} blocks, {proofreading} to proofread them, {measuring} to measure");
+    let message = format!("{param}: the request may take {all} forward passes ({parts}); {PASSES_MAX} are allowed");
+    Err(invalid(param, format!("{message}: {advice}")))
+}
+
+/// Checks the passes of all choices, of which there are `choices` for each prompt.
+pub(super) fn check_all(all: u64, choices: usize) -> Result<(), Rejected> {
+    if all <= ALL_PASSES_MAX {
+        return Ok(());
+    }
+    let one = all / (choices as u64).max(1);
+    let message = format!("the choices may take {all} forward passes together; {ALL_PASSES_MAX} are allowed");
+    match ALL_PASSES_MAX / one.max(1) {
+        0 => Err(invalid("prompt", format!("prompt: {message}: give fewer prompts, or fewer steps"))),
+        most => Err(invalid("n", format!("n: {message}: give at most {most}"))),
+    }
+}
