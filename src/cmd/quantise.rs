@@ -6,15 +6,6 @@ use anyhow::{Context, bail};
 use clap::Args;
 use std::{fs, path::PathBuf};
 
-const FORMATS: [(&str, Format, &str); 6] = [
-    ("q4_k", Format::Q4K, "4.5 bits per weight, in blocks of 256"),
-    ("q5_k", Format::Q5K, "5.5 bits per weight, in blocks of 256"),
-    ("q6_k", Format::Q6K, "6.6 bits per weight, in blocks of 256"),
-    ("q4_0", Format::Q4_0, "4.5 bits per weight, in blocks of 32"),
-    ("q8_0", Format::Q8_0, "8.5 bits per weight, in blocks of 32"),
-    ("f16", Format::F16, "16 bits per weight"),
-];
-
 #[derive(Args, Clone, Debug)]
 pub(super) struct QuantiseArgs {
     /// The model: a directory, or a name on the Hugging Face hub
@@ -33,7 +24,7 @@ pub(super) struct QuantiseArgs {
     #[arg(long, value_name = "DIR")]
     adapter: Option<PathBuf>,
     /// Format of the matrices. Where its blocks do not fit a row, q8_0 or f16 is used
-    #[arg(long, default_value = "q4_k", value_parser = one_of(FORMATS))]
+    #[arg(long, default_value = "q4_k", value_parser = one_of(Format::words()))]
     format: Format,
     /// GGUF file to write
     #[arg(long, value_name = "FILE.gguf")]

@@ -145,7 +145,7 @@ impl Worker {
     fn announce_restart(&self) {
         if self.restart.is_possible() {
             tracing::error!("the model broke down and will be reloaded");
-            self.metrics.restarted();
+            self.metrics.model_restarts.inc();
             self.shared.condition.send_replace(Condition::Restarting);
         }
     }
@@ -196,7 +196,7 @@ impl Worker {
                 let client = Client { outbox, _place: place, submitted: at, has_edits: false, policy, trace };
                 self.clients.insert(id, client);
                 self.engine.submit(id, job);
-                self.metrics.admitted();
+                self.metrics.admitted.inc();
             }
             Command::Abandon => self.fail_all(&Failure::ShutDown),
         }
@@ -207,7 +207,7 @@ impl Worker {
         for id in gone.into_iter().map(|(id, _)| *id).collect::<Vec<_>>() {
             self.engine.cancel(id);
             self.clients.remove(&id);
-            self.metrics.cancelled();
+            self.metrics.cancelled.inc();
         }
     }
 
@@ -249,7 +249,7 @@ impl Worker {
 
     fn record_starts(&self, started: &[SequenceId], now: Instant) {
         for client in started.iter().filter_map(|id| self.clients.get(id)) {
-            self.metrics.left_queue(now.duration_since(client.submitted));
+            self.metrics.queue_duration.observe(now.duration_since(client.submitted).as_secs_f64());
             client.trace.part("queue", client.submitted, now, || []);
         }
     }
@@ -258,10 +258,10 @@ impl Worker {
         let took = self.clock.now().duration_since(begun);
         if let Some(limit) = tick.shrunk {
             tracing::warn!(limit, "the device ran out of memory; passes hold fewer tokens from now on");
-            self.metrics.model_failed();
+            self.metrics.model_failures.inc();
         } else if let Some(cause) = &tick.failure {
             tracing::error!(%cause, sequences = tick.sequences, tokens = tick.tokens, "a forward pass failed");
-            self.metrics.model_failed();
+            self.metrics.model_failures.inc();
             // a canvas too large for the device is not a failure of the model
             if !matches!(cause, ModelError::OutOfMemory(_)) {
                 self.shared.failures_in_a_row.fetch_add(1, Ordering::Relaxed);
@@ -290,12 +290,13 @@ impl Worker {
                 Event::Step(step) => {
                     record_edits(&self.metrics, step, client.policy);
                     if !std::mem::replace(&mut client.has_edits, true) {
-                        self.metrics.first_edit(self.clock.now().duration_since(client.submitted));
+                        let after = self.clock.now().duration_since(client.submitted);
+                        self.metrics.time_to_first_edit.observe(after.as_secs_f64());
                     }
                 }
                 Event::Finished(answer) => record_answer(&self.metrics, answer),
                 Event::Failed(failure) => {
-                    self.metrics.failed();
+                    self.metrics.failed.inc();
                     client.trace.in_scope(|| tracing::warn!(%failure, "the request failed"));
                 }
             }
@@ -331,9 +332,9 @@ fn record_edits(metrics: &Metrics, step: &StepEvent, policy: &str) {
 }
 
 fn record_answer(metrics: &Metrics, answer: &Answer) {
-    metrics.finished();
+    metrics.finished.inc();
     answer.written.iter().filter_map(|written| written.quality).for_each(|quality| metrics.quality(quality));
     if answer.degraded {
-        metrics.degraded();
+        metrics.degraded.inc();
     }
 }

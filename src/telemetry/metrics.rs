@@ -1,4 +1,5 @@
-//! Every metric: a field with its name, help and unit. Callers report what happened by a method.
+//! Every metric: a field with its name, help and unit. Callers count in a field, or report what
+//! concerns several fields by a method.
 
 use crate::diffusion::Probability;
 use crate::diffusion::policy::{Kind, OFF, rules};
@@ -27,9 +28,9 @@ pub struct Metrics {
     unprefixed: Registry,
     requests: IntCounterVec,
     request_duration: HistogramVec,
-    queue_duration: Histogram,
-    time_to_first_edit: Histogram,
-    time_to_first_text: Histogram,
+    pub(crate) queue_duration: Histogram,
+    pub(crate) time_to_first_edit: Histogram,
+    pub(crate) time_to_first_text: Histogram,
     prompt_tokens: IntCounter,
     generated_tokens: IntCounter,
     forward_passes: IntCounter,
@@ -41,18 +42,18 @@ pub struct Metrics {
     cells_erased: IntCounterVec,
     fill_confidence: Histogram,
     fill_quality: Histogram,
-    degraded: IntCounter,
+    pub(crate) degraded: IntCounter,
     ready: IntGauge,
     running: IntGauge,
     waiting: IntGauge,
     /// Fraction of the places for running sequences in use; exported under an alias only.
     occupancy: Gauge,
-    admitted: IntCounter,
-    finished: IntCounter,
-    failed: IntCounter,
-    cancelled: IntCounter,
-    model_failures: IntCounter,
-    model_restarts: IntCounter,
+    pub(crate) admitted: IntCounter,
+    pub(crate) finished: IntCounter,
+    pub(crate) failed: IntCounter,
+    pub(crate) cancelled: IntCounter,
+    pub(crate) model_failures: IntCounter,
+    pub(crate) model_restarts: IntCounter,
 }
 
 /// How a request ended, as the label of a metric.
@@ -192,21 +193,6 @@ impl Metrics {
         self.generated_tokens.inc_by(completion_tokens as u64);
     }
 
-    /// The first final text was sent.
-    pub fn first_text(&self, after: Duration) {
-        self.time_to_first_text.observe(after.as_secs_f64());
-    }
-
-    /// The first edit was made.
-    pub fn first_edit(&self, after: Duration) {
-        self.time_to_first_edit.observe(after.as_secs_f64());
-    }
-
-    /// A sequence left the queue.
-    pub fn left_queue(&self, after: Duration) {
-        self.queue_duration.observe(after.as_secs_f64());
-    }
-
     /// A forward pass succeeded and its sequences advanced.
     pub fn stepped(&self, took: Duration, sequences: usize, tokens: usize) {
         self.forward_passes.inc();
@@ -226,11 +212,6 @@ impl Metrics {
     /// The quality of a token of an answer was measured.
     pub fn quality(&self, quality: Probability) {
         self.fill_quality.observe(f64::from(quality.get()));
-    }
-
-    /// Steps of an answer were dropped.
-    pub fn degraded(&self) {
-        self.degraded.inc();
     }
 
     /// Whether a new request would be accepted.
@@ -266,36 +247,6 @@ impl Metrics {
         for (gauge, count) in [(&self.running, running), (&self.waiting, waiting)] {
             gauge.set(i64::try_from(count).unwrap_or(i64::MAX));
         }
-    }
-
-    /// A sequence was queued. It ends exactly once: finished, failed or cancelled.
-    pub fn admitted(&self) {
-        self.admitted.inc();
-    }
-
-    /// A sequence was completed.
-    pub fn finished(&self) {
-        self.finished.inc();
-    }
-
-    /// A sequence failed.
-    pub fn failed(&self) {
-        self.failed.inc();
-    }
-
-    /// A sequence was dropped because its client is gone.
-    pub fn cancelled(&self) {
-        self.cancelled.inc();
-    }
-
-    /// The model failed and will be reloaded if possible.
-    pub fn restarted(&self) {
-        self.model_restarts.inc();
-    }
-
-    /// A forward pass failed.
-    pub fn model_failed(&self) {
-        self.model_failures.inc();
     }
 }
 

@@ -2,7 +2,7 @@
 //! a dozen. On other devices they are composed of the library's operations.
 
 use crate::model::has_fused_gradients;
-use candle_core::{CpuStorage, CustomOp1, CustomOp2, CustomOp3, D, Layout, Result, Shape, Tensor};
+use candle_core::{CpuStorage, CustomOp1, CustomOp2, D, Device, Layout, Result, Shape, Storage, Tensor};
 use candle_nn::ops;
 
 /// x / sqrt(mean(x^2) + eps) * weight: `x` (rows, width), `weight` (width).
@@ -12,14 +12,9 @@ pub(super) fn rms_norm(x: &Tensor, weight: &Tensor, eps: f32) -> Result<Tensor> 
     }
     let backward = move |x: &Tensor, weight: &Tensor, _: &Tensor, grad: &Tensor| {
         let (x, grad) = (x.contiguous()?, grad.contiguous()?);
-        let of_x = |x: &[f32], weight: &[f32], grad: &[f32]| norm_gradient(x, weight, grad, eps);
-        let of_x = x.apply_op3_no_bwd(weight, &grad, &gradient("rms-norm-bwd", &x, of_x))?;
-        if !weight.track_op() {
-            return Ok((Some(of_x), None));
-        }
-        let of_gain = |gain: &[f32], x: &[f32], grad: &[f32]| gain_gradient(gain.len(), x, grad, eps);
-        let of_gain = weight.apply_op3_no_bwd(&x, &grad, &gradient("rms-norm-gain-bwd", weight, of_gain))?;
-        Ok((Some(of_x), Some(of_gain)))
+        let of_x = computed([&x, weight, &grad], |[x, weight, grad]| norm_gradient(x, weight, grad, eps))?;
+        let of_gain = || computed([weight, &x, &grad], |[gain, x, grad]| gain_gradient(gain.len(), x, grad, eps));
+        Ok((Some(of_x), if weight.track_op() { Some(of_gain()?) } else { None }))
     };
     let forward = move |x: &[f32], weight: &[f32]| {
         let mut y = Vec::with_capacity(x.len());
@@ -39,8 +34,7 @@ pub(super) fn softmax(x: &Tensor) -> Result<Tensor> {
     }
     let width = x.dim(D::Minus1)?;
     let backward = move |_: &Tensor, p: &Tensor, grad: &Tensor| {
-        let of_x = |p: &[f32], grad: &[f32]| softmax_gradient(width, p, grad);
-        Ok(Some(p.apply_op2_no_bwd(&grad.contiguous()?, &gradient("softmax-bwd", p, of_x))?))
+        Ok(Some(computed([p, &grad.contiguous()?], |[p, grad]| softmax_gradient(width, p, grad))?))
     };
     let forward = move |x: &[f32]| {
         let mut p = x.to_vec();
@@ -65,8 +59,8 @@ pub(super) fn swiglu(gate: &Tensor, up: &Tensor) -> Result<Tensor> {
     };
     let backward = move |gate: &Tensor, up: &Tensor, _: &Tensor, grad: &Tensor| {
         let grad = grad.contiguous()?;
-        let of_gate = gate.apply_op3_no_bwd(up, &grad, &gradient("swiglu-bwd", gate, gate_gradient))?;
-        Ok((Some(of_gate), Some(gate.apply_op2_no_bwd(&grad, &gradient("swiglu", gate, product))?)))
+        let of_gate = computed([gate, up, &grad], |[gate, up, grad]| gate_gradient(gate, up, grad))?;
+        Ok((Some(of_gate), Some(computed([gate, &grad], |[gate, grad]| product(gate, grad))?)))
     };
     gate.apply_op2(up, Op { name: "swiglu", shape: gate.shape().clone(), forward: product, backward })
 }
@@ -85,8 +79,8 @@ pub(super) fn cross_entropy(logits: &Tensor, targets: &[u32], weights: &[f32]) -
             vec![terms.sum::<f64>() as f32]
         };
         let backward = move |logits: &Tensor, _: &Tensor, grad: &Tensor| {
-            let of_logits = |logits: &[f32], grad: &[f32]| cross_entropy_gradient(width, logits, &known, grad[0]);
-            Ok(Some(logits.apply_op2_no_bwd(grad, &gradient("cross-entropy-bwd", logits, of_logits))?))
+            let of_logits = |[logits, grad]: [&[f32]; 2]| cross_entropy_gradient(width, logits, &known, grad[0]);
+            Ok(Some(computed([logits, grad], of_logits)?))
         };
         return logits.apply_op1(Op { name: "cross-entropy", shape: Shape::from(()), forward, backward });
     }
@@ -113,11 +107,19 @@ impl<F, B> Op<F, B> {
 }
 
 type Pair = (Option<Tensor>, Option<Tensor>);
-type NoGradient = fn(&Tensor, &Tensor, &Tensor, &Tensor) -> Result<Pair>;
 
-/// A gradient of `of`, which has no gradient of its own.
-fn gradient<F>(name: &'static str, of: &Tensor, forward: F) -> Op<F, NoGradient> {
-    Op { name, shape: of.shape().clone(), forward, backward: |_, _, _, _| Ok((None, None)) }
+/// A tensor of the shape of the first of some contiguous tensors, from the elements of all. It has
+/// no gradient of its own.
+fn computed<const N: usize>(tensors: [&Tensor; N], f: impl FnOnce([&[f32]; N]) -> Vec<f32>) -> Result<Tensor> {
+    let stored = tensors.map(Tensor::storage_and_layout);
+    let mut elements = [&[][..]; N];
+    for (elements, (storage, layout)) in elements.iter_mut().zip(&stored) {
+        let Storage::Cpu(storage) = &**storage else {
+            candle_core::bail!("a gradient on the CPU of a tensor elsewhere")
+        };
+        *elements = numbers(storage, layout)?;
+    }
+    Tensor::from_vec(f(elements), tensors[0].shape(), &Device::Cpu)
 }
 
 fn numbers<'a>(storage: &'a CpuStorage, layout: &Layout) -> Result<&'a [f32]> {
@@ -160,24 +162,6 @@ where
 
     fn bwd(&self, a: &Tensor, b: &Tensor, y: &Tensor, grad: &Tensor) -> Result<Pair> {
         (self.backward)(a, b, y, grad)
-    }
-}
-
-impl<F: Fn(&[f32], &[f32], &[f32]) -> Vec<f32>, B> CustomOp3 for Op<F, B> {
-    fn name(&self) -> &'static str {
-        self.name
-    }
-
-    fn cpu_fwd(
-        &self,
-        a: &CpuStorage,
-        of_a: &Layout,
-        b: &CpuStorage,
-        of_b: &Layout,
-        c: &CpuStorage,
-        of_c: &Layout,
-    ) -> Result<(CpuStorage, Shape)> {
-        self.done((self.forward)(numbers(a, of_a)?, numbers(b, of_b)?, numbers(c, of_c)?))
     }
 }
 
@@ -305,7 +289,7 @@ fn exp(x: f32) -> f32 {
 #[cfg(test)]
 mod tests {
     use super::*;
-    use candle_core::{Device, Var};
+    use candle_core::Var;
 
     fn random(shape: &[usize], seed: u64) -> Var {
         let mut generator = rand_philox::Philox::from_u64_seed(seed);

@@ -118,7 +118,7 @@ impl RequestContext {
     /// Records that final text is about to be sent.
     pub(crate) fn record_text(&self) {
         if self.0.has_text.set(()).is_ok() {
-            self.0.metrics.first_text(self.0.arrived.elapsed());
+            self.0.metrics.time_to_first_text.observe(self.0.arrived.elapsed().as_secs_f64());
         }
     }
 

@@ -35,15 +35,23 @@ impl fmt::Display for Format {
 }
 
 impl Format {
-    /// The tensor library's format, and llama.cpp's name.
-    const fn of(self) -> (GgmlDType, &'static str) {
+    /// Every format, with llama.cpp's name and one line of help.
+    pub fn words() -> [(&'static str, Self, &'static str); 6] {
+        [Self::Q4K, Self::Q5K, Self::Q6K, Self::Q4_0, Self::Q8_0, Self::F16].map(|format| {
+            let (_, name, help) = format.of();
+            (name, format, help)
+        })
+    }
+
+    /// The tensor library's format, llama.cpp's name, and one line of help.
+    const fn of(self) -> (GgmlDType, &'static str, &'static str) {
         match self {
-            Self::Q4K => (GgmlDType::Q4K, "q4_k"),
-            Self::Q5K => (GgmlDType::Q5K, "q5_k"),
-            Self::Q6K => (GgmlDType::Q6K, "q6_k"),
-            Self::Q4_0 => (GgmlDType::Q4_0, "q4_0"),
-            Self::Q8_0 => (GgmlDType::Q8_0, "q8_0"),
-            Self::F16 => (GgmlDType::F16, "f16"),
+            Self::Q4K => (GgmlDType::Q4K, "q4_k", "4.5 bits per weight, in blocks of 256"),
+            Self::Q5K => (GgmlDType::Q5K, "q5_k", "5.5 bits per weight, in blocks of 256"),
+            Self::Q6K => (GgmlDType::Q6K, "q6_k", "6.6 bits per weight, in blocks of 256"),
+            Self::Q4_0 => (GgmlDType::Q4_0, "q4_0", "4.5 bits per weight, in blocks of 32"),
+            Self::Q8_0 => (GgmlDType::Q8_0, "q8_0", "8.5 bits per weight, in blocks of 32"),
+            Self::F16 => (GgmlDType::F16, "f16", "16 bits per weight"),
         }
     }
 
