@@ -85,8 +85,7 @@ impl RefineArgs {
             proofreading: self.proofread.map(|steps| Proofreading {
                 steps: Some(steps),
                 below: self.proofread_below,
-                most: None,
-                temperature: None,
+                ..Proofreading::default()
             }),
             end_of_text: self.end_of_text,
             cfg_scale: self.cfg_scale,

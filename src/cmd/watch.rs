@@ -1,6 +1,6 @@
 //! A canvas in the terminal, redrawn each step: new tokens green, doubtful yellow, erased red.
 
-use crate::diffusion::{Cell, DOUBTFUL, Edit, Position};
+use crate::diffusion::{Cell, DOUBTFUL, Edit};
 use crate::engine::{Start, StepEvent};
 use crate::text::Tokenizer;
 use console::{Style, Term, measure_text_width, style};
@@ -58,7 +58,7 @@ impl<'a> Screen<'a> {
             }
         }
         for edit in &step.edits {
-            *self.cell_at(edit.at()) = match edit {
+            self.cells[edit.at().index() - self.offset] = match edit {
                 Edit::Fill { token, confidence, .. } if confidence.get() < DOUBTFUL => {
                     (Cell::Filled(*token), Highlight::Doubtful)
                 }
@@ -76,10 +76,6 @@ impl<'a> Screen<'a> {
     /// Leaves the last frame on the screen.
     pub(super) fn close(self) {
         let _ = self.term.flush(); // the drawing is over, an error changes nothing
-    }
-
-    fn cell_at(&mut self, at: Position) -> &mut (Cell, Highlight) {
-        &mut self.cells[at.index() - self.offset]
     }
 
     fn draw(&mut self, step: &StepEvent) -> io::Result<()> {

@@ -47,7 +47,7 @@ pub(super) fn save(
     memory: &BTreeMap<String, Memory>,
 ) -> Result<(), TrainError> {
     let mut tensors = BTreeMap::new();
-    for (name, var) in parameters.trained() {
+    for (name, var) in &parameters.trained {
         let Some(memory) = memory.get(name) else { continue };
         let parts = [var.as_tensor(), &memory.first, &memory.second, &memory.ema];
         for (part, tensor) in PARTS.into_iter().zip(parts) {

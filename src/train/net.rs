@@ -12,8 +12,8 @@ use std::collections::BTreeMap;
 /// names in checkpoints.
 #[derive(Clone, Debug, Default)]
 pub(super) struct Parameters {
-    trained: BTreeMap<String, Var>,
-    frozen: BTreeMap<String, Tensor>,
+    pub(super) trained: BTreeMap<String, Var>,
+    pub(super) frozen: BTreeMap<String, Tensor>,
 }
 
 impl Parameters {
@@ -21,10 +21,6 @@ impl Parameters {
     pub(super) fn train(&mut self, name: String, tensor: &Tensor) -> Result<()> {
         self.trained.insert(name, Var::from_tensor(&tensor.copy()?)?);
         Ok(())
-    }
-
-    pub(super) fn freeze(&mut self, name: String, tensor: Tensor) {
-        self.frozen.insert(name, tensor);
     }
 
     pub(super) fn get(&self, name: &str) -> Result<Tensor> {
@@ -52,10 +48,6 @@ impl Parameters {
             hash.update(numbers.into_iter().flat_map(f32::to_le_bytes).collect::<Vec<u8>>());
         }
         Ok(hash.finalize())
-    }
-
-    pub(super) const fn trained(&self) -> &BTreeMap<String, Var> {
-        &self.trained
     }
 }
 

@@ -35,11 +35,6 @@ impl Schedule {
         let progress = f64::from(step - self.warmup) / f64::from((self.steps - self.warmup).max(1));
         self.learning_rate * 0.5 * (1.0 + (std::f64::consts::PI * progress).cos())
     }
-
-    /// Decay of the moving average in `step`, small at first to forget the initial values.
-    fn ema_of(&self, step: u32) -> f64 {
-        self.ema.min(f64::from(step + 1) / f64::from(step + 10))
-    }
 }
 
 /// Keeps the quotient finite where a second moment is 0.
@@ -58,8 +53,9 @@ pub(super) struct Memory {
 /// AdamW (Loshchilov and Hutter 2019, arXiv 1711.05101).
 #[derive(Debug)]
 pub(super) struct Optimiser {
-    schedule: Schedule,
-    memory: BTreeMap<String, Memory>,
+    pub(super) schedule: Schedule,
+    /// By the names of the parameters.
+    pub(super) memory: BTreeMap<String, Memory>,
 }
 
 impl Optimiser {
@@ -69,15 +65,7 @@ impl Optimiser {
             let memory = Memory { first: zeros.clone(), second: zeros, ema: var.as_detached_tensor().copy()? };
             Ok((name.clone(), memory))
         };
-        Ok(Self { schedule, memory: parameters.trained().iter().map(memory).collect::<Result<_>>()? })
-    }
-
-    pub(super) const fn resumed(schedule: Schedule, memory: BTreeMap<String, Memory>) -> Self {
-        Self { schedule, memory }
-    }
-
-    pub(super) const fn memory(&self) -> &BTreeMap<String, Memory> {
-        &self.memory
+        Ok(Self { schedule, memory: parameters.trained.iter().map(memory).collect::<Result<_>>()? })
     }
 
     /// Updates the parameters and returns the gradient norm. If it is not finite, nothing changes.
@@ -94,10 +82,11 @@ impl Optimiser {
         }
         let scale = (self.schedule.clip / norm).min(1.0);
         let Schedule { betas: [b1, b2], weight_decay, .. } = self.schedule;
-        let (rate, ema) = (self.schedule.rate(step), self.schedule.ema_of(step));
+        let rate = self.schedule.rate(step);
+        let ema = self.schedule.ema.min(f64::from(step + 1) / f64::from(step + 10)); // forgets the initial values
         let count = f64::from(step) + 1.0;
         let (unbias1, unbias2) = (1.0 - b1.powf(count), 1.0 - b2.powf(count));
-        for (name, var) in parameters.trained() {
+        for (name, var) in &parameters.trained {
             let Some(memory) = self.memory.get_mut(name) else { continue };
             let mut parameter = var.as_detached_tensor(); // else the averages would keep the graphs of all steps
             if let Some(gradient) = gradients.get(name) {
@@ -156,7 +145,7 @@ mod tests {
         let near_zero =
             |tensor: &Tensor, bound: f32| tensor.to_vec1::<f32>().unwrap().into_iter().all(|x| x.abs() < bound);
         assert!(near_zero(&x(), 0.2), "{:?}", x().to_vec1::<f32>());
-        assert!(near_zero(&optimiser.memory()["x"].ema, 0.3));
+        assert!(near_zero(&optimiser.memory["x"].ema, 0.3));
     }
 
     #[test]

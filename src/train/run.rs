@@ -125,7 +125,7 @@ pub(super) fn train<O: Objective>(
             for (name, tensor) in &saved.parameters {
                 parameters.train(name.clone(), tensor)?;
             }
-            (saved.step, Optimiser::resumed(schedule.clone(), saved.memory))
+            (saved.step, Optimiser { schedule: schedule.clone(), memory: saved.memory })
         }
     };
     let begun = Instant::now();
@@ -135,11 +135,11 @@ pub(super) fn train<O: Objective>(
         let is_over = step >= schedule.steps || stop.load(Ordering::Relaxed) && objective.is_between_rounds(step);
         let is_due = step - saved_at >= run.save_every && objective.is_between_rounds(step);
         if step > saved_at && (is_over || is_due) {
-            checkpoint::save(checkpoint, step, settings, &parameters, optimiser.memory())?;
+            checkpoint::save(checkpoint, step, settings, &parameters, &optimiser.memory)?;
             saved_at = step;
         }
         if is_over {
-            let averages = optimiser.memory().iter().map(|(name, memory)| (name.clone(), memory.ema.clone()));
+            let averages = optimiser.memory.iter().map(|(name, memory)| (name.clone(), memory.ema.clone()));
             return Ok(Finished { step, is_complete: step >= schedule.steps, averages: averages.collect() });
         }
         let rows = objective.rows(step)?;
@@ -220,6 +220,6 @@ fn learn<O: Objective>(
     let Some(loss) = loss else { return Ok(Learned { gradients: BTreeMap::new(), sums, feedback }) };
     sums.loss = f64::from(loss.to_scalar::<f32>()?);
     let mut store = loss.backward()?;
-    let gradients = parameters.trained().iter().filter_map(|(name, var)| Some((name.clone(), store.remove(var)?)));
+    let gradients = parameters.trained.iter().filter_map(|(name, var)| Some((name.clone(), store.remove(var)?)));
     Ok(Learned { gradients: gradients.collect(), sums, feedback })
 }

@@ -106,7 +106,7 @@ fn parameters(tensors: Tensors, learns: &Learns, seed: u64, device: Device) -> R
     for (name, tensor) in backbone {
         match learns {
             Learns::Everything => parameters.train(name, &tensor)?,
-            Learns::HeadAlone | Learns::Adapters { .. } => parameters.freeze(name, tensor),
+            Learns::HeadAlone | Learns::Adapters { .. } => drop(parameters.frozen.insert(name, tensor)),
         }
     }
     Ok(parameters)

@@ -33,13 +33,11 @@ pub(crate) fn endpoints(state: &AppState) -> Router<AppState> {
         sets.into_iter().fold(Builder::configure(), Builder::register_encoded_file_descriptor_set)
     };
     // older clients know v1alpha only; a test checks that the generated descriptors can be read
-    if let Ok(reflection) = descriptors().build_v1() {
-        let path = "/grpc.reflection.v1.ServerReflection/ServerReflectionInfo";
-        router = router.route(path, post_service(reflection.max_decoding_message_size(limit)));
-    }
-    if let Ok(reflection) = descriptors().build_v1alpha() {
-        let path = "/grpc.reflection.v1alpha.ServerReflection/ServerReflectionInfo";
-        router = router.route(path, post_service(reflection.max_decoding_message_size(limit)));
+    if let (Ok(v1), Ok(v1alpha)) = (descriptors().build_v1(), descriptors().build_v1alpha()) {
+        let path = |version| format!("/grpc.reflection.{version}.ServerReflection/ServerReflectionInfo");
+        router = router
+            .route(&path("v1"), post_service(v1.max_decoding_message_size(limit)))
+            .route(&path("v1alpha"), post_service(v1alpha.max_decoding_message_size(limit)));
     }
     router.layer(middleware::from_fn(status::only_grpc))
 }

@@ -214,7 +214,7 @@ fn remasking(asked: proto::Remasking) -> Result<Choice, ApiError> {
 fn proofreading(asked: proto::Proofreading) -> Result<Proofreading, ApiError> {
     use proofreading::Mode as M;
     match asked.mode.ok_or_else(|| missing("diffusion.proofreading", "one of off and rounds"))? {
-        M::Off(proofreading::Off {}) => Ok(Proofreading { steps: Some(0), below: None, most: None, temperature: None }),
+        M::Off(proofreading::Off {}) => Ok(Proofreading { steps: Some(0), ..Proofreading::default() }),
         M::Rounds(proofreading::Rounds { steps, below, most, temperature }) => {
             Ok(Proofreading { steps: Some(rounds(steps)?), below, most, temperature })
         }

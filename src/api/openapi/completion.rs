@@ -4,7 +4,7 @@ use crate::api::answer::completion::{Choice, Completion, Delta, Head, Message};
 use crate::api::answer::logprobs::{ChatLogprobs, TextLogprobs};
 use crate::api::answer::objects::{Refinement, StartObject, StepObject};
 use crate::api::schema::{self, NamedSchemas, SchemaRef, add, reference};
-use utoipa::openapi::schema::{Object, OneOfBuilder, Schema};
+use utoipa::openapi::schema::{Object, Schema};
 use utoipa::{ToSchema, openapi::RefOr};
 
 pub(super) const TEXT: &str = "TextCompletion";
@@ -35,15 +35,11 @@ pub(super) fn schemas() -> NamedSchemas {
     schemas
 }
 
-fn or_null(schema: SchemaRef) -> SchemaRef {
-    OneOfBuilder::new().item(schema).item(schema::null()).into()
-}
-
 /// An answer, or a chunk of one, whose choices have their content in the field `name`.
 fn shape(object: &str, is_chunk: bool, (name, content): (&str, SchemaRef), logprobs: &SchemaRef) -> SchemaRef {
     let mut choice = schema::object::<Choice<'_>>();
     require(&mut choice, name, content);
-    require(&mut choice, "logprobs", or_null(logprobs.clone()));
+    require(&mut choice, "logprobs", schema::either([logprobs.clone(), schema::null()]));
 
     let mut whole = schema::object::<Head>();
     if let Some(RefOr::T(Schema::Object(kind))) = whole.properties.get_mut("object") {

@@ -1,7 +1,7 @@
 //! The descriptions of the endpoints, with examples that work on the built-in Sudoku model.
 
 use super::completion;
-use super::operation::{EndpointDoc, EventSchema, Example};
+use super::operation::{EndpointDoc, EventSchema, Example, JSON};
 use super::viewer::{FILES, HTML};
 use crate::api::answer::infill::Infill;
 use crate::api::answer::objects::{StartObject, StepObject};
@@ -83,7 +83,7 @@ pub(crate) fn completions() -> EndpointDoc {
     let description = "OpenAI's completions. With a `suffix` the model fills the text between prompt and suffix.";
     EndpointDoc::new("complete", WRITING, "Complete a prompt", description)
         .takes::<CompletionRequest>(examples)
-        .answers_with("The completions, `n` for each prompt.", Ref::from_schema_name(completion::TEXT).into())
+        .answers_as("The completions, `n` for each prompt.", JSON, Ref::from_schema_name(completion::TEXT).into())
         .streams(CHUNKS, chunks(completion::TEXT_CHUNK))
         .runs()
 }
@@ -98,7 +98,7 @@ pub(crate) fn chat() -> EndpointDoc {
         "OpenAI's chat completions, rendered with the model's own chat template. Needs a model with a template.";
     EndpointDoc::new("chat", WRITING, "Complete a conversation", description)
         .takes::<ChatRequest>(examples)
-        .answers_with("The assistant's message.", Ref::from_schema_name(completion::CHAT).into())
+        .answers_as("The assistant's message.", JSON, Ref::from_schema_name(completion::CHAT).into())
         .streams(CHUNKS, chunks(completion::CHAT_CHUNK))
         .runs()
 }
@@ -218,7 +218,7 @@ pub(crate) fn metrics() -> EndpointDoc {
 
 pub(crate) fn document() -> EndpointDoc {
     let anything = utoipa::openapi::Object::with_type(utoipa::openapi::Type::Object);
-    EndpointDoc::new("openapi", DOCUMENT, "This document", "").answers_with("OpenAPI 3.1.", anything.into())
+    EndpointDoc::new("openapi", DOCUMENT, "This document", "").answers_as("OpenAPI 3.1.", JSON, anything.into())
 }
 
 pub(crate) fn viewer() -> EndpointDoc {

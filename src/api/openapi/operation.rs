@@ -15,7 +15,7 @@ use utoipa::openapi::schema::{ObjectBuilder, OneOfBuilder, Type};
 use utoipa::openapi::security::SecurityRequirement;
 use utoipa::openapi::{Header, Ref, Required, Response};
 
-const JSON: &str = "application/json";
+pub(super) const JSON: &str = "application/json";
 const EVENTS: &str = "text/event-stream";
 /// The schemes by which a key is sent. Either will do; without keys neither is needed.
 pub(super) const SCHEMES: [&str; 2] = ["bearer", "header"];
@@ -72,11 +72,7 @@ impl EndpointDoc {
 
     pub(super) fn answers<T: ToSchema>(mut self, description: &str) -> Self {
         add::<T>(&mut self.schemas);
-        self.answers_with(description, reference::<T>())
-    }
-
-    pub(super) fn answers_with(self, description: &str, schema: SchemaRef) -> Self {
-        self.answers_as(description, JSON, schema)
+        self.answers_as(description, JSON, reference::<T>())
     }
 
     pub(super) fn answers_as(mut self, description: &str, media_type: &str, schema: SchemaRef) -> Self {

@@ -29,7 +29,7 @@ pub(crate) struct Diffusion {
     #[serde(default, deserialize_with = "policy::remasking")]
     #[schema(schema_with = policy::remasking_schema)]
     remasking: Option<Choice>,
-    #[serde(default, deserialize_with = "word_or_object::<_, OffWord, _>")]
+    #[serde(default, deserialize_with = "proofreading")]
     #[schema(schema_with = proofreading_schema)]
     proofreading: Option<ProofreadingField>,
     /// When end-of-text tokens may be filled: like others, last in their block, or never; default
@@ -75,7 +75,7 @@ impl PartialSchema for EndOfTextWord {
 fn proofreading_schema() -> SchemaRef {
     let description = "When a block is full, the quality head scores it, and doubtful tokens are filled again; \
                        default: the model's where remasking is by quality, else `off`.";
-    schema::either_or_null([OffWord::schema(), ProofreadingField::schema()], description)
+    schema::either_or_null([schema::words([OFF]), ProofreadingField::schema()], description)
 }
 
 /// 0 is off; else one to erase and one to write are the least.
@@ -83,13 +83,7 @@ fn proofreading_steps() -> SchemaRef {
     schema::either([schema::whole(0, 0), schema::whole(2, 65_536)])
 }
 
-#[derive(Clone, Copy, Debug, Deserialize, ToSchema)]
-#[serde(rename_all = "lowercase")]
-enum OffWord {
-    Off,
-}
-
-#[derive(Debug, Deserialize, ToSchema)]
+#[derive(Debug, Default, Deserialize, ToSchema)]
 #[serde(deny_unknown_fields)]
 struct ProofreadingField {
     #[serde(default, deserialize_with = "count")]
@@ -109,12 +103,10 @@ struct ProofreadingField {
     temperature: Option<f32>,
 }
 
-impl From<OffWord> for ProofreadingField {
-    fn from(word: OffWord) -> Self {
-        match word {
-            OffWord::Off => Self { steps: Some(0), below: None, most: None, temperature: None },
-        }
-    }
+const OFF: &str = "off";
+
+fn proofreading<'de, D: Deserializer<'de>>(input: D) -> Result<Option<ProofreadingField>, D::Error> {
+    word_or_object(input, OFF, ProofreadingField { steps: Some(0), ..ProofreadingField::default() })
 }
 
 impl ProofreadingField {

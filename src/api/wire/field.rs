@@ -1,10 +1,10 @@
 //! Deserialisers of single fields, whose errors name the value and what is allowed.
 
 use crate::diffusion::TokenId;
-use serde::de::{DeserializeSeed, Error, Expected, IntoDeserializer, MapAccess, Visitor};
+use serde::de::{DeserializeSeed, Error, Expected, MapAccess, Unexpected, Visitor};
 use serde::{Deserialize, Deserializer, de::value::MapAccessDeserializer};
 use serde_json::Value;
-use std::{fmt, marker::PhantomData};
+use std::fmt;
 
 /// Characters of a rejected value that its error repeats.
 const SHOWN_MAX: usize = 60;
@@ -197,55 +197,39 @@ impl Visitor<'_> for OneOf<'_> {
 
 /// A `T` from an object. serde alone would also accept an array of its fields.
 pub(crate) fn object<'de, D: Deserializer<'de>, T: Deserialize<'de>>(input: D) -> Result<Option<T>, D::Error> {
-    struct Field<T>(PhantomData<T>);
-
-    impl<'de, T: Deserialize<'de>> Visitor<'de> for Field<T> {
-        type Value = Option<T>;
-
-        fn expecting(&self, formatter: &mut fmt::Formatter<'_>) -> fmt::Result {
-            formatter.write_str("an object")
-        }
-
-        fn visit_unit<E: Error>(self) -> Result<Self::Value, E> {
-            Ok(None)
-        }
-
-        fn visit_map<A: MapAccess<'de>>(self, object: A) -> Result<Self::Value, A::Error> {
-            T::deserialize(MapAccessDeserializer::new(object)).map(Some)
-        }
-    }
-
-    input.deserialize_any(Field::<T>(PhantomData))
+    input.deserialize_any(Field { word: None })
 }
 
-/// A `T` from a word `W`, or from an object.
-pub(crate) fn word_or_object<'de, D, W, T>(input: D) -> Result<Option<T>, D::Error>
-where
-    D: Deserializer<'de>,
-    W: Deserialize<'de> + Into<T>,
-    T: Deserialize<'de>,
-{
-    struct Field<W, T>(PhantomData<(W, T)>);
+/// A `T` from an object, or from the one word that stands for `meaning`.
+pub(crate) fn word_or_object<'de, D: Deserializer<'de>, T: Deserialize<'de>>(
+    input: D,
+    word: &'static str,
+    meaning: T,
+) -> Result<Option<T>, D::Error> {
+    input.deserialize_any(Field { word: Some((word, meaning)) })
+}
 
-    impl<'de, W: Deserialize<'de> + Into<T>, T: Deserialize<'de>> Visitor<'de> for Field<W, T> {
-        type Value = Option<T>;
+struct Field<T> {
+    word: Option<(&'static str, T)>,
+}
 
-        fn expecting(&self, formatter: &mut fmt::Formatter<'_>) -> fmt::Result {
-            formatter.write_str("a word or an object")
-        }
+impl<'de, T: Deserialize<'de>> Visitor<'de> for Field<T> {
+    type Value = Option<T>;
 
-        fn visit_unit<E: Error>(self) -> Result<Self::Value, E> {
-            Ok(None)
-        }
-
-        fn visit_str<E: Error>(self, word: &str) -> Result<Self::Value, E> {
-            W::deserialize(word.into_deserializer()).map(|word| Some(word.into()))
-        }
-
-        fn visit_map<A: MapAccess<'de>>(self, object: A) -> Result<Self::Value, A::Error> {
-            T::deserialize(MapAccessDeserializer::new(object)).map(Some)
-        }
+    fn expecting(&self, formatter: &mut fmt::Formatter<'_>) -> fmt::Result {
+        formatter.write_str(if self.word.is_some() { "a word or an object" } else { "an object" })
     }
 
-    input.deserialize_any(Field::<W, T>(PhantomData))
+    fn visit_unit<E: Error>(self) -> Result<Self::Value, E> {
+        Ok(None)
+    }
+
+    fn visit_str<E: Error>(self, given: &str) -> Result<Self::Value, E> {
+        let Some((word, meaning)) = self.word else { return Err(E::invalid_type(Unexpected::Str(given), &self)) };
+        OneOf { what: "variant", words: &[word] }.visit_str(given).map(|_| Some(meaning))
+    }
+
+    fn visit_map<A: MapAccess<'de>>(self, object: A) -> Result<Self::Value, A::Error> {
+        T::deserialize(MapAccessDeserializer::new(object)).map(Some)
+    }
 }

@@ -120,7 +120,7 @@ fn continued_from(filled: Vec<Feedback>, mask: u32) -> Vec<Sample> {
 fn gradients(loss: &Tensor, parameters: &Parameters) -> BTreeMap<String, Tensor> {
     let store = loss.backward().unwrap();
     let gradient = |(name, var): (&String, &candle_core::Var)| Some((name.clone(), store.get(var)?.clone()));
-    parameters.trained().iter().filter_map(gradient).collect()
+    parameters.trained.iter().filter_map(gradient).collect()
 }
 
 #[test]
@@ -157,7 +157,7 @@ fn check_slopes(loss: Loss<'_>, only: fn(&str) -> bool) {
     };
     let gradients = gradients(&value(), &parameters);
     let mut checked = 0;
-    for (name, var) in parameters.trained().iter().filter(|(name, _)| only(name)) {
+    for (name, var) in parameters.trained.iter().filter(|(name, _)| only(name)) {
         let gradient = &gradients[name];
         let unit = |tensor: &Tensor| {
             let norm = tensor.sqr().unwrap().sum_all().unwrap().to_scalar::<f32>().unwrap().sqrt();

@@ -36,7 +36,7 @@ fn the_network_that_learns_is_the_one_that_serves() {
         let Tensors { config, backbone, head, .. } = model::tensors(&dir, None, model::Device::Cpu).unwrap();
         let mut parameters = Parameters::default();
         for (name, tensor) in backbone.into_iter().chain(head.unwrap()) {
-            parameters.freeze(name, tensor);
+            parameters.frozen.insert(name, tensor);
         }
         let net = Net::new(&config, &parameters, 60, 0.0, &Device::Cpu).unwrap();
         let vocabulary = u32::try_from(config.vocab_size).unwrap();
@@ -72,7 +72,7 @@ fn a_model_with_more_blocks_computes_what_it_did() {
         let gradients = logits.sqr().unwrap().sum_all().unwrap().backward().unwrap();
         let learns = |name: &str| {
             gradients
-                .get(&parameters.trained()[name])
+                .get(&parameters.trained[name])
                 .is_some_and(|gradient| numbers(gradient).iter().any(|slope| *slope != 0.0))
         };
         (numbers(&logits), learns("model.transformer.blocks.1.attn_out.weight"))

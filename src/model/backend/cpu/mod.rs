@@ -2,7 +2,6 @@
 //! which is cut by each row's own length: every product has the shape it has for the row alone.
 
 mod blocks;
-mod random;
 mod sampling;
 pub(crate) mod summary;
 #[cfg(test)]
@@ -12,6 +11,7 @@ use super::summary::{Guidance, Summaries, SummaryOptions, Vocabulary};
 use super::{Backend, Matrix, Normal, Segment, Span, attention::attention};
 use blocks::Blocks;
 use candle_core::{Device, Result, Storage, Tensor, bail};
+use rand_philox::Philox;
 use rayon::prelude::*;
 use summary::{guided, summarise};
 
@@ -76,7 +76,27 @@ impl Backend for Cpu {
     }
 
     fn normal(&self, normal: Normal, shape: &[usize]) -> Result<Tensor> {
-        let numbers = random::normals(normal, shape.iter().product());
+        let numbers = normals(normal, shape.iter().product());
         Tensor::from_vec(numbers, shape, &Device::Cpu)?.affine(1.0, normal.mean)
     }
+}
+
+/// Numbers drawn by one task; a fixed number, so that the result does not depend on the threads.
+const DRAWN_MAX: usize = 1 << 14;
+
+/// `count` numbers with mean 0, by the Box-Muller transform, whatever the number of threads.
+fn normals(Normal { seed, stream, deviation, .. }: Normal, count: usize) -> Vec<f32> {
+    let key = [seed as u32, (seed >> 32) as u32];
+    let mut numbers = vec![0.0; count];
+    numbers.par_chunks_mut(DRAWN_MAX).enumerate().for_each(|(chunk, numbers)| {
+        let mut philox = Philox::new(key, ((stream as u128) << 96) | ((chunk as u128) << 32));
+        for pair in numbers.chunks_mut(2) {
+            // in (0, 1): half a step above zero
+            let [u, v] = [philox.next_u32(), philox.next_u32()].map(|word| (f64::from(word) + 0.5) / 4_294_967_296.0);
+            let radius = deviation * (-2.0 * u.ln()).sqrt();
+            let (sin, cos) = (std::f64::consts::TAU * v).sin_cos();
+            pair.iter_mut().zip([cos, sin]).for_each(|(number, direction)| *number = (radius * direction) as f32);
+        }
+    });
+    numbers
 }
