@@ -4,6 +4,7 @@ use super::chat_template::ChatTemplate;
 use super::conversation::Conversation;
 use super::error::TextError;
 use crate::diffusion::TokenId;
+use std::collections::HashSet;
 use std::path::{Path, PathBuf};
 use std::{fmt, ops::Range};
 
@@ -215,17 +216,17 @@ fn covers(offsets: &[(usize, usize)], text: &str) -> bool {
 
 /// The first few different characters that cannot be encoded by themselves.
 fn inexpressible(tokenizer: &tokenizers::Tokenizer, text: &str) -> Vec<char> {
-    let mut found = Vec::new();
-    for character in text.chars() {
-        let has_token = tokenizer.encode(character.to_string(), false).is_ok_and(|encoding| !encoding.is_empty());
-        if !has_token && !found.contains(&character) {
-            found.push(character);
-        }
-        if found.len() == SHOWN_MAX {
-            break;
-        }
-    }
-    found
+    without_token(text, |character| {
+        let encoding = tokenizer.encode(&*character.encode_utf8(&mut [0; 4]), false);
+        encoding.is_ok_and(|encoding| !encoding.is_empty())
+    })
+}
+
+/// The first few different characters for which `has_token` is false. It is asked once for each.
+fn without_token(text: &str, mut has_token: impl FnMut(char) -> bool) -> Vec<char> {
+    let mut tried = HashSet::new();
+    let new = text.chars().filter(|character| tried.insert(*character));
+    new.filter(|character| !has_token(*character)).take(SHOWN_MAX).collect()
 }
 
 fn read_optional(dir: &Path, name: &str) -> Result<Option<(PathBuf, Vec<u8>)>, TextError> {
@@ -313,6 +314,20 @@ mod tests {
         let error = sudoku().encode("5 x7é", Special::AsText).unwrap_err();
         assert_eq!(error, TextError::Inexpressible { characters: vec![' ', 'x', 'é'] });
         assert_eq!(error.to_string(), "the model's vocabulary has nothing for ' ', 'x', 'é'; leave it out");
+    }
+
+    #[test]
+    fn a_character_is_tried_once_however_often_it_occurs() {
+        let tried = |text: &str| {
+            let mut tried = Vec::new();
+            let found = without_token(text, |character| {
+                tried.push(character);
+                "abc".contains(character)
+            });
+            (found, tried)
+        };
+        assert_eq!(tried(&"abxa".repeat(1000)), (vec!['x'], vec!['a', 'b', 'x']));
+        assert_eq!(tried("zyxwvuts").0, ['z', 'y', 'x', 'w', 'v'], "the first few are enough");
     }
 
     #[test]

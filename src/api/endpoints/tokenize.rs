@@ -3,38 +3,60 @@
 use crate::api::answer::server::{Detokenized, Tokenized};
 use crate::api::error::{ApiError, ApiResult};
 use crate::api::request::body::read_for_model;
-use crate::api::state::{AppState, Service};
+use crate::api::state::{AppState, Service, text_work};
 use crate::api::wire::params::missing;
 use crate::api::wire::tokenize::{DetokenizeRequest, TokenizeRequest};
 use crate::diffusion::TokenId;
+use crate::engine::Handle;
 use crate::text::{Special, Tokenizer};
 use axum::Json;
 use axum::extract::{Request, State};
+use axum::response::IntoResponse;
 
 /// The token ids of a text. Names of special tokens in it are ordinary text.
-pub(super) async fn tokenize(State(state): State<AppState>, request: Request) -> ApiResult<Json<Tokenized>> {
+pub(super) async fn tokenize(State(state): State<AppState>, request: Request) -> ApiResult {
     let (service, body) = read_for_model(&state, request, |body: &TokenizeRequest| body.model.as_deref()).await?;
     let prompt = body.prompt.ok_or_else(|| missing("prompt", "a string"))?;
-    let tokenizer = tokenizer(service)?;
-    let tokens = tokenizer.encode(&prompt, Special::AsText);
-    let tokens = tokens.map_err(|error| ApiError::invalid("prompt", format!("prompt: {error}")))?;
-    let texts = || tokens.iter().map(|token| tokenizer.piece(*token)).collect();
-    Ok(Json(Tokenized {
-        count: tokens.len(),
-        max_model_len: service.handle.canvas_max(),
-        token_strs: (body.return_token_strs == Some(true)).then(texts),
-        tokens: tokens.iter().map(|token| token.0).collect(),
-    }))
+    let (bytes, bytes_max) = (prompt.len(), text_work::BYTES_MAX);
+    if bytes > bytes_max {
+        let message = format!("the prompt has {bytes} bytes; give at most {bytes_max} at once, and the rest in parts");
+        return Err(ApiError::invalid("prompt", message));
+    }
+    let (handle, with_texts) = (handle(service)?, body.return_token_strs == Some(true));
+    let tokenized = move || {
+        let tokenizer = tokenizer(&handle)?;
+        let tokens = tokenizer.encode(&prompt, Special::AsText);
+        let tokens = tokens.map_err(|error| ApiError::invalid("prompt", format!("prompt: {error}")))?;
+        let texts = || tokens.iter().map(|token| tokenizer.piece(*token)).collect();
+        let answer = Tokenized {
+            count: tokens.len(),
+            max_model_len: handle.canvas_max(),
+            token_strs: with_texts.then(texts),
+            tokens: tokens.iter().map(|token| token.0).collect(),
+        };
+        Ok(Json(answer).into_response())
+    };
+    state.shared.text_work.run(bytes, tokenized).await?
 }
 
-pub(super) async fn detokenize(State(state): State<AppState>, request: Request) -> ApiResult<Json<Detokenized>> {
+/// The text of some token ids.
+pub(super) async fn detokenize(State(state): State<AppState>, request: Request) -> ApiResult {
     let (service, body) = read_for_model(&state, request, |body: &DetokenizeRequest| body.model.as_deref()).await?;
     let tokens = body.tokens.ok_or_else(|| missing("tokens", "an array of token ids"))?;
-    let tokens: Vec<TokenId> = tokens.into_iter().map(TokenId::from).collect();
-    Ok(Json(Detokenized { prompt: tokenizer(service)?.decode(&tokens) }))
+    let (handle, count) = (handle(service)?, tokens.len());
+    let detokenized = move || {
+        let tokens: Vec<TokenId> = tokens.into_iter().map(TokenId::from).collect();
+        Ok(Json(Detokenized { prompt: tokenizer(&handle)?.decode(&tokens) }).into_response())
+    };
+    state.shared.text_work.run(count, detokenized).await?
 }
 
-fn tokenizer(service: &Service) -> ApiResult<&Tokenizer> {
+/// Access to a model that has a tokenizer.
+fn handle(service: &Service) -> ApiResult<Handle> {
+    tokenizer(&service.handle).map(|_| service.handle.clone())
+}
+
+fn tokenizer(handle: &Handle) -> ApiResult<&Tokenizer> {
     let message = "this model was loaded without a tokenizer.json, so its tokens have no texts";
-    service.handle.tokenizer().ok_or_else(|| ApiError::invalid("model", message))
+    handle.tokenizer().ok_or_else(|| ApiError::invalid("model", message))
 }

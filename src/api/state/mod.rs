@@ -4,6 +4,7 @@ pub(crate) mod kept_answers;
 pub(crate) mod keys;
 mod lock;
 pub(crate) mod stream_logs;
+pub(crate) mod text_work;
 pub(crate) mod under_way;
 
 use super::error::{ApiError, Code};
@@ -16,6 +17,7 @@ use std::sync::atomic::{AtomicBool, Ordering};
 use std::sync::{Arc, OnceLock};
 use std::time::Duration;
 use stream_logs::StreamLogs;
+use text_work::TextWork;
 use under_way::UnderWay;
 
 /// Default limit on the bytes of a body. 8,192 token ids take less than 0.1 MB.
@@ -41,6 +43,7 @@ pub(crate) struct Shared {
     pub(crate) under_way: Arc<UnderWay>,
     pub(crate) stream_logs: Arc<StreamLogs>,
     pub(crate) kept_answers: Arc<KeptAnswers>,
+    pub(crate) text_work: TextWork,
 }
 
 /// Time limits of requests and streams.
@@ -79,6 +82,7 @@ impl AppState {
             under_way: Arc::default(),
             stream_logs: Arc::default(),
             kept_answers: Arc::default(),
+            text_work: TextWork::default(),
         };
         Self { shared: Arc::new(shared) }
     }
