@@ -83,6 +83,28 @@ fn our_own_files_are_near_the_model_by_their_bits() {
 }
 
 #[test]
+fn chat_templates_in_files_of_their_own_are_in_the_file() {
+    let dir = TempDir::new().unwrap();
+    for name in ["config.json", "model.safetensors"] {
+        fs::copy(tiny(name), dir.path().join(name)).unwrap();
+    }
+    fs::write(dir.path().join("tokenizer.json"), include_bytes!("../models/toy/tokenizer.json")).unwrap();
+    fs::write(dir.path().join("tokenizer_config.json"), r#"{"chat_template": "old", "bos_token": "<s>"}"#).unwrap();
+    fs::write(dir.path().join("chat_template.jinja"), "{{ bos_token }}{{ messages[0].content }}").unwrap();
+    fs::create_dir(dir.path().join("additional_chat_templates")).unwrap();
+    fs::write(dir.path().join("additional_chat_templates/tool_use.jinja"), "{{ tools | length }}").unwrap();
+    let (_dir, file) = quantised(dir.path(), Format::F16);
+    let read = GgufVocabulary::read(&file).unwrap().unwrap();
+    let Tokens::Whole(json) = read.tokens else { panic!("{:?}", read.tokens) };
+    let config = read.tokenizer_config.unwrap();
+    let tokenizer = Tokenizer::from_texts(json.as_bytes(), Some(config.as_bytes())).unwrap();
+    let hello: remask::text::Conversation = vec![remask::text::Message::new("user", "Hi")].into();
+    assert_eq!(tokenizer.chat().unwrap().render(&hello, true).unwrap(), "<s>Hi");
+    let with_tool = remask::text::Conversation { tools: vec![serde_json::json!({})], ..hello };
+    assert_eq!(tokenizer.chat().unwrap().render(&with_tool, true).unwrap(), "1");
+}
+
+#[test]
 fn fewer_bits_take_less_room() {
     let size = |format| fs::metadata(quantised(&sudoku(), format).1).unwrap().len();
     let whole = fs::metadata(sudoku().join("model.safetensors")).unwrap().len();

@@ -62,6 +62,12 @@ async fn answer(
         .unwrap()
 }
 
+/// The names of the model's files.
+async fn list(State(hub): State<Arc<Hub>>) -> axum::Json<Value> {
+    let siblings: Vec<Value> = hub.files.keys().map(|name| json!({"rfilename": name})).collect();
+    axum::Json(json!({"sha": "0123456789abcdef", "siblings": siblings}))
+}
+
 fn tiny(name: &str) -> std::path::PathBuf {
     Path::new(env!("CARGO_MANIFEST_DIR")).join("tests/data/llada-tiny").join(name)
 }
@@ -74,7 +80,10 @@ fn files(names: &[&str]) -> BTreeMap<String, Vec<u8>> {
 async fn open(hub: &Arc<Hub>) -> String {
     let listener = tokio::net::TcpListener::bind("127.0.0.1:0").await.unwrap();
     let address = listener.local_addr().unwrap();
-    let app = Router::new().route("/{owner}/{name}/resolve/{revision}/{file}", get(answer)).with_state(Arc::clone(hub));
+    let app = Router::new()
+        .route("/{owner}/{name}/resolve/{revision}/{*file}", get(answer))
+        .route("/api/models/{owner}/{name}/revision/{revision}", get(list))
+        .with_state(Arc::clone(hub));
     tokio::spawn(async move { axum::serve(listener, app).await.unwrap() });
     format!("http://{address}")
 }
@@ -127,6 +136,21 @@ async fn a_model_is_fetched_once_and_then_found_without_the_hub() {
     assert_eq!(numbers(&read("http://127.0.0.1:9", home.path(), &NAME, false).await), here);
     assert_eq!(numbers(&read("http://127.0.0.1:9", home.path(), &NAME, true).await), here);
     assert!(hub.asked.lock().unwrap().is_empty());
+}
+
+#[tokio::test]
+async fn chat_templates_are_fetched_with_their_folder() {
+    let mut served = files(&["config.json", "model.safetensors"]);
+    let templates = ["chat_template.jinja", "additional_chat_templates/tool_use.jinja", "special_tokens_map.json"];
+    served.extend(templates.map(|name| (name.to_owned(), b"{}".to_vec())));
+    served.insert("additional_chat_templates/more/deep.jinja".to_owned(), Vec::new());
+    let hub = Arc::new(Hub { files: served, ..Hub::default() });
+    let (address, home) = (open(&hub).await, tempfile::tempdir().unwrap());
+    numbers(&read(&address, home.path(), &NAME, false).await);
+    let cached = home.path().join("hub/models--owner--tiny/snapshots/0123456789abcdef");
+    assert!(templates.iter().all(|name| cached.join(name).exists()), "{:?}", hub.asked.lock().unwrap());
+    assert!(!cached.join("additional_chat_templates/more").exists());
+    numbers(&read("http://127.0.0.1:9", home.path(), &NAME, false).await);
 }
 
 #[tokio::test]

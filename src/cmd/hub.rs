@@ -1,7 +1,7 @@
 //! Models from the Hugging Face hub: missing files are downloaded into the hub's own cache.
 //! Out of scope: the contents of the files, except for the index of shards.
 
-use crate::model::{COMPANIONS, PRISM_HEAD, SHARD_INDEX, ShardIndex};
+use crate::model::{CHAT_TEMPLATE, COMPANIONS, PRISM_HEAD, SHARD_INDEX, ShardIndex, TEMPLATE_FOLDERS};
 use anyhow::{Context, anyhow, bail};
 use hf_hub::api::sync::{ApiBuilder, ApiError, ApiRepo};
 use hf_hub::{Cache, CacheRepo, Repo, RepoType};
@@ -56,6 +56,11 @@ fn fetch(name: &str, revision: &str, token: Option<&str>) -> anyhow::Result<Path
     for companion in COMPANIONS.into_iter().chain([PRISM_HEAD]) {
         hub.optional(companion, was_known)?;
     }
+    if hub.cache.get(CHAT_TEMPLATE).is_some() {
+        for template in hub.more_templates() {
+            hub.optional(&template, was_known)?;
+        }
+    }
     Ok(dir)
 }
 
@@ -106,6 +111,24 @@ impl Hub<'_> {
                 Ok(None)
             }
             found => found,
+        }
+    }
+
+    /// The files of more chat templates. None where the hub does not list a model's files.
+    fn more_templates(&self) -> Vec<String> {
+        let is_template = |file: &String| match file.split_once('/') {
+            Some((folder, name)) => {
+                TEMPLATE_FOLDERS.contains(&folder) && !name.contains(['/', '\\']) && name.ends_with(".jinja")
+            }
+            None => false,
+        };
+        match self.api.as_ref().map(ApiRepo::info) {
+            Some(Ok(info)) => info.siblings.into_iter().map(|file| file.rfilename).filter(is_template).collect(),
+            Some(Err(cause)) => {
+                tracing::warn!(%cause, "the hub does not list the model's files; taken to have one chat template");
+                Vec::new()
+            }
+            None => Vec::new(),
         }
     }
 

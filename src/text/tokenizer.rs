@@ -1,6 +1,6 @@
 //! A model's tokenizer: texts and conversations to token ids and back.
 
-use super::chat_template::ChatTemplate;
+use super::chat_template::{ChatTemplate, TemplateFiles};
 use super::conversation::Conversation;
 use super::error::TextError;
 use crate::diffusion::TokenId;
@@ -36,8 +36,10 @@ impl Tokenizer {
     /// # Errors
     /// When they are not a tokenizer.
     pub fn from_bytes(json: &[u8]) -> Result<Self, TextError> {
-        let with_special =
-            tokenizers::Tokenizer::from_bytes(json).map_err(|error| TextError::NotATokenizer(error.to_string()))?;
+        let failed = |error: &dyn fmt::Display| TextError::NotATokenizer(error.to_string());
+        let mut with_special = tokenizers::Tokenizer::from_bytes(json).map_err(|error| failed(&error))?;
+        // saved with the settings of its last batch in training
+        with_special.with_padding(None).with_truncation(None).map_err(|error| failed(&error))?;
         let mut as_text = with_special.clone();
         as_text.set_encode_special_tokens(true); // as ordinary text, despite the name
         Ok(Self { with_special, as_text, chat: None })
@@ -52,22 +54,21 @@ impl Tokenizer {
         Ok(Self { chat, ..Self::from_bytes(json)? })
     }
 
-    /// The tokenizer of a model directory, with the chat template of its `tokenizer_config.json` if
-    /// there is one; `None` without a `tokenizer.json`.
+    /// The tokenizer of a model directory, with the chat template of its `chat_template.jinja` or
+    /// `tokenizer_config.json` if there is one; `None` without a `tokenizer.json`.
     ///
     /// # Errors
     /// When a file exists but cannot be read or is invalid.
     pub fn from_dir(dir: &Path) -> Result<Option<Self>, TextError> {
-        let Some((file, json)) = read_optional(dir, "tokenizer.json")? else { return Ok(None) };
-        let in_file = |file: &Path, error: &dyn fmt::Display| TextError::File {
-            file: file.to_path_buf(),
-            reason: error.to_string(),
+        let in_file = |file: PathBuf, error: &dyn fmt::Display| TextError::File { file, reason: error.to_string() };
+        let file = dir.join("tokenizer.json");
+        let json = match std::fs::read(&file) {
+            Err(error) if error.kind() == std::io::ErrorKind::NotFound => return Ok(None),
+            read => read.map_err(|error| in_file(file.clone(), &error))?,
         };
-        let tokenizer = Self::from_bytes(&json).map_err(|error| in_file(&file, &error))?;
-        let chat = match read_optional(dir, "tokenizer_config.json")? {
-            Some((file, json)) => ChatTemplate::from_config(&json).map_err(|error| in_file(&file, &error))?,
-            None => None,
-        };
+        let tokenizer = Self::from_bytes(&json).map_err(|error| in_file(file, &error))?;
+        let files = TemplateFiles::read(dir)?;
+        let chat = ChatTemplate::from_files(&files).map_err(|error| in_file(dir.join(files.name()), &error))?;
         Ok(Some(Self { chat, ..tokenizer }))
     }
 
@@ -229,15 +230,6 @@ fn without_token(text: &str, mut has_token: impl FnMut(char) -> bool) -> Vec<cha
     new.filter(|character| !has_token(*character)).take(SHOWN_MAX).collect()
 }
 
-fn read_optional(dir: &Path, name: &str) -> Result<Option<(PathBuf, Vec<u8>)>, TextError> {
-    let file = dir.join(name);
-    match std::fs::read(&file) {
-        Ok(bytes) => Ok(Some((file, bytes))),
-        Err(error) if error.kind() == std::io::ErrorKind::NotFound => Ok(None),
-        Err(error) => Err(TextError::File { file, reason: error.to_string() }),
-    }
-}
-
 #[cfg(test)]
 mod tests {
     use super::*;
@@ -288,6 +280,23 @@ mod tests {
             spans.into_iter().map(|(id, span)| (id.0, span)).collect::<Vec<_>>(),
             [(5, 0..1), (0, 1..2), (10, 2..3), (3, 3..4)]
         );
+    }
+
+    /// As transformers saves a tokenizer that has encoded a batch.
+    #[test]
+    fn padding_and_truncation_are_cleared() {
+        let mut json: serde_json::Value =
+            serde_json::from_slice(include_bytes!("../../models/toy/tokenizer.json")).unwrap();
+        json["padding"] = serde_json::json!({"strategy": {"Fixed": 16}, "direction": "Right", "pad_to_multiple_of": null,
+            "pad_id": 257, "pad_type_id": 0, "pad_token": "<|end|>"});
+        json["truncation"] =
+            serde_json::json!({"direction": "Right", "max_length": 8, "strategy": "LongestFirst", "stride": 0});
+        let tokenizer = Tokenizer::from_bytes(json.to_string().as_bytes()).unwrap();
+        for text in ["Hello", "The quick brown fox jumps", ""] {
+            for special in [Special::AsText, Special::AsTokens] {
+                assert_eq!(tokenizer.encode(text, special).unwrap().len(), text.len(), "{text:?}");
+            }
+        }
     }
 
     #[test]

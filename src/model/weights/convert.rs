@@ -1,7 +1,8 @@
 //! Conversion between the published PRISM checkpoint, in which backbone, adapters and head share
 //! one file, and separate files for each. Numbers stay in their format.
 
-use super::directory::{PRISM_HEAD, copy_companions, directory, tensors};
+use super::companions::copy_companions;
+use super::directory::{PRISM_HEAD, directory, tensors};
 use super::layout::{HEAD, Part};
 use super::save::{SaveError, save, save_tensors};
 use super::{lora::LoraConfig, registry::BASE, tensor_file::TensorFile};

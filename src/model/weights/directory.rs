@@ -1,32 +1,18 @@
 //! The files of a model directory: which there are, and their weights for training and conversion.
 
 use super::layout::{Layout, Part};
-use super::save::{SaveError, save};
 use super::{lora::LoraConfig, registry::Registry, tensor_file::TensorFile};
 use crate::model::config::{llada::Config, strict};
 use crate::model::device::{Device, backend};
 use crate::model::error::LoadError;
 use candle_core::Tensor;
 use std::collections::{BTreeMap, BTreeSet};
-use std::fs;
 use std::path::{Path, PathBuf};
 
-/// Files that go with a model's weights.
-pub(crate) const COMPANIONS: [&str; 4] =
-    ["config.json", "generation_config.json", "tokenizer.json", "tokenizer_config.json"];
 /// The file with the quality head in a model directory.
 pub(crate) const PRISM_HEAD: &str = "prism_head.safetensors";
 /// The file that names the shards of a model in several files.
 pub(crate) const SHARD_INDEX: &str = "model.safetensors.index.json";
-
-/// Copies the companions of one model to another.
-pub(crate) fn copy_companions(from: &Path, to: &Path) -> Result<(), SaveError> {
-    for name in COMPANIONS.into_iter().filter(|name| from.join(name).exists()) {
-        let bytes = fs::read(from.join(name)).map_err(|cause| SaveError::new(&to.join(name), &cause))?;
-        save(&to.join(name), &bytes)?;
-    }
-    Ok(())
-}
 
 /// A model's weights by their names in checkpoints, for training.
 #[derive(Clone, Debug)]

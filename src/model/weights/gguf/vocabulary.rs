@@ -44,26 +44,56 @@ impl GgufVocabulary {
     /// When the file is damaged, or its tokens are not byte-level BPE.
     pub fn read(path: &Path) -> Result<Option<Self>, LoadError> {
         let gguf = Gguf::open(path)?;
+        let key = |key: &str| format!("tokenizer.ggml.{key}");
+        let words = gguf.list(&key("tokens"), text)?;
+        let tokenizer_config = match gguf.text(TOKENIZER_CONFIG)? {
+            Some(config) => Some(config.to_owned()),
+            None => made_config(&gguf, words.as_deref().unwrap_or_default())?,
+        };
         if let Some(tokenizer) = gguf.text(TOKENIZER)? {
-            let tokenizer_config = gguf.text(TOKENIZER_CONFIG)?.map(str::to_owned);
             return Ok(Some(Self { tokens: Tokens::Whole(tokenizer.to_owned()), tokenizer_config }));
         }
-        let key = |key: &str| format!("tokenizer.ggml.{key}");
-        let Some(words) = gguf.list(&key("tokens"), text)? else { return Ok(None) };
+        let Some(words) = words else { return Ok(None) };
         gguf.require(&key("model"), "gpt2", "\"gpt2\", which is byte-level BPE")?;
         let kinds = gguf.list(&key("token_type"), whole)?.unwrap_or_default();
         let special = (0..words.len()).map(|id| kinds.get(id).is_some_and(|kind| SPECIAL.contains(kind))).collect();
-        let named = |end: &str| {
-            let id = gguf.number(&key(&format!("{end}_token_id")))?;
-            Ok::<_, LoadError>(id.and_then(|id| words.get(usize::try_from(id).ok()?).cloned()))
-        };
-        let template = gguf.text("tokenizer.chat_template")?;
-        let config = json!({"chat_template": template, "bos_token": named("bos")?, "eos_token": named("eos")?});
         let merges = gguf.list(&key("merges"), text)?.unwrap_or_default();
         let cut = gguf.text(&key("pre"))?.unwrap_or("default").to_owned();
-        let tokens = Tokens::Parts { words, special, merges, cut };
-        Ok(Some(Self { tokens, tokenizer_config: template.map(|_| config.to_string()) }))
+        Ok(Some(Self { tokens: Tokens::Parts { words, special, merges, cut }, tokenizer_config }))
     }
+}
+
+/// Special tokens: llama.cpp's names, and those that chat templates have for them.
+const TOKEN_NAMES: [(&str, &str); 6] = [
+    ("bos", "bos_token"),
+    ("eos", "eos_token"),
+    ("unknown", "unk_token"),
+    ("seperator", "sep_token"), // llama.cpp's spelling
+    ("padding", "pad_token"),
+    ("mask", "mask_token"),
+];
+
+/// A `tokenizer_config.json` from llama.cpp's keys; `None` without a chat template.
+fn made_config(gguf: &Gguf, words: &[String]) -> Result<Option<String>, LoadError> {
+    let mut templates = Vec::new();
+    for name in gguf.list("tokenizer.chat_templates", text)?.unwrap_or_default() {
+        if let Some(template) = gguf.text(&format!("tokenizer.chat_template.{name}"))? {
+            templates.push(json!({"name": name, "template": template}));
+        }
+    }
+    templates
+        .extend(gguf.text("tokenizer.chat_template")?.map(|template| json!({"name": "default", "template": template})));
+    if templates.is_empty() {
+        return Ok(None);
+    }
+    let mut config = json!({"chat_template": templates});
+    for (theirs, ours) in TOKEN_NAMES {
+        let id = gguf.number(&format!("tokenizer.ggml.{theirs}_token_id"))?;
+        if let Some(word) = id.and_then(|id| words.get(usize::try_from(id).ok()?)) {
+            config[ours] = json!(word);
+        }
+    }
+    Ok(Some(config.to_string()))
 }
 
 fn text(value: &Value) -> Option<String> {

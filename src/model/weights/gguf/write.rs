@@ -1,6 +1,7 @@
 //! Writing GGUF files from model directories, matrices in few bits.
 
 use super::{ARCHITECTURE, FINGERPRINT, GENERATION_CONFIG, TOKENIZER, TOKENIZER_CONFIG, is_shuffled, name};
+use crate::model::weights::companions::tokenizer_config;
 use crate::model::weights::layout::{HEAD, Layout};
 use crate::model::weights::{convert::ConvertError, directory::directory, registry::Registry, save::save_with};
 use crate::model::{backend::cpu::Cpu, config::llada::Config, error::LoadError};
@@ -153,17 +154,14 @@ fn metadata(
     }
     let ids = ["eos", "eot"].into_iter().zip(&config.ends).chain(["padding"].into_iter().zip(&config.pad));
     metadata.extend(ids.map(|(key, id)| (format!("tokenizer.ggml.{key}_token_id"), Value::U32(id.0))));
-    for (key, file) in [
-        (GENERATION_CONFIG, "generation_config.json"),
-        (TOKENIZER, "tokenizer.json"),
-        (TOKENIZER_CONFIG, "tokenizer_config.json"),
-    ] {
+    for (key, file) in [(GENERATION_CONFIG, "generation_config.json"), (TOKENIZER, "tokenizer.json")] {
         let path = dir.join(file);
         if path.exists() {
             let text = fs::read_to_string(&path).map_err(|cause| LoadError::unreadable(&path.display(), &cause))?;
             metadata.push((key.to_owned(), Value::String(text)));
         }
     }
+    metadata.extend(tokenizer_config(dir)?.map(|text| (TOKENIZER_CONFIG.to_owned(), Value::String(text))));
     Ok(metadata)
 }
 
