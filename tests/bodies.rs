@@ -3,6 +3,36 @@
 mod common;
 
 use common::server::Server;
+use serde_json::{Value, json};
+
+/// Each line of `tests/data/bodies.jsonl` is a client, what it sends (as JSON, or as a text that no
+/// JSON library would write), the status, and the field that a refusal names.
+#[tokio::test]
+async fn what_clients_send_is_answered_or_refused_by_name() {
+    let rows: Vec<Value> =
+        include_str!("data/bodies.jsonl").lines().map(|line| serde_json::from_str(line).unwrap()).collect();
+    assert!(rows.len() >= 60, "{}", rows.len());
+    let server = Server::toy().await;
+    for row in rows {
+        let body = row["raw"].as_str().map_or_else(|| row["body"].to_string(), str::to_owned);
+        let path = row["path"].as_str().unwrap();
+        let response = server.client.post(server.url(path)).body(body).send().await.unwrap();
+        assert_eq!(row["status"], response.status().as_u16(), "{row}: {}", response.text().await.unwrap());
+        if row["status"] != 200 {
+            let error: Value = response.json().await.unwrap();
+            assert_eq!(error["error"]["param"], row["param"], "{row}: {error}");
+            let message = error["error"]["message"].as_str().unwrap();
+            let field = row["param"].as_str().unwrap().rsplit('.').next().unwrap();
+            assert!(message.contains(field), "{row}: {message}");
+        } else if row["body"]["stream"] == json!(true) {
+            let text = response.text().await.unwrap();
+            assert!(text.ends_with("data: [DONE]\n\n") && !text.contains("\"error\""), "{row}: {text}");
+        } else {
+            let answer: Value = response.json().await.unwrap();
+            assert!(answer["choices"][0]["finish_reason"].is_string(), "{row}: {answer}");
+        }
+    }
+}
 
 #[tokio::test]
 async fn a_byte_order_mark_before_a_body_is_skipped() {

@@ -11,8 +11,8 @@ pub(crate) type SchemaRef = RefOr<Schema>;
 
 pub(crate) type NamedSchemas = Vec<(String, SchemaRef)>;
 
-/// The description of OpenAI's fields that have no use with a diffusion model.
-const FOR_NOTHING: &str = "OpenAI's; accepted only where it has no effect.";
+/// The description of other servers' fields that have no use here.
+const FOR_NOTHING: &str = "Other servers' field; accepted only where it has no effect.";
 
 /// Exactly one of some schemas.
 pub(crate) fn either(parts: impl IntoIterator<Item = SchemaRef>) -> SchemaRef {
@@ -100,32 +100,13 @@ pub(crate) fn seed() -> SchemaRef {
     whole_or_null(isize::MIN, usize::MAX, "The same seed gives the same answer. Default: a fresh one.")
 }
 
-pub(crate) fn one() -> SchemaRef {
-    only(&[json!(1)], FOR_NOTHING)
-}
-
-pub(crate) fn zero() -> SchemaRef {
-    only(&[json!(0)], FOR_NOTHING)
-}
-
-pub(crate) fn off() -> SchemaRef {
-    only(&[json!(false)], FOR_NOTHING)
-}
-
-pub(crate) fn nothing() -> SchemaRef {
-    only(&[json!([]), json!({})], FOR_NOTHING)
-}
-
-pub(crate) fn unsupported() -> SchemaRef {
-    only(&[], FOR_NOTHING)
+/// Of a field that has no use here: only values that ask for nothing.
+pub(crate) fn neutral(values: &[Value]) -> SchemaRef {
+    only(values, FOR_NOTHING)
 }
 
 pub(crate) fn off_word() -> SchemaRef {
     only(&[json!("off")], "Nothing is cached between steps yet.")
-}
-
-pub(crate) fn no_tool() -> SchemaRef {
-    only(&[json!("none"), json!("auto")], "OpenAI's; there are no tools.")
 }
 
 pub(crate) fn response_format() -> SchemaRef {
@@ -142,10 +123,6 @@ pub(crate) fn response_format() -> SchemaRef {
 pub(crate) fn rank() -> SchemaRef {
     let description = "Requests with a lower number leave the queue first; default 0.";
     whole_or_null(i32::MIN as isize, i32::MAX as usize, description)
-}
-
-pub(crate) fn text_only() -> SchemaRef {
-    only(&[json!(["text"])], FOR_NOTHING)
 }
 
 pub(crate) fn ignored() -> SchemaRef {

@@ -11,9 +11,9 @@ use axum::extract::{Request, State};
 
 /// Continues a prompt, or writes between two texts.
 pub(super) async fn create(State(state): State<AppState>, context: RequestContext, request: Request) -> ApiResult {
-    let (service, body) = read_for_model(&state, request, |body: &CompletionRequest| body.model.as_deref()).await?;
-    let (handle, bytes) = (service.handle.clone(), body.echoed_tokens());
-    let read = move || body.read(|tokens| Detokenizer(handle.tokenizer()).text(tokens));
+    let (service, body) = read_for_model(&state, request, |body: &CompletionRequest| body.0.model.as_deref()).await?;
+    let (handle, bytes) = (service.handle.clone(), body.0.echoed_tokens());
+    let read = move || body.0.read(|tokens| Detokenizer(handle.tokenizer()).text(tokens));
     let params = state.shared.text_work.run(bytes, read).await??;
     chunks::respond(service, context, params, Shape::Text).await
 }

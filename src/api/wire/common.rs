@@ -1,7 +1,8 @@
 //! The common fields of OpenAI's completions and chat completions.
 
 use super::diffusion::Diffusion;
-use super::field::{Number, off};
+use super::field::Number;
+use super::neutral::{self, Neutral, Screened, Tables};
 use super::params::{CompletionParams, Delivery, needs_stream};
 use super::response_format;
 use crate::api::error::{ApiError, ApiResult};
@@ -44,10 +45,12 @@ impl PartialSchema for Stop {
 pub(super) struct StreamOptions {
     /// Send one more chunk with the usage.
     include_usage: Option<bool>,
-    /// Padding against eavesdroppers who measure chunks.
-    #[serde(default, rename = "include_obfuscation", deserialize_with = "off")]
-    #[schema(schema_with = schema::off)]
-    _include_obfuscation: (),
+}
+
+pub(super) type StreamOptionsField = Screened<StreamOptions>;
+
+impl Tables for StreamOptions {
+    const TABLES: &'static [&'static [Neutral]] = &[neutral::STREAM_OPTIONS];
 }
 
 /// Token ids as the keys of a JSON object, and what is added to their logits.
@@ -56,11 +59,14 @@ pub(super) type LogitBias = BTreeMap<String, Number>;
 /// Declares a body with its own fields and the common ones. serde's `flatten` would accept unknown
 /// fields. The caller imports the names in it.
 macro_rules! body {
-    ($(#[$of_body:meta])* $name:ident { $($own:tt)* }) => {
+    ($(#[$of_body:meta])* $name:ident, $fields:ident, $table:ident { $($own:tt)* }) => {
+        pub(crate) type $name = neutral::Screened<$fields>;
+
         $(#[$of_body])*
         #[derive(Debug, serde::Deserialize, utoipa::ToSchema)]
         #[serde(deny_unknown_fields, expecting = "a JSON object")]
-        pub(crate) struct $name {
+        #[schema(as = $name)]
+        pub(crate) struct $fields {
             /// A name listed by `/v1/models`; default: the served model.
             pub(crate) model: Option<String>,
             $($own)*
@@ -103,52 +109,16 @@ macro_rules! body {
             stream: Option<bool>,
             /// Only with `stream`.
             #[serde(default, deserialize_with = "field::object")]
-            stream_options: Option<common::StreamOptions>,
+            stream_options: Option<common::StreamOptionsField>,
             #[serde(default, deserialize_with = "field::object")]
             diffusion: Option<Diffusion>,
-
-            // OpenAI's, accepted where they ask for nothing
-            #[serde(default, rename = "presence_penalty", deserialize_with = "field::zero")]
-            #[schema(schema_with = schema::zero)]
-            _presence_penalty: (),
-            #[serde(default, rename = "frequency_penalty", deserialize_with = "field::zero")]
-            #[schema(schema_with = schema::zero)]
-            _frequency_penalty: (),
-            #[serde(default, rename = "tools", deserialize_with = "field::nothing")]
-            #[schema(schema_with = schema::nothing)]
-            _tools: (),
-            #[serde(default, rename = "functions", deserialize_with = "field::nothing")]
-            #[schema(schema_with = schema::nothing)]
-            _functions: (),
-            #[serde(default, rename = "tool_choice", deserialize_with = "field::no_tool")]
-            #[schema(schema_with = schema::no_tool)]
-            _tool_choice: (),
-            #[serde(default, rename = "store", deserialize_with = "field::off")]
-            #[schema(schema_with = schema::off)]
-            _store: (),
-
-            // OpenAI's, ignored
-            #[serde(rename = "user")]
-            #[schema(schema_with = schema::ignored)]
-            _user: Option<IgnoredAny>,
-            #[serde(rename = "metadata")]
-            #[schema(schema_with = schema::ignored)]
-            _metadata: Option<IgnoredAny>,
-            #[serde(rename = "service_tier")]
-            #[schema(schema_with = schema::ignored)]
-            _service_tier: Option<IgnoredAny>,
-            #[serde(rename = "parallel_tool_calls")]
-            #[schema(schema_with = schema::ignored)]
-            _parallel_tool_calls: Option<IgnoredAny>,
-            #[serde(rename = "safety_identifier")]
-            #[schema(schema_with = schema::ignored)]
-            _safety_identifier: Option<IgnoredAny>,
-            #[serde(rename = "prompt_cache_key")]
-            #[schema(schema_with = schema::ignored)]
-            _prompt_cache_key: Option<IgnoredAny>,
         }
 
-        impl $name {
+        impl neutral::Tables for $fields {
+            const TABLES: &'static [&'static [neutral::Neutral]] = &[neutral::COMMON, neutral::$table];
+        }
+
+        impl $fields {
             fn common(&mut self) -> common::CommonFields {
                 common::CommonFields {
                     request: Request {
@@ -183,7 +153,7 @@ pub(super) struct CommonFields {
     pub(super) logit_bias: LogitBias,
     pub(super) response_format: Option<serde_json::Value>,
     pub(super) is_streamed: bool,
-    pub(super) stream_options: Option<StreamOptions>,
+    pub(super) stream_options: Option<StreamOptionsField>,
     pub(super) diffusion: Diffusion,
 }
 
@@ -191,7 +161,7 @@ impl CommonFields {
     /// The parameters of a completion with a task for each prompt.
     pub(super) fn params(self, tasks: Vec<Task>, logprobs: bool, echo: Vec<String>) -> ApiResult<CompletionParams> {
         let delivery = if self.is_streamed {
-            let with_usage = self.stream_options.is_some_and(|options| options.include_usage == Some(true));
+            let with_usage = self.stream_options.is_some_and(|Screened(options)| options.include_usage == Some(true));
             Delivery::Stream { with_edits: self.diffusion.stream_edits == Some(true), with_usage }
         } else if self.stream_options.is_some() {
             return Err(needs_stream("stream_options"));

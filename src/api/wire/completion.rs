@@ -3,19 +3,19 @@
 use super::common::{self, CHOICES_MAX, body};
 use super::diffusion::Diffusion;
 use super::field::{self, Count};
+use super::neutral;
 use super::params::{CompletionParams, missing};
 use crate::api::error::ApiError;
 use crate::api::schema::{self, SchemaRef};
 use crate::diffusion::TokenId;
 use crate::engine::{Length, Prompt, Request, Task};
 use serde::Deserialize;
-use serde::de::IgnoredAny;
 use std::sync::Arc;
 use utoipa::{PartialSchema, ToSchema};
 
 body! {
     /// OpenAI's completion request, with `diffusion`.
-    CompletionRequest {
+    CompletionRequest, CompletionFields, COMPLETION {
         /// Texts or token ids, one or several.
         #[schema(required, nullable = false)]
         prompt: Option<PromptField>,
@@ -28,12 +28,9 @@ body! {
         /// Return the prompt before the answer.
         echo: Option<bool>,
         /// 0 or 1: return the log-probability of each generated token.
-        #[serde(default, deserialize_with = "field::count")]
+        #[serde(default, deserialize_with = "field::count_or_false")]
         #[schema(maximum = 1)]
         logprobs: Option<u32>,
-        #[serde(default, rename = "best_of", deserialize_with = "field::one")]
-        #[schema(schema_with = schema::one)]
-        _best_of: (),
     }
 }
 
@@ -61,7 +58,7 @@ impl PartialSchema for PromptField {
     }
 }
 
-impl CompletionRequest {
+impl CompletionFields {
     /// How many tokens [`Self::read`] will decode.
     pub(crate) fn echoed_tokens(&self) -> usize {
         match self.prompt.as_ref().filter(|_| self.echo == Some(true)) {

@@ -21,6 +21,15 @@ pub(crate) fn count<'de, D: Deserializer<'de>>(input: D) -> Result<Option<u32>, 
     optional(input, COUNTS, |value| u32::try_from(whole(value)?).ok())
 }
 
+/// As [`count`], where chat completions have a flag: `false` is as if nothing were given.
+pub(crate) fn count_or_false<'de, D: Deserializer<'de>>(input: D) -> Result<Option<u32>, D::Error> {
+    let read = |value: &Value| match value {
+        Value::Bool(false) => Some(None),
+        value => u32::try_from(whole(value)?).ok().map(Some),
+    };
+    optional(input, COUNTS, read).map(Option::flatten)
+}
+
 /// A number that fits an `f32`.
 pub(crate) fn number<'de, D: Deserializer<'de>>(input: D) -> Result<Option<f32>, D::Error> {
     optional(input, "give a number of at most 3.4e38", nearest)
@@ -84,28 +93,6 @@ pub(crate) fn rank<'de, D: Deserializer<'de>>(input: D) -> Result<Option<i32>, D
     optional(input, "give a whole number from -2147483648 to 2147483647", read)
 }
 
-pub(crate) fn one<'de, D: Deserializer<'de>>(input: D) -> Result<(), D::Error> {
-    only(input, "only 1 is supported so far", |value| value.as_f64() == Some(1.0))
-}
-
-pub(crate) fn zero<'de, D: Deserializer<'de>>(input: D) -> Result<(), D::Error> {
-    only(input, "only 0 is supported so far", |value| value.as_f64() == Some(0.0))
-}
-
-pub(crate) fn off<'de, D: Deserializer<'de>>(input: D) -> Result<(), D::Error> {
-    only(input, "only false is supported so far", |value| value == &Value::Bool(false))
-}
-
-pub(crate) fn nothing<'de, D: Deserializer<'de>>(input: D) -> Result<(), D::Error> {
-    only(input, "this is not supported yet; leave it out", |value| {
-        value.as_array().is_some_and(Vec::is_empty) || value.as_object().is_some_and(serde_json::Map::is_empty)
-    })
-}
-
-pub(crate) fn unsupported<'de, D: Deserializer<'de>>(input: D) -> Result<(), D::Error> {
-    only(input, "this is not supported yet; leave it out", |_| false)
-}
-
 pub(crate) fn off_word<'de, D: Deserializer<'de>>(input: D) -> Result<(), D::Error> {
     only(input, "only \"off\" is supported so far", |value| value == "off")
 }
@@ -117,15 +104,6 @@ pub(crate) fn limit<'de, D: Deserializer<'de>>(input: D) -> Result<Option<u32>, 
         limit => u32::try_from(limit).ok().map(Some),
     };
     optional(input, "give a whole number from 1 to 4294967295, or 0 for no limit", read).map(Option::flatten)
-}
-
-pub(crate) fn no_tool<'de, D: Deserializer<'de>>(input: D) -> Result<(), D::Error> {
-    let allowed = "only \"none\" and \"auto\" are supported: there are no tools";
-    only(input, allowed, |value| value == "none" || value == "auto")
-}
-
-pub(crate) fn text_only<'de, D: Deserializer<'de>>(input: D) -> Result<(), D::Error> {
-    only(input, "only [\"text\"] is supported", |value| value == &serde_json::json!(["text"]))
 }
 
 fn optional<'de, D: Deserializer<'de>, T>(
@@ -153,7 +131,7 @@ fn only<'de, D: Deserializer<'de>>(input: D, allowed: &str, accepts: fn(&Value) 
 }
 
 /// A value as JSON, cut if it is long.
-fn shown(value: &Value) -> String {
+pub(super) fn shown(value: &Value) -> String {
     let text = value.to_string();
     match text.char_indices().nth(SHOWN_MAX) {
         Some((end, _)) => format!("{}…", &text[..end]),

@@ -7,6 +7,8 @@ pub(crate) mod completion;
 pub(crate) mod diffusion;
 mod field;
 pub(crate) mod infill;
+mod message;
+pub(crate) mod neutral;
 pub(crate) mod params;
 mod policy;
 pub(crate) mod repair;
