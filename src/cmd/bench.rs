@@ -1,7 +1,7 @@
 //! `remask bench`: throughput of a model, and the engine's overhead, as medians over several runs.
 
 use super::ask::{answer_all, engine};
-use super::model::{Loaded, ModelArgs};
+use super::model::ModelArgs;
 use crate::diffusion::TokenId;
 use crate::diffusion::policy::{Choice, OFF};
 use crate::engine::{Handle, Length, Prompt, Request, Task};
@@ -76,9 +76,13 @@ pub struct Figures {
 /// # Errors
 /// When the model cannot be loaded or a run fails.
 pub fn run(args: &BenchArgs) -> anyhow::Result<()> {
-    let loaded = if args.dummy_100m { dummy_100m()? } else { args.model.load()? };
-    let name = loaded.name.clone();
-    let figures = measure(&name, loaded.model, args.canvas, args.steps, &args.streams, args.repeat)?;
+    let (name, model) = if args.dummy_100m {
+        ("dummy-100m".to_owned(), dummy_model()?)
+    } else {
+        let loaded = args.model.load()?;
+        (loaded.name, loaded.model)
+    };
+    let figures = measure(&name, model, args.canvas, args.steps, &args.streams, args.repeat)?;
     if args.json {
         for line in &figures {
             println!("{}", serde_json::to_string(line)?);
@@ -89,18 +93,13 @@ pub fn run(args: &BenchArgs) -> anyhow::Result<()> {
     Ok(())
 }
 
-fn dummy_100m() -> anyhow::Result<Loaded> {
-    let config = Config::parse(DUMMY_100M.as_bytes(), "the dummy's configuration")?;
-    let model = load(&Source::Dummy { config, seed: 0 }, Device::Cpu)?;
-    Ok(Loaded { model, tokenizer: None, name: "dummy-100m".to_owned() })
-}
-
 /// The 100M dummy model, for `cargo bench`.
 ///
 /// # Errors
 /// When it cannot be made.
 pub fn dummy_model() -> anyhow::Result<Box<dyn Denoiser>> {
-    Ok(dummy_100m()?.model)
+    let config = Config::parse(DUMMY_100M.as_bytes(), "the dummy's configuration")?;
+    Ok(load(&Source::Dummy { config, seed: 0 }, Device::Cpu)?)
 }
 
 /// The embedded Sudoku model, for `cargo bench`.

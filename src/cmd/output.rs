@@ -35,11 +35,11 @@ pub(super) async fn print_answer(loaded: Loaded, request: &Request, output: Outp
     })
     .await;
     let answer = answer.map_err(|error| if error.is::<Failure>() { error.context("no answer") } else { error })?;
-    print(&answer, &steps, output, screen);
+    print(&answer, &steps, output);
     Ok(())
 }
 
-fn print(answer: &Answer, steps: &[Value], output: OutputArgs, screen: Option<Screen<'_>>) {
+fn print(answer: &Answer, steps: &[Value], output: OutputArgs) {
     let Answer { steps: taken, forward_passes, filled, erased, .. } = answer;
     if output.json {
         let tokens: Vec<u32> = answer.written.iter().map(|written| written.token.0).collect();
@@ -54,8 +54,7 @@ fn print(answer: &Answer, steps: &[Value], output: OutputArgs, screen: Option<Sc
                 "forward_passes": forward_passes, "filled": filled, "erased": erased,
             })
         );
-    } else if let Some(screen) = screen {
-        screen.close();
+    } else if output.watch {
         println!("{taken} steps, {forward_passes} forward passes, {filled} filled, {erased} erased");
     } else {
         println!("{}", answer.output.text());

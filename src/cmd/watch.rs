@@ -73,11 +73,6 @@ impl<'a> Screen<'a> {
         Ok(())
     }
 
-    /// Leaves the last frame on the screen.
-    pub(super) fn close(self) {
-        let _ = self.term.flush(); // the drawing is over, an error changes nothing
-    }
-
     fn draw(&mut self, step: &StepEvent) -> io::Result<()> {
         let picture: String = self.cells.iter().map(|(cell, highlight)| self.draw_cell(*cell, *highlight)).collect();
         let erased = step.edits.iter().filter(|edit| matches!(edit, Edit::Erase { .. })).count();

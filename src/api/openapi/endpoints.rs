@@ -17,7 +17,6 @@ use crate::api::wire::repair::RepairRequest;
 use crate::api::wire::score::ScoreRequest;
 use crate::api::wire::tokenize::{DetokenizeRequest, TokenizeRequest};
 use serde_json::json;
-use utoipa::ToSchema;
 use utoipa::openapi::Ref;
 
 const WRITING: &str = "writing";
@@ -52,11 +51,7 @@ fn chunks(name: &'static str) -> [EventSchema; 1] {
     [EventSchema { name: "message", data: schema::any([schema::words(["[DONE]"]), schema::spelled(chunk)]) }]
 }
 
-fn events<Done: ToSchema>() -> [EventSchema; 4] {
-    events_to(reference::<Done>())
-}
-
-fn events_to(done: SchemaRef) -> [EventSchema; 4] {
+fn events(done: SchemaRef) -> [EventSchema; 4] {
     let (start, step, error) = (reference::<StartObject>(), reference::<StepObject>(), reference::<ErrorBody<'_>>());
     [("start", start), ("step", step), ("done", done), ("error", error)]
         .map(|(name, data)| EventSchema { name, data: schema::spelled(data) })
@@ -118,7 +113,7 @@ pub(crate) fn infill() -> EndpointDoc {
     EndpointDoc::new("infill", WRITING, "Fill the gaps of a text", description)
         .takes::<InfillRequest>(examples)
         .answers::<Infill<'_>>("The whole text, and the filling of each gap.")
-        .streams(EVENTS, events::<Infill<'_>>())
+        .streams(EVENTS, events(reference::<Infill<'_>>()))
         .resumes()
         .runs()
 }
@@ -142,7 +137,7 @@ pub(crate) fn repair() -> EndpointDoc {
     EndpointDoc::new("repair", GIVEN, "Repair a text", description)
         .takes::<RepairRequest>(examples)
         .answers::<Repair<'_>>("The text, its edits and a unified diff.")
-        .streams(EVENTS, events::<Repair<'_>>())
+        .streams(EVENTS, events(reference::<Repair<'_>>()))
         .resumes()
         .runs()
 }
@@ -152,7 +147,7 @@ const NAMED: &str = "The request's id: the X-Request-Id that the caller sent, or
 pub(crate) fn resume() -> EndpointDoc {
     let description = "The events of a stream of `/v1/infill` or `/v1/repair` that is under way or ended less than a minute ago. Behind \
                        `Last-Event-ID`, else from its beginning. Another connection that reads the same stream ends.";
-    let events = events_to(schema::any([reference::<Infill<'_>>(), reference::<Repair<'_>>()]));
+    let events = events(schema::any([reference::<Infill<'_>>(), reference::<Repair<'_>>()]));
     EndpointDoc::new("readOn", REQUESTS, "Resume a stream", description)
         .path_parameter("id", NAMED, schema::text(1), "my-request")
         .resumes()

@@ -32,10 +32,9 @@ pub(crate) struct Diffusion {
     #[serde(default, deserialize_with = "proofreading")]
     #[schema(schema_with = proofreading_schema)]
     proofreading: Option<ProofreadingField>,
-    /// When end-of-text tokens may be filled: like others, last in their block, or never; default
-    /// `free`.
-    #[schema(inline)]
-    end_of_text: Option<EndOfTextWord>,
+    #[serde(default, deserialize_with = "end_of_text")]
+    #[schema(schema_with = end_of_text_schema)]
+    end_of_text: Option<EndOfText>,
     /// Weight of classifier-free guidance, which doubles the cost; default 0, off.
     #[serde(default, deserialize_with = "number")]
     #[schema(minimum = 0, maximum = 100)]
@@ -53,23 +52,16 @@ pub(crate) struct Diffusion {
     deadline_ms: Option<u32>,
 }
 
-#[derive(Clone, Copy, Debug)]
-struct EndOfTextWord(EndOfText);
-
-impl<'de> Deserialize<'de> for EndOfTextWord {
-    fn deserialize<D: Deserializer<'de>>(input: D) -> Result<Self, D::Error> {
-        let words = EndOfText::ALL.map(|(word, ..)| word);
-        let index = OneOf { what: "variant", words: &words }.deserialize(input)?;
-        Ok(Self(EndOfText::ALL[index].1))
-    }
+fn end_of_text<'de, D: Deserializer<'de>>(input: D) -> Result<Option<EndOfText>, D::Error> {
+    let words = EndOfText::ALL.map(|(word, ..)| word);
+    let index = OneOf { what: "variant", words: &words }.deserialize(input)?;
+    Ok(index.map(|index| EndOfText::ALL[index].1))
 }
 
-impl ToSchema for EndOfTextWord {}
-
-impl PartialSchema for EndOfTextWord {
-    fn schema() -> SchemaRef {
-        schema::words(EndOfText::ALL.map(|(word, ..)| word))
-    }
+fn end_of_text_schema() -> SchemaRef {
+    let description =
+        "When end-of-text tokens may be filled: like others, last in their block, or never; default `free`.";
+    schema::either_or_null([schema::words(EndOfText::ALL.map(|(word, ..)| word))], description)
 }
 
 fn proofreading_schema() -> SchemaRef {
@@ -147,7 +139,7 @@ impl Diffusion {
             block_length: self.block_length,
             remasking: self.remasking,
             proofreading: self.proofreading.map(ProofreadingField::read).transpose()?,
-            end_of_text: self.end_of_text.map(|EndOfTextWord(choice)| choice).unwrap_or_default(),
+            end_of_text: self.end_of_text.unwrap_or_default(),
             deadline: self.deadline_ms.map(|millis| Duration::from_millis(millis.into())),
             cfg_scale: self.cfg_scale.unwrap_or(0.0),
             return_quality: self.return_quality == Some(true),

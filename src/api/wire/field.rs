@@ -139,7 +139,7 @@ pub(super) fn shown(value: &Value) -> String {
     }
 }
 
-/// Reads one of some words: its index. Errors are those of serde for an enum of these words.
+/// Reads one of some words, or null: the word's index. Its errors are serde's for an enum of words.
 pub(crate) struct OneOf<'a> {
     /// "variant", or "field" for the name of a field.
     pub(crate) what: &'static str,
@@ -147,15 +147,15 @@ pub(crate) struct OneOf<'a> {
 }
 
 impl<'de> DeserializeSeed<'de> for OneOf<'_> {
-    type Value = usize;
+    type Value = Option<usize>;
 
-    fn deserialize<D: Deserializer<'de>>(self, input: D) -> Result<usize, D::Error> {
-        input.deserialize_identifier(self)
+    fn deserialize<D: Deserializer<'de>>(self, input: D) -> Result<Self::Value, D::Error> {
+        input.deserialize_any(self)
     }
 }
 
 impl Visitor<'_> for OneOf<'_> {
-    type Value = usize;
+    type Value = Option<usize>;
 
     fn expecting(&self, formatter: &mut fmt::Formatter<'_>) -> fmt::Result {
         let quoted: Vec<String> = self.words.iter().map(|word| format!("`{word}`")).collect();
@@ -166,10 +166,14 @@ impl Visitor<'_> for OneOf<'_> {
         }
     }
 
-    fn visit_str<E: Error>(self, given: &str) -> Result<usize, E> {
+    fn visit_unit<E: Error>(self) -> Result<Self::Value, E> {
+        Ok(None)
+    }
+
+    fn visit_str<E: Error>(self, given: &str) -> Result<Self::Value, E> {
         let known = self.words.iter().position(|word| *word == given);
         let expected: &dyn Expected = &self;
-        known.ok_or_else(|| E::custom(format!("unknown {} `{given}`, expected {expected}", self.what)))
+        known.map(Some).ok_or_else(|| E::custom(format!("unknown {} `{given}`, expected {expected}", self.what)))
     }
 }
 

@@ -55,18 +55,18 @@ impl<'de> Visitor<'de> for Field {
     }
 
     fn visit_str<E: Error>(self, word: &str) -> Result<Self::Value, E> {
-        Ok(Some((RuleName(self.kind).visit_str(word)?, Settings::EMPTY)))
+        Ok(Some((rule(self.kind, |names| names.visit_str(word))?, Settings::EMPTY)))
     }
 
     fn visit_map<A: MapAccess<'de>>(self, mut object: A) -> Result<Self::Value, A::Error> {
         let names: Vec<&'static str> = [self.name].into_iter().chain(self.knobs.iter().map(|knob| knob.name)).collect();
-        let (mut rule, mut settings, mut seen) = (None, Settings::EMPTY, vec![false; names.len()]);
-        while let Some(index) = object.next_key_seed(OneOf { what: "field", words: &names })? {
+        let (mut named, mut settings, mut seen) = (None, Settings::EMPTY, vec![false; names.len()]);
+        while let Some(Some(index)) = object.next_key_seed(OneOf { what: "field", words: &names })? {
             if std::mem::replace(&mut seen[index], true) {
                 return Err(A::Error::custom(format!("duplicate field `{}`", names[index])));
             }
             match index.checked_sub(1).map(|knob| self.knobs[knob]) {
-                None => rule = object.next_value_seed(RuleName(self.kind))?,
+                None => named = rule(self.kind, |names| object.next_value_seed(names))?,
                 Some(knob) => {
                     if let Some(value) = object.next_value_seed(Value(knob.range))? {
                         settings = settings.try_with(knob.name, value).map_err(A::Error::custom)?;
@@ -74,36 +74,14 @@ impl<'de> Visitor<'de> for Field {
                 }
             }
         }
-        Ok(Some((rule, settings)))
+        Ok(Some((named, settings)))
     }
 }
 
-/// Reads the name of a rule; `None` is null.
-struct RuleName(Kind);
-
-impl<'de> DeserializeSeed<'de> for RuleName {
-    type Value = Option<&'static Rule>;
-
-    fn deserialize<D: Deserializer<'de>>(self, input: D) -> Result<Self::Value, D::Error> {
-        input.deserialize_any(self)
-    }
-}
-
-impl Visitor<'_> for RuleName {
-    type Value = Option<&'static Rule>;
-
-    fn expecting(&self, formatter: &mut fmt::Formatter<'_>) -> fmt::Result {
-        OneOf { what: "variant", words: &names(self.0) }.expecting(formatter)
-    }
-
-    fn visit_unit<E: Error>(self) -> Result<Self::Value, E> {
-        Ok(None)
-    }
-
-    fn visit_str<E: Error>(self, word: &str) -> Result<Self::Value, E> {
-        let index = OneOf { what: "variant", words: &names(self.0) }.visit_str(word)?;
-        Ok(Some(rules(self.0)[index]))
-    }
+/// The rule that `read` finds among the names of a kind of rule.
+fn rule<E>(kind: Kind, read: impl FnOnce(OneOf<'_>) -> Result<Option<usize>, E>) -> Result<Option<&'static Rule>, E> {
+    let index = read(OneOf { what: "variant", words: &names(kind) })?;
+    Ok(index.map(|index| rules(kind)[index]))
 }
 
 /// A knob's value, or null.
@@ -128,20 +106,18 @@ impl<'de> DeserializeSeed<'de> for Value {
 pub(super) fn unmasking_schema() -> RefOr<Schema> {
     let description = "Which blank is filled first; default `confidence`. With a `threshold`, a step fills \
                        every blank of at least this confidence, instead of an even share.";
-    let order = schema::either([schema::words(names(Kind::Order)), schema::null()]);
-    schema::either_or_null(
-        [schema::words(names(Kind::Order)), with_knobs("order", order, Kind::Pace).into()],
-        description,
-    )
+    orders(knob_schema, description)
 }
 
 /// The same for a text that is there already: it has no pace.
 pub(super) fn order_schema() -> RefOr<Schema> {
-    let order = schema::either([schema::words(names(Kind::Order)), schema::null()]);
-    let mut object = with_knobs("order", order, Kind::Pace);
-    object.properties.extend(knobs(Kind::Pace).iter().map(|knob| (knob.name.to_owned(), schema::null())));
-    let description = "The order in which erased cells are filled again.";
-    schema::either_or_null([schema::words(names(Kind::Order)), object.into()], description)
+    orders(|_| schema::null(), "The order in which erased cells are filled again.")
+}
+
+fn orders(knob: fn(&Knob) -> RefOr<Schema>, description: &str) -> RefOr<Schema> {
+    let names = schema::words(names(Kind::Order));
+    let object = with_knobs("order", schema::either([names.clone(), schema::null()]), Kind::Pace, knob);
+    schema::either_or_null([names, object.into()], description)
 }
 
 /// A remasking by name, or an object with the knobs that go with its name.
@@ -158,9 +134,9 @@ pub(super) fn remasking_schema() -> RefOr<Schema> {
     }
     groups.sort_by_key(|(knobs, _)| knobs.is_empty()); // stable: "off" comes last
     let group = |(own, names): (&[&Knob], Vec<&str>)| {
-        let mut object = with_knobs("policy", schema::words(names), Kind::Remasking);
-        let foreign = knobs(Kind::Remasking).into_iter().filter(|knob| !named(own).contains(&knob.name));
-        object.properties.extend(foreign.map(|knob| (knob.name.to_owned(), schema::null())));
+        let is_own = |knob: &Knob| named(own).contains(&knob.name);
+        let knob = |knob: &Knob| if is_own(knob) { knob_schema(knob) } else { schema::null() };
+        let mut object = with_knobs("policy", schema::words(names), Kind::Remasking, knob);
         object.required.push("policy".to_owned());
         RefOr::from(object)
     };
@@ -172,10 +148,10 @@ fn names(kind: Kind) -> Vec<&'static str> {
     rules(kind).iter().map(|rule| rule.name).collect()
 }
 
-/// An object of a field and all knobs of a kind of rule.
-fn with_knobs(field: &str, value: RefOr<Schema>, kind: Kind) -> Object {
+/// An object of a field and all knobs of a kind of rule, each with the schema `of_knob`.
+fn with_knobs(field: &str, value: RefOr<Schema>, kind: Kind, of_knob: impl Fn(&Knob) -> RefOr<Schema>) -> Object {
     let object = ObjectBuilder::new().schema_type(Type::Object).property(field, value);
-    let object = knobs(kind).into_iter().fold(object, |object, knob| object.property(knob.name, knob_schema(knob)));
+    let object = knobs(kind).into_iter().fold(object, |object, knob| object.property(knob.name, of_knob(knob)));
     object.additional_properties(Some(AdditionalProperties::FreeForm(false))).build()
 }
 
