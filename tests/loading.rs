@@ -162,14 +162,11 @@ fn adapters_that_do_not_fit() {
     config("peft_type", json!("LOHA")).refused(None, true, &["`peft_type` is \"LOHA\", supported is \"LORA\""]);
     config("bias", json!("all")).refused(None, true, &["`bias` is \"all\", supported is \"none\""]);
     config("use_dora", json!(true)).refused(None, true, &["adapter_config.json: `use_dora` is true"]);
-    config("rank_pattern", json!({"q_proj": 4})).refused(None, true, &["`rank_pattern` is"]);
+    config("rank_pattern", json!({"q_proj": 4})).refused(None, true, &["q_proj", "shape [8, 64], expected [4, 64]"]);
+    config("modules_to_save", json!(["ff_out"])).refused(None, true, &["`modules_to_save` is [\"ff_out\"]"]);
     config("init_lora_weights", json!("pissa")).refused(None, true, &["`init_lora_weights` is \"pissa\""]);
     config("target_modules", json!(["q_proj", "k_proj"])).refused(None, true, &["v_proj", "does not list"]);
-    config("target_modules", json!(["q_proj", "k_proj", "v_proj", "ff_proj"])).refused(
-        None,
-        true,
-        &["no tensors for `ff_proj`"],
-    );
+    config("exclude_modules", json!(["1.v_proj"])).refused(None, true, &["1.v_proj", "does not list"]);
     let lora = "base_model.model.model.transformer.blocks.1.q_proj.lora_B.weight";
     let tensors = |change: fn(&mut Tensors, &str)| copy().tensors("adapter_model.safetensors", |t| change(t, lora));
     tensors(|tensors, lora| drop(tensors.remove(lora))).refused(None, true, &["has no tensor", "1.q_proj.lora_B"]);
@@ -179,6 +176,51 @@ fn adapters_that_do_not_fit() {
         &["blocks.7.q_proj.lora_B.weight", "adapts no matrix"],
     );
     copy().tensors("adapter_model.safetensors", Tensors::clear).refused(None, true, &["none of the tensors *.lora_A"]);
+}
+
+/// As PEFT 0.21 writes the configurations of adapters, and names their modules.
+#[test]
+fn adapters_as_peft_saves_them() {
+    let logits = |adapter: Option<&Path>| {
+        let dir = Path::new(env!("CARGO_MANIFEST_DIR")).join("tests/data/llada-tiny");
+        let source = Source::Directory { dir, prism_head: None, adapter: adapter.map(Path::to_owned) };
+        load(&source, Device::Cpu).unwrap().inspect(&[5, 3, 7].map(remask::diffusion::TokenId)).unwrap().logits
+    };
+    let copy = || Copy::of(&["adapter_config.json", "adapter_model.safetensors"]);
+    let expected = logits(Some(copy().dir.path()));
+    assert_ne!(expected, logits(None));
+    let full: Vec<String> = ["q_proj", "k_proj", "v_proj"]
+        .iter()
+        .flat_map(|module| (0..2).map(move |block| format!("transformer.blocks.{block}.{module}")))
+        .collect();
+    let defaults = json!({
+        "task_type": "CAUSAL_LM", "auto_mapping": null, "peft_version": "0.21.2", "revision": null,
+        "base_model_name_or_path": "GSAI-ML/LLaDA-8B-Instruct", "inference_mode": true, "exclude_modules": null,
+        "lora_dropout": 0.05, "fan_in_fan_out": false, "use_rslora": false, "modules_to_save": null,
+        "init_lora_weights": true, "layers_to_transform": null, "layers_pattern": null, "rank_pattern": {},
+        "alpha_pattern": {}, "megatron_config": null, "megatron_core": "megatron.core",
+        "trainable_token_indices": null, "loftq_config": {}, "eva_config": null, "use_dora": false,
+        "use_qalora": false, "qalora_group_size": 16, "layer_replication": null, "lora_bias": false,
+        "target_parameters": null, "use_bdlora": null, "ensure_weight_tying": false,
+    });
+    for targets in [
+        json!(["v_proj", "q_proj", "k_proj"]),
+        json!(["q_proj", "k_proj", "v_proj", "o_proj", "up_proj", "down_proj", "gate_proj"]),
+        json!(full),
+        json!("all-linear"),
+        json!(r".*\.(q|k|v)_proj"),
+    ] {
+        let copy = copy().json("adapter_config.json", |config| {
+            config.as_object_mut().unwrap().extend(defaults.as_object().unwrap().clone());
+            config["target_modules"] = targets.clone();
+        });
+        assert_eq!(logits(Some(copy.dir.path())), expected, "{targets}");
+    }
+    let doubled = copy().json("adapter_config.json", |config| {
+        config["lora_alpha"] = json!(4);
+        config["alpha_pattern"] = json!({r"blocks\.\d\..*": 8});
+    });
+    assert_eq!(logits(Some(doubled.dir.path())), expected, "alpha by module");
 }
 
 #[test]

@@ -1,6 +1,6 @@
 //! `config.json` of MDLM's DiT, and the shapes of its tensors.
 
-use super::strict::{self, Rules};
+use super::strict::{self, CHANGES, Rules};
 use crate::model::error::LoadError;
 use serde::Deserialize;
 use serde_json::{Value, json};
@@ -41,7 +41,8 @@ impl Config {
         let (keys, file) = strict::read(path)?;
         let optional: [(_, &[Value]); 2] =
             [("architectures", &[json!(["MDLM"]), Value::Null]), ("time_conditioning", &[json!(false)])];
-        let rules = Rules { required: &[("model_type", FAMILY)], optional: &optional, known: KNOWN };
+        let rules =
+            Rules { required: &[("model_type", FAMILY)], optional: &optional, changes: &[&CHANGES], known: KNOWN };
         let config: Self = rules.take(keys, &file)?;
         config.check(&file)?;
         Ok(config)

@@ -7,12 +7,12 @@ use serde::Deserialize;
 use serde_json::{Map, Value};
 use std::{collections::BTreeSet, num::NonZeroU32};
 
-/// One id or several.
+/// One id or several. Negative ones, as -1, stand for none.
 #[derive(Deserialize)]
 #[serde(untagged)]
 pub(super) enum Ids {
-    One(u32),
-    Many(Vec<u32>),
+    One(i64),
+    Many(Vec<i64>),
 }
 
 impl Ids {
@@ -22,7 +22,9 @@ impl Ids {
             Self::One(id) => vec![id],
             Self::Many(ids) => ids,
         };
-        ids.into_iter().collect::<BTreeSet<_>>().into_iter().map(TokenId).collect()
+        let ids: BTreeSet<i64> = ids.into_iter().filter(|id| *id >= 0).collect();
+        // ids beyond 32 bits are beyond every vocabulary, too
+        ids.into_iter().map(|id| TokenId(u32::try_from(id).unwrap_or(u32::MAX))).collect()
     }
 }
 
@@ -51,7 +53,9 @@ pub(super) fn apply(
 ) -> Result<(), LoadError> {
     let keys: Keys = strict::take(keys, file)?;
     let more = keys.eos_token_id.map(Ids::ascending).unwrap_or_default();
-    *ends = Ids::Many(ends.iter().chain(&more).map(|end| end.0).collect()).ascending();
+    ends.extend(more);
+    ends.sort_unstable();
+    ends.dedup();
     defaults.block_length = keys.block_length.or(defaults.block_length);
     defaults.steps = keys.steps.or(defaults.steps);
     defaults.new_tokens = keys.max_new_tokens.or(defaults.new_tokens);

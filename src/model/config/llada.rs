@@ -1,7 +1,7 @@
 //! `config.json` of the LLaDA family, and the shapes of its tensors.
 
 use super::generation::{self, Ids};
-use super::strict::{self, Rules};
+use super::strict::{self, CHANGES, Rules};
 use crate::diffusion::TokenId;
 use crate::model::{error::LoadError, interface::Defaults};
 use serde::Deserialize;
@@ -13,7 +13,7 @@ const SEQUENCE_MAX: usize = 1 << 20;
 
 /// Keys that are read, then keys that do not change a forward pass.
 const KNOWN: &str = "\
-    d_model n_layers n_heads n_kv_heads mlp_hidden_size mlp_ratio vocab_size embedding_size \
+    d_model n_layers n_heads n_kv_heads head_dim mlp_hidden_size mlp_ratio vocab_size embedding_size \
     max_sequence_length rope rope_theta rms_norm_eps weight_tying mask_token_id eos_token_id \
     pad_token_id bos_token_id _name_or_path alibi_bias_max attention_dropout \
     attention_layer_norm_with_affine auto_map dtype embedding_dropout flash_attention init_cutoff_factor \
@@ -79,7 +79,15 @@ struct Keys {
     weight_tying: bool,
     mask_token_id: u32,
     eos_token_id: Option<Ids>,
-    pad_token_id: Option<u32>,
+    pad_token_id: Option<Ids>,
+    head_dim: Option<usize>,
+    rope_parameters: Option<RopeParameters>,
+}
+
+/// Positions as transformers writes them from version 5 on.
+#[derive(Deserialize)]
+struct RopeParameters {
+    rope_theta: Option<f32>,
 }
 
 impl Config {
@@ -138,7 +146,15 @@ impl Config {
         ];
         let required =
             [("model_type", "llada"), ("block_type", "llama"), ("layer_norm_type", "rms"), ("activation_type", "silu")];
-        let keys: Keys = Rules { required: &required, optional: &optional, known: KNOWN }.take(keys, file)?;
+        let keys: Keys =
+            Rules { required: &required, optional: &optional, changes: &[&CHANGES], known: KNOWN }.take(keys, file)?;
+        let theta = keys.rope_parameters.and_then(|parameters| parameters.rope_theta);
+        if let (Some(one), Some(other)) = (keys.rope_theta, theta)
+            && (one - other).abs() > f32::EPSILON * one.abs()
+        {
+            let problem = format!("says `rope_theta` is {one}, and in `rope_parameters` {other}");
+            return Err(LoadError::malformed(file, problem));
+        }
         let mlp_hidden_size = || keys.mlp_ratio.unwrap_or(4).saturating_mul(keys.d_model);
         let config = Self {
             d_model: keys.d_model,
@@ -150,15 +166,19 @@ impl Config {
             embedding_size: keys.embedding_size.unwrap_or(keys.vocab_size),
             max_sequence_length: keys.max_sequence_length,
             rope: keys.rope,
-            rope_theta: keys.rope_theta.unwrap_or(10_000.0),
+            rope_theta: keys.rope_theta.or(theta).unwrap_or(10_000.0),
             rms_norm_eps: keys.rms_norm_eps.unwrap_or(1e-5),
             weight_tying: keys.weight_tying,
             mask: TokenId(keys.mask_token_id),
             ends: keys.eos_token_id.map(Ids::ascending).unwrap_or_default(),
-            pad: keys.pad_token_id.map(TokenId),
+            pad: keys.pad_token_id.map(Ids::ascending).unwrap_or_default().first().copied(),
             defaults: DEFAULTS,
         };
         config.check(file)?;
+        if let Some(width) = keys.head_dim.filter(|width| *width != config.head_dim()) {
+            let problem = format!("says `head_dim` is {width}, but `d_model` / `n_heads` is {}", config.head_dim());
+            return Err(LoadError::malformed(file, problem));
+        }
         Ok(config)
     }
 
@@ -298,6 +318,14 @@ mod tests {
             ("scale_logits", json!(true), "`scale_logits` is true"),
             ("multi_query_attention", json!(true), "`multi_query_attention` is true"),
             ("rope_scaling", json!({"type": "linear"}), "`rope_scaling` is {\"type\":\"linear\"}"),
+            ("rope_scaling", json!({"rope_type": "yarn", "factor": 2.0}), "it changes the angles of positions"),
+            ("rope_parameters", json!({"rope_type": "llama3", "rope_theta": 1e4}), "changes the angles of positions"),
+            ("rope_parameters", json!({"rope_type": "default", "rope_theta": 1e4}), "and in `rope_parameters` 10000"),
+            ("sliding_window", json!(1024), "attention does not reach every position"),
+            ("quantization_config", json!({"quant_method": "gptq"}), "stored in a quantised format"),
+            ("final_logit_softcapping", json!(30.0), "`final_logit_softcapping` is 30.0, supported is a model without"),
+            ("clip_qkv", json!(8), "queries, keys and values are clipped"),
+            ("head_dim", json!(64), "`head_dim` is 64, but `d_model` / `n_heads` is 128"),
             ("n_heads", json!(33), "`d_model` is 4096, which `n_heads` = 33 does not divide"),
             ("n_kv_heads", json!(5), "`n_heads` is 32, which `n_kv_heads` = 5 does not divide"),
             ("n_layers", json!(0), "`n_layers` is 0"),
@@ -326,7 +354,27 @@ mod tests {
         {
             assert_eq!(changed(key, Some(value)), Ok(published.clone()), "{key}");
         }
-        assert_eq!(changed("a_switch_that_is_off", Some(json!(false))), Ok(published.clone()));
+        for (key, value) in [
+            ("a_switch_that_is_off", json!(false)),
+            ("train_max_sequence_length", json!(4096)),
+            ("a_number_of_training", json!(0)),
+            ("a_key_of_tomorrow", json!({"x": [1]})),
+            ("llada_version", json!("1.5")),
+            ("attention_dropout", json!(0.1)),
+            ("rope_scaling", json!({"type": "default"})),
+            ("rope_parameters", json!({"rope_type": "default", "rope_theta": 500_000.0})),
+            ("use_sliding_window", json!(false)),
+            ("sliding_window", Value::Null),
+            ("logits_scaling", json!(1.0)),
+            ("num_experts", json!(0)),
+            ("head_dim", json!(128)),
+            ("quantization_config", json!({})),
+            ("transformers_version", json!("5.24.0")),
+        ] {
+            assert_eq!(changed(key, Some(value)), Ok(published.clone()), "{key}");
+        }
+        let nobody = changed("pad_token_id", Some(json!(-1))).unwrap();
+        assert_eq!((nobody.pad, published.pad.is_some()), (None, true));
         let several = changed("eos_token_id", Some(json!([126_348, 126_081]))).unwrap();
         assert_eq!(several.ends, [TokenId(126_081), TokenId(126_348)]);
     }

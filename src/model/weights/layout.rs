@@ -32,11 +32,14 @@ impl Part {
         }
         let name = name.strip_prefix("backbone.").unwrap_or(name);
         let name = name.strip_prefix("base_model.model.").unwrap_or(name);
-        let of =
-            |infix: &str| name.strip_suffix(".weight")?.strip_suffix(infix).map(|module| format!("{module}.weight"));
+        // saved without its outer class
+        let whole = name.starts_with("transformer.").then(|| format!("model.{name}"));
+        let name = whole.as_deref().unwrap_or(name);
         if !name.starts_with("model.transformer.") {
             return None;
         }
+        let of =
+            |infix: &str| name.strip_suffix(".weight")?.strip_suffix(infix).map(|module| format!("{module}.weight"));
         let a = of(".lora_A").or_else(|| of(".lora_A.default")).map(Self::LoraA);
         let b = || of(".lora_B").or_else(|| of(".lora_B.default")).map(Self::LoraB);
         a.or_else(b).or_else(|| Some(Self::Weight(of(".base_layer").unwrap_or_else(|| name.to_owned()))))

@@ -81,7 +81,7 @@ impl Registry {
         let (a, b) = (Part::LoraA(name.to_owned()), Part::LoraB(name.to_owned()));
         let weight = match self.locations.contains_key(&a) {
             false => weight,
-            true => lora::fold(&weight, &self.load(&a)?, &self.load(&b)?, self.lora.scale)?,
+            true => lora::fold(&weight, &self.load(&a)?, &self.load(&b)?, self.lora.scale(module(name)))?,
         };
         Ok(weight.to_dtype(self.dtype)?)
     }
@@ -175,23 +175,26 @@ impl Registry {
             let Some([rows, columns]) = layout.weights.get(name).map(Vec::as_slice) else {
                 return Err(self.stray(location, "adapts no matrix of the model that config.json describes"));
             };
-            let module = name.trim_end_matches(".weight").rsplit('.').next().unwrap_or(name);
-            if self.lora.targets.as_ref().is_some_and(|targets| !targets.iter().any(|target| target == module)) {
+            let module = module(name);
+            if !self.lora.adapts(module) {
                 return Err(self.stray(location, "adapts a module that adapter_config.json does not list"));
             }
             adapted.insert(module);
             let a = Part::LoraA(name.clone());
-            let rank = self.lora.rank.or_else(|| self.locations.get(&a)?.shape.first().copied()).unwrap_or(0);
+            let rank = self.lora.rank(module).or_else(|| self.locations.get(&a)?.shape.first().copied()).unwrap_or(0);
             self.check_shape(&a, &[rank, *columns])?;
             self.check_shape(&Part::LoraB(name.clone()), &[*rows, rank])?;
         }
-        match self.lora.targets.iter().flatten().find(|target| !adapted.contains(target.as_str())) {
-            None => Ok(()),
-            Some(target) => {
-                let problem = format!("has no tensors for `{target}`, which adapter_config.json lists as adapted");
-                Err(LoadError::malformed(&self.searched(), problem))
-            }
+        let unused = self.lora.unused(&adapted.into_iter().collect::<Vec<_>>());
+        if !unused.is_empty() {
+            let (files, modules) = (self.searched(), unused.join(", "));
+            tracing::warn!(
+                files,
+                modules,
+                "no tensors for modules that adapter_config.json lists; they stay as they are"
+            );
         }
+        Ok(())
     }
 
     fn check_head(&self, layout: &Layout) -> Result<(), LoadError> {
@@ -242,4 +245,9 @@ impl Registry {
     fn searched(&self) -> String {
         self.files.iter().map(|file| file.name.as_str()).collect::<Vec<_>>().join(", ")
     }
+}
+
+/// The module of a weight, as `model.transformer.blocks.0.q_proj`.
+fn module(weight: &str) -> &str {
+    weight.strip_suffix(".weight").unwrap_or(weight)
 }
