@@ -22,7 +22,7 @@ pub(super) async fn print_answer(loaded: Loaded, request: &Request, output: Outp
     let handle = engine(loaded.model, loaded.tokenizer)?;
     let mut session = handle.submit_unmerged(request)?;
     let offset = session.start.offset;
-    let mut screen = output.watch.then(|| Screen::new(&session.start, handle.tokenizer()));
+    let mut screen = output.watch.then(|| Screen::new(&session.start, &handle));
     let mut steps = Vec::new();
     let answer = answer(&mut session, async |step| {
         if let Some(screen) = &mut screen {

@@ -1,7 +1,7 @@
 //! A canvas in the terminal, redrawn each step: new tokens green, doubtful yellow, erased red.
 
-use crate::diffusion::{Cell, DOUBTFUL, Edit};
-use crate::engine::{Start, StepEvent};
+use crate::diffusion::{Cell, DOUBTFUL, Edit, TokenSet};
+use crate::engine::{Handle, Start, StepEvent};
 use crate::text::Tokenizer;
 use console::{Style, Term, measure_text_width, style};
 use std::{io, time::Duration};
@@ -13,6 +13,7 @@ const FRAME: Duration = Duration::from_millis(60);
 pub(super) struct Screen<'a> {
     term: Term,
     tokenizer: Option<&'a Tokenizer>,
+    judged: Option<&'a TokenSet>,
     cells: Vec<(Cell, Highlight)>,
     offset: usize,
     lines: usize,
@@ -42,10 +43,11 @@ impl Highlight {
 }
 
 impl<'a> Screen<'a> {
-    pub(super) fn new(start: &Start, tokenizer: Option<&'a Tokenizer>) -> Self {
+    pub(super) fn new(start: &Start, handle: &'a Handle) -> Self {
         let highlight = |cell: &Cell| if matches!(cell, Cell::Fixed(_)) { Highlight::Given } else { Highlight::Blank };
         let cells = start.cells.iter().map(|cell| (*cell, highlight(cell))).collect();
-        Self { term: Term::stdout(), tokenizer, cells, offset: start.offset, lines: 0 }
+        let (tokenizer, judged) = (handle.tokenizer(), handle.judged());
+        Self { term: Term::stdout(), tokenizer, judged, cells, offset: start.offset, lines: 0 }
     }
 
     /// Draws the canvas after `step`.
@@ -57,9 +59,11 @@ impl<'a> Screen<'a> {
                 Highlight::Given | Highlight::Blank | Highlight::Doubtful | Highlight::Settled => {}
             }
         }
+        let judged = self.judged;
+        let is_judged = |token| judged.is_none_or(|judged| judged.contains(token));
         for edit in &step.edits {
             self.cells[edit.at().index() - self.offset] = match edit {
-                Edit::Fill { token, confidence, .. } if confidence.get() < DOUBTFUL => {
+                Edit::Fill { token, confidence, .. } if confidence.get() < DOUBTFUL && is_judged(*token) => {
                     (Cell::Filled(*token), Highlight::Doubtful)
                 }
                 Edit::Fill { token, .. } => (Cell::Filled(*token), Highlight::New),

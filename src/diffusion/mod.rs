@@ -8,6 +8,7 @@ mod random;
 mod reading;
 mod schedule;
 mod sequence;
+mod token_set;
 mod units;
 
 pub use canvas::{Canvas, Cell, Edit, EditError};
@@ -16,4 +17,5 @@ pub use policy::{Choice, Pace, Policy, Proofreading};
 pub use random::{DrawKey, Draws, Purpose, Seed, gumbel};
 pub use reading::{Present, Proposal, Reading, Review};
 pub use sequence::{ReadingError, Sequence, StepOutcome, fills};
+pub use token_set::{TokenSet, TokenSetError};
 pub use units::{DOUBTFUL, Position, Probability, TokenId, u32_of};

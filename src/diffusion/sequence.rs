@@ -7,6 +7,7 @@ use super::policy::{Choice, FilledCell, Needs, OFF, Pace, Policy, Proofreading};
 use super::random::{DrawKey, Seed};
 use super::reading::{Proposal, Reading};
 use super::schedule::Schedule;
+use super::token_set::TokenSet;
 use super::units::{Position, Probability, TokenId, u32_of};
 use std::collections::BTreeSet;
 use std::num::NonZeroU32;
@@ -52,6 +53,8 @@ pub struct Sequence {
     traces: Vec<Trace>,
     /// Tokens that are filled in only where nothing else is left.
     postponed: Vec<TokenId>,
+    /// Tokens that may be judged and erased; `None` is all.
+    judged: Option<TokenSet>,
 }
 
 /// What a sequence keeps of a cell besides its token.
@@ -101,7 +104,7 @@ impl Sequence {
 
     fn of(canvas: Canvas, policy: Policy, seed: Seed, plan: Plan, steps_max: Option<u32>) -> Self {
         let traces = vec![Trace::GIVEN; canvas.len()];
-        Self { canvas, policy, seed, step: 0, steps_max, plan, traces, postponed: Vec::new() }
+        Self { canvas, policy, seed, step: 0, steps_max, plan, traces, postponed: Vec::new(), judged: None }
     }
 
     /// The same, but blanks for which one of these tokens is proposed are filled after all others
@@ -115,6 +118,18 @@ impl Sequence {
     /// The same with another key of its randomness.
     pub fn seeded(self, seed: Seed) -> Self {
         Self { seed, ..self }
+    }
+
+    /// The same, but only these tokens are judged and erased: others stay once they are written,
+    /// whatever the policy. A quality head's opinion on tokens that its training never masked says
+    /// nothing.
+    pub fn judging(self, judged: Option<TokenSet>) -> Self {
+        Self { judged, ..self }
+    }
+
+    /// Whether this token may be judged and erased.
+    pub fn judges(&self, token: TokenId) -> bool {
+        self.judged.as_ref().is_none_or(|judged| judged.contains(token))
     }
 
     /// The canvas as it stands.
@@ -212,7 +227,7 @@ impl Sequence {
         is_adaptive || self.is_proofreading() || self.policy.remasking.rule != &OFF
     }
 
-    /// The filled cells of a block as rules see them.
+    /// The filled cells of a block as rules see them: those whose tokens may be judged.
     fn filled(&self, range: Range<usize>, reading: &Reading) -> Vec<FilledCell> {
         let mut reviews = reading.reviews.iter().peekable();
         let mut presents = reading.present.iter().peekable();
@@ -224,7 +239,7 @@ impl Sequence {
             let Trace { confidence, seen_from, memory } = self.traces[at.index()];
             FilledCell { at, token, confidence, age: self.step - seen_from + 1, quality, present, memory }
         };
-        self.canvas.filled(range).map(cell).collect()
+        self.canvas.filled(range).filter(|(_, token)| self.judges(*token)).map(cell).collect()
     }
 
     /// The edits of one step, erasures first.

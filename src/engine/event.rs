@@ -94,7 +94,8 @@ pub struct Written {
     pub token: TokenId,
     /// Its probability when it was filled; 1 for a token that was given.
     pub confidence: Probability,
-    /// Its quality on the final canvas, if requested.
+    /// Its quality on the final canvas, if requested. A token that the quality head was not trained
+    /// to judge has none.
     pub quality: Option<Probability>,
     /// Its probability given all other tokens of the final canvas, if requested.
     pub likelihood: Option<Probability>,
@@ -123,6 +124,8 @@ pub struct Answer {
     pub erased: u32,
     /// Whether steps were dropped, to meet the deadline or because many requests were queued.
     pub degraded: bool,
+    /// Whether the finished canvas was read for the quality of its tokens.
+    pub is_judged: bool,
     /// The last part of the text: what follows the text of the steps.
     pub tail: String,
 }

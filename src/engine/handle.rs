@@ -8,6 +8,7 @@ use super::job::{Job, SequenceId};
 use super::mailbox::{Inbox, Outbox, UNREAD_MAX, mailbox, mailbox_of_answer};
 use super::request::{Rejected, Request, Task};
 use super::shared::{Command, Condition, FAILURES_MAX, Limits, Shared, Submission};
+use crate::diffusion::TokenSet;
 use crate::model::ModelSpec;
 use crate::telemetry::trace::Trace;
 use crate::text::Tokenizer;
@@ -147,6 +148,11 @@ impl Handle {
     /// The limits, abilities and defaults of the model.
     pub fn spec(&self) -> &ModelSpec {
         &self.admission.spec
+    }
+
+    /// The tokens that may be judged and erased; `None` is all.
+    pub fn judged(&self) -> Option<&TokenSet> {
+        self.admission.judged()
     }
 
     /// The model's tokenizer, if it has one.

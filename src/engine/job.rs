@@ -57,6 +57,8 @@ pub(super) struct Job {
     restrictions: Vec<Restriction>,
     /// Whether the pass for the quality of the finished canvas is still to be made.
     quality_pending: bool,
+    /// Whether this pass was made.
+    is_judged: bool,
     /// The next pass for a token's likelihood, where any is left.
     likelihood: Option<LeaveOneOut>,
     offset: usize,
@@ -87,6 +89,7 @@ impl Job {
         let mut job = Self {
             written: existing.collect(),
             quality_pending: options.quality,
+            is_judged: false,
             degraded: options.degraded,
             options,
             sequence,
@@ -228,11 +231,12 @@ impl Job {
 
     fn record_quality(&mut self, reading: &Reading) {
         for review in &reading.reviews {
-            if let Some(written) = self.written.get_mut(&review.at) {
+            let written = self.written.get_mut(&review.at);
+            if let Some(written) = written.filter(|written| self.sequence.judges(written.token)) {
                 written.quality = Some(review.quality);
             }
         }
-        self.quality_pending = false;
+        (self.quality_pending, self.is_judged) = (false, true);
     }
 
     fn record_likelihood(&mut self, reading: &Reading) {
@@ -297,6 +301,7 @@ impl Job {
             filled: self.filled,
             erased: self.erased,
             degraded: self.degraded,
+            is_judged: self.is_judged,
             tail,
         }
     }

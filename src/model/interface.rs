@@ -2,7 +2,7 @@
 //! Out of scope: policies, requests and time.
 
 use super::error::{ModelError, RowError};
-use crate::diffusion::{Canvas, Draws, Position, Proofreading, Purpose, Reading, Seed, TokenId};
+use crate::diffusion::{Canvas, Draws, Position, Proofreading, Purpose, Reading, Seed, TokenId, TokenSet};
 use std::{fmt, num::NonZeroU32, ops::Range, sync::Arc};
 
 /// A masked diffusion model, its quality head included. Tensors stay behind this trait.
@@ -56,6 +56,9 @@ pub struct ModelSpec {
     pub ends: Vec<TokenId>,
     /// Whether a PRISM quality head is loaded.
     pub has_quality: bool,
+    /// Tokens that the quality head was trained to judge, those that its training masked; `None`
+    /// where the head's file does not say.
+    pub judged: Option<TokenSet>,
     /// Whether low-rank adapters were folded into the weights, which changes the logits.
     pub adapters_folded: bool,
     /// Number format of the forward pass, as `f32`.

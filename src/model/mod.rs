@@ -22,10 +22,11 @@ pub use interface::{Batch, Defaults, Denoiser, Filter, Inspection, ModelSpec, Re
 pub use load::{Source, load, load_in};
 pub use toy::Toy;
 pub(crate) use weights::companions::{CHAT_TEMPLATE, COMPANIONS, TEMPLATE_FOLDERS, copy_companions};
-pub use weights::convert::{ConvertError, put_together, take_apart};
+pub use weights::convert::{ConvertError, put_together, set_judged, take_apart};
+pub(crate) use weights::convert::{head_metadata, save_adapter};
 pub(crate) use weights::directory::{PRISM_HEAD, SHARD_INDEX, ShardIndex, Tensors, tensors};
 pub use weights::gguf::vocabulary::{GgufVocabulary, Tokens};
 pub use weights::gguf::write::{Format, quantise};
+pub(crate) use weights::layout::head_tensors;
 pub use weights::save::SaveError;
-pub(crate) use weights::save::save_tensors;
-pub(crate) use weights::{convert::save_adapter, layout::head_tensors, registry::BASE};
+pub(crate) use weights::save::{Metadata, save_tensors};

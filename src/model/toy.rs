@@ -50,6 +50,7 @@ impl Toy {
                 mask: MASK,
                 ends: vec![END],
                 has_quality: true,
+                judged: None,
                 adapters_folded: false,
                 dtype: "f32".to_owned(),
                 weights: "f32".to_owned(),

@@ -176,6 +176,12 @@ impl Tokenizer {
         TURN_ENDS.iter().filter_map(id).map(TokenId)
     }
 
+    /// The ids of all special tokens.
+    pub fn special_ids(&self) -> impl Iterator<Item = TokenId> {
+        let added = self.with_special.get_added_tokens_decoder();
+        added.into_iter().filter(|(_, token)| token.special).map(|(id, _)| TokenId(id))
+    }
+
     /// The model's chat template, if it has one.
     pub const fn chat(&self) -> Option<&ChatTemplate> {
         self.chat.as_ref()

@@ -2,12 +2,12 @@
 //! atomically. Out of scope: the objective of the run.
 
 use super::{data::Data, error::TrainError, net::Parameters, optimiser::Memory};
-use crate::model::{Config, Defaults, save_tensors};
+use crate::model::{Config, Defaults, Metadata, save_tensors};
 use candle_core::{Device, Tensor};
 use serde::Deserialize;
 use serde_json::{Map, Value, json};
 use sha2::{Digest, Sha256};
-use std::collections::{BTreeMap, BTreeSet, HashMap};
+use std::collections::{BTreeMap, BTreeSet};
 use std::{fs, path::Path};
 
 /// The state that a run is resumed from. Random numbers are a function of the seed and the step.
@@ -54,10 +54,8 @@ pub(super) fn save(
             tensors.insert(format!("{part}/{name}"), tensor.clone());
         }
     }
-    // one entry only: the order of several would differ from run to run
-    let words =
-        HashMap::from([(RUN.to_owned(), json!({ "format": FORMAT, "step": step, "settings": settings }).to_string())]);
-    Ok(save_tensors(path, &tensors, Some(words))?)
+    let run = json!({ "format": FORMAT, "step": step, "settings": settings }).to_string();
+    Ok(save_tensors(path, &tensors, &Metadata::from([(RUN, run)]))?)
 }
 
 /// Reads a checkpoint; `None` when the file does not exist.

@@ -2,12 +2,12 @@
 
 use super::error::TrainError;
 use super::sudoku::{self, Grid, Split};
-use crate::diffusion::{TokenId, u32_of};
+use crate::diffusion::{TokenId, TokenSet, u32_of};
 use crate::model::Config;
 use crate::text::{Special, Tokenizer};
 use serde::Deserialize;
 use sha2::{Digest, Sha256};
-use std::path::Path;
+use std::{collections::BTreeSet, path::Path};
 
 /// A row of training data.
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -75,6 +75,17 @@ impl Data {
         match self {
             Self::Sudoku { .. } => sudoku::CANVAS,
             Self::Rows { rows, .. } => rows.first().map_or(0, |row| row.tokens.len()),
+        }
+    }
+
+    /// The tokens that may be masked in some row.
+    pub(super) fn maskable(&self) -> TokenSet {
+        match self {
+            Self::Sudoku { .. } => std::iter::once(sudoku::DIGITS).collect(),
+            Self::Rows { rows, .. } => {
+                let free = |row: &Example| row.free.iter().map(|at| TokenId(row.tokens[*at as usize])).collect();
+                rows.iter().flat_map::<BTreeSet<TokenId>, _>(free).collect()
+            }
         }
     }
 

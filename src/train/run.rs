@@ -6,7 +6,7 @@ use super::net::{Net, Parameters};
 use super::optimiser::{Optimiser, Schedule};
 use super::progress::{Meter, Progress, Sums};
 use super::{checkpoint, data::Data, error::TrainError};
-use crate::model::{Config, save_tensors};
+use crate::model::{Config, Metadata, save_tensors};
 use candle_core::Tensor;
 use serde_json::{Map, Value};
 use std::sync::atomic::{AtomicBool, AtomicUsize, Ordering};
@@ -47,7 +47,7 @@ impl Finished {
     /// When the file cannot be written. An existing file is then unchanged.
     pub fn write_backbone(&self, path: &Path) -> Result<(), TrainError> {
         let is_backbone = |name: &str| name.starts_with("model.transformer.") && !name.contains(".lora_");
-        Ok(save_tensors(path, &self.averages_of(is_backbone), None)?)
+        Ok(save_tensors(path, &self.averages_of(is_backbone), &Metadata::new())?)
     }
 
     /// The moving averages of the parameters whose name is `wanted`.

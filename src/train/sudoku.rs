@@ -4,14 +4,16 @@
 use super::random::philox;
 use crate::diffusion::u32_of;
 use rand_philox::Philox;
-use std::{fmt, str::FromStr};
+use std::{fmt, ops::RangeInclusive, str::FromStr};
 
 /// Cells of a grid.
 pub const CELLS: usize = 81;
 /// Tokens of a grid on a canvas, newlines between rows included.
 pub const CANVAS: usize = 89;
-/// The token between rows. 0 is a blank, 1 to 9 are the digits.
+/// The token between rows. 0 is a blank.
 pub const NEWLINE: u32 = 10;
+/// The tokens of the digits.
+pub const DIGITS: RangeInclusive<u32> = 1..=9;
 /// The set of all digits, as bits 1 to 9.
 const ALL: u16 = 0b11_1111_1110;
 

@@ -4,10 +4,12 @@
 use super::prism::{Prism, Recipe};
 use super::run::{Finished, Learner, RunConfig, train};
 use super::{data::Data, error::TrainError, init, net::Parameters, progress::Progress};
-use crate::model::{self, BASE, Device, PRISM_HEAD, SaveError, Tensors, copy_companions, save_adapter, save_tensors};
+use crate::diffusion::TokenSet;
+use crate::model::save_tensors;
+use crate::model::{self, Device, PRISM_HEAD, SaveError, Tensors, copy_companions, head_metadata, save_adapter};
 use serde_json::{Map, Value};
 use std::path::{Path, PathBuf};
-use std::{collections::HashMap, fs, sync::atomic::AtomicBool};
+use std::{fs, sync::atomic::AtomicBool};
 
 /// What is trained beside the head.
 #[derive(Clone, Debug, PartialEq)]
@@ -58,6 +60,8 @@ pub struct Tuned {
     pub finished: Finished,
     base: PathBuf,
     fingerprint: String,
+    /// The tokens that the head was trained to judge.
+    judged: TokenSet,
     learns: Learns,
 }
 
@@ -81,12 +85,14 @@ impl Tuning {
         let config = tensors.config.clone();
         data.check(&config)?;
         let fingerprint = tensors.fingerprint.clone();
+        let maskable = data.maskable();
+        let judged = tensors.judged.as_ref().map_or_else(|| maskable.clone(), |before| before.union(&maskable));
         let parameters = parameters(tensors, &learns, seed, run.device)?;
         let learns_backbone = learns != Learns::HeadAlone;
         let mut objective = Prism::new(config.clone(), data, batch, recipe, seed, learns_backbone);
         let learner = Learner { config, parameters, lora_scale: learns.lora_scale() };
         let finished = train(run, &mut objective, learner, checkpoint, settings, stop, report)?;
-        Ok(Tuned { finished, base, fingerprint, learns })
+        Ok(Tuned { finished, base, fingerprint, judged, learns })
     }
 }
 
@@ -115,12 +121,14 @@ fn parameters(tensors: Tensors, learns: &Learns, seed: u64, device: Device) -> R
 impl Tuned {
     /// Writes `prism_head.safetensors`. Where the backbone was trained, also `model.safetensors`
     /// with its companion files; where adapters were trained, also a PEFT adapter in `adapter/`.
-    /// Returns the fingerprint of the weights that the head belongs to, which its file holds, too.
+    /// The head's file also says which weights it belongs to and which tokens it was trained to
+    /// judge.
+    /// Returns the fingerprint of these weights.
     ///
     /// # Errors
     /// When a file cannot be written. An existing file is then unchanged.
     pub fn write(&self, out: &Path) -> Result<String, TrainError> {
-        let Self { finished, base, fingerprint, learns } = self;
+        let Self { finished, base, fingerprint, judged, learns } = self;
         let head_file = out.join(PRISM_HEAD);
         let made_for = match learns {
             Learns::HeadAlone => fingerprint.clone(),
@@ -142,7 +150,7 @@ impl Tuned {
             }
         };
         let head = finished.averages_of(|name| !name.starts_with("model."));
-        save_tensors(&head_file, &head, Some(HashMap::from([(BASE.to_owned(), made_for.clone())])))?;
+        save_tensors(&head_file, &head, &head_metadata(made_for.clone(), Some(judged)))?;
         Ok(made_for)
     }
 }

@@ -12,6 +12,7 @@ pub(crate) struct Quality {
     tokens: Vec<Option<String>>,
     token_ids: Vec<u32>,
     confidence: Vec<f32>,
+    /// `null` for tokens that the quality head was not trained to judge.
     quality: Vec<Option<f32>>,
 }
 
@@ -19,7 +20,7 @@ impl Quality {
     /// The qualities of an answer; `None` where they were not asked for.
     pub(crate) fn of(answer: &Answer, detokenizer: Detokenizer<'_>) -> Option<Self> {
         let written = &answer.written[..answer.completion_tokens.min(answer.written.len())];
-        written.iter().any(|token| token.quality.is_some()).then(|| Self {
+        answer.is_judged.then(|| Self {
             tokens: written.iter().map(|written| detokenizer.piece(written.token)).collect(),
             token_ids: written.iter().map(|written| written.token.0).collect(),
             confidence: written.iter().map(|written| written.confidence.get()).collect(),

@@ -38,7 +38,6 @@ impl<'a> Repair<'a> {
         answer: &'a Answer,
         detokenizer: Detokenizer<'_>,
     ) -> Self {
-        let has_qualities = answer.written.iter().any(|written| written.quality.is_some());
         Self {
             id: format!("repair-{id}"),
             object: "repair",
@@ -46,7 +45,7 @@ impl<'a> Repair<'a> {
             text: answer.output.text(),
             edits: replaced(given, answer, detokenizer),
             diff: diff(given, answer, detokenizer),
-            tokens: has_qualities.then(|| ScoredToken::all(answer, detokenizer)),
+            tokens: answer.is_judged.then(|| ScoredToken::all(answer, detokenizer)),
             usage: Usage::of(std::slice::from_ref(answer), 1),
             diffusion: Refinement::of(std::slice::from_ref(answer)),
         }

@@ -46,6 +46,7 @@ pub(crate) struct ScoredToken {
     token: u32,
     #[schema(required)]
     text: Option<String>,
+    /// `null` for a token that the quality head was not trained to judge.
     #[schema(required)]
     quality: Option<f32>,
     /// Its probability given all other tokens; only if requested.

@@ -12,7 +12,7 @@ use super::event::Start;
 use super::job::{Job, Options};
 use super::request::{self, EndOfText, Format, Rejected, Request, Task, invalid};
 use crate::diffusion::policy::{COUNT_MAX, Choice, Kind, KnobError, OFF, QUALITY, pace, rules};
-use crate::diffusion::{DOUBTFUL, Pace, Policy, Probability, Proofreading, Seed, Sequence, TokenId, u32_of};
+use crate::diffusion::{DOUBTFUL, Pace, Policy, Probability, Proofreading, Seed, Sequence, TokenId, TokenSet, u32_of};
 use crate::model::{Filter, ModelSpec};
 use crate::text::Tokenizer;
 use canvas::{CanvasBuilder, Common};
@@ -35,12 +35,21 @@ const CFG_SCALE_MAX: f32 = 100.0;
 pub(super) struct Admission {
     pub(super) spec: Arc<ModelSpec>,
     canvases: CanvasBuilder,
+    /// The tokens that may be judged and erased; `None` is all.
+    judged: Option<TokenSet>,
 }
 
 impl Admission {
     /// `canvas_max`: most cells of a canvas, at most the model's own limit.
     pub(super) fn new(spec: Arc<ModelSpec>, tokenizer: Option<Arc<Tokenizer>>, canvas_max: usize) -> Self {
-        Self { canvases: CanvasBuilder::new(Arc::clone(&spec), tokenizer, canvas_max), spec }
+        let canvases = CanvasBuilder::new(Arc::clone(&spec), tokenizer, canvas_max);
+        let judged = spec.judged.clone().or_else(|| not_special(&canvases));
+        Self { canvases, spec, judged }
+    }
+
+    /// The tokens that may be judged and erased; `None` is all.
+    pub(super) const fn judged(&self) -> Option<&TokenSet> {
+        self.judged.as_ref()
     }
 
     pub(super) fn tokenizer(&self) -> Option<&Tokenizer> {
@@ -117,6 +126,7 @@ impl Admission {
             prompt_tokens: draft.prompt_tokens,
             steps_planned: sequence.steps_max(),
         };
+        let sequence = sequence.judging(self.judged.clone());
         let is_scored = matches!(request.task, Task::Score { .. });
         let sequence = match request.end_of_text {
             EndOfText::Free | EndOfText::Never => sequence,
@@ -209,6 +219,14 @@ impl Admission {
         }
         checked(FIELD, Kind::Remasking, asked, per_block.get())
     }
+}
+
+/// The tokens that a head is taken to judge whose file does not say: all but the special ones, of
+/// which those that end a text are masked in training like any other.
+fn not_special(canvases: &CanvasBuilder) -> Option<TokenSet> {
+    let ends = canvases.ends();
+    let special = canvases.tokenizer.as_ref()?.special_ids().filter(|id| !ends.contains(id));
+    Some(special.collect::<TokenSet>().complement())
 }
 
 /// A rule as it runs: its knobs checked, others at their defaults for blocks of `blanks` blanks.

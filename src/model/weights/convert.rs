@@ -2,14 +2,17 @@
 //! one file, and separate files for each. Numbers stay in their format.
 
 use super::companions::copy_companions;
-use super::directory::{PRISM_HEAD, directory, tensors};
+use super::directory::{PRISM_HEAD, directory, open_head, tensors};
 use super::layout::{HEAD, Part};
-use super::save::{SaveError, save, save_tensors};
-use super::{lora::LoraConfig, registry::BASE, tensor_file::TensorFile};
+use super::lora::LoraConfig;
+use super::registry::BASE;
+use super::save::{Metadata, SaveError, save, save_tensors, save_with_metadata};
+use super::tensor_file::{JUDGED, TensorFile};
+use crate::diffusion::TokenSet;
 use crate::model::{backend::cpu::Cpu, device::Device, error::LoadError};
 use candle_core::Tensor;
 use serde_json::json;
-use std::collections::{BTreeMap, BTreeSet, HashMap};
+use std::collections::{BTreeMap, BTreeSet};
 use std::{fs, path::Path};
 
 /// Why a conversion failed.
@@ -31,7 +34,7 @@ type Named = BTreeMap<String, Tensor>;
 /// # Errors
 /// When the checkpoint does not fit the model that `dir` describes, or a file cannot be written.
 pub fn take_apart(checkpoint: &Path, dir: &Path, out: &Path) -> Result<(), ConvertError> {
-    tensors(dir, Some(checkpoint), Device::Cpu)?; // checks names and shapes
+    let judged = tensors(dir, Some(checkpoint), Device::Cpu)?.judged; // checks names and shapes, too
     let file = TensorFile::open(checkpoint)?;
     let (mut backbone, mut adapters, mut head) = (Named::new(), Named::new(), Named::new());
     let (mut rank, mut targets) = (0, BTreeSet::new());
@@ -52,7 +55,7 @@ pub fn take_apart(checkpoint: &Path, dir: &Path, out: &Path) -> Result<(), Conve
     }
     fs::create_dir_all(out).map_err(|cause| SaveError::new(out, &cause))?;
     copy_companions(dir, out)?;
-    save_tensors(&out.join("model.safetensors"), &backbone, None)?;
+    save_tensors(&out.join("model.safetensors"), &backbone, &Metadata::new())?;
     if !adapters.is_empty() {
         // the published recipe trains with alpha = r
         let beside = checkpoint.with_file_name("adapter_config.json");
@@ -62,8 +65,28 @@ pub fn take_apart(checkpoint: &Path, dir: &Path, out: &Path) -> Result<(), Conve
     let head_file = out.join(PRISM_HEAD);
     let _ = fs::remove_file(&head_file); // an older one would be read as this model's
     let base = tensors(out, None, Device::Cpu)?.fingerprint;
-    save_tensors(&head_file, &head, Some(HashMap::from([(BASE.to_owned(), base)])))?;
+    save_tensors(&head_file, &head, &head_metadata(base, judged.as_ref()))?;
     Ok(())
+}
+
+/// What the header of a head's file says: the fingerprint of the weights that the head belongs to,
+/// and the tokens that it was trained to judge.
+pub(crate) fn head_metadata(base: String, judged: Option<&TokenSet>) -> Metadata {
+    [(BASE, Some(base)), (JUDGED, judged.map(TokenSet::to_string))]
+        .into_iter()
+        .filter_map(|(key, text)| Some((key, text?)))
+        .collect()
+}
+
+/// Writes into the header of a head's file which tokens the head was trained to judge. Its tensors
+/// are not changed.
+///
+/// # Errors
+/// When the file is no safetensors file with a quality head, or cannot be written.
+pub fn set_judged(head: &Path, judged: &TokenSet) -> Result<(), ConvertError> {
+    open_head(head)?;
+    let bytes = fs::read(head).map_err(|cause| LoadError::unreadable(&head.display(), &cause))?;
+    Ok(save_with_metadata(head, &bytes, &Metadata::from([(JUDGED, judged.to_string())]))?)
 }
 
 /// Writes an adapter in PEFT's layout.
@@ -76,7 +99,7 @@ pub(crate) fn save_adapter(
     base: &Path,
 ) -> Result<(), SaveError> {
     fs::create_dir_all(dir).map_err(|cause| SaveError::new(dir, &cause))?;
-    save_tensors(&dir.join("adapter_model.safetensors"), adapters, None)?;
+    save_tensors(&dir.join("adapter_model.safetensors"), adapters, &Metadata::new())?;
     let config = json!({
         "peft_type": "LORA", "r": rank, "lora_alpha": scale * rank as f64, "target_modules": targets,
         "lora_dropout": 0.0, "bias": "none", "fan_in_fan_out": false, "inference_mode": true,
@@ -118,6 +141,7 @@ pub fn put_together(
     }
     let read = |(file, name, part): &(&TensorFile, &String, Part)| Ok((published(part), file.read(name, &Cpu)?));
     let named: Named = parts.iter().map(read).collect::<Result<_, LoadError>>()?;
-    save_tensors(checkpoint, &named, None)?;
+    let judged = files.iter().find_map(|file| Some((JUDGED, file.metadata.get(JUDGED)?.clone())));
+    save_tensors(checkpoint, &named, &judged.into_iter().collect())?;
     Ok(())
 }

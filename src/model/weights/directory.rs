@@ -2,6 +2,7 @@
 
 use super::layout::{Layout, Part};
 use super::{lora::LoraConfig, registry::Registry, tensor_file::TensorFile};
+use crate::diffusion::TokenSet;
 use crate::model::config::{llada::Config, strict};
 use crate::model::device::{Device, backend};
 use crate::model::error::LoadError;
@@ -23,6 +24,8 @@ pub(crate) struct Tensors {
     pub(crate) backbone: BTreeMap<String, Tensor>,
     /// The quality head, where there is one.
     pub(crate) head: Option<BTreeMap<String, Tensor>>,
+    /// The tokens that the head was trained to judge, where its file says so.
+    pub(crate) judged: Option<TokenSet>,
     /// The fingerprint of the backbone's weights.
     pub(crate) fingerprint: String,
 }
@@ -40,6 +43,7 @@ pub(crate) fn tensors(dir: &Path, prism_head: Option<&Path>, device: Device) -> 
     Ok(Tensors {
         backbone: backbone.collect::<Result<_, LoadError>>()?,
         head: if weights.has_head() { Some(head.collect::<Result<_, LoadError>>()?) } else { None },
+        judged: weights.judged()?,
         fingerprint: weights.fingerprint()?,
         config,
     })

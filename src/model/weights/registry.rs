@@ -4,7 +4,8 @@
 use super::gguf::FINGERPRINT;
 use super::layout::{Layout, NO_PLACE, Part};
 use super::lora::{self, LoraConfig};
-use super::tensor_file::TensorFile;
+use super::tensor_file::{JUDGED, TensorFile};
+use crate::diffusion::TokenSet;
 use crate::model::backend::{Backend, Stored};
 use crate::model::error::LoadError;
 use candle_core::{DType, Tensor};
@@ -135,6 +136,13 @@ impl Registry {
             return Ok(());
         }
         Err(LoadError::WrongBase { file: file.clone(), made_for: made_for.clone(), found })
+    }
+
+    /// The tokens that the quality head was trained to judge; `None` where its file does not say.
+    pub(crate) fn judged(&self) -> Result<Option<TokenSet>, LoadError> {
+        let entry = self.files.iter().find_map(|file| Some((&file.name, file.metadata.get(JUDGED)?)));
+        let Some((file, text)) = entry else { return Ok(None) };
+        text.parse().map(Some).map_err(|error| LoadError::malformed(file, format!("has under {JUDGED:?}: {error}")))
     }
 
     fn load(&self, part: &Part) -> Result<Tensor, LoadError> {

@@ -1,7 +1,8 @@
 //! Atomic saves: a file is either the old one or the new one, whatever happens while it is written.
 
 use candle_core::Tensor;
-use std::collections::{BTreeMap, HashMap};
+use serde_json::{Map, Value};
+use std::collections::BTreeMap;
 use std::fs::{self, File};
 use std::io::{self, Write};
 use std::{fmt::Display, path::Path};
@@ -22,14 +23,44 @@ impl SaveError {
     }
 }
 
+/// Entries of the header of a safetensors file, besides its tensors.
+pub(crate) type Metadata = BTreeMap<&'static str, String>;
+
 /// Writes a safetensors file, each tensor in its own number format, with `metadata` in its header.
 pub(crate) fn save_tensors(
     path: &Path,
     tensors: &BTreeMap<String, Tensor>,
-    metadata: Option<HashMap<String, String>>,
+    metadata: &Metadata,
 ) -> Result<(), SaveError> {
-    let file = safetensors::serialize(tensors, metadata).map_err(|cause| SaveError::new(path, &cause))?;
-    save(path, &file)
+    let file = safetensors::serialize(tensors, None).map_err(|cause| SaveError::new(path, &cause))?;
+    save_with_metadata(path, &file, metadata)
+}
+
+/// Writes a safetensors file, given as bytes, with more entries in its header. They replace those
+/// of the same name. The same entries give the same bytes.
+pub(crate) fn save_with_metadata(path: &Path, file: &[u8], more: &Metadata) -> Result<(), SaveError> {
+    let (header, tensors) = with_metadata(file, more).map_err(|cause| SaveError::new(path, &cause))?;
+    save_with(path, |file| file.write_all(&header).and_then(|()| file.write_all(tensors)))
+}
+
+/// The new header of a safetensors file, its length included, and what follows the header.
+fn with_metadata<'a>(file: &'a [u8], more: &Metadata) -> Result<(Vec<u8>, &'a [u8]), &'static str> {
+    const DAMAGED: &str = "its header is damaged";
+    const ENTRIES: &str = "__metadata__";
+    let (length, rest) = file.split_first_chunk().ok_or(DAMAGED)?;
+    let length = usize::try_from(u64::from_le_bytes(*length)).map_err(|_| DAMAGED)?;
+    let (header, tensors) = rest.split_at_checked(length).ok_or(DAMAGED)?;
+    let mut header: Map<String, Value> = serde_json::from_slice(header).map_err(|_| DAMAGED)?;
+    if !more.is_empty() {
+        let entries = header.entry(ENTRIES).or_insert_with(|| Value::Object(Map::new()));
+        let entries = entries.as_object_mut().ok_or(DAMAGED)?;
+        entries.extend(more.iter().map(|(key, text)| ((*key).to_owned(), Value::String(text.clone()))));
+    }
+    let mut header = Value::Object(header).to_string();
+    while !header.len().is_multiple_of(8) {
+        header.push(' '); // tensors start at a multiple of eight bytes
+    }
+    Ok(([&(header.len() as u64).to_le_bytes(), header.as_bytes()].concat(), tensors))
 }
 
 /// Writes a file beside its place, flushes it to the disk, then renames it.

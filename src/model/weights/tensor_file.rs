@@ -1,6 +1,6 @@
 //! Files of named tensors, of which only the header is read until a tensor is asked for.
 
-use super::gguf::{FINGERPRINT, read::Gguf};
+use super::gguf::{FINGERPRINT, JUDGED as GGUF_JUDGED, read::Gguf};
 use crate::model::backend::{Backend, Normal};
 use crate::model::error::LoadError;
 use candle_core::safetensors::{MmapedSafetensors, SliceSafetensors};
@@ -9,6 +9,9 @@ use safetensors::Dtype;
 use std::collections::{BTreeMap, HashMap};
 use std::{io::Read, path::Path};
 
+/// The key in the header of a head's file for the [`crate::diffusion::TokenSet`] that it was trained
+/// to judge.
+pub(crate) const JUDGED: &str = "judged";
 /// Standard deviation of random weights, LLaDA's `init_std`.
 const RANDOM_STD: f64 = 0.02;
 
@@ -49,8 +52,10 @@ impl TensorFile {
 
     /// The same for a GGUF file that is open already.
     pub(crate) fn gguf(file: Gguf, name: String) -> Result<Self, LoadError> {
-        let base = file.text(FINGERPRINT)?.map(|base| (FINGERPRINT.to_owned(), base.to_owned()));
-        let metadata = base.into_iter().collect();
+        let mut metadata = HashMap::new();
+        for (key, name) in [(FINGERPRINT, FINGERPRINT), (GGUF_JUDGED, JUDGED)] {
+            metadata.extend(file.text(key)?.map(|text| (name.to_owned(), text.to_owned())));
+        }
         Ok(Self { name, shapes: file.shapes(), metadata, store: Store::Gguf(Box::new(file)) })
     }
 
@@ -63,7 +68,8 @@ impl TensorFile {
         let headers = tensors.iter().map(|(tensor, view)| (tensor.clone(), view.dtype(), view.shape().to_vec()));
         let shapes = shapes(headers, &name)?;
         drop(tensors);
-        let metadata = metadata(path).map_err(|cause| LoadError::unreadable(&name, &cause))?;
+        let metadata = std::fs::File::open(path).and_then(metadata);
+        let metadata = metadata.map_err(|cause| LoadError::unreadable(&name, &cause))?;
         Ok(Self { name, shapes, metadata, store: Store::Mapped(file) })
     }
 
@@ -72,7 +78,8 @@ impl TensorFile {
         let file = SliceSafetensors::new(bytes).map_err(|cause| damaged(name, &cause))?;
         let headers = file.tensors().into_iter().map(|(tensor, view)| (tensor, view.dtype(), view.shape().to_vec()));
         let shapes = shapes(headers, name)?;
-        Ok(Self { name: name.to_owned(), shapes, metadata: HashMap::new(), store: Store::Embedded(file) })
+        let metadata = metadata(bytes).map_err(|cause| LoadError::unreadable(&name, &cause))?;
+        Ok(Self { name: name.to_owned(), shapes, metadata, store: Store::Embedded(file) })
     }
 
     fn pickled(path: &Path, name: String) -> Result<Self, LoadError> {
@@ -141,13 +148,12 @@ impl TensorFile {
 }
 
 /// `__metadata__` in the header of a safetensors file: JSON that follows its length in eight bytes.
-fn metadata(path: &Path) -> std::io::Result<HashMap<String, String>> {
+fn metadata(mut file: impl Read) -> std::io::Result<HashMap<String, String>> {
     #[derive(serde::Deserialize)]
     struct Header {
         #[serde(default, rename = "__metadata__")]
         metadata: HashMap<String, String>,
     }
-    let mut file = std::fs::File::open(path)?;
     let mut length = [0; 8];
     file.read_exact(&mut length)?;
     let mut header = Vec::new();

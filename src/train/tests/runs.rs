@@ -12,6 +12,7 @@ use super::super::run::{Finished, Objective, RunConfig};
 use super::super::sudoku::Split;
 use super::super::tuning::{Learns, Tuned, Tuning};
 use super::{numbers, tiny};
+use crate::diffusion::TokenId;
 use crate::diffusion::policy::{Choice, order};
 use crate::model::{self, Config, Source, load};
 use candle_core::Device;
@@ -223,6 +224,8 @@ fn a_head_is_trained_in_every_form_and_serves() {
         let source = |dir: PathBuf, adapter| Source::Directory { dir, prism_head: Some(head.clone()), adapter };
         let model = load(&source(base, adapter), model::Device::Cpu).unwrap();
         assert!(model.spec().has_quality);
+        let masked = (0..2).flat_map(|row| (8..24).map(move |at| TokenId((row * 31 + at * 5) % 256)));
+        assert_eq!(model.spec().judged, Some(masked.collect()), "what is never masked is not judged");
         if learns == Learns::Everything {
             let error = load(&source(tiny(), None), model::Device::Cpu).unwrap_err().to_string();
             assert!(error.contains("was made for the model"), "{error}");

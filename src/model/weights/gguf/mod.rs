@@ -6,10 +6,12 @@ pub(crate) mod write;
 
 /// The architecture's name in `general.architecture`, and before every key of its own.
 const ARCHITECTURE: &str = "llada";
-/// Our own keys: the content of the model's other files, and the fingerprint of its weights.
+/// Our own keys: the content of the model's other files, and what is known of weights and head.
 const GENERATION_CONFIG: &str = "remask.generation_config";
 const TOKENIZER_CONFIG: &str = "remask.tokenizer_config";
 pub(crate) const FINGERPRINT: &str = "remask.base";
+/// The tokens that the quality head was trained to judge.
+pub(crate) const JUDGED: &str = "remask.judged";
 /// GGUF's own key for the whole `tokenizer.json`.
 const TOKENIZER: &str = "tokenizer.huggingface.json";
 

@@ -1,6 +1,6 @@
 //! Writing GGUF files from model directories, matrices in few bits.
 
-use super::{ARCHITECTURE, FINGERPRINT, GENERATION_CONFIG, TOKENIZER, TOKENIZER_CONFIG, is_shuffled, name};
+use super::{ARCHITECTURE, FINGERPRINT, GENERATION_CONFIG, JUDGED, TOKENIZER, TOKENIZER_CONFIG, is_shuffled, name};
 use crate::model::weights::companions::tokenizer_config;
 use crate::model::weights::layout::{HEAD, Layout};
 use crate::model::weights::{convert::ConvertError, directory::directory, registry::Registry, save::save_with};
@@ -102,7 +102,8 @@ pub fn quantise(
             tensors.push((format!("{HEAD}{name}"), tensor));
         }
     }
-    let metadata = metadata(&config, dir, weights.fingerprint()?, format)?;
+    let mut metadata = metadata(&config, dir, weights.fingerprint()?, format)?;
+    metadata.extend(weights.judged()?.map(|judged| (JUDGED.to_owned(), Value::String(judged.to_string()))));
     let metadata: Vec<(&str, &Value)> = metadata.iter().map(|(key, value)| (key.as_str(), value)).collect();
     let tensors: Vec<(&str, &QTensor)> = tensors.iter().map(|(name, tensor)| (name.as_str(), tensor)).collect();
     save_with(out, |file| {
