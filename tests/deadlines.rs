@@ -9,7 +9,7 @@ use remask::diffusion::policy::{BUDGET, QUALITY, THRESHOLD, order};
 use remask::diffusion::{
     Canvas, Choice, Pace, Policy, Probability, Proofreading, Proposal, Reading, Review, Seed, Sequence, TokenId,
 };
-use remask::engine::{Clock, EndOfText, Event, Failure, Handle, Limits, Request, Session, start_by};
+use remask::engine::{Clock, EndOfText, Event, Failure, Handle, Limits, Prompt, Request, Session, Task, start_by};
 use remask::model::{Batch, Denoiser, Inspection, ModelError, ModelSpec, Readings, Toy};
 use remask::telemetry::Metrics;
 use serde_json::{Value, json};
@@ -138,6 +138,22 @@ async fn a_queued_request_loses_no_steps_to_those_before_it() {
     // it starts beside the last of them, and has time for all its steps once it is alone
     assert!(answer.forward_passes >= 90 && answer.filled == 100, "{answer:?}");
     drop(others);
+}
+
+#[tokio::test]
+async fn likelihoods_for_which_there_is_no_time_are_left_out() {
+    let (handle, time) = slow(Limits { batch_tokens_max: 1, ..Limits::default() });
+    let text = Prompt::Text("x".repeat(40));
+    let score = Request { deadline: Some(10 * STEP), ..Request::new(Task::Score { text, likelihood: true }) };
+    // the average time of a step is known after the first
+    finished(handle.submit(&ask("a", 4)).unwrap()).await;
+    let before = time.passed();
+    let answer = finished(handle.submit(&score).unwrap()).await;
+    let took = time.passed() - before;
+    assert!(took <= 11 * STEP && took >= 8 * STEP, "{took:?}");
+    let measured = answer.written.iter().filter(|written| written.likelihood.is_some()).count();
+    assert!((7..=10).contains(&measured) && answer.degraded, "{measured} {answer:?}");
+    assert!(answer.written.iter().all(|written| written.quality.is_some()), "the first pass is for these");
 }
 
 #[tokio::test]

@@ -4,11 +4,11 @@
 
 mod common;
 
-use common::{Hand, Verdict, ask, engine, finished, puppet, toy, toy_tokenizer};
+use common::{Hand, Verdict, ask, engine, failure, finished, puppet, toy, toy_tokenizer};
 use remask::diffusion::Edit;
 use remask::diffusion::TokenId;
 use remask::engine::{
-    Answer, EndOfText, Event, Failure, Finish, Handle, Limits, Readiness, Rejected, Request, Session, warm_up,
+    Answer, EndOfText, Event, Failure, Finish, Handle, Limits, Readiness, Rejected, Request, warm_up,
 };
 use remask::model::{ModelError, Toy};
 use std::time::Duration;
@@ -24,20 +24,6 @@ fn stage(limits: Limits) -> (Handle, Hand) {
 /// One row of a few tokens fits into a pass.
 fn one_row() -> Limits {
     Limits { batch_tokens_max: 1, ..Limits::default() }
-}
-
-async fn failure(mut session: Session) -> Failure {
-    while let Some(event) = session.next().await {
-        match event {
-            Event::Step(_) => {}
-            Event::Finished(answer) => panic!("an answer: {answer:?}"),
-            Event::Failed(failure) => {
-                assert_eq!(session.next().await, None, "a failure is the last event");
-                return failure;
-            }
-        }
-    }
-    panic!("the session ended without a word")
 }
 
 fn model_failure(message: &str) -> Failure {
@@ -161,7 +147,7 @@ async fn a_pass_without_room_is_taken_again_by_fewer_and_fails_only_alone() {
     hand.end(Verdict::NoRoom);
     assert_eq!(hand.begun(), ["a", "b"], "half as many");
     hand.end(Verdict::Read);
-    assert_eq!(hand.begun(), ["c", "d"], "and never more again");
+    assert_eq!(hand.begun(), ["c", "d"], "and no more for a while");
     assert_eq!(handle.readiness(), Readiness::Ready);
     hand.end(Verdict::NoRoom);
     assert_eq!(hand.begun(), ["c"]);

@@ -6,12 +6,11 @@ use candle_core::safetensors::{load as load_tensors, save};
 use candle_core::{Device as Cpu, Tensor};
 use common::golden::tiny;
 use common::server::Server;
-use common::{engine, finished};
+use common::{engine, failure, finished};
 use remask::diffusion::policy::{Choice, OFF};
 use remask::diffusion::{Canvas, Cell, Seed, TokenId};
 use remask::engine::{
-    Answer, Clock, Event, Failure, Handle, Length, Limits, Prompt, Readiness, Request, Restart, Session, Task, World,
-    start_by,
+    Answer, Clock, Failure, Handle, Length, Limits, Prompt, Readiness, Request, Restart, Task, World, start_by,
 };
 use remask::model::{Denoiser, Device, Filter, ModelError, Row, RowError, Sampling, Source, Toy, load};
 use remask::telemetry::Metrics;
@@ -82,16 +81,6 @@ fn ask(first: u32) -> Request {
 fn score(tokens: &[u32], likelihood: bool) -> Request {
     let text = Prompt::Tokens(tokens.iter().copied().map(TokenId).collect());
     Request::new(Task::Score { text, likelihood })
-}
-
-async fn failure(mut session: Session) -> Failure {
-    loop {
-        match session.next().await.expect("a session ends with a word") {
-            Event::Step(_) => {}
-            Event::Finished(answer) => panic!("an answer: {answer:?}"),
-            Event::Failed(failure) => return failure,
-        }
-    }
 }
 
 async fn alone(request: &Request) -> Answer {

@@ -3,8 +3,8 @@
 
 mod common;
 
-use common::{Hand, Verdict, ask, finished, puppet, toy_tokenizer};
-use remask::engine::{Clock, Event, Failure, Handle, Limits, Readiness, Rejected, Restart, Session, World, start_by};
+use common::{Hand, Verdict, ask, failure, finished, puppet, toy_tokenizer};
+use remask::engine::{Clock, Failure, Handle, Limits, Readiness, Rejected, Restart, Session, World, start_by};
 use remask::model::{Denoiser, ModelError, Toy};
 use remask::telemetry::Metrics;
 use std::sync::atomic::{AtomicU64, Ordering};
@@ -69,16 +69,6 @@ impl Stage {
 
     fn has_restarted_once(&self) -> bool {
         self.metrics.render().contains("remask_model_restarts_total 1")
-    }
-}
-
-async fn failure(mut session: Session) -> Failure {
-    loop {
-        match session.next().await.expect("a session ends with a word") {
-            Event::Step(_) => {}
-            Event::Finished(answer) => panic!("an answer: {answer:?}"),
-            Event::Failed(failure) => return failure,
-        }
     }
 }
 

@@ -116,7 +116,7 @@ pub struct Answer {
     pub completion_tokens: usize,
     /// Steps taken.
     pub steps: u32,
-    /// Forward passes this request took part in.
+    /// Rows of this request in forward passes: one for each step and measurement.
     pub forward_passes: u32,
     /// Fills made.
     pub filled: u32,

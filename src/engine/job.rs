@@ -2,10 +2,11 @@
 //! forward pass has to read and takes the reading. Out of scope: other requests of the batch.
 
 use super::event::{Answer, Event, Failure, Finish, Output, Start, StepEvent, Written};
+use super::likelihoods::Likelihoods;
 use super::{layout::Layout, template::Segment};
 use crate::diffusion::policy::{Needs, OFF, QUALITY};
-use crate::diffusion::{Canvas, Cell, Edit, Position, Probability, Reading, Sequence, TokenId, u32_of};
-use crate::model::{Filter, ModelError, Restriction, Row, Sampling};
+use crate::diffusion::{Edit, Position, Probability, Reading, Sequence, TokenId, u32_of};
+use crate::model::{Filter, ModelError, Restriction, Row, RowError, Sampling};
 use crate::text::{Tokenizer, Transcript, heal};
 use std::{collections::BTreeMap, ops::Range, sync::Arc, time::Duration};
 
@@ -43,7 +44,7 @@ pub(super) struct Options {
     pub(super) deadline: Option<Duration>,
     /// Whether the finished canvas is read once more for the quality of its tokens.
     pub(super) quality: bool,
-    /// Whether one more pass per token measures its probability given all others.
+    /// Whether one more row per token measures its probability given all others.
     pub(super) likelihood: bool,
     /// Whether admission took steps away, because many requests were queued.
     pub(super) degraded: bool,
@@ -59,8 +60,8 @@ pub(super) struct Job {
     quality_pending: bool,
     /// Whether this pass was made.
     is_judged: bool,
-    /// The next pass for a token's likelihood, where any is left.
-    likelihood: Option<LeaveOneOut>,
+    /// The likelihoods of the finished canvas that are still to be measured.
+    likelihoods: Likelihoods,
     offset: usize,
     prompt_tokens: usize,
     written: BTreeMap<Position, Written>,
@@ -72,14 +73,6 @@ pub(super) struct Job {
     degraded: bool,
 }
 
-/// A finished canvas without one token, for a pass that gives this one's probability.
-#[derive(Debug)]
-struct LeaveOneOut {
-    at: Position,
-    canvas: Canvas,
-    only: [Restriction; 1],
-}
-
 impl Job {
     pub(super) fn new(sequence: Sequence, writing: Writing, start: &Start, options: Options) -> Self {
         let canvas = sequence.canvas();
@@ -88,6 +81,7 @@ impl Job {
         });
         let mut job = Self {
             written: existing.collect(),
+            likelihoods: if options.likelihood { Likelihoods::new(canvas) } else { Likelihoods::default() },
             quality_pending: options.quality,
             is_judged: false,
             degraded: options.degraded,
@@ -95,7 +89,6 @@ impl Job {
             sequence,
             writing,
             restrictions: Vec::new(),
-            likelihood: None,
             offset: start.offset,
             prompt_tokens: start.prompt_tokens,
             text_tokens: 0,
@@ -105,7 +98,6 @@ impl Job {
             erased: 0,
         };
         job.restrictions = job.restrictions();
-        job.likelihood = if job.options.likelihood { job.leave_one_out(0) } else { None };
         job
     }
 
@@ -130,63 +122,86 @@ impl Job {
     }
 
     /// Plans for at most so many passes, at least one: drops the steps that do not fit, and takes
-    /// up again those that do.
+    /// up again those that do. Without a pass left nothing more is measured.
     pub(super) fn limit_passes(&mut self, passes: u32) {
         self.sequence.fit(passes.saturating_sub(u32::from(self.quality_pending)));
-        if self.quality_pending && passes == 0 && self.passes > 0 && self.sequence.window().is_none() {
+        let is_pending = self.quality_pending || !self.likelihoods.is_empty();
+        if is_pending && passes == 0 && self.passes > 0 && self.sequence.window().is_none() {
             self.quality_pending = false;
+            self.likelihoods.clear();
             self.degraded = true;
         }
     }
 
-    /// Passes this job may still need, where its pace has a bound.
-    pub(super) fn passes_left(&self) -> Option<u32> {
-        let likelihoods = self.likelihood.as_ref().map_or(0, |next| self.written.range(next.at..).count());
+    /// Passes this job may still need, where its pace has a bound, if a pass has `batch_tokens`.
+    pub(super) fn passes_left(&self, batch_tokens: usize) -> Option<u32> {
+        let likelihoods = self.likelihoods.len().div_ceil((batch_tokens / self.sequence.canvas().len().max(1)).max(1));
         let extra = u32::from(self.quality_pending) + u32_of(likelihoods);
         self.sequence.steps_max().map(|steps| steps.saturating_sub(self.sequence.step()).saturating_add(extra))
     }
 
-    /// What the next pass has to read; `None` when the answer is complete.
-    pub(super) fn row(&self) -> Option<Row<'_>> {
+    /// Tokens of one row of the next pass; `None` when the answer is complete.
+    pub(super) fn row_tokens(&self) -> Option<usize> {
+        let tokens = self.sequence.canvas().len();
+        match (self.sequence.window(), self.quality_pending || !self.likelihoods.is_empty()) {
+            (Some(_), _) if self.options.guidance.is_some() => Some(2 * tokens),
+            (Some(_), _) | (None, true) => Some(tokens),
+            (None, false) => None,
+        }
+    }
+
+    /// Rows that the next pass may have of this job: one, or as many as there are likelihoods left.
+    pub(super) fn rows_max(&self) -> usize {
+        let is_measured = self.sequence.window().is_none() && !self.quality_pending;
+        if is_measured { self.likelihoods.len() } else { 1 }
+    }
+
+    /// Makes the next pass have so many rows of this job, as far as it may.
+    pub(super) fn prepare(&mut self, rows: usize) {
+        self.likelihoods.prepare(self.sequence.canvas(), rows.min(self.rows_max()));
+    }
+
+    /// What the next pass has to read; nothing when the answer is complete.
+    pub(super) fn rows(&self) -> Vec<Row<'_>> {
         let Options { temperature, refill_temperature, guidance, filter, .. } = &self.options;
         let temperature = *if self.sequence.is_proofreading() { refill_temperature } else { temperature };
         let (seed, step) = (self.sequence.seed(), self.sequence.step());
         let sampling = Sampling { temperature, seed, step, filter: *filter };
         let canvas = self.sequence.canvas();
         let plain = Row { sampling, ..Row::plain(canvas, 0..0) };
-        match (self.sequence.window(), self.quality_pending, &self.likelihood) {
-            (Some(window), ..) => {
+        match (self.sequence.window(), self.quality_pending) {
+            (Some(window), _) => {
                 let (only, needs) = (&self.restrictions[..], self.sequence.needs());
                 let Needs { quality: review, present } = needs;
-                Some(Row { window, guidance: *guidance, biases: &self.options.biases, only, review, present, ..plain })
+                let biases = &self.options.biases;
+                vec![Row { window, guidance: *guidance, biases, only, review, present, ..plain }]
             }
-            (None, true, _) => Some(Row { window: self.written_range(), review: true, ..plain }),
-            (None, false, Some(LeaveOneOut { at, canvas, only })) => {
-                Some(Row { canvas, window: at.index()..at.index() + 1, only, ..plain })
-            }
-            (None, false, None) => None,
+            (None, true) => vec![Row { window: self.written_range(), review: true, ..plain }],
+            (None, false) => self.likelihoods.rows(&plain),
         }
     }
 
     /// The answer, once there is nothing left to read.
     pub(super) fn finished(&mut self) -> Option<Event> {
-        self.row().is_none().then(|| Event::Finished(Box::new(self.answer())))
+        self.row_tokens().is_none().then(|| Event::Finished(Box::new(self.answer())))
     }
 
-    /// Takes the reading of [`Self::row`] and returns the events that follow from it. The last of
-    /// them is the answer, once there is nothing left to read.
+    /// Takes the readings of [`Self::rows`] and returns the events that follow from them. The last
+    /// of them is the answer, once there is nothing left to read.
     ///
     /// # Errors
-    /// When the reading does not fit the canvas.
-    pub(super) fn take(&mut self, reading: &Reading) -> Result<Vec<Event>, Failure> {
-        self.passes += 1;
+    /// When a row has no reading, or the reading does not fit the canvas.
+    pub(super) fn take(
+        &mut self,
+        readings: impl Iterator<Item = Result<Reading, RowError>>,
+    ) -> Result<Vec<Event>, Failure> {
+        let readings = readings.collect::<Result<Vec<Reading>, RowError>>().map_err(ModelError::from)?;
+        self.passes += u32_of(readings.len());
         let mut events = Vec::new();
-        if self.sequence.window().is_some() {
-            events.push(Event::Step(self.step(reading)?));
-        } else if self.quality_pending {
-            self.record_quality(reading);
-        } else {
-            self.record_likelihood(reading);
+        match (&readings[..], self.sequence.window(), self.quality_pending) {
+            ([reading, ..], Some(_), _) => events.push(Event::Step(self.step(reading)?)),
+            ([reading, ..], None, true) => self.record_quality(reading),
+            (readings, _, _) => self.record_likelihoods(readings),
         }
         events.extend(self.finished());
         Ok(events)
@@ -239,21 +254,12 @@ impl Job {
         (self.quality_pending, self.is_judged) = (false, true);
     }
 
-    fn record_likelihood(&mut self, reading: &Reading) {
-        let Some(LeaveOneOut { at, .. }) = self.likelihood.take() else { return };
-        if let (Some(written), Some(proposal)) = (self.written.get_mut(&at), reading.proposals.first()) {
-            written.likelihood = Some(proposal.confidence);
+    fn record_likelihoods(&mut self, readings: &[Reading]) {
+        for (at, likelihood) in self.likelihoods.take(readings) {
+            if let Some(written) = self.written.get_mut(&at) {
+                written.likelihood = Some(likelihood);
+            }
         }
-        self.likelihood = self.leave_one_out(at.index() + 1);
-    }
-
-    /// The canvas without the first written token at `from` or to its right.
-    fn leave_one_out(&self, from: usize) -> Option<LeaveOneOut> {
-        let (at, written) = self.written.range(Position::at(from)..).next()?;
-        let mut cells = self.sequence.canvas().cells().to_vec();
-        *cells.get_mut(at.index())? = Cell::Blank;
-        let only = [Restriction { cells: at.index()..at.index() + 1, tokens: [written.token].into() }];
-        Some(LeaveOneOut { at: *at, canvas: Canvas::new(cells), only })
     }
 
     /// From the first cell after the prompt to the last written one.

@@ -2,11 +2,13 @@
 //! delivers events. [`Handle`] is the entry point for every protocol.
 
 mod admission;
+mod batch_limit;
 mod clock;
 mod event;
 mod handle;
 mod job;
 mod layout;
+mod likelihoods;
 mod mailbox;
 mod pace;
 mod request;

@@ -1,6 +1,7 @@
 //! The scheduler. Every tick chooses the sequences of the next forward pass, reads them, and
 //! advances each one. Synchronous. Out of scope: clocks and channels, which belong to `worker`.
 
+use super::batch_limit::BatchLimit;
 use super::event::{Event, Failure};
 use super::job::{Job, SequenceId};
 use crate::diffusion::u32_of;
@@ -30,6 +31,8 @@ pub(super) struct Tick {
     pub(super) failure: Option<ModelError>,
     /// The new limit on the tokens of a pass, if the device ran out of memory under the old one.
     pub(super) shrunk: Option<usize>,
+    /// The new limit, if it is raised again.
+    pub(super) grown: Option<usize>,
     pub(super) events: Vec<(SequenceId, Event)>,
 }
 
@@ -38,7 +41,7 @@ pub(super) struct Tick {
 pub(super) struct Engine {
     pub(super) model: Box<dyn Denoiser>,
     pub(super) running_max: usize,
-    pub(super) batch_tokens_max: usize,
+    batch: BatchLimit,
     pub(super) waiting: VecDeque<(SequenceId, Job)>,
     /// Starts in a row that passed over the request that has waited longest.
     passed_over: u32,
@@ -49,7 +52,7 @@ pub(super) struct Engine {
 impl Engine {
     pub(super) fn new(model: Box<dyn Denoiser>, running_max: usize, batch_tokens_max: usize) -> Self {
         let (waiting, running) = (VecDeque::new(), VecDeque::new());
-        Self { model, running_max, batch_tokens_max, waiting, passed_over: 0, running }
+        Self { model, running_max, batch: BatchLimit::new(batch_tokens_max), waiting, passed_over: 0, running }
     }
 
     /// Queues a job behind those of its own priority.
@@ -101,22 +104,27 @@ impl Engine {
             }
             None => true,
         });
-        let rows: Vec<Row<'_>> = batch.iter().filter_map(|(_, job)| job.row()).collect();
-        let (sequences, tokens): (usize, usize) = (rows.len(), rows.iter().map(Row::tokens).sum());
-        let readings = read(self.model.as_mut(), &rows);
+        let rows: Vec<Vec<Row<'_>>> = batch.iter().map(|(_, job)| job.rows()).collect();
+        let counts: Vec<usize> = rows.iter().map(Vec::len).collect();
+        let rows: Vec<Row<'_>> = rows.into_iter().flatten().collect();
+        let (sequences, tokens): (usize, usize) = (batch.len(), rows.iter().map(Row::tokens).sum());
+        let (is_divisible, readings) = (rows.len() > 1, read(self.model.as_mut(), &rows));
         let failure = readings.as_ref().err().cloned();
         drop(rows);
 
-        if let (Err(ModelError::OutOfMemory(_)), true) = (&readings, batch.len() > 1) {
-            // the next tick reads the same sequences, fewer at a time
-            self.batch_tokens_max = (tokens / 2).max(1);
+        if let (Err(ModelError::OutOfMemory(_)), true) = (&readings, is_divisible) {
+            // the next tick reads the same sequences, fewer rows at a time
+            let shrunk = Some(self.batch.lower(tokens));
             batch.into_iter().rev().for_each(|sequence| self.running.push_front(sequence));
-            return Tick { shrunk: Some(self.batch_tokens_max), events, ..Tick::default() };
+            return Tick { shrunk, events, ..Tick::default() };
         }
+        let mut grown = None;
         match readings {
             Ok(readings) => {
-                for ((id, mut job), reading) in batch.drain(..).zip(readings) {
-                    let taken = reading.map_err(|error| Failure::Model(error.into())).and_then(|it| job.take(&it));
+                grown = if sequences > 0 { self.batch.succeeded(tokens) } else { None };
+                let mut readings = readings.into_iter();
+                for ((id, mut job), count) in batch.drain(..).zip(counts) {
+                    let taken = job.take(readings.by_ref().take(count));
                     let taken = taken.unwrap_or_else(|failure| vec![Event::Failed(failure)]);
                     if !matches!(taken.last(), Some(Event::Finished(_) | Event::Failed(_))) {
                         self.running.push_back((id, job));
@@ -126,7 +134,7 @@ impl Engine {
             }
             Err(error) => events.extend(batch.drain(..).map(|(id, _)| (id, Event::Failed(error.clone().into())))),
         }
-        Tick { sequences, tokens, failure, shrunk: None, events }
+        Tick { sequences, tokens, failure, shrunk: None, grown, events }
     }
 
     /// Moves sequences from the queue to the running ones, up to `running_max`.
@@ -154,8 +162,8 @@ impl Engine {
     fn choose(&mut self) -> Vec<(SequenceId, Job)> {
         let (mut chosen, mut passed_over, mut tokens) = (Vec::new(), VecDeque::new(), 0);
         for (id, job) in self.running.drain(..) {
-            let more = job.row().map_or(0, |row| row.tokens());
-            if chosen.is_empty() || tokens + more <= self.batch_tokens_max {
+            let more = job.row_tokens().unwrap_or(0);
+            if chosen.is_empty() || tokens + more <= self.batch.tokens() {
                 tokens += more;
                 chosen.push((id, job));
             } else {
@@ -163,24 +171,42 @@ impl Engine {
             }
         }
         self.running = passed_over;
+        share(&mut chosen, self.batch.tokens().saturating_sub(tokens));
         chosen
     }
 
     /// Passes of the engine in which every running sequence is read once.
     fn passes_per_round(&self) -> u32 {
-        let tokens: usize = self.running.iter().filter_map(|(_, job)| job.row()).map(|row| row.tokens()).sum();
-        u32_of(tokens.div_ceil(self.batch_tokens_max.max(1)))
+        let tokens: usize = self.running.iter().filter_map(|(_, job)| job.row_tokens()).sum();
+        // a canvas larger than the limit takes one pass, too
+        u32_of(tokens.div_ceil(self.batch.tokens().max(1)).min(self.running.len()))
     }
 
     /// Expected passes until the first running sequence ends, as far as their paces have bounds.
     pub(super) fn passes_until_room(&self) -> u32 {
-        let passes_left = self.running.iter().filter_map(|(_, job)| job.passes_left()).min();
+        let passes_left = self.running.iter().filter_map(|(_, job)| job.passes_left(self.batch.tokens())).min();
         passes_left.unwrap_or(1).saturating_mul(self.passes_per_round())
     }
 
     pub(super) fn clear(&mut self) {
         self.running.clear();
         self.waiting.clear();
+    }
+}
+
+/// Shares the `room` of a pass among the sequences that may have more rows than one. Beside others
+/// they have no more tokens than these, so that the steps of these take twice as long at most.
+fn share(chosen: &mut [(SequenceId, Job)], room: usize) {
+    let tokens = |job: &Job| job.row_tokens().unwrap_or(0);
+    let others: Vec<usize> = chosen.iter().filter(|(_, job)| job.rows_max() <= 1).map(|(_, job)| tokens(job)).collect();
+    let mut room = if others.is_empty() { room } else { room.min(others.iter().sum()) };
+    let mut sharers = chosen.len() - others.len();
+    for (_, job) in chosen {
+        let each = if job.rows_max() > 1 { room / sharers } else { 0 };
+        let more = (each / tokens(job).max(1)).min(job.rows_max().saturating_sub(1));
+        job.prepare(1 + more);
+        room -= more * tokens(job);
+        sharers -= usize::from(job.rows_max() > 1);
     }
 }
 

@@ -257,7 +257,7 @@ impl Worker {
     fn record(&self, tick: &Tick, begun: Instant) {
         let took = self.clock.now().duration_since(begun);
         if let Some(limit) = tick.shrunk {
-            tracing::warn!(limit, "the device ran out of memory; passes hold fewer tokens from now on");
+            tracing::warn!(limit, "the device ran out of memory; passes hold fewer tokens for a while");
             self.metrics.model_failures.inc();
         } else if let Some(cause) = &tick.failure {
             tracing::error!(%cause, sequences = tick.sequences, tokens = tick.tokens, "a forward pass failed");
@@ -270,6 +270,9 @@ impl Worker {
             self.shared.failures_in_a_row.store(0, Ordering::Relaxed);
             self.shared.step_time.record(took, self.engine.passes_until_room());
             self.metrics.stepped(took, tick.sequences, tick.tokens);
+            if let Some(limit) = tick.grown {
+                tracing::info!(limit, "passes may hold more tokens again");
+            }
         }
     }
 

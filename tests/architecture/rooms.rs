@@ -46,7 +46,7 @@ const API: [Room; 12] = [
 ];
 
 /// From the front door down to what knows no other.
-const ENGINE: [Room; 16] = [
+const ENGINE: [Room; 18] = [
     (
         "mod",
         &["worker", "handle", "warm_up", "admission", "restart", "shared", "template", "event", "request", "clock"],
@@ -58,16 +58,18 @@ const ENGINE: [Room; 16] = [
     ("handle", &["admission", "shared", "mailbox", "job", "event", "request", "clock"]),
     ("warm_up", &[]),
     ("admission", &["job", "layout", "template", "event", "request"]),
-    ("tick", &["job", "event", "request"]),
+    ("tick", &["batch_limit", "job", "event", "request"]),
     ("restart", &["clock"]),
     ("shared", &["job", "mailbox", "event", "request", "pace", "clock"]),
-    ("job", &["layout", "template", "event", "request"]),
+    ("job", &["layout", "likelihoods", "template", "event", "request"]),
     ("layout", &["event", "request"]),
+    ("likelihoods", &[]),
     ("mailbox", &["event"]),
     ("event", &["request"]),
     ("template", &[]),
     ("request", &[]),
     ("pace", &["clock"]),
+    ("batch_limit", &[]),
     ("clock", &[]),
 ];
 

@@ -9,7 +9,7 @@ pub mod server;
 
 use remask::diffusion::policy::{Choice, OFF};
 use remask::diffusion::{Canvas, Cell, TokenId};
-use remask::engine::{Answer, Event, Handle, Length, Limits, Prompt, Request, Session, Task, start};
+use remask::engine::{Answer, Event, Failure, Handle, Length, Limits, Prompt, Request, Session, Task, start};
 use remask::model::{
     Batch, Denoiser, Device, Inspection, ModelError, ModelSpec, Readings, RowError, Source, Toy, load,
 };
@@ -67,6 +67,21 @@ pub async fn finished(mut session: Session) -> Answer {
         }
     }
     panic!("the session ended without an answer");
+}
+
+/// The failure of a session that must fail.
+pub async fn failure(mut session: Session) -> Failure {
+    while let Some(event) = session.next().await {
+        match event {
+            Event::Step(_) => {}
+            Event::Finished(answer) => panic!("an answer: {answer:?}"),
+            Event::Failed(failure) => {
+                assert_eq!(session.next().await, None, "a failure is the last event");
+                return failure;
+            }
+        }
+    }
+    panic!("the session ended without a word")
 }
 
 /// A continuation of `prompt` by `new` tokens, one per step, nothing erased: `new` passes.

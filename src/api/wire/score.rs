@@ -23,7 +23,7 @@ pub(crate) struct ScoreRequest {
     #[serde(default, deserialize_with = "number")]
     #[schema(minimum = 0, maximum = 1)]
     below: Option<f32>,
-    /// Also return each token's probability given all others: one more forward pass for each token.
+    /// Also return each token's probability given all others: one more row of a pass for each.
     likelihood: Option<bool>,
     /// Requests with a lower number leave the queue first; default 0.
     #[serde(default, deserialize_with = "rank")]
