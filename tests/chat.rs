@@ -187,23 +187,43 @@ async fn a_text_between_two_texts() {
 #[tokio::test]
 async fn an_echo_stands_before_the_text_and_offsets_count_it() {
     let server = Server::toy().await;
-    let plain = server.answer(COMPLETIONS, &json!({"prompt": "Once", "max_tokens": 12})).await;
+    let plain = server.answer(COMPLETIONS, &json!({"prompt": "Once", "max_tokens": 12, "logprobs": 1})).await;
     let text = plain["choices"][0]["text"].as_str().unwrap();
     for prompt in [json!("Once"), json!(b"Once")] {
         let body = json!({"prompt": prompt, "max_tokens": 12, "echo": true, "logprobs": 1});
         let answer = server.answer(COMPLETIONS, &body).await;
         assert_eq!(answer["choices"][0]["text"], format!("Once{text}"));
         let logprobs = &answer["choices"][0]["logprobs"];
-        assert_eq!(logprobs["text_offset"][0], 4);
-        assert_eq!(logprobs["tokens"].as_array().unwrap().len(), text.len());
-        assert_eq!(logprobs["token_logprobs"].as_array().unwrap().len(), text.len());
+        let offsets: Vec<usize> = (0..4 + text.len()).collect();
+        assert_eq!(logprobs["text_offset"], json!(offsets));
+        let tokens: Vec<String> = format!("Once{text}").chars().map(String::from).collect();
+        assert_eq!(logprobs["tokens"], json!(tokens));
+        let (given, drawn) = logprobs["token_logprobs"].as_array().unwrap().split_at(4);
+        assert_eq!(given, [Value::Null, Value::Null, Value::Null, Value::Null], "no logprob of what was given");
+        assert_eq!(drawn, plain["choices"][0]["logprobs"]["token_logprobs"].as_array().unwrap());
+        assert_eq!(logprobs["top_logprobs"], Value::Null);
         let mut streamed = body.clone();
         streamed["stream"] = json!(true);
         let chunks = chunks(&server, COMPLETIONS, &streamed).await;
         assert_eq!(chunks[0]["choices"][0]["text"], "Once");
         let texts = chunks.iter().filter_map(|chunk| chunk["choices"][0]["text"].as_str());
         assert_eq!(texts.collect::<String>(), format!("Once{text}"));
+        assert_eq!(&chunks.last().unwrap()["choices"][0]["logprobs"], logprobs);
     }
+    // the tokens of each prompt stand before its own choices, and before a gap
+    let body = json!({"prompt": ["ab", "cde"], "n": 2, "max_tokens": 3, "echo": true, "logprobs": 0});
+    let answer = server.answer(COMPLETIONS, &body).await;
+    for (index, (prompt, given)) in [("ab", 2), ("ab", 2), ("cde", 3), ("cde", 3)].into_iter().enumerate() {
+        let logprobs = &answer["choices"][index]["logprobs"];
+        let tokens = logprobs["tokens"].as_array().unwrap().iter().map(|token| token.as_str().unwrap());
+        assert_eq!(tokens.take(given).collect::<String>(), prompt);
+        let nulls = logprobs["token_logprobs"].as_array().unwrap().iter().filter(|logprob| logprob.is_null());
+        assert_eq!(nulls.count(), given, "{logprobs}");
+    }
+    let body = json!({"prompt": "ab", "suffix": "yz", "max_tokens": 2, "echo": true, "logprobs": 1});
+    let logprobs = server.answer(COMPLETIONS, &body).await["choices"][0]["logprobs"].clone();
+    assert_eq!(logprobs["tokens"].as_array().unwrap().len(), 4, "{logprobs}");
+    assert_eq!((&logprobs["tokens"][1], &logprobs["token_logprobs"][1]), (&json!("b"), &Value::Null));
 }
 
 #[tokio::test]

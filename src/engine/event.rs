@@ -3,7 +3,7 @@
 
 use crate::diffusion::{Cell, Edit, Position, Probability, TokenId};
 use crate::model::ModelError;
-use std::{collections::BTreeMap, time::Duration};
+use std::{collections::BTreeMap, sync::Arc, time::Duration};
 
 /// The canvas before the first step, known once a request is admitted.
 #[derive(Clone, Debug, PartialEq)]
@@ -12,6 +12,8 @@ pub struct Start {
     pub cells: Vec<Cell>,
     /// Cells before them (the prompt's), which an edit's position counts and the API's `at` omits.
     pub offset: usize,
+    /// The tokens before the first one to write: the prompt's, or those before the first gap.
+    pub prompt: Arc<[TokenId]>,
     /// Tokens that the user gave.
     pub prompt_tokens: usize,
     /// Most steps, where the pace has a bound.

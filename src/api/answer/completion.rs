@@ -1,7 +1,7 @@
 //! OpenAI's completions and chat completions, whole and in chunks, with `diffusion` beside them.
 
 use super::objects::{FinishReason, Quality, Refinement, StepObject, Usage};
-use super::{Detokenizer, Shape, logprobs::Logprobs};
+use super::{Detokenizer, Echo, Shape, logprobs::Logprobs};
 use crate::api::schema;
 use crate::engine::{Answer, Handle, Output};
 use serde::Serialize;
@@ -111,8 +111,8 @@ const ASSISTANT: &str = "assistant";
 pub(crate) struct ChoiceWriter {
     pub(crate) shape: Shape,
     pub(crate) logprobs: bool,
-    /// The text before the choices of each prompt; empty where nothing is echoed.
-    pub(crate) echo: Vec<String>,
+    /// What is echoed before the choices of each prompt; empty where nothing is.
+    pub(crate) echo: Vec<Echo>,
     /// Choices for each prompt.
     pub(crate) choices: usize,
     pub(crate) handle: Handle,
@@ -124,7 +124,12 @@ impl ChoiceWriter {
     }
 
     fn echo(&self, index: usize) -> &str {
-        self.echo.get(index / self.choices.max(1)).map_or("", String::as_str)
+        self.echo.get(index / self.choices.max(1)).map_or("", |echo| echo.text.as_str())
+    }
+
+    fn logprobs(&self, index: usize, answer: &Answer) -> Logprobs {
+        let echo = self.echo.get(index / self.choices.max(1)).cloned().unwrap_or_default();
+        Logprobs::of(answer, self.shape, self.detokenizer(), &echo)
     }
 
     pub(crate) fn whole<'a>(&self, index: usize, answer: &'a Answer) -> Choice<'a> {
@@ -145,7 +150,7 @@ impl ChoiceWriter {
         Choice {
             index,
             content,
-            logprobs: self.logprobs.then(|| Logprobs::of(answer, self.shape, detokenizer, self.echo(index))),
+            logprobs: self.logprobs.then(|| self.logprobs(index, answer)),
             finish_reason: Some(answer.finish.into()),
             quality: Quality::of(answer, detokenizer),
         }

@@ -1,7 +1,8 @@
 //! Logprobs of the written tokens, in OpenAI's two shapes. `top_logprobs` are not known.
 
-use super::{Detokenizer, Shape};
+use super::{Detokenizer, Echo, Shape};
 use crate::api::schema;
+use crate::diffusion::TokenId;
 use crate::engine::{Answer, Written};
 use serde::Serialize;
 use utoipa::ToSchema;
@@ -21,7 +22,8 @@ pub(crate) enum Logprobs {
 #[derive(Debug, Serialize, ToSchema)]
 pub(crate) struct TextLogprobs {
     tokens: Vec<String>,
-    token_logprobs: Vec<f32>,
+    /// Null for the tokens of an echoed prompt: they were given, not predicted.
+    token_logprobs: Vec<Option<f32>>,
     #[schema(schema_with = schema::null, required)]
     top_logprobs: Option<()>,
     /// Characters before each token.
@@ -50,26 +52,26 @@ pub(crate) struct Token {
 
 impl Logprobs {
     /// The logprobs of an answer whose text follows `echo`.
-    pub(crate) fn of(answer: &Answer, shape: Shape, detokenizer: Detokenizer<'_>, echo: &str) -> Self {
+    pub(crate) fn of(answer: &Answer, shape: Shape, detokenizer: Detokenizer<'_>, echo: &Echo) -> Self {
         let written = &answer.written[..answer.completion_tokens.min(answer.written.len())];
-        let piece = |written: &Written| detokenizer.piece(written.token).unwrap_or_default();
+        let piece = |token: TokenId| detokenizer.piece(token).unwrap_or_default();
         let logprob = |written: &Written| written.confidence.get().ln().max(LOWEST);
         match shape {
             Shape::Text => {
-                let tokens: Vec<String> = written.iter().map(piece).collect();
-                let lengths = tokens.iter().map(|token| token.chars().count());
-                let text_offset = lengths.scan(echo.chars().count(), |end, length| {
-                    let start = *end;
-                    *end += length;
-                    Some(start)
-                });
+                let before: Vec<String> = echo.tokens.iter().copied().map(piece).collect();
+                let tokens: Vec<String> = written.iter().map(|written| piece(written.token)).collect();
+                let length = echo.text.chars().count();
+                // special tokens and parts of characters have pieces that the text does not have
+                let text_offset = offsets(0, &before).map(|offset| offset.min(length)).chain(offsets(length, &tokens));
                 let text_offset = text_offset.collect();
-                let token_logprobs = written.iter().map(logprob).collect();
+                let given = before.iter().map(|_| None);
+                let token_logprobs = given.chain(written.iter().map(|written| Some(logprob(written)))).collect();
+                let tokens = before.iter().cloned().chain(tokens.iter().cloned()).collect();
                 Self::Text(TextLogprobs { tokens, token_logprobs, top_logprobs: None, text_offset })
             }
             Shape::Chat => {
                 let token = |written: &Written| {
-                    let token = piece(written);
+                    let token = piece(written.token);
                     let bytes = Some(token.bytes().collect()).filter(|_| !token.contains('\u{fffd}'));
                     Token { token, logprob: logprob(written), bytes, top_logprobs: [] }
                 };
@@ -77,4 +79,13 @@ impl Logprobs {
             }
         }
     }
+}
+
+/// The characters before each token, of which there are `start` before the first.
+fn offsets(start: usize, tokens: &[String]) -> impl Iterator<Item = usize> {
+    tokens.iter().scan(start, |end, token| {
+        let start = *end;
+        *end += token.chars().count();
+        Some(start)
+    })
 }

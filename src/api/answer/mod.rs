@@ -11,6 +11,7 @@ pub(crate) mod server;
 
 use crate::diffusion::TokenId;
 use crate::text::Tokenizer;
+use std::sync::Arc;
 
 /// The two shapes of OpenAI's answers.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -19,6 +20,13 @@ pub(crate) enum Shape {
     Text,
     /// `/v1/chat/completions`.
     Chat,
+}
+
+/// A prompt before a choice; empty where nothing is echoed.
+#[derive(Clone, Debug, Default)]
+pub(crate) struct Echo {
+    pub(crate) text: String,
+    pub(crate) tokens: Arc<[TokenId]>,
 }
 
 /// Converts tokens to text, if the model has a tokenizer.

@@ -2,9 +2,9 @@
 
 use super::sessions::{self, EventStream, EventWriter};
 use super::sse::{self, Frame};
-use crate::api::answer::Shape;
 use crate::api::answer::completion::{Choice, ChoiceWriter, Completion, Content, Head, Side};
 use crate::api::answer::objects::{Refinement, StepObject};
+use crate::api::answer::{Echo, Shape};
 use crate::api::error::{ApiError, ApiResult};
 use crate::api::request::context::RequestContext;
 use crate::api::state::Service;
@@ -22,6 +22,8 @@ pub(crate) async fn respond(
 ) -> ApiResult {
     let CompletionParams { request, tasks, choices, delivery, logprobs, echo } = params;
     let sessions = service.submit_all(request, tasks, choices, delivery.reads()).await?;
+    let echo = echo.into_iter().zip(sessions.chunks(choices.max(1)));
+    let echo = echo.map(|(text, sessions)| Echo { text, tokens: sessions[0].start.prompt.clone() }).collect();
     let writer = ChoiceWriter { shape, logprobs, echo, choices, handle: service.handle.clone() };
     let head = |is_chunk| Head::new(context.id(), &service.name, shape, is_chunk);
     match delivery {

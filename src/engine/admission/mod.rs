@@ -12,7 +12,9 @@ use super::event::Start;
 use super::job::{Job, Options};
 use super::request::{self, EndOfText, Format, Rejected, Request, Task, invalid};
 use crate::diffusion::policy::{COUNT_MAX, Choice, Kind, KnobError, OFF, QUALITY, pace, rules};
-use crate::diffusion::{DOUBTFUL, Pace, Policy, Probability, Proofreading, Seed, Sequence, TokenId, TokenSet, u32_of};
+use crate::diffusion::{
+    Cell, DOUBTFUL, Pace, Policy, Probability, Proofreading, Seed, Sequence, TokenId, TokenSet, u32_of,
+};
 use crate::model::{Filter, ModelSpec};
 use crate::text::Tokenizer;
 use canvas::{CanvasBuilder, Common};
@@ -105,7 +107,13 @@ impl Admission {
             return Err(invalid("response_format", MESSAGE));
         }
         let blanks = draft.canvas.blanks(0..draft.canvas.len()).count();
-        let cells = draft.canvas.cells()[draft.offset..].to_vec();
+        let (before, cells) = draft.canvas.cells().split_at(draft.offset);
+        let before = if draft.offset == 0 { cells } else { before };
+        let fixed = before.iter().map_while(|cell| match cell {
+            Cell::Fixed(token) => Some(*token),
+            Cell::Filled(_) | Cell::Blank => None,
+        });
+        let (prompt, cells) = (fixed.collect::<Arc<[_]>>(), cells.to_vec());
         let seed = Seed(0); // each choice has its own
         let sequence = match &request.task {
             Task::Repair { .. } => {
@@ -123,6 +131,7 @@ impl Admission {
         let start = Start {
             cells,
             offset: draft.offset,
+            prompt,
             prompt_tokens: draft.prompt_tokens,
             steps_planned: sequence.steps_max(),
         };
