@@ -165,18 +165,38 @@ fn ten_thousand_idle_connections_cost_little_and_keep_nobody_waiting() {
     }
 }
 
+/// A server that may open so many files, of which half are for connections.
+fn with_files(count: usize) -> Process {
+    let shell = format!("ulimit -n {count}; exec \"$0\" serve --port 0 --model-id toy");
+    Process::of(Command::new("sh").args(["-c", &shell, env!("CARGO_BIN_EXE_remask")]))
+}
+
 #[test]
-fn with_few_files_connections_wait_for_a_place_and_get_one() {
+fn with_few_files_idle_connections_give_up_their_places_to_newcomers() {
     const FILES: usize = 96;
-    let shell = format!("ulimit -n {FILES}; exec \"$0\" serve --port 0 --model-id toy");
-    let mut server = Process::of(Command::new("sh").args(["-c", &shell, env!("CARGO_BIN_EXE_remask")]));
-    let mut all: Vec<TcpStream> = (0..FILES).map(|_| said(server.address(), HEALTH)).collect();
-    let rest = all.split_off(FILES / 2);
-    assert!(all.iter_mut().all(is_answered), "half of its files are for connections");
-    server.until_said("further ones wait");
-    drop(all);
-    let answered = rest.into_iter().map(|mut one| is_answered(&mut one)).filter(|is_answered| *is_answered).count();
-    assert_eq!(answered, FILES / 2, "each place is given on");
+    let mut server = with_files(FILES);
+    let mut all: Vec<TcpStream> = (0..FILES / 4).map(|_| said(server.address(), HEALTH)).collect();
+    assert!(all.iter_mut().all(is_answered), "a quarter of its files is not all there is");
+    for _ in 0..FILES {
+        let mut newcomer = said(server.address(), HEALTH);
+        assert!(is_answered(&mut newcomer), "an idle connection is closed instead");
+        all.push(newcomer);
+        std::thread::sleep(Duration::from_millis(20)); // as fast as idle connections become old enough
+    }
+    server.until_said("those that wait for their clients are closed");
+    server.signal("TERM");
+    assert!(server.ended().success());
+}
+
+#[test]
+fn half_sent_bodies_on_every_place_keep_nobody_out() {
+    let mut server = with_files(256);
+    let half = "POST /v1/completions HTTP/1.1\r\nHost: here\r\nContent-Length: 100\r\n\r\n{\"prompt";
+    let open: Vec<TcpStream> = (0..250).map(|_| said(server.address(), half)).collect();
+    for _ in 0..8 {
+        assert!(is_answered(&mut said(server.address(), HEALTH)));
+    }
+    drop(open);
     server.signal("TERM");
     assert!(server.ended().success());
 }

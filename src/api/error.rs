@@ -46,10 +46,14 @@ pub(crate) enum Code {
     /// One Idempotency-Key came with two different requests.
     KeyReused,
     WrongMethod,
+    /// The body did not arrive in time.
+    BodyTooSlow,
     BodyTooLarge,
     UnsupportedMediaType,
     QueueFull,
     ModelFailure,
+    /// There is no place for another connection.
+    NoPlace,
     /// The request's deadline passed before its first step.
     TooLate,
     /// The request reached the server's time limit.
@@ -85,11 +89,13 @@ const TABLE: &[Statuses; Code::Draining as usize + 1] = &[
     row(C::IdInUse, S::CONFLICT, G::AlreadyExists, USER, Some("request_id_in_use")),
     row(C::KeyReused, S::UNPROCESSABLE_ENTITY, G::FailedPrecondition, USER, Some("idempotency_key_reused")),
     row(C::WrongMethod, S::METHOD_NOT_ALLOWED, G::Unimplemented, USER, Some("method_not_supported")),
+    row(C::BodyTooSlow, S::REQUEST_TIMEOUT, G::DeadlineExceeded, USER, Some("body_timeout")),
     // as gRPC's libraries in C, Go and Java answer; tonic would say OUT_OF_RANGE
     row(C::BodyTooLarge, S::PAYLOAD_TOO_LARGE, G::ResourceExhausted, USER, Some("body_too_large")),
     row(C::UnsupportedMediaType, S::UNSUPPORTED_MEDIA_TYPE, G::Unimplemented, USER, Some("unsupported_media_type")),
     row(C::QueueFull, S::TOO_MANY_REQUESTS, G::ResourceExhausted, LIMIT, Some("queue_full")),
     row(C::ModelFailure, S::INTERNAL_SERVER_ERROR, G::Internal, SERVER, Some("model_failure")),
+    row(C::NoPlace, S::SERVICE_UNAVAILABLE, G::Unavailable, LIMIT, Some("connection_limit")),
     row(C::TooLate, S::GATEWAY_TIMEOUT, G::DeadlineExceeded, SERVER, Some("deadline_exceeded")),
     row(C::TimedOut, S::GATEWAY_TIMEOUT, G::DeadlineExceeded, SERVER, Some("timeout")),
     row(C::Cancelled, CLIENT_CLOSED_REQUEST, G::Cancelled, USER, Some("cancelled")),
@@ -161,6 +167,11 @@ impl ApiError {
 
     pub(crate) fn status(&self) -> StatusCode {
         self.code.statuses().status
+    }
+
+    /// OpenAI's error object, for answers outside the router.
+    pub(crate) fn to_json(&self) -> String {
+        serde_json::to_string(&self.body(None)).unwrap_or_default()
     }
 
     /// OpenAI's error object, with the request's id where it is known.

@@ -16,13 +16,14 @@ use axum::{Router, middleware};
 use endpoints::ops;
 use futures_util::{FutureExt, future::OptionFuture};
 use openapi::endpoint::Endpoint;
-use request::{auth, connections, context, idempotency};
+use request::connections::{self, Places};
+use request::{auth, context, idempotency};
 pub use state::keys::{Guard, GuardError};
 use std::future::Future;
 use std::sync::Arc;
 use std::time::Duration;
 use tokio::net::TcpListener;
-use tokio::sync::{Semaphore, oneshot};
+use tokio::sync::oneshot;
 use tower_http::catch_panic::CatchPanicLayer;
 
 pub use state::{Access, AppState, BODY_MAX, Patience, RESUME_GRACE, Service};
@@ -51,7 +52,7 @@ fn routed(endpoints: impl IntoIterator<Item = Endpoint>) -> Router<AppState> {
 pub async fn serve_operators(listener: TcpListener, state: AppState) {
     let is_for_operators = |one: &Endpoint| ["/metrics", "/health", "/ready"].contains(&one.path);
     let app = with_layers(routed(endpoints::table().into_iter().filter(is_for_operators)), state);
-    connections::serve(listener, app, Arc::new(Semaphore::new(OPERATORS_MAX)), std::future::pending()).await;
+    connections::serve(listener, app, Places::new(OPERATORS_MAX), std::future::pending()).await;
 }
 
 /// The endpoints with the layers that every request passes. The last one is the outermost.
@@ -115,8 +116,8 @@ pub async fn serve(
         let _ = drained.await; // an error also means that there is nothing to wait for
         tokio::time::sleep(LINGER).await;
     };
-    let (stop, permits) = (stop.shared(), connections::permits());
-    let listen = |(listener, app)| connections::serve(listener, app, Arc::clone(&permits), stop.clone());
+    let (stop, places) = (stop.shared(), Places::by_open_files());
+    let listen = |(listener, app)| connections::serve(listener, app, Arc::clone(&places), stop.clone());
     let (first, second) = (listen(first), OptionFuture::from(second.map(listen)));
     tokio::select! {
         _ = futures_util::future::join(first, second) => {}

@@ -3,6 +3,7 @@
 use super::proto::METHODS;
 use crate::api::error::{ApiError, ApiResult, Code};
 use crate::api::protocol::Protocol;
+use crate::api::request::connections::{SlowBody, is_slow_body};
 use crate::api::request::context::RequestContext;
 use crate::api::state::AppState;
 use axum::extract::{Request, State};
@@ -81,6 +82,7 @@ pub(crate) async fn translate(
     }
     // an error of tonic's own: it could not decode the message
     let error = match status.code() {
+        _ if is_slow_body(status) => ApiError::new(Code::BodyTooSlow, SlowBody.to_string()),
         tonic::Code::OutOfRange => ApiError::body_too_large(state.shared.body_max),
         tonic::Code::Internal => {
             ApiError::new(Code::InvalidRequest, format!("the message could not be read: {}", status.message()))

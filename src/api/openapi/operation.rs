@@ -61,7 +61,8 @@ impl EndpointDoc {
         let content = ContentBuilder::new().schema(Some(reference::<T>())).examples_from_iter(examples);
         let body = RequestBodyBuilder::new().content(JSON, content.build()).required(Some(Required::True));
         self.operation = self.operation.request_body(Some(body.build()));
-        self.fails_with([StatusCode::BAD_REQUEST, StatusCode::PAYLOAD_TOO_LARGE, StatusCode::UNSUPPORTED_MEDIA_TYPE])
+        self.fails_with([StatusCode::BAD_REQUEST, StatusCode::REQUEST_TIMEOUT])
+            .fails_with([StatusCode::PAYLOAD_TOO_LARGE, StatusCode::UNSUPPORTED_MEDIA_TYPE])
     }
 
     pub(super) fn path_parameter(mut self, name: &str, description: &str, schema: SchemaRef, example: &str) -> Self {
@@ -164,6 +165,7 @@ pub(super) fn errors() -> Vec<(String, Response)> {
         (400, "The body, or the field named by `param`, is invalid."),
         (401, "The API key is missing or unknown."),
         (404, "The model, request or path does not exist."),
+        (408, "The body did not arrive in time."),
         (409, "A request with this X-Request-Id, of the same API key, is under way."),
         (413, "The body is larger than the server's limit."),
         (415, "The body is not JSON, or it is compressed."),
@@ -171,7 +173,10 @@ pub(super) fn errors() -> Vec<(String, Response)> {
         (429, "The limit on running and queued requests is reached, for all callers or for this key."),
         (499, "The request was cancelled by its id."),
         (500, "The model failed in this request's pass, or the server has a bug."),
-        (503, "The model is still being loaded, its last passes all failed, or the server is shutting down."),
+        (
+            503,
+            "The model is still being loaded, its last passes all failed, the server is shutting down, or it has too many connections.",
+        ),
         (504, "The deadline passed before the first result, or the request reached the server's time limit."),
     ];
     let response = |(status, description): (u16, &str)| {

@@ -1,7 +1,9 @@
 //! The JSON body of a request, or an error that names the field at fault, and the name in its path.
 
+use super::connections::is_slow_body;
 use crate::api::error::{ApiError, Code};
 use crate::api::state::{AppState, Service};
+use axum::body::Body;
 use axum::extract::{FromRequestParts, Path, Request};
 use axum::http::header::{CONTENT_ENCODING, CONTENT_LENGTH, CONTENT_TYPE};
 use axum::http::request::Parts;
@@ -46,16 +48,29 @@ async fn read<T: DeserializeOwned>(request: Request, limit: usize) -> Result<T, 
     if declared.is_some_and(|length| length > limit as u64) {
         return Err(ApiError::body_too_large(limit));
     }
-    let mut chunks = request.into_body().into_data_stream();
+    parse(&collect(request.into_body(), limit).await?)
+}
+
+/// A whole body of at most `limit` bytes.
+pub(crate) async fn collect(body: Body, limit: usize) -> Result<Vec<u8>, ApiError> {
+    let mut chunks = body.into_data_stream();
     let mut bytes = Vec::new();
     while let Some(chunk) = chunks.next().await {
-        let chunk = chunk.map_err(|error| invalid(format!("the body could not be read: {error}")))?;
+        let chunk = chunk.map_err(|error| unread(&error))?;
         if bytes.len() + chunk.len() > limit {
             return Err(ApiError::body_too_large(limit));
         }
         bytes.extend_from_slice(&chunk);
     }
-    parse(&bytes)
+    Ok(bytes)
+}
+
+/// The error of a body that ends before it is whole.
+fn unread(error: &axum::Error) -> ApiError {
+    if is_slow_body(error) {
+        return ApiError::new(Code::BodyTooSlow, error.to_string());
+    }
+    invalid(format!("the body could not be read: {error}"))
 }
 
 /// Accepts the media types that clients send with JSON: of a form in `curl -d`, text in browsers.

@@ -1,5 +1,6 @@
 //! The layer for `Idempotency-Key`: a request sent again is served once, and its answer repeated.
 
+use super::body::collect;
 use super::context::{RequestContext, last_event_id};
 use crate::api::error::{ApiError, ApiResult, Code};
 use crate::api::protocol::Protocol;
@@ -36,9 +37,7 @@ pub(crate) async fn replay(
         return Err(ApiError::new(Code::InvalidRequest, message));
     };
     let (parts, body) = request.into_parts();
-    let limit = state.shared.body_max;
-    let body = axum::body::to_bytes(body, limit).await;
-    let body = body.map_err(|_| ApiError::body_too_large(limit))?; // or the client disconnected
+    let body = collect(body, state.shared.body_max).await?;
     let digest = Sha256::new().chain_update(parts.uri.path()).chain_update([0]).chain_update(&body).finalize().into();
     let key = AnswerKey { owner: context.owner(), key };
     loop {
