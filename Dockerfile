@@ -41,6 +41,9 @@ COPY --from=recipe /recipe.json /recipe.json
 # hadolint ignore=SC2086
 RUN cargo chef cook --locked --release --bin remask ${BUILD_FLAGS} --recipe-path /recipe.json
 COPY . .
+# the commit that `remask --version` tells
+ARG REVISION=unknown
+ENV REMASK_COMMIT=${REVISION}
 # hadolint ignore=SC2086
 RUN cargo build --locked --release --bin remask ${BUILD_FLAGS} \
     && install -D target/${CARGO_BUILD_TARGET:-.}/release/remask /out/remask \

@@ -18,6 +18,5 @@ fn main() -> anyhow::Result<()> {
     let mut figures = measure("llada-tiny", tiny, None, STEPS, &STREAMS, REPEAT)?;
     figures.extend(measure("sudoku", sudoku_model()?, None, STEPS, &STREAMS, REPEAT)?);
     figures.extend(measure("dummy-100m", dummy_model()?, None, STEPS, &STREAMS, REPEAT)?);
-    print_table(&figures);
-    Ok(())
+    print_table(&figures)
 }

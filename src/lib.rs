@@ -8,6 +8,7 @@ pub mod api;
 pub mod cmd;
 pub mod diffusion;
 pub mod engine;
+mod files;
 pub mod model;
 pub mod telemetry;
 pub mod text;

@@ -124,7 +124,12 @@ async fn a_model_is_fetched_once_and_then_found_without_the_hub() {
     let (address, home) = (open(&hub).await, tempfile::tempdir().unwrap());
     let here = read("http://127.0.0.1:9", home.path(), &["--model-id", tiny("").to_str().unwrap()], false).await;
     let here = numbers(&here);
-    assert_eq!(numbers(&read(&address, home.path(), &NAME, false).await), here, "as from the directory, head included");
+    let fetched = read(&address, home.path(), &NAME, false).await;
+    assert_eq!(numbers(&fetched), here, "as from the directory, head included");
+    let said = String::from_utf8_lossy(&fetched.stderr);
+    for words in ["downloading model.safetensors of owner/tiny, ", "downloaded model.safetensors of owner/tiny: "] {
+        assert_eq!(said.matches(words).count(), 1, "without a terminal, in lines: {said}");
+    }
 
     let asked = std::mem::take(&mut *hub.asked.lock().unwrap());
     let of = |file: &str| asked.iter().filter(|(name, _)| name == file).map(|(_, from)| *from).collect::<Vec<_>>();

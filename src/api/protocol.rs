@@ -21,6 +21,11 @@ impl Protocol {
     }
 }
 
+/// Whether `path` is probed or scraped all the time. Its requests are logged at level debug.
+pub(crate) fn is_probe(path: &str) -> bool {
+    ["/health", "/ready", "/metrics"].contains(&path) || path.starts_with("/grpc.health.")
+}
+
 /// Whether requests to `path` run the model or concern one that does, unlike probes and scrapes.
 pub(crate) fn is_work(path: &str) -> bool {
     path.starts_with("/v1/") || path.starts_with(GRPC_SERVICE)

@@ -2,6 +2,7 @@
 
 use super::ask::{answer_all, engine};
 use super::model::ModelArgs;
+use super::{print, words::count};
 use crate::diffusion::TokenId;
 use crate::diffusion::policy::{Choice, OFF};
 use crate::engine::{Handle, Length, Prompt, Request, Task};
@@ -34,16 +35,16 @@ pub struct BenchArgs {
     #[arg(long)]
     dummy_100m: bool,
     /// Cells of the canvas; the first quarter is the prompt [default: 128 or the model's limit]
-    #[arg(long)]
+    #[arg(long, value_parser = count(1 << 20))]
     canvas: Option<usize>,
     /// Number of forward passes per sequence
-    #[arg(long, default_value_t = 32)]
+    #[arg(long, default_value_t = 32, value_parser = clap::value_parser!(u32).range(1..=65_536))]
     steps: u32,
     /// Numbers of concurrent sequences; each is measured and gets its own line
-    #[arg(long, value_name = "N,..", value_delimiter = ',', default_values_t = STREAMS)]
+    #[arg(long, value_name = "N,..", value_delimiter = ',', default_values_t = STREAMS, value_parser = count(4096))]
     streams: Vec<usize>,
     /// Number of runs per line; the median is printed
-    #[arg(long, default_value_t = 5)]
+    #[arg(long, default_value_t = 5, value_parser = count(1000))]
     repeat: usize,
     /// Print one JSON object per line instead of a table
     #[arg(long)]
@@ -85,12 +86,11 @@ pub fn run(args: &BenchArgs) -> anyhow::Result<()> {
     let figures = measure(&name, model, args.canvas, args.steps, &args.streams, args.repeat)?;
     if args.json {
         for line in &figures {
-            println!("{}", serde_json::to_string(line)?);
+            print::line(serde_json::to_string(line)?)?;
         }
-    } else {
-        print_table(&figures);
+        return Ok(());
     }
-    Ok(())
+    print_table(&figures)
 }
 
 /// The 100M dummy model, for `cargo bench`.
@@ -218,17 +218,21 @@ impl Denoiser for Timed {
 }
 
 /// Prints the figures as a table.
-pub fn print_table(figures: &[Figures]) {
-    println!(
+///
+/// # Errors
+/// When standard output is closed or full.
+pub fn print_table(figures: &[Figures]) -> anyhow::Result<()> {
+    print::line(format_args!(
         "{:<12} {:>6} {:>5} {:>7} {:>9} {:>16} {:>9} {:>15}",
         "model", "canvas", "steps", "streams", "passes/s", "token-forwards/s", "tokens/s", "engine overhead"
-    );
+    ))?;
     for line in figures {
         let Figures { model, canvas, steps, streams, passes_per_s, token_forwards_per_s, tokens_per_s, .. } = line;
         let overhead = 100.0 * line.engine_overhead;
-        println!(
+        print::line(format_args!(
             "{model:<12} {canvas:>6} {steps:>5} {streams:>7} {passes_per_s:>9.1} {token_forwards_per_s:>16.0} \
              {tokens_per_s:>9.0} {overhead:>13.2} %"
-        );
+        ))?;
     }
+    Ok(())
 }

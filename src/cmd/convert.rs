@@ -1,6 +1,7 @@
 //! `remask convert`: splits a published PRISM checkpoint into a model directory, or makes one; says
 //! which tokens a head was trained to judge.
 
+use super::print;
 use crate::diffusion::TokenSet;
 use crate::model::{PRISM_HEAD, put_together, set_judged, take_apart};
 use anyhow::bail;
@@ -38,17 +39,17 @@ pub(super) fn run(args: &ConvertArgs) -> anyhow::Result<()> {
     if let Some(judged) = judged {
         let head = prism_head.clone().unwrap_or_else(|| model_id.join(PRISM_HEAD));
         set_judged(&head, judged)?;
-        println!("{} is a head for the tokens {judged}", head.display());
+        print::line(format_args!("{} is a head for the tokens {judged}", head.display()))?;
         return Ok(());
     }
     match (checkpoint, out, to) {
         (Some(checkpoint), Some(out), _) => {
             take_apart(checkpoint, model_id, out)?;
-            println!("{} holds the model, its head and its adapter, if there is one", out.display());
+            print::line(format_args!("{} holds the model, its head and its adapter, if there is one", out.display()))?;
         }
         (_, _, Some(to)) => {
             put_together(model_id, prism_head.as_deref(), adapter.as_deref(), to)?;
-            println!("{} is a PRISM checkpoint", to.display());
+            print::line(format_args!("{} is a PRISM checkpoint", to.display()))?;
         }
         (_, _, None) => {
             bail!(

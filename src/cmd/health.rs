@@ -16,7 +16,7 @@ pub(super) struct HealthArgs {
     #[arg(long)]
     ready: bool,
     /// Timeout in seconds
-    #[arg(long, default_value_t = 2, value_name = "SECONDS")]
+    #[arg(long, default_value_t = 2, value_name = "SECONDS", value_parser = clap::value_parser!(u64).range(1..=3600))]
     timeout: u64,
 }
 

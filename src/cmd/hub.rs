@@ -1,12 +1,17 @@
 //! Models from the Hugging Face hub: missing files are downloaded into the hub's own cache.
 //! Out of scope: the contents of the files, except for the index of shards.
 
+use super::print::say;
+use crate::files;
 use crate::model::{CHAT_TEMPLATE, COMPANIONS, PRISM_HEAD, SHARD_INDEX, ShardIndex, TEMPLATE_FOLDERS};
 use anyhow::{Context, anyhow, bail};
+use hf_hub::api::Progress;
 use hf_hub::api::sync::{ApiBuilder, ApiError, ApiRepo};
 use hf_hub::{Cache, CacheRepo, Repo, RepoType};
+use std::io::{self, IsTerminal, stderr};
 use std::path::{Path, PathBuf};
-use std::{collections::BTreeSet, env, fs, io};
+use std::time::{Duration, Instant};
+use std::{collections::BTreeSet, env};
 
 const CONFIG: &str = "config.json";
 const WEIGHTS: &str = "model.safetensors";
@@ -69,7 +74,7 @@ fn is_offline() -> bool {
 }
 
 fn shards(index: &Path) -> anyhow::Result<BTreeSet<String>> {
-    let text = fs::read(index).with_context(|| format!("cannot read {}", index.display()))?;
+    let text = files::read(index, files::CONFIG_MAX).with_context(|| format!("cannot read {}", index.display()))?;
     let parsed: ShardIndex =
         serde_json::from_slice(&text).with_context(|| format!("{} is no index of shards", index.display()))?;
     let shards = parsed.shards();
@@ -137,11 +142,19 @@ impl Hub<'_> {
         match (self.cache.get(file), &self.api) {
             (Some(path), _) => Ok(Some(path)),
             (None, None) => Ok(None),
-            (None, Some(api)) => match api.download(file) {
+            (None, Some(api)) => match self.download(api, file) {
                 Ok(path) => Ok(Some(path)),
                 Err(error) => self.explain(file, error),
             },
         }
+    }
+
+    /// Downloads a file, with a progress bar on a terminal, and lines elsewhere.
+    fn download(&self, api: &ApiRepo, file: &str) -> Result<PathBuf, ApiError> {
+        if stderr().is_terminal() {
+            return api.download(file);
+        }
+        api.download_with_progress(file, Lines::new(self.name))
     }
 
     fn explain(&self, file: &str, error: ApiError) -> anyhow::Result<Option<PathBuf>> {
@@ -174,6 +187,54 @@ impl Hub<'_> {
                 "the download of {file} of {name} broke off: {cause}; the same command goes on where it stopped"
             ),
         })
+    }
+}
+
+/// Time between two lines about a download.
+const LINE_EVERY: Duration = Duration::from_secs(10);
+
+/// The progress of a download, as lines on standard error: its begin, its end, and some between.
+struct Lines<'a> {
+    model: &'a str,
+    file: String,
+    size: usize,
+    received: usize,
+    begun: Instant,
+    said: Instant,
+}
+
+impl<'a> Lines<'a> {
+    fn new(model: &'a str) -> Self {
+        let now = Instant::now();
+        Self { model, file: String::new(), size: 0, received: 0, begun: now, said: now }
+    }
+
+    fn say(&self, what: &str) {
+        let Self { model, file, size, received, begun, .. } = self;
+        let [size, received] = [*size, *received].map(|bytes| bytes as f64 / 1e6);
+        let speed = received / begun.elapsed().as_secs_f64().max(0.001);
+        say(format_args!("remask: {what} {file} of {model}: {received:.1} of {size:.1} MB, {speed:.1} MB/s"));
+    }
+}
+
+impl Progress for Lines<'_> {
+    fn init(&mut self, size: usize, file: &str) {
+        (self.size, self.begun, self.said) = (size, Instant::now(), Instant::now());
+        file.clone_into(&mut self.file);
+        let megabytes = size as f64 / 1e6;
+        say(format_args!("remask: downloading {file} of {}, {megabytes:.1} MB", self.model));
+    }
+
+    fn update(&mut self, bytes: usize) {
+        self.received += bytes;
+        if self.said.elapsed() >= LINE_EVERY {
+            self.said = Instant::now();
+            self.say("downloading");
+        }
+    }
+
+    fn finish(&mut self) {
+        self.say("downloaded");
     }
 }
 

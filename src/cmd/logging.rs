@@ -1,13 +1,13 @@
 //! Logs on standard error, and traces to an OpenTelemetry collector. Neither blocks the server.
 
-use crate::telemetry::trace::{SCOPE, collect};
+use crate::telemetry::trace::{SCOPE, UNTRACED, collect};
 use anyhow::{Context, bail};
 use clap::{Args, ValueEnum};
 use opentelemetry::{KeyValue, trace::TracerProvider};
 use opentelemetry_otlp::{SpanExporter, WithExportConfig};
 use opentelemetry_sdk::{Resource, trace::SdkTracerProvider};
-use std::io::{IsTerminal, Write, stderr};
-use std::{fmt::Display, panic::PanicHookInfo};
+use std::io::{IsTerminal, stderr};
+use std::panic::PanicHookInfo;
 use tracing::{Level, level_filters::LevelFilter};
 use tracing_appender::non_blocking::{NonBlockingBuilder, WorkerGuard};
 use tracing_subscriber::filter::{Directive, Targets};
@@ -27,7 +27,11 @@ pub(super) enum LogFormat {
     Json,
 }
 
+/// The heading of these flags in `--help`.
+pub(super) const HEADING: &str = "Logs, metrics and traces";
+
 #[derive(Args, Clone, Debug)]
+#[command(next_help_heading = HEADING)]
 pub(super) struct LogArgs {
     /// Format of log lines. What is logged is set by RUST_LOG, for example `info` or `remask=debug`
     #[arg(long, env = "REMASK_LOG_FORMAT", default_value = "text")]
@@ -51,7 +55,11 @@ pub(super) struct Logs {
 /// Starts logging and tracing. To be called inside the runtime that is to send traces.
 pub(super) fn init(args: &LogArgs) -> anyhow::Result<Logs> {
     let traces = args.otlp_endpoint.as_deref().map(collector).transpose()?;
-    let filter = EnvFilter::try_from_default_env().unwrap_or_else(|_| EnvFilter::new("info"));
+    let filter = match std::env::var(EnvFilter::DEFAULT_ENV).unwrap_or_default() {
+        unset if unset.trim().is_empty() => EnvFilter::new("info"),
+        words => EnvFilter::try_new(&words)
+            .with_context(|| format!("RUST_LOG is {words:?}; give a level such as info, or remask=debug"))?,
+    };
     let texts: Directive = format!("{TEXTS}={}", if args.log_texts { "info" } else { "off" }).parse()?;
     // the reader of standard error may be slow or closed
     let builder = NonBlockingBuilder::default().buffered_lines_limit(LINES_MAX).lossy(true);
@@ -64,6 +72,7 @@ pub(super) fn init(args: &LogArgs) -> anyhow::Result<Logs> {
     };
     // spans of requests, without those of the exporter itself
     let ours = Targets::new().with_target("remask", Level::INFO).with_target(TEXTS, LevelFilter::OFF);
+    let ours = ours.with_target(UNTRACED, LevelFilter::OFF);
     let spans = traces.as_ref().map(|traces| {
         tracing_opentelemetry::layer()
             .with_tracer(traces.tracer(SCOPE))
@@ -76,11 +85,6 @@ pub(super) fn init(args: &LogArgs) -> anyhow::Result<Logs> {
     let has_texts = args.log_texts;
     std::panic::set_hook(Box::new(move |panic| panicked(panic, has_texts)));
     Ok(Logs { traces, _lines: lines })
-}
-
-/// Writes a line to standard error. Does not panic when that is closed, unlike `eprintln!`.
-pub(super) fn say(message: impl Display) {
-    let _ = writeln!(stderr(), "{message}");
 }
 
 /// Logs a panic. Its message is included with `--log-texts` only, since it may quote a user's text.

@@ -1,5 +1,4 @@
 //! The command line: each command parses its flags, runs, and prints its result.
-#![allow(clippy::print_stdout, clippy::print_stderr)] // commands print their results
 
 mod ask;
 pub mod bench;
@@ -13,22 +12,30 @@ mod logging;
 mod model;
 mod output;
 mod policy;
+mod print;
 mod quantise;
 mod read;
 mod refine;
 mod serve;
 mod signal;
 mod train;
+mod version;
 mod watch;
 mod words;
 
 use crate::model::Threads;
 use clap::{CommandFactory, Parser, Subcommand};
-use logging::say;
+use print::{OutputError, say};
+use std::ffi::OsString;
 use std::process::ExitCode;
+use version::VERSION;
+
+/// Variables that other parts of the program read.
+const OTHER_VARIABLES: [&str; 6] =
+    ["RUST_LOG", "HF_HOME", "HF_ENDPOINT", "HF_HUB_OFFLINE", "OTEL_SERVICE_NAME", "OTEL_EXPORTER_OTLP_ENDPOINT"];
 
 #[derive(Debug, Parser)]
-#[command(version, about, args_conflicts_with_subcommands = true)]
+#[command(version = VERSION, about, args_conflicts_with_subcommands = true)]
 #[command(
     after_help = "Without a command, `remask` is `remask serve`: it serves the built-in Sudoku model on http://127.0.0.1:8080."
 )]
@@ -63,6 +70,11 @@ enum Command {
     Eval(eval::EvalCommand),
     /// Measure forward passes per second, throughput and engine overhead
     Bench(Box<bench::BenchArgs>),
+    /// Print a script that completes commands and flags in a shell
+    Completions {
+        /// The shell
+        shell: clap_complete::Shell,
+    },
 }
 
 /// How the command uses threads, by its name alone: this must be known before any thread starts.
@@ -73,16 +85,47 @@ pub fn threads() -> Threads {
     }
 }
 
+/// The environment variables of the program that are set and empty, which count as unset.
+#[must_use]
+pub fn empty_variables() -> Vec<OsString> {
+    fn of(command: &clap::Command, found: &mut Vec<OsString>) {
+        found.extend(command.get_arguments().filter_map(|arg| arg.get_env().map(OsString::from)));
+        command.get_subcommands().for_each(|command| of(command, found));
+    }
+    let mut names = OTHER_VARIABLES.map(OsString::from).to_vec();
+    of(&command(), &mut names);
+    names.retain(|name| std::env::var_os(name).is_some_and(|value| value.is_empty()));
+    names
+}
+
 /// The command line as clap knows it: for tests, and for programs that add rules of their own.
 pub fn command() -> clap::Command {
     Cli::command()
 }
 
-/// Runs the command line. The exit code is 0, 1 after an error, or 2 after a usage error.
+/// Runs the command line. The exit code is 0, 1 after an error, 2 after a usage error, 141 when the
+/// reader of standard output has closed it, and 130 or 143 after a signal.
 #[must_use]
 pub fn run() -> ExitCode {
-    let cli = Cli::parse();
-    let done = match cli.command {
+    let done = match Cli::try_parse() {
+        Ok(cli) => start(cli),
+        Err(message) if message.use_stderr() => {
+            let _ = print::usage(&message); // the exit code says it, too
+            return ExitCode::from(2);
+        }
+        Err(message) => print::usage(&message).map_err(Into::into),
+    };
+    match done {
+        Ok(()) => ExitCode::SUCCESS,
+        Err(error) => error.downcast_ref().and_then(OutputError::quiet_exit).unwrap_or_else(|| {
+            say(format_args!("remask: {error:#}"));
+            ExitCode::FAILURE
+        }),
+    }
+}
+
+fn start(cli: Cli) -> anyhow::Result<()> {
+    match cli.command {
         None => serve::run(&cli.serve),
         Some(Command::Serve(args)) => serve::run(&args),
         Some(Command::Health(args)) => health::run(&args),
@@ -94,12 +137,10 @@ pub fn run() -> ExitCode {
         Some(Command::Quantize(args)) => quantise::run(&args),
         Some(Command::Eval(command)) => eval::run(&command),
         Some(Command::Bench(args)) => bench::run(&args),
-    };
-    match done {
-        Ok(()) => ExitCode::SUCCESS,
-        Err(error) => {
-            say(format_args!("remask: {error:#}"));
-            ExitCode::FAILURE
+        Some(Command::Completions { shell }) => {
+            let mut script = Vec::new();
+            clap_complete::generate(shell, &mut command(), env!("CARGO_PKG_NAME"), &mut script);
+            Ok(print::line(String::from_utf8_lossy(&script).trim_end())?)
         }
     }
 }

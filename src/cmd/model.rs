@@ -1,9 +1,11 @@
 //! The flags that choose a model, and the models embedded in the binary.
 
-use super::{hub, logging::say, words::one_of};
+use super::{hub, print::say, words::one_of};
+use crate::files;
 use crate::model::{Config, Denoiser, Device, GgufVocabulary, Precision, Source, Tokens, Toy, load_in};
 use crate::text::{Lists, Tokenizer};
 use anyhow::{Context, bail};
+use clap::builder::NonEmptyStringValueParser;
 use clap::{Args, ValueEnum};
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
@@ -19,15 +21,19 @@ const SUDOKU_TOKENIZER_CONFIG: &[u8] = include_bytes!("../../models/sudoku/token
 const TOY_TOKENIZER: &[u8] = include_bytes!("../../models/toy/tokenizer.json");
 const TOY_TOKENIZER_CONFIG: &[u8] = include_bytes!("../../models/toy/tokenizer_config.json");
 
+/// The heading of these flags in `--help`.
+pub(super) const HEADING: &str = "Model";
+
 /// Flags that choose a model.
 #[derive(Args, Clone, Debug)]
+#[command(next_help_heading = HEADING)]
 pub(super) struct ModelArgs {
     /// The model: a name on the Hugging Face hub, a directory (config.json, model.safetensors,
     /// tokenizer.json), a GGUF file, or one of the built-in models `sudoku` and `toy`
-    #[arg(long, env = "REMASK_MODEL_ID", default_value = "sudoku", value_name = "OWNER/NAME|DIR|FILE.gguf|sudoku|toy")]
+    #[arg(long, env = "REMASK_MODEL_ID", default_value = "sudoku", value_parser = NonEmptyStringValueParser::new(), value_name = "OWNER/NAME|DIR|FILE.gguf|sudoku|toy")]
     pub(super) model_id: String,
     /// Branch, tag or commit of a model from the hub
-    #[arg(long, env = "REMASK_REVISION", default_value = "main")]
+    #[arg(long, env = "REMASK_REVISION", default_value = "main", value_parser = NonEmptyStringValueParser::new())]
     revision: String,
     /// Hugging Face token for private or gated models [default: the one stored by `hf auth login`]
     #[arg(long, env = "HF_TOKEN", hide_env_values = true, value_name = "TOKEN")]
@@ -118,7 +124,7 @@ impl ModelArgs {
         let beside = file.with_file_name("tokenizer.json");
         let tokenizer = match &tokens {
             Some(Tokens::Whole(json)) => Some(Tokenizer::from_texts(json.as_bytes(), config)?),
-            _ if beside.exists() => Some(Tokenizer::from_texts(&std::fs::read(&beside)?, config)?),
+            _ if beside.exists() => Some(Tokenizer::from_texts(&files::read(&beside, files::TOKENIZER_MAX)?, config)?),
             Some(Tokens::Parts { words, special, merges, cut }) => {
                 Some(Tokenizer::from_lists(&Lists { words, special, merges, cut }, config)?)
             }

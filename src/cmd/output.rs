@@ -1,6 +1,7 @@
 //! The output of `generate` and `infill`: text, JSON, or the canvas drawn step by step.
 
 use super::ask::{answer, engine};
+use super::print::{self, OutputError};
 use super::{model::Loaded, watch::Screen};
 use crate::diffusion::{Edit, Probability};
 use crate::engine::{Answer, Failure, Finish, Request, StepEvent};
@@ -26,7 +27,7 @@ pub(super) async fn print_answer(loaded: Loaded, request: &Request, output: Outp
     let mut steps = Vec::new();
     let answer = answer(&mut session, async |step| {
         if let Some(screen) = &mut screen {
-            screen.show(step).await?;
+            screen.show(step).await.map_err(OutputError::from)?;
         }
         if output.json {
             steps.push(step_json(step, offset));
@@ -35,11 +36,10 @@ pub(super) async fn print_answer(loaded: Loaded, request: &Request, output: Outp
     })
     .await;
     let answer = answer.map_err(|error| if error.is::<Failure>() { error.context("no answer") } else { error })?;
-    print(&answer, &steps, output);
-    Ok(())
+    Ok(print(&answer, &steps, output)?)
 }
 
-fn print(answer: &Answer, steps: &[Value], output: OutputArgs) {
+fn print(answer: &Answer, steps: &[Value], output: OutputArgs) -> Result<(), OutputError> {
     let Answer { steps: taken, forward_passes, filled, erased, .. } = answer;
     if output.json {
         let tokens: Vec<u32> = answer.written.iter().map(|written| written.token.0).collect();
@@ -47,17 +47,14 @@ fn print(answer: &Answer, steps: &[Value], output: OutputArgs) {
             Finish::Stop => "stop",
             Finish::Length => "length",
         };
-        println!(
-            "{}",
-            json!({
-                "tokens": tokens, "text": answer.output.text(), "finish_reason": finish_reason, "steps": steps,
-                "forward_passes": forward_passes, "filled": filled, "erased": erased,
-            })
-        );
+        print::line(json!({
+            "tokens": tokens, "text": answer.output.text(), "finish_reason": finish_reason, "steps": steps,
+            "forward_passes": forward_passes, "filled": filled, "erased": erased,
+        }))
     } else if output.watch {
-        println!("{taken} steps, {forward_passes} forward passes, {filled} filled, {erased} erased");
+        print::line(format_args!("{taken} steps, {forward_passes} forward passes, {filled} filled, {erased} erased"))
     } else {
-        println!("{}", answer.output.text());
+        print::line(answer.output.text())
     }
 }
 

@@ -1,6 +1,6 @@
 //! `remask quantize`: converts a model directory into one GGUF file with quantised matrices.
 
-use super::{hub, words::one_of};
+use super::{hub, print, words::one_of};
 use crate::model::{Format, quantise};
 use anyhow::{Context, bail};
 use clap::Args;
@@ -41,6 +41,5 @@ pub(super) fn run(args: &QuantiseArgs) -> anyhow::Result<()> {
     };
     quantise(&dir, prism_head.as_deref(), adapter.as_deref(), *format, out)?;
     let size = fs::metadata(out).with_context(|| out.display().to_string())?.len();
-    println!("{} holds the model in {format}, {:.3} GB", out.display(), size as f64 / 1e9);
-    Ok(())
+    Ok(print::line(format_args!("{} holds the model in {format}, {:.3} GB", out.display(), size as f64 / 1e9))?)
 }

@@ -1,6 +1,6 @@
 //! `remask read`: all outputs of one forward pass, for comparing with another implementation.
 
-use super::{model::ModelArgs, refine::ids};
+use super::{model::ModelArgs, print, refine::ids};
 use anyhow::bail;
 use clap::Args;
 use serde_json::json;
@@ -31,6 +31,5 @@ pub(super) fn run(args: &ReadArgs) -> anyhow::Result<()> {
     if args.hidden {
         object["hidden"] = json!(read.hidden);
     }
-    println!("{object}");
-    Ok(())
+    Ok(print::line(object)?)
 }

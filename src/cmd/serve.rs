@@ -1,82 +1,99 @@
 //! `remask serve`: listens at once, loads the model meanwhile, and drains on SIGTERM or Ctrl-C.
 
-use super::logging::{self, LogArgs, say};
-use super::model::{Loaded, ModelArgs};
-use super::signal::stop_signal;
+use super::logging::{self, LogArgs};
+use super::model::{self, Loaded, ModelArgs};
+use super::print::say;
+use super::signal::{Signals, exit};
+use super::version::{REVISION, VERSION};
+use super::words::count;
 use crate::api::{self, Access, AppState, Guard, Listeners, Patience, Service};
 use crate::engine::{Clock, Limits, Reload, Restart, World, start_by, warm_up};
 use crate::{model::ModelError, telemetry::Metrics};
 use anyhow::{Context, anyhow, bail};
-use axum::http::HeaderValue;
-use clap::{Args, ValueEnum};
+use axum::http::{HeaderValue, Uri};
+use clap::builder::{NonEmptyStringValueParser, RangedU64ValueParser};
+use clap::{Args, ValueEnum, value_parser};
 use rustix::process::{Resource, Rlimit, getrlimit, setrlimit};
 use std::num::{NonZeroU32, NonZeroUsize};
+use std::sync::atomic::{AtomicBool, Ordering};
 use std::time::{Duration, SystemTime, UNIX_EPOCH};
 use std::{net::SocketAddr, path::PathBuf, sync::Arc};
-use tokio::{net::TcpListener, sync::Notify, task::spawn_blocking};
+use tokio::{
+    net::{TcpListener, lookup_host},
+    sync::Notify,
+    task::spawn_blocking,
+};
+
+/// Headings of `--help`, in its order.
+const LISTENING: &str = "Listening";
+const LOAD: &str = "Load and limits";
+const ACCESS: &str = "Access";
+
+/// Longest time in seconds that a flag may set: a week.
+const WAIT_MAX: u64 = 7 * 24 * 3600;
 
 #[derive(Args, Clone, Debug)]
 pub(super) struct ServeArgs {
     #[command(flatten)]
     model: ModelArgs,
     /// Model name in requests and answers [default: the last part of --model-id]
-    #[arg(long, env = "REMASK_SERVED_MODEL_NAME", value_name = "NAME")]
+    #[arg(long, env = "REMASK_SERVED_MODEL_NAME", value_name = "NAME", help_heading = model::HEADING, value_parser = NonEmptyStringValueParser::new())]
     served_model_name: Option<String>,
     /// Address to listen on. 0.0.0.0 is all interfaces
-    #[arg(long, env = "REMASK_HOSTNAME", default_value = "127.0.0.1")]
+    #[arg(long, env = "REMASK_HOSTNAME", default_value = "127.0.0.1", help_heading = LISTENING, value_parser = NonEmptyStringValueParser::new())]
     hostname: String,
     /// Port to listen on. 0 picks a free port
-    #[arg(long, env = "REMASK_PORT", default_value_t = 8080)]
+    #[arg(long, env = "REMASK_PORT", default_value_t = 8080, help_heading = LISTENING)]
     port: u16,
     /// Separate port for gRPC. 0 picks a free port [default: gRPC shares --port with HTTP]
-    #[arg(long, env = "REMASK_GRPC_PORT", value_name = "PORT")]
+    #[arg(long, env = "REMASK_GRPC_PORT", value_name = "PORT", help_heading = LISTENING)]
     grpc_port: Option<u16>,
     /// Maximum number of tokens per forward pass, over all requests. A longer canvas runs alone
-    #[arg(long, env = "REMASK_MAX_BATCH_TOKENS", default_value_t = Limits::default().batch_tokens_max, value_name = "N")]
+    #[arg(long, env = "REMASK_MAX_BATCH_TOKENS", default_value_t = Limits::default().batch_tokens_max, value_name = "N", help_heading = LOAD, value_parser = count(1 << 24))]
     max_batch_tokens: usize,
     /// Maximum number of requests refined at the same time
-    #[arg(long, env = "REMASK_MAX_CONCURRENT_REQUESTS", default_value_t = Limits::default().running_max, value_name = "N")]
+    #[arg(long, env = "REMASK_MAX_CONCURRENT_REQUESTS", default_value_t = Limits::default().running_max, value_name = "N", help_heading = LOAD, value_parser = count(1 << 16))]
     max_concurrent_requests: usize,
     /// Maximum number of queued requests. Further ones are refused with status 429
-    #[arg(long, env = "REMASK_MAX_QUEUE", default_value_t = Limits::default().queue_max, value_name = "N")]
+    #[arg(long, env = "REMASK_MAX_QUEUE", default_value_t = Limits::default().queue_max, value_name = "N", help_heading = LOAD, value_parser = RangedU64ValueParser::<usize>::new().range(..=1 << 20))]
     max_queue: usize,
     /// Under load, reduce the steps of requests, down to this share (for example 0.5) when the
     /// queue is full. Such answers have `degraded` set
-    #[arg(long, env = "REMASK_BROWN_OUT", value_name = "SHARE", value_parser = share)]
+    #[arg(long, env = "REMASK_BROWN_OUT", value_name = "SHARE", value_parser = share, help_heading = LOAD)]
     brown_out: Option<f32>,
     /// Maximum length of a canvas in cells, including the prompt [default: the model's limit]
-    #[arg(long, env = "REMASK_MAX_MODEL_LEN", value_name = "N")]
+    #[arg(long, env = "REMASK_MAX_MODEL_LEN", value_name = "N", help_heading = LOAD, value_parser = count(1 << 20))]
     max_model_len: Option<usize>,
     /// Maximum size of a request body or gRPC message in bytes
-    #[arg(long, env = "REMASK_PAYLOAD_LIMIT", default_value_t = api::BODY_MAX, value_name = "BYTES")]
+    #[arg(long, env = "REMASK_PAYLOAD_LIMIT", default_value_t = api::BODY_MAX, value_name = "BYTES", help_heading = LOAD, value_parser = count(1 << 30))]
     payload_limit: usize,
     /// API keys, separated by commas. If set, requests must send one as `Authorization: Bearer KEY`
-    #[arg(long, env = "REMASK_API_KEY", hide_env_values = true, value_delimiter = ',', value_name = "KEY,..")]
+    #[arg(long, env = "REMASK_API_KEY", hide_env_values = true, value_delimiter = ',', value_name = "KEY,..", help_heading = ACCESS)]
     api_key: Vec<String>,
     /// File with one API key per line. It is read again when it changes
-    #[arg(long, env = "REMASK_API_KEY_FILE", value_name = "FILE")]
+    #[arg(long, env = "REMASK_API_KEY_FILE", value_name = "FILE", help_heading = ACCESS)]
     api_key_file: Option<PathBuf>,
     /// Maximum number of concurrent requests per API key
-    #[arg(long, env = "REMASK_MAX_REQUESTS_PER_KEY", value_name = "N")]
+    #[arg(long, env = "REMASK_MAX_REQUESTS_PER_KEY", value_name = "N", help_heading = ACCESS)]
     max_requests_per_key: Option<NonZeroUsize>,
     /// Allowed CORS origins, separated by commas, for example `https://example.org`, or `*` for all
-    #[arg(long, env = "REMASK_CORS_ALLOW_ORIGIN", value_delimiter = ',', value_name = "ORIGIN,..")]
+    #[arg(long, env = "REMASK_CORS_ALLOW_ORIGIN", value_delimiter = ',', value_name = "ORIGIN,..", help_heading = ACCESS, value_parser = origin)]
     cors_allow_origin: Vec<HeaderValue>,
     /// Timeout of a request in seconds, until the last byte of the answer is sent [default: none]
-    #[arg(long, env = "REMASK_REQUEST_TIMEOUT", value_name = "SECONDS")]
+    #[arg(long, env = "REMASK_REQUEST_TIMEOUT", value_name = "SECONDS", help_heading = LOAD)]
     request_timeout: Option<NonZeroU32>,
     /// Seconds for which a broken /v1/infill or /v1/repair stream can be resumed. 0 cancels it at
     /// once
-    #[arg(long, env = "REMASK_RESUME_GRACE", default_value_t = api::RESUME_GRACE.as_secs(), value_name = "SECONDS")]
+    #[arg(long, env = "REMASK_RESUME_GRACE", default_value_t = api::RESUME_GRACE.as_secs(), value_name = "SECONDS", help_heading = LOAD, value_parser = value_parser!(u64).range(..=WAIT_MAX))]
     resume_grace: u64,
     /// Additional port that serves only /metrics, /health and /ready
-    #[arg(long, env = "REMASK_METRICS_PORT", value_name = "PORT")]
+    #[arg(long, env = "REMASK_METRICS_PORT", value_name = "PORT", help_heading = LISTENING)]
     metrics_port: Option<u16>,
     /// Also export metrics under the names of another server, for its dashboards and routers
-    #[arg(long, env = "REMASK_METRICS_ALIASES", value_name = "SERVER")]
+    #[arg(long, env = "REMASK_METRICS_ALIASES", value_name = "SERVER", help_heading = logging::HEADING)]
     metrics_aliases: Option<MetricsAliases>,
     /// Seconds that running requests have to finish when the server stops
-    #[arg(long, env = "REMASK_DRAIN_TIMEOUT", default_value_t = 30, value_name = "SECONDS")]
+    #[arg(long, env = "REMASK_DRAIN_TIMEOUT", default_value_t = 30, value_name = "SECONDS", help_heading = LOAD, value_parser = value_parser!(u64).range(..=WAIT_MAX))]
     drain_timeout: u64,
     #[command(flatten)]
     logs: LogArgs,
@@ -103,7 +120,8 @@ async fn serve(args: &ServeArgs) -> anyhow::Result<()> {
             (Listeners::Two { http, grpc }, address)
         }
     };
-    let (stop, given_up) = (stop_signal()?, Arc::new(Notify::new()));
+    let (mut signals, given_up) = (Signals::new()?, Arc::new(Notify::new()));
+    let is_loaded = Arc::new(AtomicBool::new(false));
     let per_key_max = args.max_requests_per_key.map(NonZeroUsize::get);
     let guard = Guard::new(&args.api_key, args.api_key_file.as_deref(), per_key_max)?;
     if guard.is_none() && per_key_max.is_some() {
@@ -121,17 +139,25 @@ async fn serve(args: &ServeArgs) -> anyhow::Result<()> {
         tokio::spawn(api::serve_operators(listener, state.clone()));
     }
     let stop = {
-        let given_up = Arc::clone(&given_up);
+        let (given_up, is_loaded) = (Arc::clone(&given_up), Arc::clone(&is_loaded));
         async move {
             tokio::select! {
-                () = stop => {}
+                code = signals.next() => {
+                    if !is_loaded.load(Ordering::Acquire) {
+                        exit(code, "stopped while the model was being loaded"); // nothing else ends its thread
+                    }
+                }
                 () = given_up.notified() => {}
             }
+            tokio::spawn(async move {
+                let code = signals.next().await;
+                exit(code, "stopped at once; the requests under way are lost")
+            });
         }
     };
     let mut server = tokio::spawn(api::serve(listeners, state.clone(), stop, drain_timeout));
 
-    say(format_args!("remask {}: loading {} ...", env!("CARGO_PKG_VERSION"), args.model.model_id));
+    say(format_args!("remask {}: loading {} ...", VERSION, args.model.model_id));
     let (model, batch_tokens_max) = (args.model.clone(), args.max_batch_tokens);
     let loaded = tokio::select! {
         loaded = spawn_blocking(move || warm(model.load()?, batch_tokens_max)) => loaded.context("the model's loader broke down")??,
@@ -140,6 +166,7 @@ async fn serve(args: &ServeArgs) -> anyhow::Result<()> {
     let service = start_service(loaded, args, metrics)?;
     let greeting = greeting(&service, address, grpc_address);
     let handle = service.handle.clone();
+    is_loaded.store(true, Ordering::Release);
     state.loaded(service).map_err(|_| anyhow!("a model is being served already"))?;
     say(greeting);
     tokio::select! {
@@ -160,7 +187,13 @@ fn open_more_files() {
 }
 
 async fn listen(hostname: &str, port: u16, flag: &str) -> anyhow::Result<TcpListener> {
-    let listener = TcpListener::bind((hostname, port)).await;
+    let addresses: Vec<SocketAddr> = match lookup_host((hostname, port)).await {
+        Ok(addresses) => addresses.collect(),
+        Err(cause) => {
+            bail!("--hostname is {hostname:?}, which is no IP address and no name that resolves ({cause}); give one")
+        }
+    };
+    let listener = TcpListener::bind(&*addresses).await;
     listener.with_context(|| format!("cannot listen on {hostname}:{port}; choose another {flag}"))
 }
 
@@ -195,7 +228,7 @@ fn reload(args: &ServeArgs) -> Reload {
 fn start_service(loaded: Loaded, args: &ServeArgs, metrics: Arc<Metrics>) -> anyhow::Result<Service> {
     let name = args.served_model_name.clone().unwrap_or(loaded.name);
     let spec = loaded.model.spec();
-    metrics.info("build_info", "The program", &[("version", env!("CARGO_PKG_VERSION"))])?;
+    metrics.info("build_info", "The program", &[("version", env!("CARGO_PKG_VERSION")), ("revision", REVISION)])?;
     metrics.info(
         "model_info",
         "The model served",
@@ -227,6 +260,20 @@ enum MetricsAliases {
 fn share(word: &str) -> Result<f32, &'static str> {
     let share = word.parse().ok().filter(|share| *share > 0.0 && *share < 1.0);
     share.ok_or("give a number above 0 and below 1")
+}
+
+/// An origin as browsers send it, or `*` for all.
+fn origin(word: &str) -> Result<HeaderValue, &'static str> {
+    let is_origin = |uri: Uri| {
+        let is_web = matches!(uri.scheme_str(), Some("http" | "https"));
+        is_web
+            && uri.host().is_some_and(|host| !host.is_empty())
+            && !word.contains(['@', '?'])
+            && !word.ends_with('/')
+            && uri.path() == "/"
+    };
+    let value = HeaderValue::from_str(word).ok().filter(|_| word == "*" || word.parse().is_ok_and(is_origin));
+    value.ok_or("give SCHEME://HOST or SCHEME://HOST:PORT, for example https://example.org, without a path, or *")
 }
 
 /// The message once the model is loaded: what is served, where, and an example request.

@@ -1,35 +1,66 @@
-//! SIGTERM and Ctrl-C, as a future and as a flag.
+//! SIGTERM and Ctrl-C. The first one asks for a regular end, once there is something to end. One
+//! before that, or a second one, ends the program at once.
 
+use super::print::say;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, Ordering};
 
-/// Completes on SIGTERM or on Ctrl-C. To be called inside a runtime.
-pub(super) fn stop_signal() -> anyhow::Result<impl Future<Output = ()> + Send + 'static> {
+/// The signals that have arrived since this was made.
+pub(super) struct Signals {
     #[cfg(unix)]
-    let mut terminate = tokio::signal::unix::signal(tokio::signal::unix::SignalKind::terminate())?;
-    Ok(async move {
-        #[cfg(unix)]
-        tokio::select! {
-            _ = terminate.recv() => {}
-            _ = tokio::signal::ctrl_c() => {}
-        }
-        #[cfg(not(unix))]
-        let _ = tokio::signal::ctrl_c().await; // after an error no signal can arrive
-    })
+    interrupt: tokio::signal::unix::Signal,
+    #[cfg(unix)]
+    terminate: tokio::signal::unix::Signal,
 }
 
-/// A flag that becomes true on SIGTERM or on Ctrl-C. To be called outside a runtime.
+impl Signals {
+    /// To be called inside a runtime.
+    pub(super) fn new() -> anyhow::Result<Self> {
+        #[cfg(unix)]
+        {
+            use tokio::signal::unix::{SignalKind, signal};
+            Ok(Self { interrupt: signal(SignalKind::interrupt())?, terminate: signal(SignalKind::terminate())? })
+        }
+        #[cfg(not(unix))]
+        Ok(Self {})
+    }
+
+    /// The exit code for the next signal: 130 after Ctrl-C, 143 after SIGTERM.
+    pub(super) async fn next(&mut self) -> u8 {
+        #[cfg(unix)]
+        tokio::select! {
+            _ = self.interrupt.recv() => 128 + 2,
+            _ = self.terminate.recv() => 128 + 15,
+        }
+        #[cfg(not(unix))]
+        {
+            let _ = tokio::signal::ctrl_c().await; // after an error no signal can arrive
+            128 + 2
+        }
+    }
+}
+
+/// Ends the program at once, whatever its threads are doing.
+pub(super) fn exit(code: u8, why: &str) -> ! {
+    say(format_args!("remask: {why}"));
+    std::process::exit(code.into())
+}
+
+/// A flag that becomes true on SIGTERM or on Ctrl-C; a second signal ends the program. To be called
+/// outside a runtime.
 pub(super) fn stop_flag() -> anyhow::Result<Arc<AtomicBool>> {
     let stop = Arc::new(AtomicBool::new(false));
     let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build()?;
-    let signalled = {
+    let mut signals = {
         let _inside = runtime.enter();
-        stop_signal()?
+        Signals::new()?
     };
     let flag = Arc::clone(&stop);
     std::thread::spawn(move || {
-        runtime.block_on(signalled);
+        runtime.block_on(signals.next());
         flag.store(true, Ordering::Relaxed);
+        let code = runtime.block_on(signals.next());
+        exit(code, "stopped at once, without a checkpoint of the last steps")
     });
     Ok(stop)
 }

@@ -15,6 +15,7 @@ mod request;
 mod restart;
 mod shared;
 mod template;
+mod throughput;
 mod tick;
 mod warm_up;
 mod worker;

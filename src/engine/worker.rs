@@ -9,6 +9,7 @@ use super::job::SequenceId;
 use super::mailbox::Outbox;
 use super::restart::{Restart, World};
 use super::shared::{Command, Condition, FAILURES_MAX, Limits, Shared, Submission};
+use super::throughput::{Rates, Throughput};
 use super::tick::{Begun, Engine, Tick};
 use crate::diffusion::{Edit, u32_of};
 use crate::model::{Denoiser, ModelError};
@@ -79,6 +80,7 @@ pub fn start_by(
         clients: BTreeMap::new(),
         clock,
         restart,
+        throughput: Throughput::default(),
         shared: Arc::clone(&handle.shared),
         metrics,
     };
@@ -93,6 +95,7 @@ struct Worker {
     clients: BTreeMap<SequenceId, Client>,
     clock: Clock,
     restart: Restart,
+    throughput: Throughput,
     shared: Arc<Shared>,
     metrics: Arc<Metrics>,
 }
@@ -135,7 +138,12 @@ impl Worker {
             return Next::End;
         }
         self.drop_abandoned();
-        let next = if self.engine.is_idle() { Next::Turn } else { self.step() };
+        let next = if self.engine.is_idle() {
+            self.throughput.rest();
+            Next::Turn
+        } else {
+            self.step()
+        };
         let Engine { running, waiting, running_max, .. } = &self.engine;
         self.metrics.sequences(running.len(), waiting.len(), *running_max);
         next
@@ -254,8 +262,9 @@ impl Worker {
         }
     }
 
-    fn record(&self, tick: &Tick, begun: Instant) {
-        let took = self.clock.now().duration_since(begun);
+    fn record(&mut self, tick: &Tick, begun: Instant) {
+        let ended = self.clock.now();
+        let took = ended.duration_since(begun);
         if let Some(limit) = tick.shrunk {
             tracing::warn!(limit, "the device ran out of memory; passes hold fewer tokens for a while");
             self.metrics.model_failures.inc();
@@ -272,6 +281,10 @@ impl Worker {
             self.metrics.stepped(took, tick.sequences, tick.tokens);
             if let Some(limit) = tick.grown {
                 tracing::info!(limit, "passes may hold more tokens again");
+            }
+            if let Some(Rates { passes_per_s, tokens_per_s }) = self.throughput.pass(begun, ended, filled(tick)) {
+                let (running, waiting) = (self.engine.running.len(), self.engine.waiting.len());
+                tracing::info!(running, waiting, passes_per_s, tokens_per_s, "throughput");
             }
         }
     }
@@ -310,6 +323,15 @@ impl Worker {
             }
         }
     }
+}
+
+/// Tokens that a tick filled in.
+fn filled(tick: &Tick) -> u32 {
+    let steps = tick.events.iter().filter_map(|(_, event)| match event {
+        Event::Step(step) => Some(&step.edits),
+        Event::Finished(_) | Event::Failed(_) => None,
+    });
+    u32_of(steps.flatten().filter(|edit| matches!(edit, Edit::Fill { .. })).count())
 }
 
 /// The attributes of a step's span.

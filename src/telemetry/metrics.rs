@@ -74,7 +74,9 @@ pub enum Outcome {
 impl Outcome {
     const ALL: [Self; 5] = [Self::Ok, Self::Invalid, Self::Refused, Self::Failed, Self::Cancelled];
 
-    const fn label(self) -> &'static str {
+    /// Its label, which the log uses, too.
+    #[must_use]
+    pub const fn label(self) -> &'static str {
         match self {
             Self::Ok => "ok",
             Self::Invalid => "invalid",

@@ -18,24 +18,32 @@ const STEPS_WHOLE: u32 = 16;
 /// Makes the spans inside a request; set if traces are exported.
 static TRACER: OnceLock<SdkTracer> = OnceLock::new();
 
+/// The target of spans that are logged and not exported.
+pub const UNTRACED: &str = "remask::untraced";
+
+/// What a request is for.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Kind {
+    /// It runs the model, or concerns a request that does.
+    Work,
+    /// It is one of many that watch the server.
+    Probe,
+    /// Anything else.
+    Other,
+}
+
 /// Exports spans with `tracer` from now on. Only the first call has an effect.
 pub fn collect(tracer: SdkTracer) {
     let _ = TRACER.set(tracer);
 }
 
 /// The span of a request that has just arrived. It is part of the caller's trace if the headers
-/// `traceparent` and `tracestate` name one (W3C Trace Context), and not exported unless `is_work`.
-pub fn arrived<'a>(
-    id: &str,
-    method: &str,
-    path: &str,
-    is_work: bool,
-    header: impl Fn(&'static str) -> Option<&'a str>,
-) -> Span {
-    let span = if is_work {
-        tracing::info_span!("request", id, method, path, trace_id = Empty, otel.kind = Empty)
-    } else {
-        tracing::debug_span!("request", id, method, path, trace_id = Empty, otel.kind = Empty)
+/// `traceparent` and `tracestate` name one (W3C Trace Context), and exported only if it does work.
+pub fn arrived<'a>(id: &str, kind: Kind, header: impl Fn(&'static str) -> Option<&'a str>) -> Span {
+    let span = match kind {
+        Kind::Work => tracing::info_span!("request", id, trace_id = Empty, otel.kind = Empty),
+        Kind::Other => tracing::info_span!(target: UNTRACED, "request", id, trace_id = Empty),
+        Kind::Probe => tracing::debug_span!(target: UNTRACED, "request", id, trace_id = Empty),
     };
     if TRACER.get().is_some() {
         span.record("otel.kind", "server"); // before its context is read, which starts the span

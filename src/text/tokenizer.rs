@@ -4,6 +4,7 @@ use super::chat_template::{ChatTemplate, TemplateFiles};
 use super::conversation::Conversation;
 use super::error::TextError;
 use crate::diffusion::TokenId;
+use crate::files;
 use std::collections::HashSet;
 use std::path::{Path, PathBuf};
 use std::{fmt, ops::Range};
@@ -62,7 +63,7 @@ impl Tokenizer {
     pub fn from_dir(dir: &Path) -> Result<Option<Self>, TextError> {
         let in_file = |file: PathBuf, error: &dyn fmt::Display| TextError::File { file, reason: error.to_string() };
         let file = dir.join("tokenizer.json");
-        let json = match std::fs::read(&file) {
+        let json = match files::read(&file, files::TOKENIZER_MAX) {
             Err(error) if error.kind() == std::io::ErrorKind::NotFound => return Ok(None),
             read => read.map_err(|error| in_file(file.clone(), &error))?,
         };

@@ -2,13 +2,14 @@
 //! atomically. Out of scope: the objective of the run.
 
 use super::{data::Data, error::TrainError, net::Parameters, optimiser::Memory};
+use crate::files;
 use crate::model::{Config, Defaults, Metadata, save_tensors};
 use candle_core::{Device, Tensor};
 use serde::Deserialize;
 use serde_json::{Map, Value, json};
 use sha2::{Digest, Sha256};
 use std::collections::{BTreeMap, BTreeSet};
-use std::{fs, path::Path};
+use std::path::Path;
 
 /// The state that a run is resumed from. Random numbers are a function of the seed and the step.
 #[derive(Debug)]
@@ -61,7 +62,7 @@ pub(super) fn save(
 /// Reads a checkpoint; `None` when the file does not exist.
 pub(super) fn open(path: &Path, device: &Device) -> Result<Option<Checkpoint>, TrainError> {
     let broken = |problem: String| TrainError::Checkpoint { file: path.display().to_string(), problem };
-    let bytes = match fs::read(path) {
+    let bytes = match files::read(path, u64::MAX) {
         Ok(bytes) => bytes,
         Err(cause) if cause.kind() == std::io::ErrorKind::NotFound => return Ok(None),
         Err(cause) => return Err(broken(format!("cannot be read: {cause}"))),

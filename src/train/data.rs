@@ -3,6 +3,7 @@
 use super::error::TrainError;
 use super::sudoku::{self, Grid, Split};
 use crate::diffusion::{TokenId, TokenSet, u32_of};
+use crate::files;
 use crate::model::Config;
 use crate::text::{Special, Tokenizer};
 use serde::Deserialize;
@@ -142,7 +143,7 @@ impl Data {
     ) -> Result<Self, TrainError> {
         let file = path.display().to_string();
         let wrong = |problem: String| TrainError::Data { file: file.clone(), problem };
-        let text = std::fs::read_to_string(path).map_err(|cause| wrong(format!("cannot be read: {cause}")))?;
+        let text = files::read_text(path).map_err(|cause| wrong(format!("cannot be read: {cause}")))?;
         let encode = |what: String, text: &str| {
             tokenizer.encode(text, Special::AsText).map_err(|cause| wrong(format!("{what}: {cause}")))
         };

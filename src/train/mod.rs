@@ -28,4 +28,4 @@ pub use pretrain::Base;
 pub use prism::Recipe;
 pub use progress::{Progress, Sums};
 pub use run::{Finished, RunConfig};
-pub use tuning::{Learns, Tuned, Tuning};
+pub use tuning::{Learns, LoadedTuning, Tuned, Tuning};

@@ -96,6 +96,7 @@ pub(super) trait Objective: Sync {
     }
 }
 
+#[derive(Debug)]
 pub(super) struct Learner {
     pub(super) config: Config,
     pub(super) parameters: Parameters,

@@ -80,17 +80,54 @@ impl Tuning {
         stop: &AtomicBool,
         report: impl FnMut(&Progress),
     ) -> Result<Tuned, TrainError> {
+        self.load(run.device)?.run(run, checkpoint, settings, stop, report)
+    }
+
+    /// The first half of [`Self::run`]: loads the model.
+    ///
+    /// # Errors
+    /// When the base cannot be read, or the data or the targets do not fit it.
+    pub fn load(self, device: Device) -> Result<LoadedTuning, TrainError> {
         let Self { base, data, batch, recipe, learns, seed } = self;
-        let tensors = model::tensors(&base, None, run.device)?;
+        let tensors = model::tensors(&base, None, device)?;
         let config = tensors.config.clone();
         data.check(&config)?;
         let fingerprint = tensors.fingerprint.clone();
         let maskable = data.maskable();
         let judged = tensors.judged.as_ref().map_or_else(|| maskable.clone(), |before| before.union(&maskable));
-        let parameters = parameters(tensors, &learns, seed, run.device)?;
+        let parameters = parameters(tensors, &learns, seed, device)?;
         let learns_backbone = learns != Learns::HeadAlone;
-        let mut objective = Prism::new(config.clone(), data, batch, recipe, seed, learns_backbone);
+        let objective = Prism::new(config.clone(), data, batch, recipe, seed, learns_backbone);
         let learner = Learner { config, parameters, lora_scale: learns.lora_scale() };
+        Ok(LoadedTuning { objective, learner, base, fingerprint, judged, learns })
+    }
+}
+
+/// A training whose model is loaded.
+#[derive(Debug)]
+pub struct LoadedTuning {
+    objective: Prism,
+    learner: Learner,
+    base: PathBuf,
+    fingerprint: String,
+    judged: TokenSet,
+    learns: Learns,
+}
+
+impl LoadedTuning {
+    /// The second half of [`Tuning::run`].
+    ///
+    /// # Errors
+    /// When the checkpoint has other settings, a file cannot be written, or the loss is not finite.
+    pub fn run(
+        self,
+        run: &RunConfig,
+        checkpoint: &Path,
+        settings: &Map<String, Value>,
+        stop: &AtomicBool,
+        report: impl FnMut(&Progress),
+    ) -> Result<Tuned, TrainError> {
+        let Self { mut objective, learner, base, fingerprint, judged, learns } = self;
         let finished = train(run, &mut objective, learner, checkpoint, settings, stop, report)?;
         Ok(Tuned { finished, base, fingerprint, judged, learns })
     }

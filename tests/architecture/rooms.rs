@@ -46,19 +46,33 @@ const API: [Room; 12] = [
 ];
 
 /// From the front door down to what knows no other.
-const ENGINE: [Room; 18] = [
+const ENGINE: [Room; 19] = [
     (
         "mod",
         &["worker", "handle", "warm_up", "admission", "restart", "shared", "template", "event", "request", "clock"],
     ),
     (
         "worker",
-        &["handle", "admission", "tick", "restart", "shared", "mailbox", "job", "event", "request", "pace", "clock"],
+        &[
+            "handle",
+            "admission",
+            "tick",
+            "throughput",
+            "restart",
+            "shared",
+            "mailbox",
+            "job",
+            "event",
+            "request",
+            "pace",
+            "clock",
+        ],
     ),
     ("handle", &["admission", "shared", "mailbox", "job", "event", "request", "clock"]),
     ("warm_up", &[]),
     ("admission", &["job", "layout", "template", "event", "request"]),
     ("tick", &["batch_limit", "job", "event", "request"]),
+    ("throughput", &[]),
     ("restart", &["clock"]),
     ("shared", &["job", "mailbox", "event", "request", "pace", "clock"]),
     ("job", &["layout", "likelihoods", "template", "event", "request"]),

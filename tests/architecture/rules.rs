@@ -4,15 +4,16 @@
 use crate::source::Source;
 
 /// The modules each module may import, itself always. Anything else points up or sideways.
-const LAYERS: [(&str, &[&str]); 8] = [
+const LAYERS: [(&str, &[&str]); 9] = [
+    ("files", &[]),
     ("diffusion", &[]),
-    ("text", &["diffusion"]),
-    ("model", &["diffusion"]),
+    ("text", &["diffusion", "files"]),
+    ("model", &["diffusion", "files"]),
     ("telemetry", &["diffusion"]),
     ("engine", &["diffusion", "text", "model", "telemetry"]),
-    ("train", &["diffusion", "text", "model"]),
-    ("api", &["diffusion", "text", "model", "engine", "telemetry"]),
-    ("cmd", &["diffusion", "text", "model", "engine", "telemetry", "train", "api"]),
+    ("train", &["diffusion", "text", "model", "files"]),
+    ("api", &["diffusion", "text", "model", "engine", "telemetry", "files"]),
+    ("cmd", &["diffusion", "text", "model", "engine", "telemetry", "train", "api", "files"]),
 ];
 
 /// Families of crates (`candle` stands for `candle_core` too) and the modules they may appear in.

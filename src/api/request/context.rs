@@ -1,7 +1,7 @@
 //! The context of a request from arrival to last byte: id, span, protocol, owner, and outcome.
 
 use crate::api::error::{self, ApiError, ApiResult, CLIENT_CLOSED_REQUEST, Code};
-use crate::api::protocol::{Protocol, is_work};
+use crate::api::protocol::{Protocol, is_probe, is_work};
 use crate::api::state::AppState;
 use crate::api::state::keys::{Fingerprint, Owner};
 use crate::api::state::under_way::Registration;
@@ -15,6 +15,7 @@ use axum::middleware::Next;
 use axum::response::{IntoResponse, Response};
 use futures_util::future::OptionFuture;
 use std::hash::{BuildHasher, RandomState};
+use std::sync::atomic::{AtomicUsize, Ordering};
 use std::sync::{Arc, Mutex, OnceLock, PoisonError};
 use std::time::{Duration, Instant};
 use tokio::sync::{OwnedSemaphorePermit, watch};
@@ -27,6 +28,17 @@ const REQUEST_ID_MAX: usize = 128;
 /// Time between a request's limit, at which it should answer itself, and the end of its connection.
 const GRACE: Duration = Duration::from_millis(500);
 
+/// Bytes of a path in the log.
+const PATH_MAX: usize = 200;
+
+/// What the answers of a request took.
+#[derive(Debug, Default)]
+struct Spent {
+    prompt_tokens: AtomicUsize,
+    completion_tokens: AtomicUsize,
+    passes: AtomicUsize,
+}
+
 /// The context of one request. Dropping the last clone counts the request, exactly once.
 #[derive(Clone, Debug)]
 pub(crate) struct RequestContext(Arc<Inner>);
@@ -36,8 +48,13 @@ struct Inner {
     id: String,
     protocol: Protocol,
     method: Method,
+    /// The path that was asked for, cut to [`PATH_MAX`].
+    path: String,
+    /// The path of the route, or `other`.
     endpoint: String,
     arrived: Instant,
+    status: OnceLock<StatusCode>,
+    spent: Spent,
     /// Stays empty when the client disconnects: then nothing is left running that could set it.
     outcome: OnceLock<Outcome>,
     stream_began: OnceLock<Instant>,
@@ -124,6 +141,10 @@ impl RequestContext {
 
     pub(crate) fn record_answer(&self, answer: &Answer) {
         self.0.metrics.answered(answer.prompt_tokens, answer.completion_tokens);
+        let spent = &self.0.spent;
+        spent.prompt_tokens.fetch_add(answer.prompt_tokens, Ordering::Relaxed);
+        spent.completion_tokens.fetch_add(answer.completion_tokens, Ordering::Relaxed);
+        spent.passes.fetch_add(answer.forward_passes as usize, Ordering::Relaxed);
         let counts = [
             ("gen_ai.usage.input_tokens", answer.prompt_tokens),
             ("gen_ai.usage.output_tokens", answer.completion_tokens),
@@ -157,15 +178,39 @@ impl Drop for Inner {
             ("http.request.method", self.method.to_string()),
             ("http.route", self.endpoint.clone()),
             ("remask.request_id", self.id.clone()),
-            ("remask.outcome", format!("{outcome:?}").to_lowercase()),
+            ("remask.outcome", outcome.label().to_owned()),
         ];
         let name = format!("{} {}", self.method, self.endpoint);
         trace::ended(&self.span, name, attributes, outcome == Outcome::Failed);
-        if is_work(&self.endpoint) {
-            tracing::info!(endpoint = self.endpoint, ?outcome, ?took, "request ended");
-        } else {
-            tracing::debug!(endpoint = self.endpoint, ?outcome, ?took, "request ended");
+        self.log(outcome, took);
+    }
+}
+
+impl Inner {
+    /// Writes the one line that the log has of each request. Its id is that of the span.
+    fn log(&self, outcome: Outcome, took: Duration) {
+        let (method, path, outcome) = (self.method.as_str(), self.path.as_str(), outcome.label());
+        // a client that disconnected has no answer
+        let status = self.status.get().copied().unwrap_or(CLIENT_CLOSED_REQUEST).as_u16();
+        let duration_ms = (took.as_secs_f64() * 1e6).round() / 1e3;
+        if is_probe(&self.endpoint) {
+            tracing::debug!(method, path, status, outcome, duration_ms, "request ended");
+            return;
         }
+        let count = |count: &AtomicUsize| Some(count.load(Ordering::Relaxed)).filter(|count| *count > 0);
+        let Spent { prompt_tokens, completion_tokens, passes } = &self.spent;
+        let [prompt_tokens, completion_tokens, passes] = [prompt_tokens, completion_tokens, passes].map(count);
+        tracing::info!(
+            method,
+            path,
+            status,
+            outcome,
+            duration_ms,
+            prompt_tokens,
+            completion_tokens,
+            passes,
+            "request ended"
+        );
     }
 }
 
@@ -180,15 +225,17 @@ pub(crate) async fn open(
     // all unknown paths are one endpoint, so that the number of metrics is bounded
     let endpoint = path.map_or_else(|| "other".to_owned(), |path| path.as_str().replace("{*", "{"));
     let header = |name| request.headers().get(name).and_then(|value| value.to_str().ok());
-    let (method, path) = (request.method().as_str(), request.uri().path());
-    let span = trace::arrived(&id, method, path, is_work(&endpoint), header);
+    let span = trace::arrived(&id, kind(&endpoint), header);
     state.shared.metrics.endpoint(&endpoint);
     let context = RequestContext(Arc::new(Inner {
         id,
         protocol: Protocol::of(request.headers()),
         method: request.method().clone(),
+        path: request.uri().path().chars().take(PATH_MAX).collect(),
         endpoint,
         arrived: Instant::now(),
+        status: OnceLock::new(),
+        spent: Spent::default(),
         outcome: OnceLock::new(),
         stream_began: OnceLock::new(),
         has_text: OnceLock::new(),
@@ -210,6 +257,7 @@ pub(crate) async fn open(
             Err(_) => context.interrupted().await.into_response(),
         },
     };
+    let _ = context.0.status.set(response.status()); // a request has one answer
     match response.extensions().get::<Streamed>() {
         None => context.set_outcome(response.status()),
         Some(Streamed) => drop(context.0.stream_began.set(Instant::now())), // a response begins once
@@ -235,6 +283,15 @@ pub(crate) async fn register(
         context.register(Some(state.shared.under_way.register(context.owner(), context.id(), cancel)?));
     }
     Ok(next.run(request).await)
+}
+
+/// What the log and traces make of the requests to an endpoint.
+fn kind(endpoint: &str) -> trace::Kind {
+    match endpoint {
+        endpoint if is_work(endpoint) => trace::Kind::Work,
+        endpoint if is_probe(endpoint) => trace::Kind::Probe,
+        _ => trace::Kind::Other,
+    }
 }
 
 /// The id that a client gave, if headers, logs and event ids can hold it as it is.

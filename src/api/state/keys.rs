@@ -1,6 +1,7 @@
 //! API keys, given or from a file that may change, and how many requests each may have under way.
 
 use super::lock::lock;
+use crate::files;
 use sha2::{Digest, Sha256};
 use std::collections::BTreeMap;
 use std::path::{Path, PathBuf};
@@ -134,8 +135,8 @@ impl KeyFile {
 }
 
 fn read(path: &Path) -> io::Result<(Vec<Fingerprint>, Option<Version>)> {
-    let version = version(&fs::metadata(path)?);
-    let text = fs::read_to_string(path)?;
+    let version = version(&files::metadata(path)?);
+    let text = files::read_text(path)?;
     let text = text.strip_prefix('\u{feff}').unwrap_or(&text); // a byte order mark is no part of the first key
     let lines = text.lines().map(str::trim).filter(|line| !line.is_empty() && !line.starts_with('#'));
     Ok((lines.map(fingerprint).collect(), version))

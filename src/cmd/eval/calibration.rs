@@ -5,6 +5,7 @@
 use super::input::SPLITS;
 use super::statistics::{Bin, Reliability, area_under_curve};
 use crate::cmd::model::ModelArgs;
+use crate::cmd::print;
 use crate::cmd::words::one_of;
 use crate::diffusion::policy::{Choice, order};
 use crate::diffusion::{Canvas, Cell, DrawKey, Draws, Position, Purpose, Reading, Seed, TokenId, fills};
@@ -81,9 +82,9 @@ pub(super) fn run(args: &CalibrationArgs) -> anyhow::Result<()> {
     let data = Data::Sudoku { seed: args.seed, split: args.split, puzzles: args.puzzles };
     let calibration = measure(model.as_mut(), &data, args.count, &recipe, args.seed)?;
     if args.json {
-        println!("{}", serde_json::to_string(&calibration)?);
+        print::line(serde_json::to_string(&calibration)?)?;
     } else {
-        print!("{}", calibration.table());
+        print::line(calibration.table().trim_end())?;
     }
     Ok(())
 }

@@ -5,6 +5,7 @@ use super::input::read_lines;
 use super::statistics::{Share, area_under_curve};
 use crate::cmd::ask::{answer_all, engine};
 use crate::cmd::model::ModelArgs;
+use crate::cmd::print;
 use crate::cmd::refine::RefineArgs;
 use crate::diffusion::Cell;
 use crate::engine::{DEFAULT_BLANK, Output, Task};
@@ -114,20 +115,18 @@ pub(super) async fn run(args: &InfillArgs) -> anyhow::Result<()> {
 impl InfillFigures {
     fn print(&self, as_json: bool) -> anyhow::Result<()> {
         if as_json {
-            println!("{}", serde_json::to_string(self)?);
-            return Ok(());
+            return Ok(print::line(serde_json::to_string(self)?)?);
         }
         for (what, share) in [("texts exactly right", self.exact), ("tokens right", self.tokens)] {
             let Share { successes, of, share, from, until } = share;
             let [share, from, until] = [share, from, until].map(|number| 100.0 * number);
-            println!("{what:<24} {share:.1} % ({from:.1} to {until:.1}), {successes} of {of}");
+            print::line(format_args!("{what:<24} {share:.1} % ({from:.1} to {until:.1}), {successes} of {of}"))?;
         }
         match self.quality_area_under_curve {
-            Some(area) => println!("{:<24} {area:.3}", "quality AUC"),
-            None => println!("{:<24} needs a head, and both right and wrong tokens", "quality AUC"),
+            Some(area) => print::line(format_args!("{:<24} {area:.3}", "quality AUC"))?,
+            None => print::line(format_args!("{:<24} needs a head, and both right and wrong tokens", "quality AUC"))?,
         }
-        println!("{:<24} {:.1}, {:.1} erased", "forward passes", self.forward_passes, self.erased);
-        Ok(())
+        Ok(print::line(format_args!("{:<24} {:.1}, {:.1} erased", "forward passes", self.forward_passes, self.erased))?)
     }
 }
 

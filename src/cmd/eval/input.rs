@@ -1,5 +1,6 @@
 //! What evaluations are made on: splits of generated grids, and lines of a file.
 
+use crate::files;
 use crate::train::sudoku::Split;
 use anyhow::Context;
 use std::path::Path;
@@ -9,7 +10,7 @@ pub(super) const SPLITS: [(&str, Split, &str); 3] =
 
 /// What `read` makes of each line that is not blank, which it gets with its number from 1.
 pub(super) fn read_lines<T>(file: &Path, read: impl Fn(usize, &str) -> anyhow::Result<T>) -> anyhow::Result<Vec<T>> {
-    let text = std::fs::read_to_string(file).with_context(|| format!("cannot read {}", file.display()))?;
+    let text = files::read_text(file).with_context(|| format!("cannot read {}", file.display()))?;
     let lines = (1..).zip(text.lines()).filter(|(_, line)| !line.trim().is_empty());
     let read = |(number, line)| read(number, line).with_context(|| format!("{}, line {number}", file.display()));
     lines.map(read).collect()

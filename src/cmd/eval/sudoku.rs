@@ -5,6 +5,7 @@ use super::input::{SPLITS, read_lines};
 use super::plot::{check_name, draw};
 use super::statistics::Share;
 use crate::cmd::ask::{answer_all, engine};
+use crate::cmd::print;
 use crate::cmd::words::{named, one_of};
 use crate::diffusion::policy::{BELOW, BUDGET, Choice, Kind, QUALITY, Rule, rules};
 use crate::engine::{Answer, Handle, Proofreading, Request, Start, Task};
@@ -109,11 +110,16 @@ pub(super) fn run(args: &SudokuArgs) -> anyhow::Result<()> {
     }
     let handle = engine(loaded.model, loaded.tokenizer)?;
     if !args.json {
-        println!("{} puzzles, {} order, temperature {}", puzzles.len(), args.order.name, args.temperature);
-        println!(
+        print::line(format_args!(
+            "{} puzzles, {} order, temperature {}",
+            puzzles.len(),
+            args.order.name,
+            args.temperature
+        ))?;
+        print::line(format_args!(
             "{:<11} {:>5} {:>26} {:>14} {:>7}",
             "remasking", "steps", "solved (95 % interval)", "forward passes", "erased"
-        );
+        ))?;
     }
     let mut drawn = Vec::new();
     for &policy in &args.policies {
@@ -212,14 +218,12 @@ fn final_grid(start: &Start, answer: &Answer) -> Grid {
 impl Line {
     fn print(&self, as_json: bool) -> anyhow::Result<()> {
         if as_json {
-            println!("{}", serde_json::to_string(self)?);
-            return Ok(());
+            return Ok(print::line(serde_json::to_string(self)?)?);
         }
         let Share { share, from, until, .. } = self.solved;
         let solved = format!("{:.1} % ({:.1} to {:.1})", 100.0 * share, 100.0 * from, 100.0 * until);
         let Self { policy, steps, forward_passes, erased, .. } = self;
-        println!("{policy:<11} {steps:>5} {solved:>26} {forward_passes:>14.1} {erased:>7.1}");
-        Ok(())
+        Ok(print::line(format_args!("{policy:<11} {steps:>5} {solved:>26} {forward_passes:>14.1} {erased:>7.1}"))?)
     }
 }
 

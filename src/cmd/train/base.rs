@@ -3,10 +3,11 @@
 use super::options::{BuiltInTask, DataSettings, Monitor, RunArgs, tokenizer};
 use crate::cmd::model::SUDOKU_TOKENIZER;
 use crate::cmd::signal::stop_flag;
+use crate::cmd::words::{count, number};
+use crate::files;
 use crate::model::{COMPANIONS, Config};
 use crate::train::data::Data;
 use crate::train::{Base, Start};
-use anyhow::bail;
 use clap::Args;
 use serde_json::{Value, json};
 use std::fs;
@@ -20,11 +21,11 @@ pub(crate) struct BaseArgs {
     #[arg(long, conflicts_with = "data", required_unless_present = "data")]
     task: Option<BuiltInTask>,
     /// Hidden size of a new Sudoku model
-    #[arg(long, default_value_t = 128, requires = "task")]
+    #[arg(long, default_value_t = 128, requires = "task", value_parser = count(1 << 18))]
     d_model: usize,
     /// Number of blocks [default: 4 for a new Sudoku model]. With --model-id, a multiple of the
     /// model's number: each block is then followed by copies that at first add nothing
-    #[arg(long)]
+    #[arg(long, value_parser = count(1 << 10))]
     layers: Option<usize>,
     /// Train on a file: text, or JSONL with `prompt` (never masked) and `response`
     #[arg(long, requires = "model_id", value_name = "FILE")]
@@ -33,10 +34,10 @@ pub(crate) struct BaseArgs {
     #[arg(long, value_name = "DIR", conflicts_with = "d_model")]
     model_id: Option<PathBuf>,
     /// Length of the rows of --data in tokens
-    #[arg(long, default_value_t = 256)]
+    #[arg(long, default_value_t = 256, value_parser = count(1 << 20))]
     length: usize,
     /// Maximum share of a row's tokens that is masked, not counting prompts and clues
-    #[arg(long, default_value_t = 1.0)]
+    #[arg(long, default_value_t = 1.0, value_parser = number(1e-9, 1.0))]
     ratio_max: f64,
 }
 
@@ -50,7 +51,7 @@ pub(super) fn run(args: &BaseArgs) -> anyhow::Result<()> {
                 (config, start) = start.expanded(&config, layers)?;
             }
             let names = COMPANIONS.into_iter().filter(|name| dir.join(name).exists());
-            let read = |name: &'static str| match (name, fs::read(dir.join(name))?) {
+            let read = |name: &'static str| match (name, files::read(&dir.join(name), files::TOKENIZER_MAX)?) {
                 ("config.json", json) => Ok((name, with_layers(json, config.n_layers)?)),
                 (_, bytes) => Ok((name, bytes)),
             };
@@ -76,22 +77,18 @@ pub(super) fn run(args: &BaseArgs) -> anyhow::Result<()> {
         (None, _) | (Some(_), None) => (args.run.sudoku()?, DataSettings::Sudoku), // --data requires --model-id
     };
     let ratio_max = args.ratio_max;
-    if !(ratio_max > 0.0 && ratio_max <= 1.0) {
-        bail!("--ratio-max is {ratio_max}; give a number above 0 and at most 1");
-    }
     let own = [("ratio_max", json!(ratio_max)), ("d_model", json!(config.d_model)), ("layers", json!(config.n_layers))];
     let settings = args.run.settings("base", &data_settings, own)?;
     let pretraining = Base { config, data, batch: *batch, ratio_max, seed: *seed };
-    let monitor = Monitor::new(args.run.steps);
-    let stop = stop_flag()?;
+    let stop = stop_flag()?; // only now: while the model is loaded, a signal ends the program
+    let monitor = Monitor::new(args.run.steps, &stop);
     let run = args.run.config()?;
     let checkpoint = out.join("checkpoint.safetensors");
     let finished = pretraining.run(&run, start, &checkpoint, &settings, &stop, |progress| monitor.show(progress))?;
     // only now: a run that is refused changes nothing
     files.into_iter().try_for_each(|(name, bytes)| fs::write(out.join(name), bytes))?;
     finished.write_backbone(&out.join("model.safetensors"))?;
-    monitor.close(&finished, out);
-    Ok(())
+    Ok(monitor.close(&finished, out)?)
 }
 
 /// A file of the new model's directory: its name and content.

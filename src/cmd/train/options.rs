@@ -1,5 +1,8 @@
 //! The flags of both kinds of training, what follows from them, and progress in the terminal.
 
+use crate::cmd::print::{self, OutputError};
+use crate::cmd::words::{count, number};
+use crate::files;
 use crate::model::{Device, threads};
 use crate::text::Tokenizer;
 use crate::train::data::Data;
@@ -10,8 +13,11 @@ use clap::{Args, ValueEnum};
 use indicatif::{ProgressBar, ProgressStyle};
 use serde_json::{Map, Value, json};
 use sha2::{Digest, Sha256};
+use std::cell::RefCell;
 use std::io::IsTerminal;
 use std::path::{Path, PathBuf};
+use std::sync::Arc;
+use std::sync::atomic::{AtomicBool, Ordering};
 use std::{fs, io};
 
 #[derive(Clone, Copy, Debug, PartialEq, Eq, ValueEnum)]
@@ -27,40 +33,40 @@ pub(super) struct RunArgs {
     #[arg(long, value_name = "DIR")]
     pub(super) out: PathBuf,
     /// Number of steps of the whole run
-    #[arg(long)]
+    #[arg(long, value_parser = clap::value_parser!(u32).range(1..))]
     pub(super) steps: u32,
     /// Rows per step
-    #[arg(long, default_value_t = 64)]
+    #[arg(long, default_value_t = 64, value_parser = count(1 << 20))]
     pub(super) batch: usize,
     /// Rows that a thread computes at once. The gradients of a step are added up
-    #[arg(long, default_value_t = 8)]
+    #[arg(long, default_value_t = 8, value_parser = count(1 << 20))]
     piece: usize,
     /// Peak learning rate
-    #[arg(long)]
+    #[arg(long, value_parser = number(0.0, 10.0))]
     learning_rate: f64,
     /// Number of warm-up steps, over which the learning rate rises to its peak
     #[arg(long, default_value_t = 200)]
     warmup: u32,
     /// AdamW's beta1 and beta2
-    #[arg(long, num_args = 2, value_names = ["B1", "B2"], default_values_t = [0.9, 0.98])]
+    #[arg(long, num_args = 2, value_names = ["B1", "B2"], default_values_t = [0.9, 0.98], value_parser = number(0.0, 0.9999999))]
     betas: Vec<f64>,
     /// Weight decay of matrices. Gains and biases have none
-    #[arg(long, default_value_t = 0.05)]
+    #[arg(long, default_value_t = 0.05, value_parser = number(0.0, 10.0))]
     weight_decay: f64,
     /// Maximum norm of the gradient. A larger one is scaled down
-    #[arg(long, default_value_t = 1.0)]
+    #[arg(long, default_value_t = 1.0, value_parser = number(1e-9, 1e9))]
     clip: f64,
     /// Decay of the moving average of the weights. The average is what is written
-    #[arg(long, default_value_t = 0.999)]
+    #[arg(long, default_value_t = 0.999, value_parser = number(0.0, 0.9999999))]
     ema: f64,
     /// Random seed of data, masks and initial weights
     #[arg(long, default_value_t = 0)]
     pub(super) seed: u64,
     /// Number of steps between checkpoints
-    #[arg(long, default_value_t = 200)]
+    #[arg(long, default_value_t = 200, value_parser = clap::value_parser!(u32).range(1..))]
     save_every: u32,
     /// Share of Sudoku grids whose clues are a puzzle with one solution. Others have random clues
-    #[arg(long, default_value_t = 0.5)]
+    #[arg(long, default_value_t = 0.5, value_parser = number(0.0, 1.0))]
     pub(super) puzzles: f64,
     /// Device to compute on: `auto`, `cpu`, `cuda` or `cuda:N`
     #[arg(long, default_value = "auto")]
@@ -79,9 +85,6 @@ impl RunArgs {
     }
 
     pub(super) fn config(&self) -> anyhow::Result<RunConfig> {
-        if self.steps == 0 || self.batch == 0 || self.piece == 0 || self.save_every == 0 {
-            bail!("--steps, --batch, --piece and --save-every must be at least 1");
-        }
         let schedule = Schedule {
             steps: self.steps,
             learning_rate: self.learning_rate,
@@ -104,9 +107,6 @@ impl RunArgs {
 
     /// Sudoku grids as training data.
     pub(super) fn sudoku(&self) -> anyhow::Result<Data> {
-        if !(0.0..=1.0).contains(&self.puzzles) {
-            bail!("--puzzles is {}; give a share from 0 to 1", self.puzzles);
-        }
         Ok(Data::Sudoku { seed: self.seed, split: Split::Train, puzzles: self.puzzles })
     }
 
@@ -151,7 +151,8 @@ impl DataSettings {
     /// Those of a file that is cut into rows of `length` tokens by the tokenizer of `dir`.
     pub(super) fn of_file(dir: &Path, length: usize) -> anyhow::Result<Self> {
         let file = dir.join("tokenizer.json");
-        let bytes = fs::read(&file).with_context(|| format!("cannot read {}", file.display()))?;
+        let bytes =
+            files::read(&file, files::TOKENIZER_MAX).with_context(|| format!("cannot read {}", file.display()))?;
         Ok(Self::File { length, tokenizer: in_hex(&Sha256::digest(bytes)) })
     }
 }
@@ -167,19 +168,25 @@ pub(super) fn tokenizer(dir: &Path) -> anyhow::Result<Tokenizer> {
 /// A progress bar on a terminal; elsewhere one JSON object per line on standard output.
 pub(super) struct Monitor {
     bar: Option<ProgressBar>,
+    /// Stops the run.
+    stop: Arc<AtomicBool>,
+    /// Why standard output cannot be written.
+    lost: RefCell<Option<OutputError>>,
 }
 
 impl Monitor {
-    pub(super) fn new(steps: u32) -> Self {
+    pub(super) fn new(steps: u32, stop: &Arc<AtomicBool>) -> Self {
+        let (stop, lost) = (Arc::clone(stop), RefCell::default());
         if !io::stderr().is_terminal() {
-            return Self { bar: None };
+            return Self { bar: None, stop, lost };
         }
         let style = ProgressStyle::with_template("{bar:30} {pos}/{len} {msg} [{elapsed} < {eta}]");
         let bar = ProgressBar::new(u64::from(steps)).with_style(style.unwrap_or_else(|_| ProgressStyle::default_bar()));
         bar.reset_eta();
-        Self { bar: Some(bar) }
+        Self { bar: Some(bar), stop, lost }
     }
 
+    /// Shows or prints the progress. Where it cannot be printed, the run stops as after a signal.
     pub(super) fn show(&self, progress: &Progress) {
         match &self.bar {
             Some(bar) => {
@@ -187,19 +194,29 @@ impl Monitor {
                 bar.set_position(u64::from(progress.step));
                 bar.set_message(format!("loss {loss:.3}, {:.1} % right, {tokens_per_s:.0} tokens/s", 100.0 * accuracy));
             }
-            None => println!("{}", serde_json::to_string(progress).unwrap_or_default()),
+            None => {
+                if let Err(error) = print::line(serde_json::to_string(progress).unwrap_or_default()) {
+                    self.stop.store(true, Ordering::Relaxed);
+                    self.lost.replace(Some(error));
+                }
+            }
         }
     }
 
-    pub(super) fn close(&self, finished: &Finished, out: &Path) {
+    /// Says how the run has ended.
+    ///
+    /// # Errors
+    /// When progress could not be printed.
+    pub(super) fn close(self, finished: &Finished, out: &Path) -> Result<(), OutputError> {
         if let Some(bar) = &self.bar {
             bar.finish();
         }
         let out = out.display();
         if finished.is_complete {
-            eprintln!("done: weights are in {out}");
+            print::say(format_args!("done: weights are in {out}"));
         } else {
-            eprintln!("stopped after step {}; the same command goes on from {out}", finished.step);
+            print::say(format_args!("stopped after step {}; the same command goes on from {out}", finished.step));
         }
+        self.lost.into_inner().map_or(Ok(()), Err)
     }
 }

@@ -3,7 +3,7 @@
 use super::options::{BuiltInTask, DataSettings, Monitor, RunArgs, tokenizer};
 use crate::cmd::eval::calibration::measure;
 use crate::cmd::signal::stop_flag;
-use crate::cmd::words::named;
+use crate::cmd::words::{count, named, number};
 use crate::diffusion::policy::{Choice, Kind, Rule};
 use crate::diffusion::u32_of;
 use crate::model::{Config, Denoiser, Source, load};
@@ -42,16 +42,16 @@ pub(crate) struct PrismArgs {
     #[arg(long, value_name = "FILE")]
     data: Option<PathBuf>,
     /// Length of the rows of --data in tokens
-    #[arg(long, default_value_t = 256)]
+    #[arg(long, default_value_t = 256, value_parser = count(1 << 20))]
     length: usize,
     /// What is trained
     #[arg(long, default_value = "everything")]
     learns: LearnsWord,
     /// Rank of the adapters
-    #[arg(long, default_value_t = 256)]
+    #[arg(long, default_value_t = 256, value_parser = count(1 << 16))]
     rank: usize,
     /// LoRA's alpha: adapters are scaled by alpha / rank [default: the rank]
-    #[arg(long)]
+    #[arg(long, value_parser = number(1e-9, 1e9))]
     alpha: Option<f64>,
     /// Names of the matrices that get adapters
     #[arg(long, value_delimiter = ',', default_value = "q_proj,k_proj,v_proj")]
@@ -66,10 +66,10 @@ pub(crate) struct PrismArgs {
     #[arg(long, default_value_t = 1.0)]
     temperature: f32,
     /// Weight of the model's denoising loss; the weight of the head's loss is 1
-    #[arg(long, default_value_t = 0.5)]
+    #[arg(long, default_value_t = 0.5, value_parser = number(0.0, 1e9))]
     lambda: f64,
     /// Share of rows that the sampler refines further, so the head sees later states of a canvas
-    #[arg(long, default_value_t = 0.0)]
+    #[arg(long, default_value_t = 0.0, value_parser = number(0.0, 1.0))]
     carried: f64,
     /// Number of training steps for which a carried row is kept [default: 32]
     #[arg(long, requires = "carried")]
@@ -96,9 +96,6 @@ pub(super) fn run(args: &PrismArgs) -> anyhow::Result<()> {
     if !(ratio_min > 0.0 && ratio_min < ratio_max && ratio_max <= 1.0) {
         bail!("--ratio is {ratio_min} {ratio_max}; give two numbers above 0 and at most 1, the smaller first");
     }
-    if !(0.0..=1.0).contains(&args.carried) {
-        bail!("--carried is {}; give a share from 0 to 1", args.carried);
-    }
     let recipe = Recipe {
         fills: args.fills,
         order: Choice::of(args.order),
@@ -121,16 +118,16 @@ pub(super) fn run(args: &PrismArgs) -> anyhow::Result<()> {
     let own = [("recipe", json!(format!("{recipe:?}"))), ("learns", json!(format!("{learns:?}")))];
     let settings = args.run.settings("prism", &data_settings, own)?;
     let tuning = Tuning { base: dir.clone(), data, batch: *batch, recipe: recipe.clone(), learns, seed: *seed };
-    let monitor = Monitor::new(args.run.steps);
-    let stop = stop_flag()?;
+    let tuning = tuning.load(args.run.device)?;
+    let stop = stop_flag()?; // only now: while the model is loaded, a signal ends the program
+    let monitor = Monitor::new(args.run.steps, &stop);
     let checkpoint = out.join("checkpoint.safetensors");
     let tuned = tuning.run(&args.run.config()?, &checkpoint, &settings, &stop, |progress| monitor.show(progress))?;
     let fingerprint = tuned.write(out)?;
     if tuned.finished.is_complete {
         fs::write(out.join("PRISM.md"), card(args, &fingerprint, &held_out, &recipe)?)?;
     }
-    monitor.close(&tuned.finished, out);
-    Ok(())
+    Ok(monitor.close(&tuned.finished, out)?)
 }
 
 fn trained(args: &PrismArgs) -> anyhow::Result<Box<dyn Denoiser>> {

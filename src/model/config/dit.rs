@@ -1,6 +1,6 @@
 //! `config.json` of MDLM's DiT, and the shapes of its tensors.
 
-use super::strict::{self, CHANGES, Rules};
+use super::strict::{self, BLOCKS_MAX, CHANGES, IDS_MAX, Rules, SEQUENCE_MAX, WIDTH_MAX};
 use crate::model::error::LoadError;
 use serde::Deserialize;
 use serde_json::{Value, json};
@@ -51,22 +51,23 @@ impl Config {
     fn check(&self, file: &str) -> Result<(), LoadError> {
         let refuse = |problem: String| Err(LoadError::malformed(file, problem));
         let sizes = [
-            ("hidden_dim", self.hidden_dim),
-            ("cond_dim", self.cond_dim),
-            ("n_blocks", self.n_blocks),
-            ("n_heads", self.n_heads),
-            ("model_length", self.model_length),
+            ("hidden_dim", self.hidden_dim, WIDTH_MAX),
+            ("cond_dim", self.cond_dim, WIDTH_MAX),
+            ("n_blocks", self.n_blocks, BLOCKS_MAX),
+            ("n_heads", self.n_heads, WIDTH_MAX),
+            ("model_length", self.model_length, SEQUENCE_MAX),
         ];
-        strict::positive(&sizes, file)?;
+        strict::check_sizes(&sizes, file)?;
         let (width, heads, tokens) = (self.hidden_dim, self.n_heads, self.vocab_size);
-        if tokens < 2 || u32::try_from(tokens).is_err() {
-            return refuse(format!("says `vocab_size` is {tokens}, it must be 2 to 4294967295"));
+        if !(2..=IDS_MAX).contains(&tokens) {
+            return refuse(format!("says `vocab_size` is {tokens}, it must be 2 to {IDS_MAX}"));
         }
         if !width.is_multiple_of(2 * heads) {
             return refuse(format!(
                 "says `hidden_dim` is {width}, which `n_heads` = {heads} does not cut into even widths"
             ));
         }
+        strict::check_table("model_length", self.model_length, width / heads, file)?;
         let ids = self.mask_token_id.iter().chain(&self.eos_token_id);
         match ids.into_iter().find(|id| **id as usize >= tokens) {
             Some(id) => refuse(format!("names token id {id}, but `vocab_size` is {tokens}")),

@@ -1,15 +1,12 @@
 //! `config.json` of the LLaDA family, and the shapes of its tensors.
 
 use super::generation::{self, Ids};
-use super::strict::{self, CHANGES, Rules};
+use super::strict::{self, BLOCKS_MAX, CHANGES, IDS_MAX, Rules, SEQUENCE_MAX, WIDTH_MAX};
 use crate::diffusion::TokenId;
 use crate::model::{error::LoadError, interface::Defaults};
 use serde::Deserialize;
 use serde_json::{Map, Value, json};
 use std::{num::NonZeroU32, path::Path};
-
-/// The longest canvas, so that a mistyped limit does not allocate terabytes of rotary tables.
-const SEQUENCE_MAX: usize = 1 << 20;
 
 /// Keys that are read, then keys that do not change a forward pass.
 const KNOWN: &str = "\
@@ -217,18 +214,17 @@ impl Config {
     fn check(&self, file: &str) -> Result<(), LoadError> {
         let refuse = |problem: String| Err(LoadError::malformed(file, problem));
         let sizes = [
-            ("d_model", self.d_model),
-            ("n_layers", self.n_layers),
-            ("n_heads", self.n_heads),
-            ("n_kv_heads", self.n_kv_heads),
-            ("mlp_hidden_size", self.mlp_hidden_size),
-            ("max_sequence_length", self.max_sequence_length),
+            ("d_model", self.d_model, WIDTH_MAX),
+            ("n_layers", self.n_layers, BLOCKS_MAX),
+            ("n_heads", self.n_heads, WIDTH_MAX),
+            ("n_kv_heads", self.n_kv_heads, WIDTH_MAX),
+            ("mlp_hidden_size", self.mlp_hidden_size, WIDTH_MAX),
+            ("max_sequence_length", self.max_sequence_length, SEQUENCE_MAX),
+            ("embedding_size", self.embedding_size.max(1), IDS_MAX),
+            ("vocab_size", self.vocab_size.max(1), IDS_MAX),
         ];
-        strict::positive(&sizes, file)?;
+        strict::check_sizes(&sizes, file)?;
         let (length, width) = (self.max_sequence_length, self.head_dim());
-        if length > SEQUENCE_MAX {
-            return refuse(format!("says `max_sequence_length` is {length}, at most {SEQUENCE_MAX} is allowed"));
-        }
         for (key, size, by, divisor) in [
             ("d_model", self.d_model, "n_heads", self.n_heads),
             ("n_heads", self.n_heads, "n_kv_heads", self.n_kv_heads),
@@ -240,6 +236,7 @@ impl Config {
         if self.rope && !width.is_multiple_of(2) {
             return refuse(format!("says `rope` is true with heads of odd width {width}; they are rotated in halves"));
         }
+        strict::check_table("max_sequence_length", length, if self.rope { width } else { self.d_model }, file)?;
         let (rows, tokens) = (self.embedding_size, self.vocab_size);
         if rows < tokens {
             return refuse(format!("says `embedding_size` is {rows}, fewer than `vocab_size` = {tokens}"));
@@ -328,9 +325,16 @@ mod tests {
             ("head_dim", json!(64), "`head_dim` is 64, but `d_model` / `n_heads` is 128"),
             ("n_heads", json!(33), "`d_model` is 4096, which `n_heads` = 33 does not divide"),
             ("n_kv_heads", json!(5), "`n_heads` is 32, which `n_kv_heads` = 5 does not divide"),
-            ("n_layers", json!(0), "`n_layers` is 0"),
+            ("n_layers", json!(0), "`n_layers` is 0, it must be 1 to 1024"),
+            ("n_layers", json!(1u64 << 31), "`n_layers` is 2147483648, it must be 1 to 1024"),
+            ("d_model", json!(1u64 << 40), "`d_model` is 1099511627776, it must be 1 to 262144"),
+            ("n_heads", json!(1u64 << 40), "`n_heads` is 1099511627776, it must be 1 to 262144"),
+            ("n_kv_heads", json!(1u64 << 40), "`n_kv_heads` is 1099511627776, it must be 1 to 262144"),
+            ("mlp_hidden_size", json!(1u64 << 40), "`mlp_hidden_size` is 1099511627776, it must be 1 to 262144"),
+            ("vocab_size", json!(1u64 << 31), "`vocab_size` is 2147483648, it must be 1 to 16777216"),
+            ("embedding_size", json!(1u64 << 31), "`embedding_size` is 2147483648, it must be 1 to 16777216"),
             ("n_layers", json!("two"), "has a wrong `n_layers`"),
-            ("max_sequence_length", json!(1u64 << 40), "at most 1048576"),
+            ("max_sequence_length", json!(1u64 << 40), "it must be 1 to 1048576"),
             ("embedding_size", json!(1000), "`embedding_size` is 1000, fewer than `vocab_size` = 126464"),
             ("mask_token_id", json!(126_464), "names token id 126464, but the embedding has 126464 rows"),
             ("vocab_size", json!(0), "no token but the mask could be proposed"),

@@ -2,6 +2,7 @@
 //! names it and says why; other unknown keys are taken with one warning. Out of scope: what the
 //! keys mean.
 
+use crate::files;
 use crate::model::error::LoadError;
 use serde::Deserialize;
 use serde_json::{Map, Value};
@@ -10,7 +11,7 @@ use std::path::Path;
 /// The object in the file at `path`, and the file's name in errors.
 pub(crate) fn read(path: &Path) -> Result<(Map<String, Value>, String), LoadError> {
     let file = path.display().to_string();
-    let json = std::fs::read(path).map_err(|cause| LoadError::unreadable(&file, &cause))?;
+    let json = files::read(path, files::CONFIG_MAX).map_err(|cause| LoadError::unreadable(&file, &cause))?;
     Ok((object(&json, &file)?, file))
 }
 
@@ -140,10 +141,32 @@ pub(crate) fn take<T: for<'a> Deserialize<'a>>(keys: Map<String, Value>, file: &
     })
 }
 
-/// Checks that no size is zero.
-pub(crate) fn positive(sizes: &[(&str, usize)], file: &str) -> Result<(), LoadError> {
-    match sizes.iter().find(|(_, size)| *size == 0) {
-        Some((key, _)) => Err(LoadError::malformed(file, format!("says `{key}` is 0, it must be at least 1"))),
+/// Largest number of blocks.
+pub(crate) const BLOCKS_MAX: usize = 1 << 10;
+/// Largest width of hidden states and inside a block, and largest number of heads.
+pub(crate) const WIDTH_MAX: usize = 1 << 18;
+/// Largest number of token ids.
+pub(crate) const IDS_MAX: usize = 1 << 24;
+/// The longest canvas, so that a mistyped limit does not allocate terabytes of rotary tables.
+pub(crate) const SEQUENCE_MAX: usize = 1 << 20;
+/// Largest number of elements of a table of positions: 1 GiB in f32.
+const TABLE_MAX: usize = 1 << 28;
+
+/// Checks that each size, given with its key and the largest allowed one, is in 1 to that.
+pub(crate) fn check_sizes(sizes: &[(&str, usize, usize)], file: &str) -> Result<(), LoadError> {
+    match sizes.iter().find(|(_, size, max)| !(1..=*max).contains(size)) {
+        Some((key, size, max)) => {
+            Err(LoadError::malformed(file, format!("says `{key}` is {size}, it must be 1 to {max}")))
+        }
         None => Ok(()),
     }
+}
+
+/// Checks the size of a table with `width` numbers for each position of a canvas.
+pub(crate) fn check_table(key: &str, length: usize, width: usize, file: &str) -> Result<(), LoadError> {
+    if length.saturating_mul(width) <= TABLE_MAX {
+        return Ok(());
+    }
+    let most = TABLE_MAX / width;
+    Err(LoadError::malformed(file, format!("says `{key}` is {length}, with {width} numbers for each at most {most}")))
 }

@@ -2,6 +2,7 @@
 //! in them.
 
 use super::save::{SaveError, save};
+use crate::files;
 use crate::model::config::strict;
 use crate::model::error::LoadError;
 use serde_json::json;
@@ -34,7 +35,7 @@ pub(crate) fn copy_companions(from: &Path, to: &Path) -> Result<(), SaveError> {
         let place = to.join(place);
         let failed = |cause: io::Error| SaveError::new(&place, &cause);
         fs::create_dir_all(place.parent().unwrap_or(to)).map_err(failed)?;
-        save(&place, &fs::read(&file).map_err(failed)?)?;
+        save(&place, &files::read(&file, files::TOKENIZER_MAX).map_err(failed)?)?;
     }
     Ok(())
 }
@@ -57,7 +58,7 @@ pub(crate) fn tokenizer_config(dir: &Path) -> Result<Option<String>, LoadError> 
     };
     let mut keys = object("special_tokens_map.json")?;
     keys.extend(object(TOKENIZER_CONFIG)?.into_iter().filter(|(_, value)| !value.is_null()));
-    let text = |file: &Path| fs::read_to_string(file).map_err(|cause| LoadError::unreadable(&file.display(), &cause));
+    let text = |file: &Path| files::read_text(file).map_err(|cause| LoadError::unreadable(&file.display(), &cause));
     let mut named = Vec::new();
     for file in TEMPLATE_FOLDERS.iter().flat_map(|folder| templates(&dir.join(folder))) {
         let name = file.file_stem().unwrap_or_default().to_string_lossy().into_owned();

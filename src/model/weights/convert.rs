@@ -9,6 +9,7 @@ use super::registry::BASE;
 use super::save::{Metadata, SaveError, save, save_tensors, save_with_metadata};
 use super::tensor_file::{JUDGED, TensorFile};
 use crate::diffusion::TokenSet;
+use crate::files;
 use crate::model::{backend::cpu::Cpu, device::Device, error::LoadError};
 use candle_core::Tensor;
 use serde_json::json;
@@ -85,7 +86,7 @@ pub(crate) fn head_metadata(base: String, judged: Option<&TokenSet>) -> Metadata
 /// When the file is no safetensors file with a quality head, or cannot be written.
 pub fn set_judged(head: &Path, judged: &TokenSet) -> Result<(), ConvertError> {
     open_head(head)?;
-    let bytes = fs::read(head).map_err(|cause| LoadError::unreadable(&head.display(), &cause))?;
+    let bytes = files::read(head, u64::MAX).map_err(|cause| LoadError::unreadable(&head.display(), &cause))?;
     Ok(save_with_metadata(head, &bytes, &Metadata::from([(JUDGED, judged.to_string())]))?)
 }
 

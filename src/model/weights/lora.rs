@@ -110,7 +110,7 @@ impl LoraConfig {
             return Err(LoadError::unsupported(&file, &key, keys[&key].to_string(), "false"));
         }
         let keys: Keys = rules.take(keys, &file)?;
-        strict::positive(&[("r", keys.r)], &file)?;
+        strict::check_sizes(&[("r", keys.r, strict::WIDTH_MAX)], &file)?;
         let wrong = |key: &str, problem: &str| LoadError::malformed(&file, format!("has a wrong `{key}`: {problem}"));
         let mut ranks = Vec::new();
         for (name, rank) in keys.rank_pattern.into_iter().flatten() {

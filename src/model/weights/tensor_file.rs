@@ -1,6 +1,7 @@
 //! Files of named tensors, of which only the header is read until a tensor is asked for.
 
 use super::gguf::{FINGERPRINT, JUDGED as GGUF_JUDGED, read::Gguf};
+use crate::files;
 use crate::model::backend::{Backend, Normal};
 use crate::model::error::LoadError;
 use candle_core::safetensors::{MmapedSafetensors, SliceSafetensors};
@@ -38,7 +39,7 @@ impl TensorFile {
     /// Opens a safetensors file, or a PyTorch or GGUF file by its extension.
     pub(crate) fn open(path: &Path) -> Result<Self, LoadError> {
         let name = path.display().to_string();
-        std::fs::File::open(path).map_err(|cause| LoadError::unreadable(&name, &cause))?;
+        files::open(path).map_err(|cause| LoadError::unreadable(&name, &cause))?;
         match path.extension().and_then(|extension| extension.to_str()) {
             Some("safetensors") => Self::mapped(path, name),
             Some("bin" | "pt" | "pth") => Self::pickled(path, name),
@@ -68,7 +69,7 @@ impl TensorFile {
         let headers = tensors.iter().map(|(tensor, view)| (tensor.clone(), view.dtype(), view.shape().to_vec()));
         let shapes = shapes(headers, &name)?;
         drop(tensors);
-        let metadata = std::fs::File::open(path).and_then(metadata);
+        let metadata = files::open(path).and_then(metadata);
         let metadata = metadata.map_err(|cause| LoadError::unreadable(&name, &cause))?;
         Ok(Self { name, shapes, metadata, store: Store::Mapped(file) })
     }

@@ -1,6 +1,7 @@
 //! Where a model's files have its chat templates and the names of its special tokens: the rules of
 //! transformers. Out of scope: Jinja.
 
+use crate::files;
 use crate::text::error::TextError;
 use minijinja::Value;
 use serde::Deserialize;
@@ -151,7 +152,7 @@ fn names(folder: &Path) -> Result<Vec<PathBuf>, TextError> {
 }
 
 fn bytes(file: &Path) -> Result<Option<Vec<u8>>, TextError> {
-    match fs::read(file) {
+    match files::read(file, files::CONFIG_MAX) {
         Ok(bytes) => Ok(Some(bytes)),
         Err(error) if error.kind() == io::ErrorKind::NotFound => Ok(None),
         Err(error) => Err(TextError::File { file: file.to_path_buf(), reason: error.to_string() }),

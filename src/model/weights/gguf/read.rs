@@ -3,6 +3,7 @@
 //! (<https://github.com/ggml-org/ggml/blob/master/docs/gguf.md>).
 
 use super::{ARCHITECTURE, GENERATION_CONFIG, canonical, interleaved, is_shuffled, reordered};
+use crate::files;
 use crate::model::{config::llada::Config, error::LoadError};
 use candle_core::Device;
 use candle_core::quantized::gguf_file::{Content, TensorInfo, Value};
@@ -29,7 +30,7 @@ impl Gguf {
     pub(crate) fn open(path: &Path) -> Result<Self, LoadError> {
         let name = path.display().to_string();
         let unreadable = |cause: std::io::Error| LoadError::unreadable(&name, &cause);
-        let file = File::open(path).map_err(unreadable)?;
+        let file = files::open(path).map_err(unreadable)?;
         let length = file.metadata().map_err(unreadable)?.len();
         let mut file = BufReader::new(file);
         let content = Content::read(&mut file)

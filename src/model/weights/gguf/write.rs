@@ -1,6 +1,7 @@
 //! Writing GGUF files from model directories, matrices in few bits.
 
 use super::{ARCHITECTURE, FINGERPRINT, GENERATION_CONFIG, JUDGED, TOKENIZER, TOKENIZER_CONFIG, is_shuffled, name};
+use crate::files;
 use crate::model::weights::companions::tokenizer_config;
 use crate::model::weights::layout::{HEAD, Layout};
 use crate::model::weights::{convert::ConvertError, directory::directory, registry::Registry, save::save_with};
@@ -10,7 +11,7 @@ use candle_core::quantized::gguf_file::{self, Value};
 use candle_core::quantized::{GgmlDType, QTensor};
 use rayon::prelude::*;
 use std::io::{BufWriter, Seek};
-use std::{fmt, fs, path::Path, sync::Arc};
+use std::{fmt, path::Path, sync::Arc};
 
 /// How a matrix is stored: llama.cpp's formats, with the bits of a weight, scales included.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -158,7 +159,7 @@ fn metadata(
     for (key, file) in [(GENERATION_CONFIG, "generation_config.json"), (TOKENIZER, "tokenizer.json")] {
         let path = dir.join(file);
         if path.exists() {
-            let text = fs::read_to_string(&path).map_err(|cause| LoadError::unreadable(&path.display(), &cause))?;
+            let text = files::read_text(&path).map_err(|cause| LoadError::unreadable(&path.display(), &cause))?;
             metadata.push((key.to_owned(), Value::String(text)));
         }
     }
