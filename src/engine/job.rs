@@ -2,7 +2,8 @@
 //! forward pass has to read and takes the reading. Out of scope: other requests of the batch.
 
 use super::event::{Answer, Event, Failure, Finish, Output, Start, StepEvent, Written};
-use super::{layout::Layout, template::Segment};
+use super::layout::{Accepted, Layout};
+use super::template::Segment;
 use crate::diffusion::policy::{Needs, OFF, QUALITY};
 use crate::diffusion::{Canvas, Cell, Edit, Position, Probability, Reading, Sequence, TokenId, u32_of};
 use crate::model::{Filter, ModelError, Restriction, Row, Sampling};
@@ -55,6 +56,8 @@ pub(super) struct Job {
     sequence: Sequence,
     writing: Writing,
     restrictions: Vec<Restriction>,
+    /// What `restrictions` were made of.
+    accepted: Accepted,
     /// Whether the pass for the quality of the finished canvas is still to be made.
     quality_pending: bool,
     /// Whether this pass was made.
@@ -95,6 +98,7 @@ impl Job {
             sequence,
             writing,
             restrictions: Vec::new(),
+            accepted: Accepted::default(),
             likelihood: None,
             offset: start.offset,
             prompt_tokens: start.prompt_tokens,
@@ -122,9 +126,9 @@ impl Job {
         &self.writing
     }
 
-    fn restrictions(&self) -> Vec<Restriction> {
+    fn restrictions(&mut self) -> Vec<Restriction> {
         match &self.writing {
-            Writing::Shaped { layout, .. } => layout.restrictions(self.sequence.canvas()),
+            Writing::Shaped { layout, .. } => layout.restrictions(self.sequence.canvas(), &mut self.accepted),
             Writing::Continuation { .. } | Writing::Infill { .. } | Writing::Revision { .. } => Vec::new(),
         }
     }
