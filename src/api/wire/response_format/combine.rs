@@ -56,7 +56,7 @@ pub(super) fn resolved<'s, 'a: 's>(
         for (word, value) in part.into_iter().filter(|(word, _)| !is_annotation(word)) {
             let value = match all.remove(&word) {
                 None => value,
-                Some(other) => both(&word, other, value, &path.at("allOf"))?,
+                Some(other) => both(&word, &other, &value, &path.at("allOf"))?,
             };
             all.insert(word, value);
         }
@@ -65,16 +65,16 @@ pub(super) fn resolved<'s, 'a: 's>(
 }
 
 /// The value of a keyword with which both of its values are kept.
-fn both(word: &str, one: Value, other: Value, path: &Path<'_>) -> ApiResult<Value> {
+fn both(word: &str, one: &Value, other: &Value, path: &Path<'_>) -> ApiResult<Value> {
     if one == other {
-        return Ok(one);
+        return Ok(one.clone());
     }
     let conflict = || path.at(word).invalid("its parts ask for different values, which cannot be kept together");
     let larger = |want_larger: bool| match (one.as_f64(), other.as_f64()) {
         (Some(a), Some(b)) => Ok(if (a > b) == want_larger { one.clone() } else { other.clone() }),
         _ => Err(conflict()),
     };
-    match (word, &one, &other) {
+    match (word, one, other) {
         ("minimum" | "exclusiveMinimum" | "minLength" | "minItems", ..) => larger(true),
         ("maximum" | "exclusiveMaximum" | "maxLength" | "maxItems" | "x-tokens", ..) => larger(false),
         ("properties", Value::Object(one), Value::Object(other)) => {
@@ -100,7 +100,7 @@ fn both(word: &str, one: Value, other: Value, path: &Path<'_>) -> ApiResult<Valu
                 Value::Array(words) => words.clone(),
                 word => vec![word.clone()],
             };
-            let (one, other) = (words(&one), words(&other));
+            let (one, other) = (words(one), words(other));
             let shared: Vec<Value> = one.into_iter().filter(|word| other.contains(word)).collect();
             if shared.is_empty() { Err(conflict()) } else { Ok(Value::Array(shared)) }
         }
