@@ -116,6 +116,42 @@ async fn a_stream_tells_the_same_json() {
 }
 
 #[tokio::test]
+async fn an_object_with_a_schema_keeps_it() {
+    let server = Server::toy().await;
+    let format = json!({"type": "json_object", "schema": person()});
+    let found = parsed(&answer(&server, &format, &json!({"temperature": 1, "seed": 3})).await);
+    assert!(found["age"].is_u64() && found["kind"] == "human", "{found}");
+}
+
+#[tokio::test]
+async fn an_array_without_a_length_has_places_and_ends_where_the_model_says() {
+    let server = Server::toy().await;
+    let list = |more: Value| {
+        let mut list = json!({"type": "array", "items": {"enum": [1, 2]}});
+        list.as_object_mut().unwrap().extend(more.as_object().unwrap().clone());
+        schema(&json!({"type": "object", "properties": {"a": list, "b": {"const": "rest"}}}))
+    };
+    for (more, fewest, most) in [
+        (json!({}), 0, 4),
+        (json!({"minItems": 2}), 2, 4),
+        (json!({"minItems": 6}), 6, 6),
+        (json!({"maxItems": 3}), 0, 3),
+        (json!({"maxItems": 100}), 0, 16),
+        (json!({"minItems": 20, "maxItems": 100}), 20, 20),
+    ] {
+        for (token, length) in [(b']', fewest), (b',', most)] {
+            // a comma is only an alternative after the first element; before it, a space goes on
+            let bias =
+                json!({"logit_bias": {token.to_string(): 50, b' '.to_string(): if token == b',' { 50 } else { 0 }}});
+            let choice = answer(&server, &list(more.clone()), &bias).await;
+            let found = parsed(&choice);
+            assert_eq!(found["a"].as_array().unwrap().len(), length, "{more} {choice}");
+            assert_eq!(found["b"], "rest", "what follows the array is kept: {choice}");
+        }
+    }
+}
+
+#[tokio::test]
 async fn what_cannot_be_kept_is_refused_by_name() {
     let server = Server::toy().await;
     let string = |more: Value| {
@@ -155,14 +191,24 @@ async fn what_cannot_be_kept_is_refused_by_name() {
             "there is room for",
         ),
         (
-            string(json!({"pattern": "a+"})),
-            format!("{at}.pattern"),
-            "cannot be kept; here only type, maxLength, x-tokens can",
+            string(json!({"contentEncoding": "base64"})),
+            format!("{at}.contentEncoding"),
+            "cannot be kept; here only type, minLength, maxLength, pattern, format, x-tokens can",
         ),
-        (string(json!({"minLength": 3})), format!("{at}.minLength"), "cannot be kept"),
         (string(json!({"type": ["string", "integer"]})), format!("{at}.type"), "give one type"),
-        (string(json!({"type": "integer", "minimum": 18})), format!("{at}.minimum"), "only 0 can be kept"),
-        (string(json!({"type": "array"})), at.to_owned(), "minItems and maxItems"),
+        (json!({"type": "text", "schema": {}}), "response_format.schema".to_owned(), "known are type"),
+        (json!({"type": "json_object", "strict": true}), "response_format.strict".to_owned(), "known are type, schema"),
+        (
+            json!({"type": "json_schema", "json_schema": {"schema": {}, "nmae": "a"}}),
+            "response_format.json_schema.nmae".to_owned(),
+            "known are name, description, schema, strict",
+        ),
+        (
+            schema(&json!({"type": "array", "minItems": 4000, "maxItems": 4000,
+                           "items": {"type": "string", "x-tokens": 4096}})),
+            "response_format".to_owned(),
+            "takes at least 4097 cells, and there is room for 200",
+        ),
         (string(json!({"maxLength": -1})), format!("{at}.maxLength"), "give a whole number"),
         (
             schema(&json!({"anyOf": [{"type": "string"}, {"type": "integer"}]})),

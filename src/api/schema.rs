@@ -116,8 +116,9 @@ pub(crate) fn response_format() -> SchemaRef {
     let schema = kind("json_schema").property("json_schema", wrapper).required("json_schema");
     let skeleton = kind("json_skeleton").property("skeleton", anything()).required("skeleton");
     let description = "JSON that always parses: by a schema, by a skeleton whose values are blanks such as `\"<string:8>\"`, `\"<integer>\"`, \
-                       `\"<boolean>\"` and `\"<yes|no>\"`, or any object. A keyword that cannot be enforced is an error that names it.";
-    either_or_null([kind("text").into(), kind("json_object").into(), schema.into(), skeleton.into()], description)
+                       `\"<boolean>\"` and `\"<yes|no>\"`, or any object. A keyword that cannot be enforced is an error that names it. At most 131072 bytes.";
+    let object = kind("json_object").property("schema", anything());
+    either_or_null([kind("text").into(), object.into(), schema.into(), skeleton.into()], description)
 }
 
 pub(crate) fn rank() -> SchemaRef {

@@ -2,8 +2,9 @@
 //! forward pass has to read and takes the reading. Out of scope: other requests of the batch.
 
 use super::event::{Answer, Event, Failure, Finish, Output, Start, StepEvent, Written};
+use super::layout::{Accepted, Layout};
 use super::likelihoods::Likelihoods;
-use super::{layout::Layout, template::Segment};
+use super::template::Segment;
 use crate::diffusion::policy::{Needs, OFF, QUALITY};
 use crate::diffusion::{Edit, Position, Probability, Reading, Sequence, TokenId, u32_of};
 use crate::model::{Filter, ModelError, Restriction, Row, RowError, Sampling};
@@ -56,6 +57,8 @@ pub(super) struct Job {
     sequence: Sequence,
     writing: Writing,
     restrictions: Vec<Restriction>,
+    /// What `restrictions` were made of.
+    accepted: Accepted,
     /// Whether the pass for the quality of the finished canvas is still to be made.
     quality_pending: bool,
     /// Whether this pass was made.
@@ -89,6 +92,7 @@ impl Job {
             sequence,
             writing,
             restrictions: Vec::new(),
+            accepted: Accepted::default(),
             offset: start.offset,
             prompt_tokens: start.prompt_tokens,
             text_tokens: 0,
@@ -114,9 +118,9 @@ impl Job {
         &self.writing
     }
 
-    fn restrictions(&self) -> Vec<Restriction> {
+    fn restrictions(&mut self) -> Vec<Restriction> {
         match &self.writing {
-            Writing::Shaped { layout, .. } => layout.restrictions(self.sequence.canvas()),
+            Writing::Shaped { layout, .. } => layout.restrictions(self.sequence.canvas(), &mut self.accepted),
             Writing::Continuation { .. } | Writing::Infill { .. } | Writing::Revision { .. } => Vec::new(),
         }
     }

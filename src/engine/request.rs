@@ -1,8 +1,9 @@
 //! A request as the user made it: options may be absent, and nothing is checked yet. Out of scope:
 //! wire formats, defaults that depend on the model, and tensors.
 
+use crate::diffusion::TokenId;
 use crate::diffusion::policy::{Choice, Settings, order};
-use crate::{diffusion::TokenId, text::Conversation};
+use crate::text::{Conversation, Pattern};
 use std::{borrow::Cow, ops::Range, sync::Arc, time::Duration};
 
 /// What an answer continues.
@@ -129,6 +130,19 @@ pub enum Shape {
     Text {
         /// Most tokens.
         cells: Option<usize>,
+        /// Fewest characters.
+        least: usize,
+        /// Most characters.
+        characters: Option<usize>,
+    },
+    /// A string that matches a pattern, written character by character.
+    Pattern {
+        /// Its characters.
+        pattern: Arc<Pattern>,
+        /// Most tokens, each of which is one character.
+        cells: Option<usize>,
+        /// Fewest characters.
+        least: usize,
         /// Most characters.
         characters: Option<usize>,
     },
@@ -141,10 +155,17 @@ pub enum Shape {
         /// Whether it may be negative.
         is_signed: bool,
     },
+    /// A number of a range: a pattern made by [`Pattern::numbers`].
+    Range(Arc<Pattern>),
     /// One of several JSON texts.
     OneOf(Vec<String>),
-    /// An array of exactly these elements.
-    List(Vec<Shape>),
+    /// An array of the first elements of these: at least `least`, at most all of them.
+    List {
+        /// The elements.
+        items: Vec<Shape>,
+        /// Fewest elements.
+        least: usize,
+    },
     /// An object of exactly these members, in this order.
     Object(Vec<(String, Shape)>),
 }

@@ -3,7 +3,7 @@
 
 use super::error::{ModelError, RowError};
 use crate::diffusion::{Canvas, Draws, Position, Proofreading, Purpose, Reading, Seed, TokenId, TokenSet};
-use std::{fmt, num::NonZeroU32, ops::Range, sync::Arc};
+use std::{collections::BTreeSet, fmt, num::NonZeroU32, ops::Range, sync::Arc};
 
 /// A masked diffusion model, its quality head included. Tensors stay behind this trait.
 pub trait Denoiser: Send {
@@ -158,8 +158,9 @@ pub struct Row<'a> {
     pub guidance: Option<f32>,
     /// Added to the logits of these tokens before the softmax; minus infinity bans a token.
     pub biases: &'a [(TokenId, f32)],
-    /// The first entry that contains a cell applies there, instead of the filter. Confidence,
-    /// margin and entropy still refer to the whole distribution.
+    /// Entries from left to right, no cell in two of them. The entry that contains a cell applies
+    /// there, instead of the filter. Confidence, margin and entropy still refer to the whole
+    /// distribution.
     pub only: &'a [Restriction],
     /// Whether filled cells are reviewed. Needs a model with a quality head.
     pub review: bool,
@@ -187,7 +188,8 @@ impl<'a> Row<'a> {
 
     /// The tokens that may be written at `at`; `None` is all.
     pub(crate) fn allowed(&self, at: Position) -> Option<&[TokenId]> {
-        self.only.iter().find(|only| only.cells.contains(&at.index())).map(|only| &*only.tokens)
+        let next = self.only.partition_point(|only| only.cells.end <= at.index());
+        self.only.get(next).filter(|only| only.cells.contains(&at.index())).map(|only| &*only.tokens)
     }
 
     /// Checks that the model can read the row. Admission makes the same checks; these keep ids
@@ -209,7 +211,10 @@ impl<'a> Row<'a> {
             ));
         }
         let is_writable = |token: &TokenId| token.0 < size && *token != spec.mask;
-        let is_wrong = |only: &&Restriction| only.tokens.is_empty() || !only.tokens.iter().all(is_writable);
+        let mut seen = BTreeSet::new(); // lists are shared by cells
+        let is_wrong = |only: &&Restriction| {
+            seen.insert(only.tokens.as_ptr()) && (only.tokens.is_empty() || !only.tokens.iter().all(is_writable))
+        };
         if let Some(Restriction { cells, tokens }) = self.only.iter().find(is_wrong) {
             return refuse(format!(
                 "only {tokens:?} in the cells {cells:?}; give at least one id below {size} that is not the mask"

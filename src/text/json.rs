@@ -34,6 +34,39 @@ pub fn json_string(text: &str) -> String {
     Value::from(text).to_string()
 }
 
+/// What a model wrote between the quotation marks of a JSON string, as text: up to the first
+/// quotation mark that is not escaped, with escapes decoded where all of them are valid.
+#[must_use]
+pub fn string_text(written: &str) -> String {
+    let mut is_escaped = false;
+    let is_end = |c: char| {
+        let is_end = c == '"' && !is_escaped;
+        is_escaped = c == '\\' && !is_escaped;
+        is_end
+    };
+    let written = &written[..written.find(is_end).unwrap_or(written.len())];
+    let decoded = |written: &str| {
+        // line breaks and the like are not valid in JSON; the text means them
+        let plain: String = written.chars().fold(String::new(), |mut plain, c| {
+            match c {
+                '\0'..='\u{1f}' => plain.push_str(json_string(c.encode_utf8(&mut [0; 4])).trim_matches('"')),
+                c => plain.push(c),
+            }
+            plain
+        });
+        serde_json::from_str::<String>(&format!("\"{plain}\"")).ok()
+    };
+    // the room may have ended in the middle of an escape
+    let cut = || {
+        let start = written.rfind('\\').filter(|start| {
+            let escape = &written[start + 1..];
+            escape.is_empty() || escape.starts_with('u') && escape.len() < 5
+        })?;
+        decoded(&written[..start])
+    };
+    decoded(written).or_else(cut).unwrap_or_else(|| written.to_owned())
+}
+
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 enum Kept {
     All,
@@ -208,6 +241,25 @@ mod tests {
         check(r#"{"a": "\ud83d\ude00 \ud83d"#, r#"{"a": "\ud83d\ude00 "}"#, false);
         let deep = "[".repeat(500);
         assert!(serde_json::from_str::<Value>(&heal(&deep).json).is_ok());
+    }
+
+    #[test]
+    fn a_written_string_is_cut_at_its_end_and_decoded_once() {
+        let cases = [
+            (r#"plain" and on"#, "plain"),
+            (r#"a \"quoted\" word", "b": 1"#, "a \"quoted\" word"),
+            (r#"back\\" rest"#, "back\\"),
+            (r"line\nbreak \u00e9 \ud83d\ude00", "line\nbreak é 😀"),
+            ("line\nbreak", "line\nbreak"),
+            (r"C:\dir", r"C:\dir"),
+            (r"cut \u00", "cut "),
+            ("cut \\", "cut "),
+            (r"\ud83d", r"\ud83d"),
+            ("", ""),
+        ];
+        for (written, text) in cases {
+            assert_eq!(string_text(written), text, "{written}");
+        }
     }
 
     proptest! {

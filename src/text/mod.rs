@@ -5,6 +5,8 @@ mod chat_template;
 mod conversation;
 mod error;
 mod json;
+mod number_pattern;
+mod pattern;
 mod tokenizer;
 mod transcript;
 
@@ -12,6 +14,8 @@ pub use bpe::Lists;
 pub use chat_template::ChatTemplate;
 pub use conversation::{Conversation, Message, ToolCall};
 pub use error::TextError;
-pub use json::{Healed, heal, json_string};
+pub use json::{Healed, heal, json_string, string_text};
+pub use number_pattern::DIGITS_MAX;
+pub use pattern::{Characters, LENGTH_MAX, Pattern, Step};
 pub use tokenizer::{Special, Tokenizer};
 pub use transcript::{Delta, Transcript};

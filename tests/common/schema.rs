@@ -1,4 +1,5 @@
-//! The part of JSON Schema that the server's document uses. An unknown keyword is a failure.
+//! The part of JSON Schema that the server's document and the tests of structured answers use. An
+//! unknown keyword is a failure.
 
 use serde_json::Value;
 
@@ -10,8 +11,9 @@ pub fn faults(root: &Value, schema: &Value, value: &Value) -> Vec<String> {
         let size = || usize::try_from(bound.as_u64().unwrap()).unwrap();
         let holds = match (keyword.as_str(), value) {
             ("$ref", _) => {
-                let pointer = bound.as_str().unwrap().strip_prefix('#').unwrap();
-                let schema = root.pointer(pointer).unwrap_or_else(|| panic!("{bound} leads nowhere"));
+                let fragment = bound.as_str().unwrap().strip_prefix('#').unwrap();
+                let pointer = percent_encoding::percent_decode_str(fragment).decode_utf8().unwrap();
+                let schema = root.pointer(&pointer).unwrap_or_else(|| panic!("{bound} leads nowhere"));
                 faults.extend(self::faults(root, schema, value));
                 true
             }
@@ -19,6 +21,11 @@ pub fn faults(root: &Value, schema: &Value, value: &Value) -> Vec<String> {
                 Value::Array(types) => types.iter().any(|one| is_a(one, value)),
                 one => is_a(one, value),
             },
+            ("const", _) => bound == value,
+            ("allOf", _) => {
+                faults.extend(bound.as_array().unwrap().iter().flat_map(|part| self::faults(root, part, value)));
+                true
+            }
             ("enum", _) => bound.as_array().unwrap().contains(value),
             ("oneOf", _) => {
                 let fits = |schema: &&Value| self::faults(root, schema, value).is_empty();
@@ -27,7 +34,20 @@ pub fn faults(root: &Value, schema: &Value, value: &Value) -> Vec<String> {
             ("anyOf", _) => bound.as_array().unwrap().iter().any(|schema| self::faults(root, schema, value).is_empty()),
             ("minimum", Value::Number(given)) => given.as_f64().unwrap() >= number(),
             ("maximum", Value::Number(given)) => given.as_f64().unwrap() <= number(),
+            ("exclusiveMinimum", Value::Number(_)) if bound.is_boolean() => {
+                bound == false || value != &schema["minimum"]
+            }
             ("exclusiveMinimum", Value::Number(given)) => given.as_f64().unwrap() > number(),
+            ("exclusiveMaximum", Value::Number(given)) => given.as_f64().unwrap() < number(),
+            ("multipleOf", Value::Number(given)) => (given.as_f64().unwrap() / number()).fract() == 0.0,
+            ("maxLength", Value::String(given)) => given.chars().count() <= size(),
+            ("pattern", Value::String(given)) => regex::Regex::new(bound.as_str().unwrap()).unwrap().is_match(given),
+            ("format", Value::String(given)) => is_of_format(bound.as_str().unwrap(), given),
+            ("prefixItems", Value::Array(items)) => {
+                let parts = bound.as_array().unwrap().iter().zip(items);
+                faults.extend(parts.flat_map(|(schema, item)| self::faults(root, schema, item)));
+                true
+            }
             ("minLength", Value::String(given)) => given.chars().count() >= size(),
             ("minItems", Value::Array(items)) => items.len() >= size(),
             ("maxItems", Value::Array(items)) => items.len() <= size(),
@@ -55,11 +75,14 @@ pub fn faults(root: &Value, schema: &Value, value: &Value) -> Vec<String> {
                     }
                 }
             }
-            ("minimum" | "maximum" | "exclusiveMinimum" | "minLength" | "minItems" | "maxItems" | "items", _) => true,
+            ("minimum" | "maximum" | "exclusiveMinimum" | "exclusiveMaximum" | "multipleOf", _) => true,
+            ("minLength" | "maxLength" | "pattern" | "format", _) => true,
+            ("minItems" | "maxItems" | "items" | "prefixItems", _) => true,
             ("required" | "properties" | "additionalProperties", _) => true,
-            ("description" | "format" | "contentMediaType" | "contentSchema", _) => true,
+            ("description" | "contentMediaType" | "contentSchema" | "title" | "default" | "examples", _) => true,
+            ("$schema" | "$defs" | "definitions" | "deprecated" | "readOnly" | "writeOnly" | "nullable", _) => true,
             // these are in schemas of requests only, which the server checks
-            ("propertyNames" | "pattern", _) => true,
+            ("propertyNames", _) => true,
             _ => panic!("{keyword} is not checked"),
         };
         if !holds {
@@ -79,5 +102,31 @@ fn is_a(kind: &Value, value: &Value) -> bool {
         "array" => value.is_array(),
         "object" => value.is_object(),
         other => panic!("{other} is no type"),
+    }
+}
+
+/// Whether a text has a format. Unknown ones, as those of numbers, constrain nothing.
+fn is_of_format(format: &str, text: &str) -> bool {
+    let is_date = |text: &str| {
+        let parts: Vec<u32> = text.split('-').filter_map(|part| part.parse().ok()).collect();
+        let [year, month, day] = parts[..] else { return false };
+        let is_leap = year % 4 == 0 && (year % 100 != 0 || year % 400 == 0);
+        let days = [31, if is_leap { 29 } else { 28 }, 31, 30, 31, 30, 31, 31, 30, 31, 30, 31];
+        text.len() == 10 && (1..=12).contains(&month) && (1..=days[month as usize - 1]).contains(&day)
+    };
+    let is_time = |text: &str| {
+        let parts: Vec<u32> = text.trim_end_matches('Z').split(':').filter_map(|part| part.parse().ok()).collect();
+        text.len() == 9 && text.ends_with('Z') && matches!(parts[..], [0..24, 0..60, 0..60])
+    };
+    let matches = |expression: &str| regex::Regex::new(expression).unwrap().is_match(text);
+    match format {
+        "date" => is_date(text),
+        "time" => is_time(text),
+        "date-time" => text.split_once('T').is_some_and(|(date, time)| is_date(date) && is_time(time)),
+        "uuid" => matches("^[0-9a-f]{8}(-[0-9a-f]{4}){3}-[0-9a-f]{12}$"),
+        "uuid4" => matches("^[0-9a-f]{8}-[0-9a-f]{4}-4[0-9a-f]{3}-[89ab][0-9a-f]{3}-[0-9a-f]{12}$"),
+        "email" => matches(r"^[^@\s]+@[^@\s.][^@\s]*\.[a-z]+$"),
+        "ipv4" => text.parse::<std::net::Ipv4Addr>().is_ok(),
+        _ => true,
     }
 }

@@ -2,7 +2,8 @@
 //! answer is decoded. Out of scope: how the canvas is refined.
 
 use super::encoding::Encoder;
-use super::json_layout::{Spellings, Vocabulary, lay_out};
+use super::json_layout::{Vocabulary, lay_out};
+use super::spellings::Spellings;
 use crate::diffusion::{Canvas, Cell, TokenId};
 use crate::engine::request::{Format, Length, Prompt, Rejected, Request, Task, invalid, too_long};
 use crate::engine::template::{self, Segment};

@@ -1,43 +1,20 @@
 //! Lays a JSON shape out on a canvas: keys and punctuation become fixed cells, values become gaps.
 
+use super::spellings::Spellings;
 use crate::diffusion::{Canvas, Cell, TokenId};
-use crate::engine::layout::{Choice, Kind, Layout, Piece};
+use crate::engine::layout::{Choice, Gap, Kind, Layout, OneOf, Piece, Spelled};
 use crate::engine::request::{Rejected, Shape, invalid};
 use crate::model::Restriction;
-use crate::text::{Special, Tokenizer, json_string};
+use crate::text::{LENGTH_MAX, Pattern, Special, Tokenizer, json_string};
 use std::ops::Range;
+use std::sync::Arc;
 
 const TEXT_CELLS: usize = 16;
 /// Default cells of a number: up to six digits in most vocabularies.
 const NUMBER_CELLS: usize = 6;
+/// Limit on options times cells, over all choices: each is looked at when a cell of it changes.
+const CHOICES_MAX: usize = 16_384;
 const PARAM: &str = "response_format";
-
-/// The tokens of a vocabulary that numbers and fillers are made of.
-#[derive(Debug)]
-pub(super) struct Spellings {
-    digits: Vec<TokenId>,
-    spaces: Vec<TokenId>,
-    minus: Vec<TokenId>,
-    point: Vec<TokenId>,
-}
-
-impl Spellings {
-    pub(super) fn of(tokenizer: &Tokenizer, ids: impl Iterator<Item = TokenId>) -> Self {
-        let [mut digits, mut spaces, mut minus, mut point] = <[Vec<TokenId>; 4]>::default();
-        for id in ids {
-            let piece = tokenizer.piece(id);
-            match piece.as_str() {
-                "" => {}
-                "-" => minus.push(id),
-                "." => point.push(id),
-                piece if piece.bytes().all(|byte| byte.is_ascii_digit()) => digits.push(id),
-                piece if piece.bytes().all(|byte| byte == b' ') => spaces.push(id),
-                _ => {}
-            }
-        }
-        Self { digits, spaces, minus, point }
-    }
-}
 
 pub(super) struct Vocabulary<'a> {
     pub(super) tokenizer: &'a Tokenizer,
@@ -49,31 +26,37 @@ pub(super) struct Vocabulary<'a> {
 struct Builder<'a> {
     vocabulary: Vocabulary<'a>,
     cells: Vec<Cell>,
+    /// Cells at most, those of the prompt included.
+    cells_max: usize,
+    /// Cells of the prompt.
+    given: usize,
     pieces: Vec<Piece>,
     /// Constant text that has no cells yet.
     constant: String,
+    /// Options times cells so far.
+    choices: usize,
+    ends: Arc<[TokenId]>,
+    /// What may follow a value that is shorter than its cells: spaces and ends of the text, sorted.
+    fillers: Arc<[TokenId]>,
 }
 
 impl Builder<'_> {
     fn lay(&mut self, shape: &Shape) -> Result<(), Rejected> {
         match shape {
             Shape::Constant(json) => self.constant.push_str(json),
-            Shape::Text { cells, characters } => {
+            Shape::Text { cells, least, characters } => self.text(*cells, *least, *characters)?,
+            Shape::Pattern { pattern, cells, least, characters } => {
+                let (shortest, longest) = pattern.lengths();
+                let (least, most) = (shortest.max(*least), longest.min(characters.unwrap_or(LENGTH_MAX)));
+                let wide = cells.unwrap_or(TEXT_CELLS).max(least).min(most);
                 self.constant.push('"');
-                let (characters, ends) = (characters.unwrap_or(usize::MAX), self.vocabulary.ends.clone());
-                self.gap(cells.unwrap_or(TEXT_CELLS).max(1), |_| Kind::Text { characters, ends })?;
+                self.spell(pattern, wide, least, false)?;
                 self.constant.push('"');
             }
             Shape::Number { cells, is_whole, is_signed } => self.number(*cells, *is_whole, *is_signed)?,
+            Shape::Range(pattern) => self.spell(pattern, pattern.lengths().1, 0, true)?,
             Shape::OneOf(options) => self.one_of(options)?,
-            Shape::List(shapes) => {
-                self.constant.push('[');
-                for (index, shape) in shapes.iter().enumerate() {
-                    self.constant.push_str(if index == 0 { "" } else { ", " });
-                    self.lay(shape)?;
-                }
-                self.constant.push(']');
-            }
+            Shape::List { items, least } => self.list(items, *least)?,
             Shape::Object(members) => {
                 self.constant.push('{');
                 for (index, (name, shape)) in members.iter().enumerate() {
@@ -92,9 +75,23 @@ impl Builder<'_> {
     fn pin(&mut self) -> Result<(), Rejected> {
         let constant = std::mem::take(&mut self.constant);
         let tokens = self.encode(&constant)?;
+        self.check_room(tokens.len())?;
         self.cells.extend(tokens.into_iter().map(Cell::Fixed));
         self.pieces.push(Piece::Constant(constant));
         Ok(())
+    }
+
+    /// Checks that so many more cells fit.
+    fn check_room(&self, more: usize) -> Result<(), Rejected> {
+        if self.cells.len().saturating_add(more) <= self.cells_max {
+            return Ok(());
+        }
+        let (needed, room) = (self.cells.len() - self.given + more, self.cells_max - self.given);
+        let message = format!(
+            "{PARAM} takes at least {needed} cells, and there is room for {room}; ask for more max_tokens, or for \
+             fewer tokens of each value"
+        );
+        Err(invalid(PARAM, message))
     }
 
     fn encode(&self, text: &str) -> Result<Vec<TokenId>, Rejected> {
@@ -108,20 +105,54 @@ impl Builder<'_> {
 
     fn gap(&mut self, cells: usize, kind: impl FnOnce(&Range<usize>) -> Kind) -> Result<(), Rejected> {
         self.pin()?;
+        self.check_room(cells)?;
         let start = self.cells.len();
         self.cells.extend(std::iter::repeat_n(Cell::Blank, cells));
         let cells = start..self.cells.len();
-        self.pieces.push(Piece::Gap { kind: kind(&cells), cells });
+        let kind = kind(&cells);
+        self.pieces.push(Piece::Gap(Gap { cells, kind }));
         Ok(())
     }
 
+    fn text(&mut self, cells: Option<usize>, least: usize, characters: Option<usize>) -> Result<(), Rejected> {
+        let written = &self.vocabulary.spellings.written;
+        if least > 0 && written.is_empty() {
+            return Err(invalid(PARAM, "minLength: this model's vocabulary has no token that is sure to be text"));
+        }
+        let (ends, characters) = (Arc::clone(&self.ends), characters.unwrap_or(usize::MAX));
+        self.constant.push('"');
+        self.gap(cells.unwrap_or(TEXT_CELLS).max(least).max(1), |cells| {
+            // each of these tokens is at least one character
+            let only = Restriction { cells: cells.start..cells.start + least, tokens: Arc::clone(written) };
+            Kind::Text { characters, ends, only: (least > 0).then_some(only) }
+        })?;
+        self.constant.push('"');
+        Ok(())
+    }
+
+    /// A value of `pattern` in `width` cells, at least `least` of them with a character.
+    fn spell(&mut self, pattern: &Arc<Pattern>, width: usize, least: usize, is_number: bool) -> Result<(), Rejected> {
+        if width == 0 {
+            return Ok(());
+        }
+        self.check_room(width)?;
+        let alphabet = &self.vocabulary.spellings.characters;
+        let spelled = Spelled::new(Arc::clone(pattern), width, least, alphabet, Arc::clone(&self.fillers));
+        let Some(spelled) = spelled else {
+            const MESSAGE: &str = "response_format: this model's vocabulary has no single characters for a value of a \
+                                   pattern, format or range, or none of its texts has an allowed length";
+            return Err(invalid(PARAM, MESSAGE));
+        };
+        self.gap(width, |_| Kind::Spelled { spelled, is_number })
+    }
+
     fn number(&mut self, cells: Option<usize>, is_whole: bool, is_signed: bool) -> Result<(), Rejected> {
-        let Spellings { digits, spaces, minus, point } = self.vocabulary.spellings;
+        let Spellings { digits, spaces, minus, sign, point, .. } = self.vocabulary.spellings;
         if digits.is_empty() {
             return Err(invalid(PARAM, "this model's vocabulary has no digits, so it can write no number"));
         }
         let point: &[TokenId] = if is_whole { &[] } else { point };
-        let rest = [digits, spaces, &self.vocabulary.ends, point].concat();
+        let rest: Arc<[TokenId]> = [&digits[..], spaces, &self.vocabulary.ends, point].concat().into();
         // the cell of the sign replaces the space before the number
         let has_sign = is_signed && !minus.is_empty() && !spaces.is_empty();
         if has_sign && self.constant.ends_with(' ') {
@@ -130,10 +161,13 @@ impl Builder<'_> {
         let cells = cells.unwrap_or(NUMBER_CELLS).max(1 + usize::from(has_sign));
         self.gap(cells, |cells| {
             let first = cells.start + usize::from(has_sign);
-            let sign = [&minus[..], spaces].concat();
-            let lists = [(cells.start..first, sign), (first..first + 1, digits.clone()), (first + 1..cells.end, rest)];
+            let lists = [
+                (cells.start..first, Arc::clone(sign)),
+                (first..first + 1, Arc::clone(digits)),
+                (first + 1..cells.end, rest),
+            ];
             let lists = lists.into_iter().filter(|(cells, _)| !cells.is_empty());
-            Kind::Number { only: lists.map(|(cells, tokens)| Restriction { cells, tokens: tokens.into() }).collect() }
+            Kind::Number { only: lists.map(|(cells, tokens)| Restriction { cells, tokens }).collect() }
         })
     }
 
@@ -147,12 +181,53 @@ impl Builder<'_> {
         let strings: Option<Vec<String>> = options.iter().map(inner).collect();
         let (mark, texts) = strings.map_or(("", options.to_vec()), |strings| ("\"", strings));
         self.constant.push_str(mark);
+        let (options, cells) = self.choices(texts)?;
+        self.gap(cells, |_| Kind::OneOf(options))?;
+        self.constant.push_str(mark);
+        Ok(())
+    }
+
+    /// One of some texts, and the cells of the longest.
+    fn choices(&mut self, texts: Vec<String>) -> Result<(OneOf, usize), Rejected> {
         let options = texts.into_iter().map(|json| Ok(Choice { tokens: self.encode(&json)?, json }));
         let options = options.collect::<Result<Vec<_>, Rejected>>()?;
         let cells = options.iter().map(|option| option.tokens.len()).max().unwrap_or(0).max(1);
-        let fillers = [&self.vocabulary.ends[..], &self.vocabulary.spellings.spaces].concat();
-        self.gap(cells, |_| Kind::OneOf { options, fillers })?;
-        self.constant.push_str(mark);
+        self.choices += options.len() * cells;
+        if self.choices > CHOICES_MAX {
+            let given = self.choices;
+            let message = format!(
+                "{PARAM}: its choices have {given} options times tokens of the longest one; give at most {CHOICES_MAX}"
+            );
+            return Err(invalid(PARAM, message));
+        }
+        Ok((OneOf { options, fillers: Arc::clone(&self.fillers) }, cells))
+    }
+
+    /// An array that may end before each element behind the first `least`.
+    fn list(&mut self, items: &[Shape], least: usize) -> Result<(), Rejected> {
+        self.constant.push('[');
+        let mut may_end = Vec::new();
+        for (index, item) in items.iter().enumerate() {
+            let comma = if index == 0 { "" } else { ", " };
+            if index < least {
+                self.constant.push_str(comma);
+            } else {
+                let (options, cells) = self.choices(vec![comma.to_owned(), "]".to_owned()])?;
+                self.gap(cells, |_| Kind::Next { options, end: 0 })?;
+                may_end.push(self.pieces.len() - 1);
+            }
+            self.lay(item)?;
+        }
+        if !may_end.is_empty() {
+            self.pin()?;
+        }
+        let closing = self.pieces.len();
+        for at in may_end {
+            if let Some(Piece::Gap(gap)) = self.pieces.get_mut(at) {
+                gap.end_at(closing);
+            }
+        }
+        self.constant.push(']');
         Ok(())
     }
 }
@@ -167,19 +242,23 @@ pub(super) fn lay_out(
     room: usize,
     vocabulary: Vocabulary<'_>,
 ) -> Result<(Canvas, Layout), Rejected> {
-    let cells = prompt.iter().copied().map(Cell::Fixed).collect();
-    let mut builder = Builder { vocabulary, cells, pieces: Vec::new(), constant: String::new() };
+    let cells: Vec<Cell> = prompt.iter().copied().map(Cell::Fixed).collect();
+    let mut fillers = [&vocabulary.ends[..], &vocabulary.spellings.spaces].concat();
+    fillers.sort_unstable();
+    let mut builder = Builder {
+        ends: vocabulary.ends.clone().into(),
+        fillers: fillers.into(),
+        vocabulary,
+        cells_max: prompt.len().saturating_add(room),
+        given: prompt.len(),
+        cells,
+        pieces: Vec::new(),
+        constant: String::new(),
+        choices: 0,
+    };
     builder.lay(shape)?;
     builder.pin()?;
     let Builder { cells, pieces, .. } = builder;
-    let needed = cells.len() - prompt.len();
-    if needed > room {
-        let message = format!(
-            "{PARAM} takes {needed} cells, and there is room for {room}; ask for more max_tokens, or for fewer tokens of each \
-                 value"
-        );
-        return Err(invalid(PARAM, message));
-    }
     if !cells.contains(&Cell::Blank) {
         let message = format!("{PARAM} leaves nothing to write; give it at least one value that is open");
         return Err(invalid(PARAM, message));

@@ -5,6 +5,7 @@ mod canvas;
 mod encoding;
 mod json_layout;
 mod passes;
+mod spellings;
 
 pub(crate) use canvas::STOPS_MAX;
 

@@ -1,0 +1,37 @@
+//! Where in a format something stands, written out only for an error.
+
+use crate::api::error::ApiError;
+use std::fmt;
+
+#[derive(Clone, Copy, Debug)]
+pub(super) struct Path<'p> {
+    above: Option<&'p Path<'p>>,
+    word: &'p str,
+}
+
+impl<'p> Path<'p> {
+    pub(super) const fn root(word: &'p str) -> Self {
+        Self { above: None, word }
+    }
+
+    pub(super) const fn at(&'p self, word: &'p str) -> Self {
+        Self { above: Some(self), word }
+    }
+
+    /// The error of what stands here.
+    pub(super) fn invalid(&self, message: &str) -> ApiError {
+        let path = self.to_string();
+        let message = format!("{path}: {message}");
+        ApiError::invalid(path, message)
+    }
+}
+
+impl fmt::Display for Path<'_> {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        match self.above {
+            None => f.write_str(self.word),
+            Some(above) if self.word.starts_with('[') => write!(f, "{above}{}", self.word),
+            Some(above) => write!(f, "{above}.{}", self.word),
+        }
+    }
+}

@@ -1,0 +1,186 @@
+//! A JSON layout: fixed keys and punctuation, and gaps for the values. Each gap accepts only tokens
+//! of its kind, so that the answer always parses. Out of scope: how a layout is made.
+
+mod choice;
+mod spelled;
+
+use super::event::Written;
+use crate::diffusion::{Canvas, Position, TokenId};
+use crate::model::Restriction;
+use crate::text::{Tokenizer, json_string, string_text};
+pub(super) use choice::{Choice, OneOf};
+pub(super) use spelled::{Alphabet, Spelled};
+use std::sync::Arc;
+use std::{collections::BTreeMap, ops::Range};
+
+/// A JSON shape, laid out on a canvas.
+#[derive(Debug)]
+pub(super) struct Layout {
+    pub(super) pieces: Vec<Piece>,
+}
+
+#[derive(Debug)]
+pub(super) enum Piece {
+    Constant(String),
+    Gap(Gap),
+}
+
+/// Blank cells in which a value is written.
+#[derive(Debug)]
+pub(super) struct Gap {
+    pub(super) cells: Range<usize>,
+    pub(super) kind: Kind,
+}
+
+/// What the gaps of a layout accept on a canvas that changes.
+#[derive(Debug, Default)]
+pub(super) struct Accepted(Vec<AcceptedInGap>);
+
+#[derive(Debug, Default)]
+struct AcceptedInGap {
+    /// The tokens that were in the cells when `only` was made; `None` before that.
+    seen: Option<Vec<Option<TokenId>>>,
+    /// The tokens that the cells accept, from left to right.
+    only: Vec<Restriction>,
+}
+
+/// What fills a gap.
+#[derive(Debug)]
+pub(super) enum Kind {
+    /// A string; it ends before the first quotation mark or end-of-text token.
+    Text { characters: usize, ends: Arc<[TokenId]>, only: Option<Restriction> },
+    /// A number, with a list of tokens for its sign, its first digit and the rest.
+    Number { only: Vec<Restriction> },
+    /// One of several JSON texts.
+    OneOf(OneOf),
+    /// A text of a pattern, character by character. Spaces before a number are not part of it.
+    Spelled { spelled: Spelled, is_number: bool },
+    /// The first option goes on with the next element of an array. The second ends the array, whose
+    /// closing bracket begins piece `end`.
+    Next { options: OneOf, end: usize },
+}
+
+impl Gap {
+    /// Says with which piece the closing bracket of the gap's array begins.
+    pub(super) fn end_at(&mut self, piece: usize) {
+        if let Kind::Next { end, .. } = &mut self.kind {
+            *end = piece;
+        }
+    }
+}
+
+impl AcceptedInGap {
+    /// Lists the accepted tokens anew, if the cells have changed.
+    fn refresh(&mut self, gap: &Gap, canvas: &Canvas) {
+        let cells = canvas.cells().get(gap.cells.clone()).unwrap_or_default();
+        let now: Vec<Option<TokenId>> = cells.iter().map(|cell| cell.token()).collect();
+        if self.seen.as_ref() == Some(&now) {
+            return;
+        }
+        let allowed = match &gap.kind {
+            Kind::Text { only, .. } => {
+                self.only = only.iter().cloned().collect();
+                Vec::new()
+            }
+            Kind::Number { only } => {
+                self.only.clone_from(only);
+                Vec::new()
+            }
+            Kind::OneOf(options) | Kind::Next { options, .. } => options.allowed(&now),
+            Kind::Spelled { spelled, .. } => spelled.allowed(&now),
+        };
+        if !allowed.is_empty() {
+            let cells = gap.cells.clone().zip(allowed).filter(|(_, tokens)| !tokens.is_empty());
+            self.only = cells.map(|(at, tokens)| Restriction { cells: at..at + 1, tokens }).collect();
+        }
+        self.seen = Some(now);
+    }
+}
+
+impl Layout {
+    /// The tokens that each gap accepts on the current canvas, from left to right. Only gaps whose
+    /// cells have changed since the last call with this `accepted` are looked at in full.
+    pub(super) fn restrictions(&self, canvas: &Canvas, accepted: &mut Accepted) -> Vec<Restriction> {
+        accepted.0.resize_with(self.pieces.len(), AcceptedInGap::default);
+        let mut all = Vec::new();
+        for (piece, accepted) in self.pieces.iter().zip(&mut accepted.0) {
+            match piece {
+                Piece::Constant(_) => {}
+                Piece::Gap(gap) => {
+                    accepted.refresh(gap, canvas);
+                    all.extend_from_slice(&accepted.only);
+                }
+            }
+        }
+        all
+    }
+
+    /// The answer: JSON of the shape, whatever was written.
+    pub(super) fn json(&self, written: &BTreeMap<Position, Written>, tokenizer: Option<&Tokenizer>) -> String {
+        let decode = |tokens: &[TokenId]| tokenizer.map(|tokenizer| tokenizer.decode(tokens)).unwrap_or_default();
+        let (mut json, mut at) = (String::new(), 0);
+        while let Some(piece) = self.pieces.get(at) {
+            at += 1;
+            let Gap { cells, kind } = match piece {
+                Piece::Constant(text) => {
+                    json.push_str(text);
+                    continue;
+                }
+                Piece::Gap(gap) => gap,
+            };
+            let cells: Vec<Option<&Written>> = cells.clone().map(|at| written.get(&Position::at(at))).collect();
+            let tokens = || cells.iter().flatten().map(|cell| cell.token).collect::<Vec<_>>();
+            match kind {
+                Kind::Text { characters, ends, .. } => {
+                    let tokens = tokens();
+                    let end = tokens.iter().position(|token| ends.contains(token)).unwrap_or(tokens.len());
+                    let text: String = string_text(&decode(&tokens[..end])).chars().take(*characters).collect();
+                    json.push_str(json_string(text.trim_end()).trim_matches('"'));
+                }
+                Kind::Number { .. } => json.push_str(&number(&decode(&tokens()))),
+                Kind::OneOf(options) => json.push_str(options.json(&cells)),
+                Kind::Spelled { spelled, is_number: true } => json.push_str(spelled.text(&cells).trim_start()),
+                Kind::Spelled { spelled, is_number: false } => json.push_str(&spelled.text(&cells)),
+                Kind::Next { options, end } => match options.nearest(&cells) {
+                    0 => json.push_str(options.json(&cells)),
+                    _ => at = *end,
+                },
+            }
+        }
+        json
+    }
+}
+
+/// The JSON number at the start of `text`. The restrictions of its cells ensure that there is one.
+fn number(text: &str) -> String {
+    let text = text.trim_start();
+    let (sign, text) = text.strip_prefix('-').map_or(("", text), |text| ("-", text));
+    let digits = |text: &str| text.find(|c: char| !c.is_ascii_digit()).unwrap_or(text.len());
+    let (whole, rest) = text.split_at(digits(text));
+    let whole = Some(whole.trim_start_matches('0')).filter(|whole| !whole.is_empty()).unwrap_or("0");
+    let fraction = rest.strip_prefix('.').map(|rest| &rest[..digits(rest)]).unwrap_or_default();
+    let point = if fraction.is_empty() { "" } else { "." };
+    format!("{sign}{whole}{point}{fraction}")
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_number_is_what_a_text_begins_with() {
+        let cases = [
+            (" 7", "7"),
+            ("-12 3", "-12"),
+            ("007.50", "7.50"),
+            (" 0", "0"),
+            ("3..5", "3"),
+            ("-0.5.1", "-0.5"),
+            ("12345678901234567890123", "12345678901234567890123"),
+        ];
+        for (text, json) in cases {
+            assert_eq!(number(text), json);
+            assert!(serde_json::from_str::<serde_json::Number>(json).is_ok());
+        }
+    }
+}
