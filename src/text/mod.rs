@@ -5,6 +5,7 @@ mod chat_template;
 mod conversation;
 mod error;
 mod json;
+mod middle;
 mod tokenizer;
 mod transcript;
 
