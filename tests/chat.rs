@@ -8,7 +8,7 @@ use common::toy_tokenizer;
 use remask::api::BODY_MAX;
 use remask::diffusion::TokenId;
 use remask::engine::Limits;
-use remask::model::Toy;
+use remask::model::{Config, Device, Source, Toy, load};
 use remask::text::{Conversation, Message, Special, Tokenizer, ToolCall};
 use serde_json::{Value, json};
 use std::sync::Arc;
@@ -287,4 +287,36 @@ async fn what_is_wrong_with_a_conversation_is_said() {
     untemplated.load(Box::new(Toy::new()), Some(Arc::new(tokenizer)), Limits::default());
     let error: Value = untemplated.post(CHAT, &json!({"messages": hello()})).await.json().await.unwrap();
     assert!(error["error"]["message"].as_str().unwrap().contains("no chat template"), "{error}");
+}
+
+/// A tokenizer of SentencePiece's kind, which puts a space before every text.
+#[tokio::test]
+async fn the_space_at_a_continuations_start_is_kept() {
+    let config = Config::parse(include_bytes!("data/spm/config.json"), "config.json").unwrap();
+    let model = load(&Source::Dummy { config, seed: 0 }, Device::Cpu).unwrap();
+    let tokenizer = Tokenizer::from_bytes(include_bytes!("data/spm/tokenizer.json")).unwrap();
+    let server = Server::loading(BODY_MAX, Duration::ZERO).await;
+    server.load(model, Some(Arc::new(tokenizer)), Limits::default());
+    let world = json!({"368": 100});
+    let body = json!({"prompt": "Hello", "max_tokens": 2, "echo": true, "logprobs": 1, "logit_bias": world});
+    let answer = server.answer(COMPLETIONS, &body).await;
+    let choice = &answer["choices"][0];
+    assert_eq!(choice["text"], "Hello world world");
+    assert_eq!(choice["logprobs"]["tokens"].as_array().unwrap().last(), Some(&json!(" world")));
+    let mut streamed = body.clone();
+    streamed["stream"] = json!(true);
+    let chunks = chunks(&server, COMPLETIONS, &streamed).await;
+    let texts = chunks.iter().filter_map(|chunk| chunk["choices"][0]["text"].as_str());
+    assert_eq!(texts.collect::<String>(), "Hello world world");
+    let suffixed = json!({"prompt": "Hello", "suffix": "s", "max_tokens": 1, "logit_bias": world});
+    assert_eq!(server.answer(COMPLETIONS, &suffixed).await["choices"][0]["text"], " world");
+
+    let infill = json!({"template": "the<blank>is<blank>", "logit_bias": world});
+    let answer = server.answer("/v1/infill", &infill).await;
+    assert_eq!(answer["choices"][0]["text"], "the worldis world", "{answer}");
+    let infill = json!({"template": "the<blank>is", "stream": true, "diffusion": {"steps": 1}});
+    let stream = server.post("/v1/infill", &infill).await.text().await.unwrap();
+    let pinned: Vec<&str> =
+        ["363", "332", "342"].into_iter().filter(|id| stream.contains(&format!("\"token\":{id}"))).collect();
+    assert_eq!(pinned.len(), 3, "the pinned tokens are ▁the, i, s: {stream}");
 }

@@ -321,12 +321,16 @@ impl Job {
 fn fill_in(segments: &[Segment], tokens: &[TokenId], tokenizer: Option<&Tokenizer>) -> Output {
     let mut rest = tokens.iter().copied();
     let (mut text, mut gaps) = (String::new(), Vec::new());
-    for segment in segments {
+    for (index, segment) in segments.iter().enumerate() {
         match segment {
             Segment::Text(pinned) => text.push_str(pinned),
             Segment::Blanks(cells) => {
                 let filling: Vec<TokenId> = rest.by_ref().take(*cells).collect();
-                let filling = tokenizer.map(|tokenizer| tokenizer.decode(&filling)).unwrap_or_default();
+                let filling = tokenizer.map(|tokenizer| match index {
+                    0 => tokenizer.decode(&filling),
+                    _ => tokenizer.decode_after(&filling),
+                });
+                let filling = filling.unwrap_or_default();
                 text.push_str(&filling);
                 gaps.push(filling);
             }

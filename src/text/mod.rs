@@ -5,6 +5,7 @@ mod chat_template;
 mod conversation;
 mod error;
 mod json;
+mod middle;
 mod number_pattern;
 mod pattern;
 mod tokenizer;

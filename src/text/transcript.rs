@@ -10,6 +10,8 @@ use std::sync::Arc;
 pub struct Transcript {
     tokenizer: Option<Arc<Tokenizer>>,
     stop: Arc<[String]>,
+    /// Whether the text follows another.
+    follows: bool,
     tokens: Vec<TokenId>,
     text: String,
     stopped: bool,
@@ -28,7 +30,13 @@ impl Transcript {
     /// An empty text, which will end before the first complete string of `stop`; none of these may
     /// be empty. Without a tokenizer the text stays empty.
     pub fn new(tokenizer: Option<Arc<Tokenizer>>, stop: impl Into<Arc<[String]>>) -> Self {
-        Self { tokenizer, stop: stop.into(), tokens: Vec::new(), text: String::new(), stopped: false }
+        Self { tokenizer, stop: stop.into(), follows: false, tokens: Vec::new(), text: String::new(), stopped: false }
+    }
+
+    /// The same for a text that follows another: it keeps the space before its first word.
+    #[must_use]
+    pub fn following(self) -> Self {
+        Self { follows: true, ..self }
     }
 
     /// The text so far.
@@ -56,6 +64,7 @@ impl Transcript {
 
     fn decode(&self) -> String {
         match &self.tokenizer {
+            Some(tokenizer) if !self.stopped && self.follows => tokenizer.decode_after(&self.tokens),
             Some(tokenizer) if !self.stopped => tokenizer.decode(&self.tokens),
             Some(_) | None => self.text.clone(),
         }

@@ -142,6 +142,7 @@ impl CanvasBuilder {
             return Ok(Draft { canvas, offset: given, prompt_tokens: given, writing });
         }
         let transcript = Transcript::new(self.tokenizer.clone(), Arc::clone(&common.stop));
+        let transcript = if prompt.is_empty() { transcript } else { transcript.following() };
         let ends = Arc::clone(&common.ends);
         let (canvas, writing) = match request.format {
             Format::Json => self.object(&prompt, new_tokens, transcript, ends)?,
@@ -174,7 +175,10 @@ impl CanvasBuilder {
         ends: Arc<[TokenId]>,
     ) -> Result<(Canvas, Writing), Rejected> {
         const PARAM: &str = "response_format";
-        let opening = self.encoder.encode(PARAM, "{")?;
+        let opening = match prompt {
+            [] => self.encoder.encode(PARAM, "{")?,
+            _ => self.encoder.encode_after(PARAM, "{")?,
+        };
         if opening.len() >= new_tokens {
             let message = format!("an object takes at least {} tokens; ask for more max_tokens", opening.len() + 1);
             return Err(invalid(PARAM, message));
@@ -205,7 +209,11 @@ impl CanvasBuilder {
         for segment in &segments {
             match segment {
                 Segment::Text(text) => {
-                    cells.extend(self.encoder.encode("template", text)?.into_iter().map(Cell::Fixed));
+                    let tokens = match cells.as_slice() {
+                        [] => self.encoder.encode("template", text)?,
+                        _ => self.encoder.encode_after("template", text)?,
+                    };
+                    cells.extend(tokens.into_iter().map(Cell::Fixed));
                 }
                 Segment::Blanks(count) if *count > self.canvas_max => return Err(self.too_long("template", *count)),
                 Segment::Blanks(count) => cells.extend(std::iter::repeat_n(Cell::Blank, *count)),
@@ -235,11 +243,16 @@ impl CanvasBuilder {
         }
         let fixed: Vec<TokenId> = cells.iter().copied().flatten().collect();
         self.check_ids("template", &fixed)?;
-        let text = |tokens: &[TokenId]| self.tokenizer.as_ref().map(|t| t.decode(tokens)).unwrap_or_default();
+        let text = |index: usize, tokens: &[TokenId]| match (&self.tokenizer, index) {
+            (None, _) => String::new(),
+            (Some(tokenizer), 0) => tokenizer.decode(tokens),
+            (Some(tokenizer), _) => tokenizer.decode_after(tokens),
+        };
         let segments = cells
             .chunk_by(|a, b| a.is_some() == b.is_some())
-            .map(|run| match run.iter().copied().collect::<Option<Vec<_>>>() {
-                Some(pinned) => Segment::Text(text(&pinned)),
+            .enumerate()
+            .map(|(index, run)| match run.iter().copied().collect::<Option<Vec<_>>>() {
+                Some(pinned) => Segment::Text(text(index, &pinned)),
                 None => Segment::Blanks(run.len()),
             })
             .collect();

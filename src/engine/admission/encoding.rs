@@ -52,6 +52,16 @@ impl Encoder {
         Ok(tokens)
     }
 
+    /// The ids of a text that follows another, or a blank.
+    ///
+    /// # Errors
+    /// As [`Self::encode`].
+    pub(super) fn encode_after(&self, param: &'static str, text: &str) -> Result<Vec<TokenId>, Rejected> {
+        let tokens = self.encode_by(param, text, |tokenizer, text| tokenizer.encode_after(text, Special::AsText))?;
+        self.check_no_mask(param, tokens.iter().copied())?;
+        Ok(tokens)
+    }
+
     /// The ids of a text, each with the range of its characters.
     ///
     /// # Errors

@@ -95,7 +95,7 @@ impl Builder<'_> {
     }
 
     fn encode(&self, text: &str) -> Result<Vec<TokenId>, Rejected> {
-        let tokens = self.vocabulary.tokenizer.encode(text, Special::AsText);
+        let tokens = self.vocabulary.tokenizer.encode_after(text, Special::AsText);
         let tokens = tokens.map_err(|error| invalid(PARAM, format!("{PARAM}: {error}")))?;
         if tokens.contains(&self.vocabulary.mask) {
             return Err(invalid(PARAM, format!("{PARAM} spells the model's mask, which stands for a blank")));

@@ -1,13 +1,19 @@
 //! A model's tokenizer: texts and conversations to token ids and back.
 
+#[cfg(test)]
+mod tests;
+
 use super::chat_template::{ChatTemplate, TemplateFiles};
 use super::conversation::Conversation;
 use super::error::TextError;
+use super::middle::Middle;
 use crate::diffusion::TokenId;
 use crate::files;
 use std::collections::HashSet;
 use std::path::{Path, PathBuf};
+use std::sync::OnceLock;
 use std::{fmt, ops::Range};
+use tokenizers::{NormalizedString, Normalizer, NormalizerWrapper};
 
 /// How the name of a special token in a text is encoded.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -22,6 +28,9 @@ pub enum Special {
 pub struct Tokenizer {
     with_special: tokenizers::Tokenizer,
     as_text: tokenizers::Tokenizer,
+    /// The same for texts that are normalised already; made when it is first needed.
+    bare: OnceLock<tokenizers::Tokenizer>,
+    middle: Middle,
     chat: Option<ChatTemplate>,
 }
 
@@ -43,7 +52,8 @@ impl Tokenizer {
         with_special.with_padding(None).with_truncation(None).map_err(|error| failed(&error))?;
         let mut as_text = with_special.clone();
         as_text.set_encode_special_tokens(true); // as ordinary text, despite the name
-        Ok(Self { with_special, as_text, chat: None })
+        let middle = Middle::of(&as_text);
+        Ok(Self { with_special, as_text, bare: OnceLock::new(), middle, chat: None })
     }
 
     /// A tokenizer from a `tokenizer.json`, with the chat template of a `tokenizer_config.json`.
@@ -83,14 +93,63 @@ impl Tokenizer {
             Special::AsTokens => &self.with_special,
         };
         match tokenizer.encode(text, false) {
-            Ok(encoding) if covers(encoding.get_offsets(), text) => {
+            Ok(encoding) if self.is_covered(tokenizer, encoding.get_offsets(), text) => {
                 Ok(encoding.get_ids().iter().copied().map(TokenId).collect())
             }
-            Ok(_) => Err(TextError::Inexpressible { characters: inexpressible(tokenizer, text) }),
-            Err(error) => match inexpressible(tokenizer, text) {
+            Ok(_) => Err(TextError::Inexpressible { characters: self.inexpressible(tokenizer, text) }),
+            Err(error) => match self.inexpressible(tokenizer, text) {
                 characters if characters.is_empty() => Err(TextError::Tokenizer(error.to_string())),
                 characters => Err(TextError::Inexpressible { characters }),
             },
+        }
+    }
+
+    /// The ids of a text that follows another, or a blank: without the space that some tokenizers
+    /// put before the first word of a text.
+    ///
+    /// # Errors
+    /// As [`Self::encode`].
+    pub fn encode_after(&self, text: &str, special: Special) -> Result<Vec<TokenId>, TextError> {
+        if let Some((text, line)) = self.middle.behind_a_line(text) {
+            let ids = self.encode(&text, special)?;
+            if ids.iter().map(|id| id.0).take(line.len()).eq(line.iter().copied()) {
+                return Ok(ids[line.len()..].to_vec());
+            }
+        }
+        self.encode(text, special)
+    }
+
+    /// Whether every character of a text is part of a token, or is gone once it is normalised.
+    fn is_covered(&self, tokenizer: &tokenizers::Tokenizer, offsets: &[(usize, usize)], text: &str) -> bool {
+        if covers(offsets, text) {
+            return true;
+        }
+        // normalising moves and merges characters: look at the normalised text itself
+        let Some(normalised) = normalised(tokenizer, text) else { return false };
+        self.bare().encode(normalised.as_str(), false).is_ok_and(|found| covers(found.get_offsets(), &normalised))
+    }
+
+    fn bare(&self) -> &tokenizers::Tokenizer {
+        self.bare.get_or_init(|| {
+            let mut bare = self.with_special.clone();
+            let _ = bare.with_normalizer(None::<NormalizerWrapper>); // only fails for added tokens that it changes
+            bare
+        })
+    }
+
+    /// The first few different characters that cannot be encoded by themselves, as they are once
+    /// the text is normalised.
+    fn inexpressible(&self, tokenizer: &tokenizers::Tokenizer, text: &str) -> Vec<char> {
+        let has_token = |tokenizer: &tokenizers::Tokenizer, character: char| {
+            let encoding = tokenizer.encode(&*character.encode_utf8(&mut [0; 4]), false);
+            encoding.is_ok_and(|encoding| !encoding.is_empty())
+        };
+        match normalised(tokenizer, text) {
+            None => without_token(text, |character| has_token(tokenizer, character)),
+            Some(text) => {
+                let bare = self.bare();
+                without_token(&text, |character| character.is_whitespace() || has_token(bare, character))
+            }
         }
     }
 
@@ -125,15 +184,19 @@ impl Tokenizer {
         let text = chat.render(&conversation, true)?;
         let mut ids = Vec::new();
         let mut rest = text.as_str();
+        let encode = |text: &str, special, ids: &[TokenId]| match ids {
+            [] => self.encode(text, special),
+            _ => self.encode_after(text, special),
+        };
         while let Some(at) = rest.find(|c| spelled.iter().any(|(placeholder, _)| *placeholder == c)) {
             let (before, after) = rest.split_at(at);
-            ids.extend(self.encode(before, Special::AsTokens)?);
+            ids.extend(encode(before, Special::AsTokens, &ids)?);
             let mut after = after.chars();
             let name = after.next().and_then(|c| spelled.iter().find(|(placeholder, _)| *placeholder == c));
-            ids.extend(self.encode(name.map_or("", |(_, name)| name), Special::AsText)?);
+            ids.extend(encode(name.map_or("", |(_, name)| name), Special::AsText, &ids)?);
             rest = after.as_str();
         }
-        ids.extend(self.encode(rest, Special::AsTokens)?);
+        ids.extend(encode(rest, Special::AsTokens, &ids)?);
         Ok(Some(ids))
     }
 
@@ -148,9 +211,20 @@ impl Tokenizer {
         self.with_special.decode(&ids, true).unwrap_or_default()
     }
 
-    /// The text of a single token, or the name of a special token. For displaying an edit.
+    /// The text of some ids that follow others: as [`Self::decode`], but the space before its first
+    /// word is kept.
+    pub fn decode_after(&self, tokens: &[TokenId]) -> String {
+        let ids: Vec<u32> = tokens.iter().map(|token| token.0).collect();
+        self.middle.decode(&self.with_special, &ids)
+    }
+
+    /// The text of a single token, the space before a word included, or the name of a special token.
     pub fn piece(&self, token: TokenId) -> String {
-        self.with_special.decode(&[token.0], false).unwrap_or_default()
+        let alone = self.with_special.decode(&[token.0], false).unwrap_or_default();
+        match self.with_special.get_added_vocabulary().is_special_token(&alone) {
+            true => alone,
+            false => self.decode_after(&[token]),
+        }
     }
 
     /// The size of the vocabulary, added tokens included. Every id is below it.
@@ -222,12 +296,11 @@ fn covers(offsets: &[(usize, usize)], text: &str) -> bool {
     }) && text.get(end..).unwrap_or_default().chars().all(char::is_whitespace)
 }
 
-/// The first few different characters that cannot be encoded by themselves.
-fn inexpressible(tokenizer: &tokenizers::Tokenizer, text: &str) -> Vec<char> {
-    without_token(text, |character| {
-        let encoding = tokenizer.encode(&*character.encode_utf8(&mut [0; 4]), false);
-        encoding.is_ok_and(|encoding| !encoding.is_empty())
-    })
+/// The text as the model sees it; `None` if it is not normalised.
+fn normalised(tokenizer: &tokenizers::Tokenizer, text: &str) -> Option<String> {
+    let mut normalised = NormalizedString::from(text);
+    tokenizer.get_normalizer()?.normalize(&mut normalised).ok()?;
+    Some(normalised.get().to_owned())
 }
 
 /// The first few different characters for which `has_token` is false. It is asked once for each.
@@ -235,132 +308,4 @@ fn without_token(text: &str, mut has_token: impl FnMut(char) -> bool) -> Vec<cha
     let mut tried = HashSet::new();
     let new = text.chars().filter(|character| tried.insert(*character));
     new.filter(|character| !has_token(*character)).take(SHOWN_MAX).collect()
-}
-
-#[cfg(test)]
-mod tests {
-    use super::*;
-
-    fn toy() -> Tokenizer {
-        Tokenizer::from_bytes(include_bytes!("../../models/toy/tokenizer.json")).unwrap()
-    }
-
-    fn sudoku() -> Tokenizer {
-        Tokenizer::from_bytes(include_bytes!("../../models/sudoku/tokenizer.json")).unwrap()
-    }
-
-    fn ids(tokens: &[TokenId]) -> Vec<u32> {
-        tokens.iter().map(|token| token.0).collect()
-    }
-
-    #[test]
-    fn the_toy_spells_in_bytes() {
-        let tokenizer = toy();
-        for text in ["hello world\n", "naïve 日本 🦀 \u{0}", "  two  spaces", ""] {
-            let tokens = tokenizer.encode(text, Special::AsText).unwrap();
-            assert_eq!(ids(&tokens), text.bytes().map(u32::from).collect::<Vec<_>>());
-            assert_eq!(tokenizer.decode(&tokens), text);
-        }
-        assert_eq!(tokenizer.vocabulary(), 258);
-        assert_eq!(tokenizer.decode(&[TokenId(0xc3)]), "\u{fffd}", "half a character");
-    }
-
-    #[test]
-    fn a_special_tokens_name_in_a_users_text_stays_text() {
-        let tokenizer = toy();
-        let text = "a<|end|>";
-        assert_eq!(ids(&tokenizer.encode(text, Special::AsTokens).unwrap()), [97, 257]);
-        let spelled = tokenizer.encode(text, Special::AsText).unwrap();
-        assert_eq!(ids(&spelled), text.bytes().map(u32::from).collect::<Vec<_>>());
-        assert_eq!(tokenizer.decode(&[TokenId(97), TokenId(257)]), "a");
-        assert_eq!(tokenizer.piece(TokenId(257)), "<|end|>");
-        assert_eq!(tokenizer.piece(TokenId(9999)), "");
-    }
-
-    #[test]
-    fn each_token_knows_its_characters() {
-        let spans = toy().encode_with_spans("aé🦀b").unwrap();
-        let spans: Vec<Range<usize>> = spans.into_iter().map(|(_, span)| span).collect();
-        assert_eq!(spans, [0..1, 1..2, 1..2, 2..3, 2..3, 2..3, 2..3, 3..4]);
-        let spans = sudoku().encode_with_spans("5.\n3").unwrap();
-        assert_eq!(
-            spans.into_iter().map(|(id, span)| (id.0, span)).collect::<Vec<_>>(),
-            [(5, 0..1), (0, 1..2), (10, 2..3), (3, 3..4)]
-        );
-    }
-
-    /// As transformers saves a tokenizer that has encoded a batch.
-    #[test]
-    fn padding_and_truncation_are_cleared() {
-        let mut json: serde_json::Value =
-            serde_json::from_slice(include_bytes!("../../models/toy/tokenizer.json")).unwrap();
-        json["padding"] = serde_json::json!({"strategy": {"Fixed": 16}, "direction": "Right", "pad_to_multiple_of": null,
-            "pad_id": 257, "pad_type_id": 0, "pad_token": "<|end|>"});
-        json["truncation"] =
-            serde_json::json!({"direction": "Right", "max_length": 8, "strategy": "LongestFirst", "stride": 0});
-        let tokenizer = Tokenizer::from_bytes(json.to_string().as_bytes()).unwrap();
-        for text in ["Hello", "The quick brown fox jumps", ""] {
-            for special in [Special::AsText, Special::AsTokens] {
-                assert_eq!(tokenizer.encode(text, special).unwrap().len(), text.len(), "{text:?}");
-            }
-        }
-    }
-
-    #[test]
-    fn turns_end_with_special_tokens_of_known_names() {
-        let json = br#"{"version":"1.0","model":{"type":"BPE","vocab":{"a":0,"<|im_end|>":1},"merges":[]},"added_tokens":[
-            {"id":2,"content":"<|eot_id|>","single_word":false,"lstrip":false,"rstrip":false,"normalized":false,"special":true},
-            {"id":3,"content":"<|end|>","single_word":false,"lstrip":false,"rstrip":false,"normalized":false,"special":true}]}"#;
-        let ends: Vec<TokenId> = Tokenizer::from_bytes(json).unwrap().turn_ends().collect();
-        assert_eq!(ends, [TokenId(2)], "an ordinary word of such a name is none");
-        assert_eq!(toy().turn_ends().count(), 0);
-    }
-
-    #[test]
-    fn a_grid_is_its_digits() {
-        let tokenizer = sudoku();
-        let grid = "53..7....\n6..195...";
-        let tokens = tokenizer.encode(grid, Special::AsText).unwrap();
-        assert_eq!(ids(&tokens), [5, 3, 0, 0, 7, 0, 0, 0, 0, 10, 6, 0, 0, 1, 9, 5, 0, 0, 0]);
-        assert_eq!(tokenizer.decode(&tokens), grid);
-    }
-
-    #[test]
-    fn what_the_vocabulary_cannot_express_is_named() {
-        let error = sudoku().encode("5 x7é", Special::AsText).unwrap_err();
-        assert_eq!(error, TextError::Inexpressible { characters: vec![' ', 'x', 'é'] });
-        assert_eq!(error.to_string(), "the model's vocabulary has nothing for ' ', 'x', 'é'; leave it out");
-    }
-
-    #[test]
-    fn a_character_is_tried_once_however_often_it_occurs() {
-        let tried = |text: &str| {
-            let mut tried = Vec::new();
-            let found = without_token(text, |character| {
-                tried.push(character);
-                "abc".contains(character)
-            });
-            (found, tried)
-        };
-        assert_eq!(tried(&"abxa".repeat(1000)), (vec!['x'], vec!['a', 'b', 'x']));
-        assert_eq!(tried("zyxwvuts").0, ['z', 'y', 'x', 'w', 'v'], "the first few are enough");
-    }
-
-    #[test]
-    fn what_a_vocabulary_would_drop_in_silence_is_named_too() {
-        let json = br#"{"version":"1.0","added_tokens":[],"model":{"type":"BPE","vocab":{"a":0,"b":1},"merges":[]}}"#;
-        let tokenizer = Tokenizer::from_bytes(json).unwrap();
-        assert_eq!(ids(&tokenizer.encode("abba", Special::AsText).unwrap()), [0, 1, 1, 0]);
-        let error = tokenizer.encode("abcab", Special::AsText).unwrap_err();
-        assert_eq!(error, TextError::Inexpressible { characters: vec!['c'] });
-    }
-
-    #[test]
-    fn a_damaged_tokenizer_is_named_by_its_file() {
-        let dir = tempfile::tempdir().unwrap();
-        assert!(Tokenizer::from_dir(dir.path()).unwrap().is_none());
-        std::fs::write(dir.path().join("tokenizer.json"), "{").unwrap();
-        let error = Tokenizer::from_dir(dir.path()).unwrap_err().to_string();
-        assert!(error.contains("tokenizer.json") && error.contains("not a tokenizer"), "{error}");
-    }
 }
