@@ -48,11 +48,35 @@ async fn a_right_grid_is_repaired_into_itself() {
         let (_, grid) = Grid::clued(2, Split::Test, index, 57);
         let answer = server.answer("/v1/repair", &json!({"text": grid.to_string()})).await;
         assert_eq!((&answer["text"], &answer["edits"]), (&json!(grid.to_string()), &json!([])));
-        assert_eq!(answer["diffusion"]["forward_passes"], 1);
         let all = json!({"text": grid.to_string(), "below": 1, "steps": 8});
         let answer = server.answer("/v1/repair", &all).await;
         assert_eq!(answer["text"].as_str().unwrap().matches('\n').count(), 8, "{answer}");
         assert!(answer["diffusion"]["erased"].as_u64() >= Some(81), "{answer}");
+    }
+}
+
+/// Of 50 grids each, 48, 49 and 50 are solved (models/sudoku/README.md); here fewer are tried.
+#[tokio::test]
+async fn grids_with_some_mistakes_are_solved_and_keep_their_layout() {
+    let server = Server::sudoku().await;
+    for mistakes in [1, 2, 3] {
+        let mut solved = 0;
+        for index in 0..8 {
+            let (_, grid) = Grid::clued(3, Split::Test, index, 57);
+            let mut tokens = grid.tokens();
+            for n in 0..mistakes {
+                let at = (index as usize * 37 + n * 31) % 89; // different cells, on any row
+                let at = if at % 10 == 9 { at - 1 } else { at };
+                tokens[at] = tokens[at] % 9 + 1;
+            }
+            let given: Vec<u32> = tokens.to_vec();
+            assert_ne!(Grid::of_tokens(&tokens), grid);
+            let answer = server.answer("/v1/repair", &json!({"text": given})).await;
+            let text = answer["text"].as_str().unwrap();
+            assert!(text.lines().count() == 9 && text.lines().all(|line| line.len() == 9), "{text}");
+            solved += usize::from(text == grid.to_string());
+        }
+        assert!(solved >= 7, "{solved} of 8 grids with {mistakes} mistakes are solved");
     }
 }
 

@@ -7,9 +7,10 @@ use crate::engine::{DEFAULT_BLANK, Task};
 use anyhow::bail;
 use clap::Args;
 
-/// The prompt for the Sudoku model when none is given: a puzzle with one solution.
+/// The prompt for the Sudoku model when none is given: a puzzle with one solution, on the way to
+/// which the model corrects itself.
 const SAMPLE_PUZZLE: &str =
-    "53..7....\n6..195...\n.98....6.\n8...6...3\n4..8.3..1\n7...2...6\n.6....28.\n...419..5\n....8..79";
+    "..49.....\n..3..6...\n.5.4.1..2\n3.9..8726\n..16.24..\n68.......\n.3.27..9.\n.9....21.\n2....9..5";
 
 #[derive(Args, Clone, Debug)]
 pub(super) struct InfillArgs {

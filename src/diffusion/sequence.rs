@@ -9,7 +9,7 @@ use super::reading::{Proposal, Reading};
 use super::schedule::Schedule;
 use super::token_set::TokenSet;
 use super::units::{Position, Probability, TokenId, u32_of};
-use std::collections::BTreeSet;
+use std::collections::{BTreeMap, BTreeSet};
 use std::num::NonZeroU32;
 use std::ops::Range;
 
@@ -55,6 +55,27 @@ pub struct Sequence {
     postponed: Vec<TokenId>,
     /// Tokens that may be judged and erased; `None` is all.
     judged: Option<TokenSet>,
+    /// Of a text that was full at the start; `None` for others.
+    rewritten: Option<Rewritten>,
+}
+
+/// What was erased and written again, so that a repair does not erase the same token for ever.
+#[derive(Clone, Debug, Default)]
+struct Rewritten {
+    /// What stood in the cells that are erased now.
+    was: BTreeMap<Position, TokenId>,
+    /// Cells that were written again as they were, since another cell last changed.
+    same: BTreeSet<Position>,
+}
+
+impl Rewritten {
+    fn take(&mut self, edit: &Edit) {
+        match edit {
+            Edit::Erase { at, was, .. } => drop(self.was.insert(*at, *was)),
+            Edit::Fill { at, token, .. } if self.was.remove(at) == Some(*token) => drop(self.same.insert(*at)),
+            Edit::Fill { .. } => self.same.clear(),
+        }
+    }
 }
 
 /// What a sequence keeps of a cell besides its token.
@@ -87,8 +108,9 @@ impl Sequence {
     }
 
     /// Takes a canvas that is full already as one block, and proofreads it: the filled cells that
-    /// the quality head doubts are erased and written again. With fewer than two steps nothing can
-    /// be changed, and the sequence is finished at once.
+    /// the quality head doubts are erased and written again. One that was written again as it was is
+    /// not erased a second time before another one has changed. With fewer than two steps nothing
+    /// can be changed, and the sequence is finished at once.
     pub fn proofread(canvas: Canvas, order: Choice, proofreading: Proofreading, seed: Seed) -> Self {
         let steps = proofreading.steps;
         let plan = Plan::proofreading(&canvas, steps);
@@ -99,12 +121,13 @@ impl Sequence {
             block_length: NonZeroU32::MAX,
             proofreading: Some(proofreading),
         };
-        Self::of(canvas, policy, seed, plan, Some(steps))
+        Self { rewritten: Some(Rewritten::default()), ..Self::of(canvas, policy, seed, plan, Some(steps)) }
     }
 
     fn of(canvas: Canvas, policy: Policy, seed: Seed, plan: Plan, steps_max: Option<u32>) -> Self {
         let traces = vec![Trace::GIVEN; canvas.len()];
-        Self { canvas, policy, seed, step: 0, steps_max, plan, traces, postponed: Vec::new(), judged: None }
+        let (postponed, judged, rewritten) = (Vec::new(), None, None);
+        Self { canvas, policy, seed, step: 0, steps_max, plan, traces, postponed, judged, rewritten }
     }
 
     /// The same, but blanks for which one of these tokens is proposed are filled after all others
@@ -227,7 +250,7 @@ impl Sequence {
         is_adaptive || self.is_proofreading() || self.policy.remasking.rule != &OFF
     }
 
-    /// The filled cells of a block as rules see them: those whose tokens may be judged.
+    /// The filled cells of a block as rules see them: those that may be erased.
     fn filled(&self, range: Range<usize>, reading: &Reading) -> Vec<FilledCell> {
         let mut reviews = reading.reviews.iter().peekable();
         let mut presents = reading.present.iter().peekable();
@@ -239,7 +262,9 @@ impl Sequence {
             let Trace { confidence, seen_from, memory } = self.traces[at.index()];
             FilledCell { at, token, confidence, age: self.step - seen_from + 1, quality, present, memory }
         };
-        self.canvas.filled(range).filter(|(_, token)| self.judges(*token)).map(cell).collect()
+        let is_same = |at: &Position| self.rewritten.as_ref().is_some_and(|rewritten| rewritten.same.contains(at));
+        let may_go = |(at, token): &(Position, TokenId)| self.judges(*token) && !is_same(at);
+        self.canvas.filled(range).filter(may_go).map(cell).collect()
     }
 
     /// The edits of one step, erasures first.
@@ -295,6 +320,9 @@ impl Sequence {
             }
         }
         for edit in edits {
+            if let Some(rewritten) = &mut self.rewritten {
+                rewritten.take(edit);
+            }
             match edit {
                 Edit::Fill { at, confidence, .. } => {
                     let seen_from = self.step + 1;

@@ -2,7 +2,7 @@
 //! Out of scope: policies, requests and time.
 
 use super::error::{ModelError, RowError};
-use crate::diffusion::{Canvas, Draws, Position, Proofreading, Purpose, Reading, Seed, TokenId, TokenSet};
+use crate::diffusion::{Canvas, Draws, Position, Probability, Proofreading, Purpose, Reading, Seed, TokenId, TokenSet};
 use std::{collections::BTreeSet, fmt, num::NonZeroU32, ops::Range, sync::Arc};
 
 /// A masked diffusion model, its quality head included. Tensors stay behind this trait.
@@ -84,6 +84,17 @@ pub struct Defaults {
     pub new_tokens: Option<NonZeroU32>,
     /// Proofreading by a model with a quality head; `None` is no proofreading.
     pub proofreading: Option<Proofreading>,
+    /// What a repair erases that sets neither `below` nor `worst`; `None` is all that is doubtful.
+    pub repair: Option<Repair>,
+}
+
+/// [`Defaults::repair`].
+#[derive(Clone, Copy, Debug, PartialEq)]
+pub struct Repair {
+    /// A token whose quality is below this is doubted.
+    pub below: Probability,
+    /// Erasures of a round at most, the lowest quality first; `None` is all that are doubted.
+    pub worst: Option<NonZeroU32>,
 }
 
 /// How a token is drawn from the model's distribution.

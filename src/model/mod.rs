@@ -18,7 +18,9 @@ pub use config::llada::Config;
 pub use device::{Device, Precision, Threads, settle_threads, threads};
 pub use error::{LoadError, ModelError, RowError};
 pub(crate) use families::{head::HEAD_EPSILON, rope::Rope};
-pub use interface::{Batch, Defaults, Denoiser, Filter, Inspection, ModelSpec, Readings, Restriction, Row, Sampling};
+pub use interface::{
+    Batch, Defaults, Denoiser, Filter, Inspection, ModelSpec, Readings, Repair, Restriction, Row, Sampling,
+};
 pub use load::{Source, load, load_in};
 pub use toy::Toy;
 pub(crate) use weights::companions::{CHAT_TEMPLATE, COMPANIONS, TEMPLATE_FOLDERS, copy_companions};

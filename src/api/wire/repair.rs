@@ -24,7 +24,7 @@ pub(crate) struct RepairRequest {
     /// Characters (of a string) or tokens (of ids) that stay, as pairs of a start and an end.
     #[schema(schema_with = schema::pairs)]
     pinned: Option<Vec<[Count; 2]>>,
-    /// Tokens of lower quality are erased; default 0.5, or 1 with `worst`.
+    /// Tokens of lower quality are erased; default: the model's, else 0.5, or 1 with `worst`.
     #[serde(default, deserialize_with = "number")]
     #[schema(minimum = 0, maximum = 1)]
     below: Option<f32>,

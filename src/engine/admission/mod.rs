@@ -118,7 +118,10 @@ impl Admission {
         let seed = Seed(0); // each choice has its own
         let sequence = match &request.task {
             Task::Repair { .. } => {
-                let asked = request.proofreading.clone().unwrap_or_default();
+                let mut asked = request.proofreading.clone().unwrap_or_default();
+                if let (None, None, Some(own)) = (asked.below, asked.most, self.spec.defaults.repair) {
+                    (asked.below, asked.most) = (Some(own.below.get()), own.worst.map(NonZeroU32::get));
+                }
                 let proofreading = less_proofreading(proofread(&asked, u32_of(cells.len()), REPAIR)?, share);
                 let order = checked(UNMASKING, Kind::Order, request.order, u32_of(cells.len()))?;
                 Sequence::proofread(draft.canvas, order, proofreading, seed)

@@ -117,7 +117,7 @@ impl Layout {
 
     /// The answer: JSON of the shape, whatever was written.
     pub(super) fn json(&self, written: &BTreeMap<Position, Written>, tokenizer: Option<&Tokenizer>) -> String {
-        let decode = |tokens: &[TokenId]| tokenizer.map(|tokenizer| tokenizer.decode(tokens)).unwrap_or_default();
+        let decode = |tokens: &[TokenId]| tokenizer.map(|tokenizer| tokenizer.decode_after(tokens)).unwrap_or_default();
         let (mut json, mut at) = (String::new(), 0);
         while let Some(piece) = self.pieces.get(at) {
             at += 1;

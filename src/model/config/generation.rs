@@ -2,7 +2,10 @@
 
 use super::strict;
 use crate::diffusion::{Probability, Proofreading, TokenId};
-use crate::model::{error::LoadError, interface::Defaults};
+use crate::model::{
+    error::LoadError,
+    interface::{Defaults, Repair},
+};
 use serde::Deserialize;
 use serde_json::{Map, Value};
 use std::{collections::BTreeSet, num::NonZeroU32};
@@ -35,6 +38,14 @@ struct Keys {
     steps: Option<NonZeroU32>,
     max_new_tokens: Option<NonZeroU32>,
     proofreading: Option<ProofreadingKeys>,
+    repair: Option<RepairKeys>,
+}
+
+#[derive(Deserialize)]
+#[serde(deny_unknown_fields)]
+struct RepairKeys {
+    below: f32,
+    worst: Option<NonZeroU32>,
 }
 
 #[derive(Deserialize)]
@@ -59,10 +70,16 @@ pub(super) fn apply(
     defaults.block_length = keys.block_length.or(defaults.block_length);
     defaults.steps = keys.steps.or(defaults.steps);
     defaults.new_tokens = keys.max_new_tokens.or(defaults.new_tokens);
+    let probability = |key: &str, below: f32| {
+        let problem = || format!("has {key} below {below}; give a number from 0 to 1");
+        Probability::new(below).ok_or_else(|| LoadError::malformed(file, problem()))
+    };
     if let Some(ProofreadingKeys { steps, below }) = keys.proofreading {
-        let problem = || format!("has proofreading below {below}; give a number from 0 to 1");
-        let below = Probability::new(below).ok_or_else(|| LoadError::malformed(file, problem()))?;
+        let below = probability("proofreading", below)?;
         defaults.proofreading = Some(Proofreading { steps, below, most: None });
+    }
+    if let Some(RepairKeys { below, worst }) = keys.repair {
+        defaults.repair = Some(Repair { below: probability("repair", below)?, worst });
     }
     Ok(())
 }

@@ -56,8 +56,13 @@ pub struct Config {
 
 /// Blocks of 32 cells and one step per cell, as LLaDA's authors run their instruct model; 128 new
 /// tokens, as their `generate.py` does (arXiv 2502.09992).
-const DEFAULTS: Defaults =
-    Defaults { block_length: NonZeroU32::new(32), steps: None, new_tokens: NonZeroU32::new(128), proofreading: None };
+const DEFAULTS: Defaults = Defaults {
+    block_length: NonZeroU32::new(32),
+    steps: None,
+    new_tokens: NonZeroU32::new(128),
+    proofreading: None,
+    repair: None,
+};
 
 #[derive(Deserialize)]
 struct Keys {

@@ -10,8 +10,7 @@ use safetensors::Dtype;
 use std::collections::{BTreeMap, HashMap};
 use std::{io::Read, path::Path};
 
-/// The key in the header of a head's file for the [`crate::diffusion::TokenSet`] that it was trained
-/// to judge.
+/// The key in the header of a head's file for the tokens that it was trained to judge.
 pub(crate) const JUDGED: &str = "judged";
 /// Standard deviation of random weights, LLaDA's `init_std`.
 const RANDOM_STD: f64 = 0.02;
