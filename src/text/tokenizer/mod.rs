@@ -218,7 +218,7 @@ impl Tokenizer {
         self.middle.decode(&self.with_special, &ids)
     }
 
-    /// The text of a single token, the space before a word included, or the name of a special token.
+    /// The text of a single token, the space before a word included, or the name of a special one.
     pub fn piece(&self, token: TokenId) -> String {
         let alone = self.with_special.decode(&[token.0], false).unwrap_or_default();
         match self.with_special.get_added_vocabulary().is_special_token(&alone) {
