@@ -1,7 +1,6 @@
 //! What a format may cost, references followed: values, bytes of text, options, sizes of patterns.
 
-use super::PARAM;
-use super::path::Path;
+use super::path::{PARAM, Path};
 use crate::api::error::ApiResult;
 use serde_json::Value;
 use std::io;

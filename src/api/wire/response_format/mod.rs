@@ -11,11 +11,8 @@ mod skeleton;
 use crate::api::error::ApiError;
 use crate::engine::Format;
 use budget::Budget;
-use path::Path;
+use path::PARAM;
 use serde_json::Value;
-
-/// The field that errors name.
-const PARAM: Path<'_> = Path::root("response_format");
 
 /// Reads OpenAI's `response_format`, or `{"type": "json_skeleton", "skeleton": ..}`.
 pub(crate) fn read(format: Option<&Value>) -> Result<Format, ApiError> {

@@ -3,6 +3,9 @@
 use crate::api::error::ApiError;
 use std::fmt;
 
+/// The field that errors name.
+pub(super) const PARAM: Path<'_> = Path { above: None, word: "response_format" };
+
 #[derive(Clone, Copy, Debug)]
 pub(super) struct Path<'p> {
     above: Option<&'p Path<'p>>,
@@ -10,10 +13,6 @@ pub(super) struct Path<'p> {
 }
 
 impl<'p> Path<'p> {
-    pub(super) const fn root(word: &'p str) -> Self {
-        Self { above: None, word }
-    }
-
     pub(super) const fn at(&'p self, word: &'p str) -> Self {
         Self { above: Some(self), word }
     }
