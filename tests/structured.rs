@@ -207,7 +207,7 @@ async fn what_cannot_be_kept_is_refused_by_name() {
             schema(&json!({"type": "array", "minItems": 4000, "maxItems": 4000,
                            "items": {"type": "string", "x-tokens": 4096}})),
             "response_format".to_owned(),
-            "takes at least 4097 cells, and there is room for 200",
+            "takes at least 4098 cells, and there is room for 200",
         ),
         (string(json!({"maxLength": -1})), format!("{at}.maxLength"), "give a whole number"),
         (
