@@ -52,7 +52,7 @@ fn is_answered(stream: &mut TcpStream) -> bool {
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn told_to_stop_under_load_it_finishes_what_it_admitted_and_exits_with_0() {
-    let mut server = Process::serve(&[]);
+    let mut server = Process::serve(&["--drain-timeout", "600"]);
     let streams = join_all((0..24).map(|_| infill(&server, true))).await;
     let mut streams: Vec<_> = streams.into_iter().map(|stream| stream.unwrap().bytes_stream()).collect();
     let mut texts = Vec::new();
