@@ -108,9 +108,9 @@ impl Sequence {
     }
 
     /// Takes a canvas that is full already as one block, and proofreads it: the filled cells that
-    /// the quality head doubts are erased and written again. One that was written again as it was is
-    /// not erased a second time before another one has changed. With fewer than two steps nothing
-    /// can be changed, and the sequence is finished at once.
+    /// the quality head doubts are erased and written again. One that was written again as it was
+    /// is not erased a second time before another one has changed. With fewer than two steps
+    /// nothing can be changed, and the sequence is finished at once.
     pub fn proofread(canvas: Canvas, order: Choice, proofreading: Proofreading, seed: Seed) -> Self {
         let steps = proofreading.steps;
         let plan = Plan::proofreading(&canvas, steps);
