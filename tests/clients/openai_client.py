@@ -3,6 +3,7 @@
 Usage: openai_client.py URL BUSY_URL"""
 
 import asyncio
+import json
 import sys
 
 import openai
@@ -43,7 +44,21 @@ def sync():
 
     raw = client.chat.completions.with_raw_response.create(model="toy", messages=HELLO, max_tokens=3)
     assert raw.headers["x-request-id"] and raw.parse().usage.completion_tokens == 3
-    tool = {"type": "function", "function": {"name": "f", "parameters": {}}}
+    pet = {"type": "object", "properties": {"kind": {"enum": ["cat", "dog"]}}, "required": ["kind"]}
+    tool = {"type": "function", "function": {"name": "Pet", "parameters": pet}}
+    for choice, reason in [("required", "tool_calls"), ({"type": "function", "function": {"name": "Pet"}}, "stop")]:
+        asked = {"model": "toy", "messages": HELLO, "tools": [tool], "tool_choice": choice}
+        called = client.chat.completions.create(**asked).choices[0]
+        function = called.message.tool_calls[0].function
+        assert function.name == "Pet" and json.loads(function.arguments)["kind"] in ("cat", "dog")
+        assert called.finish_reason == reason and called.message.content is None
+        with client.chat.completions.stream(**asked) as stream:
+            final = stream.get_final_completion().choices[0].message
+        assert final.tool_calls[0].function.arguments == function.arguments
+    again = client.chat.completions.create(model="toy", messages=[*HELLO, whole.choices[0].message.model_dump(), *HELLO], max_tokens=3)
+    assert again.usage.completion_tokens == 3
+    echoed = client.completions.create(model="toy", prompt="ab", max_tokens=1, logprobs=1, echo=True).choices[0].logprobs
+    assert echoed.tokens[:2] == ["a", "b"] and echoed.token_logprobs[:2] == [None, None]
     for error, status, wrong in [
         (openai.BadRequestError, 400, {"messages": HELLO, "tools": [tool]}),
         (openai.NotFoundError, 404, {"messages": HELLO, "model": "gpt-4"}),

@@ -55,6 +55,7 @@ async fn its_examples_work_and_are_answered_as_it_says() {
     }
     // forms of answers that no example asks for
     for (path, body) in [
+        ("/v1/completions", json!({"prompt": "12", "max_tokens": 3, "logprobs": 1, "echo": true})),
         (
             "/v1/chat/completions",
             json!({"messages": [{"role": "user", "content": [{"type": "text", "text": "1"}]}],
@@ -76,6 +77,22 @@ async fn its_examples_work_and_are_answered_as_it_says() {
         let operation = document.operation("post", path);
         let response = operation.ask(&server, &document, Some(&body)).await;
         assert_eq!(response.status(), 200, "{path} {body}");
+        document.check_response(&operation, response).await;
+    }
+}
+
+#[tokio::test]
+async fn calls_of_tools_are_as_it_says() {
+    let server = Server::toy().await;
+    let document = Document::of(&server).await;
+    let operation = document.operation("post", "/v1/chat/completions");
+    let tool = json!({"type": "function", "function": {"name": "f", "parameters":
+        {"type": "object", "properties": {"a": {"type": "boolean"}}}}});
+    for stream in [false, true] {
+        let body = json!({"messages": [{"role": "user", "content": "1"}], "tools": [tool], "tool_choice": "required",
+                          "stream": stream});
+        let response = operation.ask(&server, &document, Some(&body)).await;
+        assert_eq!(response.status(), 200);
         document.check_response(&operation, response).await;
     }
 }

@@ -1,6 +1,7 @@
 //! OpenAI's completions and chat completions, whole and in chunks, with `diffusion` beside them.
 
 use super::objects::{FinishReason, Quality, Refinement, StepObject, Usage};
+use super::tool_call::ToolCall;
 use super::{Detokenizer, Echo, Shape, logprobs::Logprobs};
 use crate::api::schema;
 use crate::engine::{Answer, Handle, Output};
@@ -92,9 +93,14 @@ pub(crate) enum Content<'a> {
 pub(crate) struct Message<'a> {
     /// Always `assistant`.
     role: &'static str,
-    content: &'a str,
+    /// Null if the message is a call of a tool.
+    #[schema(required)]
+    content: Option<&'a str>,
     #[schema(schema_with = schema::null, required)]
     refusal: Option<()>,
+    #[serde(skip_serializing_if = "Vec::is_empty")]
+    #[schema(required = false)]
+    tool_calls: Vec<ToolCall<'a>>,
 }
 
 #[derive(Debug, Serialize, ToSchema)]
@@ -104,6 +110,9 @@ pub(crate) struct Delta<'a> {
     role: Option<&'static str>,
     #[serde(skip_serializing_if = "Option::is_none")]
     content: Option<&'a str>,
+    #[serde(skip_serializing_if = "Vec::is_empty")]
+    #[schema(required = false)]
+    tool_calls: Vec<ToolCall<'a>>,
 }
 
 const ASSISTANT: &str = "assistant";
@@ -116,6 +125,29 @@ pub(crate) struct ChoiceWriter {
     /// Choices for each prompt.
     pub(crate) choices: usize,
     pub(crate) handle: Handle,
+    /// The calls that the choices are; `None` for texts.
+    pub(crate) calls: Option<Calls>,
+}
+
+/// The functions that the choices of an answer call.
+pub(crate) struct Calls {
+    /// The id of the request, of which the calls' ids are made.
+    pub(crate) id: String,
+    /// One for each choice.
+    pub(crate) names: Vec<String>,
+    /// Whether the request named the function.
+    pub(crate) is_named: bool,
+}
+
+impl Calls {
+    fn id(&self, index: usize) -> String {
+        format!("call_{}_{index}", self.id)
+    }
+
+    /// As OpenAI does: `stop` for a function that the request named.
+    const fn finish(&self) -> FinishReason {
+        if self.is_named { FinishReason::Stop } else { FinishReason::ToolCalls }
+    }
 }
 
 impl ChoiceWriter {
@@ -132,17 +164,27 @@ impl ChoiceWriter {
         Logprobs::of(answer, self.shape, self.detokenizer(), &echo)
     }
 
-    pub(crate) fn whole<'a>(&self, index: usize, answer: &'a Answer) -> Choice<'a> {
+    pub(crate) fn whole<'a>(&'a self, index: usize, answer: &'a Answer) -> Choice<'a> {
         let written = written(answer, answer.output.text());
         let content = match self.shape {
             Shape::Text => Content::Text(format!("{}{written}", self.echo(index))),
-            Shape::Chat => Content::Message(Message { role: ASSISTANT, content: written, refusal: None }),
+            Shape::Chat => {
+                let call = |calls: &'a Calls| ToolCall::whole(calls.id(index), &calls.names[index], written);
+                let tool_calls: Vec<_> = self.calls.iter().map(call).collect();
+                let content = Some(written).filter(|_| tool_calls.is_empty());
+                Content::Message(Message { role: ASSISTANT, content, refusal: None, tool_calls })
+            }
         };
         self.finished(index, answer, content)
     }
 
     pub(crate) fn last<'a>(&self, index: usize, answer: &'a Answer) -> Choice<'a> {
-        self.finished(index, answer, self.delta(written(answer, &answer.tail)))
+        let text = written(answer, &answer.tail);
+        let content = match self.calls {
+            None => self.delta(text),
+            Some(_) => Content::Delta(Delta { role: None, content: None, tool_calls: vec![ToolCall::last(text)] }),
+        };
+        self.finished(index, answer, content)
     }
 
     fn finished<'a>(&self, index: usize, answer: &Answer, content: Content<'a>) -> Choice<'a> {
@@ -151,15 +193,20 @@ impl ChoiceWriter {
             index,
             content,
             logprobs: self.logprobs.then(|| self.logprobs(index, answer)),
-            finish_reason: Some(answer.finish.into()),
+            finish_reason: Some(self.calls.as_ref().map_or(answer.finish.into(), Calls::finish)),
             quality: Quality::of(answer, detokenizer),
         }
     }
 
     /// What stands before the text of a choice in a stream, if anything does.
-    pub(crate) fn opening(&self, index: usize) -> Option<Content<'_>> {
+    pub(crate) fn opening<'a>(&'a self, index: usize) -> Option<Content<'a>> {
         match (self.shape, self.echo(index)) {
-            (Shape::Chat, _) => Some(Content::Delta(Delta { role: Some(ASSISTANT), content: Some("") })),
+            (Shape::Chat, _) => {
+                let call = |calls: &'a Calls| ToolCall::opening(calls.id(index), &calls.names[index]);
+                let tool_calls: Vec<_> = self.calls.iter().map(call).collect();
+                let content = Some("").filter(|_| tool_calls.is_empty());
+                Some(Content::Delta(Delta { role: Some(ASSISTANT), content, tool_calls }))
+            }
             (Shape::Text, "") => None,
             (Shape::Text, echo) => Some(Content::Text(echo.to_owned())),
         }
@@ -169,7 +216,10 @@ impl ChoiceWriter {
     pub(crate) fn delta<'a>(&self, text: &'a str) -> Content<'a> {
         match self.shape {
             Shape::Text => Content::Text(text.to_owned()),
-            Shape::Chat => Content::Delta(Delta { role: None, content: Some(text).filter(|text| !text.is_empty()) }),
+            Shape::Chat => {
+                let content = Some(text).filter(|text| !text.is_empty());
+                Content::Delta(Delta { role: None, content, tool_calls: Vec::new() })
+            }
         }
     }
 

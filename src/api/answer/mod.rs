@@ -8,6 +8,7 @@ mod policies;
 pub(crate) mod repair;
 pub(crate) mod score;
 pub(crate) mod server;
+pub(crate) mod tool_call;
 
 use crate::diffusion::TokenId;
 use crate::text::Tokenizer;

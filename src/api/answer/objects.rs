@@ -31,12 +31,14 @@ impl Quality {
 
 /// Why the answer ended.
 #[derive(Clone, Copy, Debug, Serialize, ToSchema)]
-#[serde(rename_all = "lowercase")]
+#[serde(rename_all = "snake_case")]
 pub(crate) enum FinishReason {
     /// It has come to its end.
     Stop,
     /// There was no more room.
     Length,
+    /// It is a call of a tool that the model chose, or that it had to make without a name given.
+    ToolCalls,
 }
 
 impl From<Finish> for FinishReason {

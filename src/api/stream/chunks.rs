@@ -2,6 +2,7 @@
 
 use super::sessions::{self, EventStream, EventWriter};
 use super::sse::{self, Frame};
+use super::tool_calls::{self, Choosing};
 use crate::api::answer::completion::{Choice, ChoiceWriter, Completion, Content, Head, Side};
 use crate::api::answer::objects::{Refinement, StepObject};
 use crate::api::answer::{Echo, Shape};
@@ -20,11 +21,18 @@ pub(crate) async fn respond(
     params: CompletionParams,
     shape: Shape,
 ) -> ApiResult {
-    let CompletionParams { request, tasks, choices, delivery, logprobs, echo } = params;
-    let sessions = service.submit_all(request, tasks, choices, delivery.reads()).await?;
+    let CompletionParams { request, tasks, choices, delivery, logprobs, echo, call } = params;
+    let (sessions, calls) = match call {
+        None => (service.submit_all(request, tasks, choices, delivery.reads()).await?, None),
+        Some(call) => {
+            let task = Choosing { request, tasks, choices, reads: delivery.reads() };
+            let (sessions, calls) = tool_calls::submit(service, &context, task, call).await?;
+            (sessions, Some(calls))
+        }
+    };
     let echo = echo.into_iter().zip(sessions.chunks(choices.max(1)));
     let echo = echo.map(|(text, sessions)| Echo { text, tokens: sessions[0].start.prompt.clone() }).collect();
-    let writer = ChoiceWriter { shape, logprobs, echo, choices, handle: service.handle.clone() };
+    let writer = ChoiceWriter { shape, logprobs, echo, choices, handle: service.handle.clone(), calls };
     let head = |is_chunk| Head::new(context.id(), &service.name, shape, is_chunk);
     match delivery {
         Delivery::Whole => {

@@ -5,3 +5,4 @@ pub(crate) mod log;
 pub(crate) mod named_events;
 pub(crate) mod sessions;
 mod sse;
+mod tool_calls;

@@ -6,11 +6,13 @@ use super::field;
 use super::message::{self, MessageField};
 use super::neutral;
 use super::params::{CompletionParams, missing};
+use super::tools::{self, ToolUse};
 use crate::api::error::ApiError;
 use crate::api::schema;
 use crate::diffusion::TokenId;
 use crate::engine::{Length, Prompt, Request, Task};
-use crate::text::Message;
+use crate::text::{Conversation, Message};
+use serde_json::Value;
 
 body! {
     /// OpenAI's chat completion request, with `diffusion`.
@@ -28,6 +30,12 @@ body! {
         max_tokens: Option<u32>,
         /// Return the log-probability of each generated token.
         logprobs: Option<bool>,
+        /// Functions that the model may call.
+        #[schema(schema_with = schema::tools)]
+        tools: Option<Value>,
+        /// Whether it calls one: `none`, `auto` (the default), `required`, or the function's name.
+        #[schema(schema_with = schema::tool_choice)]
+        tool_choice: Option<Value>,
     }
 }
 
@@ -43,7 +51,15 @@ impl ChatFields {
             (one, other) => one.or(other).map_or(Length::Default, |max| Length::New(max as usize)),
         };
         let messages: Vec<Message> = messages.into_iter().map(message::read).collect();
-        let task = Task::Continue { prompt: Prompt::Chat(messages.into()), length };
-        common.params(vec![task], self.logprobs == Some(true), Vec::new())
+        let ToolUse { shown, call } = tools::read(self.tools, self.tool_choice.as_ref())?;
+        if call.is_some() && !common.request.stop.is_empty() {
+            const MESSAGE: &str = "stop does not go with a call of a tool, which ends where its arguments do";
+            return Err(ApiError::invalid("stop", MESSAGE));
+        }
+        // the name and the keys of a call that must be made stand on the canvas
+        let conversation = Conversation { tools: shown, tools_may_be_hidden: call.is_some(), ..messages.into() };
+        let task = Task::Continue { prompt: Prompt::Chat(conversation), length };
+        let params = common.params(vec![task], self.logprobs == Some(true), Vec::new())?;
+        Ok(CompletionParams { call, ..params })
     }
 }

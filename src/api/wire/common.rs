@@ -193,7 +193,7 @@ impl CommonFields {
             format: response_format::read(self.response_format.as_ref())?,
             ..self.request
         })?;
-        Ok(CompletionParams { request, tasks, choices, delivery, logprobs, echo })
+        Ok(CompletionParams { request, tasks, choices, delivery, logprobs, echo, call: None })
     }
 }
 

@@ -15,3 +15,4 @@ pub(crate) mod repair;
 pub(crate) mod response_format;
 pub(crate) mod score;
 pub(crate) mod tokenize;
+pub(crate) mod tools;

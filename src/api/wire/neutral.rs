@@ -103,8 +103,6 @@ pub(super) const COMPLETION: &[Neutral] =
 
 /// Of chat completions alone.
 pub(super) const CHAT: &[Neutral] = &[
-    only("tools", NOTHING),
-    only("tool_choice", &[Word("none"), Word("auto")]),
     only("functions", NOTHING),
     only("function_call", &[Word("none"), Word("auto")]),
     only("top_logprobs", ZERO),

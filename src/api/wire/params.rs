@@ -1,5 +1,6 @@
 //! What the readers of bodies return, and the errors that they share.
 
+use super::tools::ForcedCall;
 use crate::api::error::ApiError;
 use crate::api::state::Reads;
 use crate::engine::{Request, Task};
@@ -41,6 +42,8 @@ pub(crate) struct CompletionParams {
     pub(crate) logprobs: bool,
     /// The text before the choices of each prompt; empty where nothing is echoed.
     pub(crate) echo: Vec<String>,
+    /// The call that the answer must be; `None` for a text.
+    pub(crate) call: Option<ForcedCall>,
 }
 
 pub(crate) fn missing(param: &'static str, wanted: &str) -> ApiError {
