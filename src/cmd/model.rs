@@ -2,7 +2,7 @@
 
 use super::{hub, print::say, words::one_of};
 use crate::files;
-use crate::model::{Config, Denoiser, Device, GgufVocabulary, Precision, Source, Tokens, Toy, load_in};
+use crate::model::{Config, Denoiser, Device, GgufVocabulary, LoadOptions, Precision, Source, Tokens, Toy, load_with};
 use crate::text::{Lists, Tokenizer};
 use anyhow::{Context, bail};
 use clap::builder::NonEmptyStringValueParser;
@@ -48,6 +48,9 @@ pub(super) struct ModelArgs {
     /// LoRA adapter in PEFT's layout to merge into the weights
     #[arg(long, env = "REMASK_ADAPTER", value_name = "DIR")]
     adapter: Option<PathBuf>,
+    /// Take a quality head that was made for other weights, with a warning
+    #[arg(long, env = "REMASK_ALLOW_FOREIGN_HEAD")]
+    allow_foreign_head: bool,
     /// Data type to compute in. `auto` is bf16 on a GPU and f32 on a CPU
     #[arg(long, env = "REMASK_DTYPE", default_value = "auto", value_parser = one_of(DTYPES))]
     dtype: Precision,
@@ -85,7 +88,7 @@ impl ModelArgs {
                 bail!("--prism-head and --adapter go with a model directory; {} is built in as it is", self.model_id)
             }
             "sudoku" => (
-                load_in(&SUDOKU, device, self.dtype)?,
+                load_with(&SUDOKU, device, self.options())?,
                 Some(Tokenizer::from_texts(SUDOKU_TOKENIZER, Some(SUDOKU_TOKENIZER_CONFIG))?),
             ),
             "toy" => (
@@ -101,6 +104,10 @@ impl ModelArgs {
         let name = if self.is_gguf() { path.file_stem() } else { path.file_name() };
         let name = name.map_or_else(|| self.model_id.clone(), |name| name.to_string_lossy().into_owned());
         Ok(Loaded { model, tokenizer: tokenizer.map(Arc::new), name })
+    }
+
+    const fn options(&self) -> LoadOptions {
+        LoadOptions { precision: self.dtype, allow_foreign_head: self.allow_foreign_head }
     }
 
     fn is_gguf(&self) -> bool {
@@ -131,7 +138,7 @@ impl ModelArgs {
             None => None,
         };
         let source = Source::Gguf { file, prism_head: self.prism_head.clone() };
-        Ok((load_in(&source, device, self.dtype)?, tokenizer))
+        Ok((load_with(&source, device, self.options())?, tokenizer))
     }
 
     fn load_dir(&self, device: Device) -> anyhow::Result<(Box<dyn Denoiser>, Option<Tokenizer>)> {
@@ -149,6 +156,6 @@ impl ModelArgs {
             }
             LoadFormat::Dummy => Source::Dummy { config: Config::read(&dir)?, seed: 0 },
         };
-        Ok((load_in(&source, device, self.dtype)?, tokenizer))
+        Ok((load_with(&source, device, self.options())?, tokenizer))
     }
 }

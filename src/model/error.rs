@@ -56,7 +56,8 @@ pub enum LoadError {
     /// A quality head was made for other weights than those it is loaded with.
     #[error(
         "the quality head in {file} was made for the model {made_for}, this one is {found}; \
-         its judgements would mean nothing. Give the head that was trained with this model, or train one"
+         its judgements would mean nothing. Give the head that was trained with this model, and the adapter that it was \
+         trained with; or train one; --allow-foreign-head takes it all the same"
     )]
     WrongBase {
         /// The head's file.

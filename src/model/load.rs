@@ -73,8 +73,26 @@ pub fn load(source: &Source, device: Device) -> Result<Box<dyn Denoiser>, LoadEr
 /// is not implemented, or when the device does not exist. Names and shapes are checked before any
 /// weight is read.
 pub fn load_in(source: &Source, device: Device, precision: Precision) -> Result<Box<dyn Denoiser>, LoadError> {
+    load_with(source, device, LoadOptions { precision, ..LoadOptions::default() })
+}
+
+/// How a model is loaded.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub struct LoadOptions {
+    /// The number format of the computation.
+    pub precision: Precision,
+    /// Whether a quality head that was made for other weights is taken, with a warning.
+    pub allow_foreign_head: bool,
+}
+
+/// Loads a model, adapters folded in.
+///
+/// # Errors
+/// As [`load_in`].
+pub fn load_with(source: &Source, device: Device, options: LoadOptions) -> Result<Box<dyn Denoiser>, LoadError> {
+    let LoadOptions { precision, allow_foreign_head } = options;
     let (device, name) = device.open()?;
-    let place = Place { dtype: precision.on(&device)?, backend: backend(device), name };
+    let place = Place { dtype: precision.on(&device)?, backend: backend(device), name, allow_foreign_head };
     let (config, files, lora) = match source {
         Source::Directory { dir, prism_head, adapter } if dit::is_in(dir) => {
             if let Some(adapter) = adapter {
@@ -118,14 +136,20 @@ struct Place {
     backend: Arc<dyn Backend>,
     dtype: DType,
     name: Device,
+    allow_foreign_head: bool,
 }
 
 type Loaded = Result<Box<dyn Denoiser>, LoadError>;
 
 fn load_llada(config: &Config, files: Vec<TensorFile>, lora: LoraConfig, place: Place) -> Loaded {
-    let Place { backend, dtype, name } = place;
+    let Place { backend, dtype, name, allow_foreign_head } = place;
     let weights = Registry::of(&Layout::llada(config), files, lora, Arc::clone(&backend))?.computed_in(dtype);
-    weights.check_base()?;
+    match weights.check_base() {
+        Err(foreign @ LoadError::WrongBase { .. }) if allow_foreign_head => {
+            tracing::warn!(%foreign, "the quality head was made for other weights; it is taken all the same");
+        }
+        checked => checked?,
+    }
     let network = Llada::new(config, &weights, Arc::clone(&backend))?;
     let spec = ModelSpec {
         family: "llada".to_owned(),

@@ -21,12 +21,12 @@ pub(crate) use families::{head::HEAD_EPSILON, rope::Rope};
 pub use interface::{
     Batch, Defaults, Denoiser, Filter, Inspection, ModelSpec, Readings, Repair, Restriction, Row, Sampling,
 };
-pub use load::{Source, load, load_in};
+pub use load::{LoadOptions, Source, load, load_in, load_with};
 pub use toy::Toy;
 pub(crate) use weights::companions::{CHAT_TEMPLATE, COMPANIONS, TEMPLATE_FOLDERS, copy_companions};
 pub use weights::convert::{ConvertError, put_together, set_judged, take_apart};
 pub(crate) use weights::convert::{head_metadata, save_adapter};
-pub(crate) use weights::directory::{PRISM_HEAD, SHARD_INDEX, ShardIndex, Tensors, tensors};
+pub(crate) use weights::directory::{PRISM_HEAD, SHARD_INDEX, ShardIndex, Tensors, samples, tensors};
 pub use weights::gguf::vocabulary::{GgufVocabulary, Tokens};
 pub use weights::gguf::write::{Format, quantise};
 pub(crate) use weights::layout::head_tensors;

@@ -167,14 +167,14 @@ impl Tuned {
     pub fn write(&self, out: &Path) -> Result<String, TrainError> {
         let Self { finished, base, fingerprint, judged, learns } = self;
         let head_file = out.join(PRISM_HEAD);
-        let made_for = match learns {
-            Learns::HeadAlone => fingerprint.clone(),
+        let (made_for, samples) = match learns {
+            Learns::HeadAlone => (fingerprint.clone(), model::samples(base, None)?),
             Learns::Adapters { rank, targets, .. } => {
                 let adapters = finished.averages_of(|name| name.contains(".lora_")).into_iter();
                 let adapters = adapters.map(|(name, tensor)| (format!("base_model.model.{name}"), tensor)).collect();
                 let targets = targets.iter().cloned().collect();
                 save_adapter(&out.join("adapter"), &adapters, *rank, learns.lora_scale(), &targets, base)?;
-                fingerprint.clone()
+                (fingerprint.clone(), model::samples(base, Some(&out.join("adapter")))?)
             }
             Learns::Everything => {
                 copy_companions(base, out)?;
@@ -183,11 +183,11 @@ impl Tuned {
                     fs::remove_file(&head_file).map_err(|cause| SaveError::new(&head_file, &cause))?;
                 }
                 finished.write_backbone(&out.join("model.safetensors"))?;
-                model::tensors(out, None, Device::Cpu)?.fingerprint
+                (model::tensors(out, None, Device::Cpu)?.fingerprint, model::samples(out, None)?)
             }
         };
         let head = finished.averages_of(|name| !name.starts_with("model."));
-        save_tensors(&head_file, &head, &head_metadata(made_for.clone(), Some(judged)))?;
+        save_tensors(&head_file, &head, &head_metadata(made_for.clone(), samples, Some(judged)))?;
         Ok(made_for)
     }
 }

@@ -2,7 +2,8 @@
 //! one file, and separate files for each. Numbers stay in their format.
 
 use super::companions::copy_companions;
-use super::directory::{PRISM_HEAD, directory, open_head, tensors};
+use super::directory::{PRISM_HEAD, directory, open_head, samples, tensors};
+use super::fingerprint::SAMPLES;
 use super::layout::{HEAD, Part};
 use super::lora::LoraConfig;
 use super::registry::BASE;
@@ -66,14 +67,16 @@ pub fn take_apart(checkpoint: &Path, dir: &Path, out: &Path) -> Result<(), Conve
     let head_file = out.join(PRISM_HEAD);
     let _ = fs::remove_file(&head_file); // an older one would be read as this model's
     let base = tensors(out, None, Device::Cpu)?.fingerprint;
-    save_tensors(&head_file, &head, &head_metadata(base, judged.as_ref()))?;
+    let adapter = out.join("adapter");
+    let samples = samples(out, Some(adapter.as_path()).filter(|_| !adapters.is_empty()))?;
+    save_tensors(&head_file, &head, &head_metadata(base, samples, judged.as_ref()))?;
     Ok(())
 }
 
-/// What the header of a head's file says: the fingerprint of the weights that the head belongs to,
-/// and the tokens that it was trained to judge.
-pub(crate) fn head_metadata(base: String, judged: Option<&TokenSet>) -> Metadata {
-    [(BASE, Some(base)), (JUDGED, judged.map(TokenSet::to_string))]
+/// What the header of a head's file says: the fingerprint and numbers of the weights that the head
+/// belongs to, and the tokens that it was trained to judge.
+pub(crate) fn head_metadata(base: String, samples: String, judged: Option<&TokenSet>) -> Metadata {
+    [(BASE, Some(base)), (SAMPLES, Some(samples)), (JUDGED, judged.map(TokenSet::to_string))]
         .into_iter()
         .filter_map(|(key, text)| Some((key, text?)))
         .collect()

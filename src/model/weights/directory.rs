@@ -1,7 +1,7 @@
 //! The files of a model directory: which there are, and their weights for training and conversion.
 
 use super::layout::{Layout, Part};
-use super::{lora::LoraConfig, registry::Registry, tensor_file::TensorFile};
+use super::{fingerprint, lora::LoraConfig, registry::Registry, tensor_file::TensorFile};
 use crate::diffusion::TokenSet;
 use crate::model::config::{llada::Config, strict};
 use crate::model::device::{Device, backend};
@@ -47,6 +47,19 @@ pub(crate) fn tensors(dir: &Path, prism_head: Option<&Path>, device: Device) -> 
         fingerprint: weights.fingerprint()?,
         config,
     })
+}
+
+/// The numbers of a directory's weights, an adapter folded in, as the header of a head's file has
+/// them.
+pub(crate) fn samples(dir: &Path, adapter: Option<&Path>) -> Result<String, LoadError> {
+    let mut files = model_files(dir)?;
+    let mut lora = LoraConfig::PUBLISHED;
+    if let Some(adapter) = adapter {
+        lora = LoraConfig::read(&adapter.join("adapter_config.json"))?;
+        files.push(TensorFile::open(&adapter.join("adapter_model.safetensors"))?);
+    }
+    let layout = Layout::llada(&Config::read(dir)?);
+    Ok(fingerprint::written(&Registry::of(&layout, files, lora, backend(Device::Cpu.open()?.0))?.samples()?))
 }
 
 /// Every file of the weights of a directory's model, and how its adapters are to be folded.

@@ -3,6 +3,7 @@
 pub(crate) mod companions;
 pub(crate) mod convert;
 pub(crate) mod directory;
+pub(crate) mod fingerprint;
 pub(crate) mod gguf;
 pub(crate) mod layout;
 pub(crate) mod lora;

@@ -1,6 +1,7 @@
 //! Every tensor of a model under its canonical name, whichever of the published layouts its files
 //! use, checked against the family's layout before any is loaded. Out of scope: computations.
 
+use super::fingerprint::{self, Row, SAMPLES, Samples};
 use super::gguf::FINGERPRINT;
 use super::layout::{Layout, NO_PLACE, Part};
 use super::lora::{self, LoraConfig};
@@ -124,13 +125,52 @@ impl Registry {
         Ok(hash.finalize().iter().take(8).map(|byte| format!("{byte:02x}")).collect())
     }
 
-    /// Checks that the quality head was made for these weights, as far as its file names any.
+    /// A few numbers of every tensor of the network, adapters folded in.
+    pub(crate) fn samples(&self) -> Result<Samples, LoadError> {
+        let mut all = Samples::new();
+        for (part, location) in &self.locations {
+            let Part::Weight(name) = part else { continue };
+            let places = fingerprint::rows(&location.shape);
+            let (rows, format) = self.files[location.file].rows(&location.name, &places)?;
+            let (a, b) = (Part::LoraA(name.clone()), Part::LoraB(name.clone()));
+            let adapter = match self.locations.contains_key(&a) {
+                true => Some((self.load(&a)?.to_vec2::<f32>()?, self.load(&b)?.to_vec2::<f32>()?)),
+                false => None,
+            };
+            let scale = self.lora.scale(module(name)) as f32;
+            let mut samples = Vec::new();
+            for (stored, place) in rows.into_iter().zip(places) {
+                let mut folded = stored.clone();
+                if let Some((a, b)) = &adapter {
+                    for (factor, row) in b[place].iter().zip(a) {
+                        folded.iter_mut().zip(row).for_each(|(number, a)| *number += scale * factor * a);
+                    }
+                }
+                samples.extend(fingerprint::samples(&Row { stored, folded, format }, location.shape.len() == 1));
+            }
+            all.insert(name.clone(), samples);
+        }
+        Ok(all)
+    }
+
+    /// Checks that the quality head was made for these weights, as far as its file says for which:
+    /// by their numbers, or by the fingerprint alone in files of earlier versions.
     pub(crate) fn check_base(&self) -> Result<(), LoadError> {
         let head = self.locations.iter().find(|(part, _)| matches!(part, Part::Head(_)));
-        let file = head.map(|(_, location)| &self.files[location.file]);
-        let Some((file, made_for)) = file.and_then(|file| Some((&file.name, file.metadata.get(BASE)?))) else {
-            return Ok(());
-        };
+        let Some(file) = head.map(|(_, location)| &self.files[location.file]) else { return Ok(()) };
+        let made_for = file.metadata.get(BASE);
+        if let Some(written) = file.metadata.get(SAMPLES) {
+            let damaged = || LoadError::malformed(&file.name, format!("has a damaged `{SAMPLES}` in its header"));
+            let other = fingerprint::differing(written, &self.samples()?).ok_or_else(damaged)?;
+            let Some(first) = other.first() else { return Ok(()) };
+            let made_for = made_for.cloned().unwrap_or_else(|| "in its header".to_owned());
+            let found = match other.len() {
+                1 => format!("another: `{first}` differs"),
+                count => format!("another: `{first}` and {} more tensors differ", count - 1),
+            };
+            return Err(LoadError::WrongBase { file: file.name.clone(), made_for, found });
+        }
+        let Some((file, made_for)) = made_for.map(|made_for| (&file.name, made_for)) else { return Ok(()) };
         let found = self.fingerprint()?;
         if found == *made_for {
             return Ok(());

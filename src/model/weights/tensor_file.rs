@@ -2,10 +2,14 @@
 
 use super::gguf::{FINGERPRINT, JUDGED as GGUF_JUDGED, read::Gguf};
 use crate::files;
-use crate::model::backend::{Backend, Normal};
+use crate::model::backend::{Backend, Normal, cpu::Cpu};
 use crate::model::error::LoadError;
 use candle_core::safetensors::{MmapedSafetensors, SliceSafetensors};
-use candle_core::{DType, Device, Tensor, pickle::PthTensors, quantized::QTensor};
+use candle_core::{
+    DType, Device, Tensor,
+    pickle::PthTensors,
+    quantized::{GgmlDType, QTensor},
+};
 use safetensors::Dtype;
 use std::collections::{BTreeMap, HashMap};
 use std::{io::Read, path::Path};
@@ -117,6 +121,39 @@ impl TensorFile {
     pub(crate) fn quantised(&self, tensor: &str, device: &Device) -> Result<Option<QTensor>, LoadError> {
         let file = self.gguf_file().filter(|file| file.is_quantised(tensor));
         file.map(|file| file.tensor(tensor, device)).transpose()
+    }
+
+    /// Reads some rows of a tensor in f32, and the format they are stored in. A vector is one row.
+    pub(crate) fn rows(&self, tensor: &str, rows: &[usize]) -> Result<(Vec<Vec<f32>>, GgmlDType), LoadError> {
+        let damaged = |cause: candle_core::Error| damaged(&self.name, &cause);
+        let view = match &self.store {
+            Store::Gguf(file) => return file.rows(tensor, rows),
+            Store::Mapped(file) => file.get(tensor).map_err(damaged)?,
+            Store::Embedded(file) => file.get(tensor).map_err(damaged)?,
+            Store::Pickled(_) | Store::Random(_) => {
+                let loaded = self.load(tensor, &Cpu)?;
+                let matrix = if loaded.rank() == 1 { loaded.unsqueeze(0)? } else { loaded };
+                let row = |row: &usize| Ok(matrix.get(*row)?.to_vec1::<f32>()?);
+                return Ok((rows.iter().map(row).collect::<Result<_, LoadError>>()?, GgmlDType::F32));
+            }
+        };
+        let width = view.shape().last().copied().unwrap_or(0);
+        let (format, size) = match view.dtype() {
+            Dtype::F16 => (GgmlDType::F16, 2),
+            Dtype::BF16 => (GgmlDType::BF16, 2),
+            _ => (GgmlDType::F32, 4), // others are not opened
+        };
+        let number = |bytes: &[u8]| match (format, bytes) {
+            (GgmlDType::F16, [a, b]) => half::f16::from_le_bytes([*a, *b]).to_f32(),
+            (GgmlDType::BF16, [a, b]) => half::bf16::from_le_bytes([*a, *b]).to_f32(),
+            (_, [a, b, c, d]) => f32::from_le_bytes([*a, *b, *c, *d]),
+            _ => f32::NAN,
+        };
+        let row = |row: &usize| {
+            let bytes = view.data().get(row * width * size..(row + 1) * width * size).unwrap_or_default();
+            bytes.chunks_exact(size).map(number).collect::<Vec<_>>()
+        };
+        Ok((rows.iter().map(row).collect(), format))
     }
 
     fn gguf_file(&self) -> Option<&Gguf> {

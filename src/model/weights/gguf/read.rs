@@ -152,6 +152,30 @@ impl Gguf {
         Ok(QTensor::new(QStorage::from_data(Cow::Owned(bytes), device, format)?, shape)?)
     }
 
+    /// Reads some rows of a tensor in f32, and the format they are stored in. A vector is one row.
+    pub(crate) fn rows(&self, canonical: &str, rows: &[usize]) -> Result<(Vec<Vec<f32>>, GgmlDType), LoadError> {
+        let missing = || LoadError::MissingTensor { files: self.name.clone(), tensor: canonical.to_owned() };
+        let info = self.info(canonical).ok_or_else(missing)?;
+        let (format, shape) = (info.ggml_dtype, info.shape.dims());
+        let width = shape.last().copied().unwrap_or(0);
+        let bytes = width / format.block_size() * format.type_size();
+        let read = |row: &usize| {
+            let row = match self.shuffled {
+                Some(width) if is_shuffled(canonical) => interleaved(*row, width),
+                _ => *row,
+            };
+            let mut row_bytes = vec![0; bytes];
+            let mut file = self.file.lock().unwrap_or_else(PoisonError::into_inner);
+            let start = self.content.tensor_data_offset + info.offset + (row * bytes) as u64;
+            file.seek(SeekFrom::Start(start))
+                .and_then(|_| file.read_exact(&mut row_bytes))
+                .map_err(|cause| LoadError::unreadable(&self.name, &cause))?;
+            let row = QTensor::new(QStorage::from_data(Cow::Owned(row_bytes), &Device::Cpu, format)?, width)?;
+            Ok(row.dequantize(&Device::Cpu)?.to_vec1::<f32>()?)
+        };
+        Ok((rows.iter().map(read).collect::<Result<_, LoadError>>()?, format))
+    }
+
     /// The string of a key; `None` without the key.
     pub(crate) fn text(&self, key: &str) -> Result<Option<&str>, LoadError> {
         self.value(key, "no text", |value| value.to_string().ok().map(String::as_str))
