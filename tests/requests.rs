@@ -172,6 +172,48 @@ async fn a_request_that_is_sent_twice_is_served_once() {
 }
 
 #[tokio::test]
+async fn a_request_with_a_key_outlives_its_connection() {
+    const OK: &str = "remask_requests_total{endpoint=\"/v1/completions\",outcome=\"ok\"}";
+    let patience = Patience { timeout: None, resume: Duration::ZERO };
+    for (stream, comes_back_in_time) in [(false, true), (true, true), (false, false), (true, false)] {
+        let (model, gate) = Gated::new();
+        let server = Server::patient(model, Limits::default(), patience).await;
+        let body = json!({"prompt": "Once", "max_tokens": 6, "temperature": 1, "stream": stream});
+        let send = || {
+            // a client of its own, whose connection ends with it
+            let request =
+                reqwest::Client::new().post(server.url(COMPLETIONS)).header("idempotency-key", "a").json(&body);
+            tokio::spawn(async move { request.send().await.unwrap() })
+        };
+        let lost = send();
+        gate.reached().await;
+        lost.abort();
+        drop(lost.await); // of a stream, the head may have come
+        let retried = if comes_back_in_time {
+            let retries = (send(), send());
+            gate.open();
+            [retries.0.await.unwrap(), retries.1.await.unwrap()]
+        } else {
+            gate.open();
+            server.until(&format!("{OK} 1")).await;
+            [send().await.unwrap(), send().await.unwrap()]
+        };
+        let mut texts = Vec::new();
+        for response in retried {
+            assert_eq!(response.headers()["idempotent-replayed"], "true");
+            texts.push(response.text().await.unwrap());
+        }
+        assert!(texts[0] == texts[1] && texts[0].contains("\"finish_reason\":\"length\""), "{texts:?}");
+        assert!(!stream || texts[0].ends_with("data: [DONE]\n\n"), "{texts:?}");
+        server.until(&format!("{OK} 3")).await; // the lost one, too
+        let metrics = server.get("/metrics").await.text().await.unwrap();
+        for line in ["remask_forward_passes_total 6", "remask_sequences_cancelled_total 0"] {
+            assert!(metrics.contains(line), "{metrics}");
+        }
+    }
+}
+
+#[tokio::test]
 async fn what_failed_is_not_kept() {
     let server = Server::of(Box::new(Failing { toy: Toy::new(), passes: 3 }), Limits::default()).await;
     for stream in [false, true] {

@@ -1,19 +1,24 @@
-//! The layer for `Idempotency-Key`: a request sent again is served once, and its answer repeated.
+//! The layer for `Idempotency-Key`: a request sent again is served once, and its answer repeated,
+//! also where the connection of the first one is lost.
 
 use super::body::collect;
-use super::context::{RequestContext, last_event_id};
+use super::context::{RequestContext, Streamed, last_event_id};
 use crate::api::error::{ApiError, ApiResult, Code};
 use crate::api::protocol::Protocol;
 use crate::api::state::AppState;
-use crate::api::state::kept_answers::{AnswerKey, Lookup, Recorder};
+use crate::api::state::kept_answers::{AnswerKey, Lookup, Reader, Recorder};
 use axum::body::Body;
 use axum::extract::{Request, State};
 use axum::http::header::CONTENT_TYPE;
+use axum::http::response::Parts;
 use axum::http::{HeaderName, HeaderValue, Method};
 use axum::middleware::Next;
 use axum::response::{IntoResponse, Response};
 use futures_util::{StreamExt, stream};
 use sha2::{Digest, Sha256};
+use std::future::Future;
+use tokio::sync::oneshot;
+use tracing::{Instrument, Span};
 
 const KEY: &str = "idempotency-key";
 const REPLAYED: HeaderName = HeaderName::from_static("idempotent-replayed");
@@ -43,13 +48,21 @@ pub(crate) async fn replay(
     loop {
         match state.shared.kept_answers.look_up(&key, digest) {
             Lookup::First(recorder) => {
-                let response = next.run(Request::from_parts(parts, Body::from(body))).await;
-                return Ok(recorded(response, recorder, context));
+                let reader = recorder.reader();
+                let (send, head) = oneshot::channel();
+                let answered = next.run(Request::from_parts(parts, Body::from(body)));
+                // a task of its own, which a lost connection does not end
+                tokio::spawn(record(answered, recorder, context, send).instrument(Span::current()));
+                let lost = |_| ApiError::new(Code::Internal, "the server made a mistake; its log says more");
+                return Ok(match head.await.map_err(lost)? {
+                    Head::Kept(parts) => Response::from_parts(parts, read_on(reader)),
+                    Head::Other(response) => response,
+                });
             }
-            Lookup::Pending(mut done) => drop(done.changed().await), // an error says that the first one has ended
-            Lookup::Complete { media_type, body } => {
+            Lookup::Kept(mut reader) => {
+                let Some(media_type) = reader.media_type().await else { continue }; // it was no success
                 let headers = [(CONTENT_TYPE, media_type), (REPLAYED, HeaderValue::from_static("true"))];
-                return Ok((headers, body).into_response());
+                return Ok((headers, read_on(reader)).into_response());
             }
             Lookup::Conflict => {
                 let message = "this Idempotency-Key came with another request; give each request a key of its own";
@@ -59,27 +72,48 @@ pub(crate) async fn replay(
     }
 }
 
-/// The same response. If it is a success, its body is recorded as it is sent.
-fn recorded(response: Response, recorder: Recorder, context: RequestContext) -> Response {
+/// The answer to the first request with a key.
+enum Head {
+    /// A success, whose body is read from the recording.
+    Kept(Parts),
+    Other(Response),
+}
+
+/// Runs the first request with a key to its end, and records its answer if it is a success.
+async fn record(
+    answered: impl Future<Output = Response>,
+    mut recorder: Recorder,
+    context: RequestContext,
+    head: oneshot::Sender<Head>,
+) {
+    let response = answered.await;
+    if response.extensions().get::<Streamed>().is_none() {
+        context.set_outcome(response.status()); // also if its connection is lost
+    }
     let media_type = response.headers().get(CONTENT_TYPE).cloned();
-    let Some(media_type) = media_type.filter(|_| response.status().is_success()) else { return response };
-    response.map(|body| {
-        let start = Some((body.into_data_stream(), recorder, media_type, context));
-        Body::from_stream(stream::unfold(start, async |state| {
-            let (mut body, mut recorder, media_type, context) = state?;
-            match body.next().await {
-                Some(Ok(bytes)) => {
-                    recorder.push(&bytes);
-                    Some((Ok(bytes), Some((body, recorder, media_type, context))))
-                }
-                Some(Err(error)) => Some((Err(error), None)),
-                None => {
-                    if !context.has_failed() {
-                        recorder.finish(media_type); // a stream may have ended with an error
-                    }
-                    None
-                }
-            }
-        }))
-    })
+    let Some(media_type) = media_type.filter(|_| response.status().is_success()) else {
+        drop(recorder); // the key is free before the client knows that the request failed
+        let _ = head.send(Head::Other(response)); // nobody waits if the connection is lost
+        return;
+    };
+    recorder.begin(media_type);
+    let (parts, body) = response.into_parts();
+    let _ = head.send(Head::Kept(parts));
+    let mut body = body.into_data_stream();
+    while let Some(bytes) = body.next().await {
+        let Ok(bytes) = bytes else { return };
+        if !recorder.push(&bytes).await {
+            return;
+        }
+    }
+    recorder.finish(!context.has_failed()); // a stream may have ended with an error
+}
+
+fn read_on(reader: Reader) -> Body {
+    Body::from_stream(stream::unfold(Some(reader), async |reader| {
+        let mut reader = reader?;
+        let bytes = reader.next().await?;
+        let is_cut = bytes.is_err();
+        Some((bytes, Some(reader).filter(|_| !is_cut)))
+    }))
 }

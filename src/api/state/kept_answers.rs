@@ -1,4 +1,4 @@
-//! Answers kept by the `Idempotency-Key` of their requests.
+//! Answers kept by the `Idempotency-Key` of their requests: while they are computed, and after.
 
 use super::keys::{Fingerprint, Owner};
 use super::lock::lock;
@@ -10,9 +10,12 @@ use std::time::{Duration, Instant};
 use tokio::sync::watch;
 
 const KEPT_FOR: Duration = Duration::from_secs(600);
+/// Bytes of one answer. A larger one is not kept: it ends with the connections that read it.
 const ANSWER_BYTES_MAX: usize = 1 << 20;
-/// Bytes of all kept answers together. The oldest answers are dropped first.
+/// Bytes of all answers together, running and complete. The oldest complete ones are dropped first.
 const TOTAL_BYTES_MAX: usize = 64 << 20;
+/// Answers together, for the many that are small.
+const ANSWERS_MAX: usize = 4096;
 
 /// A key, and who sent it: two owners may use the same key.
 #[derive(Clone, Debug, PartialEq, Eq, PartialOrd, Ord)]
@@ -22,46 +25,31 @@ pub(crate) struct AnswerKey {
 }
 
 #[derive(Debug, Default)]
-pub(crate) struct KeptAnswers(Mutex<BTreeMap<AnswerKey, Entry>>);
+pub(crate) struct KeptAnswers(Mutex<Kept>);
+
+#[derive(Debug, Default)]
+struct Kept {
+    entries: BTreeMap<AnswerKey, Entry>,
+    /// Bytes of all their bodies.
+    bytes: usize,
+}
 
 #[derive(Debug)]
 struct Entry {
     /// Digest of the request's path and body.
     request: Fingerprint,
-    answer: Answer,
-}
-
-#[derive(Debug)]
-enum Answer {
-    /// The first request is being served; its sender is dropped when that has ended.
-    Pending(watch::Receiver<()>),
-    Complete {
-        media_type: HeaderValue,
-        body: Bytes,
-        since: Instant,
-    },
-}
-
-impl Answer {
-    /// The body of a complete answer, and since when it is kept.
-    fn complete(&self) -> Option<(&Bytes, Instant)> {
-        match self {
-            Self::Pending(_) => None,
-            Self::Complete { body, since, .. } => Some((body, *since)),
-        }
-    }
+    recording: Arc<Recording>,
+    bytes: usize,
+    /// Since when the answer is complete; `None` while it is computed.
+    complete: Option<Instant>,
 }
 
 /// How a request with a key is to be answered.
 pub(crate) enum Lookup {
     /// It is the first with its key: serve it, and record its answer.
     First(Recorder),
-    /// The first one is being served: look up again when this channel closes.
-    Pending(watch::Receiver<()>),
-    Complete {
-        media_type: HeaderValue,
-        body: Bytes,
-    },
+    /// The answer is there, or is being computed.
+    Kept(Reader),
     /// The key belongs to a different request.
     Conflict,
 }
@@ -69,64 +57,327 @@ pub(crate) enum Lookup {
 impl KeptAnswers {
     /// Looks a key up; `request` is the digest of the request's path and body.
     pub(crate) fn look_up(self: &Arc<Self>, key: &AnswerKey, request: Fingerprint) -> Lookup {
-        let mut entries = lock(&self.0);
-        entries.retain(|_, entry| entry.answer.complete().is_none_or(|(_, since)| since.elapsed() < KEPT_FOR));
-        match entries.get(key) {
+        let mut kept = lock(&self.0);
+        kept.drop_where(|entry| entry.complete.is_some_and(|since| since.elapsed() >= KEPT_FOR));
+        match kept.entries.get(key) {
             Some(entry) if entry.request != request => Lookup::Conflict,
-            Some(Entry { answer: Answer::Pending(done), .. }) => Lookup::Pending(done.clone()),
-            Some(Entry { answer: Answer::Complete { media_type, body, .. }, .. }) => {
-                Lookup::Complete { media_type: media_type.clone(), body: body.clone() }
-            }
+            Some(entry) => Lookup::Kept(Reader::new(&entry.recording)),
             None => {
-                let (done, pending) = watch::channel(());
-                entries.insert(key.clone(), Entry { request, answer: Answer::Pending(pending) });
-                Lookup::First(Recorder { answers: Arc::clone(self), key: key.clone(), body: Vec::new(), _done: done })
+                if kept.entries.len() >= ANSWERS_MAX {
+                    kept.drop_oldest();
+                }
+                let recording = Arc::new(Recording::default());
+                let entry = Entry { request, recording: Arc::clone(&recording), bytes: 0, complete: None };
+                kept.entries.insert(key.clone(), entry);
+                Lookup::First(Recorder { answers: Arc::clone(self), key: key.clone(), recording, is_kept: true })
             }
         }
     }
 }
 
-/// Records the answer to the first request with a key. Dropping it unfinished frees the key.
+impl Kept {
+    fn drop_where(&mut self, is_dropped: impl Fn(&Entry) -> bool) {
+        let bytes = &mut self.bytes;
+        self.entries.retain(|_, entry| {
+            let stays = !is_dropped(entry);
+            *bytes -= if stays { 0 } else { entry.bytes };
+            stays
+        });
+    }
+
+    /// Drops the complete answer that is kept longest; false if there is none.
+    fn drop_oldest(&mut self) -> bool {
+        let complete = self.entries.iter().filter_map(|(key, entry)| Some((entry.complete?, key)));
+        let Some((_, oldest)) = complete.min().map(|(since, key)| (since, key.clone())) else { return false };
+        self.bytes -= self.entries.remove(&oldest).map_or(0, |entry| entry.bytes);
+        true
+    }
+}
+
+/// An answer that is written once and read by several connections.
+#[derive(Debug, Default)]
+struct Recording {
+    state: Mutex<State>,
+    /// Wakes the readers and the recorder at each change.
+    changed: watch::Sender<()>,
+}
+
+#[derive(Debug, Default)]
+struct State {
+    media_type: Option<HeaderValue>,
+    body: Vec<u8>,
+    /// Bytes before `body` that were dropped, all readers having read them.
+    dropped: usize,
+    stage: Stage,
+    /// How many bytes each reader has read.
+    readers: BTreeMap<u64, usize>,
+    next_reader: u64,
+}
+
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+enum Stage {
+    #[default]
+    Running,
+    /// Nothing follows.
+    Ended,
+    /// It broke off.
+    Cut,
+}
+
+/// Writes the answer to the first request with a key. Dropping it unfinished frees the key.
 pub(crate) struct Recorder {
     answers: Arc<KeptAnswers>,
     key: AnswerKey,
-    body: Vec<u8>,
-    /// The other ends are in [`Answer::Pending`] and with the requests that wait for this one.
-    _done: watch::Sender<()>,
+    recording: Arc<Recording>,
+    is_kept: bool,
 }
 
 impl Recorder {
-    /// Records a piece of the answer, unless the answer is too large already.
-    pub(crate) fn push(&mut self, bytes: &[u8]) {
-        if self.body.len() <= ANSWER_BYTES_MAX {
-            self.body.extend_from_slice(bytes);
+    /// A reader from the beginning, if nothing was dropped yet.
+    pub(crate) fn reader(&self) -> Reader {
+        Reader::new(&self.recording)
+    }
+
+    /// The answer is a success of this media type; its body follows.
+    pub(crate) fn begin(&self, media_type: HeaderValue) {
+        self.recording.update(|state| state.media_type = Some(media_type));
+    }
+
+    /// Records a piece of the answer. Where the answer is too large to be kept, waits until its
+    /// readers have read it; false if there are none left.
+    pub(crate) async fn push(&mut self, bytes: &[u8]) -> bool {
+        if self.is_kept && !self.make_room(bytes.len()) {
+            self.forget();
+        }
+        self.recording.update(|state| state.body.extend_from_slice(bytes));
+        if self.is_kept {
+            return true;
+        }
+        let mut changed = self.recording.changed.subscribe();
+        loop {
+            {
+                let mut state = lock(&self.recording.state);
+                state.drop_read();
+                if state.body.len() <= ANSWER_BYTES_MAX {
+                    return true;
+                }
+                if state.readers.is_empty() {
+                    return false;
+                }
+            }
+            let _ = changed.changed().await; // the recording holds the sender
         }
     }
 
-    /// Keeps the answer, unless it is too large.
-    pub(crate) fn finish(mut self, media_type: HeaderValue) {
-        let body = Bytes::from(std::mem::take(&mut self.body));
-        if body.len() > ANSWER_BYTES_MAX {
-            return;
+    /// Whether so many bytes more can be kept, of this answer and of all.
+    fn make_room(&self, bytes: usize) -> bool {
+        let mut kept = lock(&self.answers.0);
+        let own = kept.entries.get(&self.key).map_or(ANSWER_BYTES_MAX, |entry| entry.bytes);
+        if own + bytes > ANSWER_BYTES_MAX {
+            return false;
         }
-        let mut entries = lock(&self.answers.0);
-        let bytes = |entry: &Entry| entry.answer.complete().map_or(0, |(body, _)| body.len());
-        while entries.values().map(bytes).sum::<usize>() + body.len() > TOTAL_BYTES_MAX {
-            let complete = entries.iter().filter_map(|(key, entry)| Some((entry.answer.complete()?.1, key.clone())));
-            let Some((_, oldest)) = complete.min() else { break };
-            entries.remove(&oldest);
+        while kept.bytes + bytes > TOTAL_BYTES_MAX {
+            if !kept.drop_oldest() {
+                return false;
+            }
         }
-        if let Some(entry) = entries.get_mut(&self.key) {
-            entry.answer = Answer::Complete { media_type, body, since: Instant::now() };
+        kept.bytes += bytes;
+        if let Some(entry) = kept.entries.get_mut(&self.key) {
+            entry.bytes += bytes;
         }
+        true
+    }
+
+    /// Frees the key: nobody joins the readers from now on.
+    fn forget(&mut self) {
+        let mut kept = lock(&self.answers.0);
+        if self.is_kept {
+            kept.bytes -= kept.entries.remove(&self.key).map_or(0, |entry| entry.bytes);
+        }
+        self.is_kept = false;
+    }
+
+    /// The answer is complete. It is kept if it `succeeded` and is not too large.
+    pub(crate) fn finish(mut self, succeeded: bool) {
+        if succeeded && self.is_kept {
+            if let Some(entry) = lock(&self.answers.0).entries.get_mut(&self.key) {
+                entry.complete = Some(Instant::now());
+            }
+            self.is_kept = false; // it is no longer this recorder's to forget
+        }
+        self.forget();
+        self.recording.update(|state| state.stage = Stage::Ended);
     }
 }
 
 impl Drop for Recorder {
     fn drop(&mut self) {
-        let mut entries = lock(&self.answers.0);
-        if let Some(Entry { answer: Answer::Pending(_), .. }) = entries.get(&self.key) {
-            entries.remove(&self.key);
+        self.forget();
+        self.recording.update(|state| {
+            if state.stage == Stage::Running {
+                state.stage = Stage::Cut;
+            }
+        });
+    }
+}
+
+impl Recording {
+    fn update(&self, change: impl FnOnce(&mut State)) {
+        change(&mut lock(&self.state));
+        self.changed.send_replace(());
+    }
+}
+
+impl State {
+    /// Drops what all readers have read.
+    fn drop_read(&mut self) {
+        let read = self.readers.values().min().map_or(0, |read| read - self.dropped);
+        self.body.drain(..read);
+        self.dropped += read;
+    }
+}
+
+/// Reads an answer from its beginning.
+pub(crate) struct Reader {
+    recording: Arc<Recording>,
+    changed: watch::Receiver<()>,
+    number: u64,
+}
+
+/// The answer broke off.
+#[derive(Debug, thiserror::Error)]
+#[error("the answer broke off")]
+pub(crate) struct BrokeOff;
+
+impl Reader {
+    fn new(recording: &Arc<Recording>) -> Self {
+        let mut state = lock(&recording.state);
+        let (number, dropped) = (state.next_reader, state.dropped);
+        state.next_reader += 1;
+        state.readers.insert(number, dropped);
+        drop(state);
+        Self { recording: Arc::clone(recording), changed: recording.changed.subscribe(), number }
+    }
+
+    /// Waits for the media type of a success; `None` if the answer is none.
+    pub(crate) async fn media_type(&mut self) -> Option<HeaderValue> {
+        loop {
+            self.changed.borrow_and_update();
+            {
+                let state = lock(&self.recording.state);
+                if state.media_type.is_some() || state.stage != Stage::Running {
+                    return state.media_type.clone();
+                }
+            }
+            self.changed.changed().await.ok()?;
         }
+    }
+
+    /// The next bytes; `None` at the end.
+    pub(crate) async fn next(&mut self) -> Option<Result<Bytes, BrokeOff>> {
+        loop {
+            self.changed.borrow_and_update();
+            {
+                let mut state = lock(&self.recording.state);
+                let end = state.dropped + state.body.len();
+                let read = state.readers.insert(self.number, end).unwrap_or(end);
+                let bytes = Bytes::copy_from_slice(&state.body[read - state.dropped..]);
+                let stage = state.stage;
+                drop(state);
+                if !bytes.is_empty() {
+                    self.recording.changed.send_replace(()); // there may be room again
+                    return Some(Ok(bytes));
+                }
+                match stage {
+                    Stage::Running => {}
+                    Stage::Ended => return None,
+                    Stage::Cut => return Some(Err(BrokeOff)),
+                }
+            }
+            self.changed.changed().await.ok()?;
+        }
+    }
+}
+
+impl Drop for Reader {
+    fn drop(&mut self) {
+        self.recording.update(|state| {
+            state.readers.remove(&self.number);
+        });
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use std::task::Poll;
+
+    fn key(name: usize) -> AnswerKey {
+        AnswerKey { owner: None, key: name.to_string() }
+    }
+
+    fn first(answers: &Arc<KeptAnswers>, name: usize) -> Recorder {
+        match answers.look_up(&key(name), [0; 32]) {
+            Lookup::First(recorder) => recorder,
+            Lookup::Kept(_) | Lookup::Conflict => panic!("{name} is there"),
+        }
+    }
+
+    fn is_kept(answers: &Arc<KeptAnswers>, name: usize) -> bool {
+        matches!(answers.look_up(&key(name), [0; 32]), Lookup::Kept(_))
+    }
+
+    #[tokio::test]
+    async fn what_is_kept_has_a_bound_in_bytes_and_in_number() {
+        let answers = Arc::new(KeptAnswers::default());
+        let half = vec![0; ANSWER_BYTES_MAX / 2];
+        let most = TOTAL_BYTES_MAX / half.len();
+        for name in 0..most + 10 {
+            let mut recorder = first(&answers, name);
+            assert!(recorder.push(&half).await);
+            recorder.finish(true);
+            assert!(lock(&answers.0).bytes <= TOTAL_BYTES_MAX);
+        }
+        assert!(!is_kept(&answers, 9) && is_kept(&answers, 10), "the oldest are dropped first");
+        for name in 1000..1000 + ANSWERS_MAX {
+            first(&answers, name).finish(true);
+        }
+        let kept = lock(&answers.0);
+        assert_eq!((kept.entries.len(), kept.bytes), (ANSWERS_MAX, 0));
+    }
+
+    #[tokio::test]
+    async fn an_answer_that_is_too_large_ends_with_its_readers() {
+        let answers = Arc::new(KeptAnswers::default());
+        let mut recorder = first(&answers, 0);
+        let (mut one, mut other) = (recorder.reader(), recorder.reader());
+        let whole = tokio::spawn(async move {
+            let mut bytes = 0;
+            while let Some(Ok(piece)) = one.next().await {
+                bytes += piece.len();
+            }
+            bytes
+        });
+        let piece = vec![1; ANSWER_BYTES_MAX / 2];
+        for _ in 0..2 {
+            assert!(recorder.push(&piece).await);
+        }
+        {
+            let mut pushed = std::pin::pin!(recorder.push(&piece));
+            let polled = std::future::poll_fn(|context| Poll::Ready(pushed.as_mut().poll(context))).await;
+            assert!(polled.is_pending(), "one of two readers has read nothing");
+            assert_eq!(other.next().await.unwrap().unwrap().len(), 3 * piece.len());
+            assert!(pushed.await, "there is room again");
+        }
+        drop(other);
+        recorder.finish(true);
+        assert_eq!(whole.await.unwrap(), 3 * piece.len());
+        let mut unread = first(&answers, 0); // its key is free: it was not kept
+        for piece in [&piece, &piece] {
+            assert!(unread.push(piece).await);
+        }
+        assert!(!unread.push(&piece).await, "nobody reads what cannot be kept");
+        drop(unread);
+        assert_eq!(lock(&answers.0).bytes, 0);
     }
 }

@@ -184,6 +184,11 @@ impl StreamLog {
         }
     }
 
+    /// Whether another reader has taken over, so that `reader` did not read to the end.
+    pub(crate) fn was_taken_from(&self, reader: u64) -> bool {
+        lock(&self.state).reader != reader
+    }
+
     /// Detaches `reader`. Returns whether the stream goes on without a reader.
     pub(crate) fn detach(&self, reader: u64) -> bool {
         let mut state = lock(&self.state);

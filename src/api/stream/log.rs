@@ -70,13 +70,22 @@ pub(crate) fn resume(logs: &Arc<StreamLogs>, last: &str, owner: Owner) -> Result
 fn read(logs: &Arc<StreamLogs>, log: &Arc<StreamLog>, from: u64) -> Result<Response, RangeInclusive<u64>> {
     let number = log.attach(from)?;
     let reader = Reader { log: Arc::clone(log), logs: Arc::clone(logs), number };
-    let frames = stream::unfold(reader, async |reader| {
-        let (number, entry) = reader.log.next(reader.number).await?;
+    let frames = stream::unfold(Some(reader), async |reader| {
+        let reader = reader?;
+        let Some((number, entry)) = reader.log.next(reader.number).await else {
+            // such a response must not look complete
+            return reader.log.was_taken_from(reader.number).then(|| (Frame::Err(axum::Error::new(TakenOver)), None));
+        };
         let event = Event::default().id(format!("{}:{number}", reader.log.id)).event(entry.name).data(entry.data);
-        Some((Frame::Ok(event), reader))
+        Some((Frame::Ok(event), Some(reader)))
     });
     Ok(sse::response(frames))
 }
+
+/// Why a reader gets no more events.
+#[derive(Debug, thiserror::Error)]
+#[error("another connection reads this stream on")]
+struct TakenOver;
 
 /// Reads a log for one connection.
 struct Reader {
