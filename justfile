@@ -42,6 +42,10 @@ soak-small out="target/small" seconds="600":
     REMASK_SOAK_MODEL={{ out }}/head REMASK_SOAK_SECONDS={{ seconds }} REMASK_SOAK_CLIENTS=200 \
         cargo test --release --test soak -- --nocapture
 
+# Hostile clients beside ordinary ones, for a minute on each of two models
+hostile:
+    REMASK_HOSTILE_SECONDS=60 cargo test --release --test hostile -- --nocapture
+
 # Test openai (Python and Node), LangChain, litellm, llm and grpcio with a running server
 clients:
     .ci/clients

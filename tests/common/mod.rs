@@ -2,6 +2,7 @@
 
 #![allow(dead_code, unreachable_pub)] // each test binary uses its own part
 
+pub mod figures;
 pub mod golden;
 pub mod process;
 pub mod schema;

@@ -69,8 +69,17 @@ impl Process {
 
     /// Its resident set in MiB, on systems that report it.
     pub fn resident(&self) -> Option<f64> {
+        self.status("VmRSS:")
+    }
+
+    /// The largest its resident set has been, in MiB, on systems that report it.
+    pub fn peak(&self) -> Option<f64> {
+        self.status("VmHWM:")
+    }
+
+    fn status(&self, name: &str) -> Option<f64> {
         let status = std::fs::read_to_string(format!("/proc/{}/status", self.child.id())).ok()?;
-        let line = status.lines().find(|line| line.starts_with("VmRSS:"))?;
+        let line = status.lines().find(|line| line.starts_with(name))?;
         Some(line.split_whitespace().nth(1)?.parse::<f64>().ok()? / 1024.0)
     }
 

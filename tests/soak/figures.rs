@@ -1,4 +1,4 @@
-//! Statistics: a trend with its standard error, a quantile of samples or of a histogram.
+//! Statistics: a trend with its standard error, a quantile of a histogram.
 
 /// Number of intervals that a trend is fitted to. Samples a second apart are correlated; the means
 /// of intervals hardly are.
@@ -51,14 +51,6 @@ pub(super) fn mean(values: impl IntoIterator<Item = f64>) -> f64 {
     if count == 0.0 { 0.0 } else { sum / count }
 }
 
-/// The quantile at this share; zero of no values.
-pub(super) fn quantile(share: f64, values: impl IntoIterator<Item = f64>) -> f64 {
-    let mut values: Vec<f64> = values.into_iter().collect();
-    values.sort_by(f64::total_cmp);
-    let rank = (share * values.len() as f64).ceil() as usize;
-    values.get(rank.saturating_sub(1)).copied().unwrap_or_default()
-}
-
 /// A quantile of a histogram.
 #[derive(Clone, Copy, Debug, PartialEq)]
 pub(super) struct Bucketed {
@@ -95,6 +87,7 @@ fn a_trend_is_told_from_noise() {
 
 #[test]
 fn quantiles_are_those_of_the_books() {
+    use crate::common::figures::quantile;
     assert_eq!(quantile(0.99, (1..=200).map(f64::from)), 198.0);
     assert_eq!((quantile(0.5, [3.0]), quantile(0.5, [])), (3.0, 0.0));
     let buckets = [(1.0, 0.0), (2.0, 50.0), (4.0, 100.0), (f64::INFINITY, 100.0)];

@@ -1,6 +1,7 @@
 //! The result of a soak as a table: waits and their prediction, memory and its trend, counters.
 
-use crate::figures::{Bucketed, Trend, histogram_quantile, mean, quantile};
+use crate::common::figures::quantile;
+use crate::figures::{Bucketed, Trend, histogram_quantile, mean};
 use crate::kinds::{End, Kind, Seen};
 use crate::process::Scrape;
 use std::collections::BTreeSet;
