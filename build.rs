@@ -29,8 +29,9 @@ fn version() {
     let commit: String = commit.unwrap_or_default().chars().filter(char::is_ascii_alphanumeric).take(12).collect();
     let version = env::var("CARGO_PKG_VERSION").unwrap_or_default();
     let version = if commit.is_empty() { version } else { format!("{version} ({commit})") };
-    println!("cargo:rustc-env=REMASK_VERSION={version}");
-    println!("cargo:rustc-env=REMASK_REVISION={commit}");
+    // `cargo run` sets these for the program as well, so they must not be variables that it reads
+    println!("cargo:rustc-env=BUILD_VERSION={version}");
+    println!("cargo:rustc-env=BUILD_COMMIT={commit}");
 }
 
 /// The commit of this directory's own repository; `None` without git, or in an unpacked package.

@@ -48,9 +48,9 @@ async fn a_fault_is_told_in_https_words() {
             completion(json!({"response_format": {"type": "json_skeleton", "skeleton": ["<text>"]}})),
         ),
         (
-            format(generate_request::Format::JsonSchema("{\"type\": \"string\", \"pattern\": \"a\"}".into())),
+            format(generate_request::Format::JsonSchema("{\"type\": \"string\", \"pattern\": \"(?=a)\"}".into())),
             completion(
-                json!({"response_format": {"type": "json_schema", "json_schema": {"schema": {"type": "string", "pattern": "a"}}}}),
+                json!({"response_format": {"type": "json_schema", "json_schema": {"schema": {"type": "string", "pattern": "(?=a)"}}}}),
             ),
         ),
         (

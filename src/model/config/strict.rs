@@ -77,12 +77,13 @@ impl Rules<'_> {
 }
 
 /// Keys of `config.json`, of several families, that change a forward pass.
-pub(crate) const CHANGES: [(&str, &str); 31] = [
+pub(crate) const CHANGES: [(&str, &str); 32] = [
     ("rope_scaling", "it changes the angles of positions"),
     ("rope_parameters", "it changes the angles of positions"),
     ("partial_rotary_factor", "only a part of a head is rotated"),
     ("rotary_pct", "only a part of a head is rotated"),
     ("sliding_window", "attention does not reach every position"),
+    ("causal", "attention does not reach later positions"),
     ("is_causal", "attention does not reach later positions"),
     ("clip_qkv", "queries, keys and values are clipped"),
     ("qk_norm", "queries and keys are normalised"),
