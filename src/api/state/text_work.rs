@@ -8,7 +8,7 @@ use tokio::sync::Semaphore;
 
 /// Most bytes of text that are worked on at the same time. Encoding takes up to 400 bytes of memory
 /// for each of them (measured with a vocabulary of single characters).
-pub(crate) const BYTES_MAX: usize = 1 << 20;
+pub(crate) const BYTES_MAX: usize = 512 << 10;
 
 /// The bytes of text that may still be worked on now.
 #[derive(Clone, Debug)]
