@@ -184,6 +184,7 @@ pub(super) fn all(model: &str) -> Vec<Attack> {
             "/v1/infill",
             json!({"template": "_1".repeat(MIB_2 / 2), "blank": "_"}).to_string(),
         ),
+        Attack::new("200,000 blanks", "/v1/infill", json!({"template": "<blank:1>".repeat(200_000)}).to_string()),
         Attack::new(
             "65,536 steps per cell",
             COMPLETIONS,
