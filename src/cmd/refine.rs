@@ -3,7 +3,7 @@
 use super::{policy::PolicyArgs, words::one_of};
 use crate::diffusion::TokenId;
 use crate::engine::{EndOfText, Proofreading, Request, Task};
-use anyhow::Context;
+use anyhow::{Context, ensure};
 use clap::Args;
 use std::io::Read;
 
@@ -17,13 +17,18 @@ pub(super) struct PromptArgs {
     pub(super) prompt_ids: Option<String>,
 }
 
+/// Most bytes of a prompt on standard input: a canvas of a million cells.
+const STDIN_MAX: u64 = 16 << 20;
+
 /// `text`, or standard input without its last newline where `text` is `-`.
 pub(super) fn text_or_stdin(text: &str) -> anyhow::Result<String> {
     if text != "-" {
         return Ok(text.to_owned());
     }
     let mut input = String::new();
-    std::io::stdin().read_to_string(&mut input).context("cannot read the prompt from standard input")?;
+    let mut bytes = std::io::stdin().take(STDIN_MAX + 1);
+    bytes.read_to_string(&mut input).context("cannot read the prompt from standard input")?;
+    ensure!(bytes.limit() > 0, "standard input has more than {STDIN_MAX} bytes, and no prompt is as long; give less");
     Ok(input.strip_suffix('\n').unwrap_or(&input).to_owned())
 }
 

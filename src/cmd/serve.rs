@@ -99,11 +99,16 @@ pub(super) struct ServeArgs {
     logs: LogArgs,
 }
 
-#[tokio::main]
-pub(super) async fn run(args: &ServeArgs) -> anyhow::Result<()> {
-    let logs = logging::init(&args.logs)?;
-    let served = serve(args).await;
-    spawn_blocking(move || logs.end()).await.context("the last logs are lost")?;
+pub(super) fn run(args: &ServeArgs) -> anyhow::Result<()> {
+    let runtime = tokio::runtime::Builder::new_multi_thread().enable_all().build()?;
+    let served = runtime.block_on(async {
+        let logs = logging::init(&args.logs)?;
+        let served = serve(args).await;
+        spawn_blocking(move || logs.end()).await.context("the last logs are lost")?;
+        served
+    });
+    // dropping it would wait for blocking threads, whose requests have been given up
+    runtime.shutdown_background();
     served
 }
 

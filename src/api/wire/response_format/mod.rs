@@ -11,8 +11,8 @@ mod skeleton;
 use crate::api::error::ApiError;
 use crate::engine::Format;
 use budget::Budget;
-use path::PARAM;
-use serde_json::Value;
+use path::{PARAM, Path};
+use serde_json::{Map, Value};
 
 /// Reads OpenAI's `response_format`, or `{"type": "json_skeleton", "skeleton": ..}`.
 pub(crate) fn read(format: Option<&Value>) -> Result<Format, ApiError> {
@@ -24,13 +24,7 @@ pub(crate) fn read(format: Option<&Value>) -> Result<Format, ApiError> {
         return Err(PARAM.invalid("give an object, as {\"type\": \"json_schema\", \"json_schema\": {..}}"));
     };
     budget::check_size(given)?;
-    let only = |known: &[&str]| match format.keys().find(|key| *key != "type" && !known.contains(&key.as_str())) {
-        Some(unknown) => {
-            let known = ["type"].iter().chain(known).copied().collect::<Vec<_>>().join(", ");
-            Err(PARAM.at(unknown).invalid(&format!("unknown here; known are {known}")))
-        }
-        None => Ok(()),
-    };
+    let only = |known: &[&str]| check_known(format, &[&["type"], known].concat(), &PARAM);
     let field = |name: &'static str| format.get(name).ok_or_else(|| PARAM.at(name).invalid("missing"));
     let mut budget = Budget::default();
     match format.get("type").and_then(Value::as_str) {
@@ -48,11 +42,7 @@ pub(crate) fn read(format: Option<&Value>) -> Result<Format, ApiError> {
             only(&["json_schema"])?;
             let (wrapper, path) = (field("json_schema")?, PARAM.at("json_schema"));
             let wrapper = wrapper.as_object().ok_or_else(|| path.invalid("give an object with a schema"))?;
-            const KNOWN: [&str; 4] = ["name", "description", "schema", "strict"];
-            if let Some(unknown) = wrapper.keys().find(|key| !KNOWN.contains(&key.as_str())) {
-                let message = format!("unknown here; known are {}", KNOWN.join(", "));
-                return Err(path.at(unknown).invalid(&message));
-            }
+            check_known(wrapper, &["name", "description", "schema", "strict"], &path)?;
             let schema =
                 wrapper.get("schema").ok_or_else(|| path.at("schema").invalid("missing; give a JSON Schema"))?;
             Ok(Format::Shaped(schema::shape(schema, &path.at("schema"), &mut budget)?))
@@ -68,6 +58,14 @@ pub(crate) fn read(format: Option<&Value>) -> Result<Format, ApiError> {
     }
 }
 
+/// Refuses a key that is not known here, unless its value is null.
+fn check_known(given: &Map<String, Value>, known: &[&str], path: &Path<'_>) -> Result<(), ApiError> {
+    match given.iter().find(|(key, value)| !value.is_null() && !known.contains(&key.as_str())) {
+        Some((unknown, _)) => Err(path.at(unknown).invalid(&format!("unknown here; known are {}", known.join(", ")))),
+        None => Ok(()),
+    }
+}
+
 #[cfg(test)]
 mod tests {
     use super::*;
@@ -76,6 +74,20 @@ mod tests {
     fn refusal(schema: &Value) -> String {
         let format = json!({"type": "json_schema", "json_schema": {"schema": schema}});
         read(Some(&format)).unwrap_err().to_string()
+    }
+
+    #[test]
+    fn keys_that_are_null_ask_for_nothing() {
+        for format in [
+            json!({"type": "text", "json_schema": null}),
+            json!({"type": "json_object", "json_schema": null, "schema": null}),
+            json!({"type": "json_schema", "json_schema": {"schema": {"type": "boolean"}, "name": "a", "x": null}}),
+        ] {
+            assert!(read(Some(&format)).is_ok(), "{format}");
+        }
+        let unknown = json!({"type": "json_object", "json_schema": {}});
+        let message = read(Some(&unknown)).unwrap_err().to_string();
+        assert!(message.contains("json_schema: unknown here; known are type, schema"), "{message}");
     }
 
     #[test]
