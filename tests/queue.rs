@@ -15,7 +15,7 @@ fn submit(handle: &Handle, prompt: &str, priority: i32) -> Session {
     handle.submit(&Request { priority, ..ask(prompt, 1) }).unwrap()
 }
 
-/// Whoever floods the queue with the most urgent of priorities gets three starts of four.
+/// A client that floods the queue with the most urgent priority gets three of four starts.
 #[tokio::test]
 async fn no_priority_starves_a_request() {
     let (handle, hand) = stage(Limits { running_max: 1, ..Limits::default() });

@@ -109,6 +109,16 @@ pub(crate) fn off_word() -> SchemaRef {
     only(&[json!("off")], "Nothing is cached between steps yet.")
 }
 
+/// An object with the type `kind`, and what belongs to it under the same name.
+fn tagged(kind: &str, object: ObjectBuilder) -> ObjectBuilder {
+    ObjectBuilder::new()
+        .schema_type(Type::Object)
+        .property("type", words([kind]))
+        .property(kind, object)
+        .required("type")
+        .required(kind)
+}
+
 pub(crate) fn tools() -> SchemaRef {
     let function = ObjectBuilder::new()
         .schema_type(Type::Object)
@@ -116,12 +126,7 @@ pub(crate) fn tools() -> SchemaRef {
         .property("description", ObjectBuilder::new().schema_type(SchemaType::AnyValue))
         .property("parameters", ObjectBuilder::new().schema_type(SchemaType::AnyValue))
         .required("name");
-    let tool = ObjectBuilder::new()
-        .schema_type(Type::Object)
-        .property("type", words(["function"]))
-        .property("function", function)
-        .required("type")
-        .required("function");
+    let tool = tagged("function", function);
     let description = "Functions that the model may call, 128 at most. With `tool_choice` `auto` the model's chat template must \
                        show tools.";
     either_or_null([list(tool.into(), 0, Some(128))], description)
@@ -129,18 +134,8 @@ pub(crate) fn tools() -> SchemaRef {
 
 pub(crate) fn tool_choice() -> SchemaRef {
     let named = ObjectBuilder::new().schema_type(Type::Object).property("name", text(1)).required("name");
-    let function = ObjectBuilder::new()
-        .schema_type(Type::Object)
-        .property("type", words(["function"]))
-        .property("function", named)
-        .required("type")
-        .required("function");
-    let allowed = ObjectBuilder::new()
-        .schema_type(Type::Object)
-        .property("type", words(["allowed_tools"]))
-        .property("allowed_tools", ObjectBuilder::new().schema_type(Type::Object))
-        .required("type")
-        .required("allowed_tools");
+    let function = tagged("function", named);
+    let allowed = tagged("allowed_tools", ObjectBuilder::new().schema_type(Type::Object));
     let description =
         "`required` and a function's name make the answer a call whose arguments keep the function's schema.";
     either_or_null([words(["none", "auto", "required"]), function.into(), allowed.into()], description)

@@ -220,7 +220,7 @@ impl<'a> Lines<'a> {
 impl Progress for Lines<'_> {
     fn init(&mut self, size: usize, file: &str) {
         if !self.file.is_empty() {
-            return; // it is told so twice, and again when an interrupted download is resumed
+            return; // called twice for a file, and again when an interrupted download is resumed
         }
         (self.size, self.begun, self.said) = (size, Instant::now(), Instant::now());
         file.clone_into(&mut self.file);

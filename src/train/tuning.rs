@@ -66,24 +66,7 @@ pub struct Tuned {
 }
 
 impl Tuning {
-    /// Trains to the last step, or until `stop` is set. Resumes the checkpoint in the file
-    /// `checkpoint`, if there is one and its settings equal `settings`.
-    ///
-    /// # Errors
-    /// When the base cannot be read, the data or the targets do not fit it, the checkpoint has
-    /// other settings, a file cannot be written, or the loss is not finite.
-    pub fn run(
-        self,
-        run: &RunConfig,
-        checkpoint: &Path,
-        settings: &Map<String, Value>,
-        stop: &AtomicBool,
-        report: impl FnMut(&Progress),
-    ) -> Result<Tuned, TrainError> {
-        self.load(run.device)?.run(run, checkpoint, settings, stop, report)
-    }
-
-    /// The first half of [`Self::run`]: loads the model.
+    /// Loads the model.
     ///
     /// # Errors
     /// When the base cannot be read, or the data or the targets do not fit it.
@@ -115,7 +98,8 @@ pub struct LoadedTuning {
 }
 
 impl LoadedTuning {
-    /// The second half of [`Tuning::run`].
+    /// Trains to the last step, or until `stop` is set. Resumes the checkpoint in the file
+    /// `checkpoint`, if there is one and its settings equal `settings`.
     ///
     /// # Errors
     /// When the checkpoint has other settings, a file cannot be written, or the loss is not finite.

@@ -35,7 +35,7 @@ impl ChatTemplate {
     /// The template of a `tokenizer_config.json`; `None` if it has none.
     ///
     /// # Errors
-    /// As for `tokenizer_config.json` among a model's files.
+    /// When the file is not valid JSON, or the template is not valid Jinja.
     pub fn from_config(json: &[u8]) -> Result<Option<Self>, TextError> {
         Self::from_files(&TemplateFiles { tokenizer_config: Some(json.to_vec()), ..TemplateFiles::default() })
     }

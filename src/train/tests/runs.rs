@@ -202,6 +202,7 @@ fn tune(out: &Path, learns: &Learns, rounds: u32, stops: &[u32]) -> Tuned {
                 stop.store(true, Ordering::Relaxed);
             }
         };
+        let tuning = tuning.load(run(8).device).unwrap();
         tuned = Some(tuning.run(&run(8), &out.join("checkpoint"), &Map::new(), &stop, count).unwrap());
     }
     tuned.unwrap()
