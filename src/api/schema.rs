@@ -134,11 +134,18 @@ pub(crate) fn tools() -> SchemaRef {
 
 pub(crate) fn tool_choice() -> SchemaRef {
     let named = ObjectBuilder::new().schema_type(Type::Object).property("name", text(1)).required("name");
-    let function = tagged("function", named);
-    let allowed = tagged("allowed_tools", ObjectBuilder::new().schema_type(Type::Object));
+    let function: SchemaRef = tagged("function", named).into();
+    let tools = list(function.clone(), 0, Some(128));
+    let tools = ObjectBuilder::new()
+        .schema_type(Type::Object)
+        .property("mode", words(["none", "auto", "required"]))
+        .property("tools", tools)
+        .required("mode")
+        .required("tools");
+    let allowed = tagged("allowed_tools", tools);
     let description =
         "`required` and a function's name make the answer a call whose arguments keep the function's schema.";
-    either_or_null([words(["none", "auto", "required"]), function.into(), allowed.into()], description)
+    either_or_null([words(["none", "auto", "required"]), function, allowed.into()], description)
 }
 
 pub(crate) fn response_format() -> SchemaRef {
