@@ -3,7 +3,7 @@
 mod common;
 
 use common::server::Server;
-use common::{ask, finished, toy_tokenizer};
+use common::{Hand, Verdict, ask, finished, puppet, toy_tokenizer};
 use remask::api::{BODY_MAX, Service};
 use remask::diffusion::policy::{BUDGET, QUALITY, THRESHOLD, order};
 use remask::diffusion::{
@@ -56,10 +56,17 @@ impl Denoiser for Slow {
 }
 
 fn slow(limits: Limits) -> (Handle, Time) {
+    let (handle, hand, time) = slow_stage(limits);
+    drop(hand);
+    (handle, time)
+}
+
+/// The same, whose passes begin and end on command of the test.
+fn slow_stage(limits: Limits) -> (Handle, Hand, Time) {
     let time = Time::default();
-    let model = Box::new(Slow(Toy::new(), time.clone()));
+    let (model, hand) = puppet(Box::new(Slow(Toy::new(), time.clone())));
     let metrics = Arc::new(Metrics::new().unwrap());
-    (start_by(time.clock(), model, Some(toy_tokenizer()), limits, metrics).unwrap(), time)
+    (start_by(time.clock(), model, Some(toy_tokenizer()), limits, metrics).unwrap(), hand, time)
 }
 
 /// A request whose text fills the whole canvas.
@@ -138,6 +145,37 @@ async fn a_queued_request_loses_no_steps_to_those_before_it() {
     // it starts beside the last of them, and has time for all its steps once it is alone
     assert!(answer.forward_passes >= 90 && answer.filled == 100, "{answer:?}");
     drop(others);
+}
+
+#[tokio::test]
+async fn a_sequence_that_gave_up_its_place_is_full_by_its_deadline() {
+    let (handle, hand, time) = slow_stage(Limits { running_max: 2, ..Limits::default() });
+    let first = handle.submit(&ask("z", 1)).unwrap();
+    assert_eq!(hand.begun(), ["z"]);
+    let hurried = Request { deadline: Some(12 * STEP), ..full("a", 100) };
+    let tasks = vec![hurried.task.clone()];
+    let hurried: Vec<_> = handle.admit_all(hurried, tasks, 2).unwrap();
+    let hurried: Vec<_> = hurried.into_iter().map(|admitted| handle.queue(admitted).unwrap()).collect();
+    hand.end(Verdict::Read);
+    assert_eq!(hand.begun(), ["a", "a"]);
+    let other = handle.submit(&full("b", 100)).unwrap();
+    hand.end(Verdict::Read);
+    let mut passes = Vec::new();
+    let mut rows = hand.begun();
+    while rows != ["b"] {
+        rows.sort();
+        passes.push(rows.concat());
+        hand.end(Verdict::Read);
+        rows = hand.begun();
+    }
+    assert_eq!(time.passed(), 12 * STEP);
+    drop(hand);
+    assert_eq!(passes, [["ab"; 9].as_slice(), &["aab"]].concat(), "the last pass is for both");
+    for session in hurried {
+        let answer = finished(session).await;
+        assert!(answer.degraded && answer.filled == 100, "{answer:?}");
+    }
+    assert_eq!((finished(first).await.degraded, finished(other).await.degraded), (false, false));
 }
 
 #[tokio::test]

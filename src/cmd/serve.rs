@@ -51,7 +51,8 @@ pub(super) struct ServeArgs {
     /// Maximum number of tokens per forward pass, over all requests. A longer canvas runs alone
     #[arg(long, env = "REMASK_MAX_BATCH_TOKENS", default_value_t = Limits::default().batch_tokens_max, value_name = "N", help_heading = LOAD, value_parser = count(1 << 24))]
     max_batch_tokens: usize,
-    /// Maximum number of requests refined at the same time
+    /// Maximum number of requests refined at the same time; each choice counts. API keys take
+    /// turns, as do requests, and one without a place gets one of those that have several
     #[arg(long, env = "REMASK_MAX_CONCURRENT_REQUESTS", default_value_t = Limits::default().running_max, value_name = "N", help_heading = LOAD, value_parser = count(1 << 16))]
     max_concurrent_requests: usize,
     /// Maximum number of queued requests. Further ones are refused with status 429

@@ -4,6 +4,7 @@
 use super::event::{Answer, Event, Failure, Finish, Output, Start, StepEvent, Written};
 use super::layout::{Accepted, Layout};
 use super::likelihoods::Likelihoods;
+use super::origin::Origin;
 use super::template::Segment;
 use crate::diffusion::policy::{Needs, OFF, QUALITY};
 use crate::diffusion::{Edit, Position, Probability, Reading, Sequence, TokenId, u32_of};
@@ -39,8 +40,10 @@ pub(super) struct Options {
     pub(super) filter: Filter,
     /// Added to the logits of these tokens.
     pub(super) biases: Arc<[(TokenId, f32)]>,
-    /// Jobs with a lower number leave the queue first.
+    /// Jobs with a lower number leave the queue first, within the bounds of the rotation.
     pub(super) priority: i32,
+    /// Whose turn in the rotation it takes.
+    pub(super) origin: Origin,
     /// When the answer is due, counted from the submission.
     pub(super) deadline: Option<Duration>,
     /// Whether the finished canvas is read once more for the quality of its tokens.
@@ -70,6 +73,8 @@ pub(super) struct Job {
     written: BTreeMap<Position, Written>,
     text_tokens: usize,
     ended: bool,
+    /// Whether it has had a place among the running sequences.
+    is_started: bool,
     passes: u32,
     filled: u32,
     erased: u32,
@@ -97,12 +102,23 @@ impl Job {
             prompt_tokens: start.prompt_tokens,
             text_tokens: 0,
             ended: false,
+            is_started: false,
             passes: 0,
             filled: 0,
             erased: 0,
         };
         job.restrictions = job.restrictions();
         job
+    }
+
+    /// Notes that the job has a place among the running ones; true the first time.
+    pub(super) const fn start(&mut self) -> bool {
+        !std::mem::replace(&mut self.is_started, true)
+    }
+
+    /// Whether the model has read it: then it also ends by its deadline, with fewer steps.
+    pub(super) const fn has_begun(&self) -> bool {
+        self.passes > 0
     }
 
     /// The policy that erases cells while blanks are left, as the label of a metric.

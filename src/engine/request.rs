@@ -1,6 +1,7 @@
 //! A request as the user made it: options may be absent, and nothing is checked yet. Out of scope:
 //! wire formats, defaults that depend on the model, and tensors.
 
+use super::origin::Origin;
 use crate::diffusion::TokenId;
 use crate::diffusion::policy::{Choice, Settings, order};
 use crate::text::{Conversation, Pattern};
@@ -204,8 +205,10 @@ pub struct Request {
     pub seed: Option<u64>,
     /// The format of a continuation.
     pub format: Format,
-    /// Requests with a lower number leave the queue first; equal ones in order of arrival.
+    /// Requests with a lower number start first, within the bounds of the rotation between callers.
     pub priority: i32,
+    /// Where it comes from, for the rotation; `None`: a caller of its own.
+    pub origin: Option<Origin>,
     /// Texts that end a continuation and are not part of it.
     pub stop: Vec<String>,
     /// Tokens that end a continuation, in addition to the model's own, and are not part of it.
@@ -236,6 +239,7 @@ impl Request {
             seed: None,
             format: Format::Text,
             priority: 0,
+            origin: None,
             stop: Vec::new(),
             stop_tokens: Vec::new(),
             deadline: None,

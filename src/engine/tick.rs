@@ -4,15 +4,12 @@
 use super::batch_limit::BatchLimit;
 use super::event::{Event, Failure};
 use super::job::{Job, SequenceId};
+use super::places::Places;
+use super::queue::Queue;
 use crate::diffusion::u32_of;
 use crate::model::{Denoiser, ModelError, Readings, Row};
 use std::panic::{AssertUnwindSafe, catch_unwind};
 use std::{collections::VecDeque, time::Duration};
-
-/// Starts in a row that may pass over the request that has waited longest, for others of a lower
-/// priority number. The next start is its own: whatever priorities others ask for, the request at
-/// place n of the queue in order of arrival starts within 4n starts.
-const PASSED_OVER_MAX: u32 = 3;
 
 /// What happened to the queue before a pass.
 #[derive(Debug, Default)]
@@ -42,27 +39,23 @@ pub(super) struct Engine {
     pub(super) model: Box<dyn Denoiser>,
     pub(super) running_max: usize,
     batch: BatchLimit,
-    pub(super) waiting: VecDeque<(SequenceId, Job)>,
-    /// Starts in a row that passed over the request that has waited longest.
-    passed_over: u32,
+    pub(super) waiting: Queue,
     /// The least recently stepped first; a new sequence comes last.
     pub(super) running: VecDeque<(SequenceId, Job)>,
 }
 
 impl Engine {
     pub(super) fn new(model: Box<dyn Denoiser>, running_max: usize, batch_tokens_max: usize) -> Self {
-        let (waiting, running) = (VecDeque::new(), VecDeque::new());
-        Self { model, running_max, batch: BatchLimit::new(batch_tokens_max), waiting, passed_over: 0, running }
+        let (waiting, running) = (Queue::default(), VecDeque::new());
+        Self { model, running_max, batch: BatchLimit::new(batch_tokens_max), waiting, running }
     }
 
-    /// Queues a job behind those of its own priority.
     pub(super) fn submit(&mut self, id: SequenceId, job: Job) {
-        let place = self.waiting.partition_point(|(_, other)| other.options.priority <= job.options.priority);
-        self.waiting.insert(place, (id, job));
+        self.waiting.push(id, job);
     }
 
     pub(super) fn cancel(&mut self, id: SequenceId) {
-        self.waiting.retain(|(other, _)| *other != id);
+        drop(self.waiting.extract(|other, _| other == id));
         self.running.retain(|(other, _)| *other != id);
     }
 
@@ -76,16 +69,22 @@ impl Engine {
     /// many passes of its own the sequence has time for, or `None` after the deadline: if queued,
     /// it fails then.
     pub(super) fn begin(&mut self, passes_left: impl Fn(SequenceId, Duration, u32) -> Option<u32>) -> Begun {
-        let mut late = Vec::new();
-        self.waiting.retain(|(id, job)| match job.options.deadline {
-            Some(deadline) if passes_left(*id, deadline, 1).is_none() => {
-                late.push((*id, Event::Failed(Failure::TooLate { deadline })));
-                false
-            }
-            Some(_) | None => true,
+        let late = self.waiting.extract(|id, job| {
+            let deadline = job.options.deadline.filter(|_| !job.has_begun());
+            deadline.is_some_and(|deadline| passes_left(id, deadline, 1).is_none())
         });
+        let failed = |(id, job): (SequenceId, Job)| {
+            let deadline = job.options.deadline.unwrap_or_default();
+            (id, Event::Failed(Failure::TooLate { deadline }))
+        };
+        let late = late.into_iter().map(failed).collect();
         let started = self.start();
         let rounds = self.passes_per_round().max(1);
+        let last_chance = self.waiting.extract(|id, job| {
+            let deadline = job.options.deadline.filter(|_| job.has_begun());
+            deadline.is_some_and(|deadline| passes_left(id, deadline, rounds).is_none_or(|left| left <= 1))
+        });
+        last_chance.into_iter().for_each(|sequence| self.running.push_front(sequence));
         for (id, job) in &mut self.running {
             if let Some(deadline) = job.options.deadline {
                 job.limit_passes(passes_left(*id, deadline, rounds).unwrap_or(0));
@@ -137,24 +136,47 @@ impl Engine {
         Tick { sequences, tokens, failure, shrunk: None, grown, events }
     }
 
-    /// Moves sequences from the queue to the running ones, up to `running_max`.
+    /// Moves sequences from the queue to the running ones, up to `running_max`. Returns those that
+    /// had not run before.
     fn start(&mut self) -> Vec<SequenceId> {
-        let mut started = Vec::new();
-        while self.running.len() < self.running_max {
-            let Some((id, job)) = self.next() else { break };
-            started.push(id);
-            self.running.push_back((id, job));
+        while let Some(sequence) = self.next() {
+            self.running.push_back(sequence);
         }
-        started
+        self.running.iter_mut().filter_map(|(id, job)| job.start().then_some(*id)).collect()
     }
 
-    /// Takes the next sequence from the queue: by priority, but the one that has waited longest is
-    /// passed over a few times at most.
+    /// Takes the next sequence from the queue, if there is a place for it or one is given up.
     fn next(&mut self) -> Option<(SequenceId, Job)> {
-        let longest = (0..self.waiting.len()).min_by_key(|place| self.waiting[*place].0)?;
-        let place = if self.passed_over < PASSED_OVER_MAX { 0 } else { longest };
-        self.passed_over = if place == longest { 0 } else { self.passed_over + 1 };
-        self.waiting.remove(place)
+        if self.running.len() < self.running_max { self.waiting.pop() } else { self.exchange() }
+    }
+
+    /// Where no place is free, a caller without one takes one of the caller with the most, and a
+    /// request one of another request of its caller. The sequence that gives up its place is queued
+    /// again and goes on later, which costs nothing: no state is kept between passes but the canvas.
+    fn exchange(&mut self) -> Option<(SequenceId, Job)> {
+        if self.waiting.is_empty() {
+            return None;
+        }
+        let places = Places::of(&self.running);
+        let is_new = |caller, request| !places.has_request(caller, request) && places.fullest_of(caller).is_some();
+        let fullest = places.fullest()?;
+        if let Some(next) = self.waiting.pop_of_caller(|caller| !places.has_caller(caller)) {
+            self.pause(fullest);
+            return Some(next);
+        }
+        let next = self.waiting.pop_of_request(is_new)?;
+        self.pause(places.fullest_of(next.1.options.origin.caller)?);
+        Some(next)
+    }
+
+    /// Queues a running sequence of a request again: its newest, and one without a deadline first.
+    fn pause(&mut self, request: u64) {
+        let of_request = |place: &usize| self.running[*place].1.options.origin.request == request;
+        let newest = |place: &usize| (self.running[*place].1.options.deadline.is_none(), self.running[*place].0);
+        let place = (0..self.running.len()).filter(of_request).max_by_key(newest);
+        if let Some((id, job)) = place.and_then(|place| self.running.remove(place)) {
+            self.waiting.push(id, job);
+        }
     }
 
     /// Takes out the sequences of the next pass: the least recently stepped first, as many as fit.

@@ -141,7 +141,7 @@ impl Metrics {
             ready: gauge("ready", "1 while a new request would be accepted, else 0")?,
             running: gauge("sequences_running", "Sequences being refined")?,
             occupancy: Gauge::new("occupancy", "Share of the places of running sequences that is taken")?,
-            waiting: gauge("sequences_waiting", "Sequences admitted and not yet begun")?,
+            waiting: gauge("sequences_waiting", "Sequences that wait for a place among the running ones")?,
             admitted: counter("sequences_admitted_total", "Sequences that took a place in the queue")?,
             finished: counter("sequences_finished_total", "Sequences refined to their end")?,
             failed: counter("sequences_failed_total", "Sequences given up with an error")?,

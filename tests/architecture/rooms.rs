@@ -46,10 +46,22 @@ const API: [Room; 12] = [
 ];
 
 /// From the front door down to what knows no other.
-const ENGINE: [Room; 19] = [
+const ENGINE: [Room; 22] = [
     (
         "mod",
-        &["worker", "handle", "warm_up", "admission", "restart", "shared", "template", "event", "request", "clock"],
+        &[
+            "worker",
+            "handle",
+            "warm_up",
+            "admission",
+            "restart",
+            "shared",
+            "template",
+            "event",
+            "request",
+            "origin",
+            "clock",
+        ],
     ),
     (
         "worker",
@@ -70,18 +82,21 @@ const ENGINE: [Room; 19] = [
     ),
     ("handle", &["admission", "shared", "mailbox", "job", "event", "request", "clock"]),
     ("warm_up", &[]),
-    ("admission", &["job", "layout", "template", "event", "request"]),
-    ("tick", &["batch_limit", "job", "event", "request"]),
+    ("admission", &["job", "layout", "template", "event", "request", "origin"]),
+    ("tick", &["batch_limit", "queue", "places", "job", "event", "request"]),
+    ("queue", &["job", "origin"]),
+    ("places", &["job", "origin"]),
     ("throughput", &[]),
     ("restart", &["clock"]),
     ("shared", &["job", "mailbox", "event", "request", "pace", "clock"]),
-    ("job", &["layout", "likelihoods", "template", "event", "request"]),
+    ("job", &["layout", "likelihoods", "template", "event", "request", "origin"]),
     ("layout", &["event", "request"]),
     ("likelihoods", &[]),
     ("mailbox", &["event"]),
     ("event", &["request"]),
     ("template", &[]),
-    ("request", &[]),
+    ("request", &["origin"]),
+    ("origin", &[]),
     ("pace", &["clock"]),
     ("batch_limit", &[]),
     ("clock", &[]),

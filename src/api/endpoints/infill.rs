@@ -19,7 +19,7 @@ pub(super) async fn create(State(state): State<AppState>, context: RequestContex
     }
     let (service, body) = read_for_model(&state, request, |body: &InfillRequest| body.model.as_deref()).await?;
     let (request, delivery) = body.read()?;
-    let session = service.submit(request, delivery.reads()).await?;
+    let session = service.submit(context.origin(), request, delivery.reads()).await?;
     let model = service.name.clone();
     let write: WriteAnswer =
         Box::new(move |id, answer, detokenizer| to_string(&Infill::new(id, &model, answer, detokenizer)));

@@ -20,7 +20,7 @@ pub(super) async fn create(State(state): State<AppState>, context: RequestContex
     }
     let (service, body) = read_for_model(&state, request, |body: &RepairRequest| body.model.as_deref()).await?;
     let (request, delivery) = body.read()?;
-    let session = service.submit(request, delivery.reads()).await?;
+    let session = service.submit(context.origin(), request, delivery.reads()).await?;
     let given: Vec<TokenId> = session.start.cells.iter().filter_map(|cell| cell.token()).collect();
     let model = service.name.clone();
     let write: WriteAnswer =

@@ -16,7 +16,7 @@ use axum::response::IntoResponse;
 pub(super) async fn create(State(state): State<AppState>, context: RequestContext, request: Request) -> ApiResult {
     let (service, body) = read_for_model(&state, request, |body: &ScoreRequest| body.model.as_deref()).await?;
     let (request, below) = body.read()?;
-    let answer = sessions::answer(service.submit(request, Reads::Answer).await?, &context).await?;
+    let answer = sessions::answer(service.submit(context.origin(), request, Reads::Answer).await?, &context).await?;
     let detokenizer = Detokenizer(service.handle.tokenizer());
     Ok(Json(Score::new(context.id(), &service.name, &answer, below, detokenizer)).into_response())
 }

@@ -33,7 +33,7 @@ impl RemaskService {
         let message = request.into_inner();
         let service = self.service(model(&message))?;
         let params = read(message)?.within(timeout);
-        let session = service.submit(params.request, Reads::Steps).await?;
+        let session = service.submit(context.origin(), params.request, Reads::Steps).await?;
         let mut response = Response::new(events::stream(service, session, context, method, params.with_edits));
         response.extensions_mut().insert(Streamed);
         Ok(response)
@@ -44,7 +44,7 @@ impl RemaskService {
         let message = request.into_inner();
         let service = self.service(&message.model)?;
         let (params, below) = wire::score(message)?;
-        let session = service.submit(params.within(timeout).request, Reads::Answer).await?;
+        let session = service.submit(context.origin(), params.within(timeout).request, Reads::Answer).await?;
         let answer = sessions::answer(session, &context).await?;
         Ok(events::score(&answer, below, &context, service))
     }

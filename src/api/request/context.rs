@@ -5,7 +5,7 @@ use crate::api::protocol::{Protocol, is_probe, is_work};
 use crate::api::state::AppState;
 use crate::api::state::keys::{Fingerprint, Owner};
 use crate::api::state::under_way::Registration;
-use crate::engine::Answer;
+use crate::engine::{Answer, Origin};
 use crate::telemetry::trace::{self, Trace};
 use crate::telemetry::{Metrics, Outcome};
 use axum::extract::{FromRequestParts, MatchedPath, Request, State};
@@ -62,6 +62,7 @@ struct Inner {
     /// Counts against the limit of the API key; released after the last byte.
     permit: OnceLock<OwnedSemaphorePermit>,
     owner: OnceLock<Fingerprint>,
+    origin: OnceLock<Origin>,
     cancel: Arc<watch::Sender<bool>>,
     /// Released when the outcome is known: a client may use its id again when it has the last byte.
     registration: Mutex<Option<Registration>>,
@@ -100,6 +101,11 @@ impl RequestContext {
 
     pub(crate) fn owner(&self) -> Owner {
         self.0.owner.get().copied()
+    }
+
+    /// Where everything comes from that this request submits. Call it after [`Self::set_owner`].
+    pub(crate) fn origin(&self) -> Origin {
+        *self.0.origin.get_or_init(|| Origin::new(self.owner()))
     }
 
     /// Sets the owner, who alone may cancel or resume the request.
@@ -241,6 +247,7 @@ pub(crate) async fn open(
         has_text: OnceLock::new(),
         permit: OnceLock::new(),
         owner: OnceLock::new(),
+        origin: OnceLock::new(),
         cancel: Arc::new(watch::Sender::new(false)),
         registration: Mutex::default(),
         limit: state.patience().timeout,

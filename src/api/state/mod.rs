@@ -8,7 +8,7 @@ pub(crate) mod text_work;
 pub(crate) mod under_way;
 
 use super::error::{ApiError, Code};
-use crate::engine::{Admitted, Handle, Readiness, Rejected, Request, Session, Task};
+use crate::engine::{Admitted, Handle, Origin, Readiness, Rejected, Request, Session, Task};
 use crate::telemetry::Metrics;
 use axum::http::HeaderValue;
 use kept_answers::KeptAnswers;
@@ -179,22 +179,24 @@ impl Service {
         }
     }
 
-    /// Submits a request. Admission, which encodes the text, runs on a blocking thread. The job is
-    /// queued by the calling task, so that dropping the task also drops the job.
-    pub(crate) async fn submit(&self, mut request: Request, reads: Reads) -> Result<Session, ApiError> {
+    /// Submits a request of `origin`. Admission, which encodes the text, runs on a blocking thread.
+    /// The job is queued by the calling task, so that dropping the task also drops the job.
+    pub(crate) async fn submit(&self, origin: Origin, mut request: Request, reads: Reads) -> Result<Session, ApiError> {
         let task = std::mem::replace(&mut request.task, Task::InfillTokens { cells: Vec::new() });
-        let session = self.submit_all(request, vec![task], 1, reads).await?.pop();
+        let session = self.submit_all(origin, request, vec![task], 1, reads).await?.pop();
         session.ok_or_else(|| ApiError::new(Code::Internal, "the engine admitted no choice of this request"))
     }
 
     /// The same for `choices` choices of each task, with the options of `request`.
     pub(crate) async fn submit_all(
         &self,
+        origin: Origin,
         request: Request,
         tasks: Vec<Task>,
         choices: usize,
         reads: Reads,
     ) -> Result<Vec<Session>, ApiError> {
+        let request = Request { origin: Some(origin), ..request };
         let (handle, span) = (self.handle.clone(), tracing::Span::current());
         let admit = move || span.in_scope(|| handle.admit_all(request, tasks, choices));
         let admitted = tokio::task::spawn_blocking(admit).await.map_err(|error| {

@@ -23,7 +23,7 @@ pub(crate) async fn respond(
 ) -> ApiResult {
     let CompletionParams { request, tasks, choices, delivery, logprobs, echo, call } = params;
     let (sessions, calls) = match call {
-        None => (service.submit_all(request, tasks, choices, delivery.reads()).await?, None),
+        None => (service.submit_all(context.origin(), request, tasks, choices, delivery.reads()).await?, None),
         Some(call) => {
             let task = Choosing { request, tasks, choices, reads: delivery.reads() };
             let (sessions, calls) = tool_calls::submit(service, &context, task, call).await?;

@@ -29,7 +29,7 @@ pub(super) async fn submit(
     let calls = |names| Calls { id: context.id().to_owned(), names, is_named: call.is_named };
     if let [function] = &call.functions[..] {
         let request = Request { format: function.format.clone(), ..request };
-        let sessions = service.submit_all(request, tasks, choices, reads).await;
+        let sessions = service.submit_all(context.origin(), request, tasks, choices, reads).await;
         let sessions = sessions.map_err(|error| function.renamed(error))?;
         let names = vec![function.name.clone(); sessions.len()];
         return Ok((sessions, calls(names)));
@@ -38,7 +38,7 @@ pub(super) async fn submit(
     let format = call.choice();
     let choosing = Request { format, return_quality: false, ..request.clone() };
     let unbounded = tasks.iter().cloned().map(without_length).collect();
-    let named = service.submit_all(choosing, unbounded, choices, Reads::Answer).await?;
+    let named = service.submit_all(context.origin(), choosing, unbounded, choices, Reads::Answer).await?;
     let named = sessions::answers(named, context).await?;
     let deadline = request.deadline.map(|limit| limit.saturating_sub(began.elapsed()).max(Duration::from_millis(1)));
     let (mut all, mut names) = (Vec::new(), Vec::new());
@@ -47,7 +47,7 @@ pub(super) async fn submit(
         let seed = request.seed.map(|seed| seed.wrapping_add((index % choices) as u64));
         let request = Request { format: function.format.clone(), seed, deadline, ..request.clone() };
         let task = tasks[index / choices].clone();
-        let sessions = service.submit_all(request, vec![task], 1, reads).await;
+        let sessions = service.submit_all(context.origin(), request, vec![task], 1, reads).await;
         all.extend(sessions.map_err(|error| function.renamed(error))?);
         names.push(function.name.clone());
     }

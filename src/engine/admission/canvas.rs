@@ -5,6 +5,7 @@ use super::encoding::Encoder;
 use super::json_layout::{Vocabulary, lay_out};
 use super::spellings::Spellings;
 use crate::diffusion::{Canvas, Cell, TokenId};
+use crate::engine::origin::Origin;
 use crate::engine::request::{Format, Length, Prompt, Rejected, Request, Task, invalid, too_long};
 use crate::engine::template::{self, Segment};
 use crate::text::{Tokenizer, Transcript};
@@ -31,6 +32,7 @@ pub(super) struct Common {
     /// Tokens that end the text: the model's, and those of the request.
     ends: Arc<[TokenId]>,
     pub(super) biases: Arc<[(TokenId, f32)]>,
+    pub(super) origin: Origin,
 }
 
 #[derive(Clone, Debug)]
@@ -58,7 +60,8 @@ impl CanvasBuilder {
         let mut ends = self.ends();
         self.check_ids("stop_token_ids", &request.stop_tokens)?;
         ends.extend(&request.stop_tokens);
-        Ok(Common { stop: request.stop.clone().into(), ends: ends.into(), biases })
+        let origin = request.origin.unwrap_or_else(|| Origin::new(None));
+        Ok(Common { stop: request.stop.clone().into(), ends: ends.into(), biases, origin })
     }
 
     /// The first canvas for the task of `request`.

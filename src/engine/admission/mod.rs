@@ -152,6 +152,7 @@ impl Admission {
             filter: filter(request)?,
             biases: Arc::clone(&common.biases),
             priority: request.priority,
+            origin: common.origin,
             deadline: request.deadline,
             quality: request.return_quality || (is_scored && self.spec.has_quality),
             likelihood: matches!(request.task, Task::Score { likelihood: true, .. }),
