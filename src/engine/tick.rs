@@ -151,8 +151,8 @@ impl Engine {
     }
 
     /// Where no place is free, a caller without one takes one of the caller with the most, and a
-    /// request one of another request of its caller. The sequence that gives up its place is queued
-    /// again and goes on later, which costs nothing: no state is kept between passes but the canvas.
+    /// request one of another request of its caller. The sequence that gives it up is queued again
+    /// and goes on later. This costs nothing: only the canvas is kept between passes.
     fn exchange(&mut self) -> Option<(SequenceId, Job)> {
         if self.waiting.is_empty() {
             return None;
