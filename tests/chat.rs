@@ -139,7 +139,7 @@ async fn every_prompt_has_as_many_choices_as_asked_for() {
         let body = json!({"prompt": prompt, "max_tokens": 24, "temperature": 1.0, "seed": 5 + index % 3});
         assert_eq!(server.answer(COMPLETIONS, &body).await["choices"][0]["text"], choice["text"], "{index}");
     }
-    assert_ne!(choices[0]["text"], choices[1]["text"]);
+    assert!(choices[3..].iter().any(|choice| choice["text"] != choices[3]["text"]), "{choices:?}");
     assert_eq!(answer["usage"]["prompt_tokens"], "OnceTwice".len());
     let written: usize = choices.iter().map(|choice| choice["text"].as_str().unwrap().len()).sum();
     assert_eq!(answer["usage"]["completion_tokens"], written);
@@ -230,7 +230,7 @@ async fn an_echo_stands_before_the_text_and_offsets_count_it() {
 async fn drawing_from_the_likeliest_and_biasing_tokens() {
     let server = Server::toy().await;
     let ask = async |more: Value| {
-        let mut body = json!({"prompt": "Once", "max_tokens": 32, "temperature": 2.0, "seed": 3});
+        let mut body = json!({"prompt": "Once", "max_tokens": 32, "temperature": 1.4, "seed": 8});
         body.as_object_mut().unwrap().extend(more.as_object().unwrap().clone());
         server.answer(COMPLETIONS, &body).await["choices"][0]["text"].as_str().unwrap().to_owned()
     };

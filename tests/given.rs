@@ -16,7 +16,7 @@ fn text(answer: &Value) -> String {
 
 /// The text that the toy repairs any text of its length into.
 async fn right(server: &Server) -> String {
-    text(&server.answer(REPAIR, &json!({"text": "~".repeat(40), "steps": 400, "below": 1})).await)
+    text(&server.answer(REPAIR, &json!({"text": "~".repeat(40), "steps": 400})).await)
 }
 
 /// The text with some of its letters changed.

@@ -324,3 +324,27 @@ async fn the_toys_answers_do_not_depend_on_who_shares_the_pass() {
 async fn a_networks_answers_do_not_depend_on_who_shares_the_pass() {
     check_independence(llada_tiny_model).await;
 }
+
+/// What the documentation shows: at default settings tokens are wrong, erased and filled again.
+#[tokio::test]
+async fn the_toy_makes_mistakes_and_corrects_them_at_default_settings() {
+    for prompt in ["Once", "Write a haiku.", "a", "Hello, who are you?", "1", "One", "Berlin", "x y z"] {
+        let task = Task::Continue { prompt: Prompt::Text(prompt.to_owned()), length: Length::Default };
+        let session = TOY.submit_unmerged(&Request::new(task)).unwrap();
+        let offset = session.start.offset;
+        let (steps, answer) = run(session).await;
+        let edits = steps.iter().flat_map(|step| &step.edits);
+        let erased: Vec<(usize, TokenId)> = edits
+            .filter_map(|edit| match edit {
+                Edit::Erase { at, was, .. } => Some((at.index() - offset, *was)),
+                Edit::Fill { .. } => None,
+            })
+            .collect();
+        assert!((1..30).contains(&erased.len()) && erased.len() == answer.erased as usize, "{prompt:?}: {erased:?}");
+        let text = answer.output.text();
+        let is_rewritten = |&(at, was): &(usize, TokenId)| answer.written.get(at).is_none_or(|now| now.token != was);
+        assert!(erased.iter().all(is_rewritten), "{prompt:?}: {erased:?} in {text:?}");
+        assert!(text.starts_with(' ') && text.ends_with('.'), "{prompt:?}: {text:?} is a whole sentence");
+        assert_eq!(answer.finish, Finish::Stop);
+    }
+}

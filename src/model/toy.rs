@@ -1,6 +1,7 @@
 //! A demo model without weights that loads in no time: engine, API and documentation are tried on
 //! it. It knows a few sentences and guesses a letter the better the more of its neighbours are
-//! filled, so it makes mistakes in cells filled early and corrects them once the neighbours stand.
+//! filled. In some cells it is sure of a wrong letter while the neighbours are blank, so these are
+//! filled early, and corrected once the neighbours stand.
 
 use super::backend::cpu::summary::{guided, summarise};
 use super::backend::summary::{SummaryOptions, Vocabulary};
@@ -15,9 +16,14 @@ const END: TokenId = TokenId(257);
 const VOCABULARY: usize = 258;
 const CANVAS_MAX: usize = 1024;
 /// Cells on each side that count as neighbours.
-const REACH: usize = 2;
-/// One cell in so many is guessed wrong until most of its neighbours are filled.
-const MISLED: usize = 4;
+const REACH: usize = 4;
+/// In one cell of so many a wrong letter is the most probable while all neighbours are blank.
+const MISLED: usize = 8;
+/// Probability of the right letter in such a cell then. The wrong one has [`MISLED_WRONG`] of the
+/// rest, 0.91. That is more than any other letter has at the edge of a filled text (0.84), so
+/// orders by confidence fill these cells early. With one neighbour its quality is below 0.5.
+const MISLED_RIGHT: f32 = 0.04;
+const MISLED_WRONG: f32 = 0.95;
 
 /// What it writes, by the prompt. Some characters are several bytes long.
 const SENTENCES: [&str; 4] = [
@@ -166,10 +172,12 @@ impl Story {
             ((choice * MISLED as f64) as usize == 0 && letter != right).then_some(letter)
         };
         let seen = context(cells, at);
-        let (right_mass, wrong_mass) = match wrong {
-            Some(_) => (0.25 + 0.7 * seen, (0.75 - 0.7 * seen) * 0.8),
-            None => (0.7 + 0.28 * seen, 0.0),
+        let right_mass = match wrong {
+            None => 0.7 + 0.28 * seen,
+            Some(_) if seen == 0.0 => MISLED_RIGHT,
+            Some(_) => 0.5 + 0.45 * seen,
         };
+        let wrong_mass = if wrong.is_some() { (1.0 - right_mass) * MISLED_WRONG } else { 0.0 };
         let mut masses = vec![(1.0 - right_mass - wrong_mass) / VOCABULARY as f32; VOCABULARY];
         masses[right.0 as usize] += right_mass;
         if let Some(wrong) = wrong {

@@ -226,7 +226,7 @@ async fn an_infill_is_its_edits_and_what_http_gives() {
 async fn a_given_text_is_judged_and_mended_as_over_http() {
     let server = Server::toy().await;
     let mut client = client(&server);
-    let all = proto::RepairRequest { steps: Some(400), below: Some(1.0), ..mended(&"~".repeat(40)) };
+    let all = proto::RepairRequest { steps: Some(400), ..mended(&"~".repeat(40)) };
     let (_, _, right) = told(client.repair(all).await.unwrap().into_inner()).await;
     let right = right.text;
     let wrong: String =
