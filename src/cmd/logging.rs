@@ -55,12 +55,7 @@ pub(super) struct Logs {
 /// Starts logging and tracing. To be called inside the runtime that is to send traces.
 pub(super) fn init(args: &LogArgs) -> anyhow::Result<Logs> {
     let traces = args.otlp_endpoint.as_deref().map(collector).transpose()?;
-    let filter = match std::env::var(EnvFilter::DEFAULT_ENV).unwrap_or_default() {
-        unset if unset.trim().is_empty() => EnvFilter::new("info"),
-        words => EnvFilter::try_new(&words)
-            .with_context(|| format!("RUST_LOG is {words:?}; give a level such as info, or remask=debug"))?,
-    };
-    let texts: Directive = format!("{TEXTS}={}", if args.log_texts { "info" } else { "off" }).parse()?;
+    let filter = filter("info", args.log_texts)?;
     // the reader of standard error may be slow or closed
     let builder = NonBlockingBuilder::default().buffered_lines_limit(LINES_MAX).lossy(true);
     let (writer, lines) = builder.thread_name("remask-log").finish(stderr());
@@ -80,11 +75,30 @@ pub(super) fn init(args: &LogArgs) -> anyhow::Result<Logs> {
             .with_threads(false)
             .with_filter(ours)
     });
-    let log = layer.with_filter(filter.add_directive(texts));
+    let log = layer.with_filter(filter);
     tracing_subscriber::registry().with(log).with(spans).try_init().context("logs go elsewhere already")?;
     let has_texts = args.log_texts;
     std::panic::set_hook(Box::new(move |panic| panicked(panic, has_texts)));
     Ok(Logs { traces, _lines: lines })
+}
+
+/// Logs warnings on standard error, for commands that do not serve.
+pub(super) fn warnings() -> anyhow::Result<()> {
+    let layer = tracing_subscriber::fmt::layer().with_writer(stderr).with_ansi(stderr().is_terminal());
+    let layer = layer.without_time().with_target(false).log_internal_errors(false);
+    let layer = layer.with_filter(filter("warn", false)?);
+    tracing_subscriber::registry().with(layer).try_init().context("logs go elsewhere already")
+}
+
+/// What is logged: as RUST_LOG says, else from the level `usual` on.
+fn filter(usual: &str, log_texts: bool) -> anyhow::Result<EnvFilter> {
+    let filter = match std::env::var(EnvFilter::DEFAULT_ENV).unwrap_or_default() {
+        unset if unset.trim().is_empty() => EnvFilter::new(usual),
+        words => EnvFilter::try_new(&words)
+            .with_context(|| format!("RUST_LOG is {words:?}; give a level such as info, or remask=debug"))?,
+    };
+    let texts: Directive = format!("{TEXTS}={}", if log_texts { "info" } else { "off" }).parse()?;
+    Ok(filter.add_directive(texts))
 }
 
 /// Logs a panic. Its message is included with `--log-texts` only, since it may quote a user's text.
