@@ -20,14 +20,14 @@ fn a_checkpoint_survives_the_way_there_and_back() {
     for name in ["prism_checkpoint.safetensors", "prism_checkpoint.bin"] {
         let checkpoint = tiny.join(name);
         let published = inspect(&tiny, Some(checkpoint.clone()), None);
-        take_apart(&checkpoint, &tiny, &out).unwrap();
+        take_apart(&checkpoint, &tiny, &out, false).unwrap();
         for file in ["config.json", "model.safetensors", "prism_head.safetensors", "adapter/adapter_model.safetensors"]
         {
             assert!(out.join(file).exists(), "{file}");
         }
         let adapter = out.join("adapter");
         assert_eq!(inspect(&out, None, Some(adapter.clone())), published, "{name}, apart");
-        put_together(&out, None, Some(&adapter), &back).unwrap();
+        put_together(&out, None, Some(&adapter), &back, false).unwrap();
         std::fs::copy(adapter.join("adapter_config.json"), dir.path().join("adapter_config.json")).unwrap();
         assert_eq!(inspect(&out, Some(back.clone()), None), published, "{name}, together again");
     }
@@ -37,7 +37,7 @@ fn a_checkpoint_survives_the_way_there_and_back() {
 fn what_is_no_checkpoint_of_the_model_is_not_converted() {
     let dir = tempfile::tempdir().unwrap();
     let tiny = data("llada-tiny");
-    let error = |checkpoint: &Path, of: &Path| take_apart(checkpoint, of, dir.path()).unwrap_err().to_string();
+    let error = |checkpoint: &Path, of: &Path| take_apart(checkpoint, of, dir.path(), false).unwrap_err().to_string();
     let sudoku = Path::new(env!("CARGO_MANIFEST_DIR")).join("models/sudoku");
     let message = error(&tiny.join("prism_checkpoint.safetensors"), &sudoku);
     assert!(message.contains("has no place in the model") || message.contains("has shape"), "{message}");
@@ -48,6 +48,7 @@ fn what_is_no_checkpoint_of_the_model_is_not_converted() {
     for name in ["config.json", "model.safetensors"] {
         std::fs::copy(tiny.join(name), headless.join(name)).unwrap();
     }
-    let message = put_together(&headless, None, None, &dir.path().join("x.safetensors")).unwrap_err().to_string();
+    let message =
+        put_together(&headless, None, None, &dir.path().join("x.safetensors"), false).unwrap_err().to_string();
     assert!(message.contains("has no quality head"), "{message}");
 }

@@ -29,7 +29,7 @@ fn sudoku() -> PathBuf {
 fn quantised(dir: &Path, format: Format) -> (TempDir, PathBuf) {
     let out = TempDir::new().unwrap();
     let file = out.path().join("model.gguf");
-    quantise(dir, None, None, format, &file).unwrap();
+    quantise(dir, None, None, format, &file, false).unwrap();
     (out, file)
 }
 

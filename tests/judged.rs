@@ -10,7 +10,7 @@ use remask::diffusion::{
     TokenId, TokenSet,
 };
 use remask::engine::Limits;
-use remask::model::{Device, Format, Source, Toy, load, put_together, quantise, set_judged, take_apart};
+use remask::model::{Device, Format, HeadEntry, Source, Toy, annotate_head, load, put_together, quantise, take_apart};
 use remask::text::Tokenizer;
 use remask::train::sudoku::{Grid, Split};
 use serde_json::{Value, json};
@@ -184,23 +184,25 @@ fn what_a_head_judges_is_in_its_file_and_stays_with_it() {
     std::fs::copy(tiny.join("prism_head.safetensors"), &head).unwrap();
     let before = load_tensors(&head);
     for set in ["3-200", "0-8,10"] {
-        set_judged(&head, &set.parse().unwrap()).unwrap();
+        annotate_head(&head, HeadEntry::Judged(&set.parse().unwrap())).unwrap();
         assert_eq!(judged(tiny.clone(), Some(head.clone())).as_deref(), Some(set));
     }
     assert!(load_tensors(&head) == before, "the tensors are as they were");
 
     // into one file with the model, and out of it again
     let (whole, apart) = (dir.path().join("whole.safetensors"), dir.path().join("apart"));
-    put_together(&tiny, Some(&head), None, &whole).unwrap();
+    put_together(&tiny, Some(&head), None, &whole, false).unwrap();
     assert_eq!(judged(tiny.clone(), Some(whole.clone())).as_deref(), Some("0-8,10"));
-    take_apart(&whole, &tiny, &apart).unwrap();
+    take_apart(&whole, &tiny, &apart, false).unwrap();
     assert_eq!(judged(apart, None).as_deref(), Some("0-8,10"));
     let gguf = dir.path().join("model.gguf");
-    quantise(&tiny, Some(&head), None, Format::Q8_0, &gguf).unwrap();
+    quantise(&tiny, Some(&head), None, Format::Q8_0, &gguf, false).unwrap();
     let model = load(&Source::Gguf { file: gguf, prism_head: None }, Device::Cpu).unwrap();
     assert_eq!(model.spec().judged, Some("0-8,10".parse().unwrap()));
 
-    let error = set_judged(&tiny.join("model.safetensors"), &"1".parse().unwrap()).unwrap_err().to_string();
+    let error = annotate_head(&tiny.join("model.safetensors"), HeadEntry::Judged(&"1".parse().unwrap()))
+        .unwrap_err()
+        .to_string();
     assert!(error.contains("norm.*, proj1.* and proj2.*"), "{error}");
 }
 

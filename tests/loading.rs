@@ -4,7 +4,7 @@
 
 use candle_core::safetensors::{load as load_tensors, save};
 use candle_core::{DType, Device as Cpu, Tensor};
-use remask::model::{Device, Format, LoadError, LoadOptions, Source, load, load_with, quantise, take_apart};
+use remask::model::{Device, Source, load};
 use serde_json::{Value, json};
 use std::collections::HashMap;
 use std::path::{Path, PathBuf};
@@ -275,86 +275,4 @@ fn a_gpu_this_binary_cannot_use() {
     let error = load(&source, Device::Cuda(1)).unwrap_err().to_string();
     assert!(error.contains("`cuda:1`") && error.contains("--features cuda"), "{error}");
     assert_eq!(load(&source, Device::Auto).unwrap().spec().device, "cpu");
-}
-
-/// A head trained with an adapter, and the files that go with it, made of the published checkpoint.
-#[test]
-fn a_head_goes_with_its_weights_and_their_adapter_however_they_are_stored() {
-    let data = Path::new(env!("CARGO_MANIFEST_DIR")).join("tests/data/llada-tiny");
-    let out = TempDir::new().unwrap();
-    take_apart(&data.join("prism_checkpoint.safetensors"), &data, out.path()).unwrap();
-    let (head, adapter) = (out.path().join("prism_head.safetensors"), out.path().join("adapter"));
-    let load_from = |dir: &Path, adapter: Option<&Path>, allow_foreign_head: bool| {
-        let options = LoadOptions { allow_foreign_head, ..LoadOptions::default() };
-        let source = Source::Directory {
-            dir: dir.to_owned(),
-            prism_head: Some(head.clone()),
-            adapter: adapter.map(Path::to_owned),
-        };
-        load_with(&source, Device::Cpu, options).map(|model| model.spec().has_quality)
-    };
-    let check_refused = |loaded: Result<bool, LoadError>| {
-        let error = loaded.unwrap_err().to_string();
-        assert!(error.contains("was made for the model") && error.contains("more tensors differ"), "{error}");
-        assert!(error.contains("the adapter that it was trained with") && error.contains("--allow-foreign-head"));
-    };
-    assert_eq!(load_from(out.path(), Some(&adapter), false), Ok(true));
-    check_refused(load_from(out.path(), None, false));
-    assert_eq!(load_from(out.path(), None, true), Ok(true));
-
-    // the same weights stored otherwise
-    let stored = |adapter: bool, change: &dyn Fn(&Tensor) -> Tensor| {
-        let dir = TempDir::new().unwrap();
-        std::fs::copy(data.join("config.json"), dir.path().join("config.json")).unwrap();
-        let mut tensors = load_tensors(out.path().join("model.safetensors"), &Cpu::Cpu).unwrap();
-        if adapter {
-            let parts = load_tensors(out.path().join("adapter/adapter_model.safetensors"), &Cpu::Cpu).unwrap();
-            for (name, a) in parts.iter().filter(|(name, _)| name.contains("lora_A")) {
-                let b = &parts[&name.replace("lora_A", "lora_B")];
-                let name = name.replace("base_model.model.", "").replace(".lora_A", "");
-                let folded = (&tensors[&name] + b.matmul(a).unwrap()).unwrap();
-                tensors.insert(name, folded);
-            }
-        }
-        tensors.values_mut().for_each(|tensor| *tensor = change(tensor));
-        save(&tensors, dir.path().join("model.safetensors")).unwrap();
-        dir
-    };
-    let same = |tensor: &Tensor| tensor.clone();
-    let bf16 = |tensor: &Tensor| tensor.to_dtype(DType::BF16).unwrap();
-    let rounded = |tensor: &Tensor| bf16(tensor).to_dtype(DType::F32).unwrap();
-    let f16 = |tensor: &Tensor| tensor.to_dtype(DType::F16).unwrap();
-    for change in [&same as &dyn Fn(&Tensor) -> Tensor, &bf16, &rounded, &f16] {
-        assert_eq!(load_from(stored(false, change).path(), Some(&adapter), false), Ok(true));
-        assert_eq!(load_from(stored(true, change).path(), None, false), Ok(true), "merged into the weights");
-        check_refused(load_from(stored(false, change).path(), None, false));
-    }
-    let other = |tensor: &Tensor| (tensor * 1.05).unwrap();
-    check_refused(load_from(stored(true, &other).path(), None, false));
-
-    // as llama.cpp stores them: in blocks, the rows of queries and keys in another order
-    for format in [Format::F16, Format::Q8_0, Format::Q4_0] {
-        let quantised = |merged: bool| {
-            let (dir, file) = (stored(merged, &same), out.path().join(format!("{merged}.gguf")));
-            quantise(dir.path(), None, None, format, &file).unwrap();
-            load(&Source::Gguf { file, prism_head: Some(head.clone()) }, Device::Cpu)
-                .map(|model| model.spec().has_quality)
-        };
-        assert_eq!(quantised(true), Ok(true), "{format}");
-        if format != Format::Q4_0 {
-            check_refused(quantised(false));
-        }
-    }
-
-    // files of earlier versions have a fingerprint alone
-    let tensors = load_tensors(&head, &Cpu::Cpu).unwrap();
-    let base = |base: &str| {
-        let metadata = HashMap::from([("base".to_owned(), base.to_owned())]);
-        std::fs::write(&head, safetensors::serialize(&tensors, Some(metadata)).unwrap()).unwrap();
-        load_from(out.path(), None, false)
-    };
-    let error = base("0123456789abcdef").unwrap_err();
-    let LoadError::WrongBase { made_for, found, .. } = error else { panic!("{error}") };
-    assert_eq!(made_for, "0123456789abcdef");
-    assert_eq!(base(&found), Ok(true));
 }

@@ -23,6 +23,9 @@ pub(super) struct QuantiseArgs {
     /// LoRA adapter in PEFT's layout to merge into the weights
     #[arg(long, value_name = "DIR")]
     adapter: Option<PathBuf>,
+    /// Take a quality head that was made for other weights, with a warning
+    #[arg(long)]
+    allow_foreign_head: bool,
     /// Format of the matrices. Where its blocks do not fit a row, q8_0 or f16 is used
     #[arg(long, default_value = "q4_k", value_parser = one_of(Format::words()))]
     format: Format,
@@ -32,14 +35,14 @@ pub(super) struct QuantiseArgs {
 }
 
 pub(super) fn run(args: &QuantiseArgs) -> anyhow::Result<()> {
-    let QuantiseArgs { model_id, revision, hf_token, prism_head, adapter, format, out } = args;
+    let QuantiseArgs { model_id, revision, hf_token, prism_head, adapter, allow_foreign_head, format, out } = args;
     if out.extension().is_none_or(|extension| !extension.eq_ignore_ascii_case("gguf")) {
         bail!("--out is {}; give a file whose name ends in .gguf, by which it will be known", out.display());
     }
     let Some(dir) = hub::directory(model_id, revision, hf_token.as_deref())? else {
         bail!("--model-id is {model_id:?}; give a directory with a config.json, or a model of the hub as owner/name")
     };
-    quantise(&dir, prism_head.as_deref(), adapter.as_deref(), *format, out)?;
+    quantise(&dir, prism_head.as_deref(), adapter.as_deref(), *format, out, *allow_foreign_head)?;
     let size = fs::metadata(out).with_context(|| out.display().to_string())?.len();
     Ok(print::line(format_args!("{} holds the model in {format}, {:.3} GB", out.display(), size as f64 / 1e9))?)
 }

@@ -6,6 +6,7 @@ use super::families::{dit::Dit, llada::Llada};
 use super::interface::{Defaults, Denoiser, ModelSpec};
 use super::weights::directory::{directory, head_file, model_files, open_head};
 use super::weights::layout::{HEAD, Layout};
+use super::weights::made_for::{MadeFor, check_head};
 use super::weights::{gguf::read::Gguf, lora::LoraConfig, registry::Registry, tensor_file::TensorFile};
 use super::{backend::Backend, denoiser::NetworkDenoiser, error::LoadError};
 use crate::diffusion::{TokenId, u32_of};
@@ -144,12 +145,7 @@ type Loaded = Result<Box<dyn Denoiser>, LoadError>;
 fn load_llada(config: &Config, files: Vec<TensorFile>, lora: LoraConfig, place: Place) -> Loaded {
     let Place { backend, dtype, name, allow_foreign_head } = place;
     let weights = Registry::of(&Layout::llada(config), files, lora, Arc::clone(&backend))?.computed_in(dtype);
-    match weights.check_base() {
-        Err(foreign @ LoadError::WrongBase { .. }) if allow_foreign_head => {
-            tracing::warn!(%foreign, "the quality head was made for other weights; it is taken all the same");
-        }
-        checked => checked?,
-    }
+    check_head(&weights, allow_foreign_head)?;
     let network = Llada::new(config, &weights, Arc::clone(&backend))?;
     let spec = ModelSpec {
         family: "llada".to_owned(),
@@ -171,12 +167,12 @@ fn load_llada(config: &Config, files: Vec<TensorFile>, lora: LoraConfig, place: 
 
 /// A DiT is computed in f32 on every device. Its quality head has a file of its own.
 fn load_dit(dir: &Path, files: Vec<TensorFile>, head: Option<TensorFile>, place: Place) -> Loaded {
-    let Place { backend, name, .. } = place;
+    let Place { backend, name, allow_foreign_head, .. } = place;
     let config = dit::Config::read(&dir.join("config.json"))?;
     let registry = |layout: Layout, files: Vec<TensorFile>| {
         Registry::of(&layout, files, LoraConfig::PUBLISHED, Arc::clone(&backend))
     };
-    let weights = registry(Layout::plain(config.tensors(), "backbone.", &["rotary_emb.inv_freq"]), files)?;
+    let weights = registry(Layout::dit(&config), files)?;
     let head = match head {
         None => None,
         Some(file) => {
@@ -185,7 +181,10 @@ fn load_dit(dir: &Path, files: Vec<TensorFile>, head: Option<TensorFile>, place:
                 file.shapes.keys().any(|name| name.trim_start_matches(HEAD).starts_with(&block))
             };
             let blocks = (0..).take_while(|n| has_block(*n)).count();
-            Some((registry(Layout::plain(config.layers(blocks, 1), HEAD, &[]), vec![file])?, blocks))
+            let made_for = MadeFor::of(&file);
+            let head = registry(Layout::plain(config.layers(blocks, 1), HEAD, &[]), vec![file])?;
+            made_for.map_or(Ok(()), |made_for| made_for.check(&weights, allow_foreign_head))?;
+            Some((head, blocks))
         }
     };
     let network = Dit::new(&config, &weights, head.as_ref(), Arc::clone(&backend))?;

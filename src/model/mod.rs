@@ -24,11 +24,12 @@ pub use interface::{
 pub use load::{LoadOptions, Source, load, load_in, load_with};
 pub use toy::Toy;
 pub(crate) use weights::companions::{CHAT_TEMPLATE, COMPANIONS, TEMPLATE_FOLDERS, copy_companions};
-pub use weights::convert::{ConvertError, put_together, set_judged, take_apart};
-pub(crate) use weights::convert::{head_metadata, save_adapter};
-pub(crate) use weights::directory::{PRISM_HEAD, SHARD_INDEX, ShardIndex, Tensors, samples, tensors};
+pub use weights::convert::{ConvertError, HeadEntry, annotate_head, put_together, take_apart};
+pub(crate) use weights::convert::{save_adapter, with_judged};
+pub(crate) use weights::directory::{PRISM_HEAD, SHARD_INDEX, ShardIndex, Tensors, backbone, entries_of, tensors};
 pub use weights::gguf::vocabulary::{GgufVocabulary, Tokens};
 pub use weights::gguf::write::{Format, quantise};
 pub(crate) use weights::layout::head_tensors;
 pub use weights::save::SaveError;
 pub(crate) use weights::save::{Metadata, save_tensors};
+pub(crate) use weights::tensor_file::BASE;

@@ -33,7 +33,7 @@ impl Start {
         if !["model.safetensors", "model.safetensors.index.json"].iter().any(|name| dir.join(name).exists()) {
             return Ok(Self::Fresh);
         }
-        Ok(Self::From(model::tensors(dir, None, device)?.backbone))
+        Ok(Self::From(model::backbone(dir, device)?))
     }
 
     /// The weights by name. Random ones are a function of `seed`.

@@ -6,7 +6,7 @@ use super::run::{Finished, Learner, RunConfig, train};
 use super::{data::Data, error::TrainError, init, net::Parameters, progress::Progress};
 use crate::diffusion::TokenSet;
 use crate::model::save_tensors;
-use crate::model::{self, Device, PRISM_HEAD, SaveError, Tensors, copy_companions, head_metadata, save_adapter};
+use crate::model::{self, BASE, Device, PRISM_HEAD, SaveError, Tensors, copy_companions, save_adapter, with_judged};
 use serde_json::{Map, Value};
 use std::path::{Path, PathBuf};
 use std::{fs, sync::atomic::AtomicBool};
@@ -51,6 +51,8 @@ pub struct Tuning {
     pub learns: Learns,
     /// Determines rows, masks, fills and random weights.
     pub seed: u64,
+    /// Whether the initial head may have been made for other weights; this is a warning then.
+    pub allow_foreign_head: bool,
 }
 
 /// A trained head, and what was trained with it.
@@ -59,7 +61,6 @@ pub struct Tuned {
     /// The end of the run.
     pub finished: Finished,
     base: PathBuf,
-    fingerprint: String,
     /// The tokens that the head was trained to judge.
     judged: TokenSet,
     learns: Learns,
@@ -71,18 +72,17 @@ impl Tuning {
     /// # Errors
     /// When the base cannot be read, or the data or the targets do not fit it.
     pub fn load(self, device: Device) -> Result<LoadedTuning, TrainError> {
-        let Self { base, data, batch, recipe, learns, seed } = self;
-        let tensors = model::tensors(&base, None, device)?;
+        let Self { base, data, batch, recipe, learns, seed, allow_foreign_head } = self;
+        let tensors = model::tensors(&base, None, device, allow_foreign_head)?;
         let config = tensors.config.clone();
         data.check(&config)?;
-        let fingerprint = tensors.fingerprint.clone();
         let maskable = data.maskable();
         let judged = tensors.judged.as_ref().map_or_else(|| maskable.clone(), |before| before.union(&maskable));
         let parameters = parameters(tensors, &learns, seed, device)?;
         let learns_backbone = learns != Learns::HeadAlone;
         let objective = Prism::new(config.clone(), data, batch, recipe, seed, learns_backbone);
         let learner = Learner { config, parameters, lora_scale: learns.lora_scale() };
-        Ok(LoadedTuning { objective, learner, base, fingerprint, judged, learns })
+        Ok(LoadedTuning { objective, learner, base, judged, learns })
     }
 }
 
@@ -92,7 +92,6 @@ pub struct LoadedTuning {
     objective: Prism,
     learner: Learner,
     base: PathBuf,
-    fingerprint: String,
     judged: TokenSet,
     learns: Learns,
 }
@@ -111,9 +110,9 @@ impl LoadedTuning {
         stop: &AtomicBool,
         report: impl FnMut(&Progress),
     ) -> Result<Tuned, TrainError> {
-        let Self { mut objective, learner, base, fingerprint, judged, learns } = self;
+        let Self { mut objective, learner, base, judged, learns } = self;
         let finished = train(run, &mut objective, learner, checkpoint, settings, stop, report)?;
-        Ok(Tuned { finished, base, fingerprint, judged, learns })
+        Ok(Tuned { finished, base, judged, learns })
     }
 }
 
@@ -149,16 +148,16 @@ impl Tuned {
     /// # Errors
     /// When a file cannot be written. An existing file is then unchanged.
     pub fn write(&self, out: &Path) -> Result<String, TrainError> {
-        let Self { finished, base, fingerprint, judged, learns } = self;
+        let Self { finished, base, judged, learns } = self;
         let head_file = out.join(PRISM_HEAD);
-        let (made_for, samples) = match learns {
-            Learns::HeadAlone => (fingerprint.clone(), model::samples(base, None)?),
+        let made_for = match learns {
+            Learns::HeadAlone => model::entries_of(base, None)?,
             Learns::Adapters { rank, targets, .. } => {
                 let adapters = finished.averages_of(|name| name.contains(".lora_")).into_iter();
                 let adapters = adapters.map(|(name, tensor)| (format!("base_model.model.{name}"), tensor)).collect();
                 let targets = targets.iter().cloned().collect();
                 save_adapter(&out.join("adapter"), &adapters, *rank, learns.lora_scale(), &targets, base)?;
-                (fingerprint.clone(), model::samples(base, Some(&out.join("adapter")))?)
+                model::entries_of(base, Some(&out.join("adapter")))?
             }
             Learns::Everything => {
                 copy_companions(base, out)?;
@@ -167,11 +166,12 @@ impl Tuned {
                     fs::remove_file(&head_file).map_err(|cause| SaveError::new(&head_file, &cause))?;
                 }
                 finished.write_backbone(&out.join("model.safetensors"))?;
-                (model::tensors(out, None, Device::Cpu)?.fingerprint, model::samples(out, None)?)
+                model::entries_of(out, None)?
             }
         };
         let head = finished.averages_of(|name| !name.starts_with("model."));
-        save_tensors(&head_file, &head, &head_metadata(made_for.clone(), samples, Some(judged)))?;
-        Ok(made_for)
+        let fingerprint = made_for.get(BASE).cloned().unwrap_or_default();
+        save_tensors(&head_file, &head, &with_judged(made_for, Some(judged)))?;
+        Ok(fingerprint)
     }
 }

@@ -35,6 +35,9 @@ pub(crate) struct PrismArgs {
     /// The model's directory. If it has a head, training starts from it
     #[arg(long, value_name = "DIR")]
     model_id: PathBuf,
+    /// Start from a quality head that was made for other weights, with a warning
+    #[arg(long)]
+    allow_foreign_head: bool,
     /// Train on a built-in task
     #[arg(long, conflicts_with = "data", required_unless_present = "data")]
     task: Option<BuiltInTask>,
@@ -117,7 +120,8 @@ pub(super) fn run(args: &PrismArgs) -> anyhow::Result<()> {
     };
     let own = [("recipe", json!(format!("{recipe:?}"))), ("learns", json!(format!("{learns:?}")))];
     let settings = args.run.settings("prism", &data_settings, own)?;
-    let tuning = Tuning { base: dir.clone(), data, batch: *batch, recipe: recipe.clone(), learns, seed: *seed };
+    let (base, recipe_of_run, allow_foreign_head) = (dir.clone(), recipe.clone(), args.allow_foreign_head);
+    let tuning = Tuning { base, data, batch: *batch, recipe: recipe_of_run, learns, seed: *seed, allow_foreign_head };
     let tuning = tuning.load(args.run.device)?;
     let stop = stop_flag()?; // only now: while the model is loaded, a signal ends the program
     let monitor = Monitor::new(args.run.steps, &stop);

@@ -2,20 +2,20 @@
 //! one file, and separate files for each. Numbers stay in their format.
 
 use super::companions::copy_companions;
-use super::directory::{PRISM_HEAD, directory, open_head, samples, tensors};
-use super::fingerprint::SAMPLES;
-use super::layout::{HEAD, Part};
+use super::directory::{PRISM_HEAD, directory, entries_of, open_any_head, tensors};
+use super::layout::{HEAD, Layout, Part};
 use super::lora::LoraConfig;
-use super::registry::BASE;
+use super::made_for::{MadeFor, check_head};
+use super::registry::Registry;
 use super::save::{Metadata, SaveError, save, save_tensors, save_with_metadata};
 use super::tensor_file::{JUDGED, TensorFile};
 use crate::diffusion::TokenSet;
 use crate::files;
-use crate::model::{backend::cpu::Cpu, device::Device, error::LoadError};
+use crate::model::{backend::cpu::Cpu, config::llada::Config, device::Device, error::LoadError};
 use candle_core::Tensor;
 use serde_json::json;
 use std::collections::{BTreeMap, BTreeSet};
-use std::{fs, path::Path};
+use std::{fs, path::Path, sync::Arc};
 
 /// Why a conversion failed.
 #[derive(Clone, Debug, PartialEq, Eq, thiserror::Error)]
@@ -31,12 +31,14 @@ pub enum ConvertError {
 type Named = BTreeMap<String, Tensor>;
 
 /// Splits a PRISM checkpoint into `model.safetensors` with its companions from `dir`,
-/// `prism_head.safetensors`, and `adapter/` in PEFT's layout where there are adapters.
+/// `prism_head.safetensors`, and `adapter/` in PEFT's layout where there are adapters. A head that
+/// was made for other weights is taken only with `allow_foreign_head`, with a warning.
 ///
 /// # Errors
-/// When the checkpoint does not fit the model that `dir` describes, or a file cannot be written.
-pub fn take_apart(checkpoint: &Path, dir: &Path, out: &Path) -> Result<(), ConvertError> {
-    let judged = tensors(dir, Some(checkpoint), Device::Cpu)?.judged; // checks names and shapes, too
+/// When the checkpoint does not fit the model that `dir` describes, its head was made for other
+/// weights, or a file cannot be written.
+pub fn take_apart(checkpoint: &Path, dir: &Path, out: &Path, allow_foreign_head: bool) -> Result<(), ConvertError> {
+    let judged = tensors(dir, Some(checkpoint), Device::Cpu, allow_foreign_head)?.judged; // checks names and shapes
     let file = TensorFile::open(checkpoint)?;
     let (mut backbone, mut adapters, mut head) = (Named::new(), Named::new(), Named::new());
     let (mut rank, mut targets) = (0, BTreeSet::new());
@@ -66,31 +68,50 @@ pub fn take_apart(checkpoint: &Path, dir: &Path, out: &Path) -> Result<(), Conve
     }
     let head_file = out.join(PRISM_HEAD);
     let _ = fs::remove_file(&head_file); // an older one would be read as this model's
-    let base = tensors(out, None, Device::Cpu)?.fingerprint;
     let adapter = out.join("adapter");
-    let samples = samples(out, Some(adapter.as_path()).filter(|_| !adapters.is_empty()))?;
-    save_tensors(&head_file, &head, &head_metadata(base, samples, judged.as_ref()))?;
+    let own = MadeFor::of(&file).map(|made_for| made_for.entries()).unwrap_or_default();
+    let entries = match own.is_empty() {
+        true => entries_of(out, Some(adapter.as_path()).filter(|_| !adapters.is_empty()))?,
+        false => own,
+    };
+    save_tensors(&head_file, &head, &with_judged(entries, judged.as_ref()))?;
     Ok(())
 }
 
-/// What the header of a head's file says: the fingerprint and numbers of the weights that the head
-/// belongs to, and the tokens that it was trained to judge.
-pub(crate) fn head_metadata(base: String, samples: String, judged: Option<&TokenSet>) -> Metadata {
-    [(BASE, Some(base)), (SAMPLES, Some(samples)), (JUDGED, judged.map(TokenSet::to_string))]
-        .into_iter()
-        .filter_map(|(key, text)| Some((key, text?)))
-        .collect()
+/// The entries in the header of a head's file: those about its weights, and the tokens that it was
+/// trained to judge.
+pub(crate) fn with_judged(mut entries: Metadata, judged: Option<&TokenSet>) -> Metadata {
+    entries.extend(judged.map(|judged| (JUDGED, judged.to_string())));
+    entries
 }
 
-/// Writes into the header of a head's file which tokens the head was trained to judge. Its tensors
-/// are not changed.
+/// What is written into the header of a head's file.
+#[derive(Clone, Copy, Debug)]
+pub enum HeadEntry<'a> {
+    /// The tokens that the head was trained to judge.
+    Judged(&'a TokenSet),
+    /// The weights that it was trained with.
+    MadeFor {
+        /// The model's directory.
+        dir: &'a Path,
+        /// The LoRA adapter of the training.
+        adapter: Option<&'a Path>,
+    },
+}
+
+/// Writes into the header of a head's file. Its tensors are not changed.
 ///
 /// # Errors
-/// When the file is no safetensors file with a quality head, or cannot be written.
-pub fn set_judged(head: &Path, judged: &TokenSet) -> Result<(), ConvertError> {
-    open_head(head)?;
+/// When the file is no safetensors file with a quality head, the weights cannot be read, or the
+/// file cannot be written.
+pub fn annotate_head(head: &Path, entry: HeadEntry<'_>) -> Result<(), ConvertError> {
+    open_any_head(head)?;
+    let entries = match entry {
+        HeadEntry::Judged(judged) => with_judged(Metadata::new(), Some(judged)),
+        HeadEntry::MadeFor { dir, adapter } => entries_of(dir, adapter)?,
+    };
     let bytes = files::read(head, u64::MAX).map_err(|cause| LoadError::unreadable(&head.display(), &cause))?;
-    Ok(save_with_metadata(head, &bytes, &Metadata::from([(JUDGED, judged.to_string())]))?)
+    Ok(save_with_metadata(head, &bytes, &entries)?)
 }
 
 /// Writes an adapter in PEFT's layout.
@@ -113,7 +134,8 @@ pub(crate) fn save_adapter(
 }
 
 /// Joins a model's files into a PRISM checkpoint. It does not contain the scale of adapters:
-/// without an `adapter_config.json` beside it, readers take alpha to be the rank.
+/// without an `adapter_config.json` beside it, readers take alpha to be the rank. A head that was
+/// made for other weights is taken only with `allow_foreign_head`, with a warning.
 ///
 /// # Errors
 /// When the files do not belong to one model, lack a head, or the checkpoint cannot be written.
@@ -122,8 +144,12 @@ pub fn put_together(
     prism_head: Option<&Path>,
     adapter: Option<&Path>,
     checkpoint: &Path,
+    allow_foreign_head: bool,
 ) -> Result<(), ConvertError> {
-    let (files, _) = directory(dir, prism_head, adapter)?;
+    let (files, lora) = directory(dir, prism_head, adapter)?;
+    let weights = Registry::of(&Layout::llada(&Config::read(dir)?), files, lora, Arc::new(Cpu))?;
+    check_head(&weights, allow_foreign_head)?;
+    let files = weights.files();
     let parts = files.iter().flat_map(|file| file.shapes.keys().map(move |name| (file, name)));
     let parts: Vec<(&TensorFile, &String, Part)> =
         parts.filter_map(|(file, name)| Some((file, name, Part::of(name)?))).collect();
@@ -145,7 +171,7 @@ pub fn put_together(
     }
     let read = |(file, name, part): &(&TensorFile, &String, Part)| Ok((published(part), file.read(name, &Cpu)?));
     let named: Named = parts.iter().map(read).collect::<Result<_, LoadError>>()?;
-    let judged = files.iter().find_map(|file| Some((JUDGED, file.metadata.get(JUDGED)?.clone())));
-    save_tensors(checkpoint, &named, &judged.into_iter().collect())?;
+    let entries = MadeFor::of_head(&weights).map(|made_for| made_for.entries_beside(&weights)).transpose()?;
+    save_tensors(checkpoint, &named, &with_judged(entries.unwrap_or_default(), weights.judged()?.as_ref()))?;
     Ok(())
 }

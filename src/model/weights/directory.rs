@@ -1,9 +1,10 @@
 //! The files of a model directory: which there are, and their weights for training and conversion.
 
-use super::layout::{Layout, Part};
-use super::{fingerprint, lora::LoraConfig, registry::Registry, tensor_file::TensorFile};
+use super::layout::{HEAD, Layout, Part};
+use super::made_for::{check_head, entries_for};
+use super::{lora::LoraConfig, registry::Registry, save::Metadata, tensor_file::TensorFile};
 use crate::diffusion::TokenSet;
-use crate::model::config::{llada::Config, strict};
+use crate::model::config::{dit, llada::Config, strict};
 use crate::model::device::{Device, backend};
 use crate::model::error::LoadError;
 use candle_core::Tensor;
@@ -26,40 +27,56 @@ pub(crate) struct Tensors {
     pub(crate) head: Option<BTreeMap<String, Tensor>>,
     /// The tokens that the head was trained to judge, where its file says so.
     pub(crate) judged: Option<TokenSet>,
-    /// The fingerprint of the backbone's weights.
-    pub(crate) fingerprint: String,
 }
 
-/// Loads every weight of a directory's model in f32.
-pub(crate) fn tensors(dir: &Path, prism_head: Option<&Path>, device: Device) -> Result<Tensors, LoadError> {
+/// Loads every weight of a directory's model in f32. A quality head that was made for other weights
+/// is taken only with `allow_foreign_head`, with a warning.
+pub(crate) fn tensors(
+    dir: &Path,
+    prism_head: Option<&Path>,
+    device: Device,
+    allow_foreign_head: bool,
+) -> Result<Tensors, LoadError> {
     let backend = backend(device.open()?.0);
     let config = Config::read(dir)?;
     let (files, lora) = directory(dir, prism_head, None)?;
     let layout = Layout::llada(&config);
     let weights = Registry::of(&layout, files, lora, backend)?;
-    weights.check_base()?;
-    let backbone = layout.weights.keys().map(|name| Ok((name.clone(), weights.weight(name)?)));
+    check_head(&weights, allow_foreign_head)?;
     let head = layout.head.iter().map(|(name, _)| Ok((name.clone(), weights.head(name)?)));
     Ok(Tensors {
-        backbone: backbone.collect::<Result<_, LoadError>>()?,
+        backbone: all_weights(&layout, &weights)?,
         head: if weights.has_head() { Some(head.collect::<Result<_, LoadError>>()?) } else { None },
         judged: weights.judged()?,
-        fingerprint: weights.fingerprint()?,
         config,
     })
 }
 
-/// The numbers of a directory's weights, an adapter folded in, as the header of a head's file has
-/// them.
-pub(crate) fn samples(dir: &Path, adapter: Option<&Path>) -> Result<String, LoadError> {
+/// Loads the weights of a directory's model in f32, without its quality head.
+pub(crate) fn backbone(dir: &Path, device: Device) -> Result<BTreeMap<String, Tensor>, LoadError> {
+    let layout = Layout::llada(&Config::read(dir)?);
+    let weights = Registry::of(&layout, model_files(dir)?, LoraConfig::PUBLISHED, backend(device.open()?.0))?;
+    all_weights(&layout, &weights)
+}
+
+fn all_weights(layout: &Layout, weights: &Registry) -> Result<BTreeMap<String, Tensor>, LoadError> {
+    layout.weights.keys().map(|name| Ok((name.clone(), weights.weight(name)?))).collect()
+}
+
+/// The entries in the header of a head's file that say for which weights the head was made: those
+/// of a directory, an adapter folded in.
+pub(crate) fn entries_of(dir: &Path, adapter: Option<&Path>) -> Result<Metadata, LoadError> {
     let mut files = model_files(dir)?;
     let mut lora = LoraConfig::PUBLISHED;
     if let Some(adapter) = adapter {
         lora = LoraConfig::read(&adapter.join("adapter_config.json"))?;
         files.push(TensorFile::open(&adapter.join("adapter_model.safetensors"))?);
     }
-    let layout = Layout::llada(&Config::read(dir)?);
-    Ok(fingerprint::written(&Registry::of(&layout, files, lora, backend(Device::Cpu.open()?.0))?.samples()?))
+    let layout = match dit::is_in(dir) {
+        true => Layout::dit(&dit::Config::read(&dir.join("config.json"))?),
+        false => Layout::llada(&Config::read(dir)?),
+    };
+    entries_for(&Registry::of(&layout, files, lora, backend(Device::Cpu.open()?.0))?)
 }
 
 /// Every file of the weights of a directory's model, and how its adapters are to be folded.
@@ -102,6 +119,18 @@ fn require(file: TensorFile, wanted: fn(&Part) -> bool, what: &str) -> Result<Te
 pub(crate) fn open_head(path: &Path) -> Result<TensorFile, LoadError> {
     let tensors = "norm.*, proj1.* and proj2.* of a PRISM head";
     require(TensorFile::open(path)?, |part| matches!(part, Part::Head(_)), tensors)
+}
+
+/// Opens the file at `path`, which must have tensors of a quality head of some family.
+pub(crate) fn open_any_head(path: &Path) -> Result<TensorFile, LoadError> {
+    const LAST: &str = "output_layer.linear.weight";
+    let file = TensorFile::open(path)?;
+    let is_of_dit = file.shapes.keys().any(|name| name.trim_start_matches(HEAD) == LAST);
+    if is_of_dit || has(&file, |part| matches!(part, Part::Head(_))) {
+        return Ok(file);
+    }
+    let problem = format!("has none of the tensors of a quality head: norm.*, proj1.* and proj2.*, or {LAST}");
+    Err(LoadError::malformed(&file.name, problem))
 }
 
 /// The file with the quality head.

@@ -3,10 +3,7 @@
 //! them. Out of scope: where tensors come from.
 
 use candle_core::quantized::GgmlDType;
-use std::collections::BTreeMap;
-
-/// The key in the header of a head's file for the numbers of the weights it was made for.
-pub(crate) const SAMPLES: &str = "weights";
+use std::collections::{BTreeMap, BTreeSet};
 
 /// Rows of a matrix that are looked at, and numbers of a row.
 const ROWS: usize = 4;
@@ -86,20 +83,26 @@ pub(crate) fn written(samples: &Samples) -> String {
     serde_json::json!(numbers).to_string()
 }
 
-/// The names of the tensors that are not those whose numbers were `written`; `None` if that is no
-/// list of numbers.
+/// The names of the tensors that are not those whose numbers were `written`, or that only one of
+/// the two has; `None` if that is no list of numbers.
 pub(crate) fn differing(written: &str, found: &Samples) -> Option<Vec<String>> {
-    let made_for: BTreeMap<String, Vec<f32>> = serde_json::from_str(written).ok()?;
-    let differs = |numbers: &[f32], samples: &[Sample]| {
-        let is_other = |(number, sample): &(&f32, &Sample)| {
-            let off = (**number - sample.value).abs();
-            off > sample.tolerance || off.is_nan()
+    // JSON has null for a number that is not finite
+    let made_for: BTreeMap<String, Vec<Option<f32>>> = serde_json::from_str(written).ok()?;
+    let differs = |numbers: &[Option<f32>], samples: &[Sample]| {
+        let is_other = |(number, sample): &(&Option<f32>, &Sample)| match number {
+            Some(number) => (number - sample.value).abs() > sample.tolerance || !sample.value.is_finite(),
+            None => sample.value.is_finite(),
         };
         numbers.len() != samples.len()
             || numbers.iter().zip(samples).filter(is_other).count() >= DIFFERENT.min(samples.len())
     };
-    let other = made_for.iter().filter(|(name, numbers)| found.get(*name).is_some_and(|found| differs(numbers, found)));
-    Some(other.map(|(name, _)| name.clone()).collect())
+    let is_other = |name: &&String| match (made_for.get(*name), found.get(*name)) {
+        (Some(numbers), Some(samples)) => differs(numbers, samples),
+        (Some(_), None) | (None, Some(_)) => true,
+        (None, None) => false,
+    };
+    let names: BTreeSet<&String> = made_for.keys().chain(found.keys()).collect();
+    Some(names.into_iter().filter(is_other).cloned().collect())
 }
 
 #[cfg(test)]
@@ -154,6 +157,25 @@ mod tests {
             assert_eq!(differing(&made_for, &of(&changed, GgmlDType::BF16)), Some(vec!["a".to_owned()]), "{seed}");
         }
         assert_eq!(differing("{", &Samples::new()), None);
+    }
+
+    #[test]
+    fn a_tensor_too_many_or_too_few_and_a_number_that_is_not_finite_are_known() {
+        let named = |name: &str, row: &[f32]| {
+            let samples = of(row, GgmlDType::F32).remove("a").unwrap();
+            (name.to_owned(), samples)
+        };
+        let [a, b] = [named("a", &numbers(1)), named("b", &numbers(2))];
+        let (one, two) = (Samples::from([a.clone()]), Samples::from([a, b]));
+        let b = Some(vec!["b".to_owned()]);
+        assert_eq!((differing(&written(&two), &one), differing(&written(&one), &two)), (b.clone(), b));
+        assert_eq!(differing(&written(&two), &two), Some(vec![]));
+        let mut damaged = numbers(1);
+        damaged[..64].fill(f32::NAN);
+        let damaged = Samples::from([named("a", &damaged)]);
+        assert_eq!(differing(&written(&damaged), &damaged), Some(vec![]));
+        assert_eq!(differing(&written(&damaged), &one), Some(vec!["a".to_owned()]));
+        assert_eq!(differing(&written(&one), &damaged), Some(vec!["a".to_owned()]));
     }
 
     #[test]

@@ -1,6 +1,6 @@
 //! What the tensors of a model's files are called and which there must be, for each family.
 
-use crate::model::config::llada::Config;
+use crate::model::config::{dit, llada::Config};
 use std::collections::BTreeMap;
 
 /// Before the names of a head's tensors, where they share a file with others.
@@ -80,6 +80,11 @@ impl Layout {
             unread: config.weight_tying.then_some("model.transformer.ff_out.weight"),
             head: head_tensors(config.d_model).map(|(name, shape)| (name.to_owned(), shape)).into(),
         }
+    }
+
+    /// MDLM's DiT without a head.
+    pub(crate) fn dit(config: &dit::Config) -> Self {
+        Self::plain(config.tensors(), "backbone.", &["rotary_emb.inv_freq"])
     }
 
     /// Weights under their own names, each perhaps after `prefix`; tensors called as in `derived`

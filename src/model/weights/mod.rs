@@ -7,6 +7,7 @@ pub(crate) mod fingerprint;
 pub(crate) mod gguf;
 pub(crate) mod layout;
 pub(crate) mod lora;
+pub(crate) mod made_for;
 pub(crate) mod registry;
 pub(crate) mod save;
 pub(crate) mod tensor_file;

@@ -1,7 +1,7 @@
 //! Every tensor of a model under its canonical name, whichever of the published layouts its files
 //! use, checked against the family's layout before any is loaded. Out of scope: computations.
 
-use super::fingerprint::{self, Row, SAMPLES, Samples};
+use super::fingerprint::{self, Row, Samples};
 use super::gguf::FINGERPRINT;
 use super::layout::{Layout, NO_PLACE, Part};
 use super::lora::{self, LoraConfig};
@@ -13,9 +13,6 @@ use candle_core::{DType, Tensor};
 use sha2::{Digest, Sha256};
 use std::collections::{BTreeMap, BTreeSet};
 use std::sync::Arc;
-
-/// The key in the header of a head's file for the fingerprint of the weights it was made for.
-pub(crate) const BASE: &str = "base";
 
 /// Where a tensor is.
 struct Location {
@@ -153,29 +150,15 @@ impl Registry {
         Ok(all)
     }
 
-    /// Checks that the quality head was made for these weights, as far as its file says for which:
-    /// by their numbers, or by the fingerprint alone in files of earlier versions.
-    pub(crate) fn check_base(&self) -> Result<(), LoadError> {
-        let head = self.locations.iter().find(|(part, _)| matches!(part, Part::Head(_)));
-        let Some(file) = head.map(|(_, location)| &self.files[location.file]) else { return Ok(()) };
-        let made_for = file.metadata.get(BASE);
-        if let Some(written) = file.metadata.get(SAMPLES) {
-            let damaged = || LoadError::malformed(&file.name, format!("has a damaged `{SAMPLES}` in its header"));
-            let other = fingerprint::differing(written, &self.samples()?).ok_or_else(damaged)?;
-            let Some(first) = other.first() else { return Ok(()) };
-            let made_for = made_for.cloned().unwrap_or_else(|| "in its header".to_owned());
-            let found = match other.len() {
-                1 => format!("another: `{first}` differs"),
-                count => format!("another: `{first}` and {} more tensors differ", count - 1),
-            };
-            return Err(LoadError::WrongBase { file: file.name.clone(), made_for, found });
-        }
-        let Some((file, made_for)) = made_for.map(|made_for| (&file.name, made_for)) else { return Ok(()) };
-        let found = self.fingerprint()?;
-        if found == *made_for {
-            return Ok(());
-        }
-        Err(LoadError::WrongBase { file: file.clone(), made_for: made_for.clone(), found })
+    /// The file with the quality head; `None` without a head.
+    pub(crate) fn head_file(&self) -> Option<&TensorFile> {
+        let (_, location) = self.locations.iter().find(|(part, _)| matches!(part, Part::Head(_)))?;
+        Some(&self.files[location.file])
+    }
+
+    /// The files of the tensors.
+    pub(crate) fn files(&self) -> &[TensorFile] {
+        &self.files
     }
 
     /// The tokens that the quality head was trained to judge; `None` where its file does not say.
@@ -197,6 +180,11 @@ impl Registry {
             for (name, shape) in &file.shapes {
                 let stray = |problem: &str| LoadError::stray(&file.name, name, problem);
                 let Some(part) = layout.part(name).map_err(stray)? else { continue };
+                if let Part::Weight(name) = &part
+                    && layout.unread == Some(name)
+                {
+                    continue;
+                }
                 let location = Location { file: index, name: name.clone(), shape: shape.clone() };
                 if let Some(other) = self.locations.insert(part, location) {
                     let other = &self.files[other.file].name;
@@ -211,7 +199,7 @@ impl Registry {
         for (name, shape) in &layout.weights {
             self.check_shape(&Part::Weight(name.clone()), shape)?;
         }
-        let is_stray = |name: &str| layout.unread != Some(name) && !layout.weights.contains_key(name);
+        let is_stray = |name: &str| !layout.weights.contains_key(name);
         self.check_strays(|part| matches!(part, Part::Weight(name) if is_stray(name)), NO_PLACE)
     }
 

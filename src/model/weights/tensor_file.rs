@@ -1,6 +1,6 @@
 //! Files of named tensors, of which only the header is read until a tensor is asked for.
 
-use super::gguf::{FINGERPRINT, JUDGED as GGUF_JUDGED, read::Gguf};
+use super::gguf::{FINGERPRINT, HEAD_BASE, HEAD_WEIGHTS, JUDGED as GGUF_JUDGED, read::Gguf};
 use crate::files;
 use crate::model::backend::{Backend, Normal, cpu::Cpu};
 use crate::model::error::LoadError;
@@ -16,6 +16,10 @@ use std::{io::Read, path::Path};
 
 /// The key in the header of a head's file for the tokens that it was trained to judge.
 pub(crate) const JUDGED: &str = "judged";
+/// The key for the fingerprint of the weights that the head was made for.
+pub(crate) const BASE: &str = "base";
+/// The key for numbers of these weights.
+pub(crate) const SAMPLES: &str = "weights";
 /// Standard deviation of random weights, LLaDA's `init_std`.
 const RANDOM_STD: f64 = 0.02;
 
@@ -57,7 +61,9 @@ impl TensorFile {
     /// The same for a GGUF file that is open already.
     pub(crate) fn gguf(file: Gguf, name: String) -> Result<Self, LoadError> {
         let mut metadata = HashMap::new();
-        for (key, name) in [(FINGERPRINT, FINGERPRINT), (GGUF_JUDGED, JUDGED)] {
+        for (key, name) in
+            [(FINGERPRINT, FINGERPRINT), (GGUF_JUDGED, JUDGED), (HEAD_BASE, BASE), (HEAD_WEIGHTS, SAMPLES)]
+        {
             metadata.extend(file.text(key)?.map(|text| (name.to_owned(), text.to_owned())));
         }
         Ok(Self { name, shapes: file.shapes(), metadata, store: Store::Gguf(Box::new(file)) })
@@ -98,6 +104,11 @@ impl TensorFile {
     pub(crate) fn random(seed: u64, shapes: BTreeMap<String, Vec<usize>>) -> Self {
         let name = format!("random weights of seed {seed}");
         Self { name, shapes, metadata: HashMap::new(), store: Store::Random(seed) }
+    }
+
+    /// Whether its numbers are random.
+    pub(crate) const fn is_random(&self) -> bool {
+        matches!(self.store, Store::Random(_))
     }
 
     /// Reads a tensor as f32.

@@ -18,7 +18,7 @@ fn tiny() -> PathBuf {
 
 /// llada-tiny with its head; all parameters are trained.
 fn trainable() -> (Config, Parameters) {
-    let Tensors { config, backbone, head, .. } = model::tensors(&tiny(), None, model::Device::Cpu).unwrap();
+    let Tensors { config, backbone, head, .. } = model::tensors(&tiny(), None, model::Device::Cpu, false).unwrap();
     let mut parameters = Parameters::default();
     for (name, tensor) in backbone.into_iter().chain(head.unwrap()) {
         parameters.train(name, &tensor).unwrap();
@@ -33,7 +33,7 @@ fn numbers(tensor: &Tensor) -> Vec<f32> {
 #[test]
 fn the_network_that_learns_is_the_one_that_serves() {
     for dir in [tiny(), Path::new(env!("CARGO_MANIFEST_DIR")).join("models/sudoku")] {
-        let Tensors { config, backbone, head, .. } = model::tensors(&dir, None, model::Device::Cpu).unwrap();
+        let Tensors { config, backbone, head, .. } = model::tensors(&dir, None, model::Device::Cpu, false).unwrap();
         let mut parameters = Parameters::default();
         for (name, tensor) in backbone.into_iter().chain(head.unwrap()) {
             parameters.frozen.insert(name, tensor);
@@ -62,7 +62,7 @@ fn the_network_that_learns_is_the_one_that_serves() {
 
 #[test]
 fn a_model_with_more_blocks_computes_what_it_did() {
-    let Tensors { config, backbone: weights, .. } = model::tensors(&tiny(), None, model::Device::Cpu).unwrap();
+    let Tensors { config, backbone: weights, .. } = model::tensors(&tiny(), None, model::Device::Cpu, false).unwrap();
     let ids: Vec<u32> = (0..24).map(|at| 7 * at % 60).collect();
     let logits = |config: &Config, weights: &BTreeMap<String, Tensor>| {
         let mut parameters = Parameters::default();

@@ -193,7 +193,8 @@ fn tune(out: &Path, learns: &Learns, rounds: u32, stops: &[u32]) -> Tuned {
             ratio_max: 0.9,
         };
         let data = Data::Rows { rows: rows.clone(), seed: 5 };
-        let tuning = Tuning { base: tiny(), data, batch: 4, recipe, learns: learns.clone(), seed: 2 };
+        let tuning =
+            Tuning { base: tiny(), data, batch: 4, recipe, learns: learns.clone(), seed: 2, allow_foreign_head: false };
         let stop = AtomicBool::new(false);
         let steps = AtomicU32::new(0);
         let count = |report: &Progress| {

@@ -10,6 +10,9 @@ const ARCHITECTURE: &str = "llada";
 const GENERATION_CONFIG: &str = "remask.generation_config";
 const TOKENIZER_CONFIG: &str = "remask.tokenizer_config";
 pub(crate) const FINGERPRINT: &str = "remask.base";
+/// The fingerprint and the numbers of the weights that the quality head was made for.
+pub(crate) const HEAD_BASE: &str = "remask.head.base";
+pub(crate) const HEAD_WEIGHTS: &str = "remask.head.weights";
 /// The tokens that the quality head was trained to judge.
 pub(crate) const JUDGED: &str = "remask.judged";
 /// GGUF's own key for the whole `tokenizer.json`.

@@ -1,9 +1,14 @@
 //! Writing GGUF files from model directories, matrices in few bits.
 
-use super::{ARCHITECTURE, FINGERPRINT, GENERATION_CONFIG, JUDGED, TOKENIZER, TOKENIZER_CONFIG, is_shuffled, name};
+use super::{
+    ARCHITECTURE, FINGERPRINT, GENERATION_CONFIG, HEAD_BASE, HEAD_WEIGHTS, JUDGED, TOKENIZER, TOKENIZER_CONFIG,
+    is_shuffled, name,
+};
 use crate::files;
 use crate::model::weights::companions::tokenizer_config;
 use crate::model::weights::layout::{HEAD, Layout};
+use crate::model::weights::made_for::{MadeFor, check_head};
+use crate::model::weights::tensor_file::{BASE, SAMPLES};
 use crate::model::weights::{convert::ConvertError, directory::directory, registry::Registry, save::save_with};
 use crate::model::{backend::cpu::Cpu, config::llada::Config, error::LoadError};
 use candle_core::Tensor;
@@ -66,24 +71,27 @@ impl Format {
 
 /// Writes the model of a directory as one GGUF file, adapters folded in, with its quality head,
 /// tokenizer and defaults. Matrices are stored in `format`, or in a finer one where its blocks do
-/// not fit; gains, positions and the head in f32.
+/// not fit; gains, positions and the head in f32. The file says for which weights the head was
+/// made. A head that was made for others is taken only with `allow_foreign_head`, with a warning.
 ///
 /// Memory holds the content of the file, and a matrix in f32 per thread.
 ///
 /// # Errors
-/// When the model cannot be loaded, or the file cannot be written.
+/// When the model cannot be loaded, the head was made for other weights, or the file cannot be
+/// written.
 pub fn quantise(
     dir: &Path,
     prism_head: Option<&Path>,
     adapter: Option<&Path>,
     format: Format,
     out: &Path,
+    allow_foreign_head: bool,
 ) -> Result<(), ConvertError> {
     let config = Config::read(dir)?;
     let (files, lora) = directory(dir, prism_head, adapter)?;
     let layout = Layout::llada(&config);
     let weights = Registry::of(&layout, files, lora, Arc::new(Cpu))?;
-    weights.check_base()?;
+    check_head(&weights, allow_foreign_head)?;
     let backbone: Vec<(String, Vec<usize>)> = config.tensors().collect();
     let store = |(canonical, shape): &(String, Vec<usize>)| {
         let unnamed = || LoadError::stray(&dir.display().to_string(), canonical, "has no name in GGUF files");
@@ -105,6 +113,12 @@ pub fn quantise(
     }
     let mut metadata = metadata(&config, dir, weights.fingerprint()?, format)?;
     metadata.extend(weights.judged()?.map(|judged| (JUDGED.to_owned(), Value::String(judged.to_string()))));
+    if let Some(made_for) = MadeFor::of_head(&weights) {
+        let mut entries = made_for.entries_beside(&weights)?;
+        for (key, name) in [(HEAD_BASE, BASE), (HEAD_WEIGHTS, SAMPLES)] {
+            metadata.extend(entries.remove(name).map(|text| (key.to_owned(), Value::String(text))));
+        }
+    }
     let metadata: Vec<(&str, &Value)> = metadata.iter().map(|(key, value)| (key.as_str(), value)).collect();
     let tensors: Vec<(&str, &QTensor)> = tensors.iter().map(|(name, tensor)| (name.as_str(), tensor)).collect();
     save_with(out, |file| {
