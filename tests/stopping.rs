@@ -56,25 +56,62 @@ const SLOW: &str = r#"{
     "vocab_size": 1000, "max_sequence_length": 1024, "rope": true, "weight_tying": false, "mask_token_id": 999
 }"#;
 
-#[test]
-fn a_second_signal_ends_a_drain() {
-    let dir = tempfile::tempdir().unwrap();
-    std::fs::write(dir.path().join("config.json"), SLOW).unwrap();
+/// A server with a request under way that takes far longer than the test; its connection.
+fn busy(dir: &Path) -> (Child, String, TcpStream) {
+    std::fs::write(dir.join("config.json"), SLOW).unwrap();
     let mut command = Command::new(env!("CARGO_BIN_EXE_remask"));
     command.args(["serve", "--port", "0", "--load-format", "dummy", "--drain-timeout", "600", "--model-id"]);
-    let mut child = command.arg(dir.path()).stdout(Stdio::null()).stderr(Stdio::piped()).spawn().unwrap();
+    let mut child = command.arg(dir).stdout(Stdio::null()).stderr(Stdio::piped()).spawn().unwrap();
     let mut lines = BufReader::new(child.stderr.take().unwrap()).lines();
     let address = lines.find_map(|line| Some(line.unwrap().split_once(") on http://")?.1.to_owned())).unwrap();
+    std::thread::spawn(move || lines.for_each(drop)); // or a full pipe would hold the server
     let body = r#"{"prompt": [1, 2, 3], "max_tokens": 1000, "stream": true, "diffusion": {"block_length": 1000}}"#;
     let request = format!("POST /v1/completions HTTP/1.1\r\nHost: h\r\nContent-Length: {}\r\n\r\n{body}", body.len());
     let mut stream = TcpStream::connect(&address).unwrap();
     stream.write_all(request.as_bytes()).unwrap();
     stream.read_exact(&mut [0; 12]).unwrap(); // it is admitted
+    (child, address, stream)
+}
+
+fn until_draining(address: &str) {
+    while TcpStream::connect(address).is_ok_and(|stream| is_ready(&stream)) {}
+}
+
+/// Sends the signal again and again until the program ends.
+fn signal_until_ended(child: &mut Child, name: &str) -> ExitStatus {
+    let begun = Instant::now();
+    loop {
+        signal(child.id(), name);
+        std::thread::sleep(Duration::from_millis(50));
+        if let Some(status) = child.try_wait().unwrap() {
+            return status;
+        }
+        assert!(begun.elapsed() < PATIENCE, "it does not end");
+    }
+}
+
+#[test]
+fn a_second_signal_ends_a_drain() {
+    let dir = tempfile::tempdir().unwrap();
+    let (mut child, address, _stream) = busy(dir.path());
     signal(child.id(), "TERM");
-    while TcpStream::connect(&address).is_ok_and(|stream| is_ready(&stream)) {}
+    until_draining(&address);
     assert_eq!(child.try_wait().unwrap(), None, "it drains");
-    signal(child.id(), "TERM");
-    assert_eq!(ended(&mut child).code(), Some(143));
+    assert_eq!(signal_until_ended(&mut child, "TERM").code(), Some(143));
+}
+
+#[test]
+fn signals_within_a_second_are_one() {
+    let dir = tempfile::tempdir().unwrap();
+    let (mut child, address, mut stream) = busy(dir.path());
+    let begun = Instant::now();
+    // as `timeout` sends it, to its child and to its process group
+    ["TERM", "TERM", "INT", "TERM"].into_iter().for_each(|name| signal(child.id(), name));
+    until_draining(&address);
+    stream.read_exact(&mut [0; 64]).unwrap(); // the request goes on
+    let status = signal_until_ended(&mut child, "INT");
+    assert_eq!(status.code(), Some(130));
+    assert!(begun.elapsed() >= Duration::from_secs(1), "a signal within a second has ended it: {:?}", begun.elapsed());
 }
 
 /// Whether the server takes new requests.

@@ -1,12 +1,20 @@
 //! SIGTERM and Ctrl-C. The first one asks for a regular end, once there is something to end. One
-//! before that, or a second one, ends the program at once.
+//! before that, or a second one, ends the program at once. Signals within a second count as one.
 
 use super::print::say;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, Ordering};
+use std::time::{Duration, Instant};
+
+/// Signals that follow the last counted one within this time are the same request to stop. `timeout`
+/// signals both its child and its process group, and a terminal's Ctrl-C reaches a child also
+/// through a parent that passes it on.
+const SAME: Duration = Duration::from_secs(1);
 
 /// The signals that have arrived since this was made.
 pub(super) struct Signals {
+    /// When the last signal that counts arrived.
+    counted: Option<Instant>,
     #[cfg(unix)]
     interrupt: tokio::signal::unix::Signal,
     #[cfg(unix)]
@@ -19,14 +27,28 @@ impl Signals {
         #[cfg(unix)]
         {
             use tokio::signal::unix::{SignalKind, signal};
-            Ok(Self { interrupt: signal(SignalKind::interrupt())?, terminate: signal(SignalKind::terminate())? })
+            Ok(Self {
+                counted: None,
+                interrupt: signal(SignalKind::interrupt())?,
+                terminate: signal(SignalKind::terminate())?,
+            })
         }
         #[cfg(not(unix))]
-        Ok(Self {})
+        Ok(Self { counted: None })
     }
 
-    /// The exit code for the next signal: 130 after Ctrl-C, 143 after SIGTERM.
+    /// The exit code for the next signal that counts: 130 after Ctrl-C, 143 after SIGTERM.
     pub(super) async fn next(&mut self) -> u8 {
+        loop {
+            let code = self.any().await;
+            if self.counted.is_none_or(|counted| counted.elapsed() >= SAME) {
+                self.counted = Some(Instant::now());
+                return code;
+            }
+        }
+    }
+
+    async fn any(&mut self) -> u8 {
         #[cfg(unix)]
         tokio::select! {
             _ = self.interrupt.recv() => 128 + 2,
