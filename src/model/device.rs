@@ -141,9 +141,8 @@ pub enum Threads {
 pub fn threads() -> usize {
     static COUNT: std::sync::OnceLock<usize> = std::sync::OnceLock::new();
     *COUNT.get_or_init(|| {
-        let told = env::var(THREADS).ok().and_then(|threads| threads.parse().ok()).filter(|threads| *threads > 0);
         let allowed = std::thread::available_parallelism().map_or(1, std::num::NonZeroUsize::get);
-        told.unwrap_or_else(|| candle_core::utils::get_num_threads().min(allowed))
+        told(THREADS).unwrap_or_else(|| candle_core::utils::get_num_threads().min(allowed))
     })
 }
 
@@ -152,8 +151,8 @@ const THREADS: &str = "RAYON_NUM_THREADS";
 /// Sets the number of candle's threads in environment variables, the only setting it reads. Without
 /// them it counts the cores again, from `/proc/cpuinfo`, in every matrix product, which doubles the
 /// time of a small model's pass; and its second pool, for additions and the like, admits one thread
-/// at a time while the others spin, which slows a large model by a fifth. Variables that are set
-/// already stay as they are, except for [`Threads::Alone`].
+/// at a time while the others spin, which slows a large model by a fifth. Variables that are set to
+/// a number above 0 stay as they are, except for [`Threads::Alone`].
 ///
 /// # Safety
 /// Sets environment variables, so no other thread may run yet: call it first in `main`.
@@ -162,9 +161,14 @@ pub unsafe fn settle_threads(use_of: Threads) {
     let all = threads(); // keeps the value of the environment as it is now
     let count = if use_of == Threads::Alone { 1 } else { all };
     for (variable, value) in [(THREADS, count), ("CANDLE_NUM_THREADS", 1)] {
-        if use_of == Threads::Alone || env::var_os(variable).is_none() {
+        if use_of == Threads::Alone || told(variable).is_none() {
             // SAFETY: no other thread runs, as the caller promises.
             unsafe { env::set_var(variable, value.to_string()) };
         }
     }
+}
+
+/// The number of threads that a variable asks for.
+fn told(variable: &str) -> Option<usize> {
+    env::var(variable).ok()?.parse().ok().filter(|threads| *threads > 0)
 }

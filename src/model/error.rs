@@ -122,9 +122,19 @@ impl LoadError {
     }
 }
 
+/// What the tensor library says, without the backtrace that it adds where `RUST_BACKTRACE` is set,
+/// and without the file's path, which our own errors name.
+pub(crate) fn words(error: &candle_core::Error) -> String {
+    match error {
+        candle_core::Error::WithBacktrace { inner, .. } | candle_core::Error::WithPath { inner, .. } => words(inner),
+        candle_core::Error::Context { inner, context } => format!("{context}: {}", words(inner)),
+        error => error.to_string(),
+    }
+}
+
 impl From<candle_core::Error> for LoadError {
     fn from(error: candle_core::Error) -> Self {
-        Self::Failed(error.to_string())
+        Self::Failed(words(&error))
     }
 }
 
@@ -167,7 +177,7 @@ pub enum ModelError {
 
 impl From<candle_core::Error> for ModelError {
     fn from(error: candle_core::Error) -> Self {
-        let message = error.to_string();
+        let message = words(&error);
         let words = message.to_lowercase().replace('_', " ");
         // the second and third are cuBLAS's (CUBLAS_STATUS_ALLOC_FAILED) and cuRAND's
         let is_memory = ["out of memory", "alloc failed", "allocation failed"].iter().any(|it| words.contains(it));
@@ -178,6 +188,16 @@ impl From<candle_core::Error> for ModelError {
 #[cfg(test)]
 mod tests {
     use super::*;
+
+    #[test]
+    fn an_error_of_the_tensor_library_is_told_without_backtrace_and_path() {
+        let error = || candle_core::Error::Msg("the magic is wrong".to_owned());
+        let backtrace = Box::new(std::backtrace::Backtrace::force_capture());
+        let traced = candle_core::Error::WithBacktrace { inner: Box::new(error().with_path("a/file")), backtrace };
+        assert!(traced.to_string().lines().count() > 1, "{traced}");
+        assert_eq!(words(&traced), "the magic is wrong");
+        assert_eq!(words(&traced.context("tensor 3")), "tensor 3: the magic is wrong");
+    }
 
     #[test]
     fn every_library_of_a_device_says_in_its_own_words_that_memory_is_full() {

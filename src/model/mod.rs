@@ -16,6 +16,7 @@ pub(crate) use backend::summary::{SummaryOptions, Vocabulary, sigmoid};
 pub(crate) use backend::{cpu::summary::summarise, has_fused_gradients};
 pub use config::llada::Config;
 pub use device::{Device, Precision, Threads, settle_threads, threads};
+pub(crate) use error::words;
 pub use error::{LoadError, ModelError, RowError};
 pub(crate) use families::{head::HEAD_EPSILON, rope::Rope};
 pub use interface::{

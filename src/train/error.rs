@@ -46,6 +46,6 @@ pub enum TrainError {
 
 impl From<candle_core::Error> for TrainError {
     fn from(error: candle_core::Error) -> Self {
-        Self::Failed(error.to_string())
+        Self::Failed(crate::model::words(&error))
     }
 }

@@ -3,7 +3,7 @@
 use super::gguf::{FINGERPRINT, HEAD_BASE, HEAD_WEIGHTS, JUDGED as GGUF_JUDGED, read::Gguf};
 use crate::files;
 use crate::model::backend::{Backend, Normal, cpu::Cpu};
-use crate::model::error::LoadError;
+use crate::model::error::{LoadError, words};
 use candle_core::safetensors::{MmapedSafetensors, SliceSafetensors};
 use candle_core::{
     DType, Device, Tensor,
@@ -210,7 +210,7 @@ fn metadata(mut file: impl Read) -> std::io::Result<HashMap<String, String>> {
 }
 
 fn damaged(file: &str, cause: &candle_core::Error) -> LoadError {
-    LoadError::malformed(file, format!("is damaged or incomplete: {cause}"))
+    LoadError::malformed(file, format!("is damaged or incomplete: {}", words(cause)))
 }
 
 /// Collects headers; an error where a number format is not supported.

@@ -4,7 +4,7 @@
 
 use super::{ARCHITECTURE, GENERATION_CONFIG, canonical, interleaved, is_shuffled, reordered};
 use crate::files;
-use crate::model::{config::llada::Config, error::LoadError};
+use crate::model::{config::llada::Config, error::LoadError, error::words};
 use candle_core::Device;
 use candle_core::quantized::gguf_file::{Content, TensorInfo, Value};
 use candle_core::quantized::{GgmlDType, QStorage, QTensor};
@@ -33,8 +33,9 @@ impl Gguf {
         let file = files::open(path).map_err(unreadable)?;
         let length = file.metadata().map_err(unreadable)?.len();
         let mut file = BufReader::new(file);
-        let content = Content::read(&mut file)
-            .map_err(|cause| LoadError::malformed(&name, format!("is damaged, incomplete or no GGUF file: {cause}")))?;
+        let content = Content::read(&mut file).map_err(|cause| {
+            LoadError::malformed(&name, format!("is damaged, incomplete or no GGUF file: {}", words(&cause)))
+        })?;
         let names = content.tensor_infos.keys().map(|theirs| (canonical(theirs), theirs.clone())).collect();
         let mut gguf = Self { name, content, file: Mutex::new(file), shuffled: None, names };
         gguf.require("general.architecture", ARCHITECTURE, &format!("{ARCHITECTURE:?}"))?;
