@@ -8,9 +8,6 @@ static ALLOCATOR: mimalloc::MiMalloc = mimalloc::MiMalloc;
 #[allow(unsafe_code)]
 fn main() -> std::process::ExitCode {
     // SAFETY: no other thread runs yet.
-    unsafe {
-        remask::cmd::empty_variables().iter().for_each(|name| std::env::remove_var(name));
-        remask::model::settle_threads(remask::cmd::threads());
-    }
-    remask::cmd::run()
+    let environment = unsafe { remask::cmd::Environment::settle(&remask::cmd::command()) };
+    remask::cmd::run(&environment)
 }

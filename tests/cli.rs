@@ -283,7 +283,7 @@ fn training_says_what_is_wrong_with_what_it_is_told() {
         base(&["--task", "sudoku", "--ratio-max", "1.5"]),
         "'1.5' for '--ratio-max <RATIO_MAX>': give a number from 0.000000001 to 1",
     );
-    check(base(&["--task", "sudoku", "--batch", "0"]), "0 is not in 1..=1048576");
+    check(base(&["--task", "sudoku", "--batch", "0"]), "give a whole number from 1 to 1048576");
     let prism = ["train", "prism", "--task", "sudoku", "--steps", "1", "--learning-rate", "1e-3", "--out", &out];
     check_error(&[&prism[..], &["--model-id", "nowhere"]].concat(), "nowhere/config.json");
     let lora = ["--model-id", &sudoku, "--learns", "lora", "--targets", "qkv"];

@@ -1,6 +1,9 @@
 //! Flags and variables of the command line: values that cannot be meant are refused with what is
 //! allowed, empty variables count as unset, and help, version and completions.
 
+mod common;
+
+use common::process::Process;
 use std::process::{Command, Output};
 
 fn remask(args: &[&str], variables: &[(&str, &str)]) -> Output {
@@ -25,15 +28,22 @@ fn refused(args: &[&str], variables: &[(&str, &str)]) -> (Option<i32>, String) {
 fn values_that_cannot_be_meant_are_refused_with_what_is_allowed() {
     let train = ["train", "base", "--task", "sudoku", "--out", "nowhere", "--steps", "1", "--learning-rate", "1e-3"];
     for (command, flag, value, allowed) in [
-        (&["serve"][..], "--max-model-len", "0", "1..=1048576"),
-        (&["serve"], "--max-batch-tokens", "0", "1..=16777216"),
-        (&["serve"], "--max-concurrent-requests", "0", "1..=65536"),
-        (&["serve"], "--max-queue", "99999999999", "0..=1048576"),
-        (&["serve"], "--payload-limit", "0", "1..=1073741824"),
-        (&["serve"], "--request-timeout", "0", "non-zero"),
-        (&["serve"], "--drain-timeout", "18446744073709551615", "0..=604800"),
-        (&["serve"], "--resume-grace", "18446744073709551615", "0..=604800"),
-        (&["serve"], "--port", "65536", "0..=65535"),
+        (&["serve"][..], "--max-model-len", "0", "give a whole number from 1 to 1048576"),
+        (&["serve"], "--max-batch-tokens", "0", "give a whole number from 1 to 16777216"),
+        (&["serve"], "--max-concurrent-requests", "0", "give a whole number from 1 to 65536"),
+        (&["serve"], "--max-queue", "99999999999", "give a whole number from 0 to 1048576"),
+        (&["serve"], "--payload-limit", "0", "give a whole number from 1 to 1073741824"),
+        (&["serve"], "--request-timeout", "0", "give a whole number from 1 to 604800"),
+        (&["serve"], "--request-timeout", "5s", "give a whole number from 1 to 604800"),
+        (&["serve"], "--payload-limit", "2MB", "give a whole number from 1 to 1073741824"),
+        (&["serve"], "--max-requests-per-key", "0", "give a whole number from 1 to 1048576"),
+        (&["serve"], "--hf-token", "a b", "a token without blanks"),
+        (&["generate"], "--cfg-scale", "101", "give a number from 0 to 100"),
+        (&["generate"], "--temperature", "-0.1", "give a finite number from 0 upwards"),
+        (&["generate"], "--remask-below", "1.5", "give a number from 0 to 1"),
+        (&["serve"], "--drain-timeout", "18446744073709551615", "give a whole number from 0 to 604800"),
+        (&["serve"], "--resume-grace", "18446744073709551615", "give a whole number from 0 to 604800"),
+        (&["serve"], "--port", "65536", "give a whole number from 0 to 65535"),
         (&["serve"], "--brown-out", "nan", "a number above 0 and below 1"),
         (&["serve"], "--served-model-name", "", "a value is required"),
         (&["serve"], "--model-id", "", "a value is required"),
@@ -42,12 +52,12 @@ fn values_that_cannot_be_meant_are_refused_with_what_is_allowed() {
         (&["serve"], "--cors-allow-origin", "https://example.org/", "without a path"),
         (&["serve"], "--cors-allow-origin", "https://example.org/page", "without a path"),
         (&["serve"], "--cors-allow-origin", "ftp://example.org", "give SCHEME://HOST"),
-        (&["health"], "--timeout", "0", "1..=3600"),
-        (&["bench"], "--repeat", "0", "1..=1000"),
-        (&["bench"], "--streams", "0", "1..=4096"),
-        (&["bench"], "--canvas", "0", "1..=1048576"),
-        (&train, "--batch", "0", "1..=1048576"),
-        (&train, "--layers", "2147483648", "1..=1024"),
+        (&["health"], "--timeout", "0", "give a whole number from 1 to 3600"),
+        (&["bench"], "--repeat", "0", "give a whole number from 1 to 1000"),
+        (&["bench"], "--streams", "0", "give a whole number from 1 to 4096"),
+        (&["bench"], "--canvas", "0", "give a whole number from 1 to 1048576"),
+        (&train, "--batch", "0", "give a whole number from 1 to 1048576"),
+        (&train, "--layers", "2147483648", "give a whole number from 1 to 1024"),
         (&train, "--puzzles", "nan", "from 0 to 1"),
         (&train, "--weight-decay", "-1", "from 0 to 10"),
         (&train, "--ema", "1", "from 0 to 0.9999999"),
@@ -56,6 +66,127 @@ fn values_that_cannot_be_meant_are_refused_with_what_is_allowed() {
         assert_eq!(code, Some(2), "{flag} {value}: {error}");
         assert!(error.contains(flag) && error.contains(allowed), "{flag} {value}: {error}");
     }
+}
+
+/// Every flag of every command, with the words of its command.
+fn flags(command: &clap::Command, words: &[String]) -> Vec<(Vec<String>, String)> {
+    let own = command.get_arguments().filter(|arg| arg.get_action().takes_values());
+    let own = own.filter_map(|arg| Some((words.to_vec(), arg.get_long()?.to_owned())));
+    let inner = command.get_subcommands().flat_map(|command| {
+        let words: Vec<String> = words.iter().cloned().chain([command.get_name().to_owned()]).collect();
+        flags(command, &words)
+    });
+    own.chain(inner).collect()
+}
+
+/// What is said of a value that is refused as such; `None` where it is taken.
+fn said(words: &[String], flag: &str, values: &[&str]) -> Option<String> {
+    let line = ["remask"].into_iter().chain(words.iter().map(String::as_str));
+    let line = line.chain([flag]).chain(values.iter().copied());
+    let error = remask::cmd::command().try_get_matches_from(line).err()?;
+    let is_value =
+        matches!(error.kind(), clap::error::ErrorKind::ValueValidation | clap::error::ErrorKind::InvalidValue);
+    is_value.then(|| error.to_string())
+}
+
+#[test]
+fn every_number_is_refused_with_its_range_when_it_is_none_or_outside() {
+    let mut numbers = 0;
+    for (words, flag) in flags(&remask::cmd::command(), &[]) {
+        let flag = format!("--{flag}");
+        if flag == "--judged" {
+            continue; // a list of ids, whose own error says so
+        }
+        let twice = ["--betas", "--ratio"].contains(&flag.as_str());
+        let of = |value| if twice { vec![value, "0.5"] } else { vec![value] };
+        let taken = ["1", "0.5"].into_iter().any(|value| said(&words, &flag, &of(value)).is_none());
+        if !taken || said(&words, &flag, &of("ten")).is_none() {
+            continue; // one of some words, or a text
+        }
+        numbers += 1;
+        for value in
+            ["-1", "-0.5", "ten", "1s", "2MB", "1 000", "1e999", "nan", "99999999999999999999999999999999999999999"]
+        {
+            let told = said(&words, &flag, &of(value)).unwrap_or_else(|| panic!("{words:?} {flag} {value} is taken"));
+            let is_clear = [
+                "give a whole number from ",
+                "give a number from ",
+                "give a finite number from ",
+                "give a number above ",
+            ]
+            .iter()
+            .any(|words| told.contains(words));
+            assert!(is_clear && told.contains(&flag) && told.contains(value), "{words:?} {flag} {value}: {told}");
+        }
+    }
+    assert!(numbers > 60, "{numbers}");
+}
+
+#[tokio::test]
+async fn a_host_may_be_a_name_or_an_ipv6_address_with_or_without_brackets() {
+    for host in ["127.0.0.1", "localhost", "::1", "[::1]", "0.0.0.0", "::"] {
+        if host.contains(':') && std::net::TcpListener::bind("[::1]:0").is_err() {
+            continue; // this machine has no IPv6
+        }
+        let server = Process::serve(&["--model-id", "toy", "--hostname", host]);
+        let port: u16 = server.address().rsplit_once(':').unwrap().1.parse().unwrap();
+        let address = match host {
+            "localhost" | "127.0.0.1" | "0.0.0.0" => format!("127.0.0.1:{port}"),
+            _ => format!("[::1]:{port}"),
+        };
+        let answer = reqwest::get(format!("http://{address}/health")).await.unwrap();
+        assert_eq!(answer.status(), 200, "{host}");
+    }
+    for host in ["[::1", "::1]", "http://127.0.0.1", "127.0.0.1:8080", "[127.0.0.1"] {
+        let (code, error) = refused(&["serve", "--model-id", "toy", "--port", "0", "--hostname", host], &[]);
+        assert!(code == Some(1) && error.contains(&format!("--hostname is {host:?}")), "{host}: {error}");
+    }
+}
+
+/// Runs the example of a server's greeting in a shell; returns the answer.
+fn example(server: &Process, key: Option<&str>) -> String {
+    let lines = server.until_said("curl");
+    let line = lines.last().unwrap();
+    let mut shell = Command::new("sh");
+    shell.args(["-c", &line.replace("curl ", "curl -sS --fail-with-body --noproxy '*' ")]);
+    let output = shell.envs(key.map(|key| ("REMASK_API_KEY", key))).output().unwrap();
+    let answer = String::from_utf8_lossy(&output.stdout).into_owned();
+    assert!(output.status.success(), "{line}: {answer} {}", String::from_utf8_lossy(&output.stderr));
+    answer
+}
+
+#[test]
+fn the_example_of_the_greeting_works() {
+    if Command::new("curl").arg("--version").output().is_err() {
+        return;
+    }
+    for (flags, key, expected) in [
+        (&["--hostname", "0.0.0.0"][..], None, "534678912"),
+        (&["--served-model-name", "other"], None, "534678912"),
+        (&["--model-id", "toy", "--served-model-name", "sudoku"], None, "text_completion"),
+        (&["--model-id", "toy", "--served-model-name", "my model/7"], None, "text_completion"),
+        (&["--model-id", "toy", "--api-key", "k3y"], Some("k3y"), "text_completion"),
+        (&["--model-id", "toy", "--hostname", "localhost", "--grpc-port", "0"], None, "text_completion"),
+    ] {
+        let answer = example(&Process::serve(flags), key);
+        assert!(answer.contains(expected), "{flags:?}: {answer}");
+    }
+    if std::net::TcpListener::bind("[::1]:0").is_ok() {
+        let answer = example(&Process::serve(&["--model-id", "toy", "--hostname", "::"]), None);
+        assert!(answer.contains("text_completion"), "{answer}");
+    }
+}
+
+#[test]
+fn flags_that_do_nothing_are_refused_and_variables_are_told() {
+    let (code, error) = refused(&["infill", "--model-id", "toy", "--revision", "v1", "--prompt", "a"], &[]);
+    assert_eq!(code, Some(2));
+    assert!(error.contains("--revision does nothing here: it is for models of the hub"), "{error}");
+    let (code, error) = refused(&["serve", "--load-format", "dummy"], &[]);
+    assert!(code == Some(2) && error.contains("--load-format does nothing here: the model is built in"), "{error}");
+    let output = remask(&["infill", "--model-id", "toy", "--prompt", "a<blank>"], &[("REMASK_REVISION", "v1")]);
+    let warning = String::from_utf8_lossy(&output.stderr).into_owned();
+    assert!(output.status.success() && warning.matches("--revision does nothing here").count() == 1, "{warning}");
 }
 
 #[test]
@@ -102,5 +233,34 @@ fn every_shell_has_completions() {
     {
         let script = printed(&["completions", shell], &[]);
         assert!(script.contains(words) && script.contains("max-batch-tokens"), "{shell}: {script:.200}");
+    }
+}
+
+/// Sources the completions in a shell; `None` where this machine does not have it.
+fn sourced(shell: &str, arguments: &[&str], commands: &str) -> Option<String> {
+    let dir = tempfile::tempdir().unwrap();
+    let script = dir.path().join("script");
+    std::fs::write(&script, printed(&["completions", shell], &[])).unwrap();
+    let commands = commands.replace("SCRIPT", script.to_str().unwrap());
+    let output = Command::new(shell).args(arguments).args(["-c", &commands]).output().ok()?;
+    assert!(output.status.success(), "{shell}: {}", String::from_utf8_lossy(&output.stderr));
+    Some(String::from_utf8(output.stdout).unwrap())
+}
+
+#[test]
+fn completions_work_in_the_shells_of_this_machine() {
+    let bash = "source SCRIPT; COMP_WORDS=(remask serve --max-b); COMP_CWORD=2; _remask remask --max-b serve; \
+                echo ${COMPREPLY[@]}; COMP_WORDS=(remask ser); COMP_CWORD=1; _remask remask ser remask; echo ${COMPREPLY[@]}";
+    if let Some(completed) = sourced("bash", &["--norc"], bash) {
+        assert_eq!(completed, "--max-batch-tokens\nserve\n");
+    }
+    let fish = "source SCRIPT; complete -C 'remask serve --max-b'; complete -C 'remask ser'";
+    if let Some(completed) = sourced("fish", &["--no-config"], fish) {
+        assert!(completed.starts_with("--max-batch-tokens") && completed.contains("\nserve\t"), "{completed}");
+    }
+    // the arguments of zsh's own completion need a terminal
+    let zsh = "autoload -Uz compinit && compinit -u -D; source SCRIPT; print ${_comps[remask]}";
+    if let Some(completed) = sourced("zsh", &["-f"], zsh) {
+        assert_eq!(completed, "_remask\n");
     }
 }

@@ -51,6 +51,7 @@ fn a_full_disk_is_an_error_of_every_command() {
         let Output { status, stderr, .. } = run(args, full());
         let error = String::from_utf8_lossy(&stderr);
         assert!(error.contains("cannot write to standard output: No space left on device"), "{args:?}: {error}");
+        assert_eq!(error.matches("No space left on device").count(), 1, "the cause is told once: {error}");
         assert_eq!(status.code(), Some(1), "{args:?}");
     }
 }

@@ -35,16 +35,16 @@ pub struct BenchArgs {
     #[arg(long)]
     dummy_100m: bool,
     /// Cells of the canvas; the first quarter is the prompt [default: 128 or the model's limit]
-    #[arg(long, value_parser = count(1 << 20))]
+    #[arg(long, value_parser = count::<usize>(1 << 20))]
     canvas: Option<usize>,
     /// Number of forward passes per sequence
-    #[arg(long, default_value_t = 32, value_parser = clap::value_parser!(u32).range(1..=65_536))]
+    #[arg(long, default_value_t = 32, value_parser = count::<u32>(65_536))]
     steps: u32,
     /// Numbers of concurrent sequences; each is measured and gets its own line
-    #[arg(long, value_name = "N,..", value_delimiter = ',', default_values_t = STREAMS, value_parser = count(4096))]
+    #[arg(long, value_name = "N,..", value_delimiter = ',', default_values_t = STREAMS, value_parser = count::<usize>(4096))]
     streams: Vec<usize>,
     /// Number of runs per line; the median is printed
-    #[arg(long, default_value_t = 5, value_parser = count(1000))]
+    #[arg(long, default_value_t = 5, value_parser = count::<usize>(1000))]
     repeat: usize,
     /// Print one JSON object per line instead of a table
     #[arg(long)]

@@ -3,6 +3,7 @@
 use super::model::ModelArgs;
 use super::output::{OutputArgs, print_answer};
 use super::refine::{PromptArgs, RefineArgs, ids, text_or_stdin};
+use super::words::count;
 use crate::engine::{Length, Prompt, Task};
 use anyhow::bail;
 use clap::Args;
@@ -14,10 +15,10 @@ pub(super) struct GenerateArgs {
     #[command(flatten)]
     prompt: PromptArgs,
     /// Maximum number of new tokens [default: the model's]
-    #[arg(long, conflicts_with = "total_length")]
+    #[arg(long, value_name = "N", conflicts_with = "total_length", value_parser = count::<usize>(1 << 20))]
     max_tokens: Option<usize>,
     /// Length of the canvas in cells, including the prompt
-    #[arg(long)]
+    #[arg(long, value_name = "N", value_parser = count::<usize>(1 << 20))]
     total_length: Option<usize>,
     /// A string that ends the answer. Can be given several times
     #[arg(long)]

@@ -1,5 +1,6 @@
 //! `remask health`: a health check of a running server, for containers that have no HTTP client.
 
+use super::words::{count, port};
 use anyhow::{Context, bail};
 use clap::Args;
 use std::time::Duration;
@@ -10,13 +11,13 @@ pub(super) struct HealthArgs {
     #[arg(long, value_name = "URL")]
     url: Option<String>,
     /// Port of a server on this machine
-    #[arg(long, env = "REMASK_PORT", default_value_t = 8080)]
+    #[arg(long, env = "REMASK_PORT", default_value_t = 8080, value_parser = port())]
     port: u16,
     /// Check /ready instead of /health: whether the server accepts requests
     #[arg(long)]
     ready: bool,
     /// Timeout in seconds
-    #[arg(long, default_value_t = 2, value_name = "SECONDS", value_parser = clap::value_parser!(u64).range(1..=3600))]
+    #[arg(long, default_value_t = 2, value_name = "SECONDS", value_parser = count::<u64>(3600))]
     timeout: u64,
 }
 

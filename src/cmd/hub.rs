@@ -5,9 +5,11 @@ use super::print::say;
 use crate::files;
 use crate::model::{CHAT_TEMPLATE, COMPANIONS, PRISM_HEAD, SHARD_INDEX, ShardIndex, TEMPLATE_FOLDERS};
 use anyhow::{Context, anyhow, bail};
+use axum::http::Uri;
 use hf_hub::api::Progress;
 use hf_hub::api::sync::{ApiBuilder, ApiError, ApiRepo};
 use hf_hub::{Cache, CacheRepo, Repo, RepoType};
+use std::ffi::{OsStr, OsString};
 use std::io::{self, IsTerminal, stderr};
 use std::path::{Path, PathBuf};
 use std::time::{Duration, Instant};
@@ -42,14 +44,17 @@ fn is_name(name: &str) -> bool {
 ///
 /// `HF_HOME`, `HF_ENDPOINT` and `HF_HUB_OFFLINE` work as in Hugging Face's own programs.
 fn fetch(name: &str, revision: &str, token: Option<&str>) -> anyhow::Result<PathBuf> {
-    let cache = Cache::from_env();
+    let cache = Cache::new(cache_place(set("HF_HOME"), env::home_dir())?);
     let repo = Repo::with_revision(name.to_owned(), RepoType::Model, revision.to_owned());
     let token = token.map(str::to_owned).or_else(|| cache.token());
     let api = if is_offline() {
         None
     } else {
-        let api = ApiBuilder::from_env().with_token(token).with_retries(RETRIES_MAX).build()?;
-        Some(api.repo(repo.clone()))
+        let mut api = ApiBuilder::from_cache(cache.clone()).with_token(token).with_retries(RETRIES_MAX);
+        if let Some(endpoint) = set("HF_ENDPOINT") {
+            api = api.with_endpoint(web_address(&endpoint)?);
+        }
+        Some(api.build()?.repo(repo.clone()))
     };
     let hub = Hub { name, revision, cache: cache.repo(repo), place: cache.path().clone(), api };
     let was_known = hub.cache.get(CONFIG).is_some();
@@ -67,6 +72,48 @@ fn fetch(name: &str, revision: &str, token: Option<&str>) -> anyhow::Result<Path
         }
     }
     Ok(dir)
+}
+
+fn set(variable: &str) -> Option<OsString> {
+    env::var_os(variable).filter(|value| !value.is_empty())
+}
+
+/// The directory of the cache, in the directory `HF_HOME` or else in the home directory.
+fn cache_place(hf_home: Option<OsString>, home: Option<PathBuf>) -> anyhow::Result<PathBuf> {
+    let place = match (hf_home, home.filter(|home| !home.as_os_str().is_empty())) {
+        (Some(place), _) => PathBuf::from(place),
+        (None, Some(home)) => home.join(".cache/huggingface"),
+        (None, None) => bail!("there is no home directory for the cache of models; set HF_HOME to a directory"),
+    };
+    match place.ancestors().find(|part| part.exists()) {
+        Some(part) if !part.is_dir() => {
+            bail!(
+                "the cache of models is to be in {} (HF_HOME), and {} is a file; set HF_HOME to a directory",
+                place.display(),
+                part.display()
+            )
+        }
+        Some(_) | None => Ok(place.join("hub")),
+    }
+}
+
+/// The address of another hub than Hugging Face's.
+fn web_address(given: &OsStr) -> anyhow::Result<String> {
+    let is_web =
+        |uri: &Uri| matches!(uri.scheme_str(), Some("http" | "https")) && uri.host().is_some_and(|it| !it.is_empty());
+    let address = given.to_str().filter(|address| address.parse().is_ok_and(|uri| is_web(&uri)));
+    let address =
+        address.with_context(|| format!("HF_ENDPOINT is {given:?}; give http://HOST or https://HOST, or unset it"))?;
+    Ok(address.trim_end_matches('/').to_owned())
+}
+
+/// Variables that set a proxy for downloads.
+const PROXIES: [&str; 6] = ["ALL_PROXY", "all_proxy", "HTTPS_PROXY", "https_proxy", "HTTP_PROXY", "http_proxy"];
+
+/// Says which variable sends downloads through a proxy, where one does.
+fn through_proxy() -> String {
+    let proxy = PROXIES.into_iter().find(|name| set(name).is_some());
+    proxy.map(|name| format!(" (through the proxy that {name} names)")).unwrap_or_default()
 }
 
 fn is_offline() -> bool {
@@ -168,8 +215,9 @@ impl Hub<'_> {
                      gated; accept its terms on its page, and give a token with --hf-token or HF_TOKEN"
                 ),
                 cause => anyhow!(
-                    "cannot fetch {file} of {name} from the hub: {cause}; give a directory instead, or bring the model into \
-                     the cache {place} (HF_HOME) where there is a connection"
+                    "cannot fetch {file} of {name} from the hub{}: {cause}; give a directory instead, or bring the model into \
+                     the cache {place} (HF_HOME) where there is a connection",
+                    through_proxy()
                 ),
             },
             ApiError::TooManyRetries(cause) => return self.explain(file, *cause),
@@ -244,6 +292,37 @@ impl Progress for Lines<'_> {
 #[cfg(test)]
 mod tests {
     use super::*;
+
+    #[test]
+    fn the_cache_is_a_directory_or_is_told_not_to_be() {
+        let dir = tempfile::tempdir().unwrap();
+        let file = dir.path().join("file");
+        std::fs::write(&file, "").unwrap();
+        let place = |hf_home: Option<&Path>, home: Option<&Path>| {
+            let (hf_home, home) = (hf_home.map(|path| path.as_os_str().to_owned()), home.map(Path::to_owned));
+            cache_place(hf_home, home).map_err(|error| error.to_string())
+        };
+        assert_eq!(place(Some(&dir.path().join("new")), None), Ok(dir.path().join("new/hub")));
+        assert_eq!(place(None, Some(dir.path())), Ok(dir.path().join(".cache/huggingface/hub")));
+        for wrong in [place(Some(&file), None), place(Some(&file.join("x")), None), place(None, Some(&file))] {
+            let told = wrong.unwrap_err();
+            assert!(told.contains(&format!("{} is a file; set HF_HOME", file.display())), "{told}");
+        }
+        for home in [None, Some(Path::new(""))] {
+            assert!(place(None, home).unwrap_err().contains("there is no home directory"));
+        }
+    }
+
+    #[test]
+    fn another_hub_has_a_web_address() {
+        let read = |word: &str| web_address(word.as_ref()).map_err(|error| error.to_string());
+        assert_eq!(read("https://hub.example.org/"), Ok("https://hub.example.org".to_owned()));
+        assert_eq!(read("http://127.0.0.1:9/mirror"), Ok("http://127.0.0.1:9/mirror".to_owned()));
+        for wrong in ["garbage", "ftp://x", "http://", "http://[x", "https:// x", "huggingface.co"] {
+            let told = read(wrong).unwrap_err();
+            assert_eq!(told, format!("HF_ENDPOINT is {wrong:?}; give http://HOST or https://HOST, or unset it"));
+        }
+    }
 
     #[test]
     fn a_name_is_an_owner_and_a_model() {

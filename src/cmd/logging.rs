@@ -1,11 +1,14 @@
 //! Logs on standard error, and traces to an OpenTelemetry collector. Neither blocks the server.
 
+use super::environment::UsageError;
 use crate::telemetry::trace::{SCOPE, UNTRACED, collect};
 use anyhow::{Context, bail};
 use clap::{Args, ValueEnum};
 use opentelemetry::{KeyValue, trace::TracerProvider};
 use opentelemetry_otlp::{SpanExporter, WithExportConfig};
 use opentelemetry_sdk::{Resource, trace::SdkTracerProvider};
+use std::env;
+use std::ffi::OsString;
 use std::io::{IsTerminal, stderr};
 use std::panic::PanicHookInfo;
 use tracing::{Level, level_filters::LevelFilter};
@@ -55,11 +58,11 @@ pub(super) struct Logs {
 /// Starts logging and tracing. To be called inside the runtime that is to send traces.
 pub(super) fn init(args: &LogArgs) -> anyhow::Result<Logs> {
     let traces = args.otlp_endpoint.as_deref().map(collector).transpose()?;
-    let filter = filter("info", args.log_texts)?;
+    let filter = filter(env::var_os(EnvFilter::DEFAULT_ENV), "info", args.log_texts)?;
     // the reader of standard error may be slow or closed
     let builder = NonBlockingBuilder::default().buffered_lines_limit(LINES_MAX).lossy(true);
     let (writer, lines) = builder.thread_name("remask-log").finish(stderr());
-    let layer = tracing_subscriber::fmt::layer().with_writer(writer).with_ansi(stderr().is_terminal());
+    let layer = tracing_subscriber::fmt::layer().with_writer(writer).with_ansi(has_colours());
     let layer = layer.log_internal_errors(false);
     let layer = match args.log_format {
         LogFormat::Text => layer.with_target(false).boxed(),
@@ -84,21 +87,40 @@ pub(super) fn init(args: &LogArgs) -> anyhow::Result<Logs> {
 
 /// Logs warnings on standard error, for commands that do not serve.
 pub(super) fn warnings() -> anyhow::Result<()> {
-    let layer = tracing_subscriber::fmt::layer().with_writer(stderr).with_ansi(stderr().is_terminal());
+    let layer = tracing_subscriber::fmt::layer().with_writer(stderr).with_ansi(has_colours());
     let layer = layer.without_time().with_target(false).log_internal_errors(false);
-    let layer = layer.with_filter(filter("warn", false)?);
+    let layer = layer.with_filter(filter(env::var_os(EnvFilter::DEFAULT_ENV), "warn", false)?);
     tracing_subscriber::registry().with(layer).try_init().context("logs go elsewhere already")
 }
 
-/// What is logged: as RUST_LOG says, else from the level `usual` on.
-fn filter(usual: &str, log_texts: bool) -> anyhow::Result<EnvFilter> {
-    let filter = match std::env::var(EnvFilter::DEFAULT_ENV).unwrap_or_default() {
-        unset if unset.trim().is_empty() => EnvFilter::new(usual),
-        words => EnvFilter::try_new(&words)
-            .with_context(|| format!("RUST_LOG is {words:?}; give a level such as info, or remask=debug"))?,
-    };
+/// Whether log lines have colours: on a terminal, unless `NO_COLOR` is set
+/// (<https://no-color.org>).
+fn has_colours() -> bool {
+    stderr().is_terminal() && env::var_os("NO_COLOR").is_none_or(|value| value.is_empty())
+}
+
+/// What is logged: as `value` says, that of `RUST_LOG`, else from the level `usual` on.
+fn filter(value: Option<OsString>, usual: &str, log_texts: bool) -> anyhow::Result<EnvFilter> {
     let texts: Directive = format!("{TEXTS}={}", if log_texts { "info" } else { "off" }).parse()?;
-    Ok(filter.add_directive(texts))
+    Ok(levels(value, usual)?.add_directive(texts))
+}
+
+fn levels(value: Option<OsString>, usual: &str) -> Result<EnvFilter, UsageError> {
+    let Some(value) = value else { return Ok(EnvFilter::new(usual)) };
+    let refused = |problem: &str| {
+        UsageError(format!(
+            "RUST_LOG is {value:?}{problem}; give error, warn, info, debug, trace or off, or remask=debug"
+        ))
+    };
+    let words = value.to_str().filter(|words| !words.trim().is_empty()).ok_or_else(|| refused(""))?;
+    let filter = EnvFilter::try_new(words).map_err(|_| refused(""))?;
+    // a word that is no level is the name of a crate, and all others are then silent
+    let is_name = |word: &str| word.parse::<LevelFilter>().is_err() && !word.contains(['=', '[']);
+    let mut parts = words.split(',').map(str::trim).filter(|part| !part.is_empty());
+    if parts.all(|part| is_name(part) && !part.starts_with("remask")) {
+        return Err(refused(", which is no level"));
+    }
+    Ok(filter)
 }
 
 /// Logs a panic. Its message is included with `--log-texts` only, since it may quote a user's text.
@@ -121,7 +143,7 @@ fn collector(endpoint: &str) -> anyhow::Result<SdkTracerProvider> {
     let exporter = SpanExporter::builder().with_tonic().with_endpoint(endpoint).build();
     let exporter = exporter.with_context(|| format!("--otlp-endpoint {endpoint:?} is no address to send traces to"))?;
     let mut resource = Resource::builder().with_attribute(KeyValue::new("service.version", env!("CARGO_PKG_VERSION")));
-    if std::env::var_os("OTEL_SERVICE_NAME").is_none() {
+    if env::var_os("OTEL_SERVICE_NAME").is_none() {
         resource = resource.with_service_name(SCOPE);
     }
     let traces = SdkTracerProvider::builder().with_resource(resource.build()).with_batch_exporter(exporter).build();
@@ -136,6 +158,24 @@ impl Logs {
             && let Err(error) = traces.shutdown()
         {
             tracing::warn!(%error, "the last spans are lost");
+        }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn rust_log_is_a_level_or_names_what_is_logged() {
+        for words in ["info", "OFF", "4", "remask=debug", "warn,hyper=trace", "remask", "[request]=debug", "hyper=off"]
+        {
+            assert!(levels(Some(words.into()), "info").is_ok(), "{words}");
+        }
+        assert_eq!(levels(None, "warn").unwrap().to_string(), "warn");
+        for words in ["garbage", "infos", "a=b=c", "remask=loud", "verbose,", " ", "hyper,tonic"] {
+            let told = levels(Some(words.into()), "info").unwrap_err().to_string();
+            assert!(told.starts_with(&format!("RUST_LOG is {words:?}")) && told.contains("give error, warn"), "{told}");
         }
     }
 }

@@ -3,10 +3,12 @@
 mod ask;
 pub mod bench;
 mod convert;
+mod environment;
 mod eval;
 mod generate;
 mod health;
 mod hub;
+mod idle;
 mod infill;
 mod logging;
 mod model;
@@ -23,16 +25,13 @@ mod version;
 mod watch;
 mod words;
 
-use crate::model::Threads;
-use clap::{CommandFactory, Parser, Subcommand};
-use print::{OutputError, say};
-use std::ffi::OsString;
+use clap::{CommandFactory, FromArgMatches, Parser, Subcommand};
+use environment::UsageError;
+use print::{OutputError, chain, say};
 use std::process::ExitCode;
 use version::VERSION;
 
-/// Variables that other parts of the program read.
-const OTHER_VARIABLES: [&str; 6] =
-    ["RUST_LOG", "HF_HOME", "HF_ENDPOINT", "HF_HUB_OFFLINE", "OTEL_SERVICE_NAME", "OTEL_EXPORTER_OTLP_ENDPOINT"];
+pub use environment::Environment;
 
 #[derive(Debug, Parser)]
 #[command(version = VERSION, about, args_conflicts_with_subcommands = true)]
@@ -77,38 +76,29 @@ enum Command {
     },
 }
 
-/// How the command uses threads, by its name alone: this must be known before any thread starts.
-pub fn threads() -> Threads {
-    match std::env::args().nth(1).as_deref() {
-        Some("train") => Threads::Alone,
-        Some(_) | None => Threads::ShareProducts,
-    }
-}
-
-/// The environment variables of the program that are set and empty, which count as unset.
-#[must_use]
-pub fn empty_variables() -> Vec<OsString> {
-    fn of(command: &clap::Command, found: &mut Vec<OsString>) {
-        found.extend(command.get_arguments().filter_map(|arg| arg.get_env().map(OsString::from)));
-        command.get_subcommands().for_each(|command| of(command, found));
-    }
-    let mut names = OTHER_VARIABLES.map(OsString::from).to_vec();
-    of(&command(), &mut names);
-    names.retain(|name| std::env::var_os(name).is_some_and(|value| value.is_empty()));
-    names
-}
-
 /// The command line as clap knows it: for tests, and for programs that add rules of their own.
 pub fn command() -> clap::Command {
-    Cli::command()
+    // so that a negative number is refused as a value, with the range, and not as an unknown flag
+    fn taking_numbers(command: clap::Command) -> clap::Command {
+        let takes = |arg: clap::Arg| {
+            let has_value = arg.get_action().takes_values();
+            arg.allow_negative_numbers(has_value)
+        };
+        command.mut_args(takes).mut_subcommands(taking_numbers)
+    }
+    taking_numbers(Cli::command())
 }
 
 /// Runs the command line. The exit code is 0, 1 after an error, 2 after a usage error, 141 when the
 /// reader of standard output has closed it, and 130 or 143 after a signal.
 #[must_use]
-pub fn run() -> ExitCode {
-    let done = match Cli::try_parse() {
-        Ok(cli) => start(cli),
+pub fn run(environment: &Environment) -> ExitCode {
+    let parsed = command().try_get_matches().and_then(|matches| Ok((Cli::from_arg_matches(&matches)?, matches)));
+    let done = match parsed {
+        Ok((cli, matches)) => {
+            let checked = environment.check().and_then(|()| idle::check(&matches));
+            checked.map_err(Into::into).and_then(|()| start(cli))
+        }
         Err(message) if message.use_stderr() => {
             let _ = print::usage(&message); // the exit code says it, too
             return ExitCode::from(2);
@@ -118,8 +108,8 @@ pub fn run() -> ExitCode {
     match done {
         Ok(()) => ExitCode::SUCCESS,
         Err(error) => error.downcast_ref().and_then(OutputError::quiet_exit).unwrap_or_else(|| {
-            say(format_args!("remask: {error:#}"));
-            ExitCode::FAILURE
+            say(format_args!("remask: {}", chain(&error)));
+            if error.is::<UsageError>() { ExitCode::from(2) } else { ExitCode::FAILURE }
         }),
     }
 }

@@ -1,6 +1,10 @@
 //! The flags that choose a model, and the models embedded in the binary.
 
-use super::{hub, print::say, words::one_of};
+use super::{
+    hub,
+    print::say,
+    words::{hub_token, one_of},
+};
 use crate::files;
 use crate::model::{Config, Denoiser, Device, GgufVocabulary, LoadOptions, Precision, Source, Tokens, Toy, load_with};
 use crate::text::{Lists, Tokenizer};
@@ -36,7 +40,7 @@ pub(super) struct ModelArgs {
     #[arg(long, env = "REMASK_REVISION", default_value = "main", value_parser = NonEmptyStringValueParser::new())]
     revision: String,
     /// Hugging Face token for private or gated models [default: the one stored by `hf auth login`]
-    #[arg(long, env = "HF_TOKEN", hide_env_values = true, value_name = "TOKEN")]
+    #[arg(long, env = "HF_TOKEN", hide_env_values = true, value_name = "TOKEN", value_parser = hub_token())]
     hf_token: Option<String>,
     /// `auto` reads the weights; `dummy` makes random ones and a head from config.json, for
     /// benchmarks
@@ -76,6 +80,26 @@ pub(super) struct Loaded {
     pub(super) name: String,
 }
 
+/// Where a model is.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(super) enum Place {
+    BuiltIn,
+    Gguf,
+    Directory,
+    Hub,
+}
+
+/// Where the model of this name is; on the hub where there is no such file or directory.
+pub(super) fn place(model_id: &str) -> Place {
+    let path = Path::new(model_id);
+    match model_id {
+        "sudoku" | "toy" => Place::BuiltIn,
+        _ if path.is_dir() => Place::Directory,
+        _ if path.extension().is_some_and(|extension| extension.eq_ignore_ascii_case("gguf")) => Place::Gguf,
+        _ => Place::Hub,
+    }
+}
+
 impl ModelArgs {
     /// Loads the model; a model of the hub is downloaded first if it is not in the cache.
     pub(super) fn load(&self) -> anyhow::Result<Loaded> {
@@ -111,8 +135,7 @@ impl ModelArgs {
     }
 
     fn is_gguf(&self) -> bool {
-        let file = Path::new(&self.model_id);
-        file.extension().is_some_and(|extension| extension.eq_ignore_ascii_case("gguf")) && !file.is_dir()
+        place(&self.model_id) == Place::Gguf
     }
 
     fn load_gguf(&self, device: Device) -> anyhow::Result<(Box<dyn Denoiser>, Option<Tokenizer>)> {
@@ -143,8 +166,13 @@ impl ModelArgs {
 
     fn load_dir(&self, device: Device) -> anyhow::Result<(Box<dyn Denoiser>, Option<Tokenizer>)> {
         let Some(dir) = hub::directory(&self.model_id, &self.revision, self.hf_token.as_deref())? else {
+            let what = if Path::new(&self.model_id).exists() {
+                "it is a file, and no GGUF file"
+            } else {
+                "there is no such directory"
+            };
             bail!(
-                "there is no such directory; give one with a config.json, a GGUF file, a model of the hub as owner/name, or `sudoku` or `toy`"
+                "{what}; give a directory with a config.json, a GGUF file, a model of the hub as owner/name, or `sudoku` or `toy`"
             )
         };
         let tokenizer = Tokenizer::from_dir(&dir)?;

@@ -1,7 +1,7 @@
 //! Command line flags for policies, made from the registry of rules: their names, help and ranges.
 
-use super::words::named;
-use crate::diffusion::policy::{Choice, Kind, Knob, QUALITY, Range, Rule, Setting, Settings, knobs};
+use super::words::{named, number, whole};
+use crate::diffusion::policy::{COUNT_MAX, Choice, Kind, Knob, QUALITY, Range, Rule, Setting, Settings, knobs};
 use clap::{Arg, ArgMatches, Args, Command, FromArgMatches, error::ErrorKind};
 
 /// What comes before a remasking's knob in its flag.
@@ -53,8 +53,8 @@ fn flag(prefix: &str, knob: &'static Knob) -> Option<Arg> {
     let name = flag_name(prefix, knob);
     let arg = Arg::new(name.clone()).long(name).help(knob.help.trim_end_matches('.'));
     match knob.range {
-        Range::Count { .. } => Some(arg.value_name("N").value_parser(clap::value_parser!(u32))),
-        Range::Fraction => Some(arg.value_name("0..1").value_parser(clap::value_parser!(f32))),
+        Range::Count { min } => Some(arg.value_name("N").value_parser(whole::<u32>(min.into(), COUNT_MAX.into()))),
+        Range::Fraction => Some(arg.value_name("0..1").value_parser(number(0.0_f32, 1.0))),
         Range::Span => None,
     }
 }

@@ -36,8 +36,45 @@ pub(super) fn say(message: impl Display) {
     let _ = writeln!(stderr(), "{message}");
 }
 
+/// An error and its causes in one line. A cause that the message before it ends with is left out:
+/// many libraries put the cause into the message and name it as the source as well.
+pub(super) fn chain(error: &anyhow::Error) -> String {
+    let mut words = String::new();
+    for cause in error.chain().map(ToString::to_string) {
+        if words.is_empty() {
+            words = cause;
+        } else if !words.ends_with(&cause) {
+            words = format!("{words}: {cause}");
+        }
+    }
+    words
+}
+
 /// Prints what clap has to say: help and version on standard output, errors on standard error.
 pub(super) fn usage(message: &clap::Error) -> Result<(), OutputError> {
     let printed = message.print().and_then(|()| stdout().flush());
     if message.use_stderr() { Ok(()) } else { Ok(printed?) }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use anyhow::Context;
+
+    #[test]
+    fn each_cause_is_told_once() {
+        let full = || io::Error::new(io::ErrorKind::StorageFull, "No space left on device");
+        let output = anyhow::Error::from(OutputError(full()));
+        assert_eq!(chain(&output), "cannot write to standard output: No space left on device");
+        assert_eq!(
+            chain(&output.context("no answer")),
+            "no answer: cannot write to standard output: No space left on device"
+        );
+        let plain: anyhow::Result<()> = Err(full()).context("cannot write a.svg").context("no plot");
+        assert_eq!(chain(&plain.unwrap_err()), "no plot: cannot write a.svg: No space left on device");
+        // a library that says its cause three times
+        let level = "a=b=c".parse::<tracing_subscriber::filter::Directive>().unwrap_err();
+        let told = chain(&anyhow::Error::from(level).context("RUST_LOG"));
+        assert_eq!(told.matches("expected one of").count(), 1, "{told}");
+    }
 }

@@ -1,6 +1,9 @@
 //! `remask quantize`: converts a model directory into one GGUF file with quantised matrices.
 
-use super::{hub, print, words::one_of};
+use super::{
+    hub, print,
+    words::{hub_token, one_of},
+};
 use crate::model::{Format, quantise};
 use anyhow::{Context, bail};
 use clap::Args;
@@ -15,7 +18,7 @@ pub(super) struct QuantiseArgs {
     #[arg(long, default_value = "main")]
     revision: String,
     /// Hugging Face token for private or gated models [default: the one stored by `hf auth login`]
-    #[arg(long, env = "HF_TOKEN", hide_env_values = true, value_name = "TOKEN")]
+    #[arg(long, env = "HF_TOKEN", hide_env_values = true, value_name = "TOKEN", value_parser = hub_token())]
     hf_token: Option<String>,
     /// PRISM quality head to include [default: the one in the model's directory]
     #[arg(long, value_name = "FILE")]

@@ -1,7 +1,11 @@
 //! The flags that commands about requests share: the prompt, and refinement.
 
-use super::{policy::PolicyArgs, words::one_of};
+use super::{
+    policy::PolicyArgs,
+    words::{count, number, one_of, temperature, whole},
+};
 use crate::diffusion::TokenId;
+use crate::diffusion::policy::COUNT_MAX;
 use crate::engine::{EndOfText, Proofreading, Request, Task};
 use anyhow::{Context, ensure};
 use clap::Args;
@@ -52,30 +56,30 @@ pub(super) fn ids(typed: &str) -> anyhow::Result<Vec<TokenId>> {
 #[derive(Args, Clone, Debug)]
 pub(super) struct RefineArgs {
     /// Number of steps, one forward pass each [default: one per blank]
-    #[arg(long)]
+    #[arg(long, value_name = "N", value_parser = count::<u32>(COUNT_MAX.into()))]
     steps: Option<u32>,
     /// Cells per block. Blocks are refined from left to right [default: the model's]
-    #[arg(long)]
+    #[arg(long, value_name = "N", value_parser = count::<u32>(u32::MAX.into()))]
     block_length: Option<u32>,
     #[command(flatten)]
     policy: PolicyArgs,
     /// Steps per block to proofread it once it is full [default: the model's]
-    #[arg(long, value_name = "N")]
+    #[arg(long, value_name = "N", value_parser = whole::<u32>(0, COUNT_MAX.into()))]
     proofread: Option<u32>,
     /// Quality below which proofreading writes a token again
-    #[arg(long, value_name = "0..1", requires = "proofread")]
+    #[arg(long, value_name = "0..1", requires = "proofread", value_parser = number(0.0_f32, 1.0))]
     proofread_below: Option<f32>,
     /// When tokens that end a text may be filled in
     #[arg(long, default_value = "free", value_parser = one_of(EndOfText::ALL))]
     end_of_text: EndOfText,
     /// Classifier-free guidance weight, 0 to 100
-    #[arg(long, default_value_t = 0.0)]
+    #[arg(long, default_value_t = 0.0, value_parser = number(0.0_f32, 100.0))]
     cfg_scale: f32,
     /// Sampling temperature. 0 takes the most probable token
-    #[arg(long, default_value_t = 0.0, allow_negative_numbers = true)]
+    #[arg(long, default_value_t = 0.0, value_parser = temperature())]
     temperature: f32,
     /// Random seed. The same seed gives the same answer
-    #[arg(long)]
+    #[arg(long, value_name = "N", value_parser = whole::<u64>(0, u64::MAX))]
     seed: Option<u64>,
 }
 

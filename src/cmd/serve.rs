@@ -2,22 +2,22 @@
 
 use super::logging::{self, LogArgs};
 use super::model::{self, Loaded, ModelArgs};
-use super::print::say;
+use super::print::{chain, say};
 use super::signal::{Signals, exit};
 use super::version::{REVISION, VERSION};
-use super::words::count;
+use super::words::{count, port, whole};
 use crate::api::{self, Access, AppState, Guard, Listeners, Patience, Service};
 use crate::engine::{Clock, Limits, Reload, Restart, World, start_by, warm_up};
 use crate::{model::ModelError, telemetry::Metrics};
 use anyhow::{Context, anyhow, bail};
 use axum::http::{HeaderValue, Uri};
-use clap::builder::{NonEmptyStringValueParser, RangedU64ValueParser};
-use clap::{Args, ValueEnum, value_parser};
+use clap::builder::NonEmptyStringValueParser;
+use clap::{Args, ValueEnum};
 use rustix::process::{Resource, Rlimit, getrlimit, setrlimit};
-use std::num::{NonZeroU32, NonZeroUsize};
+use std::net::{IpAddr, Ipv4Addr, Ipv6Addr, SocketAddr};
 use std::sync::atomic::{AtomicBool, Ordering};
 use std::time::{Duration, SystemTime, UNIX_EPOCH};
-use std::{net::SocketAddr, path::PathBuf, sync::Arc};
+use std::{path::PathBuf, sync::Arc};
 use tokio::{
     net::{TcpListener, lookup_host},
     sync::Notify,
@@ -43,30 +43,30 @@ pub(super) struct ServeArgs {
     #[arg(long, env = "REMASK_HOSTNAME", default_value = "127.0.0.1", help_heading = LISTENING, value_parser = NonEmptyStringValueParser::new())]
     hostname: String,
     /// Port to listen on. 0 picks a free port
-    #[arg(long, env = "REMASK_PORT", default_value_t = 8080, help_heading = LISTENING)]
+    #[arg(long, env = "REMASK_PORT", default_value_t = 8080, help_heading = LISTENING, value_parser = port())]
     port: u16,
     /// Separate port for gRPC. 0 picks a free port [default: gRPC shares --port with HTTP]
-    #[arg(long, env = "REMASK_GRPC_PORT", value_name = "PORT", help_heading = LISTENING)]
+    #[arg(long, env = "REMASK_GRPC_PORT", value_name = "PORT", help_heading = LISTENING, value_parser = port())]
     grpc_port: Option<u16>,
     /// Maximum number of tokens per forward pass, over all requests. A longer canvas runs alone
-    #[arg(long, env = "REMASK_MAX_BATCH_TOKENS", default_value_t = Limits::default().batch_tokens_max, value_name = "N", help_heading = LOAD, value_parser = count(1 << 24))]
+    #[arg(long, env = "REMASK_MAX_BATCH_TOKENS", default_value_t = Limits::default().batch_tokens_max, value_name = "N", help_heading = LOAD, value_parser = count::<usize>(1 << 24))]
     max_batch_tokens: usize,
     /// Maximum number of requests refined at the same time; each choice counts. API keys take
     /// turns, as do requests, and one without a place gets one of those that have several
-    #[arg(long, env = "REMASK_MAX_CONCURRENT_REQUESTS", default_value_t = Limits::default().running_max, value_name = "N", help_heading = LOAD, value_parser = count(1 << 16))]
+    #[arg(long, env = "REMASK_MAX_CONCURRENT_REQUESTS", default_value_t = Limits::default().running_max, value_name = "N", help_heading = LOAD, value_parser = count::<usize>(1 << 16))]
     max_concurrent_requests: usize,
     /// Maximum number of queued requests. Further ones are refused with status 429
-    #[arg(long, env = "REMASK_MAX_QUEUE", default_value_t = Limits::default().queue_max, value_name = "N", help_heading = LOAD, value_parser = RangedU64ValueParser::<usize>::new().range(..=1 << 20))]
+    #[arg(long, env = "REMASK_MAX_QUEUE", default_value_t = Limits::default().queue_max, value_name = "N", help_heading = LOAD, value_parser = whole::<usize>(0, 1 << 20))]
     max_queue: usize,
     /// Under load, reduce the steps of requests, down to this share (for example 0.5) when the
     /// queue is full. Such answers have `degraded` set
     #[arg(long, env = "REMASK_BROWN_OUT", value_name = "SHARE", value_parser = share, help_heading = LOAD)]
     brown_out: Option<f32>,
     /// Maximum length of a canvas in cells, including the prompt [default: the model's limit]
-    #[arg(long, env = "REMASK_MAX_MODEL_LEN", value_name = "N", help_heading = LOAD, value_parser = count(1 << 20))]
+    #[arg(long, env = "REMASK_MAX_MODEL_LEN", value_name = "N", help_heading = LOAD, value_parser = count::<usize>(1 << 20))]
     max_model_len: Option<usize>,
     /// Maximum size of a request body or gRPC message in bytes
-    #[arg(long, env = "REMASK_PAYLOAD_LIMIT", default_value_t = api::BODY_MAX, value_name = "BYTES", help_heading = LOAD, value_parser = count(1 << 30))]
+    #[arg(long, env = "REMASK_PAYLOAD_LIMIT", default_value_t = api::BODY_MAX, value_name = "BYTES", help_heading = LOAD, value_parser = count::<usize>(1 << 30))]
     payload_limit: usize,
     /// API keys, separated by commas. If set, requests must send one as `Authorization: Bearer KEY`
     #[arg(long, env = "REMASK_API_KEY", hide_env_values = true, value_delimiter = ',', value_name = "KEY,..", help_heading = ACCESS)]
@@ -75,26 +75,26 @@ pub(super) struct ServeArgs {
     #[arg(long, env = "REMASK_API_KEY_FILE", value_name = "FILE", help_heading = ACCESS)]
     api_key_file: Option<PathBuf>,
     /// Maximum number of concurrent requests per API key
-    #[arg(long, env = "REMASK_MAX_REQUESTS_PER_KEY", value_name = "N", help_heading = ACCESS)]
-    max_requests_per_key: Option<NonZeroUsize>,
+    #[arg(long, env = "REMASK_MAX_REQUESTS_PER_KEY", value_name = "N", help_heading = ACCESS, value_parser = count::<usize>(1 << 20))]
+    max_requests_per_key: Option<usize>,
     /// Allowed CORS origins, separated by commas, for example `https://example.org`, or `*` for all
     #[arg(long, env = "REMASK_CORS_ALLOW_ORIGIN", value_delimiter = ',', value_name = "ORIGIN,..", help_heading = ACCESS, value_parser = origin)]
     cors_allow_origin: Vec<HeaderValue>,
     /// Timeout of a request in seconds, until the last byte of the answer is sent [default: none]
-    #[arg(long, env = "REMASK_REQUEST_TIMEOUT", value_name = "SECONDS", help_heading = LOAD)]
-    request_timeout: Option<NonZeroU32>,
+    #[arg(long, env = "REMASK_REQUEST_TIMEOUT", value_name = "SECONDS", help_heading = LOAD, value_parser = count::<u64>(WAIT_MAX))]
+    request_timeout: Option<u64>,
     /// Seconds for which a broken /v1/infill or /v1/repair stream can be resumed. 0 cancels it at
     /// once
-    #[arg(long, env = "REMASK_RESUME_GRACE", default_value_t = api::RESUME_GRACE.as_secs(), value_name = "SECONDS", help_heading = LOAD, value_parser = value_parser!(u64).range(..=WAIT_MAX))]
+    #[arg(long, env = "REMASK_RESUME_GRACE", default_value_t = api::RESUME_GRACE.as_secs(), value_name = "SECONDS", help_heading = LOAD, value_parser = whole::<u64>(0, WAIT_MAX))]
     resume_grace: u64,
     /// Additional port that serves only /metrics, /health and /ready
-    #[arg(long, env = "REMASK_METRICS_PORT", value_name = "PORT", help_heading = LISTENING)]
+    #[arg(long, env = "REMASK_METRICS_PORT", value_name = "PORT", help_heading = LISTENING, value_parser = port())]
     metrics_port: Option<u16>,
     /// Also export metrics under the names of another server, for its dashboards and routers
     #[arg(long, env = "REMASK_METRICS_ALIASES", value_name = "SERVER", help_heading = logging::HEADING)]
     metrics_aliases: Option<MetricsAliases>,
     /// Seconds that running requests have to finish when the server stops
-    #[arg(long, env = "REMASK_DRAIN_TIMEOUT", default_value_t = 30, value_name = "SECONDS", help_heading = LOAD, value_parser = value_parser!(u64).range(..=WAIT_MAX))]
+    #[arg(long, env = "REMASK_DRAIN_TIMEOUT", default_value_t = 30, value_name = "SECONDS", help_heading = LOAD, value_parser = whole::<u64>(0, WAIT_MAX))]
     drain_timeout: u64,
     #[command(flatten)]
     logs: LogArgs,
@@ -128,14 +128,15 @@ async fn serve(args: &ServeArgs) -> anyhow::Result<()> {
     };
     let (mut signals, given_up) = (Signals::new()?, Arc::new(Notify::new()));
     let is_loaded = Arc::new(AtomicBool::new(false));
-    let per_key_max = args.max_requests_per_key.map(NonZeroUsize::get);
+    let per_key_max = args.max_requests_per_key;
     let guard = Guard::new(&args.api_key, args.api_key_file.as_deref(), per_key_max)?;
     if guard.is_none() && per_key_max.is_some() {
         bail!("--max-requests-per-key bounds API keys, and there are none; give --api-key or --api-key-file");
     }
+    let has_keys = guard.is_some();
     let access = Access { guard, origins: args.cors_allow_origin.clone() };
     let patience = Patience {
-        timeout: args.request_timeout.map(|seconds| Duration::from_secs(seconds.get().into())),
+        timeout: args.request_timeout.map(Duration::from_secs),
         resume: Duration::from_secs(args.resume_grace),
     };
     let state = AppState::new(Arc::clone(&metrics), args.payload_limit, access).patient(patience);
@@ -145,13 +146,17 @@ async fn serve(args: &ServeArgs) -> anyhow::Result<()> {
         tokio::spawn(api::serve_operators(listener, state.clone()));
     }
     let stop = {
-        let (given_up, is_loaded) = (Arc::clone(&given_up), Arc::clone(&is_loaded));
+        let (given_up, is_loaded, drain) = (Arc::clone(&given_up), Arc::clone(&is_loaded), args.drain_timeout);
         async move {
             tokio::select! {
                 code = signals.next() => {
                     if !is_loaded.load(Ordering::Acquire) {
                         exit(code, "stopped while the model was being loaded"); // nothing else ends its thread
                     }
+                    say(format_args!(
+                        "remask: stopping; the requests under way have {drain} s to finish; another signal, a second from \
+                         now or later, ends them"
+                    ));
                 }
                 () = given_up.notified() => {}
             }
@@ -170,7 +175,8 @@ async fn serve(args: &ServeArgs) -> anyhow::Result<()> {
         served = &mut server => return served.context("the server broke down"),
     };
     let service = start_service(loaded, args, metrics)?;
-    let greeting = greeting(&service, address, grpc_address);
+    let example = Example { is_sudoku: args.model.model_id == "sudoku", has_keys };
+    let greeting = greeting(&service, address, grpc_address, example);
     let handle = service.handle.clone();
     is_loaded.store(true, Ordering::Release);
     state.loaded(service).map_err(|_| anyhow!("a model is being served already"))?;
@@ -193,12 +199,19 @@ fn open_more_files() {
 }
 
 async fn listen(hostname: &str, port: u16, flag: &str) -> anyhow::Result<TcpListener> {
-    let addresses: Vec<SocketAddr> = match lookup_host((hostname, port)).await {
+    // an IPv6 address has brackets in a URL
+    let host = hostname.strip_prefix('[').and_then(|host| host.strip_suffix(']')).unwrap_or(hostname);
+    let mut addresses: Vec<SocketAddr> = match lookup_host((host, port)).await {
         Ok(addresses) => addresses.collect(),
         Err(cause) => {
-            bail!("--hostname is {hostname:?}, which is no IP address and no name that resolves ({cause}); give one")
+            bail!(
+                "--hostname is {hostname:?}, which is no IP address and no name that resolves ({cause}); give one, \
+                 without http:// and without a port, which is for {flag}"
+            )
         }
     };
+    // a name such as localhost may have both kinds; most clients are given 127.0.0.1
+    addresses.sort_by_key(SocketAddr::is_ipv6);
     let listener = TcpListener::bind(&*addresses).await;
     listener.with_context(|| format!("cannot listen on {hostname}:{port}; choose another {flag}"))
 }
@@ -227,7 +240,7 @@ fn reload(args: &ServeArgs) -> Reload {
     let (model, batch_tokens_max) = (args.model.clone(), args.max_batch_tokens);
     Box::new(move || {
         let loaded = model.load().and_then(|loaded| warm(loaded, batch_tokens_max));
-        loaded.map(|loaded| loaded.model).map_err(|cause| format!("{cause:#}"))
+        loaded.map(|loaded| loaded.model).map_err(|cause| chain(&cause))
     })
 }
 
@@ -282,21 +295,44 @@ fn origin(word: &str) -> Result<HeaderValue, &'static str> {
     value.ok_or("give SCHEME://HOST or SCHEME://HOST:PORT, for example https://example.org, without a path, or *")
 }
 
+/// What the example in the greeting depends on, besides the service.
+#[derive(Clone, Copy, Debug)]
+struct Example {
+    /// Whether the built-in Sudoku model is served, under whatever name.
+    is_sudoku: bool,
+    has_keys: bool,
+}
+
+/// An address to connect to: where the server listens on all interfaces, the one of this machine.
+fn reachable(address: SocketAddr) -> SocketAddr {
+    let ip = match address.ip() {
+        IpAddr::V4(ip) if ip.is_unspecified() => Ipv4Addr::LOCALHOST.into(),
+        IpAddr::V6(ip) if ip.is_unspecified() => Ipv6Addr::LOCALHOST.into(),
+        ip => ip,
+    };
+    SocketAddr::new(ip, address.port())
+}
+
 /// The message once the model is loaded: what is served, where, and an example request.
-fn greeting(service: &Service, address: SocketAddr, grpc: SocketAddr) -> String {
+fn greeting(service: &Service, address: SocketAddr, grpc: SocketAddr, example: Example) -> String {
     let spec = service.handle.spec();
     let head = if spec.has_quality { "with a quality head" } else { "without a quality head" };
-    let example = match (service.name.as_str(), service.handle.tokenizer()) {
-        ("sudoku", _) => format!(
-            "curl {address}/v1/infill -d '{{\"blank\": \".\", \"template\": \"53..7....\\n6..195...\\n.98....6.\\n\
-             8...6...3\\n4..8.3..1\\n7...2...6\\n.6....28.\\n...419..5\\n....8..79\"}}'"
+    let (path, body) = match (example.is_sudoku, service.handle.tokenizer()) {
+        (true, _) => (
+            "infill",
+            "{\"blank\": \".\", \"template\": \"53..7....\\n6..195...\\n.98....6.\\n8...6...3\\n4..8.3..1\\n\
+             7...2...6\\n.6....28.\\n...419..5\\n....8..79\"}",
         ),
-        (_, Some(_)) => format!("curl {address}/v1/completions -d '{{\"prompt\": \"Once upon a time\"}}'"),
-        (_, None) => format!("curl {address}/v1/completions -d '{{\"prompt\": [1, 2, 3]}}'"),
+        (false, Some(_)) => ("completions", "{\"prompt\": \"Once upon a time\"}"),
+        (false, None) => ("completions", "{\"prompt\": [1, 2, 3]}"),
     };
+    // quoted, since brackets of an IPv6 address are patterns of a shell
+    let key = if example.has_keys { " -H \"Authorization: Bearer $REMASK_API_KEY\"" } else { "" };
+    let curl = format!("curl 'http://{}/v1/{path}'{key} -d '{body}'", reachable(address));
+    let ask = if example.has_keys { "try, with an API key in REMASK_API_KEY:" } else { "try:" };
     format!(
         "serving {} ({}, {} parameters, {head}, {} on {}) on http://{address}\n\
-         gRPC (remask.v1.Remask, health, reflection) on {grpc}\ntry:\n  {example}",
+         gRPC (remask.v1.Remask, health, reflection) on {grpc}\n{ask}\n  {curl}",
         service.name, spec.family, spec.parameters, spec.dtype, spec.device
     )
 }

@@ -6,9 +6,9 @@ use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, Ordering};
 use std::time::{Duration, Instant};
 
-/// Signals that follow the last counted one within this time are the same request to stop. `timeout`
-/// signals both its child and its process group, and a terminal's Ctrl-C reaches a child also
-/// through a parent that passes it on.
+/// Signals that follow the last counted one within this time are the same request to stop.
+/// `timeout` signals both its child and its process group, and a terminal's Ctrl-C reaches a child
+/// also through a parent that passes it on.
 const SAME: Duration = Duration::from_secs(1);
 
 /// The signals that have arrived since this was made.

@@ -1,7 +1,9 @@
 //! Values of flags: one of some words, or a number in a range.
 
 use crate::diffusion::policy::{Kind, Rule, rules};
-use clap::builder::{PossibleValue, PossibleValuesParser, RangedU64ValueParser, StringValueParser, TypedValueParser};
+use clap::builder::{PossibleValue, PossibleValuesParser, StringValueParser, TypedValueParser};
+use std::fmt::Display;
+use std::str::FromStr;
 
 /// Reads one of some words, each given with its meaning and its help, which may be empty.
 pub(super) fn one_of<T: Copy + Send + Sync + 'static>(
@@ -21,15 +23,56 @@ pub(super) fn named(kind: Kind) -> impl TypedValueParser<Value = &'static Rule> 
     one_of(rules(kind).into_iter().map(|rule| (rule.name, rule, rule.help)))
 }
 
+/// Reads a whole number from `min` to `max`.
+pub(super) fn whole<T>(min: u64, max: u64) -> impl TypedValueParser<Value = T>
+where
+    T: TryFrom<u64> + Clone + Send + Sync + 'static,
+{
+    StringValueParser::new().try_map(move |word: String| {
+        let number = word.parse().ok().filter(|number| (min..=max).contains(number));
+        number
+            .and_then(|number| T::try_from(number).ok())
+            .ok_or_else(|| format!("give a whole number from {min} to {max}"))
+    })
+}
+
 /// Reads a whole number from 1 to `max`.
-pub(super) fn count(max: u64) -> RangedU64ValueParser<usize> {
-    RangedU64ValueParser::new().range(1..=max)
+pub(super) fn count<T>(max: u64) -> impl TypedValueParser<Value = T>
+where
+    T: TryFrom<u64> + Clone + Send + Sync + 'static,
+{
+    whole(1, max)
+}
+
+/// Reads the number of a port; 0 picks a free one.
+pub(super) fn port() -> impl TypedValueParser<Value = u16> {
+    whole(0, 65_535)
 }
 
 /// Reads a number from `min` to `max`.
-pub(super) fn number(min: f64, max: f64) -> impl TypedValueParser<Value = f64> {
+pub(super) fn number<T>(min: T, max: T) -> impl TypedValueParser<Value = T>
+where
+    T: FromStr + PartialOrd + Display + Clone + Send + Sync + 'static,
+{
     StringValueParser::new().try_map(move |word: String| {
-        let number = word.parse().ok().filter(|number| (min..=max).contains(number));
+        let number = word.parse().ok().filter(|number| (&min..=&max).contains(&number));
         number.ok_or_else(|| format!("give a number from {min} to {max}"))
+    })
+}
+
+/// Reads a sampling temperature.
+pub(super) fn temperature() -> impl TypedValueParser<Value = f32> {
+    StringValueParser::new().try_map(|word: String| {
+        let number = word.parse::<f32>().ok().filter(|number| number.is_finite() && *number >= 0.0);
+        number.ok_or("give a finite number from 0 upwards")
+    })
+}
+
+/// Reads a token of the hub: visible characters, as a header has them.
+pub(super) fn hub_token() -> impl TypedValueParser<Value = String> {
+    StringValueParser::new().try_map(|word: String| {
+        let token = word.trim();
+        let is_token = !token.is_empty() && token.bytes().all(|byte| byte.is_ascii_graphic());
+        is_token.then(|| token.to_owned()).ok_or("give a token without blanks, as its page on the hub shows it")
     })
 }

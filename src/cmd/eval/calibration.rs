@@ -6,7 +6,7 @@ use super::input::SPLITS;
 use super::statistics::{Bin, Reliability, area_under_curve};
 use crate::cmd::model::ModelArgs;
 use crate::cmd::print;
-use crate::cmd::words::one_of;
+use crate::cmd::words::{count, number, one_of, whole};
 use crate::diffusion::policy::{Choice, order};
 use crate::diffusion::{Canvas, Cell, DrawKey, Draws, Position, Purpose, Reading, Seed, TokenId, fills};
 use crate::model::{Denoiser, Filter, Row, Sampling};
@@ -23,22 +23,22 @@ pub(crate) struct CalibrationArgs {
     #[command(flatten)]
     model: ModelArgs,
     /// Number of grids
-    #[arg(long, default_value_t = 500)]
+    #[arg(long, default_value_t = 500, value_parser = count::<u32>(1 << 31))]
     count: u32,
     /// Number of blanks per grid that are filled and judged
-    #[arg(long, default_value_t = 4)]
+    #[arg(long, default_value_t = 4, value_parser = count::<u32>(81))]
     fills: u32,
     /// Minimum and maximum share of a grid's free cells that is blank
-    #[arg(long, num_args = 2, value_names = ["MIN", "MAX"], default_values_t = [0.1, 1.0])]
+    #[arg(long, num_args = 2, value_names = ["MIN", "MAX"], default_values_t = [0.1, 1.0], value_parser = number(1e-6, 1.0))]
     ratio: Vec<f64>,
     /// Share of grids whose clues are a puzzle with one solution. Others have random clues
-    #[arg(long, default_value_t = 0.5)]
+    #[arg(long, default_value_t = 0.5, value_parser = number(0.0, 1.0))]
     puzzles: f64,
     /// Split that the grids are from
     #[arg(long, default_value = "test", value_parser = one_of(SPLITS))]
     split: Split,
     /// Random seed of the grids and of sampling
-    #[arg(long, default_value_t = 0)]
+    #[arg(long, default_value_t = 0, value_parser = whole::<u64>(0, u64::MAX))]
     seed: u64,
     /// Print one JSON object instead of a table
     #[arg(long)]

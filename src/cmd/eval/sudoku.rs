@@ -6,8 +6,8 @@ use super::plot::{check_name, draw};
 use super::statistics::Share;
 use crate::cmd::ask::{answer_all, engine};
 use crate::cmd::print;
-use crate::cmd::words::{named, one_of};
-use crate::diffusion::policy::{BELOW, BUDGET, Choice, Kind, QUALITY, Rule, rules};
+use crate::cmd::words::{count, named, number, one_of, temperature, whole};
+use crate::diffusion::policy::{BELOW, BUDGET, COUNT_MAX, Choice, Kind, QUALITY, Rule, rules};
 use crate::engine::{Answer, Handle, Proofreading, Request, Start, Task};
 use crate::train::sudoku::{CANVAS, Grid, NEWLINE, Split};
 use crate::{cmd::model::ModelArgs, diffusion::TokenId};
@@ -27,19 +27,19 @@ pub(crate) struct SudokuArgs {
     #[arg(long, value_name = "FILE")]
     puzzles: Option<PathBuf>,
     /// Number of puzzles [default: 200, or all of --puzzles]
-    #[arg(long)]
+    #[arg(long, value_name = "N", value_parser = count::<usize>(1 << 32))]
     count: Option<usize>,
     /// Number of blanks in a generated puzzle
-    #[arg(long, default_value_t = 51, value_parser = clap::value_parser!(u8).range(1..=55))]
+    #[arg(long, default_value_t = 51, value_parser = count::<u8>(55))]
     blanks: u8,
     /// Split that generated puzzles are from
     #[arg(long, default_value = "test", value_parser = one_of(SPLITS))]
     split: Split,
     /// Random seed of generated puzzles and of sampling
-    #[arg(long, default_value_t = 0)]
+    #[arg(long, default_value_t = 0, value_parser = whole::<u64>(0, u64::MAX))]
     seed: u64,
     /// Numbers of steps to measure, one forward pass each at most
-    #[arg(long, value_delimiter = ',', default_values_t = [13, 26, 51, 102])]
+    #[arg(long, value_delimiter = ',', default_values_t = [13, 26, 51, 102], value_parser = count::<u32>(COUNT_MAX.into()))]
     steps: Vec<u32>,
     /// Policies of remasking
     #[arg(long, value_delimiter = ',', default_value = "off,quality,random,remdm,confidence", value_parser = contenders())]
@@ -48,22 +48,22 @@ pub(crate) struct SudokuArgs {
     #[arg(long, default_value = "confidence", value_parser = named(Kind::Order))]
     order: &'static Rule,
     /// Sampling temperature. 0 takes the most probable token
-    #[arg(long, default_value_t = 0.0)]
+    #[arg(long, default_value_t = 0.0, value_parser = temperature())]
     temperature: f32,
     /// Erasures a step plans; 4 in the paper
-    #[arg(long, default_value_t = 1)]
+    #[arg(long, default_value_t = 1, value_parser = whole::<u32>(0, COUNT_MAX.into()))]
     erase_per_step: u32,
     /// Erase only below this quality or confidence
-    #[arg(long, value_name = "0..1")]
+    #[arg(long, value_name = "0..1", value_parser = number(0.0_f32, 1.0))]
     below: Option<f32>,
     /// Steps to proofread the full grid; with the policy quality
-    #[arg(long, value_name = "N", default_value_t = 0)]
+    #[arg(long, value_name = "N", default_value_t = 0, value_parser = whole::<u32>(0, COUNT_MAX.into()))]
     proofread: u32,
     /// What proofreading doubts
-    #[arg(long, value_name = "0..1", default_value_t = 0.5)]
+    #[arg(long, value_name = "0..1", default_value_t = 0.5, value_parser = number(0.0_f32, 1.0))]
     proofread_below: f32,
     /// Temperature at which proofreading writes; default: --temperature
-    #[arg(long)]
+    #[arg(long, value_parser = temperature())]
     proofread_temperature: Option<f32>,
     /// Print one JSON object per line instead of a table
     #[arg(long)]

@@ -21,11 +21,11 @@ pub(crate) struct BaseArgs {
     #[arg(long, conflicts_with = "data", required_unless_present = "data")]
     task: Option<BuiltInTask>,
     /// Hidden size of a new Sudoku model
-    #[arg(long, default_value_t = 128, requires = "task", value_parser = count(1 << 18))]
+    #[arg(long, default_value_t = 128, requires = "task", value_parser = count::<usize>(1 << 18))]
     d_model: usize,
     /// Number of blocks [default: 4 for a new Sudoku model]. With --model-id, a multiple of the
     /// model's number: each block is then followed by copies that at first add nothing
-    #[arg(long, value_parser = count(1 << 10))]
+    #[arg(long, value_parser = count::<usize>(1 << 10))]
     layers: Option<usize>,
     /// Train on a file: text, or JSONL with `prompt` (never masked) and `response`
     #[arg(long, requires = "model_id", value_name = "FILE")]
@@ -34,7 +34,7 @@ pub(crate) struct BaseArgs {
     #[arg(long, value_name = "DIR", conflicts_with = "d_model")]
     model_id: Option<PathBuf>,
     /// Length of the rows of --data in tokens
-    #[arg(long, default_value_t = 256, value_parser = count(1 << 20))]
+    #[arg(long, default_value_t = 256, value_parser = count::<usize>(1 << 20))]
     length: usize,
     /// Maximum share of a row's tokens that is masked, not counting prompts and clues
     #[arg(long, default_value_t = 1.0, value_parser = number(1e-9, 1.0))]

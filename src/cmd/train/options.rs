@@ -1,7 +1,7 @@
 //! The flags of both kinds of training, what follows from them, and progress in the terminal.
 
 use crate::cmd::print::{self, OutputError};
-use crate::cmd::words::{count, number};
+use crate::cmd::words::{count, number, whole};
 use crate::files;
 use crate::model::{Device, threads};
 use crate::text::Tokenizer;
@@ -26,6 +26,9 @@ pub(super) enum BuiltInTask {
     Sudoku,
 }
 
+/// Most steps of a training run.
+const STEPS_MAX: u64 = u32::MAX as u64;
+
 /// Flags of both kinds of training.
 #[derive(Args, Clone, Debug)]
 pub(super) struct RunArgs {
@@ -33,19 +36,19 @@ pub(super) struct RunArgs {
     #[arg(long, value_name = "DIR")]
     pub(super) out: PathBuf,
     /// Number of steps of the whole run
-    #[arg(long, value_parser = clap::value_parser!(u32).range(1..))]
+    #[arg(long, value_parser = count::<u32>(STEPS_MAX))]
     pub(super) steps: u32,
     /// Rows per step
-    #[arg(long, default_value_t = 64, value_parser = count(1 << 20))]
+    #[arg(long, default_value_t = 64, value_parser = count::<usize>(1 << 20))]
     pub(super) batch: usize,
     /// Rows that a thread computes at once. The gradients of a step are added up
-    #[arg(long, default_value_t = 8, value_parser = count(1 << 20))]
+    #[arg(long, default_value_t = 8, value_parser = count::<usize>(1 << 20))]
     piece: usize,
     /// Peak learning rate
     #[arg(long, value_parser = number(0.0, 10.0))]
     learning_rate: f64,
     /// Number of warm-up steps, over which the learning rate rises to its peak
-    #[arg(long, default_value_t = 200)]
+    #[arg(long, default_value_t = 200, value_parser = whole::<u32>(0, STEPS_MAX))]
     warmup: u32,
     /// AdamW's beta1 and beta2
     #[arg(long, num_args = 2, value_names = ["B1", "B2"], default_values_t = [0.9, 0.98], value_parser = number(0.0, 0.9999999))]
@@ -60,10 +63,10 @@ pub(super) struct RunArgs {
     #[arg(long, default_value_t = 0.999, value_parser = number(0.0, 0.9999999))]
     ema: f64,
     /// Random seed of data, masks and initial weights
-    #[arg(long, default_value_t = 0)]
+    #[arg(long, default_value_t = 0, value_parser = whole::<u64>(0, u64::MAX))]
     pub(super) seed: u64,
     /// Number of steps between checkpoints
-    #[arg(long, default_value_t = 200, value_parser = clap::value_parser!(u32).range(1..))]
+    #[arg(long, default_value_t = 200, value_parser = count::<u32>(STEPS_MAX))]
     save_every: u32,
     /// Share of Sudoku grids whose clues are a puzzle with one solution. Others have random clues
     #[arg(long, default_value_t = 0.5, value_parser = number(0.0, 1.0))]

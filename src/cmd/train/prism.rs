@@ -3,7 +3,7 @@
 use super::options::{BuiltInTask, DataSettings, Monitor, RunArgs, tokenizer};
 use crate::cmd::eval::calibration::measure;
 use crate::cmd::signal::stop_flag;
-use crate::cmd::words::{count, named, number};
+use crate::cmd::words::{count, named, number, temperature};
 use crate::diffusion::policy::{Choice, Kind, Rule};
 use crate::diffusion::u32_of;
 use crate::model::{Config, Denoiser, Source, load};
@@ -45,13 +45,13 @@ pub(crate) struct PrismArgs {
     #[arg(long, value_name = "FILE")]
     data: Option<PathBuf>,
     /// Length of the rows of --data in tokens
-    #[arg(long, default_value_t = 256, value_parser = count(1 << 20))]
+    #[arg(long, default_value_t = 256, value_parser = count::<usize>(1 << 20))]
     length: usize,
     /// What is trained
     #[arg(long, default_value = "everything")]
     learns: LearnsWord,
     /// Rank of the adapters
-    #[arg(long, default_value_t = 256, value_parser = count(1 << 16))]
+    #[arg(long, default_value_t = 256, value_parser = count::<usize>(1 << 16))]
     rank: usize,
     /// LoRA's alpha: adapters are scaled by alpha / rank [default: the rank]
     #[arg(long, value_parser = number(1e-9, 1e9))]
@@ -60,13 +60,13 @@ pub(crate) struct PrismArgs {
     #[arg(long, value_delimiter = ',', default_value = "q_proj,k_proj,v_proj")]
     targets: Vec<String>,
     /// Number of blanks that the model fills in a fresh row before the head judges them
-    #[arg(long, default_value_t = 4)]
+    #[arg(long, default_value_t = 4, value_parser = count::<u32>(1 << 20))]
     fills: u32,
     /// Order in which these blanks are filled
     #[arg(long, default_value = "random", value_parser = named(Kind::Order))]
     order: &'static Rule,
     /// Sampling temperature of these fills
-    #[arg(long, default_value_t = 1.0)]
+    #[arg(long, default_value_t = 1.0, value_parser = temperature())]
     temperature: f32,
     /// Weight of the model's denoising loss; the weight of the head's loss is 1
     #[arg(long, default_value_t = 0.5, value_parser = number(0.0, 1e9))]
@@ -75,10 +75,10 @@ pub(crate) struct PrismArgs {
     #[arg(long, default_value_t = 0.0, value_parser = number(0.0, 1.0))]
     carried: f64,
     /// Number of training steps for which a carried row is kept [default: 32]
-    #[arg(long, requires = "carried")]
-    rounds: Option<NonZeroU32>,
+    #[arg(long, requires = "carried", value_parser = count::<u32>(1 << 20))]
+    rounds: Option<u32>,
     /// Minimum and maximum share of a fresh row's tokens that is masked
-    #[arg(long, num_args = 2, value_names = ["MIN", "MAX"], default_values_t = [0.001, 1.0])]
+    #[arg(long, num_args = 2, value_names = ["MIN", "MAX"], default_values_t = [0.001, 1.0], value_parser = number(1e-6, 1.0))]
     ratio: Vec<f64>,
 }
 
@@ -105,7 +105,11 @@ pub(super) fn run(args: &PrismArgs) -> anyhow::Result<()> {
         temperature: args.temperature,
         lambda: args.lambda,
         carried: args.carried,
-        rounds: if args.carried > 0.0 { args.rounds.unwrap_or(ROUNDS) } else { NonZeroU32::MIN },
+        rounds: if args.carried > 0.0 {
+            args.rounds.and_then(NonZeroU32::new).unwrap_or(ROUNDS)
+        } else {
+            NonZeroU32::MIN
+        },
         ratio_min,
         ratio_max,
     };
