@@ -23,16 +23,16 @@ const HUB: [&str; 5] = ["infill", "--model-id", "owner/name", "--prompt", "a"];
 
 #[test]
 fn variables_of_libraries_are_refused_with_what_is_allowed() {
-    let threads = "give a whole number from 0 to 1024, or unset it";
+    let threads = "give a whole number from 0 to 256, or unset it";
     for (name, value, allowed) in [
         ("RAYON_NUM_THREADS", "100000", threads),
         ("RAYON_NUM_THREADS", "abc", threads),
         ("RAYON_NUM_THREADS", "-1", threads),
         ("RAYON_RS_NUM_CPUS", "x", threads),
         ("CANDLE_NUM_THREADS", "1e3", threads),
-        ("TOKIO_WORKER_THREADS", "0", "give a whole number from 1 to 1024, or unset it"),
-        ("TOKIO_WORKER_THREADS", "abc", "give a whole number from 1 to 1024, or unset it"),
-        ("TOKIO_WORKER_THREADS", "100000", "give a whole number from 1 to 1024, or unset it"),
+        ("TOKIO_WORKER_THREADS", "0", "give a whole number from 1 to 256, or unset it"),
+        ("TOKIO_WORKER_THREADS", "abc", "give a whole number from 1 to 256, or unset it"),
+        ("TOKIO_WORKER_THREADS", "100000", "give a whole number from 1 to 256, or unset it"),
         ("RUST_MIN_STACK", "99999999999999", "give a whole number from 0 to 1073741824, or unset it"),
         ("RUST_MIN_STACK", "big", "give a whole number from 0 to 1073741824, or unset it"),
         ("HF_HUB_OFFLINE", "perhaps", "give one of 0, 1, false, true, no, yes, off, on, or unset it"),
