@@ -10,8 +10,8 @@ use std::ffi::{OsStr, OsString};
 /// Variables that other parts of the program read.
 const OTHER_VARIABLES: [&str; 4] = ["RUST_LOG", "HF_HOME", "HF_ENDPOINT", "HOME"];
 
-/// Most threads of a pool. The time of a small product grows with their square: with 1,024 threads on
-/// two cores, a puzzle of a second takes more than a minute.
+/// Most threads of a pool. The time of a small product grows with their square: with 1,024 threads
+/// on two cores, a puzzle of a second takes more than a minute.
 const THREADS_MAX: u64 = 256;
 /// Most bytes of a thread's stack.
 const STACK_MAX: u64 = 1 << 30;
