@@ -4,6 +4,8 @@ mod common;
 
 use common::process::Process;
 use serde_json::{Value, json};
+use std::io::Write;
+use std::net::TcpStream;
 use std::process::Command;
 
 fn server() -> Process {
@@ -53,6 +55,58 @@ async fn each_request_has_one_line_with_what_it_was_and_what_it_took() {
     post(&json!({"prompt": "Once", "max_tokens": -1})).await;
     let (fields, _) = line(&server);
     assert_eq!((&fields["status"], &fields["outcome"]), (&json!(400), &json!("invalid")));
+}
+
+/// A request whose client leaves before the answer is cancelled. With an `Idempotency-Key` it goes
+/// on and has its answer, which is what the log and the metrics say.
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn a_line_tells_one_story_where_the_client_leaves() {
+    let server = server();
+    let client = reqwest::Client::builder().no_proxy().build().unwrap();
+    let ask = |max_tokens: u32, more: Value| {
+        let mut body = json!({"prompt": "Once", "max_tokens": max_tokens});
+        body["diffusion"] = json!({"block_length": max_tokens, "end_of_text": "never"});
+        body.as_object_mut().unwrap().extend(more.as_object().unwrap().clone());
+        body
+    };
+    let (long, whole) = (ask(600, json!({})), ask(150, json!({})));
+    let (streamed, many) = (ask(150, json!({"stream": true})), ask(50, json!({"n": 4})));
+    let mut keys = 0..;
+    let cases = [
+        (&long, false, 499, "cancelled"),
+        (&whole, true, 200, "ok"),
+        (&streamed, true, 200, "ok"),
+        (&many, true, 200, "ok"),
+    ];
+    for (body, is_keyed, status, outcome) in cases {
+        let body = body.to_string();
+        let key = if is_keyed { format!("Idempotency-Key: {}\r\n", keys.next().unwrap()) } else { String::new() };
+        let length = body.len();
+        let head = format!("POST /v1/completions HTTP/1.1\r\nHost: h\r\n{key}Content-Length: {length}\r\n\r\n");
+        let before = admitted(&client, &server).await;
+        let mut stream = TcpStream::connect(server.base.trim_start_matches("http://")).unwrap();
+        stream.write_all(format!("{head}{body}").as_bytes()).unwrap();
+        while admitted(&client, &server).await == before {}
+        drop(stream);
+        let (fields, _) = line(&server);
+        assert_eq!((&fields["status"], &fields["outcome"]), (&json!(status), &json!(outcome)), "{fields}");
+        assert_eq!(fields.get("completion_tokens").is_some(), outcome == "ok", "{fields}");
+    }
+    let counted = metrics(&client, &server).await;
+    for (outcome, count) in [("ok", 3), ("cancelled", 1)] {
+        let line = format!("remask_requests_total{{endpoint=\"/v1/completions\",outcome=\"{outcome}\"}} {count}\n");
+        assert!(counted.contains(&line), "{line}{counted}");
+    }
+}
+
+async fn metrics(client: &reqwest::Client, server: &Process) -> String {
+    client.get(server.url("/metrics")).send().await.unwrap().text().await.unwrap()
+}
+
+/// The line of the metrics with the requests that were admitted.
+async fn admitted(client: &reqwest::Client, server: &Process) -> String {
+    let metrics = metrics(client, server).await;
+    metrics.lines().find(|line| line.starts_with("remask_sequences_admitted_total")).unwrap().to_owned()
 }
 
 #[test]

@@ -17,9 +17,10 @@ use rustix::process::{Resource, Rlimit, getrlimit, setrlimit};
 use std::net::{IpAddr, Ipv4Addr, Ipv6Addr, SocketAddr};
 use std::sync::atomic::{AtomicBool, Ordering};
 use std::time::{Duration, SystemTime, UNIX_EPOCH};
-use std::{path::PathBuf, sync::Arc};
+use std::{io, path::PathBuf, sync::Arc};
 use tokio::{
     net::{TcpListener, lookup_host},
+    runtime::{Builder, Runtime},
     sync::Notify,
     task::spawn_blocking,
 };
@@ -101,16 +102,22 @@ pub(super) struct ServeArgs {
 }
 
 pub(super) fn run(args: &ServeArgs) -> anyhow::Result<()> {
-    let runtime = tokio::runtime::Builder::new_multi_thread().enable_all().build()?;
-    let served = runtime.block_on(async {
-        let logs = logging::init(&args.logs)?;
-        let served = serve(args).await;
-        spawn_blocking(move || logs.end()).await.context("the last logs are lost")?;
+    on_runtime(|runtime| {
+        let logs = runtime.block_on(async { logging::init(&args.logs) })?;
+        let served = runtime.block_on(serve(args));
+        let _inside = runtime.enter();
+        logs.end(); // on this thread: all blocking threads may be busy
         served
-    });
-    // dropping it would wait for blocking threads, whose requests have been given up
+    })?
+}
+
+/// Calls `work` with a runtime. Does not wait for blocking threads, whose requests have been given
+/// up, as dropping the runtime would.
+fn on_runtime<T>(work: impl FnOnce(&Runtime) -> T) -> io::Result<T> {
+    let runtime = Builder::new_multi_thread().enable_all().build()?;
+    let result = work(&runtime);
     runtime.shutdown_background();
-    served
+    Ok(result)
 }
 
 async fn serve(args: &ServeArgs) -> anyhow::Result<()> {
@@ -335,4 +342,30 @@ fn greeting(service: &Service, address: SocketAddr, grpc: SocketAddr, example: E
          gRPC (remask.v1.Remask, health, reflection) on {grpc}\n{ask}\n  {curl}",
         service.name, spec.family, spec.parameters, spec.dtype, spec.device
     )
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use std::sync::mpsc;
+
+    #[test]
+    fn the_end_waits_for_no_blocking_thread() {
+        let ((_never, wait), (begun, begins)) = (mpsc::channel::<()>(), mpsc::channel());
+        let (ended, ends) = mpsc::channel();
+        std::thread::spawn(move || {
+            let result = on_runtime(|runtime| {
+                runtime.block_on(async {
+                    let busy = spawn_blocking(move || {
+                        begun.send(()).unwrap();
+                        wait.recv() // ends after the test
+                    });
+                    drop(busy); // as a request that is given up
+                    spawn_blocking(move || begins.recv()).await
+                })
+            });
+            ended.send(result.is_ok()).unwrap();
+        });
+        assert_eq!(ends.recv_timeout(Duration::from_secs(60)), Ok(true));
+    }
 }

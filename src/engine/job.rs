@@ -9,7 +9,7 @@ use super::template::Segment;
 use crate::diffusion::policy::{Needs, OFF, QUALITY};
 use crate::diffusion::{Edit, Position, Probability, Reading, Sequence, TokenId, u32_of};
 use crate::model::{Filter, ModelError, Restriction, Row, RowError, Sampling};
-use crate::text::{Tokenizer, Transcript, heal};
+use crate::text::{Brackets, Tokenizer, Transcript, heal};
 use std::{collections::BTreeMap, ops::Range, sync::Arc, time::Duration};
 
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Hash)]
@@ -18,8 +18,8 @@ pub(super) struct SequenceId(pub(super) u64);
 /// How the tokens of a sequence become its answer. A clone shares what does not change.
 #[derive(Clone, Debug)]
 pub(super) enum Writing {
-    /// Text that grows block by block, up to one of `ends` or the end of its value if `is_json`.
-    Continuation { transcript: Transcript, ends: Arc<[TokenId]>, is_json: bool },
+    /// Text that grows block by block, up to one of `ends` or the end of its value if it is JSON.
+    Continuation { transcript: Transcript, ends: Arc<[TokenId]>, json: Option<Brackets> },
     /// JSON of a given shape, whose gaps are filled.
     Shaped { tokenizer: Option<Arc<Tokenizer>>, layout: Arc<Layout> },
     /// A template whose gaps are filled.
@@ -251,17 +251,18 @@ impl Job {
 
     /// The text that a finished block adds. Stops the sequence where the text ends.
     fn close_block(&mut self, block: &Range<usize>) -> String {
-        let Writing::Continuation { transcript, ends, is_json } = &mut self.writing else { return String::new() };
+        let Writing::Continuation { transcript, ends, json } = &mut self.writing else { return String::new() };
         let tokens: Vec<TokenId> = self.sequence.canvas().filled(block.clone()).map(|(_, token)| token).collect();
         let end = tokens.iter().position(|token| ends.contains(token));
         self.text_tokens += end.unwrap_or(tokens.len());
         let delta = transcript.push(&tokens[..end.unwrap_or(tokens.len())]);
-        let is_whole = *is_json && heal(transcript.text()).is_whole;
+        let is_closed = json.as_mut().is_some_and(|brackets| brackets.close_in(&delta.text));
+        let is_whole = is_closed && heal(transcript.text()).is_whole;
         if end.is_some() || delta.stopped || is_whole {
             self.ended = true;
             self.sequence.stop();
         }
-        if *is_json { String::new() } else { delta.text }
+        if json.is_some() { String::new() } else { delta.text }
     }
 
     fn record_quality(&mut self, reading: &Reading) {
@@ -290,7 +291,7 @@ impl Job {
     fn answer(&mut self) -> Answer {
         let tokens: Vec<TokenId> = self.written.values().map(|written| written.token).collect();
         let (output, tail, finish, completion_tokens) = match &mut self.writing {
-            Writing::Continuation { transcript, is_json: true, .. } => {
+            Writing::Continuation { transcript, json: Some(_), .. } => {
                 transcript.finish();
                 let healed = heal(transcript.text());
                 let finish = if healed.is_whole { Finish::Stop } else { Finish::Length };

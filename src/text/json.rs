@@ -4,6 +4,8 @@ use serde_json::Value;
 
 /// Deepest nesting, the same as serde_json's; deeper values are dropped.
 const DEPTH_MAX: usize = 127;
+/// Longest number that is shortened until it is valid. A longer one is taken whole, or cut to this.
+const NUMBER_MAX: usize = 1024;
 
 /// A JSON value, and whether the text held all of it.
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -12,6 +14,41 @@ pub struct Healed {
     pub json: String,
     /// False if something was closed or dropped to make it valid.
     pub is_whole: bool,
+}
+
+/// Watches a text that grows for the bracket that closes the first one: an object or array that the
+/// text begins with cannot be whole before.
+#[derive(Clone, Debug, Default)]
+pub struct Brackets {
+    depth: usize,
+    is_in_string: bool,
+    is_escaped: bool,
+    is_closed: bool,
+}
+
+impl Brackets {
+    /// Reads more of the text. True once, at the piece with the closing bracket.
+    pub fn close_in(&mut self, piece: &str) -> bool {
+        !self.is_closed && {
+            self.is_closed = piece.bytes().any(|byte| self.closes(byte));
+            self.is_closed
+        }
+    }
+
+    const fn closes(&mut self, byte: u8) -> bool {
+        match byte {
+            _ if self.is_escaped => self.is_escaped = false,
+            b'\\' if self.is_in_string => self.is_escaped = true,
+            b'"' => self.is_in_string = !self.is_in_string,
+            b'{' | b'[' if !self.is_in_string => self.depth += 1,
+            b'}' | b']' if !self.is_in_string && self.depth > 0 => {
+                self.depth -= 1;
+                return self.depth == 0;
+            }
+            _ => {}
+        }
+        false
+    }
 }
 
 /// The JSON value at the start of `text`, unchanged if it is valid. Otherwise as much of it as
@@ -188,7 +225,8 @@ impl Healer<'_> {
         let of_number = |c: char| c.is_ascii_digit() || "+-.eE".contains(c);
         let all = self.rest.find(|c| !of_number(c)).unwrap_or(self.rest.len());
         let is_number = |length: &usize| serde_json::from_str::<serde_json::Number>(&self.rest[..*length]).is_ok();
-        let Some(length) = (1..=all).rev().find(is_number) else { return Kept::Nothing };
+        let shorter = (1..all.min(NUMBER_MAX)).rev();
+        let Some(length) = std::iter::once(all).chain(shorter).find(is_number) else { return Kept::Nothing };
         self.json.push_str(&self.rest[..length]);
         self.rest = &self.rest[length..];
         if length == all { Kept::All } else { Kept::Part }
@@ -230,6 +268,7 @@ mod tests {
         check(r#"{"a": "x\u00"#, r#"{"a": "x"}"#, false);
         check("{", "{}", false);
         check("", "null", false);
+        check(&"7".repeat(9000), &"7".repeat(308), false);
     }
 
     #[test]
@@ -271,6 +310,22 @@ mod tests {
             prop_assert_eq!(value.unwrap().is_object(), text.trim_start().starts_with('{'));
             prop_assert_eq!(heal(&json), Healed { json, is_whole: true });
             prop_assert!(!is_whole || serde_json::Deserializer::from_str(&text).into_iter::<Value>().next().unwrap().is_ok());
+        }
+
+        #[test]
+        fn an_object_is_whole_when_its_bracket_closes(
+            rest in r#"([\[\]{}:,"\\ntu0-9]|true|"[a-z\\"]*":|[\]}]{2}){0,30}"#,
+            cuts in prop::collection::vec(0usize..80, 0..6),
+        ) {
+            let text = format!("{{{rest}");
+            let mut cuts: Vec<usize> = cuts.into_iter().map(|cut| cut.min(text.len())).collect();
+            cuts.extend([0, text.len()]);
+            cuts.sort_unstable();
+            let (mut brackets, mut is_whole) = (Brackets::default(), false);
+            for cut in cuts.windows(2) {
+                is_whole |= brackets.close_in(&text[cut[0]..cut[1]]) && heal(&text[..cut[1]]).is_whole;
+                prop_assert_eq!(is_whole, heal(&text[..cut[1]]).is_whole, "{}", &text[..cut[1]]);
+            }
         }
 
         #[test]

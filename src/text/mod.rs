@@ -8,6 +8,7 @@ mod json;
 mod middle;
 mod number_pattern;
 mod pattern;
+mod stop;
 mod tokenizer;
 mod transcript;
 
@@ -15,7 +16,7 @@ pub use bpe::Lists;
 pub use chat_template::ChatTemplate;
 pub use conversation::{Conversation, Message, ToolCall};
 pub use error::TextError;
-pub use json::{Healed, heal, json_string, string_text};
+pub use json::{Brackets, Healed, heal, json_string, string_text};
 pub use number_pattern::DIGITS_MAX;
 pub use pattern::{Characters, LENGTH_MAX, Pattern, Step};
 pub use tokenizer::{Special, Tokenizer};

@@ -5,7 +5,7 @@ use super::tool_call::ToolCall;
 use super::{Detokenizer, Echo, Shape, logprobs::Logprobs};
 use crate::api::schema;
 use crate::engine::{Answer, Handle, Output};
-use serde::Serialize;
+use serde::{Serialize, Serializer};
 use std::time::{SystemTime, UNIX_EPOCH};
 use utoipa::ToSchema;
 
@@ -83,9 +83,22 @@ pub(crate) struct Choice<'a> {
 #[derive(Debug, Serialize)]
 #[serde(rename_all = "lowercase")]
 pub(crate) enum Content<'a> {
-    Text(String),
+    Text(Text<'a>),
     Message(Message<'a>),
     Delta(Delta<'a>),
+}
+
+/// A text behind what is echoed, which no choice copies.
+#[derive(Debug)]
+pub(crate) struct Text<'a> {
+    echo: &'a str,
+    written: &'a str,
+}
+
+impl Serialize for Text<'_> {
+    fn serialize<S: Serializer>(&self, serializer: S) -> Result<S::Ok, S::Error> {
+        serializer.collect_str(&format_args!("{}{}", self.echo, self.written))
+    }
 }
 
 #[derive(Debug, Serialize, ToSchema)]
@@ -155,19 +168,19 @@ impl ChoiceWriter {
         Detokenizer(self.handle.tokenizer())
     }
 
-    fn echo(&self, index: usize) -> &str {
-        self.echo.get(index / self.choices.max(1)).map_or("", |echo| echo.text.as_str())
+    /// What is echoed before a choice, which all choices of its prompt share.
+    fn echo(&self, index: usize) -> Option<&Echo> {
+        self.echo.get(index / self.choices.max(1))
     }
 
-    fn logprobs(&self, index: usize, answer: &Answer) -> Logprobs {
-        let echo = self.echo.get(index / self.choices.max(1)).cloned().unwrap_or_default();
-        Logprobs::of(answer, self.shape, self.detokenizer(), &echo)
+    fn echoed_text(&self, index: usize) -> &str {
+        self.echo(index).map_or("", |echo| echo.text.as_str())
     }
 
     pub(crate) fn whole<'a>(&'a self, index: usize, answer: &'a Answer) -> Choice<'a> {
         let written = written(answer, answer.output.text());
         let content = match self.shape {
-            Shape::Text => Content::Text(format!("{}{written}", self.echo(index))),
+            Shape::Text => Content::Text(Text { echo: self.echoed_text(index), written }),
             Shape::Chat => {
                 let call = |calls: &'a Calls| ToolCall::whole(calls.id(index), &calls.names[index], written);
                 let tool_calls: Vec<_> = self.calls.iter().map(call).collect();
@@ -192,7 +205,7 @@ impl ChoiceWriter {
         Choice {
             index,
             content,
-            logprobs: self.logprobs.then(|| self.logprobs(index, answer)),
+            logprobs: self.logprobs.then(|| Logprobs::of(answer, self.shape, detokenizer, self.echo(index))),
             finish_reason: Some(self.calls.as_ref().map_or(answer.finish.into(), Calls::finish)),
             quality: Quality::of(answer, detokenizer),
         }
@@ -200,7 +213,7 @@ impl ChoiceWriter {
 
     /// What stands before the text of a choice in a stream, if anything does.
     pub(crate) fn opening<'a>(&'a self, index: usize) -> Option<Content<'a>> {
-        match (self.shape, self.echo(index)) {
+        match (self.shape, self.echoed_text(index)) {
             (Shape::Chat, _) => {
                 let call = |calls: &'a Calls| ToolCall::opening(calls.id(index), &calls.names[index]);
                 let tool_calls: Vec<_> = self.calls.iter().map(call).collect();
@@ -208,14 +221,14 @@ impl ChoiceWriter {
                 Some(Content::Delta(Delta { role: Some(ASSISTANT), content, tool_calls }))
             }
             (Shape::Text, "") => None,
-            (Shape::Text, echo) => Some(Content::Text(echo.to_owned())),
+            (Shape::Text, echo) => Some(Content::Text(Text { echo, written: "" })),
         }
     }
 
     /// A piece of text, which may be empty.
     pub(crate) fn delta<'a>(&self, text: &'a str) -> Content<'a> {
         match self.shape {
-            Shape::Text => Content::Text(text.to_owned()),
+            Shape::Text => Content::Text(Text { echo: "", written: text }),
             Shape::Chat => {
                 let content = Some(text).filter(|text| !text.is_empty());
                 Content::Delta(Delta { role: None, content, tool_calls: Vec::new() })

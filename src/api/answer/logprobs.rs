@@ -52,21 +52,21 @@ pub(crate) struct Token {
 
 impl Logprobs {
     /// The logprobs of an answer whose text follows `echo`.
-    pub(crate) fn of(answer: &Answer, shape: Shape, detokenizer: Detokenizer<'_>, echo: &Echo) -> Self {
+    pub(crate) fn of(answer: &Answer, shape: Shape, detokenizer: Detokenizer<'_>, echo: Option<&Echo>) -> Self {
         let written = &answer.written[..answer.completion_tokens.min(answer.written.len())];
         let piece = |token: TokenId| detokenizer.piece(token).unwrap_or_default();
         let logprob = |written: &Written| written.confidence.get().ln().max(LOWEST);
         match shape {
             Shape::Text => {
-                let before: Vec<String> = echo.tokens.iter().copied().map(piece).collect();
+                let before: Vec<String> = echo.iter().flat_map(|echo| echo.tokens.iter()).copied().map(piece).collect();
                 let tokens: Vec<String> = written.iter().map(|written| piece(written.token)).collect();
-                let length = echo.text.chars().count();
+                let length = echo.map_or(0, |echo| echo.text.chars().count());
                 // special tokens and parts of characters have pieces that the text does not have
                 let text_offset = offsets(0, &before).map(|offset| offset.min(length)).chain(offsets(length, &tokens));
                 let text_offset = text_offset.collect();
                 let given = before.iter().map(|_| None);
                 let token_logprobs = given.chain(written.iter().map(|written| Some(logprob(written)))).collect();
-                let tokens = before.iter().cloned().chain(tokens.iter().cloned()).collect();
+                let tokens = before.into_iter().chain(tokens).collect();
                 Self::Text(TextLogprobs { tokens, token_logprobs, top_logprobs: None, text_offset })
             }
             Shape::Chat => {

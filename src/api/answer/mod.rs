@@ -24,7 +24,7 @@ pub(crate) enum Shape {
 }
 
 /// A prompt before a choice; empty where nothing is echoed.
-#[derive(Clone, Debug, Default)]
+#[derive(Debug)]
 pub(crate) struct Echo {
     pub(crate) text: String,
     pub(crate) tokens: Arc<[TokenId]>,

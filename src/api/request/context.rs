@@ -161,6 +161,16 @@ impl RequestContext {
         trace::counted(&self.0.span, counts);
     }
 
+    /// Notes the answer, whether or not its client is still there: its status, and the outcome too
+    /// unless the body decides it. Only the first answer counts.
+    pub(crate) fn record_response(&self, response: &Response) {
+        let _ = self.0.status.set(response.status()); // a request has one answer
+        match response.extensions().get::<Streamed>() {
+            None => self.set_outcome(response.status()),
+            Some(Streamed) => drop(self.0.stream_began.set(Instant::now())), // a response begins once
+        }
+    }
+
     /// Sets the outcome by the status of the answer. Only the first call counts.
     pub(crate) fn set_outcome(&self, status: StatusCode) {
         let _ = self.0.outcome.set(outcome(status));
@@ -264,11 +274,7 @@ pub(crate) async fn open(
             Err(_) => context.interrupted().await.into_response(),
         },
     };
-    let _ = context.0.status.set(response.status()); // a request has one answer
-    match response.extensions().get::<Streamed>() {
-        None => context.set_outcome(response.status()),
-        Some(Streamed) => drop(context.0.stream_began.set(Instant::now())), // a response begins once
-    }
+    context.record_response(&response);
     response = error::with_request_id(response, context.id());
     if let Ok(id) = HeaderValue::from_str(context.id()) {
         response.headers_mut().insert(REQUEST_ID, id);

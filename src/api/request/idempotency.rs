@@ -2,7 +2,7 @@
 //! also where the connection of the first one is lost.
 
 use super::body::collect;
-use super::context::{RequestContext, Streamed, last_event_id};
+use super::context::{RequestContext, last_event_id};
 use crate::api::error::{ApiError, ApiResult, Code};
 use crate::api::protocol::Protocol;
 use crate::api::state::AppState;
@@ -87,9 +87,7 @@ async fn record(
     head: oneshot::Sender<Head>,
 ) {
     let response = answered.await;
-    if response.extensions().get::<Streamed>().is_none() {
-        context.set_outcome(response.status()); // also if its connection is lost
-    }
+    context.record_response(&response); // also if its connection is lost
     let media_type = response.headers().get(CONTENT_TYPE).cloned();
     let Some(media_type) = media_type.filter(|_| response.status().is_success()) else {
         drop(recorder); // the key is free before the client knows that the request failed

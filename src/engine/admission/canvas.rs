@@ -8,7 +8,7 @@ use crate::diffusion::{Canvas, Cell, TokenId};
 use crate::engine::origin::Origin;
 use crate::engine::request::{Format, Length, Prompt, Rejected, Request, Task, invalid, too_long};
 use crate::engine::template::{self, Segment};
-use crate::text::{Tokenizer, Transcript};
+use crate::text::{Brackets, Tokenizer, Transcript};
 use crate::{engine::job::Writing, model::ModelSpec};
 use std::ops::Range;
 use std::sync::{Arc, OnceLock};
@@ -150,7 +150,7 @@ impl CanvasBuilder {
         let (canvas, writing) = match request.format {
             Format::Json => self.object(&prompt, new_tokens, transcript, ends)?,
             Format::Text | Format::Shaped(_) => {
-                (Canvas::continuing(&prompt, new_tokens), Writing::Continuation { transcript, ends, is_json: false })
+                (Canvas::continuing(&prompt, new_tokens), Writing::Continuation { transcript, ends, json: None })
             }
         };
         Ok(Draft { canvas, offset: given, prompt_tokens: given, writing })
@@ -186,10 +186,11 @@ impl CanvasBuilder {
             let message = format!("an object takes at least {} tokens; ask for more max_tokens", opening.len() + 1);
             return Err(invalid(PARAM, message));
         }
-        transcript.push(&opening);
+        let mut brackets = Brackets::default();
+        brackets.close_in(&transcript.push(&opening).text);
         let given = prompt.iter().chain(&opening).copied().map(Cell::Fixed);
         let cells = given.chain(std::iter::repeat_n(Cell::Blank, new_tokens - opening.len()));
-        Ok((Canvas::new(cells.collect()), Writing::Continuation { transcript, ends, is_json: true }))
+        Ok((Canvas::new(cells.collect()), Writing::Continuation { transcript, ends, json: Some(brackets) }))
     }
 
     fn infill(&self, template: &str, blank: &str, stop: &[String]) -> Result<Draft, Rejected> {

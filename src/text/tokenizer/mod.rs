@@ -211,6 +211,12 @@ impl Tokenizer {
         self.with_special.decode(&ids, true).unwrap_or_default()
     }
 
+    /// Whether [`Self::decode`] looks at an id: it is known and not special.
+    pub(super) fn has_text(&self, token: TokenId) -> bool {
+        let name = self.with_special.id_to_token(token.0);
+        name.is_some_and(|name| !self.with_special.get_added_vocabulary().is_special_token(&name))
+    }
+
     /// The text of some ids that follow others: as [`Self::decode`], but the space before its first
     /// word is kept.
     pub fn decode_after(&self, tokens: &[TokenId]) -> String {
