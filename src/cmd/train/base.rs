@@ -5,7 +5,7 @@ use crate::cmd::model::SUDOKU_TOKENIZER;
 use crate::cmd::signal::stop_flag;
 use crate::cmd::words::{count, number};
 use crate::files;
-use crate::model::{COMPANIONS, Config};
+use crate::model::{Config, copy_companions};
 use crate::train::data::Data;
 use crate::train::{Base, Start};
 use clap::Args;
@@ -50,13 +50,9 @@ pub(super) fn run(args: &BaseArgs) -> anyhow::Result<()> {
             if let Some(layers) = args.layers {
                 (config, start) = start.expanded(&config, layers)?;
             }
-            let names = COMPANIONS.into_iter().filter(|name| dir.join(name).exists());
-            let read = |name: &'static str| match (name, files::read(&dir.join(name), files::TOKENIZER_MAX)?) {
-                ("config.json", json) => Ok((name, with_layers(json, config.n_layers)?)),
-                (_, bytes) => Ok((name, bytes)),
-            };
-            let files = names.map(read).collect::<anyhow::Result<Vec<File>>>()?;
-            (config, start, files)
+            let json = files::read(&dir.join("config.json"), files::CONFIG_MAX)?;
+            let json = with_layers(json, config.n_layers)?;
+            (config, start, vec![("config.json", json)])
         }
         None => {
             let json = sudoku_config(args.d_model, args.layers.unwrap_or(4));
@@ -86,6 +82,7 @@ pub(super) fn run(args: &BaseArgs) -> anyhow::Result<()> {
     let checkpoint = out.join("checkpoint.safetensors");
     let finished = pretraining.run(&run, start, &checkpoint, &settings, &stop, |progress| monitor.show(progress))?;
     // only now: a run that is refused changes nothing
+    args.model_id.iter().try_for_each(|dir| copy_companions(dir, out))?;
     files.into_iter().try_for_each(|(name, bytes)| fs::write(out.join(name), bytes))?;
     finished.write_backbone(&out.join("model.safetensors"))?;
     Ok(monitor.close(&finished, out)?)
