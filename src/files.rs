@@ -9,6 +9,12 @@ pub(crate) const CONFIG_MAX: u64 = 16 << 20;
 /// Limit on the bytes of a tokenizer.
 pub(crate) const TOKENIZER_MAX: u64 = 512 << 20;
 
+/// Whether there is something at the path, even a link that leads nowhere: reading that is an
+/// error, and not the same as no file.
+pub(crate) fn is_there(path: &Path) -> bool {
+    path.symlink_metadata().is_ok()
+}
+
 /// What the system knows of a regular file. Opening a pipe would wait for a writer, and reading a
 /// device may never end.
 ///

@@ -154,7 +154,9 @@ impl ModelArgs {
         let beside = file.with_file_name("tokenizer.json");
         let tokenizer = match &tokens {
             Some(Tokens::Whole(json)) => Some(Tokenizer::from_texts(json.as_bytes(), config)?),
-            _ if beside.exists() => Some(Tokenizer::from_texts(&files::read(&beside, files::TOKENIZER_MAX)?, config)?),
+            _ if files::is_there(&beside) => {
+                Some(Tokenizer::from_texts(&files::read(&beside, files::TOKENIZER_MAX)?, config)?)
+            }
             Some(Tokens::Parts { words, special, merges, cut }) => {
                 Some(Tokenizer::from_lists(&Lists { words, special, merges, cut }, config)?)
             }

@@ -3,6 +3,7 @@
 
 use super::sudoku::{self, CELLS};
 use super::{error::TrainError, random::Normals};
+use crate::files;
 use crate::model::{self, Config, head_tensors};
 use candle_core::{DType, Device, Result, Tensor};
 use std::{collections::BTreeMap, path::Path, result::Result as StdResult};
@@ -30,7 +31,7 @@ impl Start {
     /// # Errors
     /// When there are weights that do not fit the configuration or cannot be read.
     pub fn of(dir: &Path, device: model::Device) -> StdResult<Self, TrainError> {
-        if !["model.safetensors", "model.safetensors.index.json"].iter().any(|name| dir.join(name).exists()) {
+        if !["model.safetensors", "model.safetensors.index.json"].iter().any(|name| files::is_there(&dir.join(name))) {
             return Ok(Self::Fresh);
         }
         Ok(Self::From(model::backbone(dir, device)?))

@@ -3,6 +3,7 @@
 use super::generation::{self, Ids};
 use super::strict::{self, BLOCKS_MAX, CHANGES, IDS_MAX, Rules, SEQUENCE_MAX, WIDTH_MAX};
 use crate::diffusion::TokenId;
+use crate::files;
 use crate::model::{error::LoadError, interface::Defaults};
 use serde::Deserialize;
 use serde_json::{Map, Value, json};
@@ -101,7 +102,7 @@ impl Config {
         let (keys, file) = strict::read(&dir.join("config.json"))?;
         let config = Self::of_keys(keys, &file)?;
         let generation = dir.join("generation_config.json");
-        if !generation.exists() {
+        if !files::is_there(&generation) {
             return Ok(config);
         }
         let (keys, file) = strict::read(&generation)?;

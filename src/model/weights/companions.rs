@@ -29,7 +29,7 @@ pub(crate) const CHAT_TEMPLATE: &str = "chat_template.jinja";
 /// Copies the companions that are in `from`.
 pub(crate) fn copy_companions(from: &Path, to: &Path) -> Result<(), SaveError> {
     let templates = TEMPLATE_FOLDERS.iter().flat_map(|folder| templates(&from.join(folder)));
-    let files = COMPANIONS.iter().map(|name| from.join(name)).filter(|file| file.exists()).chain(templates);
+    let files = COMPANIONS.iter().map(|name| from.join(name)).filter(|file| files::is_there(file)).chain(templates);
     for file in files {
         let Ok(place) = file.strip_prefix(from) else { continue };
         let place = to.join(place);
@@ -54,7 +54,7 @@ fn templates(folder: &Path) -> Vec<PathBuf> {
 pub(crate) fn tokenizer_config(dir: &Path) -> Result<Option<String>, LoadError> {
     let object = |name: &str| {
         let file = dir.join(name);
-        if file.exists() { strict::read(&file).map(|(keys, _)| keys) } else { Ok(serde_json::Map::new()) }
+        if files::is_there(&file) { strict::read(&file).map(|(keys, _)| keys) } else { Ok(serde_json::Map::new()) }
     };
     let mut keys = object("special_tokens_map.json")?;
     keys.extend(object(TOKENIZER_CONFIG)?.into_iter().filter(|(_, value)| !value.is_null()));
@@ -65,7 +65,7 @@ pub(crate) fn tokenizer_config(dir: &Path) -> Result<Option<String>, LoadError> 
         named.push(json!({"name": name, "template": text(&file)?}));
     }
     let single = dir.join(CHAT_TEMPLATE);
-    if single.exists() {
+    if files::is_there(&single) {
         named.push(json!({"name": "default", "template": text(&single)?}));
     }
     if !named.is_empty() {

@@ -63,7 +63,7 @@ pub fn take_apart(checkpoint: &Path, dir: &Path, out: &Path, allow_foreign_head:
     if !adapters.is_empty() {
         // the published recipe trains with alpha = r
         let beside = checkpoint.with_file_name("adapter_config.json");
-        let scale = if beside.exists() { LoraConfig::read(&beside)?.scale("") } else { 1.0 };
+        let scale = if files::is_there(&beside) { LoraConfig::read(&beside)?.scale("") } else { 1.0 };
         save_adapter(&out.join("adapter"), &adapters, rank, scale, &targets, dir)?;
     }
     let head_file = out.join(PRISM_HEAD);

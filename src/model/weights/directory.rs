@@ -4,6 +4,7 @@ use super::layout::{HEAD, Layout, Part};
 use super::made_for::{check_head, entries_for};
 use super::{lora::LoraConfig, registry::Registry, save::Metadata, tensor_file::TensorFile};
 use crate::diffusion::TokenSet;
+use crate::files;
 use crate::model::config::{dit, llada::Config, strict};
 use crate::model::device::{Device, backend};
 use crate::model::error::LoadError;
@@ -90,7 +91,7 @@ pub(crate) fn directory(
     if let Some(path) = head_file(dir, prism_head)? {
         let file = open_head(&path)?;
         let beside = path.with_file_name("adapter_config.json");
-        if has(&file, |part| matches!(part, Part::LoraA(_))) && beside.exists() {
+        if has(&file, |part| matches!(part, Part::LoraA(_))) && files::is_there(&beside) {
             lora = LoraConfig::read(&beside)?;
         }
         files.push(file);
@@ -136,13 +137,13 @@ pub(crate) fn open_any_head(path: &Path) -> Result<TensorFile, LoadError> {
 /// The file with the quality head.
 pub(crate) fn head_file(dir: &Path, given: Option<&Path>) -> Result<Option<PathBuf>, LoadError> {
     let Some(given) = given else {
-        return Ok(Some(dir.join(PRISM_HEAD)).filter(|path| path.exists()));
+        return Ok(Some(dir.join(PRISM_HEAD)).filter(|path| files::is_there(path)));
     };
     if !given.is_dir() {
         return Ok(Some(given.to_owned()));
     }
     let names = [PRISM_HEAD, "prism_checkpoint.safetensors", "prism_checkpoint.bin"];
-    let found = names.map(|name| given.join(name)).into_iter().find(|path| path.exists());
+    let found = names.map(|name| given.join(name)).into_iter().find(|path| files::is_there(path));
     let problem = || format!("holds no PRISM head: none of {} is there", names.join(", "));
     found.map(Some).ok_or_else(|| LoadError::malformed(&given.display(), problem()))
 }
@@ -154,9 +155,14 @@ pub(crate) struct ShardIndex {
 }
 
 impl ShardIndex {
-    /// The files that it names.
-    pub(crate) fn shards(self) -> BTreeSet<String> {
-        self.weight_map.into_values().collect()
+    /// The files that it names, which must be beside it; `file` is its own name.
+    pub(crate) fn shards(self, file: &str) -> Result<BTreeSet<String>, LoadError> {
+        let shards: BTreeSet<String> = self.weight_map.into_values().collect();
+        let is_elsewhere = |shard: &&String| shard.contains(['/', '\\']) || shard.starts_with('.');
+        match shards.iter().find(is_elsewhere) {
+            None => Ok(shards),
+            Some(shard) => Err(LoadError::malformed(file, format!("names {shard:?}, which is no file beside it"))),
+        }
     }
 }
 
@@ -164,14 +170,14 @@ impl ShardIndex {
 pub(crate) fn model_files(dir: &Path) -> Result<Vec<TensorFile>, LoadError> {
     let single = dir.join("model.safetensors");
     let index = dir.join(SHARD_INDEX);
-    if single.exists() || !index.exists() {
+    if files::is_there(&single) || !files::is_there(&index) {
         return Ok(vec![TensorFile::open(&single)?]);
     }
     let (keys, file) = strict::read(&index)?;
     let index: ShardIndex = strict::take(keys, &file)?;
     let open = |shard: String| match dir.join(&shard) {
-        path if path.exists() => TensorFile::open(&path),
+        path if files::is_there(&path) => TensorFile::open(&path),
         _ => Err(LoadError::malformed(&file, format!("names {shard}, which is not beside it"))),
     };
-    index.shards().into_iter().map(open).collect()
+    index.shards(&file)?.into_iter().map(open).collect()
 }

@@ -216,6 +216,9 @@ impl Registry {
                 return Err(self.stray(location, "adapts a module that adapter_config.json does not list"));
             }
             adapted.insert(module);
+            if location.shape.contains(&0) {
+                return Err(self.stray(location, "is of an adapter of rank 0, which adapts nothing"));
+            }
             let a = Part::LoraA(name.clone());
             let rank = self.lora.rank(module).or_else(|| self.locations.get(&a)?.shape.first().copied()).unwrap_or(0);
             self.check_shape(&a, &[rank, *columns])?;

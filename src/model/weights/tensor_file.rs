@@ -11,8 +11,9 @@ use candle_core::{
     quantized::{GgmlDType, QTensor},
 };
 use safetensors::Dtype;
-use std::collections::{BTreeMap, HashMap};
-use std::{io::Read, path::Path};
+use serde::de::{Deserialize, Deserializer, IgnoredAny, MapAccess, Visitor};
+use std::collections::{BTreeMap, BTreeSet, HashMap};
+use std::{fmt, io::Read, panic::catch_unwind, path::Path};
 
 /// The key in the header of a head's file for the tokens that it was trained to judge.
 pub(crate) const JUDGED: &str = "judged";
@@ -70,6 +71,10 @@ impl TensorFile {
     }
 
     fn mapped(path: &Path, name: String) -> Result<Self, LoadError> {
+        let header = files::open(path).map_err(|cause| LoadError::unreadable(&name, &cause)).and_then(|file| {
+            let what = "is damaged or incomplete";
+            Header::read(file).map_err(|problem| LoadError::malformed(&name, format!("{what}: {problem}")))
+        })?;
         // SAFETY: the map is private to this value, which lives while weights are copied out of it.
         // Truncating the file meanwhile kills the process, as any program that maps its input.
         #[allow(unsafe_code)]
@@ -78,9 +83,7 @@ impl TensorFile {
         let headers = tensors.iter().map(|(tensor, view)| (tensor.clone(), view.dtype(), view.shape().to_vec()));
         let shapes = shapes(headers, &name)?;
         drop(tensors);
-        let metadata = files::open(path).and_then(metadata);
-        let metadata = metadata.map_err(|cause| LoadError::unreadable(&name, &cause))?;
-        Ok(Self { name, shapes, metadata, store: Store::Mapped(file) })
+        Ok(Self { name, shapes, metadata: header.metadata, store: Store::Mapped(file) })
     }
 
     /// The same for a safetensors file that is part of the binary.
@@ -88,12 +91,15 @@ impl TensorFile {
         let file = SliceSafetensors::new(bytes).map_err(|cause| damaged(name, &cause))?;
         let headers = file.tensors().into_iter().map(|(tensor, view)| (tensor, view.dtype(), view.shape().to_vec()));
         let shapes = shapes(headers, name)?;
-        let metadata = metadata(bytes).map_err(|cause| LoadError::unreadable(&name, &cause))?;
-        Ok(Self { name: name.to_owned(), shapes, metadata, store: Store::Embedded(file) })
+        let header = Header::read(bytes).map_err(|problem| LoadError::malformed(name, problem))?;
+        Ok(Self { name: name.to_owned(), shapes, metadata: header.metadata, store: Store::Embedded(file) })
     }
 
     fn pickled(path: &Path, name: String) -> Result<Self, LoadError> {
-        let file = PthTensors::new(path, None).map_err(|cause| damaged(&name, &cause))?;
+        // candle's reader panics at some damaged files
+        let read = catch_unwind(|| PthTensors::new(path, None));
+        let panicked = |_| LoadError::malformed(&name, "is damaged: its pickle has other parts than those of tensors");
+        let file = read.map_err(panicked)?.map_err(|cause| damaged(&name, &cause))?;
         let headers = file.tensor_infos().values();
         let headers = headers.map(|info| (info.name.clone(), info.dtype.into(), info.layout.dims().to_vec()));
         let shapes = shapes(headers, &name)?;
@@ -195,18 +201,60 @@ impl TensorFile {
     }
 }
 
-/// `__metadata__` in the header of a safetensors file: JSON that follows its length in eight bytes.
-fn metadata(mut file: impl Read) -> std::io::Result<HashMap<String, String>> {
-    #[derive(serde::Deserialize)]
-    struct Header {
-        #[serde(default, rename = "__metadata__")]
-        metadata: HashMap<String, String>,
+/// The header of a safetensors file: JSON that follows its length in eight bytes.
+#[derive(Default)]
+struct Header {
+    /// The entries that are no tensors.
+    metadata: HashMap<String, String>,
+    /// A name that is there twice.
+    twice: Option<String>,
+}
+
+impl Header {
+    /// Reads it; the error says what is wrong.
+    fn read(mut file: impl Read) -> Result<Self, String> {
+        let mut length = [0; 8];
+        file.read_exact(&mut length).map_err(|cause| cause.to_string())?;
+        let length = u64::from_le_bytes(length);
+        if length > files::CONFIG_MAX {
+            return Err(format!("its header has {length} bytes, at most {} are allowed", files::CONFIG_MAX));
+        }
+        let mut json = Vec::new();
+        file.take(length).read_to_end(&mut json).map_err(|cause| cause.to_string())?;
+        let header: Self = serde_json::from_slice(&json).map_err(|cause| format!("its header is no JSON: {cause}"))?;
+        match header.twice {
+            None => Ok(header),
+            Some(name) => Err(format!("`{name}` is in its header twice")),
+        }
     }
-    let mut length = [0; 8];
-    file.read_exact(&mut length)?;
-    let mut header = Vec::new();
-    file.take(u64::from_le_bytes(length)).read_to_end(&mut header)?;
-    Ok(serde_json::from_slice::<Header>(&header).map(|header| header.metadata).unwrap_or_default())
+}
+
+impl<'de> Deserialize<'de> for Header {
+    fn deserialize<D: Deserializer<'de>>(deserializer: D) -> Result<Self, D::Error> {
+        struct Entries;
+        impl<'de> Visitor<'de> for Entries {
+            type Value = Header;
+
+            fn expecting(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+                f.write_str("an object of tensors")
+            }
+
+            fn visit_map<A: MapAccess<'de>>(self, mut entries: A) -> Result<Header, A::Error> {
+                let (mut header, mut names) = (Header::default(), BTreeSet::new());
+                while let Some(name) = entries.next_key::<String>()? {
+                    match name.as_str() {
+                        "__metadata__" => header.metadata = entries.next_value()?,
+                        _ => drop(entries.next_value::<IgnoredAny>()?),
+                    }
+                    if !names.insert(name.clone()) {
+                        header.twice = Some(name);
+                    }
+                }
+                Ok(header)
+            }
+        }
+        deserializer.deserialize_map(Entries)
+    }
 }
 
 fn damaged(file: &str, cause: &candle_core::Error) -> LoadError {

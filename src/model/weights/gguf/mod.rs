@@ -1,5 +1,6 @@
 //! GGUF files of LLaDA models: what they call things, and the order of their rotated rows.
 
+mod header;
 pub(crate) mod read;
 pub(crate) mod vocabulary;
 pub(crate) mod write;

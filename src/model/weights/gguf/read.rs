@@ -2,7 +2,7 @@
 //! converts the published checkpoints and `remask quantize` writes them
 //! (<https://github.com/ggml-org/ggml/blob/master/docs/gguf.md>).
 
-use super::{ARCHITECTURE, GENERATION_CONFIG, canonical, interleaved, is_shuffled, reordered};
+use super::{ARCHITECTURE, GENERATION_CONFIG, canonical, header, interleaved, is_shuffled, reordered};
 use crate::files;
 use crate::model::{config::llada::Config, error::LoadError, error::words};
 use candle_core::Device;
@@ -33,10 +33,17 @@ impl Gguf {
         let file = files::open(path).map_err(unreadable)?;
         let length = file.metadata().map_err(unreadable)?.len();
         let mut file = BufReader::new(file);
+        header::check(&mut file).map_err(|problem| LoadError::malformed(&name, problem))?;
+        file.rewind().map_err(unreadable)?;
         let content = Content::read(&mut file).map_err(|cause| {
             LoadError::malformed(&name, format!("is damaged, incomplete or no GGUF file: {}", words(&cause)))
         })?;
-        let names = content.tensor_infos.keys().map(|theirs| (canonical(theirs), theirs.clone())).collect();
+        let mut names = BTreeMap::new();
+        for theirs in content.tensor_infos.keys() {
+            if names.insert(canonical(theirs), theirs.clone()).is_some() {
+                return Err(LoadError::stray(&name, theirs, "is there a second time under another name"));
+            }
+        }
         let mut gguf = Self { name, content, file: Mutex::new(file), shuffled: None, names };
         gguf.require("general.architecture", ARCHITECTURE, &format!("{ARCHITECTURE:?}"))?;
         gguf.check_length(length)?;

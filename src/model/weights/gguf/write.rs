@@ -172,7 +172,7 @@ fn metadata(
     metadata.extend(ids.map(|(key, id)| (format!("tokenizer.ggml.{key}_token_id"), Value::U32(id.0))));
     for (key, file) in [(GENERATION_CONFIG, "generation_config.json"), (TOKENIZER, "tokenizer.json")] {
         let path = dir.join(file);
-        if path.exists() {
+        if files::is_there(&path) {
             let text = files::read_text(&path).map_err(|cause| LoadError::unreadable(&path.display(), &cause))?;
             metadata.push((key.to_owned(), Value::String(text)));
         }
