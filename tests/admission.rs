@@ -121,7 +121,7 @@ async fn a_plan_that_cannot_be_is_refused() {
         &toy(),
         vec![
             (Request { steps: Some(0), ..plain() }, steps, "steps is 0; give 1 to 65536"),
-            (Request { steps: Some(65_537), ..plain() }, steps, "steps is 65537; give at most 65536"),
+            (Request { steps: Some(65_537), ..plain() }, steps, "steps is 65537; give 1 to 65536"),
             (Request { steps: Some(4), ..plain() }, steps, "4 steps are too few for 5 blocks"),
             (Request { steps: Some(4), ..threshold(0.9) }, steps, "4 steps are too few for 5 blocks"),
             (Request { block_length: Some(0), ..plain() }, block, "block_length is 0"),
@@ -139,7 +139,7 @@ async fn impossible_sampling_is_refused() {
     check(
         &toy(),
         vec![
-            (at(f32::NAN), "temperature", "temperature is NaN; give a finite number that is not negative"),
+            (at(f32::NAN), "temperature", "temperature is NaN; give a number from 0 to 3.4e38"),
             (at(f32::INFINITY), "temperature", "temperature is inf"),
             (at(-0.1), "temperature", "temperature is -0.1"),
             (guided(-1.0), "diffusion.cfg_scale", "cfg_scale is -1; give a number from 0 to 100"),
@@ -157,8 +157,8 @@ async fn impossible_remasking_is_refused() {
     check(
         &toy(),
         vec![
-            (quality(Some(65_537), None, None), budget, "budget is 65537; give at most 65536"),
-            (random(Some(u32::MAX), None), budget, "give at most 65536"),
+            (quality(Some(65_537), None, None), budget, "budget is 65537; give 0 to 65536"),
+            (random(Some(u32::MAX), None), budget, "give 0 to 65536"),
             (confidence(Some(65_537), None), budget, "budget is 65537"),
             (confidence(None, Some(1.5)), below, "below is 1.5; give a number from 0 to 1"),
             (remdm(Some(65_537)), budget, "budget is 65537"),

@@ -254,7 +254,7 @@ async fn what_is_wrong_with_a_conversation_is_said() {
     for (body, param, words) in [
         (json!({}), "messages", "messages is missing; give an array"),
         (json!({"messages": []}), "messages", "messages is empty"),
-        (json!({"messages": "Hi"}), "messages", "expected a sequence"),
+        (json!({"messages": "Hi"}), "messages", "given \"Hi\"; give an array"),
         (json!({"messages": [{"content": "Hi"}]}), "messages[0]", "missing field `role`"),
         (json!({"messages": [{"role": "user", "content": 3}]}), "messages[0].content", "give a text, or an array"),
         (

@@ -162,7 +162,7 @@ async fn what_is_wrong_with_a_given_text_is_said() {
         (REPAIR, json!({"text": "abc", "diffusion": {"steps": 3}}), "diffusion", "beside its text"),
         (REPAIR, json!({"text": "abc", "worst": 0}), "worst", "worst is 0; give 1 to"),
         ("/tokenize", json!({}), "prompt", "prompt is missing"),
-        ("/detokenize", json!({"tokens": "x"}), "tokens", "expected a sequence"),
+        ("/detokenize", json!({"tokens": "x"}), "tokens", "given \"x\"; give an array"),
     ] {
         let response = server.post(path, &body).await;
         assert_eq!(response.status(), 400, "{body}");

@@ -223,7 +223,7 @@ async fn what_is_left_out_or_unknown_is_named() {
         (
             Call::Generate(proto::GenerateRequest { temperature: f32::NAN, ..asked("a") }),
             "temperature",
-            "temperature is NaN; give a finite number",
+            "temperature is NaN; give a number from 0 to 3.4e38",
         ),
     ];
     for (call, param, words) in rows {

@@ -11,6 +11,7 @@ use axum::http::{HeaderMap, HeaderName};
 use futures_util::StreamExt;
 use serde::de::DeserializeOwned;
 use serde_json::error::Category;
+use std::borrow::Cow;
 use std::convert::Infallible;
 
 /// What some editors and libraries on Windows put before UTF-8 (RFC 8259 lets parsers ignore it).
@@ -124,11 +125,39 @@ fn explain(path: Option<String>, error: &serde_json::Error) -> ApiError {
         Category::Data => {
             let place = format!(" at line {} column {}", error.line(), error.column());
             let text = error.to_string();
-            let text = text.strip_suffix(&place).unwrap_or(&text);
+            let text = in_json_words(text.strip_suffix(&place).unwrap_or(&text));
             let message = path.as_ref().map_or_else(|| format!("the body: {text}"), |path| format!("{path}: {text}"));
-            invalid(message).at(given_twice(path.as_deref(), text).or(path))
+            invalid(message).at(given_twice(path.as_deref(), &text).or(path))
         }
     }
+}
+
+/// serde's error of a value of another type, in the words of JSON: what was given, what is allowed.
+fn in_json_words(text: &str) -> Cow<'_, str> {
+    const TYPES: [(&str, &str); 5] = [
+        ("a boolean", "true or false"),
+        ("a sequence", "an array"),
+        ("a map", "an object"),
+        ("unit", "null"),
+        ("map", "an object"),
+    ];
+    let word = |serde: &str| match TYPES.iter().find(|(own, _)| *own == serde) {
+        Some((_, json)) => (*json).to_owned(),
+        None => serde.to_owned(),
+    };
+    let Some((given, wanted)) = text.strip_prefix("invalid type: ").and_then(|text| text.rsplit_once(", expected "))
+    else {
+        return Cow::Borrowed(text);
+    };
+    let given = match given {
+        "sequence" => "an array".to_owned(),
+        given => match given.split_once(' ') {
+            Some(("string", text)) => text.to_owned(),
+            Some(("integer" | "boolean" | "floating", _)) => given.rsplit(' ').next().unwrap_or(given).replace('`', ""),
+            _ => word(given),
+        },
+    };
+    format!("given {given}; give {}", word(wanted)).into()
 }
 
 /// The field that is given twice, which only the message names; `path` leads to its object.

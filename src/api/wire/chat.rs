@@ -21,11 +21,11 @@ body! {
         #[schema(required, nullable = false, min_items = 1)]
         messages: Option<Vec<MessageField>>,
         /// Default: the model's own, else the room on its canvas.
-        #[serde(default, deserialize_with = "field::count")]
+        #[serde(default, deserialize_with = "field::new_tokens")]
         #[schema(minimum = 1, maximum = 4294967295_u32)]
         max_completion_tokens: Option<u32>,
         /// OpenAI's older name for the same.
-        #[serde(default, deserialize_with = "field::count")]
+        #[serde(default, deserialize_with = "field::new_tokens")]
         #[schema(minimum = 1, maximum = 4294967295_u32)]
         max_tokens: Option<u32>,
         /// Return the log-probability of each generated token.

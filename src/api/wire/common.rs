@@ -1,7 +1,7 @@
 //! The common fields of OpenAI's completions and chat completions.
 
 use super::diffusion::Diffusion;
-use super::field::Number;
+use super::field::Bias;
 use super::neutral::{self, Neutral, Screened, Tables};
 use super::params::{CompletionParams, Delivery, needs_stream};
 use super::response_format;
@@ -9,8 +9,11 @@ use crate::api::error::{ApiError, ApiResult};
 use crate::api::schema::{self, SchemaRef};
 use crate::diffusion::TokenId;
 use crate::engine::{Request, STOPS_MAX, Task};
-use serde::Deserialize;
+use serde::de::value::MapAccessDeserializer;
+use serde::de::{Error, IgnoredAny, MapAccess, SeqAccess, Unexpected, Visitor};
+use serde::{Deserialize, Deserializer};
 use std::collections::BTreeMap;
+use std::fmt;
 use utoipa::{PartialSchema, ToSchema};
 
 /// Limit on the choices of one request, all prompts together.
@@ -53,8 +56,37 @@ impl Tables for StreamOptions {
     const TABLES: &'static [&'static [Neutral]] = &[neutral::STREAM_OPTIONS];
 }
 
-/// Token ids as the keys of a JSON object, and what is added to their logits.
-pub(super) type LogitBias = BTreeMap<String, Number>;
+/// Token ids as the keys of a JSON object, and what is added to their logits. llama.cpp's clients
+/// write an array where there are none.
+#[derive(Debug, Default)]
+pub(super) struct LogitBias(BTreeMap<String, Bias>);
+
+impl<'de> Deserialize<'de> for LogitBias {
+    fn deserialize<D: Deserializer<'de>>(input: D) -> Result<Self, D::Error> {
+        input.deserialize_any(LogitBiasVisitor).map(Self)
+    }
+}
+
+struct LogitBiasVisitor;
+
+impl<'de> Visitor<'de> for LogitBiasVisitor {
+    type Value = BTreeMap<String, Bias>;
+
+    fn expecting(&self, formatter: &mut fmt::Formatter<'_>) -> fmt::Result {
+        formatter.write_str("an object of token ids and numbers from -100 to 100")
+    }
+
+    fn visit_map<A: MapAccess<'de>>(self, object: A) -> Result<Self::Value, A::Error> {
+        BTreeMap::deserialize(MapAccessDeserializer::new(object))
+    }
+
+    fn visit_seq<A: SeqAccess<'de>>(self, mut array: A) -> Result<Self::Value, A::Error> {
+        match array.next_element::<IgnoredAny>()? {
+            None => Ok(BTreeMap::new()),
+            Some(_) => Err(A::Error::invalid_type(Unexpected::Seq, &self)),
+        }
+    }
+}
 
 /// Declares a body with its own fields and the common ones. serde's `flatten` would accept unknown
 /// fields. The caller imports the names in it.
@@ -71,11 +103,11 @@ macro_rules! body {
             pub(crate) model: Option<String>,
             $($own)*
             /// Default 0, greedy; OpenAI's default is 1.
-            #[serde(default, deserialize_with = "field::number")]
+            #[serde(default, deserialize_with = "field::temperature")]
             #[schema(minimum = 0, maximum = 3.4e38)]
             temperature: Option<f32>,
             /// Sample from the most probable tokens whose probabilities add up to this.
-            #[serde(default, deserialize_with = "field::number")]
+            #[serde(default, deserialize_with = "field::top_p")]
             #[schema(exclusive_minimum = 0, maximum = 1)]
             top_p: Option<f32>,
             /// vLLM's; 0 and -1 mean all tokens.
@@ -87,14 +119,14 @@ macro_rules! body {
             #[schema(schema_with = schema::seed)]
             seed: Option<u64>,
             /// Choices for each prompt, 128 in all at most; default 1.
-            #[serde(default, deserialize_with = "field::count")]
+            #[serde(default, deserialize_with = "field::count::<_, 1, 128>")]
             #[schema(minimum = 1, maximum = 128)]
             n: Option<u32>,
             /// Texts that end the answer and are not part of it.
             stop: Option<common::Stop>,
             /// vLLM's: tokens that end the answer.
             #[schema(schema_with = schema::tokens_or_null)]
-            stop_token_ids: Option<Vec<field::Count>>,
+            stop_token_ids: Option<Vec<field::Id>>,
             /// Numbers added to the logits of token ids.
             #[schema(schema_with = schema::logit_bias)]
             logit_bias: Option<common::LogitBias>,
@@ -170,16 +202,8 @@ impl CommonFields {
             Delivery::Whole
         };
         let (prompts, choices) = (tasks.len(), self.choices);
-        if choices == 0 || prompts.saturating_mul(choices) > CHOICES_MAX {
-            let (param, message) = match CHOICES_MAX / prompts.max(1) {
-                0 => ("prompt", format!("given {prompts} prompts; give at most {CHOICES_MAX}")),
-                most => {
-                    ("n", format!("given {choices}; give 1 to {most}: all choices together are at most {CHOICES_MAX}"))
-                }
-            };
-            return Err(ApiError::invalid(param, format!("{param}: {message}")));
-        }
-        let bias = |(token, Number(bias)): (String, Number)| match token.parse() {
+        check_choices(prompts, choices)?;
+        let bias = |(token, Bias(bias)): (String, Bias)| match token.parse() {
             Ok(id) => Ok((TokenId(id), bias)),
             Err(_) => {
                 let keys = "its keys are ids, its values numbers from -100 to 100";
@@ -189,12 +213,29 @@ impl CommonFields {
         };
         let request = self.diffusion.read(Request {
             seed: self.seed,
-            logit_bias: self.logit_bias.into_iter().map(bias).collect::<Result<_, _>>()?,
+            logit_bias: self.logit_bias.0.into_iter().map(bias).collect::<Result<_, _>>()?,
             format: response_format::read(self.response_format.as_ref())?,
             ..self.request
         })?;
         Ok(CompletionParams { request, tasks, choices, delivery, logprobs, echo, call: None })
     }
+}
+
+/// Checks how many choices there are in all.
+fn check_choices(prompts: usize, choices: usize) -> ApiResult<()> {
+    let all = prompts.saturating_mul(choices);
+    let (param, message) = match (CHOICES_MAX / prompts.max(1), choices) {
+        (0, _) => ("prompt", format!("given {prompts} prompts; give at most {CHOICES_MAX}")),
+        (most, 1..) if choices <= most => return Ok(()),
+        (_, _) if prompts <= 1 => ("n", format!("given {choices}; give a whole number from 1 to {CHOICES_MAX}")),
+        (_, 0) => ("n", "given 0; give at least 1".to_owned()),
+        (most, _) => {
+            let fewer = if most == 1 { "leave n out".to_owned() } else { format!("give an n of at most {most}") };
+            let given = format!("given {choices} for each of {prompts} prompts, which are {all} choices");
+            ("n", format!("{given}; a request has at most {CHOICES_MAX}: {fewer}, or send fewer prompts at once"))
+        }
+    };
+    Err(ApiError::invalid(param, format!("{param}: {message}")))
 }
 
 /// How an answer in named events is sent. A stream always has the edits.

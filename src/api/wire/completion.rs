@@ -2,7 +2,7 @@
 
 use super::common::{self, CHOICES_MAX, body};
 use super::diffusion::Diffusion;
-use super::field::{self, Count};
+use super::field::{self, Id};
 use super::neutral;
 use super::params::{CompletionParams, missing};
 use crate::api::error::ApiError;
@@ -20,7 +20,7 @@ body! {
         #[schema(required, nullable = false)]
         prompt: Option<PromptField>,
         /// Default: the model's own, else the room on its canvas.
-        #[serde(default, deserialize_with = "field::count")]
+        #[serde(default, deserialize_with = "field::new_tokens")]
         #[schema(minimum = 1, maximum = 4294967295_u32)]
         max_tokens: Option<u32>,
         /// Text after the completion; the model fills the text in between.
@@ -28,7 +28,7 @@ body! {
         /// Return the prompt before the answer.
         echo: Option<bool>,
         /// 0 or 1: return the log-probability of each generated token.
-        #[serde(default, deserialize_with = "field::count_or_false")]
+        #[serde(default, deserialize_with = "field::logprobs")]
         #[schema(maximum = 1)]
         logprobs: Option<u32>,
     }
@@ -38,9 +38,9 @@ body! {
 #[serde(untagged, expecting = "give a string, an array of token ids, or an array of strings or of arrays of token ids")]
 enum PromptField {
     Text(String),
-    Tokens(Vec<Count>),
+    Tokens(Vec<Id>),
     Texts(Vec<String>),
-    TokenLists(Vec<Vec<Count>>),
+    TokenLists(Vec<Vec<Id>>),
 }
 
 impl ToSchema for PromptField {
@@ -115,7 +115,7 @@ pub(crate) fn task(prompt: Prompt, max_tokens: Option<u32>, suffix: Option<&Arc<
 
 impl PromptField {
     fn read(self) -> Vec<Prompt> {
-        let tokens = |tokens: Vec<Count>| Prompt::Tokens(tokens.into_iter().map(TokenId::from).collect());
+        let tokens = |tokens: Vec<Id>| Prompt::Tokens(tokens.into_iter().map(TokenId::from).collect());
         match self {
             Self::Text(text) => vec![Prompt::Text(text)],
             Self::Tokens(list) => vec![tokens(list)],

@@ -1,11 +1,12 @@
 //! The `diffusion` object of a request: what only a diffusion model can do. Out of scope: values,
 //! which `engine::admission` checks.
 
-use super::field::{OneOf, count, number, off_word, word_or_object};
+use super::field::{self, OneOf, count, off_word, word_or_object};
 use super::params::{missing, needs_stream};
 use super::policy::{self, Unmasking};
 use crate::api::{error::ApiError, schema, schema::SchemaRef};
 use crate::diffusion::Choice;
+use crate::diffusion::policy::COUNT_MAX;
 use crate::engine::{EndOfText, Proofreading, Request};
 use serde::{Deserialize, Deserializer, de::DeserializeSeed};
 use std::time::Duration;
@@ -16,11 +17,11 @@ use utoipa::{PartialSchema, ToSchema, openapi::schema::Object};
 #[serde(deny_unknown_fields)]
 pub(crate) struct Diffusion {
     /// Forward passes for the whole answer; default: the model's, else one per blank.
-    #[serde(default, deserialize_with = "count")]
+    #[serde(default, deserialize_with = "count::<_, 1, COUNT_MAX>")]
     #[schema(minimum = 1, maximum = 65536)]
     steps: Option<u32>,
     /// Cells per block, refined left to right; default: the model's, else all.
-    #[serde(default, deserialize_with = "count")]
+    #[serde(default, deserialize_with = "count::<_, 1, { u32::MAX }>")]
     #[schema(minimum = 1, maximum = 4294967295_u32)]
     block_length: Option<u32>,
     #[serde(default, deserialize_with = "policy::unmasking")]
@@ -36,7 +37,7 @@ pub(crate) struct Diffusion {
     #[schema(schema_with = end_of_text_schema)]
     end_of_text: Option<EndOfText>,
     /// Weight of classifier-free guidance, which doubles the cost; default 0, off.
-    #[serde(default, deserialize_with = "number")]
+    #[serde(default, deserialize_with = "field::cfg_scale")]
     #[schema(minimum = 0, maximum = 100)]
     cfg_scale: Option<f32>,
     /// With `stream`: also send every fill and erasure; default false.
@@ -47,7 +48,7 @@ pub(crate) struct Diffusion {
     #[schema(schema_with = schema::off_word)]
     _cache: (),
     /// The answer is returned within this time, as good as it can be by then.
-    #[serde(default, deserialize_with = "count")]
+    #[serde(default, deserialize_with = "count::<_, 1, { u32::MAX }>")]
     #[schema(minimum = 1, maximum = 4294967295_u32)]
     deadline_ms: Option<u32>,
 }
@@ -78,19 +79,19 @@ fn proofreading_steps() -> SchemaRef {
 #[derive(Debug, Default, Deserialize, ToSchema)]
 #[serde(deny_unknown_fields)]
 struct ProofreadingField {
-    #[serde(default, deserialize_with = "count")]
+    #[serde(default, deserialize_with = "field::proofreading_steps")]
     #[schema(schema_with = proofreading_steps, required)]
     steps: Option<u32>,
     /// Tokens of lower quality are filled again; default 0.5.
-    #[serde(default, deserialize_with = "number")]
+    #[serde(default, deserialize_with = "field::fraction")]
     #[schema(minimum = 0, maximum = 1)]
     below: Option<f32>,
     /// Erasures per round at most, the lowest quality first; default: all doubtful tokens.
-    #[serde(default, deserialize_with = "count")]
+    #[serde(default, deserialize_with = "count::<_, 1, COUNT_MAX>")]
     #[schema(minimum = 1, maximum = 65536)]
     most: Option<u32>,
     /// Default: the request's.
-    #[serde(default, deserialize_with = "number")]
+    #[serde(default, deserialize_with = "field::temperature")]
     #[schema(minimum = 0, maximum = 3.4e38)]
     temperature: Option<f32>,
 }

@@ -1,6 +1,7 @@
 //! Deserialisers of single fields, whose errors name the value and what is allowed.
 
 use crate::diffusion::TokenId;
+use crate::diffusion::policy::COUNT_MAX;
 use serde::de::{DeserializeSeed, Error, Expected, MapAccess, Unexpected, Visitor};
 use serde::{Deserialize, Deserializer, de::value::MapAccessDeserializer};
 use serde_json::Value;
@@ -14,25 +15,63 @@ const NUMBER_MAX: f64 = 3.4e38;
 /// 2^53: up to here every whole number is an `f64`.
 const EXACT_MAX: f64 = 9_007_199_254_740_992.0;
 
-const COUNTS: &str = "give a whole number from 0 to 4294967295";
-
-/// A whole number from 0 to 4,294,967,295.
-pub(crate) fn count<'de, D: Deserializer<'de>>(input: D) -> Result<Option<u32>, D::Error> {
-    optional(input, COUNTS, |value| u32::try_from(whole(value)?).ok())
+/// A whole number of 32 bits. Its error names the range of the field, LOW to HIGH, which the engine
+/// checks: every other number of 32 bits is read.
+pub(crate) fn count<'de, D: Deserializer<'de>, const LOW: u32, const HIGH: u32>(
+    input: D,
+) -> Result<Option<u32>, D::Error> {
+    count_within(input, LOW, HIGH)
 }
 
-/// As [`count`], where chat completions have a flag: `false` is as if nothing were given.
-pub(crate) fn count_or_false<'de, D: Deserializer<'de>>(input: D) -> Result<Option<u32>, D::Error> {
+/// As [`count`].
+pub(crate) fn count_within<'de, D: Deserializer<'de>>(input: D, low: u32, high: u32) -> Result<Option<u32>, D::Error> {
+    optional(input, &format!("give a whole number from {low} to {high}"), natural)
+}
+
+/// The number of new tokens, of which the engine knows how many fit.
+pub(crate) fn new_tokens<'de, D: Deserializer<'de>>(input: D) -> Result<Option<u32>, D::Error> {
+    optional(input, "give a whole number from 1 to the room that the prompt leaves on the model's canvas", natural)
+}
+
+/// The steps of a proofreading: off, or one to erase and one to write at least.
+pub(crate) fn proofreading_steps<'de, D: Deserializer<'de>>(input: D) -> Result<Option<u32>, D::Error> {
+    optional(input, &format!("give 0, or a whole number from 2 to {COUNT_MAX}"), natural)
+}
+
+/// 0 or 1, where chat completions have a flag: `false` is as if nothing were given.
+pub(crate) fn logprobs<'de, D: Deserializer<'de>>(input: D) -> Result<Option<u32>, D::Error> {
     let read = |value: &Value| match value {
         Value::Bool(false) => Some(None),
-        value => u32::try_from(whole(value)?).ok().map(Some),
+        value => natural(value).filter(|count| *count <= 1).map(Some),
     };
-    optional(input, COUNTS, read).map(Option::flatten)
+    const ALLOWED: &str = "give 0 or 1: the log-probability of the written token is known, no others are";
+    optional(input, ALLOWED, read).map(Option::flatten)
 }
 
-/// A number that fits an `f32`.
-pub(crate) fn number<'de, D: Deserializer<'de>>(input: D) -> Result<Option<f32>, D::Error> {
-    optional(input, "give a number of at most 3.4e38", nearest)
+/// A number whose range the engine checks.
+pub(crate) fn temperature<'de, D: Deserializer<'de>>(input: D) -> Result<Option<f32>, D::Error> {
+    optional(input, "give a number from 0 to 3.4e38", nearest)
+}
+
+/// As [`temperature`].
+pub(crate) fn top_p<'de, D: Deserializer<'de>>(input: D) -> Result<Option<f32>, D::Error> {
+    optional(input, "give a number above 0 and at most 1", nearest)
+}
+
+/// As [`temperature`].
+pub(crate) fn cfg_scale<'de, D: Deserializer<'de>>(input: D) -> Result<Option<f32>, D::Error> {
+    optional(input, "give a number from 0 to 100", nearest)
+}
+
+/// As [`temperature`].
+pub(crate) fn fraction<'de, D: Deserializer<'de>>(input: D) -> Result<Option<f32>, D::Error> {
+    optional(input, FRACTIONS, nearest)
+}
+
+const FRACTIONS: &str = "give a number from 0 to 1";
+
+fn natural(value: &Value) -> Option<u32> {
+    u32::try_from(whole(value)?).ok()
 }
 
 /// A whole number. In JSON 3, 3.0 and 3e0 are the same number.
@@ -53,29 +92,49 @@ fn nearest(value: &Value) -> Option<f32> {
     })
 }
 
-/// An item of an array of whole numbers from 0 to 4,294,967,295.
+/// A token id.
 #[derive(Clone, Copy, Debug)]
-pub(crate) struct Count(pub(crate) u32);
+pub(crate) struct Id(u32);
 
-impl<'de> Deserialize<'de> for Count {
+impl<'de> Deserialize<'de> for Id {
     fn deserialize<D: Deserializer<'de>>(input: D) -> Result<Self, D::Error> {
-        item(input, COUNTS, |value| u32::try_from(whole(value)?).ok()).map(Self)
+        item(input, "give a token id: a whole number from 0, below the size of the vocabulary", natural).map(Self)
     }
 }
 
-impl From<Count> for TokenId {
-    fn from(Count(id): Count) -> Self {
+impl From<Id> for TokenId {
+    fn from(Id(id): Id) -> Self {
         Self(id)
     }
 }
 
-/// An item of an array of numbers that fit an `f32`.
+/// A number of characters or tokens before a place in a text.
 #[derive(Clone, Copy, Debug)]
-pub(crate) struct Number(pub(crate) f32);
+pub(crate) struct Offset(pub(crate) u32);
 
-impl<'de> Deserialize<'de> for Number {
+impl<'de> Deserialize<'de> for Offset {
     fn deserialize<D: Deserializer<'de>>(input: D) -> Result<Self, D::Error> {
-        item(input, "give a number of at most 3.4e38", nearest).map(Self)
+        item(input, "give a whole number from 0 to the length of the text", natural).map(Self)
+    }
+}
+
+/// What is added to a token's logit.
+#[derive(Clone, Copy, Debug)]
+pub(crate) struct Bias(pub(crate) f32);
+
+impl<'de> Deserialize<'de> for Bias {
+    fn deserialize<D: Deserializer<'de>>(input: D) -> Result<Self, D::Error> {
+        item(input, "give a number from -100 to 100", nearest).map(Self)
+    }
+}
+
+/// An item of an array of numbers from 0 to 1.
+#[derive(Clone, Copy, Debug)]
+pub(crate) struct Fraction(pub(crate) f32);
+
+impl<'de> Deserialize<'de> for Fraction {
+    fn deserialize<D: Deserializer<'de>>(input: D) -> Result<Self, D::Error> {
+        item(input, FRACTIONS, nearest).map(Self)
     }
 }
 
@@ -85,7 +144,7 @@ pub(crate) fn seed<'de, D: Deserializer<'de>>(input: D) -> Result<Option<u64>, D
         let seed = whole(value)?;
         u64::try_from(seed).ok().or_else(|| i64::try_from(seed).ok().map(i64::cast_unsigned))
     };
-    optional(input, "give a whole number of 64 bits", read)
+    optional(input, "give a whole number of 64 bits: from -9223372036854775808 to 18446744073709551615", read)
 }
 
 pub(crate) fn rank<'de, D: Deserializer<'de>>(input: D) -> Result<Option<i32>, D::Error> {
@@ -103,7 +162,8 @@ pub(crate) fn limit<'de, D: Deserializer<'de>>(input: D) -> Result<Option<u32>, 
         -1 | 0 => Some(None),
         limit => u32::try_from(limit).ok().map(Some),
     };
-    optional(input, "give a whole number from 1 to 4294967295, or 0 for no limit", read).map(Option::flatten)
+    let allowed = format!("give a whole number from 1 to {COUNT_MAX}, or 0 or -1 for no limit");
+    optional(input, &allowed, read).map(Option::flatten)
 }
 
 fn optional<'de, D: Deserializer<'de>, T>(
@@ -123,7 +183,11 @@ fn item<'de, D: Deserializer<'de>, T>(
     read: impl FnOnce(&Value) -> Option<T>,
 ) -> Result<T, D::Error> {
     let value = Value::deserialize(input)?;
-    read(&value).ok_or_else(|| Error::custom(format!("given {}; {allowed}", shown(&value))))
+    read(&value).ok_or_else(|| {
+        let is_quoted = value.as_str().is_some_and(|text| text.trim().parse::<f64>().is_ok());
+        let kind = if is_quoted { ", a string" } else { "" };
+        Error::custom(format!("given {}{kind}; {allowed}", shown(&value)))
+    })
 }
 
 fn only<'de, D: Deserializer<'de>>(input: D, allowed: &str, accepts: fn(&Value) -> bool) -> Result<(), D::Error> {

@@ -2,7 +2,7 @@
 
 use super::common::named_events;
 use super::diffusion::Diffusion;
-use super::field::{number, object, rank, seed};
+use super::field::{object, rank, seed, temperature};
 use super::params::{Delivery, missing};
 use crate::api::error::ApiError;
 use crate::api::schema;
@@ -24,7 +24,7 @@ pub(crate) struct InfillRequest {
     #[schema(min_length = 1)]
     blank: Option<String>,
     /// Default 0, greedy.
-    #[serde(default, deserialize_with = "number")]
+    #[serde(default, deserialize_with = "temperature")]
     #[schema(minimum = 0, maximum = 3.4e38)]
     temperature: Option<f32>,
     /// The same seed gives the same answer.

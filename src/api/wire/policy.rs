@@ -1,9 +1,9 @@
 //! How policies are written in JSON: a rule's name, or an object with the name and the rule's
 //! knobs. Names, knobs, ranges and schemas come from the registry of rules.
 
-use super::field::{Number, OneOf, count, number};
+use super::field::{Fraction, OneOf, count_within, fraction};
 use crate::api::schema;
-use crate::diffusion::policy::{Choice, Kind, Knob, Range, Rule, Setting, Settings, knobs, rules};
+use crate::diffusion::policy::{COUNT_MAX, Choice, Kind, Knob, Range, Rule, Setting, Settings, knobs, rules};
 use serde::de::{DeserializeSeed, Error, MapAccess, Visitor};
 use serde::{Deserialize, Deserializer};
 use std::fmt;
@@ -92,11 +92,11 @@ impl<'de> DeserializeSeed<'de> for Value {
 
     fn deserialize<D: Deserializer<'de>>(self, input: D) -> Result<Self::Value, D::Error> {
         match self.0 {
-            Range::Count { .. } => Ok(count(input)?.map(Setting::Count)),
-            Range::Fraction => Ok(number(input)?.map(Setting::Fraction)),
+            Range::Count { min } => Ok(count_within(input, min, COUNT_MAX)?.map(Setting::Count)),
+            Range::Fraction => Ok(fraction(input)?.map(Setting::Fraction)),
             Range::Span => {
-                let ends = Option::<[Number; 2]>::deserialize(input)?;
-                Ok(ends.map(|ends| Setting::Span(ends.map(|Number(end)| end))))
+                let ends = Option::<[Fraction; 2]>::deserialize(input)?;
+                Ok(ends.map(|ends| Setting::Span(ends.map(|Fraction(end)| end))))
             }
         }
     }
@@ -163,7 +163,7 @@ fn knob_schema(knob: &Knob) -> RefOr<Schema> {
     match knob.range {
         Range::Count { min } => {
             let format = SchemaFormat::KnownFormat(KnownFormat::UInt32);
-            let max = crate::diffusion::policy::COUNT_MAX;
+            let max = COUNT_MAX;
             nullable(Type::Integer).format(Some(format)).maximum(Some(max)).minimum(Some(min)).into()
         }
         Range::Fraction => {

@@ -2,11 +2,12 @@
 
 use super::common::named_events;
 use super::diffusion::Diffusion;
-use super::field::{Count, count, number, object, rank, seed};
+use super::field::{Offset, count, fraction, object, rank, seed, temperature};
 use super::params::Delivery;
 use super::score::TextField;
 use crate::api::error::{ApiError, ApiResult};
 use crate::api::schema;
+use crate::diffusion::policy::COUNT_MAX;
 use crate::engine::{Proofreading, Request, Task};
 use serde::Deserialize;
 use serde::de::IgnoredAny;
@@ -23,21 +24,21 @@ pub(crate) struct RepairRequest {
     text: Option<TextField>,
     /// Characters (of a string) or tokens (of ids) that stay, as pairs of a start and an end.
     #[schema(schema_with = schema::pairs)]
-    pinned: Option<Vec<[Count; 2]>>,
+    pinned: Option<Vec<[Offset; 2]>>,
     /// Tokens of lower quality are erased; default: the model's, else 0.5, or 1 with `worst`.
-    #[serde(default, deserialize_with = "number")]
+    #[serde(default, deserialize_with = "fraction")]
     #[schema(minimum = 0, maximum = 1)]
     below: Option<f32>,
     /// Tokens erased per round at most, the lowest quality first.
-    #[serde(default, deserialize_with = "count")]
+    #[serde(default, deserialize_with = "count::<_, 1, COUNT_MAX>")]
     #[schema(minimum = 1, maximum = 65536)]
     worst: Option<u32>,
     /// Forward passes at most; default: one per token, at most 128.
-    #[serde(default, deserialize_with = "count")]
+    #[serde(default, deserialize_with = "count::<_, 2, COUNT_MAX>")]
     #[schema(minimum = 2, maximum = 65536)]
     steps: Option<u32>,
     /// Default 0, greedy.
-    #[serde(default, deserialize_with = "number")]
+    #[serde(default, deserialize_with = "temperature")]
     #[schema(minimum = 0, maximum = 3.4e38)]
     temperature: Option<f32>,
     /// The same seed gives the same answer.
@@ -62,7 +63,7 @@ impl RepairRequest {
     /// The request to the engine, and how its answer is sent. A stream always has the edits.
     pub(crate) fn read(self) -> Result<(Request, Delivery), ApiError> {
         let text = TextField::read(self.text)?;
-        let span = |[start, end]: [Count; 2]| start.0 as usize..end.0 as usize;
+        let span = |[start, end]: [Offset; 2]| start.0 as usize..end.0 as usize;
         let pinned = self.pinned.unwrap_or_default().into_iter().map(span).collect();
         let diffusion = self.diffusion.unwrap_or_default();
         let delivery = named_events(self.stream, &diffusion)?;

@@ -1,6 +1,6 @@
 //! The body of `POST /v1/score`, and the text that a repair is given, too: a string or token ids.
 
-use super::field::{Count, number, rank};
+use super::field::{Id, fraction, rank};
 use super::params::missing;
 use crate::api::error::ApiError;
 use crate::api::schema::{self, SchemaRef};
@@ -20,7 +20,7 @@ pub(crate) struct ScoreRequest {
     #[schema(required, nullable = false)]
     text: Option<TextField>,
     /// Tokens of lower quality are listed as doubtful; default 0.5.
-    #[serde(default, deserialize_with = "number")]
+    #[serde(default, deserialize_with = "fraction")]
     #[schema(minimum = 0, maximum = 1)]
     below: Option<f32>,
     /// Also return each token's probability given all others: one more row of a pass for each.
@@ -55,7 +55,7 @@ pub(crate) fn threshold(below: Option<f32>) -> Result<f32, ApiError> {
 #[serde(untagged, expecting = "give a string or an array of token ids")]
 pub(super) enum TextField {
     Text(String),
-    Tokens(Vec<Count>),
+    Tokens(Vec<Id>),
 }
 
 impl ToSchema for TextField {

@@ -1,6 +1,6 @@
 //! The bodies of `POST /tokenize` and `POST /detokenize`, as vLLM has them.
 
-use super::field::Count;
+use super::field::Id;
 use crate::api::schema;
 use serde::{Deserialize, de::IgnoredAny};
 use utoipa::ToSchema;
@@ -28,5 +28,5 @@ pub(crate) struct DetokenizeRequest {
     pub(crate) model: Option<String>,
     /// Token ids.
     #[schema(schema_with = schema::tokens, required)]
-    pub(crate) tokens: Option<Vec<Count>>,
+    pub(crate) tokens: Option<Vec<Id>>,
 }

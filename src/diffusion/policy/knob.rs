@@ -88,10 +88,7 @@ impl Knob {
         let number = |value: f32| fault(format!("{name} is {value}; give a number from 0 to 1"));
         let outside = |value: &f32| Probability::new(*value).is_none();
         match (self.range, value) {
-            (Range::Count { .. }, Setting::Count(count)) if count > COUNT_MAX => {
-                fault(format!("{name} is {count}; give at most {COUNT_MAX}"))
-            }
-            (Range::Count { min }, Setting::Count(count)) if count < min => {
+            (Range::Count { min }, Setting::Count(count)) if !(min..=COUNT_MAX).contains(&count) => {
                 fault(format!("{name} is {count}; give {min} to {COUNT_MAX}"))
             }
             (Range::Fraction, Setting::Fraction(value)) if outside(&value) => number(value),

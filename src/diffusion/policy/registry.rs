@@ -222,7 +222,7 @@ mod tests {
     #[test]
     fn knobs_of_another_rule_and_values_outside_a_range_are_refused() {
         let message = |choice: Choice| choice.check().unwrap_err().message;
-        assert_eq!(message(Choice::of(&QUALITY).with("budget", 65_537)), "budget is 65537; give at most 65536");
+        assert_eq!(message(Choice::of(&QUALITY).with("budget", 65_537)), "budget is 65537; give 0 to 65536");
         assert_eq!(message(Choice::of(&QUALITY).with("below", f32::NAN)), "below is NaN; give a number from 0 to 1");
         assert_eq!(
             message(Choice::of(&QUALITY).with("window", [0.5, 0.25])),

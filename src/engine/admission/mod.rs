@@ -281,13 +281,13 @@ const REPAIR: Names = ["steps", "below", "worst"];
 /// A proofreading of `cells` cells, as requested.
 fn proofread(asked: &request::Proofreading, cells: u32, [steps, below, most]: Names) -> Result<Proofreading, Rejected> {
     let given = asked.steps.unwrap_or(cells.clamp(2, PROOFREADING_MAX));
-    if given < 2 {
+    if !(2..=COUNT_MAX).contains(&given) {
         let off = if steps == REPAIR[0] { "" } else { "0, or " };
         let message = format!("steps is {given}; give {off}2 to {COUNT_MAX}: one to erase, one to write");
         return Err(invalid(steps, message));
     }
     Ok(Proofreading {
-        steps: at_most(steps, given)?,
+        steps: given,
         below: probability(below, asked.below.unwrap_or(DOUBTFUL))?,
         most: asked.most.map(|given| count(most, given)).transpose()?,
     })
@@ -341,7 +341,7 @@ fn check_sampling(request: &Request) -> Result<(), Rejected> {
         [("temperature", request.temperature), ("diffusion.proofreading.temperature", refill_temperature(request))];
     let invalid_field = fields.into_iter().find(|(_, value)| !value.is_finite() || *value < 0.0);
     let Some((param, value)) = invalid_field else { return Ok(()) };
-    Err(invalid(param, format!("{} is {value}; give a finite number that is not negative", last_name(param))))
+    Err(invalid(param, format!("{} is {value}; give a number from 0 to 3.4e38", last_name(param))))
 }
 
 fn probability(param: &'static str, value: f32) -> Result<Probability, Rejected> {
@@ -350,15 +350,9 @@ fn probability(param: &'static str, value: f32) -> Result<Probability, Rejected>
 }
 
 fn count(param: &'static str, value: u32) -> Result<NonZeroU32, Rejected> {
-    NonZeroU32::new(at_most(param, value)?)
-        .ok_or_else(|| invalid(param, format!("{} is 0; give 1 to {COUNT_MAX}", last_name(param))))
-}
-
-fn at_most(param: &'static str, value: u32) -> Result<u32, Rejected> {
-    if value > COUNT_MAX {
-        return Err(invalid(param, format!("{} is {value}; give at most {COUNT_MAX}", last_name(param))));
-    }
-    Ok(value)
+    NonZeroU32::new(value)
+        .filter(|count| count.get() <= COUNT_MAX)
+        .ok_or_else(|| invalid(param, format!("{} is {value}; give 1 to {COUNT_MAX}", last_name(param))))
 }
 
 fn last_name(param: &str) -> &str {
