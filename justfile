@@ -115,12 +115,9 @@ cuda-build compute_cap="90" *what="build":
         CARGO_TARGET_X86_64_UNKNOWN_LINUX_GNU_RUSTFLAGS='--cfg feature="dynamic-loading"' \
         cargo {{ what }} --release --features cuda
 
-# Compile the kernels' source to PTX (after `cuda-toolchain`)
-kernels:
-    cd src/model/backend/kernels && PATH={{ cuda_home }}/bin:$PATH nvcc -ptx -arch=compute_80 -O3 -std=c++17 summary.cu -o summary.ptx
-    cd src/model/backend/kernels && sed -i 's/^\.version .*/.version 8.3/' summary.ptx
-    cd src/model/backend/kernels && sed -i "1i // of summary.cu, sha256 $(sha256sum summary.cu | cut -d' ' -f1)" summary.ptx
-    cd src/model/backend/kernels && PATH={{ cuda_home }}/bin:$PATH ptxas -arch=sm_90 summary.ptx -o /dev/null
+# Compile the kernels' source to PTX, and that for two GPUs: registers and spilled bytes of each
+kernels: cuda-toolchain
+    PATH={{ cuda_home }}/bin:$PATH src/model/backend/kernels/make
 
 # Pack all that `benches/gpu.sh` needs on a machine with a GPU; unpack it there, run `./gpu.sh`
 gpu-archive: cuda-toolchain cuda-build (cuda-build "90" "test --no-run --lib --test gpu")

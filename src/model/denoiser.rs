@@ -2,12 +2,15 @@
 //! quality head on the filled cells. Out of scope: the network's layers, and devices.
 
 use super::backend::Backend;
-use super::backend::summary::{Guidance, Summaries, SummaryOptions, Vocabulary, sigmoid};
+use super::backend::counts::Counts;
+use super::backend::inputs::{Inputs, part};
+use super::backend::summary::{Answers, Asks, Guidance, SummaryOptions, Vocabulary, sigmoid};
 use super::error::{ModelError, RowError};
 use super::interface::{Batch, Denoiser, Inspection, ModelSpec, Readings, Row};
 use super::network::{Network, Pass, States};
-use crate::diffusion::{Canvas, Cell, Position, Present, Probability, Reading, Review, TokenId};
+use crate::diffusion::{Canvas, Cell, Position, Present, Probability, Reading, Review, TokenId, u32_of};
 use candle_core::{Tensor, utils::with_threadpool};
+use std::ops::Range;
 use std::sync::Arc;
 
 /// A network of any family, with or without a quality head.
@@ -37,6 +40,25 @@ struct Asked {
     unguided: Option<usize>,
     /// The token of a filled cell; `None` is a blank, to be proposed for.
     token: Option<TokenId>,
+}
+
+/// A chunk of cells that the output layer runs on.
+struct Readout<'a> {
+    /// The place of the indices of their states among the inputs.
+    index: Range<usize>,
+    asks: Asks<'a>,
+}
+
+/// Indices of states that are multiplied with matrices.
+///
+/// A lone one comes twice: products with a vector add up in another order than products with a
+/// matrix, and the numbers of a state must not depend on whether others are read with it.
+fn whole(states: impl Iterator<Item = usize>) -> Vec<u32> {
+    let mut states: Vec<u32> = states.map(u32_of).collect();
+    if let [lone] = states[..] {
+        states.push(lone);
+    }
+    states
 }
 
 impl NetworkDenoiser {
@@ -88,39 +110,38 @@ impl NetworkDenoiser {
         })
     }
 
-    /// What the output layer says about cells: a proposal, or the confidence of the token there;
-    /// `None` where a logit is not finite.
-    fn read_out(&self, batch: &Batch<'_>, hidden: &Tensor, cells: &[Asked]) -> candle_core::Result<Summaries> {
+    /// Adds what a chunk of cells needs of the output layer to the inputs.
+    fn ask<'a>(&self, batch: &'a Batch<'_>, cells: &'a [Asked], inputs: &mut Inputs) -> Readout<'a> {
         // the cells' own states, then their unguided ones
         let unguided = cells.iter().filter_map(|cell| cell.unguided);
-        let states: Vec<usize> = cells.iter().map(|cell| cell.state).chain(unguided).collect();
-        let logits = self.network.logits(&self.backend.select(hidden, &states)?)?; // (states, embedding_size)
+        let index = inputs.add(whole(cells.iter().map(|cell| cell.state).chain(unguided)));
         let mut next_unguided = cells.len()..;
-        let options: Vec<SummaryOptions<'_>> = cells
-            .iter()
-            .map(|cell| {
-                let row = &batch[cell.row];
-                let unguided = cell.unguided.and_then(|_| next_unguided.next());
-                let guidance = row.guidance.zip(unguided).map(|(weight, unguided)| Guidance { weight, unguided });
-                let (noise, only) = match &cell.token {
-                    None => (row.sampling.noise(cell.at), row.allowed(cell.at)),
-                    Some(token) => (None, Some(std::slice::from_ref(token))),
-                };
-                SummaryOptions { noise, biases: row.biases, only, guidance }
-            })
-            .collect();
-        self.backend.summaries(&logits, self.vocabulary, &options)
+        let options = cells.iter().map(|cell| {
+            let row = &batch[cell.row];
+            let unguided = cell.unguided.and_then(|_| next_unguided.next());
+            let guidance = row.guidance.zip(unguided).map(|(weight, unguided)| Guidance { weight, unguided });
+            let (noise, only) = match &cell.token {
+                None => (row.sampling.noise(cell.at), row.allowed(cell.at)),
+                Some(token) => (None, Some(std::slice::from_ref(token))),
+            };
+            SummaryOptions { noise, biases: row.biases, only, guidance }
+        });
+        Readout { index, asks: self.backend.ask(options.collect(), inputs) }
     }
 
-    /// What the quality head says about cells; `None` where that is not finite.
-    fn review(&self, judged: &Tensor, cells: &[Asked]) -> candle_core::Result<Vec<Option<Probability>>> {
-        let states: Vec<usize> = cells.iter().map(|cell| cell.state).collect();
-        let Some(qualities) = self.network.qualities(&self.backend.select(judged, &states)?)? else {
-            return Ok(Vec::new());
-        };
-        let quality = |logit: f32| if logit.is_finite() { Probability::rounded(sigmoid(logit)) } else { None };
+    /// What the output layer says about cells: a proposal, or the confidence of the token there.
+    fn read_out(&self, states: &States, readout: &Readout<'_>) -> candle_core::Result<Answers> {
+        let states_read = self.backend.gather(&states.hidden, &part(&states.inputs, &readout.index)?)?;
+        let logits = self.network.logits(&states_read)?; // (states, embedding_size)
+        self.backend.summaries(&logits, self.vocabulary, &readout.asks, &states.inputs)
+    }
+
+    /// What the quality head says about cells, before the sigmoid: (cells), or nothing without a head.
+    fn review(&self, states: &States, (index, cells): &(Range<usize>, usize)) -> candle_core::Result<Option<Tensor>> {
+        let judged = self.backend.gather(&states.judged, &part(&states.inputs, index)?)?;
+        let qualities = self.network.qualities(&judged)?;
         // a lone state is computed twice
-        Ok(self.backend.qualities(&qualities)?.into_iter().take(cells.len()).map(quality).collect())
+        qualities.map(|qualities| qualities.narrow(0, 0, *cells)).transpose()
     }
 
     fn read_all(&self, batch: &Batch<'_>) -> Result<Readings, ModelError> {
@@ -130,16 +151,23 @@ impl NetworkDenoiser {
         if pass.asked == 0 {
             return Ok(readings);
         }
-        let States { hidden, judged } = self.network.forward(&pass)?; // (asked, width) each
-        let summaries = self.backend.in_chunks(&readouts, |chunk| self.read_out(batch, &hidden, chunk))?;
+        let (mut inputs, most) = (Inputs::default(), self.backend.states_max());
+        let asked: Vec<Readout<'_>> = readouts.chunks(most).map(|cells| self.ask(batch, cells, &mut inputs)).collect();
+        let index = |cells: &[Asked]| (inputs.add(whole(cells.iter().map(|cell| cell.state))), cells.len());
+        let judged: Vec<(Range<usize>, usize)> = reviewed.chunks(most).map(index).collect();
+        let states = self.network.forward(&pass, inputs)?;
+        let answers = self.backend.each(&asked, |_, readout| self.read_out(&states, readout))?;
+        let qualities = self.backend.each(&judged, |_, review| self.review(&states, review))?;
+        let qualities: Vec<Tensor> = qualities.into_iter().flatten().collect();
+        let (summaries, qualities) = self.backend.collect(answers, &qualities)?;
         for (&Asked { row, at, token, .. }, summary) in readouts.iter().zip(summaries) {
             self.record(&mut readings[row], "a logit", summary, |reading, summary| match token {
                 None => reading.proposals.push(summary.proposal(at)),
                 Some(_) => reading.present.push(Present { at, confidence: summary.confidence }),
             });
         }
-        let qualities = self.backend.in_chunks(&reviewed, |chunk| self.review(&judged, chunk))?;
-        for (&Asked { row, at, .. }, quality) in reviewed.iter().zip(qualities) {
+        for (&Asked { row, at, .. }, logit) in reviewed.iter().zip(qualities) {
+            let quality = if logit.is_finite() { Probability::rounded(sigmoid(logit)) } else { None };
             self.record(&mut readings[row], "a quality", quality, |reading, quality| {
                 reading.reviews.push(Review { at, quality });
             });
@@ -172,13 +200,13 @@ impl NetworkDenoiser {
         }
         let mut pass = Pass::default();
         pass.push(ids.iter().map(|id| id.0), (0..ids.len()).collect());
-        let States { hidden, judged } = self.network.forward(&pass)?; // (positions, width) each
+        let States { hidden, judged, .. } = self.network.forward(&pass, Inputs::default())?; // (positions, width) each
         let logits = self.network.logits(&hidden)?.narrow(1, 0, self.vocabulary.size)?; // (positions, vocab_size)
         let qualities = self.network.qualities(&judged)?; // (positions)
         Ok(Inspection {
             logits: self.backend.rows(&logits)?,
             hidden: self.backend.rows(&hidden)?,
-            quality_logits: qualities.map(|qualities| self.backend.qualities(&qualities)).transpose()?,
+            quality_logits: qualities.map(|qualities| qualities.to_vec1()).transpose()?,
         })
     }
 }
@@ -190,6 +218,10 @@ impl Denoiser for NetworkDenoiser {
 
     fn read(&mut self, batch: &Batch<'_>) -> Result<Readings, ModelError> {
         with_threadpool(|| self.read_all(batch))
+    }
+
+    fn counts(&self) -> Counts {
+        self.backend.counts()
     }
 
     fn inspect(&mut self, ids: &[TokenId]) -> Result<Inspection, ModelError> {

@@ -95,7 +95,7 @@ impl Device {
 
 /// The operations of `device`.
 pub(crate) fn backend(device: candle_core::Device) -> Arc<dyn Backend> {
-    if device.is_cpu() { Arc::new(Cpu) } else { Arc::new(Cuda { device }) }
+    if device.is_cpu() { Arc::new(Cpu) } else { Arc::new(Cuda::new(device)) }
 }
 
 #[cfg(feature = "cuda")]
@@ -106,7 +106,7 @@ fn cuda(ordinal: usize) -> Result<candle_core::Device, LoadError> {
     let open = || {
         let count = CudaContext::device_count().map_err(|cause| format!("the NVIDIA driver fails: {cause}"))?;
         match usize::try_from(count) {
-            Ok(count) if ordinal < count => candle_core::Device::new_cuda(ordinal).map_err(|cause| cause.to_string()),
+            Ok(count) if ordinal < count => one_stream(ordinal).map_err(|cause| cause.to_string()),
             Ok(_) | Err(_) => Err(format!("the NVIDIA driver knows {count} GPUs; they are numbered from 0")),
         }
     };
@@ -120,6 +120,29 @@ fn cuda(ordinal: usize) -> Result<candle_core::Device, LoadError> {
     opened
         .unwrap_or_else(|_| Err(missing.to_owned()))
         .map_err(|problem| LoadError::device(Device::Cuda(ordinal), problem))
+}
+
+/// Opens a GPU whose work is all on one stream, in the order in which it was asked for, whatever
+/// thread asks. (The default has a stream for each thread, which nothing orders.) Memory that was
+/// freed is kept for the next pass.
+#[cfg(feature = "cuda")]
+#[allow(unsafe_code)]
+fn one_stream(ordinal: usize) -> candle_core::Result<candle_core::Device> {
+    use candle_core::cuda_backend::WrapErr;
+    use candle_core::cuda_backend::cudarc::driver::sys;
+
+    let device = candle_core::Device::new_cuda_with_stream(ordinal)?;
+    let cuda = device.as_cuda_device()?;
+    // SAFETY: events order what is on several streams, and there is one.
+    unsafe { cuda.disable_event_tracking() };
+    let (mut pool, mut kept) = (std::ptr::null_mut(), u64::MAX);
+    let threshold = sys::CUmemPool_attribute::CU_MEMPOOL_ATTR_RELEASE_THRESHOLD;
+    // SAFETY: both pointers are valid while the driver reads and writes them.
+    unsafe {
+        sys::cuDeviceGetDefaultMemPool(&raw mut pool, cuda.cuda_stream().context().cu_device()).result().w()?;
+        sys::cuMemPoolSetAttribute(pool, threshold, (&raw mut kept).cast()).result().w()?;
+    }
+    Ok(device)
 }
 
 #[cfg(not(feature = "cuda"))]

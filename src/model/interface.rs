@@ -1,6 +1,7 @@
 //! The interface between the algorithm and a model: a batch of canvases goes in, readings come out.
 //! Out of scope: policies, requests and time.
 
+use super::backend::counts::Counts;
 use super::error::{ModelError, RowError};
 use crate::diffusion::{Canvas, Draws, Position, Probability, Proofreading, Purpose, Reading, Seed, TokenId, TokenSet};
 use std::{collections::BTreeSet, fmt, num::NonZeroU32, ops::Range, sync::Arc};
@@ -16,6 +17,11 @@ pub trait Denoiser: Send {
     /// # Errors
     /// When the pass fails; then no row has a reading.
     fn read(&mut self, batch: &Batch<'_>) -> Result<Readings, ModelError>;
+
+    /// What its device was asked to do so far; all zero where nothing is counted.
+    fn counts(&self) -> Counts {
+        Counts::default()
+    }
 
     /// Every number of one pass over `ids`; ids equal to the mask count as blanks here.
     ///
@@ -130,7 +136,7 @@ pub(crate) struct Noise {
     pub(crate) filter: Filter,
 }
 
-/// Which tokens may be drawn: those that both limits leave of the tempered distribution.
+/// Which tokens may be drawn: those that all limits leave of the tempered distribution.
 /// Confidence, margin and entropy of a token still refer to the whole distribution.
 #[derive(Clone, Copy, Debug, Default, PartialEq)]
 pub struct Filter {
@@ -139,11 +145,13 @@ pub struct Filter {
     /// The smallest set of most probable tokens whose probabilities sum to at least this; above 0
     /// and at most 1.
     pub top_p: Option<f32>,
+    /// Tokens whose probability is at least this share of the largest one; above 0 and at most 1.
+    pub min_p: Option<f32>,
 }
 
 impl Filter {
     /// Every token.
-    pub const ALL: Self = Self { top_k: None, top_p: None };
+    pub const ALL: Self = Self { top_k: None, top_p: None, min_p: None };
 }
 
 /// Cells in which only some tokens may be written.

@@ -93,7 +93,11 @@ pub struct LoadOptions {
 pub fn load_with(source: &Source, device: Device, options: LoadOptions) -> Result<Box<dyn Denoiser>, LoadError> {
     let LoadOptions { precision, allow_foreign_head } = options;
     let (device, name) = device.open()?;
-    let place = Place { dtype: precision.on(&device)?, backend: backend(device), name, allow_foreign_head };
+    load_on(source, Place { dtype: precision.on(&device)?, backend: backend(device), name, allow_foreign_head })
+}
+
+/// Loads a model onto the device of a backend.
+pub(crate) fn load_on(source: &Source, place: Place) -> Result<Box<dyn Denoiser>, LoadError> {
     let (config, files, lora) = match source {
         Source::Directory { dir, prism_head, adapter } if dit::is_in(dir) => {
             if let Some(adapter) = adapter {
@@ -133,18 +137,21 @@ pub fn load_with(source: &Source, device: Device, options: LoadOptions) -> Resul
 }
 
 /// Where and in which number format a model is computed.
-struct Place {
-    backend: Arc<dyn Backend>,
-    dtype: DType,
-    name: Device,
-    allow_foreign_head: bool,
+pub(crate) struct Place {
+    pub(crate) backend: Arc<dyn Backend>,
+    pub(crate) dtype: DType,
+    pub(crate) name: Device,
+    pub(crate) allow_foreign_head: bool,
 }
 
 type Loaded = Result<Box<dyn Denoiser>, LoadError>;
 
 fn load_llada(config: &Config, files: Vec<TensorFile>, lora: LoraConfig, place: Place) -> Loaded {
     let Place { backend, dtype, name, allow_foreign_head } = place;
-    let weights = Registry::of(&Layout::llada(config), files, lora, Arc::clone(&backend))?.computed_in(dtype);
+    let weights = Registry::of(&Layout::llada(config), files, lora, Arc::clone(&backend))?;
+    // products with matrices of few bits take and give f32 on every device
+    let dtype = if weights.is_quantised() { DType::F32 } else { dtype };
+    let weights = weights.computed_in(dtype);
     check_head(&weights, allow_foreign_head)?;
     let network = Llada::new(config, &weights, Arc::clone(&backend))?;
     let spec = ModelSpec {

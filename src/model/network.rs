@@ -1,6 +1,7 @@
 //! Networks: rows of ids laid end to end go in, states of the requested tokens come out. Out of
 //! scope: canvases, and the layers in between.
 
+use super::backend::inputs::Inputs;
 use candle_core::{Result, Tensor};
 use std::ops::Range;
 
@@ -34,18 +35,21 @@ impl Pass {
     }
 }
 
-/// States of the requested tokens, in order, each (asked, width).
+/// States of the requested tokens, in order, each (asked, width), and the inputs.
 pub(crate) struct States {
     /// Input of the output layer.
     pub(crate) hidden: Tensor,
     /// Input of the quality head.
     pub(crate) judged: Tensor,
+    /// The inputs of the pass on the device, those of the caller at their places.
+    pub(crate) inputs: Tensor,
 }
 
 /// A network of some family, weights included.
 pub(crate) trait Network: Send + Sync {
-    /// One forward pass. A row's states do not depend on the other rows.
-    fn forward(&self, pass: &Pass) -> Result<States>;
+    /// One forward pass; `inputs`, which the network adds its own to, come to the device with it. A
+    /// row's states do not depend on the other rows.
+    fn forward(&self, pass: &Pass, inputs: Inputs) -> Result<States>;
 
     /// Scores before the softmax: (states, width) to (states, at least the size of the vocabulary).
     fn logits(&self, hidden: &Tensor) -> Result<Tensor>;

@@ -322,7 +322,7 @@ fn filter(request: &Request) -> Result<Filter, Rejected> {
         Some(top_p) if !(top_p > 0.0 && top_p <= 1.0) => {
             Err(invalid("top_p", format!("top_p is {top_p}; give a number above 0 and at most 1")))
         }
-        top_p => Ok(Filter { top_k, top_p: top_p.filter(|top_p| *top_p < 1.0) }),
+        top_p => Ok(Filter { top_k, top_p: top_p.filter(|top_p| *top_p < 1.0), min_p: None }),
     }
 }
 

@@ -1,18 +1,20 @@
 //! What a network asks of the device it is computed on: operations on whole tensors, implemented by
 //! `cpu` and `cuda`. Provided methods run on every device. Out of scope: what the tensors mean.
 
-mod attention;
+pub(crate) mod counts;
 pub(crate) mod cpu;
 pub(crate) mod cuda;
+pub(crate) mod inputs;
 pub(crate) mod summary;
 
-use crate::diffusion::u32_of;
 use candle_core::quantized::{QMatMul, QTensor};
 use candle_core::{DType, Device, Module, Result, Tensor};
 use candle_nn::{ops, rotary_emb};
+use counts::Counts;
+use inputs::Inputs;
 use rayon::prelude::*;
 use std::{fmt, ops::Range, sync::Arc};
-use summary::{Summaries, SummaryOptions, Vocabulary};
+use summary::{Answers, Asks, Summaries, SummaryOptions, Vocabulary};
 
 /// The operations of one device.
 pub(crate) trait Backend: fmt::Debug + Send + Sync {
@@ -32,14 +34,26 @@ pub(crate) trait Backend: fmt::Debug + Send + Sync {
     /// Lays out a matrix (out, in) in floats for products.
     fn full(&self, weight: &Tensor) -> Result<Box<dyn Matrix>>;
 
-    /// softmax(q k^T / sqrt(d)) v within each span, without a causal mask.
+    /// softmax(q k^T / sqrt(d)) v within each span, without a causal mask, for heads of width d.
     ///
-    /// `q` (queries, heads, d); `k` and `v` (keys, kv heads, d), each kv head shared by `heads / kv
-    /// heads` neighbouring query heads; the result is (queries, heads * d).
-    fn attention(&self, q: &Tensor, k: &Tensor, v: &Tensor, spans: &[Span]) -> Result<Tensor>;
+    /// `q` (queries, heads * d); `k` and `v` (keys, kv heads * d), each kv head shared by `heads /
+    /// kv heads` neighbouring query heads; `inputs` are those that the spans were laid out with. The
+    /// result is (queries, heads * d).
+    fn attention(&self, qkv: [&Tensor; 3], d: usize, spans: &Spans, inputs: &Tensor) -> Result<Tensor>;
 
-    /// Summaries of `logits` (rows, at least `vocabulary.size`): `options[i]` is about row i.
-    fn summaries(&self, logits: &Tensor, vocabulary: Vocabulary, options: &[SummaryOptions<'_>]) -> Result<Summaries>;
+    /// Lays out spans for any number of attentions, and adds what these need to the pass's inputs.
+    fn lay_out(&self, spans: Vec<Span>, _: &mut Inputs) -> Spans {
+        Spans { spans, tiles: None }
+    }
+
+    /// Summaries of `logits` (rows, at least `vocabulary.size`): `asks` were made of the options of
+    /// the first rows, and `inputs` are those that they were added to.
+    fn summaries(&self, logits: &Tensor, vocabulary: Vocabulary, asks: &Asks<'_>, inputs: &Tensor) -> Result<Answers>;
+
+    /// Adds what summaries with these options need to the pass's inputs.
+    fn ask<'a>(&self, options: Vec<SummaryOptions<'a>>, _: &mut Inputs) -> Asks<'a> {
+        Asks { options, places: None }
+    }
 
     /// Independent normally distributed numbers, always the same for the same arguments.
     fn normal(&self, normal: Normal, shape: &[usize]) -> Result<Tensor>;
@@ -52,14 +66,19 @@ pub(crate) trait Backend: fmt::Debug + Send + Sync {
         }
     }
 
-    /// Matrices (out, in) over the same input, as those of queries, keys and values.
-    fn joined(&self, weights: &[Stored]) -> Result<Joined> {
-        weights.iter().map(|weight| self.matrix(weight)).collect()
+    /// Lays out matrices (out, in) over the same input, as those of queries, keys and values.
+    fn joined(&self, weights: &[Stored]) -> Result<Box<dyn Joined>> {
+        Ok(Box::new(weights.iter().map(|weight| self.matrix(weight)).collect::<Result<Vec<_>>>()?))
     }
 
-    /// Brings token ids, positions or indices of rows to the device.
-    fn indices(&self, indices: &[u32]) -> Result<Tensor> {
-        Tensor::new(indices, &self.device())
+    /// Brings a pass's inputs to the device: (words).
+    fn bring(&self, inputs: Inputs) -> Result<Tensor> {
+        Tensor::new(inputs.words, &self.device())
+    }
+
+    /// The rows `index` (indices) of `x` (rows, ..), one or more dimensions: (indices, ..).
+    fn gather(&self, x: &Tensor, index: &Tensor) -> Result<Tensor> {
+        x.index_select(index, 0)
     }
 
     /// The rows `ids` (tokens) of an embedding (rows, width): (tokens, width).
@@ -70,11 +89,11 @@ pub(crate) trait Backend: fmt::Debug + Send + Sync {
         }
     }
 
-    /// The norm of each row of `x` (rows, width).
+    /// The norm of each row of `x` (rows, width), in the number format of the norm's weights.
     fn norm(&self, x: &Tensor, norm: &Norm) -> Result<Tensor> {
         match norm {
-            Norm::Rms { weight, eps } => ops::rms_norm(x, weight, *eps),
-            Norm::Layer { weight, bias, eps } => ops::layer_norm(x, weight, bias, *eps),
+            Norm::Rms { weight, eps } => ops::rms_norm(&x.to_dtype(weight.dtype())?, weight, *eps),
+            Norm::Layer { weight, bias, eps } => ops::layer_norm(&x.to_dtype(weight.dtype())?, weight, bias, *eps),
         }
     }
 
@@ -85,31 +104,43 @@ pub(crate) trait Backend: fmt::Debug + Send + Sync {
         Ok((x, normed))
     }
 
-    /// Rotates the heads of `x` (tokens, heads, d) by the angles of their tokens, in f32.
-    fn rotate(&self, x: &Tensor, Angles { cos, sin }: &Angles) -> Result<Tensor> {
-        // each token is a batch entry of length one, so that each has its own angles
-        let rotated = rotary_emb::rope_thd(&x.to_dtype(DType::F32)?.unsqueeze(1)?, cos, sin)?.squeeze(1)?;
-        rotated.to_dtype(x.dtype())
+    /// Rotates the heads, of width d, of each of `parts` (tokens, heads * d) by the angles of their
+    /// tokens, in f32.
+    fn rotate(&self, parts: &[&Tensor], d: usize, Angles { cos, sin }: &Angles) -> Result<Vec<Tensor>> {
+        let rotate = |x: &&Tensor| {
+            let (tokens, width) = x.dims2()?;
+            // each token is a batch entry of length one, so that each has its own angles
+            let heads = x.to_dtype(DType::F32)?.reshape((tokens, 1, width / d, d))?;
+            rotary_emb::rope_thd(&heads, cos, sin)?.reshape((tokens, width))?.to_dtype(x.dtype())
+        };
+        parts.iter().map(rotate).collect()
     }
 
     /// silu(x Wg^T) * x Wu^T of the two matrices (Wg, Wu): (rows, in) to (rows, out).
-    fn gated(&self, x: &Tensor, gate_up: &Joined) -> Result<Tensor> {
-        gate_up[0].product(x)?.silu()? * gate_up[1].product(x)?
+    fn gated(&self, x: &Tensor, gate_up: &dyn Joined) -> Result<Tensor> {
+        let parts = gate_up.products(x, 0..2)?;
+        parts[0].silu()? * &parts[1]
     }
 
-    /// Rows `states` of `x` (all states, width), to be multiplied with matrices.
-    ///
-    /// A lone row comes twice: products with a vector add up in another order than products with a
-    /// matrix, and the numbers of a state must not depend on whether others are read with it.
-    fn select(&self, x: &Tensor, states: &[usize]) -> Result<Tensor> {
-        let lone = if states.len() == 1 { states.first() } else { None };
-        let states: Vec<u32> = states.iter().chain(lone).map(|&state| u32_of(state)).collect();
-        x.index_select(&self.indices(&states)?, 0)
+    /// gelu(x W^T + b) w + c of a scorer: (rows, in) to (rows).
+    fn scored(&self, x: &Tensor, scorer: &Scorer) -> Result<Tensor> {
+        let x = scorer.matrix.product(x)?.broadcast_add(&scorer.bias)?.gelu_erf()?; // (rows, out)
+        scorer.last_matrix.product(&x)?.broadcast_add(&scorer.last_bias)?.squeeze(1)
     }
 
-    /// Copies quality logits (states) to the host.
-    fn qualities(&self, logits: &Tensor) -> Result<Vec<f32>> {
-        logits.to_vec1()
+    /// Brings a pass's answers to the host: summaries, and quality logits (states), in order.
+    fn collect(&self, answers: Vec<Answers>, qualities: &[Tensor]) -> Result<(Summaries, Vec<f32>)> {
+        let mut summaries = Vec::new();
+        for answers in answers {
+            summaries.extend(answers.on_host()?);
+        }
+        let qualities: Vec<Vec<f32>> = qualities.iter().map(Tensor::to_vec1).collect::<Result<_>>()?;
+        Ok((summaries, qualities.concat()))
+    }
+
+    /// What the device was asked to do so far; all zero where nothing is counted.
+    fn counts(&self) -> Counts {
+        Counts::default()
     }
 
     /// Copies `x` (rows, width) to the host, as f32.
@@ -130,16 +161,6 @@ impl dyn Backend {
         }
         items.par_iter().enumerate().map(|(index, item)| f(index, item)).collect()
     }
-
-    /// Calls `f` with chunks of at most [`Backend::states_max`] items, each of which is one state.
-    pub(crate) fn in_chunks<T: Sync, R: Send, E: Send>(
-        &self,
-        items: &[T],
-        f: impl Fn(&[T]) -> std::result::Result<Vec<R>, E> + Sync,
-    ) -> std::result::Result<Vec<R>, E> {
-        let chunks: Vec<&[T]> = items.chunks(self.states_max()).collect();
-        Ok(self.each(&chunks, |_, chunk| f(chunk))?.into_iter().flatten().collect())
-    }
 }
 
 /// A range of positions in one row of a pass.
@@ -157,6 +178,13 @@ pub(crate) struct Span {
     pub(crate) keys: Range<usize>,
 }
 
+/// Spans as [`Backend::attention`] takes them.
+pub(crate) struct Spans {
+    pub(crate) spans: Vec<Span>,
+    /// The same on a GPU.
+    pub(crate) tiles: Option<cuda::attention::Tiles>,
+}
+
 /// Rotary angles of some tokens.
 pub(crate) struct Angles {
     pub(crate) cos: Tensor, // (tokens, 1, head dim / 2)
@@ -169,6 +197,15 @@ pub(crate) enum Norm {
     Rms { weight: Tensor, eps: f32 },
     /// (x - mean) / sqrt(variance + eps) * weight + bias; `weight` and `bias` (width).
     Layer { weight: Tensor, bias: Tensor, eps: f32 },
+}
+
+/// Two linear layers that give each row one number.
+pub(crate) struct Scorer {
+    pub(crate) matrix: Box<dyn Matrix>, // (out, in)
+    pub(crate) bias: Tensor,            // (out)
+    pub(crate) last: Tensor,            // (1, out)
+    pub(crate) last_matrix: Box<dyn Matrix>,
+    pub(crate) last_bias: Tensor, // (1)
 }
 
 /// Which normally distributed numbers.
@@ -204,7 +241,17 @@ impl Matrix for QMatMul {
 }
 
 /// Matrices over the same input.
-pub(crate) type Joined = Vec<Box<dyn Matrix>>;
+pub(crate) trait Joined: Send + Sync {
+    /// x W^T of each of the matrices in `range`: (rows, in) to (rows, out) each.
+    fn products(&self, x: &Tensor, range: Range<usize>) -> Result<Vec<Tensor>>;
+}
+
+/// One after the other.
+impl Joined for Vec<Box<dyn Matrix>> {
+    fn products(&self, x: &Tensor, range: Range<usize>) -> Result<Vec<Tensor>> {
+        self[range].iter().map(|matrix| matrix.product(x)).collect()
+    }
+}
 
 /// Whether the operations with gradients that `train` writes out itself run where `x` lies.
 pub(crate) fn has_fused_gradients(x: &Tensor) -> bool {

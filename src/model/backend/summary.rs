@@ -3,6 +3,7 @@
 
 use crate::diffusion::{Position, Probability, Proposal, TokenId, u32_of};
 use crate::model::interface::Noise;
+use candle_core::{Result, Tensor, bail};
 
 /// A distribution over the vocabulary in the numbers that a policy compares.
 #[derive(Clone, Copy, Debug, PartialEq)]
@@ -15,6 +16,30 @@ pub(crate) struct Summary {
 
 /// Summaries of several rows; `None` for a row with a logit that is not finite.
 pub(crate) type Summaries = Vec<Option<Summary>>;
+
+/// How some rows of logits are summarised.
+pub(crate) struct Asks<'a> {
+    pub(crate) options: Vec<SummaryOptions<'a>>,
+    /// Where a GPU finds the same among the inputs of the pass.
+    pub(crate) places: Option<super::cuda::summary::Places>,
+}
+
+/// Summaries where they were computed.
+pub(crate) enum Answers {
+    Host(Summaries),
+    /// Words of a kernel (rows, words of an answer), as f32.
+    Device(Tensor),
+}
+
+impl Answers {
+    /// Those of a device that computes on the host.
+    pub(crate) fn on_host(self) -> Result<Summaries> {
+        match self {
+            Self::Host(summaries) => Ok(summaries),
+            Self::Device(words) => bail!("summaries of {:?} on a device", words.shape()),
+        }
+    }
+}
 
 /// How one row of logits is summarised.
 #[derive(Clone, Copy, Debug, Default)]

@@ -4,7 +4,8 @@
 
 use super::rope::Rope;
 use crate::diffusion::u32_of;
-use crate::model::backend::{Angles, Backend, Matrix, Norm, Span, Stored};
+use crate::model::backend::inputs::{Inputs, part};
+use crate::model::backend::{Angles, Backend, Matrix, Norm, Span, Spans, Stored};
 use crate::model::config::dit::{Config, SINUSOID};
 use crate::model::network::{Network, Pass, PassRow, States};
 use crate::model::{error::LoadError, weights::registry::Registry};
@@ -55,29 +56,50 @@ impl Dit {
         })
     }
 
-    /// States of one row before the final norm, and after the head's blocks: (asked, hidden) each.
-    fn row(&self, pass: &Pass, PassRow { tokens, asked }: &PassRow) -> Result<(Tensor, Tensor)> {
+    /// States of some rows before the final norm, and after the head's blocks, (asked, hidden) each;
+    /// and the inputs on the device.
+    fn rows(&self, pass: &Pass, rows: &[&PassRow], mut inputs: Inputs) -> Result<[Tensor; 3]> {
         let backend = &*self.backend;
-        let angles = self.rope.first(tokens.len())?;
-        let through = |x, blocks: &[Block]| blocks.iter().try_fold(x, |x, block| block.forward(backend, &x, &angles));
-        let x = backend.embed(&self.embedding, &backend.indices(&pass.ids[tokens.clone()])?)?; // (tokens, hidden)
+        let (mut ids, mut positions, mut index, mut spans) = (Vec::new(), Vec::new(), Vec::new(), Vec::new());
+        for PassRow { tokens, asked } in rows {
+            let first = ids.len();
+            ids.extend_from_slice(&pass.ids[tokens.clone()]);
+            positions.extend((0..tokens.len()).map(u32_of));
+            index.extend(asked.iter().map(|at| u32_of(first + at)));
+            spans.push(Span { queries: first..ids.len(), keys: first..ids.len() });
+        }
+        let (ids, positions, index) = (inputs.add(ids), inputs.add(positions), inputs.add(index));
+        let spans = backend.lay_out(spans, &mut inputs);
+        let inputs = backend.bring(inputs)?; // (words)
+        let angles = self.rope.at(&part(&inputs, &positions)?, backend)?;
+        let attends = Attends { angles: &angles, spans: &spans, inputs: &inputs };
+        let through = |x, blocks: &[Block]| blocks.iter().try_fold(x, |x, block| block.forward(backend, &x, &attends));
+        let x = backend.embed(&self.embedding, &part(&inputs, &ids)?)?; // (tokens, hidden)
         let x = through(x, &self.blocks)?; // (tokens, hidden)
         let judged = match &self.head {
             Some((blocks, _)) => through(x.clone(), blocks)?,
             None => x.clone(),
         };
-        let asked = backend.indices(&asked.iter().copied().map(u32_of).collect::<Vec<_>>())?;
-        Ok((x.index_select(&asked, 0)?, judged.index_select(&asked, 0)?))
+        let index = part(&inputs, &index)?;
+        Ok([backend.gather(&x, &index)?, backend.gather(&judged, &index)?, inputs])
     }
 }
 
+/// What tokens attend to.
+struct Attends<'a> {
+    angles: &'a Angles,
+    spans: &'a Spans,
+    inputs: &'a Tensor,
+}
+
 impl Network for Dit {
-    /// Each row by itself, so that none can depend on the others.
-    fn forward(&self, pass: &Pass) -> Result<States> {
+    fn forward(&self, pass: &Pass, inputs: Inputs) -> Result<States> {
         let rows: Vec<&PassRow> = pass.rows.iter().filter(|row| !row.asked.is_empty()).collect();
-        let states = self.backend.each(&rows, |_, row| self.row(pass, row))?;
-        let (hidden, judged): (Vec<_>, Vec<_>) = states.into_iter().unzip();
-        Ok(States { hidden: Tensor::cat(&hidden, 0)?, judged: Tensor::cat(&judged, 0)? })
+        let group = if self.backend.is_parallel() { 1 } else { rows.len() };
+        let groups: Vec<&[&PassRow]> = rows.chunks(group).collect();
+        let states = self.backend.each(&groups, |_, rows| self.rows(pass, rows, inputs.clone()))?;
+        let cat = |part: usize| Tensor::cat(&states.iter().map(|states| &states[part]).collect::<Vec<_>>(), 0);
+        Ok(States { hidden: cat(0)?, judged: cat(1)?, inputs: states[0][2].clone() })
     }
 
     fn logits(&self, hidden: &Tensor) -> Result<Tensor> {
@@ -166,17 +188,15 @@ impl Block {
         })
     }
 
-    /// `x` (tokens, hidden) of a whole row.
-    fn forward(&self, backend: &dyn Backend, x: &Tensor, angles: &Angles) -> Result<Tensor> {
-        let (tokens, hidden) = x.dims2()?;
+    /// `x` (tokens, hidden) of whole rows.
+    fn forward(&self, backend: &dyn Backend, x: &Tensor, attends: &Attends<'_>) -> Result<Tensor> {
+        let (_, hidden) = x.dims2()?;
         let qkv = self.attn_qkv.product(&backend.norm(x, &self.norm1)?)?; // (tokens, 3 hidden)
-        let heads = |n: usize| {
-            let part = qkv.narrow(1, n * hidden, hidden)?.contiguous()?;
-            part.reshape((tokens, self.heads, hidden / self.heads)) // (tokens, heads, head dim)
-        };
-        let rotated = |x: Tensor| backend.rotate(&x, angles);
-        let (q, k, v) = (rotated(heads(0)?)?, rotated(heads(1)?)?, heads(2)?);
-        let mixed = backend.attention(&q, &k, &v, &[Span { queries: 0..tokens, keys: 0..tokens }])?; // (tokens, hidden)
+        let part = |n: usize| qkv.narrow(1, n * hidden, hidden)?.contiguous();
+        let (q, k, v, d) = (part(0)?, part(1)?, part(2)?, hidden / self.heads); // (tokens, hidden) each
+        let Attends { angles, spans, inputs } = attends;
+        let rotated = backend.rotate(&[&q, &k], d, angles)?;
+        let mixed = backend.attention([&rotated[0], &rotated[1], &v], d, spans, inputs)?; // (tokens, hidden)
         let (x, normed) = backend.add_norm(x, &self.attn_out.product(&mixed)?, &self.norm2)?;
         let inner = self.mlp_in.product(&normed)?.broadcast_add(&self.mlp_in_bias)?.gelu()?;
         x + self.mlp_out.product(&inner)?.broadcast_add(&self.mlp_out_bias)? // (tokens, hidden)

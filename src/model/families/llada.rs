@@ -3,10 +3,12 @@
 
 use super::{head::Head, rope::Rope};
 use crate::diffusion::u32_of;
-use crate::model::backend::{Angles, Backend, Joined, Matrix, Norm, Segment, Span, Stored};
+use crate::model::backend::inputs::{Inputs, part};
+use crate::model::backend::{Angles, Backend, Joined, Matrix, Norm, Segment, Span, Spans, Stored};
 use crate::model::network::{Network, Pass, PassRow, States};
 use crate::model::{config::llada::Config, error::LoadError, weights::registry::Registry};
-use candle_core::{Result, Tensor};
+use candle_core::{Result, Tensor, bail};
+use std::ops::Range;
 use std::sync::Arc;
 
 type Loaded<T> = std::result::Result<T, LoadError>;
@@ -25,55 +27,73 @@ pub(crate) struct Llada {
 
 /// Tokens of a pass that go through a block together.
 struct Piece {
-    ids: Tensor,       // (tokens)
-    positions: Tensor, // (tokens)
+    ids: Tensor,               // (tokens)
+    positions: Option<Tensor>, // (tokens), where they are embedded
     all: Queries,
     asked: Queries,
+    index: Tensor, // (asked), into the piece's tokens
+    inputs: Tensor,
 }
 
-/// The tokens of a piece whose states are computed, and the keys that they attend to.
+/// Tokens whose states are computed, and the keys that they attend to.
 struct Queries {
-    index: Tensor, // (queries), into the piece's tokens
-    spans: Vec<Span>,
+    spans: Spans,
     angles: Option<Angles>,
 }
 
-/// A piece half way through a block: its keys and values are projected.
-struct Projected {
-    x: Tensor,      // (tokens, d_model)
-    normed: Tensor, // (tokens, d_model)
-    k: Tensor,      // (tokens, n_kv_heads, head_dim)
-    v: Tensor,      // (tokens, n_kv_heads, head_dim)
+/// A [`Piece`] whose words are not on the device yet: their places among the inputs.
+struct Planned {
+    ids: Range<usize>,
+    positions: Range<usize>,
+    asked: Range<usize>,
+    /// Positions of the asked tokens.
+    asked_positions: Range<usize>,
+    all_spans: Spans,
+    asked_spans: Spans,
 }
 
-/// Keys and values of the whole pass, each (tokens of all rows, `n_kv_heads`, `head_dim`).
+/// A piece half way through a block: what it needs of the other pieces is projected.
+struct Projected {
+    x: Tensor, // (queries, d_model)
+    q: Tensor, // (queries, n_heads * head_dim)
+    k: Tensor, // (tokens, n_kv_heads * head_dim)
+    v: Tensor, // (tokens, n_kv_heads * head_dim)
+}
+
+/// Keys and values of the whole pass, each (tokens of all rows, `n_kv_heads * head_dim`).
 fn keys_values(pieces: &[Projected]) -> Result<[Tensor; 2]> {
     let cat = |part: fn(&Projected) -> &Tensor| Tensor::cat(&pieces.iter().map(part).collect::<Vec<_>>(), 0);
     Ok([cat(|piece| &piece.k)?, cat(|piece| &piece.v)?])
 }
 
 impl Network for Llada {
-    fn forward(&self, pass: &Pass) -> Result<States> {
-        let (backend, pieces) = (&*self.backend, self.cut(pass)?);
-        let mut projected =
-            backend.each(&pieces, |_, piece| self.blocks[0].project(backend, self.embed(piece)?, piece))?;
-        for blocks in self.blocks.windows(2) {
+    fn forward(&self, pass: &Pass, inputs: Inputs) -> Result<States> {
+        let backend = &*self.backend;
+        let (pieces, inputs) = self.cut(pass, inputs)?;
+        let last = self.blocks.len() - 1;
+        let mut projected = backend.each(&pieces, |_, piece| {
+            let x = self.embed(piece)?;
+            let normed = backend.norm(&x, &self.blocks[0].attn_norm)?;
+            self.blocks[0].project(backend, x, &normed, piece, 0 == last)
+        })?;
+        for n in 0..last {
             let kv = keys_values(&projected)?;
             projected = backend.each(&pieces, |index, piece| {
-                let x = blocks[0].mix(backend, &projected[index], &kv, &piece.all)?;
-                blocks[1].project(backend, x, piece)
+                let (x, update) = self.blocks[n].mix(backend, &projected[index], &kv, &piece.all, &piece.inputs)?;
+                let (x, normed) = backend.add_norm(&x, &update, &self.blocks[n + 1].attn_norm)?;
+                self.blocks[n + 1].project(backend, x, &normed, piece, n + 1 == last)
             })?;
         }
-        // of the other tokens only keys and values matter in the last block
         let kv = keys_values(&projected)?;
-        let last = &self.blocks[self.blocks.len() - 1];
-        let xs = backend.each(&pieces, |index, piece| match &piece.asked {
-            asked if asked.index.elem_count() == 0 => Ok(None),
-            asked => last.mix(backend, &projected[index], &kv, asked).map(Some), // (asked, d_model) per piece
+        let hidden = backend.each(&pieces, |index, piece| match &piece.asked {
+            _ if piece.index.elem_count() == 0 => Ok(None),
+            asked => {
+                let (x, update) = self.blocks[last].mix(backend, &projected[index], &kv, asked, &piece.inputs)?;
+                backend.add_norm(&x, &update, &self.ln_f).map(|(_, normed)| Some(normed)) // (asked, d_model)
+            }
         })?;
-        let x = Tensor::cat(&xs.into_iter().flatten().collect::<Vec<_>>(), 0)?; // (asked, d_model)
-        let hidden = backend.norm(&x, &self.ln_f)?;
-        Ok(States { judged: hidden.clone(), hidden })
+        let hidden = Tensor::cat(&hidden.into_iter().flatten().collect::<Vec<_>>(), 0)?; // (asked of all, d_model)
+        Ok(States { judged: hidden.clone(), hidden, inputs })
     }
 
     fn logits(&self, hidden: &Tensor) -> Result<Tensor> {
@@ -105,19 +125,24 @@ impl Llada {
 
     fn embed(&self, piece: &Piece) -> Result<Tensor> {
         let x = self.backend.embed(&self.wte, &piece.ids)?; // (tokens, d_model)
-        match &self.wpe {
-            None => Ok(x),
-            Some(wpe) => x + wpe.index_select(&piece.positions, 0)?,
+        match (&self.wpe, &piece.positions) {
+            (Some(wpe), Some(positions)) => x + self.backend.gather(wpe, positions)?,
+            _ => Ok(x),
         }
     }
 
-    fn cut(&self, pass: &Pass) -> Result<Vec<Piece>> {
+    /// The pieces of a pass, and its inputs on the device.
+    fn cut(&self, pass: &Pass, mut inputs: Inputs) -> Result<(Vec<Piece>, Tensor)> {
         let lengths: Vec<usize> = pass.rows.iter().map(|row| row.tokens.len()).collect();
-        self.backend.cut(&lengths).iter().map(|segments| self.piece(pass, segments)).collect()
+        let segments = self.backend.cut(&lengths);
+        let planned: Vec<Planned> = segments.iter().map(|segments| self.plan(pass, segments, &mut inputs)).collect();
+        let inputs = self.backend.bring(inputs)?; // (words)
+        let pieces = planned.into_iter().map(|planned| self.piece(planned, &inputs)).collect::<Result<_>>()?;
+        Ok((pieces, inputs))
     }
 
-    fn piece(&self, pass: &Pass, segments: &[Segment]) -> Result<Piece> {
-        let (mut ids, mut positions, mut index) = (Vec::new(), Vec::new(), Vec::new());
+    fn plan(&self, pass: &Pass, segments: &[Segment], inputs: &mut Inputs) -> Planned {
+        let (mut ids, mut positions, mut index, mut asked_positions) = (Vec::new(), Vec::new(), Vec::new(), Vec::new());
         let (mut all, mut asked) = (Vec::new(), Vec::new());
         for Segment { row, positions: range } in segments {
             let PassRow { tokens: keys, asked: wanted } = &pass.rows[*row];
@@ -126,44 +151,49 @@ impl Llada {
             positions.extend(range.clone().map(u32_of));
             all.push(Span { queries: first..positions.len(), keys: keys.clone() });
             let first_asked = index.len();
-            let wanted = wanted.iter().filter(|position| range.contains(position));
-            index.extend(wanted.map(|position| u32_of(first + position - range.start)));
+            for position in wanted.iter().filter(|position| range.contains(position)) {
+                index.push(u32_of(first + position - range.start));
+                asked_positions.push(u32_of(*position));
+            }
             asked.push(Span { queries: first_asked..index.len(), keys: keys.clone() });
         }
-        let everything: Vec<u32> = (0..positions.len()).map(u32_of).collect();
-        let positions = self.backend.indices(&positions)?;
-        Ok(Piece {
-            ids: self.backend.indices(&ids)?,
-            all: self.queries(&everything, &positions, all)?,
-            asked: self.queries(&index, &positions, asked)?,
-            positions,
-        })
+        Planned {
+            ids: inputs.add(ids),
+            positions: inputs.add(positions),
+            asked: inputs.add(index),
+            asked_positions: inputs.add(asked_positions),
+            all_spans: self.backend.lay_out(all, inputs),
+            asked_spans: self.backend.lay_out(asked, inputs),
+        }
     }
 
-    fn queries(&self, index: &[u32], positions: &Tensor, spans: Vec<Span>) -> Result<Queries> {
-        let is_empty = index.is_empty();
-        let index = self.backend.indices(index)?;
-        let rope = self.rope.as_ref().filter(|_| !is_empty);
-        let angles = rope.map(|rope| rope.at(&positions.index_select(&index, 0)?)).transpose()?;
-        Ok(Queries { index, spans, angles })
+    fn piece(&self, planned: Planned, inputs: &Tensor) -> Result<Piece> {
+        let (positions, index) = (part(inputs, &planned.positions)?, part(inputs, &planned.asked)?);
+        let angles = |positions: &Tensor| {
+            let rope = self.rope.as_ref().filter(|_| positions.elem_count() > 0);
+            rope.map(|rope| rope.at(positions, &*self.backend)).transpose()
+        };
+        Ok(Piece {
+            ids: part(inputs, &planned.ids)?,
+            all: Queries { spans: planned.all_spans, angles: angles(&positions)? },
+            asked: Queries { spans: planned.asked_spans, angles: angles(&part(inputs, &planned.asked_positions)?)? },
+            positions: self.wpe.is_some().then_some(positions),
+            index,
+            inputs: inputs.clone(),
+        })
     }
 }
 
 /// One transformer block.
 struct Block {
     attn_norm: Norm,
-    qkv: Joined, // q_proj, k_proj, v_proj
+    qkv: Box<dyn Joined>, // q_proj, k_proj, v_proj
     attn_out: Box<dyn Matrix>,
     ff_norm: Norm,
-    gate_up: Joined, // ff_proj, up_proj
+    gate_up: Box<dyn Joined>, // ff_proj, up_proj
     ff_out: Box<dyn Matrix>,
     head_dim: usize,
 }
-
-/// Places in [`Block::qkv`].
-const Q: usize = 0;
-const K: usize = 1;
-const V: usize = 2;
 
 impl Block {
     fn new(config: &Config, weights: &Registry, backend: &dyn Backend, n: usize) -> Loaded<Self> {
@@ -183,36 +213,49 @@ impl Block {
         })
     }
 
-    /// The first half of a block, up to where a piece needs the others: `x` (tokens, `d_model`).
-    fn project(&self, backend: &dyn Backend, x: Tensor, piece: &Piece) -> Result<Projected> {
-        let normed = backend.norm(&x, &self.attn_norm)?;
-        let k = rotated(backend, self.heads(&normed, K)?, &piece.all)?;
-        let v = self.heads(&normed, V)?;
-        Ok(Projected { x, normed, k, v })
+    /// The first half of a block, up to where a piece needs the others: `x` and its norm (tokens,
+    /// `d_model`). In the last block queries are needed of the asked tokens only.
+    fn project(
+        &self,
+        backend: &dyn Backend,
+        x: Tensor,
+        normed: &Tensor,
+        piece: &Piece,
+        is_last: bool,
+    ) -> Result<Projected> {
+        let rotated = |parts: &[&Tensor], queries: &Queries| match &queries.angles {
+            None => Ok(parts.iter().map(|part| (*part).clone()).collect()),
+            Some(angles) => backend.rotate(parts, self.head_dim, angles),
+        };
+        if !is_last {
+            let [q, k, v] = parts(self.qkv.products(normed, 0..3)?)?;
+            let [q, k] = parts(rotated(&[&q, &k], &piece.all)?)?;
+            return Ok(Projected { x, q, k, v });
+        }
+        let [k, v] = parts(self.qkv.products(normed, 1..3)?)?;
+        let [k] = parts(rotated(&[&k], &piece.all)?)?;
+        let [q] = parts(self.qkv.products(&backend.gather(normed, &piece.index)?, 0..1)?)?;
+        let [q] = parts(rotated(&[&q], &piece.asked)?)?;
+        Ok(Projected { x: backend.gather(&x, &piece.index)?, q, k, v })
     }
 
-    /// The second half, for some of the piece's tokens: (queries, `d_model`).
-    fn mix(&self, backend: &dyn Backend, piece: &Projected, [k, v]: &[Tensor; 2], queries: &Queries) -> Result<Tensor> {
-        let x = piece.x.index_select(&queries.index, 0)?; // (queries, d_model)
-        let q = self.heads(&piece.normed.index_select(&queries.index, 0)?, Q)?;
-        let q = rotated(backend, q, queries)?; // (queries, n_heads, head_dim)
-        let mixed = backend.attention(&q, k, v, &queries.spans)?; // (queries, d_model)
-        let (x, normed) = backend.add_norm(&x, &self.attn_out.product(&mixed)?, &self.ff_norm)?;
-        x + self.ff_out.product(&backend.gated(&normed, &self.gate_up)?)? // (queries, d_model)
-    }
-
-    /// Queries, keys or values: (tokens, `d_model`) to (tokens, heads, `head_dim`).
-    fn heads(&self, x: &Tensor, part: usize) -> Result<Tensor> {
-        let y = self.qkv[part].product(x)?;
-        let (tokens, width) = y.dims2()?;
-        y.reshape((tokens, width / self.head_dim, self.head_dim))
+    /// The second half: the residual stream (queries, `d_model`), and what is to be added to it.
+    fn mix(
+        &self,
+        backend: &dyn Backend,
+        Projected { x, q, .. }: &Projected,
+        [k, v]: &[Tensor; 2],
+        queries: &Queries,
+        inputs: &Tensor,
+    ) -> Result<(Tensor, Tensor)> {
+        let mixed = backend.attention([q, k, v], self.head_dim, &queries.spans, inputs)?; // (queries, d_model)
+        let (x, normed) = backend.add_norm(x, &self.attn_out.product(&mixed)?, &self.ff_norm)?;
+        let update = self.ff_out.product(&backend.gated(&normed, &*self.gate_up)?)?;
+        Ok((x, update))
     }
 }
 
-/// Rotates `x` (tokens, heads, `head_dim`), where the model has rotary positions.
-fn rotated(backend: &dyn Backend, x: Tensor, queries: &Queries) -> Result<Tensor> {
-    match &queries.angles {
-        None => Ok(x),
-        Some(angles) => backend.rotate(&x, angles),
-    }
+/// As many tensors as there must be.
+fn parts<const N: usize>(tensors: Vec<Tensor>) -> Result<[Tensor; N]> {
+    tensors.try_into().or_else(|tensors: Vec<Tensor>| bail!("{} tensors where there must be {N}", tensors.len()))
 }

@@ -1,7 +1,7 @@
 //! Rotary positions (`RoFormer`, arXiv 2104.09864) with the halves of a head as the pairs. Tables
 //! are in f32, as the published code computes them; `train` uses the same ones.
 
-use crate::model::backend::Angles;
+use crate::model::backend::{Angles, Backend};
 use candle_core::{Device, Result, Tensor};
 
 /// Cosines and sines of the angles of the first positions.
@@ -23,14 +23,8 @@ impl Rope {
     }
 
     /// The angles of tokens at `positions` (tokens).
-    pub(crate) fn at(&self, positions: &Tensor) -> Result<Angles> {
-        let rows = |table: &Tensor| table.index_select(positions, 0)?.unsqueeze(1); // (tokens, 1, head dim / 2)
-        Ok(Angles { cos: rows(&self.cos)?, sin: rows(&self.sin)? })
-    }
-
-    /// The angles of a whole row of `length` tokens.
-    pub(crate) fn first(&self, length: usize) -> Result<Angles> {
-        let rows = |table: &Tensor| table.narrow(0, 0, length)?.unsqueeze(1); // (length, 1, head dim / 2)
+    pub(crate) fn at(&self, positions: &Tensor, backend: &dyn Backend) -> Result<Angles> {
+        let rows = |table: &Tensor| backend.gather(table, positions)?.unsqueeze(1); // (tokens, 1, head dim / 2)
         Ok(Angles { cos: rows(&self.cos)?, sin: rows(&self.sin)? })
     }
 }

@@ -97,6 +97,13 @@ impl Registry {
         }
     }
 
+    /// Whether a matrix of the network is multiplied in few bits.
+    pub(crate) fn is_quantised(&self) -> bool {
+        self.locations.iter().any(|(part, location)| {
+            matches!(part, Part::Weight(_)) && self.files[location.file].is_quantised(&location.name)
+        })
+    }
+
     /// Loads a tensor of the quality head, in f32.
     pub(crate) fn head(&self, name: &str) -> Result<Tensor, LoadError> {
         self.load(&Part::Head(name.to_owned()))

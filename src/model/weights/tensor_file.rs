@@ -134,9 +134,14 @@ impl TensorFile {
         self.gguf_file()?.format()
     }
 
+    /// Whether a tensor is stored in fewer bits than a float.
+    pub(crate) fn is_quantised(&self, tensor: &str) -> bool {
+        self.gguf_file().is_some_and(|file| file.is_quantised(tensor))
+    }
+
     /// Reads a tensor that is stored in fewer bits than a float; `None` where it is not.
     pub(crate) fn quantised(&self, tensor: &str, device: &Device) -> Result<Option<QTensor>, LoadError> {
-        let file = self.gguf_file().filter(|file| file.is_quantised(tensor));
+        let file = self.gguf_file().filter(|_| self.is_quantised(tensor));
         file.map(|file| file.tensor(tensor, device)).transpose()
     }
 

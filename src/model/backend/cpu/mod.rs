@@ -1,14 +1,16 @@
 //! The operations on a CPU. A row's numbers are the same to the bit whatever rows share its pass,
 //! which is cut by each row's own length: every product has the shape it has for the row alone.
 
+mod attention;
 mod blocks;
 mod sampling;
 pub(crate) mod summary;
 #[cfg(test)]
 mod tests;
 
-use super::summary::{Guidance, Summaries, SummaryOptions, Vocabulary};
-use super::{Backend, Matrix, Normal, Segment, Span, attention::attention};
+use super::summary::{Answers, Asks, Guidance, SummaryOptions, Vocabulary};
+use super::{Backend, Matrix, Normal, Segment, Spans};
+use attention::attention;
 use blocks::Blocks;
 use candle_core::{Device, Result, Storage, Tensor, bail};
 use rand_philox::Philox;
@@ -53,11 +55,11 @@ impl Backend for Cpu {
         Ok(Box::new(Blocks::new(weight)?))
     }
 
-    fn attention(&self, q: &Tensor, k: &Tensor, v: &Tensor, spans: &[Span]) -> Result<Tensor> {
-        attention(q, k, v, spans, |view| Ok(view.clone()))
+    fn attention(&self, qkv: [&Tensor; 3], d: usize, spans: &Spans, _: &Tensor) -> Result<Tensor> {
+        attention(qkv, d, &spans.spans)
     }
 
-    fn summaries(&self, logits: &Tensor, vocabulary: Vocabulary, options: &[SummaryOptions<'_>]) -> Result<Summaries> {
+    fn summaries(&self, logits: &Tensor, vocabulary: Vocabulary, asks: &Asks<'_>, _: &Tensor) -> Result<Answers> {
         let width = logits.dim(1)?;
         let (storage, layout) = logits.storage_and_layout();
         let (Storage::Cpu(storage), Some((from, until))) = (&*storage, layout.contiguous_offsets()) else {
@@ -72,7 +74,7 @@ impl Backend for Cpu {
             };
             summarise(logits, vocabulary, options)
         };
-        Ok(options.par_iter().enumerate().map(summary).collect())
+        Ok(Answers::Host(asks.options.par_iter().enumerate().map(summary).collect()))
     }
 
     fn normal(&self, normal: Normal, shape: &[usize]) -> Result<Tensor> {

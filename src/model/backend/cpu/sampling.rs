@@ -39,7 +39,7 @@ const CANDIDATES: usize = 64;
 
 /// The ids that a filter leaves, at least one.
 pub(super) fn allowed(logits: &[f32], vocabulary: Vocabulary, noise: Noise) -> Vec<u32> {
-    let Noise { temperature, filter: Filter { top_k, top_p }, .. } = noise;
+    let Noise { temperature, filter: Filter { top_k, top_p, min_p }, .. } = noise;
     let likelier = |a: &u32, b: &u32| logits[*b as usize].total_cmp(&logits[*a as usize]).then(a.cmp(b));
     let first = |ids: &mut Vec<u32>, count: usize| {
         if (1..ids.len()).contains(&count) {
@@ -47,12 +47,17 @@ pub(super) fn allowed(logits: &[f32], vocabulary: Vocabulary, noise: Noise) -> V
         }
     };
     let mut ids: Vec<u32> = vocabulary.chunks(logits).flat_map(|(start, chunk)| (start..).take(chunk.len())).collect();
+    let largest = ids.iter().map(|id| logits[*id as usize]).fold(f32::NEG_INFINITY, larger);
+    let least = min_p.map_or(f32::NEG_INFINITY, |min_p| largest + temperature as f32 * min_p.ln());
+    let is_likely = |id: &u32| logits[*id as usize] >= least;
     if let Some(top_k) = top_k {
         first(&mut ids, top_k.get() as usize);
         ids.truncate(top_k.get() as usize);
     }
-    let Some(top_p) = top_p.filter(|top_p| *top_p < 1.0) else { return ids };
-    let largest = ids.iter().map(|id| logits[*id as usize]).fold(f32::NEG_INFINITY, larger);
+    let Some(top_p) = top_p.filter(|top_p| *top_p < 1.0) else {
+        ids.retain(is_likely);
+        return ids;
+    };
     let weight = |id: &u32| (f64::from(logits[*id as usize] - largest) / temperature).exp();
     let wanted = f64::from(top_p) * ids.iter().map(weight).sum::<f64>();
     let mut candidates = CANDIDATES.min(ids.len());
@@ -72,6 +77,7 @@ pub(super) fn allowed(logits: &[f32], vocabulary: Vocabulary, noise: Noise) -> V
     });
     let kept = short.count() + 1;
     ids.truncate(kept);
+    ids.retain(is_likely);
     ids
 }
 

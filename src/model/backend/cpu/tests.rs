@@ -77,7 +77,7 @@ fn among_some_tokens_the_likeliest_is_taken_and_judged_among_all() {
     assert!((found.confidence.get() - 0.2 / 0.95).abs() < 1e-6, "{found:?}");
     assert_eq!(among(&[3], None).token, 3);
     let drawn = |position| {
-        let filter = Filter { top_k: std::num::NonZeroU32::new(1), top_p: None };
+        let filter = Filter { top_k: std::num::NonZeroU32::new(1), top_p: None, min_p: None };
         among(&[2, 3], Some(Noise { temperature: 1.0, draws: draws(3, position), filter })).token
     };
     let twos = (0..5000).filter(|position| drawn(*position) == 2).count();
@@ -128,7 +128,7 @@ fn a_filter_leaves_the_likeliest_as_few_as_reach_it() {
     let logits: Vec<f32> = [0.5f32, 0.2, 0.15, 0.1, 0.05].map(f32::ln).to_vec();
     let vocabulary = Vocabulary { size: 5, mask: NO_MASK };
     let left = |temperature: f64, top_k: u32, top_p: f32| {
-        let filter = Filter { top_k: std::num::NonZeroU32::new(top_k), top_p: Some(top_p) };
+        let filter = Filter { top_k: std::num::NonZeroU32::new(top_k), top_p: Some(top_p), min_p: None };
         let mut ids = allowed(&logits, vocabulary, Noise { temperature, draws: draws(1, 0), filter });
         ids.sort_unstable();
         ids
@@ -146,7 +146,7 @@ fn a_filter_leaves_the_likeliest_as_few_as_reach_it() {
     let logits = random_logits(8, 70_000);
     let vocabulary = Vocabulary { size: 70_000, mask: 33 };
     for top_p in [0.3, 0.9, 0.999] {
-        let filter = Filter { top_k: None, top_p: Some(top_p) };
+        let filter = Filter { top_k: None, top_p: Some(top_p), min_p: None };
         let ids = allowed(&logits, vocabulary, Noise { temperature: 1.5, draws: draws(1, 0), filter });
         let weight = |id: u32| (f64::from(logits[id as usize]) / 1.5).exp();
         let total: f64 = (0..70_000).filter(|id| *id != 33).map(weight).sum();
@@ -163,10 +163,10 @@ fn a_filtered_draw_is_the_best_of_those_left_with_the_same_noise() {
     let vocabulary = Vocabulary { size: 500, mask: 0 };
     for position in 0..100 {
         let unfiltered = Noise { temperature: 1.0, draws: draws(2, position), filter: Filter::ALL };
-        let all = Filter { top_k: std::num::NonZeroU32::new(499), top_p: None };
+        let all = Filter { top_k: std::num::NonZeroU32::new(499), top_p: None, min_p: None };
         let token = |noise| summarise(&logits, vocabulary, Some(noise)).unwrap().token;
         assert_eq!(token(unfiltered), token(Noise { filter: all, ..unfiltered }));
-        let few = Filter { top_k: std::num::NonZeroU32::new(3), top_p: None };
+        let few = Filter { top_k: std::num::NonZeroU32::new(3), top_p: None, min_p: None };
         let noise = Noise { filter: few, ..unfiltered };
         assert!(allowed(&logits, vocabulary, noise).contains(&token(noise)));
     }

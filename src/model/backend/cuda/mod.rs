@@ -1,29 +1,81 @@
-//! The operations on an NVIDIA GPU. Summaries, qualities and inspected numbers come to the host.
+//! The operations on an NVIDIA GPU: products by cuBLAS, all else by few kernels of ours. Everything
+//! is on one stream and nothing waits for the device but what brings answers to the host.
 
-mod summary;
+pub(crate) mod attention;
+mod call;
+#[cfg(test)]
+mod host;
+mod matrices;
+mod modules;
+pub(crate) mod summary;
+#[cfg(test)]
+mod tests;
 
-use super::summary::{Summaries, SummaryOptions, Vocabulary};
-use super::{Backend, Matrix, Normal, Segment, Span, attention::attention, cpu::summary::summarise};
-use crate::diffusion::u32_of;
-use crate::model::interface::Filter;
-use candle_core::{DType, Device, Result, Tensor};
+use super::counts::{Counters, Counts};
+use super::inputs::Inputs;
+use super::summary::{Answers, Asks, Summaries, SummaryOptions, Vocabulary};
+use super::{Angles, Backend, Joined, Matrix, Norm, Normal, Scorer, Segment, Span, Spans, Stored};
+use attention::{Mask, Tiles};
+use call::{Call, Number, form, is_wide, stride, word};
+use candle_core::{DType, Device, Result, Tensor, bail};
+use matrices::{Fused, Plain, Quantised};
+use std::sync::Arc;
+use summary::Places;
 
 /// Most states for which logits are computed at once: 260 MB of bf16 over LLaDA's vocabulary, and
-/// seldom more than one chunk a pass. The host waits for each chunk.
+/// seldom more than one chunk a pass.
 const STATES_MAX: usize = 1024;
+
+/// Threads of a block of the kernels in `layers.cu` and `summary.cu`.
+const THREADS: u32 = 256;
 
 /// One GPU.
 #[derive(Clone, Debug)]
 pub(crate) struct Cuda {
-    pub(crate) device: Device,
+    device: Device,
+    /// Whether the GPU multiplies bf16 matrices in one instruction, as those from sm_80 on do.
+    has_tensor_cores: bool,
+    counters: Arc<Counters>,
 }
 
-/// (out, in), as checkpoints have it.
-struct Plain(Tensor);
+impl Cuda {
+    /// The operations of `device`.
+    pub(crate) fn new(device: Device) -> Self {
+        let has_tensor_cores = has_tensor_cores(&device);
+        Self { device, has_tensor_cores, counters: Arc::default() }
+    }
 
-impl Matrix for Plain {
-    fn product(&self, x: &Tensor) -> Result<Tensor> {
-        x.matmul(&self.0.t()?)
+    fn launch(&self, call: &Call<'_>) -> Result<Tensor> {
+        self.counters.launched(1);
+        call.run()
+    }
+
+    /// Brings numbers to the host, once the device has computed them.
+    fn numbers(&self, x: &Tensor) -> Result<Vec<f32>> {
+        self.counters.copied();
+        self.counters.waited();
+        x.to_vec1()
+    }
+}
+
+#[cfg(feature = "cuda")]
+fn has_tensor_cores(device: &Device) -> bool {
+    const FIRST: (i32, i32) = (8, 0);
+    let capability = |device: &candle_core::CudaDevice| device.cuda_stream().context().compute_capability().ok();
+    device.as_cuda_device().ok().and_then(capability).is_some_and(|capability| capability >= FIRST)
+}
+
+/// Without the feature no GPU can be opened; on the CPU the kernels run in a program for tests.
+#[cfg(not(feature = "cuda"))]
+fn has_tensor_cores(device: &Device) -> bool {
+    device.is_cpu()
+}
+
+/// A norm's weight and bias, and its epsilon.
+fn of_norm(norm: &Norm) -> (&Tensor, Option<&Tensor>, f32) {
+    match norm {
+        Norm::Rms { weight, eps } => (weight, None, *eps),
+        Norm::Layer { weight, bias, eps } => (weight, Some(bias), *eps),
     }
 }
 
@@ -47,25 +99,185 @@ impl Backend for Cuda {
     }
 
     fn full(&self, weight: &Tensor) -> Result<Box<dyn Matrix>> {
-        Ok(Box::new(Plain(weight.clone())))
+        Ok(Box::new(Plain::new(weight.clone(), &self.counters)))
     }
 
-    fn attention(&self, q: &Tensor, k: &Tensor, v: &Tensor, spans: &[Span]) -> Result<Tensor> {
-        attention(q, k, v, spans, Tensor::contiguous) // cuBLAS takes no transposed views
+    fn matrix(&self, weight: &Stored) -> Result<Box<dyn Matrix>> {
+        match weight {
+            Stored::Full(weight) => self.full(weight),
+            Stored::Quantised(weight) => Ok(Box::new(Quantised::new(weight, &self.counters)?)),
+        }
     }
 
-    fn summaries(&self, logits: &Tensor, vocabulary: Vocabulary, options: &[SummaryOptions<'_>]) -> Result<Summaries> {
-        let logits = guided(logits, options)?; // (options, width)
-        let mut summaries = summary::summaries(&logits, vocabulary, options)?;
-        // the kernel knows neither filters nor allowed tokens: such rows are summarised on the host
-        for (index, options) in options.iter().enumerate() {
-            let is_filtered = options.noise.is_some_and(|noise| noise.filter != Filter::ALL);
-            if options.only.is_some() || is_filtered {
-                let logits = logits.get(index)?.to_dtype(DType::F32)?.to_vec1::<f32>()?;
-                summaries[index] = summarise(logits.into(), vocabulary, options);
+    fn joined(&self, weights: &[Stored]) -> Result<Box<dyn Joined>> {
+        let full = |stored: &Stored| match stored {
+            Stored::Full(weight) => Some(weight.clone()),
+            Stored::Quantised(_) => None,
+        };
+        match weights.iter().map(full).collect::<Option<Vec<Tensor>>>() {
+            Some(weights) => Ok(Box::new(Fused::new(&weights, &self.counters)?)),
+            None => Ok(Box::new(weights.iter().map(|weight| self.matrix(weight)).collect::<Result<Vec<_>>>()?)),
+        }
+    }
+
+    fn attention(&self, qkv: [&Tensor; 3], d: usize, spans: &Spans, inputs: &Tensor) -> Result<Tensor> {
+        match &spans.tiles {
+            Some(tiles) => attention::attention(self, qkv, d, tiles, inputs),
+            None => bail!("spans that were laid out for the CPU"),
+        }
+    }
+
+    fn lay_out(&self, spans: Vec<Span>, inputs: &mut Inputs) -> Spans {
+        let tiles = Some(Tiles::new(&spans, Mask::Full, inputs));
+        Spans { spans, tiles }
+    }
+
+    fn bring(&self, inputs: Inputs) -> Result<Tensor> {
+        self.counters.copied();
+        Tensor::new(inputs.words, &self.device)
+    }
+
+    fn gather(&self, x: &Tensor, index: &Tensor) -> Result<Tensor> {
+        self.counters.launched(1);
+        x.index_select(index, 0)
+    }
+
+    fn embed(&self, embedding: &Stored, ids: &Tensor) -> Result<Tensor> {
+        self.counters.launched(1);
+        match embedding {
+            Stored::Full(weight) => weight.index_select(ids, 0),
+            Stored::Quantised(weight) => weight.embedding(ids),
+        }
+    }
+
+    fn norm(&self, x: &Tensor, norm: &Norm) -> Result<Tensor> {
+        let (weight, bias, eps) = of_norm(norm);
+        let (rows, width) = x.dims2()?;
+        let kernel = match (x.dtype(), weight.dtype()) {
+            (DType::BF16, DType::F32) => "norm_bf16_f32".to_owned(),
+            (own, _) => format!("norm_{}", form(own, is_wide(x, 1)?)?),
+        };
+        self.launch(&Call {
+            kernel,
+            inputs: &[Some(x), Some(weight), bias],
+            output: ((rows, width).into(), weight.dtype()),
+            grid: [rows, 1],
+            threads: THREADS,
+            shared: 0,
+            numbers: &[word(width), word(stride(x)?), Number::Float(eps)],
+        })
+    }
+
+    fn add_norm(&self, x: &Tensor, update: &Tensor, norm: &Norm) -> Result<(Tensor, Tensor)> {
+        let (weight, bias, eps) = of_norm(norm);
+        let (rows, width) = x.dims2()?;
+        let is_wide = is_wide(x, 1)? && is_wide(update, 1)?;
+        let both = self.launch(&Call {
+            kernel: format!("add_norm_{}", form(x.dtype(), is_wide)?),
+            inputs: &[Some(x), Some(update), Some(weight), bias],
+            output: ((2, rows, width).into(), x.dtype()),
+            grid: [rows, 1],
+            threads: THREADS,
+            shared: 0,
+            numbers: &[word(width), word(stride(x)?), word(stride(update)?), Number::Float(eps)],
+        })?;
+        Ok((both.get(0)?, both.get(1)?))
+    }
+
+    fn rotate(&self, parts: &[&Tensor], d: usize, angles: &Angles) -> Result<Vec<Tensor>> {
+        // two parts in one launch, as queries and keys
+        let mut rotated = Vec::new();
+        for pair in parts.chunks(2) {
+            let (first, last) = (pair[0], pair[pair.len() - 1]);
+            let (tokens, first_width) = first.dims2()?;
+            let width: usize = pair.iter().map(|part| part.dim(1)).sum::<Result<usize>>()?;
+            // halves of heads are read in packs
+            let is_wide =
+                is_wide(first, first_width / (d / 2).max(1))? && is_wide(last, last.dim(1)? / (d / 2).max(1))?;
+            let both = self.launch(&Call {
+                kernel: format!("rotate_{}", form(first.dtype(), is_wide)?),
+                inputs: &[Some(first), Some(last), Some(&angles.cos), Some(&angles.sin)],
+                output: ((tokens, width).into(), first.dtype()),
+                grid: [tokens, 1],
+                threads: THREADS,
+                shared: 0,
+                numbers: &[width / d, first_width / d, d, stride(first)?, stride(last)?].map(word),
+            })?;
+            let mut from = 0;
+            for part in pair {
+                rotated.push(both.narrow(1, from, part.dim(1)?)?);
+                from += part.dim(1)?;
             }
         }
-        Ok(summaries)
+        Ok(rotated)
+    }
+
+    fn gated(&self, x: &Tensor, gate_up: &dyn Joined) -> Result<Tensor> {
+        let parts = gate_up.products(x, 0..2)?;
+        let (gate, up) = (&parts[0], &parts[1]);
+        let (rows, width) = gate.dims2()?;
+        let is_wide = is_wide(gate, 1)? && is_wide(up, 1)?;
+        let pack = if is_wide { 16 / gate.dtype().size_in_bytes() } else { 1 };
+        self.launch(&Call {
+            kernel: format!("gated_{}", form(gate.dtype(), is_wide)?),
+            inputs: &[Some(gate), Some(up)],
+            output: ((rows, width).into(), gate.dtype()),
+            grid: [rows, width.div_ceil(THREADS as usize * pack)],
+            threads: THREADS,
+            shared: 0,
+            numbers: &[word(width), word(stride(gate)?), word(stride(up)?)],
+        })
+    }
+
+    fn scored(&self, x: &Tensor, scorer: &Scorer) -> Result<Tensor> {
+        let Scorer { matrix, bias, last, last_bias, .. } = scorer;
+        let x = matrix.product(x)?; // (rows, out)
+        let (rows, width) = x.dims2()?;
+        self.launch(&Call {
+            kernel: "scored".to_owned(),
+            inputs: &[Some(&x), Some(bias), Some(last), Some(last_bias)],
+            output: (rows.into(), DType::F32),
+            grid: [rows, 1],
+            threads: THREADS,
+            shared: 0,
+            numbers: &[word(width)],
+        })
+    }
+
+    fn ask<'a>(&self, options: Vec<SummaryOptions<'a>>, inputs: &mut Inputs) -> Asks<'a> {
+        let places = Some(Places::new(&options, inputs));
+        Asks { options, places }
+    }
+
+    fn summaries(&self, logits: &Tensor, vocabulary: Vocabulary, asks: &Asks<'_>, inputs: &Tensor) -> Result<Answers> {
+        match &asks.places {
+            Some(places) => summary::summaries(self, logits, vocabulary, places, inputs).map(Answers::Device),
+            None => bail!("asks that were made for the CPU"),
+        }
+    }
+
+    /// In one copy.
+    fn collect(&self, answers: Vec<Answers>, qualities: &[Tensor]) -> Result<(Summaries, Vec<f32>)> {
+        let mut parts = Vec::new();
+        for answers in answers {
+            match answers {
+                Answers::Device(words) => parts.push(words.flatten_all()?),
+                Answers::Host(_) => bail!("summaries that were made on the host"),
+            }
+        }
+        let answered: usize = parts.iter().map(Tensor::elem_count).sum();
+        parts.extend(qualities.iter().cloned());
+        if parts.is_empty() {
+            return Ok((Vec::new(), Vec::new()));
+        }
+        self.counters.launched(if parts.len() > 1 { parts.len() as u64 } else { 0 });
+        let numbers = self.numbers(&Tensor::cat(&parts, 0)?)?;
+        let (answers, qualities) = numbers.split_at(answered);
+        Ok((summary::read(answers), qualities.to_vec()))
+    }
+
+    fn counts(&self) -> Counts {
+        self.counters.counts()
     }
 
     fn normal(&self, normal: Normal, shape: &[usize]) -> Result<Tensor> {
@@ -73,22 +285,4 @@ impl Backend for Cuda {
         self.device.set_seed(seed ^ ((stream as u64) << 32))?;
         Tensor::randn(mean as f32, deviation as f32, shape, &self.device)
     }
-}
-
-/// The rows that `options` are about, guidance applied where any asks for it: (options, width).
-fn guided(logits: &Tensor, options: &[SummaryOptions<'_>]) -> Result<Tensor> {
-    let own = logits.narrow(0, 0, options.len())?; // (options, width)
-    if options.iter().all(|options| options.guidance.is_none()) {
-        return Ok(own);
-    }
-    // without guidance a row is its own counterpart, and its weight is 1
-    let unguided = |(index, options): (usize, &SummaryOptions<'_>)| {
-        u32_of(options.guidance.map_or(index, |guidance| guidance.unguided))
-    };
-    let unguided: Vec<u32> = options.iter().enumerate().map(unguided).collect();
-    let weights = options.iter().map(|options| 1.0 + options.guidance.map_or(0.0, |guidance| guidance.weight));
-    let weights = Tensor::new(weights.collect::<Vec<f32>>(), logits.device())?.unsqueeze(1)?; // (options, 1)
-    let unguided = logits.index_select(&Tensor::new(unguided, logits.device())?, 0)?.to_dtype(DType::F32)?;
-    let step = (own.to_dtype(DType::F32)? - &unguided)?.broadcast_mul(&weights)?;
-    unguided + step
 }

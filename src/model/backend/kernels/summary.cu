@@ -1,24 +1,21 @@
-// What a policy needs to know of each row of logits, in one read: the summary of `summary.rs`, on the device where the
-// logits lie. One block of threads takes one row. `summary.ptx` is made of this by `just kernels`.
-//
-// Also compiled as C++ by `.ci/kernels`, which runs it with a thread for each CUDA thread and holds it against the numbers
-// of `summary.rs`: it uses nothing but shared memory and barriers.
+// What a policy needs to know of each row of logits: the summary of `summary.rs`, on the device where the logits lie. One
+// block of threads takes one row.
 
-#ifndef KERNELS_ON_HOST
-#include <cstdint>
-#endif
+#include "device.cuh"
 
-#define THREADS 256
-// Words of an ask: key (2), step, position, purpose, temperature (2, an f64), reserved.
-#define ASK 8
+constexpr uint32_t THREADS = 256;
+// Words of an ask: key (2), step, position, purpose, temperature (2, an f64), top-k (0 is none), top-p and min-p (f32; 1 and 0
+// are none), the row of unguided logits, the weight of the difference to it (f32; 1 is no guidance), then from where to where
+// in `tokens` the row's biases stand, and the tokens that may be drawn (none are all).
+constexpr uint32_t ASK = 16;
 // Words of an answer: token, whether all logits are finite, then as f32 the token's logit, the largest, the second largest, the
 // sum of exp(l - largest), the sum of exp(l - largest) (l - largest), reserved.
-#define ANSWER 8
+constexpr uint32_t ANSWER = 8;
 
 // The lowest finite number: what a banned token's logit is.
-#define LOWEST (-3.402823466e38f)
+constexpr float LOWEST = -3.402823466e38f;
 // Further below the maximum nothing counts.
-#define FLOOR (-200.0f)
+constexpr float FLOOR = -200.0f;
 
 struct Summary {
     float largest, second, mass, moment;
@@ -105,6 +102,13 @@ __device__ double uniform(uint32_t low, uint32_t high) {
     return fmin(((double)bits + 0.5) / 9007199254740992.0, 1.0 - 1.1102230246251565e-16);
 }
 
+// The winner so far, or a token that beats it; among equals the lower token wins.
+__device__ void prefer(Summary &s, uint32_t token, float logit, double score) {
+    if (score > s.score || (score == s.score && token < s.drawn)) {
+        s.score = score, s.drawn = token, s.drawn_logit = logit;
+    }
+}
+
 // A token's logit with noise, where that might beat the best so far.
 __device__ void draw(Summary &s, uint32_t token, float logit, double temperature, double u) {
     if (!isfinite(logit)) {
@@ -116,44 +120,225 @@ __device__ void draw(Summary &s, uint32_t token, float logit, double temperature
     if ((double)logit + temperature * ((1 - exponent) * 0.6931471805599453 + 1e-12) < s.score) {
         return;
     }
-    double score = (double)logit + temperature * -log(-log(u));
-    if (score > s.score) {
-        s.score = score, s.drawn = token, s.drawn_logit = logit;
+    prefer(s, token, logit, (double)logit + temperature * -log(-log(u)));
+}
+
+// What is asked about a row, and where its logits are.
+template <typename T>
+struct Row {
+    const T *own, *unguided;
+    float weight;
+    const uint32_t *bias_tokens;
+    const float *biases;
+    uint32_t bias_count, size, mask;
+};
+
+// The logit of a token, guidance and then biases applied; `bias_tokens` ascends.
+template <typename T>
+__device__ float logit_of(const Row<T> &row, uint32_t token) {
+    float logit = widened(row.own[token]);
+    if (row.weight != 1.0f) {
+        const float unguided = widened(row.unguided[token]);
+        logit = unguided + row.weight * (logit - unguided);
+    }
+    if (row.bias_count > 0) {
+        uint32_t from = 0, until = row.bias_count;
+        while (from < until) {
+            const uint32_t middle = (from + until) / 2u;
+            if (row.bias_tokens[middle] < token) {
+                from = middle + 1u;
+            } else {
+                until = middle;
+            }
+        }
+        for (; from < row.bias_count && row.bias_tokens[from] == token; from++) {
+            logit = row.biases[from] == -INFINITY ? LOWEST : logit + row.biases[from];
+        }
+    }
+    return logit;
+}
+
+// The order in which a filter takes tokens, from the highest key down: by logit, among equals the lower token first. Tokens
+// have 20 bits.
+constexpr uint32_t TOKEN_BITS = 20;
+__device__ uint64_t key_of(float logit, uint32_t token) {
+    union {
+        float value;
+        uint32_t bits;
+    } word;
+    word.value = logit;
+    const uint32_t ordered = word.bits & 0x80000000u ? ~word.bits : word.bits | 0x80000000u;
+    return ((uint64_t)ordered << TOKEN_BITS) | (((1u << TOKEN_BITS) - 1u) - token);
+}
+
+// Bits of a key that one read of the row decides, and what they can be.
+constexpr uint32_t DIGIT = 3;
+constexpr uint32_t DIGITS = 8;
+constexpr uint32_t KEY_BITS = 54; // a multiple of DIGIT, at least 32 + TOKEN_BITS
+
+// Counts and masses of the tokens by the next digit of their keys. Masses are whole numbers, so that their sum does not
+// depend on the order.
+struct Tally {
+    uint64_t mass[DIGITS];
+    uint32_t count[DIGITS];
+};
+
+constexpr float MASS_ONE = 1099511627776.0f; // 2^40
+__device__ uint64_t mass_of(float logit, float largest, float temperature) {
+    return (uint64_t)(expf((logit - largest) / temperature) * MASS_ONE);
+}
+
+// Counts and masses of the tokens from `floor` on whose keys begin with `prefix`, by the digit above `shift`.
+template <typename T>
+__device__ void tally(Tally &all, const Row<T> &row, uint64_t floor, uint64_t prefix, uint32_t shift, float largest,
+                      float temperature, Tally *shared) {
+    Tally own;
+#pragma unroll
+    for (uint32_t digit = 0; digit < DIGITS; digit++) {
+        own.mass[digit] = 0, own.count[digit] = 0;
+    }
+    for (uint32_t token = threadIdx.x; token < row.size; token += THREADS) {
+        const float logit = logit_of(row, token);
+        const uint64_t key = key_of(logit, token);
+        if (token == row.mask || key < floor || key >> (shift + DIGIT) != prefix) {
+            continue;
+        }
+        const uint64_t mass = mass_of(logit, largest, temperature);
+        const uint32_t next = (uint32_t)(key >> shift) % DIGITS;
+#pragma unroll
+        for (uint32_t digit = 0; digit < DIGITS; digit++) {
+            own.mass[digit] += next == digit ? mass : 0u;
+            own.count[digit] += next == digit ? 1u : 0u;
+        }
+    }
+    __syncthreads(); // what was in `shared` before has been read
+    shared[threadIdx.x] = own;
+    __syncthreads();
+    for (uint32_t stride = THREADS / 2u; stride > 0; stride /= 2u) {
+        if (threadIdx.x < stride) {
+            for (uint32_t digit = 0; digit < DIGITS; digit++) {
+                shared[threadIdx.x].mass[digit] += shared[threadIdx.x + stride].mass[digit];
+                shared[threadIdx.x].count[digit] += shared[threadIdx.x + stride].count[digit];
+            }
+        }
+        __syncthreads();
+    }
+    all = shared[0];
+}
+
+// The key of the token with which the tokens from `floor` on, taken from the highest down, reach `wanted`: a number of tokens,
+// or the share `wanted_share` of their mass. All threads get the same.
+template <typename T>
+__device__ uint64_t reach(const Row<T> &row, uint64_t floor, uint32_t wanted_count, float wanted_share, float largest,
+                          float temperature, Tally *shared) {
+    uint64_t prefix = 0, wanted = wanted_count;
+    for (uint32_t shift = KEY_BITS - DIGIT;; shift -= DIGIT) {
+        Tally all;
+        tally(all, row, floor, prefix, shift, largest, temperature, shared);
+        if (wanted_count == 0 && shift == KEY_BITS - DIGIT) {
+            uint64_t mass = 0;
+            for (uint32_t digit = 0; digit < DIGITS; digit++) {
+                mass += all.mass[digit];
+            }
+            wanted = (uint64_t)ceil((double)wanted_share * (double)mass);
+        }
+        uint32_t chosen = 0, count = 0;
+        for (uint32_t digit = DIGITS; digit-- > 0;) {
+            if (all.count[digit] == 0) {
+                continue;
+            }
+            chosen = digit, count = all.count[digit];
+            const uint64_t here = wanted_count == 0 ? all.mass[digit] : all.count[digit];
+            if (here >= wanted) {
+                break;
+            }
+            wanted -= here;
+        }
+        prefix = prefix << DIGIT | chosen;
+        // the only token, none because of logits that are no numbers, or all bits are known
+        if (count <= 1u || shift == 0) {
+            return prefix << shift;
+        }
     }
 }
 
-__device__ float number(const float *numbers, uint64_t at) { return numbers[at]; }
+// The lowest key that a filter leaves.
+template <typename T>
+__device__ uint64_t floor_of(const Row<T> &row, uint32_t top_k, float top_p, float min_p, float temperature,
+                             void *shared) {
+    float largest = -INFINITY;
+    for (uint32_t token = threadIdx.x; token < row.size; token += THREADS) {
+        largest = token == row.mask ? largest : fmaxf(largest, logit_of(row, token));
+    }
+    float *const maxima = (float *)shared;
+    maxima[threadIdx.x] = largest;
+    __syncthreads();
+    for (uint32_t stride = THREADS / 2u; stride > 0; stride /= 2u) {
+        if (threadIdx.x < stride) {
+            maxima[threadIdx.x] = fmaxf(maxima[threadIdx.x], maxima[threadIdx.x + stride]);
+        }
+        __syncthreads();
+    }
+    largest = maxima[0];
+    uint64_t floor = 0;
+    if (top_k > 0 && top_k < row.size) {
+        floor = reach(row, floor, top_k, 0.0f, largest, temperature, (Tally *)shared);
+    }
+    if (top_p < 1.0f) {
+        floor = reach(row, floor, 0u, top_p, largest, temperature, (Tally *)shared);
+    }
+    if (min_p > 0.0f) {
+        const uint64_t least = key_of(largest + temperature * logf(min_p), (1u << TOKEN_BITS) - 1u);
+        floor = floor < least ? least : floor;
+    }
+    __syncthreads(); // before `shared` is used for something else
+    return floor;
+}
 
-// bf16 is the upper half of an f32.
-__device__ float number(const uint16_t *numbers, uint64_t at) {
+__device__ float number_of(uint32_t bits) {
     union {
         uint32_t bits;
         float value;
-    } widened;
-    widened.bits = (uint32_t)numbers[at] << 16;
-    return widened.value;
+    } word;
+    word.bits = bits;
+    return word.value;
 }
 
 template <typename T>
-__device__ void summarise(const T *logits, uint32_t width, uint32_t size, uint32_t mask, const uint32_t *asks,
-                          const uint32_t *bias_ends, const uint32_t *bias_tokens, const float *biases,
-                          uint32_t *answers) {
-    __shared__ Summary shared[THREADS];
-    const uint32_t row = blockIdx.x, thread = threadIdx.x;
-    const uint32_t *ask = asks + (uint64_t)row * ASK;
-    const uint64_t start = (uint64_t)row * width;
-    const uint32_t bias_start = row == 0 ? 0u : bias_ends[row - 1], bias_end = bias_ends[row];
+__device__ void summarise(const T *logits, const uint32_t *asks, const uint32_t *tokens, const float *biases,
+                          uint32_t *answers, uint32_t width, uint32_t size, uint32_t mask) {
+    static_assert(sizeof(Summary) <= sizeof(Tally), "both use the same memory");
+    __shared__ uint64_t shared[sizeof(Tally) / 8u * THREADS];
+    Summary *const summaries = (Summary *)shared;
+    const uint32_t thread = threadIdx.x;
+    const uint32_t *const ask = asks + (uint64_t)blockIdx.x * ASK;
+    Row<T> row;
+    row.own = logits + (uint64_t)blockIdx.x * width, row.unguided = logits + (uint64_t)ask[10] * width;
+    row.weight = number_of(ask[11]);
+    row.bias_tokens = tokens + ask[12], row.biases = biases + ask[12], row.bias_count = ask[13] - ask[12];
+    row.size = size, row.mask = mask;
     union {
         uint64_t bits;
         double value;
-    } temperature;
-    temperature.bits = ((uint64_t)ask[6] << 32) | ask[5];
+    } word;
+    word.bits = ((uint64_t)ask[6] << 32) | ask[5];
+    const double temperature = word.value;
+    const bool is_drawn = temperature > 0.0, is_listed = ask[15] > ask[14];
+    const uint32_t top_k = ask[7];
+    const float top_p = number_of(ask[8]), min_p = number_of(ask[9]);
+
+    const bool is_filtered = is_drawn && !is_listed && (top_k > 0 || top_p < 1.0f || min_p > 0.0f);
+    uint64_t floor = 0;
+    if (is_filtered) {
+        floor = floor_of(row, top_k, top_p, min_p, (float)temperature, shared);
+    }
 
     Summary s = nothing();
     // two neighbours at a time, for a block of random words serves both
     for (uint32_t pair = thread; pair * 2u < size; pair += THREADS) {
         uint32_t words[4] = {pair, ask[3], ask[2], ask[4]};
-        if (temperature.value > 0.0) {
+        const bool is_random = is_drawn && !is_listed;
+        if (is_random) {
             philox(words, ask[0], ask[1]);
         }
         for (uint32_t half = 0; half < 2u; half++) {
@@ -161,33 +346,40 @@ __device__ void summarise(const T *logits, uint32_t width, uint32_t size, uint32
             if (token >= size || token == mask) {
                 continue;
             }
-            float logit = number(logits, start + token);
-            for (uint32_t bias = bias_start; bias < bias_end; bias++) {
-                if (bias_tokens[bias] == token) {
-                    logit = biases[bias] == -INFINITY ? LOWEST : logit + biases[bias];
-                }
-            }
+            const float logit = logit_of(row, token);
             take(s, token, logit);
-            if (temperature.value > 0.0) {
-                draw(s, token, logit, temperature.value, uniform(words[2u * half], words[2u * half + 1u]));
+            if (is_random && (!is_filtered || key_of(logit, token) >= floor)) {
+                draw(s, token, logit, temperature, uniform(words[2u * half], words[2u * half + 1u]));
             }
         }
     }
-    shared[thread] = s;
+    for (uint32_t at = ask[14] + thread; at < ask[15]; at += THREADS) {
+        const uint32_t token = tokens[at], half = token % 2u;
+        const float logit = logit_of(row, token);
+        if (is_drawn) {
+            uint32_t words[4] = {token / 2u, ask[3], ask[2], ask[4]};
+            philox(words, ask[0], ask[1]);
+            draw(s, token, logit, temperature, uniform(words[2u * half], words[2u * half + 1u]));
+        } else if (isfinite(logit)) {
+            prefer(s, token, logit, (double)logit);
+        }
+    }
+    summaries[thread] = s;
     __syncthreads();
-    for (uint32_t stride = THREADS / 2; stride > 0; stride /= 2) {
+    for (uint32_t stride = THREADS / 2u; stride > 0; stride /= 2u) {
         if (thread < stride) {
-            shared[thread] = merged(shared[thread], shared[thread + stride]);
+            summaries[thread] = merged(summaries[thread], summaries[thread + stride]);
         }
         __syncthreads();
     }
     if (thread == 0) {
-        s = shared[0];
-        const bool is_drawn = temperature.value > 0.0;
-        float *numbers = (float *)(answers + (uint64_t)row * ANSWER);
-        answers[(uint64_t)row * ANSWER] = is_drawn ? s.drawn : s.likeliest;
-        answers[(uint64_t)row * ANSWER + 1] = s.finite;
-        numbers[2] = is_drawn ? s.drawn_logit : s.largest;
+        s = summaries[0];
+        const bool is_chosen = is_drawn || is_listed;
+        uint32_t *const answer = answers + (uint64_t)blockIdx.x * ANSWER;
+        float *const numbers = (float *)answer;
+        answer[0] = is_chosen ? s.drawn : s.likeliest;
+        answer[1] = s.finite;
+        numbers[2] = is_chosen ? s.drawn_logit : s.largest;
         numbers[3] = s.largest;
         numbers[4] = s.second;
         numbers[5] = s.mass;
@@ -196,14 +388,13 @@ __device__ void summarise(const T *logits, uint32_t width, uint32_t size, uint32
     }
 }
 
-extern "C" __global__ void summarise_f32(const float *logits, uint32_t width, uint32_t size, uint32_t mask,
-                                         const uint32_t *asks, const uint32_t *bias_ends, const uint32_t *bias_tokens,
-                                         const float *biases, uint32_t *answers) {
-    summarise(logits, width, size, mask, asks, bias_ends, bias_tokens, biases, answers);
-}
-
-extern "C" __global__ void summarise_bf16(const uint16_t *logits, uint32_t width, uint32_t size, uint32_t mask,
-                                          const uint32_t *asks, const uint32_t *bias_ends, const uint32_t *bias_tokens,
-                                          const float *biases, uint32_t *answers) {
-    summarise(logits, width, size, mask, asks, bias_ends, bias_tokens, biases, answers);
-}
+// Logits (rows, width), of which the first `size` are tokens'; asks (options, ASK); `tokens` and `biases` as the asks name
+// them, one bias for each token that has one; answers (options, ANSWER).
+#define SUMMARISE(name, T)                                                                                             \
+    extern "C" __global__ void __launch_bounds__(THREADS)                                                              \
+        name(const T *logits, const uint32_t *asks, const uint32_t *tokens, const float *biases, uint32_t *answers,     \
+             uint32_t width, uint32_t size, uint32_t mask) {                                                            \
+        summarise(logits, asks, tokens, biases, answers, width, size, mask);                                            \
+    }
+SUMMARISE(summarise_f32, float)
+SUMMARISE(summarise_bf16, Half)

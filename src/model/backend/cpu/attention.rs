@@ -1,26 +1,21 @@
 //! Attention within each row of a packed pass, from the tensor library's matrix products.
 
-use super::Span;
+use crate::model::backend::Span;
 use candle_core::{Result, Tensor};
 use candle_nn::ops::softmax_last_dim;
 
 /// Scores held at once, 64 MiB in f32, so that memory does not grow with the square of the length.
 const SCORES_MAX: usize = 1 << 24;
 
-/// [`super::Backend::attention`] in products of whole matrices; `operand` turns a transposed view
-/// into what the device's product takes.
-pub(crate) fn attention(
-    q: &Tensor,
-    k: &Tensor,
-    v: &Tensor,
-    spans: &[Span],
-    operand: fn(&Tensor) -> Result<Tensor>,
-) -> Result<Tensor> {
+/// [`crate::model::backend::Backend::attention`] in products of whole matrices.
+pub(super) fn attention([q, k, v]: [&Tensor; 3], d: usize, spans: &[Span]) -> Result<Tensor> {
+    let heads = |x: &Tensor| x.reshape((x.dim(0)?, x.dim(1)? / d, d)); // (tokens, heads, d)
+    let (q, k, v) = (heads(q)?, heads(k)?, heads(v)?);
     let (_, heads, _) = q.dims3()?;
     let mut parts = Vec::with_capacity(spans.len());
     for Span { queries, keys } in spans {
-        let k = operand(&k.narrow(0, keys.start, keys.len())?.permute((1, 2, 0))?)?; // (kv heads, d, keys)
-        let v = operand(&v.narrow(0, keys.start, keys.len())?.transpose(0, 1)?)?; // (kv heads, keys, d)
+        let k = k.narrow(0, keys.start, keys.len())?.permute((1, 2, 0))?; // (kv heads, d, keys)
+        let v = v.narrow(0, keys.start, keys.len())?.transpose(0, 1)?; // (kv heads, keys, d)
         let step = (SCORES_MAX / (heads * keys.len())).max(1);
         for start in queries.clone().step_by(step) {
             let count = step.min(queries.end - start);
