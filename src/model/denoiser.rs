@@ -136,7 +136,7 @@ impl NetworkDenoiser {
         self.backend.summaries(&logits, self.vocabulary, &readout.asks, &states.inputs)
     }
 
-    /// What the quality head says about cells, before the sigmoid: (cells), or nothing without a head.
+    /// What the quality head says about cells, before the sigmoid: (cells); `None` without a head.
     fn review(&self, states: &States, (index, cells): &(Range<usize>, usize)) -> candle_core::Result<Option<Tensor>> {
         let judged = self.backend.gather(&states.judged, &part(&states.inputs, index)?)?;
         let qualities = self.network.qualities(&judged)?;

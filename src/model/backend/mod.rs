@@ -11,7 +11,7 @@ use candle_core::quantized::{QMatMul, QTensor};
 use candle_core::{DType, Device, Module, Result, Tensor};
 use candle_nn::{ops, rotary_emb};
 use counts::Counts;
-use inputs::Inputs;
+use inputs::{Inputs, Tiles};
 use rayon::prelude::*;
 use std::{fmt, ops::Range, sync::Arc};
 use summary::{Answers, Asks, Summaries, SummaryOptions, Vocabulary};
@@ -36,8 +36,8 @@ pub(crate) trait Backend: fmt::Debug + Send + Sync {
 
     /// softmax(q k^T / sqrt(d)) v within each span, without a causal mask, for heads of width d.
     ///
-    /// `q` (queries, heads * d); `k` and `v` (keys, kv heads * d), each kv head shared by `heads /
-    /// kv heads` neighbouring query heads; `inputs` are those that the spans were laid out with. The
+    /// q (queries, heads * d); k and v (keys, kv heads * d), each kv head shared by `heads / kv
+    /// heads` neighbouring query heads; `inputs` are those that the spans were laid out with. The
     /// result is (queries, heads * d).
     fn attention(&self, qkv: [&Tensor; 3], d: usize, spans: &Spans, inputs: &Tensor) -> Result<Tensor>;
 
@@ -76,7 +76,7 @@ pub(crate) trait Backend: fmt::Debug + Send + Sync {
         Tensor::new(inputs.words, &self.device())
     }
 
-    /// The rows `index` (indices) of `x` (rows, ..), one or more dimensions: (indices, ..).
+    /// The rows `index` (indices) of `x` (rows, ..): (indices, ..).
     fn gather(&self, x: &Tensor, index: &Tensor) -> Result<Tensor> {
         x.index_select(index, 0)
     }
@@ -182,7 +182,7 @@ pub(crate) struct Span {
 pub(crate) struct Spans {
     pub(crate) spans: Vec<Span>,
     /// The same on a GPU.
-    pub(crate) tiles: Option<cuda::attention::Tiles>,
+    pub(crate) tiles: Option<Tiles>,
 }
 
 /// Rotary angles of some tokens.

@@ -1,6 +1,7 @@
 //! What a policy needs to know about one blank: a token, its probability, the margin, the entropy.
 //! Out of scope: how they are computed from a row of logits.
 
+use super::inputs::AskPlaces;
 use crate::diffusion::{Position, Probability, Proposal, TokenId, u32_of};
 use crate::model::interface::Noise;
 use candle_core::{Result, Tensor, bail};
@@ -21,7 +22,7 @@ pub(crate) type Summaries = Vec<Option<Summary>>;
 pub(crate) struct Asks<'a> {
     pub(crate) options: Vec<SummaryOptions<'a>>,
     /// Where a GPU finds the same among the inputs of the pass.
-    pub(crate) places: Option<super::cuda::summary::Places>,
+    pub(crate) places: Option<AskPlaces>,
 }
 
 /// Summaries where they were computed.

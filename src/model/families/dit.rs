@@ -56,7 +56,7 @@ impl Dit {
         })
     }
 
-    /// States of some rows before the final norm, and after the head's blocks, (asked, hidden) each;
+    /// States of some rows before the final norm and after the head's blocks, (asked, hidden) each,
     /// and the inputs on the device.
     fn rows(&self, pass: &Pass, rows: &[&PassRow], mut inputs: Inputs) -> Result<[Tensor; 3]> {
         let backend = &*self.backend;

@@ -1,23 +1,11 @@
 //! Attention on a GPU: which kernel, and the tiles of queries that its blocks of threads take.
 
-use super::Cuda;
 use super::call::{Call, Number, form, stride, word};
+use super::gpu::Gpu;
 use crate::diffusion::u32_of;
 use crate::model::backend::Span;
-use crate::model::backend::inputs::{Inputs, part};
+use crate::model::backend::inputs::{Inputs, Tiles, part};
 use candle_core::{DType, Result, Tensor};
-use std::ops::Range;
-
-/// Spans as the kernels take them.
-pub(crate) struct Tiles {
-    /// Their place among the inputs: for each its first query, queries, first key and keys.
-    tiles: Range<usize>,
-    /// The place of how many keys each query sees.
-    limits: Range<usize>,
-    count: usize,
-    /// Queries of a tile at most.
-    size: usize,
-}
 
 /// Queries of a tile, as `attention_mma.cu` has them, for short passes and for long ones.
 const TILE: [usize; 2] = [64, 128];
@@ -69,19 +57,18 @@ fn tiles(spans: &[Span], mask: Mask, size: usize) -> (Vec<u32>, Vec<u32>) {
     (tiles, limits)
 }
 
-impl Tiles {
-    pub(super) fn new(spans: &[Span], mask: Mask, inputs: &mut Inputs) -> Self {
-        let queries = spans.last().map_or(0, |span| span.queries.end);
-        let size = TILE[usize::from(queries >= LONG)];
-        let (tiles, limits) = tiles(spans, mask, size);
-        let count = tiles.len() / 4;
-        Self { tiles: inputs.add(tiles), limits: inputs.add(limits), count, size }
-    }
+/// Adds spans to the inputs as the kernels take them.
+pub(super) fn lay_out(spans: &[Span], mask: Mask, inputs: &mut Inputs) -> Tiles {
+    let queries = spans.last().map_or(0, |span| span.queries.end);
+    let size = TILE[usize::from(queries >= LONG)];
+    let (tiles, limits) = tiles(spans, mask, size);
+    let count = tiles.len() / 4;
+    Tiles { tiles: inputs.add(tiles), limits: inputs.add(limits), count, size }
 }
 
 /// [`crate::model::backend::Backend::attention`].
 pub(super) fn attention(
-    cuda: &Cuda,
+    gpu: &Gpu,
     [q, k, v]: [&Tensor; 3],
     d: usize,
     tiles: &Tiles,
@@ -96,7 +83,7 @@ pub(super) fn attention(
     let starts = [q, k, v].map(|x| x.layout().start_offset());
     let fits = |x: &usize| x.is_multiple_of(8);
     let in_fragments = q.dtype() == DType::BF16
-        && cuda.has_tensor_cores
+        && gpu.has_tensor_cores
         && d.is_multiple_of(8)
         && strides.iter().all(fits)
         && starts.iter().all(fits);
@@ -119,7 +106,7 @@ pub(super) fn attention(
     if filled_up.is_none() {
         numbers.push(word(tiles.size / PLAIN_TILE));
     }
-    cuda.launch(&Call {
+    gpu.launch(&Call {
         kernel,
         inputs: &[Some(q), Some(k), Some(v), Some(&part(inputs, &tiles.tiles)?), Some(&part(inputs, &tiles.limits)?)],
         output: ((queries, width).into(), q.dtype()),

@@ -1,74 +1,42 @@
 //! The operations on an NVIDIA GPU: products by cuBLAS, all else by few kernels of ours. Everything
 //! is on one stream and nothing waits for the device but what brings answers to the host.
 
-pub(crate) mod attention;
+mod attention;
 mod call;
+mod gpu;
 #[cfg(test)]
 mod host;
 mod matrices;
 mod modules;
-pub(crate) mod summary;
+mod summary;
 #[cfg(test)]
 mod tests;
 
-use super::counts::{Counters, Counts};
+use super::counts::Counts;
 use super::inputs::Inputs;
 use super::summary::{Answers, Asks, Summaries, SummaryOptions, Vocabulary};
 use super::{Angles, Backend, Joined, Matrix, Norm, Normal, Scorer, Segment, Span, Spans, Stored};
-use attention::{Mask, Tiles};
+use attention::{Mask, attention, lay_out};
 use call::{Call, Number, form, is_wide, stride, word};
 use candle_core::{DType, Device, Result, Tensor, bail};
+use gpu::{Gpu, THREADS};
 use matrices::{Fused, Plain, Quantised};
-use std::sync::Arc;
-use summary::Places;
 
 /// Most states for which logits are computed at once: 260 MB of bf16 over LLaDA's vocabulary, and
 /// seldom more than one chunk a pass.
 const STATES_MAX: usize = 1024;
 
-/// Threads of a block of the kernels in `layers.cu` and `summary.cu`.
-const THREADS: u32 = 256;
-
 /// One GPU.
 #[derive(Clone, Debug)]
 pub(crate) struct Cuda {
-    device: Device,
-    /// Whether the GPU multiplies bf16 matrices in one instruction, as those from sm_80 on do.
-    has_tensor_cores: bool,
-    counters: Arc<Counters>,
+    gpu: Gpu,
 }
 
 impl Cuda {
     /// The operations of `device`.
     pub(crate) fn new(device: Device) -> Self {
-        let has_tensor_cores = has_tensor_cores(&device);
-        Self { device, has_tensor_cores, counters: Arc::default() }
+        Self { gpu: Gpu::new(device) }
     }
-
-    fn launch(&self, call: &Call<'_>) -> Result<Tensor> {
-        self.counters.launched(1);
-        call.run()
-    }
-
-    /// Brings numbers to the host, once the device has computed them.
-    fn numbers(&self, x: &Tensor) -> Result<Vec<f32>> {
-        self.counters.copied();
-        self.counters.waited();
-        x.to_vec1()
-    }
-}
-
-#[cfg(feature = "cuda")]
-fn has_tensor_cores(device: &Device) -> bool {
-    const FIRST: (i32, i32) = (8, 0);
-    let capability = |device: &candle_core::CudaDevice| device.cuda_stream().context().compute_capability().ok();
-    device.as_cuda_device().ok().and_then(capability).is_some_and(|capability| capability >= FIRST)
-}
-
-/// Without the feature no GPU can be opened; on the CPU the kernels run in a program for tests.
-#[cfg(not(feature = "cuda"))]
-fn has_tensor_cores(device: &Device) -> bool {
-    device.is_cpu()
 }
 
 /// A norm's weight and bias, and its epsilon.
@@ -81,7 +49,7 @@ fn of_norm(norm: &Norm) -> (&Tensor, Option<&Tensor>, f32) {
 
 impl Backend for Cuda {
     fn device(&self) -> Device {
-        self.device.clone()
+        self.gpu.device.clone()
     }
 
     fn is_parallel(&self) -> bool {
@@ -99,13 +67,13 @@ impl Backend for Cuda {
     }
 
     fn full(&self, weight: &Tensor) -> Result<Box<dyn Matrix>> {
-        Ok(Box::new(Plain::new(weight.clone(), &self.counters)))
+        Ok(Box::new(Plain::new(weight.clone(), &self.gpu.counters)))
     }
 
     fn matrix(&self, weight: &Stored) -> Result<Box<dyn Matrix>> {
         match weight {
             Stored::Full(weight) => self.full(weight),
-            Stored::Quantised(weight) => Ok(Box::new(Quantised::new(weight, &self.counters)?)),
+            Stored::Quantised(weight) => Ok(Box::new(Quantised::new(weight, &self.gpu.counters)?)),
         }
     }
 
@@ -115,35 +83,35 @@ impl Backend for Cuda {
             Stored::Quantised(_) => None,
         };
         match weights.iter().map(full).collect::<Option<Vec<Tensor>>>() {
-            Some(weights) => Ok(Box::new(Fused::new(&weights, &self.counters)?)),
+            Some(weights) => Ok(Box::new(Fused::new(&weights, &self.gpu.counters)?)),
             None => Ok(Box::new(weights.iter().map(|weight| self.matrix(weight)).collect::<Result<Vec<_>>>()?)),
         }
     }
 
     fn attention(&self, qkv: [&Tensor; 3], d: usize, spans: &Spans, inputs: &Tensor) -> Result<Tensor> {
         match &spans.tiles {
-            Some(tiles) => attention::attention(self, qkv, d, tiles, inputs),
+            Some(tiles) => attention(&self.gpu, qkv, d, tiles, inputs),
             None => bail!("spans that were laid out for the CPU"),
         }
     }
 
     fn lay_out(&self, spans: Vec<Span>, inputs: &mut Inputs) -> Spans {
-        let tiles = Some(Tiles::new(&spans, Mask::Full, inputs));
+        let tiles = Some(lay_out(&spans, Mask::Full, inputs));
         Spans { spans, tiles }
     }
 
     fn bring(&self, inputs: Inputs) -> Result<Tensor> {
-        self.counters.copied();
-        Tensor::new(inputs.words, &self.device)
+        self.gpu.counters.copied();
+        Tensor::new(inputs.words, &self.gpu.device)
     }
 
     fn gather(&self, x: &Tensor, index: &Tensor) -> Result<Tensor> {
-        self.counters.launched(1);
+        self.gpu.counters.launched(1);
         x.index_select(index, 0)
     }
 
     fn embed(&self, embedding: &Stored, ids: &Tensor) -> Result<Tensor> {
-        self.counters.launched(1);
+        self.gpu.counters.launched(1);
         match embedding {
             Stored::Full(weight) => weight.index_select(ids, 0),
             Stored::Quantised(weight) => weight.embedding(ids),
@@ -157,7 +125,7 @@ impl Backend for Cuda {
             (DType::BF16, DType::F32) => "norm_bf16_f32".to_owned(),
             (own, _) => format!("norm_{}", form(own, is_wide(x, 1)?)?),
         };
-        self.launch(&Call {
+        self.gpu.launch(&Call {
             kernel,
             inputs: &[Some(x), Some(weight), bias],
             output: ((rows, width).into(), weight.dtype()),
@@ -172,7 +140,7 @@ impl Backend for Cuda {
         let (weight, bias, eps) = of_norm(norm);
         let (rows, width) = x.dims2()?;
         let is_wide = is_wide(x, 1)? && is_wide(update, 1)?;
-        let both = self.launch(&Call {
+        let both = self.gpu.launch(&Call {
             kernel: format!("add_norm_{}", form(x.dtype(), is_wide)?),
             inputs: &[Some(x), Some(update), Some(weight), bias],
             output: ((2, rows, width).into(), x.dtype()),
@@ -194,7 +162,7 @@ impl Backend for Cuda {
             // halves of heads are read in packs
             let is_wide =
                 is_wide(first, first_width / (d / 2).max(1))? && is_wide(last, last.dim(1)? / (d / 2).max(1))?;
-            let both = self.launch(&Call {
+            let both = self.gpu.launch(&Call {
                 kernel: format!("rotate_{}", form(first.dtype(), is_wide)?),
                 inputs: &[Some(first), Some(last), Some(&angles.cos), Some(&angles.sin)],
                 output: ((tokens, width).into(), first.dtype()),
@@ -218,7 +186,7 @@ impl Backend for Cuda {
         let (rows, width) = gate.dims2()?;
         let is_wide = is_wide(gate, 1)? && is_wide(up, 1)?;
         let pack = if is_wide { 16 / gate.dtype().size_in_bytes() } else { 1 };
-        self.launch(&Call {
+        self.gpu.launch(&Call {
             kernel: format!("gated_{}", form(gate.dtype(), is_wide)?),
             inputs: &[Some(gate), Some(up)],
             output: ((rows, width).into(), gate.dtype()),
@@ -233,7 +201,7 @@ impl Backend for Cuda {
         let Scorer { matrix, bias, last, last_bias, .. } = scorer;
         let x = matrix.product(x)?; // (rows, out)
         let (rows, width) = x.dims2()?;
-        self.launch(&Call {
+        self.gpu.launch(&Call {
             kernel: "scored".to_owned(),
             inputs: &[Some(&x), Some(bias), Some(last), Some(last_bias)],
             output: (rows.into(), DType::F32),
@@ -245,13 +213,13 @@ impl Backend for Cuda {
     }
 
     fn ask<'a>(&self, options: Vec<SummaryOptions<'a>>, inputs: &mut Inputs) -> Asks<'a> {
-        let places = Some(Places::new(&options, inputs));
+        let places = Some(summary::ask(&options, inputs));
         Asks { options, places }
     }
 
     fn summaries(&self, logits: &Tensor, vocabulary: Vocabulary, asks: &Asks<'_>, inputs: &Tensor) -> Result<Answers> {
         match &asks.places {
-            Some(places) => summary::summaries(self, logits, vocabulary, places, inputs).map(Answers::Device),
+            Some(places) => summary::summaries(&self.gpu, logits, vocabulary, places, inputs).map(Answers::Device),
             None => bail!("asks that were made for the CPU"),
         }
     }
@@ -270,19 +238,19 @@ impl Backend for Cuda {
         if parts.is_empty() {
             return Ok((Vec::new(), Vec::new()));
         }
-        self.counters.launched(if parts.len() > 1 { parts.len() as u64 } else { 0 });
-        let numbers = self.numbers(&Tensor::cat(&parts, 0)?)?;
+        self.gpu.counters.launched(if parts.len() > 1 { parts.len() as u64 } else { 0 });
+        let numbers = self.gpu.numbers(&Tensor::cat(&parts, 0)?)?;
         let (answers, qualities) = numbers.split_at(answered);
         Ok((summary::read(answers), qualities.to_vec()))
     }
 
     fn counts(&self) -> Counts {
-        self.counters.counts()
+        self.gpu.counters.counts()
     }
 
     fn normal(&self, normal: Normal, shape: &[usize]) -> Result<Tensor> {
         let Normal { seed, stream, mean, deviation } = normal;
-        self.device.set_seed(seed ^ ((stream as u64) << 32))?;
-        Tensor::randn(mean as f32, deviation as f32, shape, &self.device)
+        self.gpu.device.set_seed(seed ^ ((stream as u64) << 32))?;
+        Tensor::randn(mean as f32, deviation as f32, shape, &self.gpu.device)
     }
 }

@@ -1,10 +1,10 @@
-//! Summaries of logits on the GPU they lie on: one kernel reads each row, and a few words a row come
-//! to the host.
+//! Summaries of logits on the GPU they lie on: one kernel reads each row, and a few words a row
+//! come to the host.
 
 use super::call::{Call, word};
-use super::{Cuda, THREADS};
+use super::gpu::{Gpu, THREADS};
 use crate::diffusion::{TokenId, u32_of};
-use crate::model::backend::inputs::{Inputs, part};
+use crate::model::backend::inputs::{AskPlaces, Inputs, part};
 use crate::model::backend::summary::{Summaries, Summary, SummaryOptions, Vocabulary};
 use crate::model::interface::{Filter, Noise};
 use candle_core::{DType, Result, Tensor, bail};
@@ -90,32 +90,23 @@ pub(super) fn read(answers: &[f32]) -> Summaries {
     answers.chunks_exact(ANSWER).map(read).collect()
 }
 
-/// Where the kernel's input is among the inputs of a pass.
-pub(crate) struct Places {
-    asks: Range<usize>,
-    tokens: Range<usize>,
-    biases: Range<usize>,
-    count: usize,
-}
-
-impl Places {
-    pub(super) fn new(options: &[SummaryOptions<'_>], inputs: &mut Inputs) -> Self {
-        let Words { asks, tokens, biases } = Words::of(options);
-        Self {
-            asks: inputs.add(asks),
-            tokens: inputs.add(tokens),
-            biases: inputs.add(biases.into_iter().map(f32::to_bits)),
-            count: options.len(),
-        }
+/// Adds what is asked of some rows to the inputs.
+pub(super) fn ask(options: &[SummaryOptions<'_>], inputs: &mut Inputs) -> AskPlaces {
+    let Words { asks, tokens, biases } = Words::of(options);
+    AskPlaces {
+        asks: inputs.add(asks),
+        tokens: inputs.add(tokens),
+        biases: inputs.add(biases.into_iter().map(f32::to_bits)),
+        count: options.len(),
     }
 }
 
 /// Words of summaries of the first of `logits` (rows, width): (asks, words of an answer).
 pub(super) fn summaries(
-    cuda: &Cuda,
+    gpu: &Gpu,
     logits: &Tensor,
     Vocabulary { size, mask }: Vocabulary,
-    places: &Places,
+    places: &AskPlaces,
     inputs: &Tensor,
 ) -> Result<Tensor> {
     let ((rows, width), count) = (logits.dims2()?, places.count);
@@ -128,7 +119,7 @@ pub(super) fn summaries(
         other => bail!("logits in {other:?}; the kernel reads f32 and bf16"),
     };
     let place = |place: &Range<usize>| part(inputs, place);
-    cuda.launch(&Call {
+    gpu.launch(&Call {
         kernel: kernel.to_owned(),
         inputs: &[
             Some(&logits.contiguous()?),

@@ -1,7 +1,7 @@
 //! Attention: rows of random lengths, grouped heads, some of the queries, both masks.
 
 use super::super::Cuda;
-use super::super::attention::{Mask, Tiles, attention};
+use super::super::attention::{Mask, attention, lay_out};
 use super::{FORMATS, below, both, cuda, distance, random};
 use crate::model::backend::inputs::Inputs;
 use crate::model::backend::{Backend, Span, Spans, cpu::Cpu};
@@ -32,8 +32,8 @@ fn on_cpu(qkv: [&Tensor; 3], d: usize, spans: Vec<Span>) -> Result<Tensor> {
 
 fn on_gpu(cuda: &Cuda, qkv: [&Tensor; 3], d: usize, spans: &[Span], mask: Mask) -> Result<Tensor> {
     let mut inputs = Inputs::default();
-    let tiles = Tiles::new(spans, mask, &mut inputs);
-    attention(cuda, qkv, d, &tiles, &cuda.bring(inputs)?)
+    let tiles = lay_out(spans, mask, &mut inputs);
+    attention(&cuda.gpu, qkv, d, &tiles, &cuda.bring(inputs)?)
 }
 
 #[test]

@@ -1,4 +1,4 @@
-//! Norms, rotary angles, gated activations and the quality head, with packs of 16 bytes and without.
+//! Norms, rotary angles, gated activations and the quality head, with wide reads and without.
 
 use super::{FORMATS, both, cuda, distance, random};
 use crate::model::backend::{Angles, Backend, Joined, Norm, Scorer, Stored, cpu::Cpu};
@@ -47,7 +47,7 @@ fn rotations_are_the_cpus() -> Result<()> {
     let cuda = cuda();
     for (tokens, heads, kv_heads, d) in [(1, 1, 1, 2), (5, 4, 2, 32), (3, 2, 1, 128), (4, 3, 1, 20)] {
         let (cos, sin) = (random(1, &[tokens, 1, d / 2]), random(2, &[tokens, 1, d / 2]));
-        let there = Angles { cos: cos.to_device(&cuda.device)?, sin: sin.to_device(&cuda.device)? };
+        let there = Angles { cos: cos.to_device(&cuda.gpu.device)?, sin: sin.to_device(&cuda.gpu.device)? };
         let here = Angles { cos, sin };
         for (dtype, allowed) in FORMATS {
             // beside each other, as a fused product leaves them, with values behind them
@@ -96,10 +96,10 @@ fn a_joined_product_is_that_of_each_matrix() -> Result<()> {
     let weights: Vec<Tensor> = [5, 8, 3].iter().zip(0..).map(|(out, seed)| random(seed, &[*out, 6])).collect();
     let x = random(9, &[4, 6]);
     let stored: Vec<Stored> =
-        weights.iter().map(|weight| Ok(Stored::Full(weight.to_device(&cuda.device)?))).collect::<Result<_>>()?;
+        weights.iter().map(|weight| Ok(Stored::Full(weight.to_device(&cuda.gpu.device)?))).collect::<Result<_>>()?;
     let joined: Box<dyn Joined> = cuda.joined(&stored)?;
     for range in [0..3, 1..3, 0..1, 2..3] {
-        let products = joined.products(&x.to_device(&cuda.device)?, range.clone())?;
+        let products = joined.products(&x.to_device(&cuda.gpu.device)?, range.clone())?;
         assert_eq!(products.len(), range.len());
         for (product, weight) in products.iter().zip(&weights[range]) {
             assert!(distance(product, &x.matmul(&weight.t()?)?)? < 1e-6);
@@ -126,7 +126,7 @@ fn a_score_is_the_cpus() -> Result<()> {
             })
         };
         let x = random(5, &[rows, inner]);
-        let found = cuda.scored(&x.to_device(&cuda.device)?, &scorer(&cuda)?)?;
+        let found = cuda.scored(&x.to_device(&cuda.gpu.device)?, &scorer(&cuda)?)?;
         assert!(distance(&found, &Cpu.scored(&x, &scorer(&Cpu)?)?)? < 1e-5);
     }
     Ok(())

@@ -35,7 +35,7 @@ fn below(seed: u64, bound: usize) -> usize {
 /// In a number format on the GPU, and the same numbers in f32 on the CPU.
 fn both(cuda: &Cuda, x: &Tensor, dtype: DType) -> Result<(Tensor, Tensor)> {
     let there = x.to_dtype(dtype)?;
-    Ok((there.to_device(&cuda.device)?, there.to_dtype(DType::F32)?))
+    Ok((there.to_device(&cuda.gpu.device)?, there.to_dtype(DType::F32)?))
 }
 
 /// ||found - expected|| / ||expected||.

@@ -130,7 +130,7 @@ fn a_layer_takes_nine_launches_whatever_the_number_of_rows() {
     let config = std::fs::read(data("llada-tiny").join("config.json")).unwrap();
     let config: serde_json::Value = serde_json::from_slice(&config).unwrap();
     let layers = config["n_layers"].as_u64().unwrap();
-    for lengths in [&[20][..], &[20, 7, 33, 12], &[2; 40]] {
+    for lengths in [&[20][..], &[20, 7, 33, 12], &[3; 40]] {
         assert_eq!(counts(lengths), Counts { launches: 9 * layers + 13, copies: 2, waits: 1 }, "{lengths:?}");
     }
 }

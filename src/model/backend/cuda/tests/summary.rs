@@ -99,7 +99,7 @@ fn check(case: &str, logits: &Tensor, width: usize, vocabulary: Vocabulary) -> R
     assert_eq!(logits.dims2()?, (options.len(), width));
     let expected = summaries(&Cpu, logits, vocabulary, &options)?.on_host()?;
     for dtype in [DType::F32, DType::BF16] {
-        let there = logits.to_dtype(dtype)?.to_device(&cuda.device)?;
+        let there = logits.to_dtype(dtype)?.to_device(&cuda.gpu.device)?;
         let found = summaries(&cuda, &there, vocabulary, &options)?;
         let (found, _) = cuda.collect(vec![found], &[])?;
         assert_eq!(found.len(), expected.len());
@@ -174,11 +174,11 @@ fn a_logit_that_is_not_finite_ends_its_row_alone() -> Result<()> {
 #[ignore = "needs the program that .ci/kernels builds, or a GPU"]
 fn answers_and_qualities_come_in_one_copy() -> Result<()> {
     let cuda = cuda();
-    let logits = random(1, &[3, 50]).to_device(&cuda.device)?;
+    let logits = random(1, &[3, 50]).to_device(&cuda.gpu.device)?;
     let options = [SummaryOptions::default(); 3];
     let vocabulary = Vocabulary { size: 50, mask: 49 };
     let answers = (0..2).map(|_| summaries(&cuda, &logits, vocabulary, &options)).collect::<Result<Vec<Answers>>>()?;
-    let qualities = [random(2, &[4]).to_device(&cuda.device)?, random(3, &[1]).to_device(&cuda.device)?];
+    let qualities = [random(2, &[4]).to_device(&cuda.gpu.device)?, random(3, &[1]).to_device(&cuda.gpu.device)?];
     let before = cuda.counts();
     let (summaries, found) = cuda.collect(answers, &qualities)?;
     let counts = cuda.counts() - before;
