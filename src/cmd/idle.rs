@@ -18,7 +18,7 @@ struct Rule {
     why: &'static str,
 }
 
-const RULES: [Rule; 16] = [
+const RULES: [Rule; 17] = [
     Rule {
         command: "bench",
         flags: &[
@@ -30,6 +30,7 @@ const RULES: [Rule; 16] = [
             "adapter",
             "allow_foreign_head",
             "dtype",
+            "cuda_graphs",
             "device",
         ],
         are_idle: |matches| matches.get_flag("dummy_100m"),
@@ -58,6 +59,14 @@ const RULES: [Rule; 16] = [
         flags: &["dtype"],
         are_idle: |matches| is_toy(matches) && is_word(matches, "dtype", "bf16"),
         why: "the model toy has no weights, and computes in f32",
+    },
+    Rule {
+        command: "",
+        flags: &["cuda_graphs"],
+        are_idle: |matches| {
+            is_word(matches, "cuda_graphs", "auto") && (is_toy(matches) || is_word(matches, "device", "cpu"))
+        },
+        why: "graphs are recorded on a GPU",
     },
     Rule {
         command: "",

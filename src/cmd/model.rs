@@ -6,7 +6,9 @@ use super::{
     words::{hub_token, one_of},
 };
 use crate::files;
-use crate::model::{Config, Denoiser, Device, GgufVocabulary, LoadOptions, Precision, Source, Tokens, Toy, load_with};
+use crate::model::{
+    Config, CudaGraphs, Denoiser, Device, GgufVocabulary, LoadOptions, Precision, Source, Tokens, Toy, load_with,
+};
 use crate::text::{Lists, Tokenizer};
 use anyhow::{Context, bail};
 use clap::builder::NonEmptyStringValueParser;
@@ -58,6 +60,9 @@ pub(super) struct ModelArgs {
     /// Data type to compute in. `auto` is bf16 on a GPU and f32 on a CPU
     #[arg(long, env = "REMASK_DTYPE", default_value = "auto", value_parser = one_of(DTYPES))]
     dtype: Precision,
+    /// On a GPU, record passes whose shape comes often as CUDA graphs
+    #[arg(long, env = "REMASK_CUDA_GRAPHS", value_name = "WHEN", default_value = "off", value_parser = one_of(CUDA_GRAPHS))]
+    cuda_graphs: CudaGraphs,
     /// Device to compute on: `auto`, `cpu`, `cuda` or `cuda:N`
     #[arg(long, env = "REMASK_DEVICE", default_value = "auto")]
     device: Device,
@@ -68,6 +73,8 @@ enum LoadFormat {
     Auto,
     Dummy,
 }
+
+const CUDA_GRAPHS: [(&str, CudaGraphs, &str); 2] = [("off", CudaGraphs::Off, ""), ("auto", CudaGraphs::Auto, "")];
 
 const DTYPES: [(&str, Precision, &str); 3] =
     [("auto", Precision::Auto, ""), ("f32", Precision::F32, ""), ("bf16", Precision::Bf16, "")];
@@ -131,7 +138,11 @@ impl ModelArgs {
     }
 
     const fn options(&self) -> LoadOptions {
-        LoadOptions { precision: self.dtype, allow_foreign_head: self.allow_foreign_head }
+        LoadOptions {
+            precision: self.dtype,
+            cuda_graphs: self.cuda_graphs,
+            allow_foreign_head: self.allow_foreign_head,
+        }
     }
 
     fn is_gguf(&self) -> bool {

@@ -1,10 +1,10 @@
 //! From canvases to readings: packs rows into one pass, runs the output layer on the blanks and the
 //! quality head on the filled cells. Out of scope: the network's layers, and devices.
 
-use super::backend::Backend;
 use super::backend::counts::Counts;
 use super::backend::inputs::{Inputs, part};
 use super::backend::summary::{Answers, Asks, Guidance, SummaryOptions, Vocabulary, sigmoid};
+use super::backend::{Backend, Computed};
 use super::error::{ModelError, RowError};
 use super::interface::{Batch, Denoiser, Inspection, ModelSpec, Readings, Row};
 use super::network::{Network, Pass, States};
@@ -59,6 +59,17 @@ fn whole(states: impl Iterator<Item = usize>) -> Vec<u32> {
         states.push(lone);
     }
     states
+}
+
+/// The numbers of chunks (of `lengths`, laid end to end), of each the first few (`counts`).
+fn unfilled<T>(numbers: Vec<T>, lengths: impl Iterator<Item = usize>, counts: impl Iterator<Item = usize>) -> Vec<T> {
+    let mut numbers = numbers.into_iter();
+    let mut kept = Vec::new();
+    for (length, count) in lengths.zip(counts) {
+        let chunk = numbers.by_ref().take(length);
+        kept.extend(chunk.enumerate().filter(|(at, _)| *at < count).map(|(_, number)| number));
+    }
+    kept
 }
 
 impl NetworkDenoiser {
@@ -130,18 +141,15 @@ impl NetworkDenoiser {
     }
 
     /// What the output layer says about cells: a proposal, or the confidence of the token there.
-    fn read_out(&self, states: &States, readout: &Readout<'_>) -> candle_core::Result<Answers> {
-        let states_read = self.backend.gather(&states.hidden, &part(&states.inputs, &readout.index)?)?;
-        let logits = self.network.logits(&states_read)?; // (states, embedding_size)
-        self.backend.summaries(&logits, self.vocabulary, &readout.asks, &states.inputs)
+    fn read_out(&self, hidden: &Tensor, readout: &Readout<'_>, inputs: &Tensor) -> candle_core::Result<Answers> {
+        let states = self.backend.gather(hidden, &part(inputs, &readout.index)?)?;
+        let logits = self.network.logits(&states)?; // (states, embedding_size)
+        self.backend.summaries(&logits, self.vocabulary, &readout.asks, inputs)
     }
 
-    /// What the quality head says about cells, before the sigmoid: (cells); `None` without a head.
-    fn review(&self, states: &States, (index, cells): &(Range<usize>, usize)) -> candle_core::Result<Option<Tensor>> {
-        let judged = self.backend.gather(&states.judged, &part(&states.inputs, index)?)?;
-        let qualities = self.network.qualities(&judged)?;
-        // a lone state is computed twice
-        qualities.map(|qualities| qualities.narrow(0, 0, *cells)).transpose()
+    /// What the quality head says of states, before the sigmoid: (states); `None` without a head.
+    fn review(&self, judged: &Tensor, index: &Range<usize>, inputs: &Tensor) -> candle_core::Result<Option<Tensor>> {
+        self.network.qualities(&self.backend.gather(judged, &part(inputs, index)?)?)
     }
 
     fn read_all(&self, batch: &Batch<'_>) -> Result<Readings, ModelError> {
@@ -151,15 +159,23 @@ impl NetworkDenoiser {
         if pass.asked == 0 {
             return Ok(readings);
         }
-        let (mut inputs, most) = (Inputs::default(), self.backend.states_max());
+        let (mut inputs, most) = (self.backend.inputs(), self.backend.states_max());
+        let plan = self.network.plan(&pass, &mut inputs);
         let asked: Vec<Readout<'_>> = readouts.chunks(most).map(|cells| self.ask(batch, cells, &mut inputs)).collect();
-        let index = |cells: &[Asked]| (inputs.add(whole(cells.iter().map(|cell| cell.state))), cells.len());
-        let judged: Vec<(Range<usize>, usize)> = reviewed.chunks(most).map(index).collect();
-        let states = self.network.forward(&pass, inputs)?;
-        let answers = self.backend.each(&asked, |_, readout| self.read_out(&states, readout))?;
-        let qualities = self.backend.each(&judged, |_, review| self.review(&states, review))?;
-        let qualities: Vec<Tensor> = qualities.into_iter().flatten().collect();
-        let (summaries, qualities) = self.backend.collect(answers, &qualities)?;
+        let index = |cells: &[Asked]| inputs.add(whole(cells.iter().map(|cell| cell.state)));
+        let judged: Vec<Range<usize>> = reviewed.chunks(most).map(index).collect();
+        inputs.shape.extend([asked.len(), judged.len()]);
+        let (summaries, qualities) = self.backend.pass(&inputs, &|inputs| {
+            let states = self.network.run(&plan, inputs)?;
+            let answers = self.backend.each(&asked, |_, readout| self.read_out(&states.hidden, readout, inputs))?;
+            let qualities = self.backend.each(&judged, |_, index| self.review(&states.judged, index, inputs))?;
+            Ok(Computed { answers, qualities: qualities.into_iter().flatten().collect() })
+        })?;
+        // what fills up a chunk is passed over
+        let chunks = asked.iter().map(|readout| readout.asks.rows());
+        let summaries = unfilled(summaries, chunks, readouts.chunks(most).map(<[Asked]>::len));
+        let chunks = judged.iter().map(Range::len);
+        let qualities = unfilled(qualities, chunks, reviewed.chunks(most).map(<[Asked]>::len));
         for (&Asked { row, at, token, .. }, summary) in readouts.iter().zip(summaries) {
             self.record(&mut readings[row], "a logit", summary, |reading, summary| match token {
                 None => reading.proposals.push(summary.proposal(at)),
@@ -200,7 +216,9 @@ impl NetworkDenoiser {
         }
         let mut pass = Pass::default();
         pass.push(ids.iter().map(|id| id.0), (0..ids.len()).collect());
-        let States { hidden, judged, .. } = self.network.forward(&pass, Inputs::default())?; // (positions, width) each
+        let mut inputs = Inputs::default();
+        let plan = self.network.plan(&pass, &mut inputs);
+        let States { hidden, judged } = self.network.run(&plan, &self.backend.bring(&inputs)?)?; // (positions, width) each
         let logits = self.network.logits(&hidden)?.narrow(1, 0, self.vocabulary.size)?; // (positions, vocab_size)
         let qualities = self.network.qualities(&judged)?; // (positions)
         Ok(Inspection {

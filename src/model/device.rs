@@ -39,6 +39,16 @@ pub enum Precision {
     Bf16,
 }
 
+/// Whether passes are recorded as CUDA graphs; has no effect on a CPU.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub enum CudaGraphs {
+    /// Never.
+    #[default]
+    Off,
+    /// Passes whose shape comes often, filled up to few shapes, if the GPU can.
+    Auto,
+}
+
 impl Precision {
     /// The format on a device; an error when the device does not compute in it.
     pub(crate) fn on(self, device: &candle_core::Device) -> Result<DType, LoadError> {
@@ -94,8 +104,8 @@ impl Device {
 }
 
 /// The operations of `device`.
-pub(crate) fn backend(device: candle_core::Device) -> Arc<dyn Backend> {
-    if device.is_cpu() { Arc::new(Cpu) } else { Arc::new(Cuda::new(device)) }
+pub(crate) fn backend(device: candle_core::Device, graphs: CudaGraphs) -> Arc<dyn Backend> {
+    if device.is_cpu() { Arc::new(Cpu) } else { Arc::new(Cuda::new(device, graphs == CudaGraphs::Auto)) }
 }
 
 #[cfg(feature = "cuda")]

@@ -1,7 +1,7 @@
 //! Loading: from files, embedded bytes or a configuration alone to a model on a device.
 
 use super::config::{dit, llada::Config};
-use super::device::{Device, Precision, backend};
+use super::device::{CudaGraphs, Device, Precision, backend};
 use super::families::{dit::Dit, llada::Llada};
 use super::interface::{Defaults, Denoiser, ModelSpec};
 use super::weights::directory::{directory, head_file, model_files, open_head};
@@ -82,6 +82,8 @@ pub fn load_in(source: &Source, device: Device, precision: Precision) -> Result<
 pub struct LoadOptions {
     /// The number format of the computation.
     pub precision: Precision,
+    /// Whether passes are recorded as CUDA graphs.
+    pub cuda_graphs: CudaGraphs,
     /// Whether a quality head that was made for other weights is taken, with a warning.
     pub allow_foreign_head: bool,
 }
@@ -91,9 +93,12 @@ pub struct LoadOptions {
 /// # Errors
 /// As [`load_in`].
 pub fn load_with(source: &Source, device: Device, options: LoadOptions) -> Result<Box<dyn Denoiser>, LoadError> {
-    let LoadOptions { precision, allow_foreign_head } = options;
+    let LoadOptions { precision, cuda_graphs, allow_foreign_head } = options;
     let (device, name) = device.open()?;
-    load_on(source, Place { dtype: precision.on(&device)?, backend: backend(device), name, allow_foreign_head })
+    load_on(
+        source,
+        Place { dtype: precision.on(&device)?, backend: backend(device, cuda_graphs), name, allow_foreign_head },
+    )
 }
 
 /// Loads a model onto the device of a backend.

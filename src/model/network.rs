@@ -1,7 +1,7 @@
 //! Networks: rows of ids laid end to end go in, states of the requested tokens come out. Out of
 //! scope: canvases, and the layers in between.
 
-use super::backend::inputs::Inputs;
+use super::backend::{Spans, inputs::Inputs};
 use candle_core::{Result, Tensor};
 use std::ops::Range;
 
@@ -35,21 +35,35 @@ impl Pass {
     }
 }
 
-/// States of the requested tokens, in order, each (asked, width), and the inputs.
+/// Rows of a pass, or a part of one, that go through the layers together: the places of their words
+/// among the inputs.
+pub(crate) struct Planned {
+    pub(crate) ids: Range<usize>,
+    pub(crate) positions: Range<usize>,
+    pub(crate) spans: Spans,
+    /// Indices of the asked tokens among these.
+    pub(crate) asked: Range<usize>,
+    pub(crate) asked_positions: Range<usize>,
+    pub(crate) asked_spans: Spans,
+}
+
+/// States of the requested tokens, in order, each (asked, width).
 pub(crate) struct States {
     /// Input of the output layer.
     pub(crate) hidden: Tensor,
     /// Input of the quality head.
     pub(crate) judged: Tensor,
-    /// The inputs of the pass on the device, those of the caller at their places.
-    pub(crate) inputs: Tensor,
 }
 
 /// A network of some family, weights included.
 pub(crate) trait Network: Send + Sync {
-    /// One forward pass; `inputs`, which the network adds its own to, come to the device with it. A
-    /// row's states do not depend on the other rows.
-    fn forward(&self, pass: &Pass, inputs: Inputs) -> Result<States>;
+    /// The host's part of a pass: cuts it into what goes through the layers together, and adds what
+    /// these need to the inputs.
+    fn plan(&self, pass: &Pass, inputs: &mut Inputs) -> Vec<Planned>;
+
+    /// The device's part of a pass: `inputs` are those of the plan. A row's states do not depend on
+    /// the other rows.
+    fn run(&self, plan: &[Planned], inputs: &Tensor) -> Result<States>;
 
     /// Scores before the softmax: (states, width) to (states, at least the size of the vocabulary).
     fn logits(&self, hidden: &Tensor) -> Result<Tensor>;

@@ -6,7 +6,7 @@ use super::net::{Net, Parameters};
 use super::optimiser::{Optimiser, Schedule};
 use super::progress::{Meter, Progress, Sums};
 use super::{checkpoint, data::Data, error::TrainError};
-use crate::model::{Config, Metadata, save_tensors};
+use crate::model::{Config, Metadata, is_parallel, save_tensors};
 use candle_core::Tensor;
 use serde_json::{Map, Value};
 use std::sync::atomic::{AtomicBool, AtomicUsize, Ordering};
@@ -179,6 +179,9 @@ fn learn_all<O: Objective>(
     parameters: &Parameters,
 ) -> Result<Learned<O::Feedback>, TrainError> {
     let pieces: Vec<&[O::Sample]> = rows.chunks(run.piece).collect();
+    // a GPU does one thing after the other, in the order of one thread
+    let is_parallel = parameters.trained.values().all(|var| is_parallel(var.as_tensor()));
+    let threads = if is_parallel { run.threads } else { 1 };
     let results = Mutex::new(BTreeMap::new());
     let next = AtomicUsize::new(0);
     let work = || {
@@ -190,7 +193,7 @@ fn learn_all<O: Objective>(
         }
     };
     std::thread::scope(|scope| {
-        for _ in 1..run.threads.min(pieces.len()) {
+        for _ in 1..threads.min(pieces.len()) {
             scope.spawn(work);
         }
         work();

@@ -4,16 +4,40 @@ use candle_core::{Result, Tensor};
 use std::ops::Range;
 
 /// Words that are gathered for a pass: token ids, positions, indices, and what kernels read.
-#[derive(Clone, Debug, Default, PartialEq)]
+#[derive(Clone, Debug)]
 pub(crate) struct Inputs {
     pub(crate) words: Vec<u32>,
+    /// What decides, with the model, which kernels run on which places: the end of each addition.
+    pub(crate) shape: Vec<usize>,
+    /// How many rows there are to be of so many.
+    filled_up: fn(usize) -> usize,
+}
+
+impl Default for Inputs {
+    fn default() -> Self {
+        Self::filled_up_by(|rows| rows)
+    }
 }
 
 impl Inputs {
-    /// Adds words; returns their place.
+    /// Each addition is filled up with rows of zeros, so that passes of nearly the same size have
+    /// the same shape.
+    pub(crate) fn filled_up_by(filled_up: fn(usize) -> usize) -> Self {
+        Self { words: Vec::new(), shape: Vec::new(), filled_up }
+    }
+
+    /// Adds words; returns their place, filled up.
     pub(crate) fn add(&mut self, words: impl IntoIterator<Item = u32>) -> Range<usize> {
+        self.add_rows(words, 1)
+    }
+
+    /// Adds rows of `width` words each; returns their place, filled up.
+    pub(crate) fn add_rows(&mut self, words: impl IntoIterator<Item = u32>, width: usize) -> Range<usize> {
         let first = self.words.len();
         self.words.extend(words);
+        let rows = (self.words.len() - first) / width;
+        self.words.resize(first + (self.filled_up)(rows) * width, 0);
+        self.shape.push(self.words.len());
         first..self.words.len()
     }
 }
@@ -26,12 +50,10 @@ pub(crate) fn part(inputs: &Tensor, place: &Range<usize>) -> Result<Tensor> {
 /// What attention over some spans needs on a GPU, as places among the inputs.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub(crate) struct Tiles {
-    /// Of each tile its first query, queries, first key and keys.
+    /// Of each tile its first query, queries (0 in those that fill up), first key and keys.
     pub(crate) tiles: Range<usize>,
     /// How many keys each query sees.
     pub(crate) limits: Range<usize>,
-    /// Tiles.
-    pub(crate) count: usize,
     /// Queries of a tile at most.
     pub(crate) size: usize,
 }
@@ -45,6 +67,6 @@ pub(crate) struct AskPlaces {
     pub(crate) tokens: Range<usize>,
     /// One for each token that has one.
     pub(crate) biases: Range<usize>,
-    /// Rows.
+    /// Rows, those that fill up included.
     pub(crate) count: usize,
 }

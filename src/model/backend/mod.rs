@@ -71,9 +71,21 @@ pub(crate) trait Backend: fmt::Debug + Send + Sync {
         Ok(Box::new(weights.iter().map(|weight| self.matrix(weight)).collect::<Result<Vec<_>>>()?))
     }
 
+    /// No inputs yet.
+    fn inputs(&self) -> Inputs {
+        Inputs::default()
+    }
+
     /// Brings a pass's inputs to the device: (words).
-    fn bring(&self, inputs: Inputs) -> Result<Tensor> {
-        Tensor::new(inputs.words, &self.device())
+    fn bring(&self, inputs: &Inputs) -> Result<Tensor> {
+        Tensor::new(&*inputs.words, &self.device())
+    }
+
+    /// Brings the inputs of a pass to the device, does its work there, and brings the answers to
+    /// the host: summaries and quality logits, those of padding included. What `work` does depends
+    /// on the shape of the inputs alone.
+    fn pass(&self, inputs: &Inputs, work: Work<'_>) -> Result<(Summaries, Vec<f32>)> {
+        self.collect(work(&self.bring(inputs)?)?)
     }
 
     /// The rows `index` (indices) of `x` (rows, ..): (indices, ..).
@@ -128,8 +140,8 @@ pub(crate) trait Backend: fmt::Debug + Send + Sync {
         scorer.last_matrix.product(&x)?.broadcast_add(&scorer.last_bias)?.squeeze(1)
     }
 
-    /// Brings a pass's answers to the host: summaries, and quality logits (states), in order.
-    fn collect(&self, answers: Vec<Answers>, qualities: &[Tensor]) -> Result<(Summaries, Vec<f32>)> {
+    /// Brings answers to the host, in order.
+    fn collect(&self, Computed { answers, qualities }: Computed) -> Result<(Summaries, Vec<f32>)> {
         let mut summaries = Vec::new();
         for answers in answers {
             summaries.extend(answers.on_host()?);
@@ -162,6 +174,16 @@ impl dyn Backend {
         items.par_iter().enumerate().map(|(index, item)| f(index, item)).collect()
     }
 }
+
+/// What a pass computes on its device.
+pub(crate) struct Computed {
+    pub(crate) answers: Vec<Answers>,
+    /// Quality logits, (states) each.
+    pub(crate) qualities: Vec<Tensor>,
+}
+
+/// The device's part of a pass, given the inputs on the device.
+pub(crate) type Work<'a> = &'a (dyn Fn(&Tensor) -> Result<Computed> + Sync);
 
 /// A range of positions in one row of a pass.
 #[derive(Clone, Debug, PartialEq)]
@@ -251,6 +273,11 @@ impl Joined for Vec<Box<dyn Matrix>> {
     fn products(&self, x: &Tensor, range: Range<usize>) -> Result<Vec<Tensor>> {
         self[range].iter().map(|matrix| matrix.product(x)).collect()
     }
+}
+
+/// Whether work on tensors where `x` lies may be spread over the threads of the host.
+pub(crate) fn is_parallel(x: &Tensor) -> bool {
+    x.device().is_cpu()
 }
 
 /// Whether the operations with gradients that `train` writes out itself run where `x` lies.

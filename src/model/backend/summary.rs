@@ -25,6 +25,13 @@ pub(crate) struct Asks<'a> {
     pub(crate) places: Option<AskPlaces>,
 }
 
+impl Asks<'_> {
+    /// Summaries that there will be, those of what fills up included.
+    pub(crate) fn rows(&self) -> usize {
+        self.places.as_ref().map_or(self.options.len(), |places| places.count)
+    }
+}
+
 /// Summaries where they were computed.
 pub(crate) enum Answers {
     Host(Summaries),

@@ -7,7 +7,7 @@ use crate::diffusion::u32_of;
 use crate::model::backend::inputs::{Inputs, part};
 use crate::model::backend::{Angles, Backend, Matrix, Norm, Span, Spans, Stored};
 use crate::model::config::dit::{Config, SINUSOID};
-use crate::model::network::{Network, Pass, PassRow, States};
+use crate::model::network::{Network, Pass, PassRow, Planned, States};
 use crate::model::{error::LoadError, weights::registry::Registry};
 use candle_core::{D, Result, Tensor};
 use std::sync::Arc;
@@ -56,32 +56,20 @@ impl Dit {
         })
     }
 
-    /// States of some rows before the final norm and after the head's blocks, (asked, hidden) each,
-    /// and the inputs on the device.
-    fn rows(&self, pass: &Pass, rows: &[&PassRow], mut inputs: Inputs) -> Result<[Tensor; 3]> {
+    /// States of some rows before the final norm and after the head's blocks, (asked, hidden) each.
+    fn rows(&self, planned: &Planned, inputs: &Tensor) -> Result<[Tensor; 2]> {
         let backend = &*self.backend;
-        let (mut ids, mut positions, mut index, mut spans) = (Vec::new(), Vec::new(), Vec::new(), Vec::new());
-        for PassRow { tokens, asked } in rows {
-            let first = ids.len();
-            ids.extend_from_slice(&pass.ids[tokens.clone()]);
-            positions.extend((0..tokens.len()).map(u32_of));
-            index.extend(asked.iter().map(|at| u32_of(first + at)));
-            spans.push(Span { queries: first..ids.len(), keys: first..ids.len() });
-        }
-        let (ids, positions, index) = (inputs.add(ids), inputs.add(positions), inputs.add(index));
-        let spans = backend.lay_out(spans, &mut inputs);
-        let inputs = backend.bring(inputs)?; // (words)
-        let angles = self.rope.at(&part(&inputs, &positions)?, backend)?;
-        let attends = Attends { angles: &angles, spans: &spans, inputs: &inputs };
+        let angles = self.rope.at(&part(inputs, &planned.positions)?, backend)?;
+        let attends = Attends { angles: &angles, spans: &planned.spans, inputs };
         let through = |x, blocks: &[Block]| blocks.iter().try_fold(x, |x, block| block.forward(backend, &x, &attends));
-        let x = backend.embed(&self.embedding, &part(&inputs, &ids)?)?; // (tokens, hidden)
+        let x = backend.embed(&self.embedding, &part(inputs, &planned.ids)?)?; // (tokens, hidden)
         let x = through(x, &self.blocks)?; // (tokens, hidden)
         let judged = match &self.head {
             Some((blocks, _)) => through(x.clone(), blocks)?,
             None => x.clone(),
         };
-        let index = part(&inputs, &index)?;
-        Ok([backend.gather(&x, &index)?, backend.gather(&judged, &index)?, inputs])
+        let index = part(inputs, &planned.asked)?;
+        Ok([backend.gather(&x, &index)?, backend.gather(&judged, &index)?])
     }
 }
 
@@ -93,13 +81,35 @@ struct Attends<'a> {
 }
 
 impl Network for Dit {
-    fn forward(&self, pass: &Pass, inputs: Inputs) -> Result<States> {
+    fn plan(&self, pass: &Pass, inputs: &mut Inputs) -> Vec<Planned> {
         let rows: Vec<&PassRow> = pass.rows.iter().filter(|row| !row.asked.is_empty()).collect();
-        let group = if self.backend.is_parallel() { 1 } else { rows.len() };
-        let groups: Vec<&[&PassRow]> = rows.chunks(group).collect();
-        let states = self.backend.each(&groups, |_, rows| self.rows(pass, rows, inputs.clone()))?;
+        let together = if self.backend.is_parallel() { 1 } else { rows.len().max(1) };
+        let plan = |rows: &[&PassRow]| {
+            let (mut ids, mut positions, mut asked, mut spans) = (Vec::new(), Vec::new(), Vec::new(), Vec::new());
+            for row in rows {
+                let first = ids.len();
+                ids.extend_from_slice(&pass.ids[row.tokens.clone()]);
+                positions.extend((0..row.tokens.len()).map(u32_of));
+                asked.extend(row.asked.iter().map(|at| u32_of(first + at)));
+                spans.push(Span { queries: first..ids.len(), keys: first..ids.len() });
+            }
+            Planned {
+                ids: inputs.add(ids),
+                positions: inputs.add(positions),
+                spans: self.backend.lay_out(spans, inputs),
+                asked: inputs.add(asked),
+                // every state goes through every layer
+                asked_positions: 0..0,
+                asked_spans: Spans { spans: Vec::new(), tiles: None },
+            }
+        };
+        rows.chunks(together).map(plan).collect()
+    }
+
+    fn run(&self, plan: &[Planned], inputs: &Tensor) -> Result<States> {
+        let states = self.backend.each(plan, |_, planned| self.rows(planned, inputs))?;
         let cat = |part: usize| Tensor::cat(&states.iter().map(|states| &states[part]).collect::<Vec<_>>(), 0);
-        Ok(States { hidden: cat(0)?, judged: cat(1)?, inputs: states[0][2].clone() })
+        Ok(States { hidden: cat(0)?, judged: cat(1)? })
     }
 
     fn logits(&self, hidden: &Tensor) -> Result<Tensor> {
@@ -192,7 +202,7 @@ impl Block {
     fn forward(&self, backend: &dyn Backend, x: &Tensor, attends: &Attends<'_>) -> Result<Tensor> {
         let (_, hidden) = x.dims2()?;
         let qkv = self.attn_qkv.product(&backend.norm(x, &self.norm1)?)?; // (tokens, 3 hidden)
-        let part = |n: usize| qkv.narrow(1, n * hidden, hidden)?.contiguous();
+        let part = |n: usize| qkv.narrow(1, n * hidden, hidden);
         let (q, k, v, d) = (part(0)?, part(1)?, part(2)?, hidden / self.heads); // (tokens, hidden) each
         let Attends { angles, spans, inputs } = attends;
         let rotated = backend.rotate(&[&q, &k], d, angles)?;

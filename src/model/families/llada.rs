@@ -5,10 +5,9 @@ use super::{head::Head, rope::Rope};
 use crate::diffusion::u32_of;
 use crate::model::backend::inputs::{Inputs, part};
 use crate::model::backend::{Angles, Backend, Joined, Matrix, Norm, Segment, Span, Spans, Stored};
-use crate::model::network::{Network, Pass, PassRow, States};
+use crate::model::network::{Network, Pass, PassRow, Planned, States};
 use crate::model::{config::llada::Config, error::LoadError, weights::registry::Registry};
 use candle_core::{Result, Tensor, bail};
-use std::ops::Range;
 use std::sync::Arc;
 
 type Loaded<T> = std::result::Result<T, LoadError>;
@@ -26,30 +25,18 @@ pub(crate) struct Llada {
 }
 
 /// Tokens of a pass that go through a block together.
-struct Piece {
+struct Piece<'a> {
     ids: Tensor,               // (tokens)
     positions: Option<Tensor>, // (tokens), where they are embedded
-    all: Queries,
-    asked: Queries,
+    all: Queries<'a>,
+    asked: Queries<'a>,
     index: Tensor, // (asked), into the piece's tokens
-    inputs: Tensor,
 }
 
 /// Tokens whose states are computed, and the keys that they attend to.
-struct Queries {
-    spans: Spans,
+struct Queries<'a> {
+    spans: &'a Spans,
     angles: Option<Angles>,
-}
-
-/// A [`Piece`] whose words are not on the device yet: their places among the inputs.
-struct Planned {
-    ids: Range<usize>,
-    positions: Range<usize>,
-    asked: Range<usize>,
-    /// Positions of the asked tokens.
-    asked_positions: Range<usize>,
-    all_spans: Spans,
-    asked_spans: Spans,
 }
 
 /// A piece half way through a block: what it needs of the other pieces is projected.
@@ -67,9 +54,14 @@ fn keys_values(pieces: &[Projected]) -> Result<[Tensor; 2]> {
 }
 
 impl Network for Llada {
-    fn forward(&self, pass: &Pass, inputs: Inputs) -> Result<States> {
+    fn plan(&self, pass: &Pass, inputs: &mut Inputs) -> Vec<Planned> {
+        let lengths: Vec<usize> = pass.rows.iter().map(|row| row.tokens.len()).collect();
+        self.backend.cut(&lengths).iter().map(|segments| self.plan_piece(pass, segments, inputs)).collect()
+    }
+
+    fn run(&self, plan: &[Planned], inputs: &Tensor) -> Result<States> {
         let backend = &*self.backend;
-        let (pieces, inputs) = self.cut(pass, inputs)?;
+        let pieces = plan.iter().map(|planned| self.piece(planned, inputs)).collect::<Result<Vec<_>>>()?;
         let last = self.blocks.len() - 1;
         let mut projected = backend.each(&pieces, |_, piece| {
             let x = self.embed(piece)?;
@@ -79,7 +71,7 @@ impl Network for Llada {
         for n in 0..last {
             let kv = keys_values(&projected)?;
             projected = backend.each(&pieces, |index, piece| {
-                let (x, update) = self.blocks[n].mix(backend, &projected[index], &kv, &piece.all, &piece.inputs)?;
+                let (x, update) = self.blocks[n].mix(backend, &projected[index], &kv, &piece.all, inputs)?;
                 let (x, normed) = backend.add_norm(&x, &update, &self.blocks[n + 1].attn_norm)?;
                 self.blocks[n + 1].project(backend, x, &normed, piece, n + 1 == last)
             })?;
@@ -88,12 +80,12 @@ impl Network for Llada {
         let hidden = backend.each(&pieces, |index, piece| match &piece.asked {
             _ if piece.index.elem_count() == 0 => Ok(None),
             asked => {
-                let (x, update) = self.blocks[last].mix(backend, &projected[index], &kv, asked, &piece.inputs)?;
+                let (x, update) = self.blocks[last].mix(backend, &projected[index], &kv, asked, inputs)?;
                 backend.add_norm(&x, &update, &self.ln_f).map(|(_, normed)| Some(normed)) // (asked, d_model)
             }
         })?;
         let hidden = Tensor::cat(&hidden.into_iter().flatten().collect::<Vec<_>>(), 0)?; // (asked of all, d_model)
-        Ok(States { judged: hidden.clone(), hidden, inputs })
+        Ok(States { judged: hidden.clone(), hidden })
     }
 
     fn logits(&self, hidden: &Tensor) -> Result<Tensor> {
@@ -123,7 +115,7 @@ impl Llada {
         })
     }
 
-    fn embed(&self, piece: &Piece) -> Result<Tensor> {
+    fn embed(&self, piece: &Piece<'_>) -> Result<Tensor> {
         let x = self.backend.embed(&self.wte, &piece.ids)?; // (tokens, d_model)
         match (&self.wpe, &piece.positions) {
             (Some(wpe), Some(positions)) => x + self.backend.gather(wpe, positions)?,
@@ -131,17 +123,7 @@ impl Llada {
         }
     }
 
-    /// The pieces of a pass, and its inputs on the device.
-    fn cut(&self, pass: &Pass, mut inputs: Inputs) -> Result<(Vec<Piece>, Tensor)> {
-        let lengths: Vec<usize> = pass.rows.iter().map(|row| row.tokens.len()).collect();
-        let segments = self.backend.cut(&lengths);
-        let planned: Vec<Planned> = segments.iter().map(|segments| self.plan(pass, segments, &mut inputs)).collect();
-        let inputs = self.backend.bring(inputs)?; // (words)
-        let pieces = planned.into_iter().map(|planned| self.piece(planned, &inputs)).collect::<Result<_>>()?;
-        Ok((pieces, inputs))
-    }
-
-    fn plan(&self, pass: &Pass, segments: &[Segment], inputs: &mut Inputs) -> Planned {
+    fn plan_piece(&self, pass: &Pass, segments: &[Segment], inputs: &mut Inputs) -> Planned {
         let (mut ids, mut positions, mut index, mut asked_positions) = (Vec::new(), Vec::new(), Vec::new(), Vec::new());
         let (mut all, mut asked) = (Vec::new(), Vec::new());
         for Segment { row, positions: range } in segments {
@@ -162,24 +144,24 @@ impl Llada {
             positions: inputs.add(positions),
             asked: inputs.add(index),
             asked_positions: inputs.add(asked_positions),
-            all_spans: self.backend.lay_out(all, inputs),
+            spans: self.backend.lay_out(all, inputs),
             asked_spans: self.backend.lay_out(asked, inputs),
         }
     }
 
-    fn piece(&self, planned: Planned, inputs: &Tensor) -> Result<Piece> {
+    fn piece<'a>(&self, planned: &'a Planned, inputs: &Tensor) -> Result<Piece<'a>> {
         let (positions, index) = (part(inputs, &planned.positions)?, part(inputs, &planned.asked)?);
         let angles = |positions: &Tensor| {
             let rope = self.rope.as_ref().filter(|_| positions.elem_count() > 0);
             rope.map(|rope| rope.at(positions, &*self.backend)).transpose()
         };
+        let asked_positions = part(inputs, &planned.asked_positions)?;
         Ok(Piece {
             ids: part(inputs, &planned.ids)?,
-            all: Queries { spans: planned.all_spans, angles: angles(&positions)? },
-            asked: Queries { spans: planned.asked_spans, angles: angles(&part(inputs, &planned.asked_positions)?)? },
+            all: Queries { spans: &planned.spans, angles: angles(&positions)? },
+            asked: Queries { spans: &planned.asked_spans, angles: angles(&asked_positions)? },
             positions: self.wpe.is_some().then_some(positions),
             index,
-            inputs: inputs.clone(),
         })
     }
 }
@@ -220,10 +202,10 @@ impl Block {
         backend: &dyn Backend,
         x: Tensor,
         normed: &Tensor,
-        piece: &Piece,
+        piece: &Piece<'_>,
         is_last: bool,
     ) -> Result<Projected> {
-        let rotated = |parts: &[&Tensor], queries: &Queries| match &queries.angles {
+        let rotated = |parts: &[&Tensor], queries: &Queries<'_>| match &queries.angles {
             None => Ok(parts.iter().map(|part| (*part).clone()).collect()),
             Some(angles) => backend.rotate(parts, self.head_dim, angles),
         };
@@ -245,10 +227,10 @@ impl Block {
         backend: &dyn Backend,
         Projected { x, q, .. }: &Projected,
         [k, v]: &[Tensor; 2],
-        queries: &Queries,
+        queries: &Queries<'_>,
         inputs: &Tensor,
     ) -> Result<(Tensor, Tensor)> {
-        let mixed = backend.attention([q, k, v], self.head_dim, &queries.spans, inputs)?; // (queries, d_model)
+        let mixed = backend.attention([q, k, v], self.head_dim, queries.spans, inputs)?; // (queries, d_model)
         let (x, normed) = backend.add_norm(x, &self.attn_out.product(&mixed)?, &self.ff_norm)?;
         let update = self.ff_out.product(&backend.gated(&normed, &*self.gate_up)?)?;
         Ok((x, update))

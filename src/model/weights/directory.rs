@@ -6,7 +6,7 @@ use super::{lora::LoraConfig, registry::Registry, save::Metadata, tensor_file::T
 use crate::diffusion::TokenSet;
 use crate::files;
 use crate::model::config::{dit, llada::Config, strict};
-use crate::model::device::{Device, backend};
+use crate::model::device::{CudaGraphs, Device, backend};
 use crate::model::error::LoadError;
 use candle_core::Tensor;
 use std::collections::{BTreeMap, BTreeSet};
@@ -38,7 +38,7 @@ pub(crate) fn tensors(
     device: Device,
     allow_foreign_head: bool,
 ) -> Result<Tensors, LoadError> {
-    let backend = backend(device.open()?.0);
+    let backend = backend(device.open()?.0, CudaGraphs::Off);
     let config = Config::read(dir)?;
     let (files, lora) = directory(dir, prism_head, None)?;
     let layout = Layout::llada(&config);
@@ -56,7 +56,8 @@ pub(crate) fn tensors(
 /// Loads the weights of a directory's model in f32, without its quality head.
 pub(crate) fn backbone(dir: &Path, device: Device) -> Result<BTreeMap<String, Tensor>, LoadError> {
     let layout = Layout::llada(&Config::read(dir)?);
-    let weights = Registry::of(&layout, model_files(dir)?, LoraConfig::PUBLISHED, backend(device.open()?.0))?;
+    let weights =
+        Registry::of(&layout, model_files(dir)?, LoraConfig::PUBLISHED, backend(device.open()?.0, CudaGraphs::Off))?;
     all_weights(&layout, &weights)
 }
 
@@ -77,7 +78,7 @@ pub(crate) fn entries_of(dir: &Path, adapter: Option<&Path>) -> Result<Metadata,
         true => Layout::dit(&dit::Config::read(&dir.join("config.json"))?),
         false => Layout::llada(&Config::read(dir)?),
     };
-    entries_for(&Registry::of(&layout, files, lora, backend(Device::Cpu.open()?.0))?)
+    entries_for(&Registry::of(&layout, files, lora, backend(Device::Cpu.open()?.0, CudaGraphs::Off))?)
 }
 
 /// Every file of the weights of a directory's model, and how its adapters are to be folded.

@@ -9,6 +9,8 @@ use candle_core::{DType, Result, Tensor};
 
 /// Queries of a tile, as `attention_mma.cu` has them, for short passes and for long ones.
 const TILE: [usize; 2] = [64, 128];
+/// Words of a tile among the inputs.
+const TILE_WORDS: usize = 4;
 /// From so many queries on, large tiles keep a GPU as busy as small ones, and read keys less often.
 const LONG: usize = 1024;
 /// Queries of a block in `attention.cu`.
@@ -62,8 +64,8 @@ pub(super) fn lay_out(spans: &[Span], mask: Mask, inputs: &mut Inputs) -> Tiles 
     let queries = spans.last().map_or(0, |span| span.queries.end);
     let size = TILE[usize::from(queries >= LONG)];
     let (tiles, limits) = tiles(spans, mask, size);
-    let count = tiles.len() / 4;
-    Tiles { tiles: inputs.add(tiles), limits: inputs.add(limits), count, size }
+    inputs.shape.push(size); // decides on the kernel
+    Tiles { tiles: inputs.add_rows(tiles, TILE_WORDS), limits: inputs.add(limits), size }
 }
 
 /// [`crate::model::backend::Backend::attention`].
@@ -75,7 +77,8 @@ pub(super) fn attention(
     inputs: &Tensor,
 ) -> Result<Tensor> {
     let (queries, width) = q.dims2()?;
-    if tiles.count == 0 {
+    let count = tiles.tiles.len() / TILE_WORDS;
+    if count == 0 {
         return Tensor::zeros((queries, width), q.dtype(), q.device());
     }
     let heads = width / d;
@@ -92,11 +95,11 @@ pub(super) fn attention(
         Some(width) => {
             let length = if tiles.size == TILE[0] { "short" } else { "long" };
             let shared = (tiles.size + BUFFERS * KEYS) * width * DType::BF16.size_in_bytes();
-            (format!("attention_mma_{width}_{length}"), tiles.count, shared)
+            (format!("attention_mma_{width}_{length}"), count, shared)
         }
         None => {
             let kernel = format!("attention_{}", form(q.dtype(), false)?);
-            (kernel, tiles.count * (tiles.size / PLAIN_TILE), 0)
+            (kernel, count * (tiles.size / PLAIN_TILE), 0)
         }
     };
     let sharing = heads / (k.dim(1)? / d);

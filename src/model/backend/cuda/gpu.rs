@@ -15,12 +15,20 @@ pub(super) struct Gpu {
     /// Whether the GPU multiplies bf16 matrices in one instruction, as those from sm_80 on do.
     pub(super) has_tensor_cores: bool,
     pub(super) counters: Arc<Counters>,
+    #[cfg(feature = "cuda")]
+    pinned: Arc<super::pinned::Pinned>,
 }
 
 impl Gpu {
     pub(super) fn new(device: Device) -> Self {
         let has_tensor_cores = has_tensor_cores(&device);
-        Self { device, has_tensor_cores, counters: Arc::default() }
+        Self {
+            device,
+            has_tensor_cores,
+            counters: Arc::default(),
+            #[cfg(feature = "cuda")]
+            pinned: Arc::default(),
+        }
     }
 
     /// Launches a kernel and does not wait for it.
@@ -29,10 +37,24 @@ impl Gpu {
         call.run()
     }
 
+    /// Brings words to the device.
+    pub(super) fn bring(&self, words: &[u32]) -> Result<Tensor> {
+        self.counters.copied();
+        #[cfg(feature = "cuda")]
+        if let Device::Cuda(device) = &self.device {
+            return self.pinned.bring(words, device);
+        }
+        Tensor::new(words, &self.device)
+    }
+
     /// Brings numbers to the host, once the device has computed them.
     pub(super) fn numbers(&self, x: &Tensor) -> Result<Vec<f32>> {
         self.counters.copied();
         self.counters.waited();
+        #[cfg(feature = "cuda")]
+        if let Device::Cuda(device) = &self.device {
+            return self.pinned.back(x, device);
+        }
         x.to_vec1()
     }
 }

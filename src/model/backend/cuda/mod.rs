@@ -4,10 +4,13 @@
 mod attention;
 mod call;
 mod gpu;
+mod graphs;
 #[cfg(test)]
 mod host;
 mod matrices;
 mod modules;
+#[cfg(feature = "cuda")]
+mod pinned;
 mod summary;
 #[cfg(test)]
 mod tests;
@@ -15,12 +18,14 @@ mod tests;
 use super::counts::Counts;
 use super::inputs::Inputs;
 use super::summary::{Answers, Asks, Summaries, SummaryOptions, Vocabulary};
-use super::{Angles, Backend, Joined, Matrix, Norm, Normal, Scorer, Segment, Span, Spans, Stored};
+use super::{Angles, Backend, Computed, Joined, Matrix, Norm, Normal, Scorer, Segment, Span, Spans, Stored, Work};
 use attention::{Mask, attention, lay_out};
 use call::{Call, Number, form, is_wide, stride, word};
 use candle_core::{DType, Device, Result, Tensor, bail};
 use gpu::{Gpu, THREADS};
+use graphs::{Graphs, Numbers};
 use matrices::{Fused, Plain, Quantised};
+use std::sync::Arc;
 
 /// Most states for which logits are computed at once: 260 MB of bf16 over LLaDA's vocabulary, and
 /// seldom more than one chunk a pass.
@@ -30,12 +35,14 @@ const STATES_MAX: usize = 1024;
 #[derive(Clone, Debug)]
 pub(crate) struct Cuda {
     gpu: Gpu,
+    /// Where passes are recorded.
+    graphs: Option<Arc<Graphs>>,
 }
 
 impl Cuda {
-    /// The operations of `device`.
-    pub(crate) fn new(device: Device) -> Self {
-        Self { gpu: Gpu::new(device) }
+    /// The operations of `device`; with graphs, passes of the same shape are sent as a whole.
+    pub(crate) fn new(device: Device, has_graphs: bool) -> Self {
+        Self { gpu: Gpu::new(device), graphs: has_graphs.then(Arc::default) }
     }
 }
 
@@ -45,6 +52,30 @@ fn of_norm(norm: &Norm) -> (&Tensor, Option<&Tensor>, f32) {
         Norm::Rms { weight, eps } => (weight, None, *eps),
         Norm::Layer { weight, bias, eps } => (weight, Some(bias), *eps),
     }
+}
+
+/// Everything that a pass computed, one after the other.
+fn laid(gpu: &Gpu, Computed { answers, qualities }: Computed) -> Result<Numbers> {
+    let mut parts = Vec::new();
+    for answers in answers {
+        match answers {
+            Answers::Device(words) => parts.push(words.flatten_all()?),
+            Answers::Host(_) => bail!("summaries that were made on the host"),
+        }
+    }
+    let answered = parts.iter().map(Tensor::elem_count).sum();
+    parts.extend(qualities);
+    if parts.is_empty() {
+        return Ok(Numbers { numbers: None, answered });
+    }
+    gpu.counters.launched(if parts.len() > 1 { parts.len() as u64 } else { 0 });
+    Ok(Numbers { numbers: Some(Tensor::cat(&parts, 0)?), answered })
+}
+
+/// Numbers of a pass as summaries and qualities.
+fn read(numbers: &[f32], answered: usize) -> (Summaries, Vec<f32>) {
+    let (answers, qualities) = numbers.split_at(answered);
+    (summary::read(answers), qualities.to_vec())
 }
 
 impl Backend for Cuda {
@@ -100,21 +131,33 @@ impl Backend for Cuda {
         Spans { spans, tiles }
     }
 
-    fn bring(&self, inputs: Inputs) -> Result<Tensor> {
-        self.gpu.counters.copied();
-        Tensor::new(inputs.words, &self.gpu.device)
+    fn bring(&self, inputs: &Inputs) -> Result<Tensor> {
+        self.gpu.bring(&inputs.words)
     }
 
     fn gather(&self, x: &Tensor, index: &Tensor) -> Result<Tensor> {
-        self.gpu.counters.launched(1);
-        x.index_select(index, 0)
+        let ((_, width), count) = (x.dims2()?, index.elem_count());
+        if count == 0 {
+            return x.narrow(0, 0, 0);
+        }
+        self.gpu.launch(&Call {
+            kernel: format!("gather_{}", form(x.dtype(), is_wide(x, 1)?)?),
+            inputs: &[Some(x), Some(index)],
+            output: ((count, width).into(), x.dtype()),
+            grid: [count, 1],
+            threads: THREADS,
+            shared: 0,
+            numbers: &[word(width), word(stride(x)?)],
+        })
     }
 
     fn embed(&self, embedding: &Stored, ids: &Tensor) -> Result<Tensor> {
-        self.gpu.counters.launched(1);
         match embedding {
-            Stored::Full(weight) => weight.index_select(ids, 0),
-            Stored::Quantised(weight) => weight.embedding(ids),
+            Stored::Full(weight) => self.gather(weight, ids),
+            Stored::Quantised(weight) => {
+                self.gpu.counters.launched(1);
+                weight.embedding(ids)
+            }
         }
     }
 
@@ -225,23 +268,24 @@ impl Backend for Cuda {
     }
 
     /// In one copy.
-    fn collect(&self, answers: Vec<Answers>, qualities: &[Tensor]) -> Result<(Summaries, Vec<f32>)> {
-        let mut parts = Vec::new();
-        for answers in answers {
-            match answers {
-                Answers::Device(words) => parts.push(words.flatten_all()?),
-                Answers::Host(_) => bail!("summaries that were made on the host"),
-            }
+    fn collect(&self, computed: Computed) -> Result<(Summaries, Vec<f32>)> {
+        let Numbers { numbers, answered } = laid(&self.gpu, computed)?;
+        let numbers = numbers.map(|numbers| self.gpu.numbers(&numbers)).transpose()?.unwrap_or_default();
+        Ok(read(&numbers, answered))
+    }
+
+    fn inputs(&self) -> Inputs {
+        self.graphs.as_ref().map_or_else(Inputs::default, |_| Inputs::filled_up_by(graphs::filled_up))
+    }
+
+    fn pass(&self, inputs: &Inputs, work: Work<'_>) -> Result<(Summaries, Vec<f32>)> {
+        let lay = |inputs: &Tensor| laid(&self.gpu, work(inputs)?);
+        if let Some(graphs) = &self.graphs
+            && let Some((numbers, answered)) = graphs.run(&self.gpu, inputs, &lay)?
+        {
+            return Ok(read(&numbers, answered));
         }
-        let answered: usize = parts.iter().map(Tensor::elem_count).sum();
-        parts.extend(qualities.iter().cloned());
-        if parts.is_empty() {
-            return Ok((Vec::new(), Vec::new()));
-        }
-        self.gpu.counters.launched(if parts.len() > 1 { parts.len() as u64 } else { 0 });
-        let numbers = self.gpu.numbers(&Tensor::cat(&parts, 0)?)?;
-        let (answers, qualities) = numbers.split_at(answered);
-        Ok((summary::read(answers), qualities.to_vec()))
+        self.collect(work(&self.bring(inputs)?)?)
     }
 
     fn counts(&self) -> Counts {

@@ -7,7 +7,7 @@ use candle_core::{Result, bail};
 const MODULES: [(&str, &str, &[&str]); 4] = [
     ("attention_mma", include_str!("../kernels/attention_mma.ptx"), &["attention_mma"]),
     ("attention", include_str!("../kernels/attention.ptx"), &["attention"]),
-    ("layers", include_str!("../kernels/layers.ptx"), &["norm", "add_norm", "rotate", "gated", "scored"]),
+    ("layers", include_str!("../kernels/layers.ptx"), &["norm", "add_norm", "rotate", "gated", "gather", "scored"]),
     ("summary", include_str!("../kernels/summary.ptx"), &["summarise"]),
 ];
 

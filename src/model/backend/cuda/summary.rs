@@ -22,6 +22,8 @@ struct Words {
     biases: Vec<f32>,
 }
 
+/// Words of what is asked of a row.
+const ASK: usize = 16;
 /// Words of a row's result.
 const ANSWER: usize = 8;
 /// Bits of a token in the order of a filter.
@@ -93,11 +95,12 @@ pub(super) fn read(answers: &[f32]) -> Summaries {
 /// Adds what is asked of some rows to the inputs.
 pub(super) fn ask(options: &[SummaryOptions<'_>], inputs: &mut Inputs) -> AskPlaces {
     let Words { asks, tokens, biases } = Words::of(options);
+    let asks = inputs.add_rows(asks, ASK);
     AskPlaces {
-        asks: inputs.add(asks),
+        count: asks.len() / ASK,
+        asks,
         tokens: inputs.add(tokens),
         biases: inputs.add(biases.into_iter().map(f32::to_bits)),
-        count: options.len(),
     }
 }
 

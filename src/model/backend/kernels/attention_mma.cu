@@ -10,7 +10,7 @@ constexpr uint32_t WARPS = 4, THREADS = WARPS * WARP;
 // Keys that are looked at together.
 constexpr uint32_t KEYS = 64;
 
-// Words of a tile of queries: its first query, their number, the first key of their row, the number of keys.
+// Words of a tile of queries: its first query, their number (0 is no tile), the first key of their row, the number of keys.
 constexpr uint32_t TILE = 4;
 
 // The place of 16 bytes in shared rows of D bf16. Neighbouring rows are shifted, so that a matrix is read without two
@@ -46,6 +46,9 @@ __device__ __forceinline__ void attend(const Half *q, const Half *k, const Half 
     const uint32_t lane = threadIdx.x % WARP, warp = threadIdx.x / WARP, head = blockIdx.y;
     const uint32_t first_query = tiles[blockIdx.x * TILE], query_count = tiles[blockIdx.x * TILE + 1u];
     const uint32_t first_key = tiles[blockIdx.x * TILE + 2u];
+    if (query_count == 0) {
+        return;
+    }
     q += (uint64_t)first_query * q_stride + head * width;
     k += (uint64_t)first_key * k_stride + (head / sharing) * width;
     v += (uint64_t)first_key * v_stride + (head / sharing) * width;

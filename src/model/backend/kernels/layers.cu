@@ -1,5 +1,5 @@
 // What a layer computes between its products, each in one read and one write: norms with the residual stream, rotary
-// angles, gated activations, and the last steps of the quality head. Arithmetic is in f32.
+// angles, gated activations, and the last steps of the quality head; and rows by their indices. Arithmetic is in f32.
 //
 // Each kernel has a wide form for rows whose width and places are multiples of 16 bytes: a thread reads so much at once.
 
@@ -124,6 +124,15 @@ __device__ void gated(const T *gate, const T *up, T *out, uint32_t width, uint32
     }
 }
 
+// Rows of x, `stride` numbers apart, by their indices: out (rows, width).
+template <uint32_t N, typename T>
+__device__ void gather(const T *x, const uint32_t *index, T *out, uint32_t width, uint32_t stride) {
+    x += (uint64_t)index[blockIdx.x] * stride, out += (uint64_t)blockIdx.x * width;
+    for (uint32_t at = threadIdx.x * N; at < width; at += THREADS * N) {
+        *(Pack<T, N> *)(out + at) = pack<N>(x, at);
+    }
+}
+
 #define NORM(name, T, W, U, WIDE)                                                                                      \
     extern "C" __global__ void name(const T *x, const W *weight, const W *bias, U *out, uint32_t width,                 \
                                     uint32_t stride, float eps) {                                                      \
@@ -165,6 +174,15 @@ GATED(gated_f32, float, false)
 GATED(gated_f32_wide, float, true)
 GATED(gated_bf16, Half, false)
 GATED(gated_bf16_wide, Half, true)
+
+#define GATHER(name, T, WIDE)                                                                                          \
+    extern "C" __global__ void name(const T *x, const uint32_t *index, T *out, uint32_t width, uint32_t stride) {       \
+        gather<PACK<T, WIDE>>(x, index, out, width, stride);                                                           \
+    }
+GATHER(gather_f32, float, false)
+GATHER(gather_f32_wide, float, true)
+GATHER(gather_bf16, Half, false)
+GATHER(gather_bf16_wide, Half, true)
 
 // gelu(x + bias) w + c of rows x (rows, width): out (rows).
 extern "C" __global__ void scored(const float *x, const float *bias, const float *weight, const float *last, float *out,

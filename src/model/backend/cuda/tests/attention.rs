@@ -33,7 +33,7 @@ fn on_cpu(qkv: [&Tensor; 3], d: usize, spans: Vec<Span>) -> Result<Tensor> {
 fn on_gpu(cuda: &Cuda, qkv: [&Tensor; 3], d: usize, spans: &[Span], mask: Mask) -> Result<Tensor> {
     let mut inputs = Inputs::default();
     let tiles = lay_out(spans, mask, &mut inputs);
-    attention(&cuda.gpu, qkv, d, &tiles, &cuda.bring(inputs)?)
+    attention(&cuda.gpu, qkv, d, &tiles, &cuda.bring(&inputs)?)
 }
 
 #[test]

@@ -131,3 +131,22 @@ fn a_score_is_the_cpus() -> Result<()> {
     }
     Ok(())
 }
+
+#[test]
+#[ignore = "needs the program that .ci/kernels builds, or a GPU"]
+fn rows_are_gathered_by_their_indices() -> Result<()> {
+    let cuda = cuda();
+    for width in [3, 8, 2048] {
+        let (x, index) = (random(1, &[9, 2 * width]), Tensor::new(&[3u32, 0, 8, 8, 1], &candle_core::Device::Cpu)?);
+        for (dtype, _) in FORMATS {
+            let (there, here) = both(&cuda, &x, dtype)?;
+            for (x, expected) in
+                [(there.clone(), here.clone()), (there.narrow(1, width, width)?, here.narrow(1, width, width)?)]
+            {
+                let found = cuda.gather(&x, &index.to_device(&cuda.gpu.device)?)?;
+                assert_eq!(distance(&found, &expected.contiguous()?.index_select(&index, 0)?)?, 0.0);
+            }
+        }
+    }
+    Ok(())
+}

@@ -16,7 +16,7 @@ fn cuda() -> Cuda {
     let device = crate::model::device::Device::Cuda(0).open().unwrap().0;
     #[cfg(not(feature = "cuda"))]
     let device = Device::Cpu;
-    Cuda::new(device)
+    Cuda::new(device, false)
 }
 
 /// Numbers between -1 and 1.

@@ -4,7 +4,7 @@ use super::{cuda, random};
 use crate::diffusion::{Draws, Position, Purpose, Seed, TokenId};
 use crate::model::backend::inputs::Inputs;
 use crate::model::backend::summary::{Answers, Guidance, SummaryOptions, Vocabulary};
-use crate::model::backend::{Backend, cpu::Cpu};
+use crate::model::backend::{Backend, Computed, cpu::Cpu};
 use crate::model::interface::{Filter, Noise};
 use candle_core::{DType, Result, Tensor};
 use std::num::NonZeroU32;
@@ -73,7 +73,7 @@ fn summaries(
     let mut inputs = Inputs::default();
     let asks = backend.ask(options.to_vec(), &mut inputs);
     inputs.add([0]); // the CPU needs none
-    backend.summaries(logits, vocabulary, &asks, &backend.bring(inputs)?)
+    backend.summaries(logits, vocabulary, &asks, &backend.bring(&inputs)?)
 }
 
 /// The numbers of two summaries are the same but for rounding, and the tokens are the same.
@@ -101,7 +101,7 @@ fn check(case: &str, logits: &Tensor, width: usize, vocabulary: Vocabulary) -> R
     for dtype in [DType::F32, DType::BF16] {
         let there = logits.to_dtype(dtype)?.to_device(&cuda.gpu.device)?;
         let found = summaries(&cuda, &there, vocabulary, &options)?;
-        let (found, _) = cuda.collect(vec![found], &[])?;
+        let (found, _) = cuda.collect(Computed { answers: vec![found], qualities: Vec::new() })?;
         assert_eq!(found.len(), expected.len());
         for (row, (found, expected)) in found.into_iter().zip(&expected).enumerate() {
             assert_eq!(found.map(|s| s.token), expected.map(|s| s.token), "{case}, row {row}, {dtype:?}");
@@ -178,9 +178,9 @@ fn answers_and_qualities_come_in_one_copy() -> Result<()> {
     let options = [SummaryOptions::default(); 3];
     let vocabulary = Vocabulary { size: 50, mask: 49 };
     let answers = (0..2).map(|_| summaries(&cuda, &logits, vocabulary, &options)).collect::<Result<Vec<Answers>>>()?;
-    let qualities = [random(2, &[4]).to_device(&cuda.gpu.device)?, random(3, &[1]).to_device(&cuda.gpu.device)?];
+    let qualities = vec![random(2, &[4]).to_device(&cuda.gpu.device)?, random(3, &[1]).to_device(&cuda.gpu.device)?];
     let before = cuda.counts();
-    let (summaries, found) = cuda.collect(answers, &qualities)?;
+    let (summaries, found) = cuda.collect(Computed { answers, qualities })?;
     let counts = cuda.counts() - before;
     assert_eq!((counts.copies, counts.waits), (1, 1));
     assert_eq!(summaries[..3], summaries[3..]);
