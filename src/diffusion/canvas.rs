@@ -110,6 +110,15 @@ impl Canvas {
         })
     }
 
+    /// The tokens of the fixed cells in `range`, left to right.
+    pub fn fixed(&self, range: Range<usize>) -> impl Iterator<Item = TokenId> + '_ {
+        let end = range.end.min(self.len());
+        self.cells[range.start.min(end)..end].iter().filter_map(|cell| match cell {
+            Cell::Fixed(token) => Some(*token),
+            Cell::Blank | Cell::Filled(_) => None,
+        })
+    }
+
     /// Makes one change.
     ///
     /// # Errors

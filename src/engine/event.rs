@@ -87,6 +87,32 @@ impl Output {
     }
 }
 
+/// A part of the text that was written, and the tokens that it was made of.
+#[derive(Clone, Debug, Default, PartialEq)]
+pub struct Part {
+    /// Bytes of the text. They may be fewer or others than the tokens spell: JSON is closed, and a
+    /// value ends before its cells do.
+    pub bytes: usize,
+    /// The tokens, left to right: each with its probability when it was filled, or `None` if it was
+    /// fixed.
+    pub tokens: Vec<(TokenId, Option<Probability>)>,
+}
+
+impl Part {
+    /// The part with this text, made of tokens that were filled.
+    pub(super) fn of<'a>(text: &str, written: impl IntoIterator<Item = &'a Written>) -> Self {
+        let tokens = written.into_iter().map(|written| (written.token, Some(written.confidence)));
+        Self { bytes: text.len(), tokens: tokens.collect() }
+    }
+
+    /// The same with tokens before the others that were fixed.
+    #[must_use]
+    pub(super) fn behind(mut self, fixed: impl Iterator<Item = TokenId>) -> Self {
+        self.tokens.splice(..0, fixed.map(|token| (token, None)));
+        self
+    }
+}
+
 /// A token of the answer, with what the model said about it.
 #[derive(Clone, Copy, Debug, PartialEq)]
 pub struct Written {
@@ -112,6 +138,9 @@ pub struct Answer {
     pub finish: Finish,
     /// The tokens written, left to right.
     pub written: Vec<Written>,
+    /// The parts of the text that was written: of a continuation, or of each gap. None of a text
+    /// that was scored or repaired.
+    pub parts: Vec<Part>,
     /// Tokens that the user gave.
     pub prompt_tokens: usize,
     /// Tokens that were written, up to the end of the text.

@@ -157,6 +157,11 @@ impl Handle {
 
     /// The model's tokenizer, if it has one.
     pub fn tokenizer(&self) -> Option<&Tokenizer> {
+        self.shared_tokenizer().map(Arc::as_ref)
+    }
+
+    /// The same, to be kept.
+    pub(crate) fn shared_tokenizer(&self) -> Option<&Arc<Tokenizer>> {
         self.admission.tokenizer()
     }
 

@@ -1,7 +1,7 @@
 //! One admitted request: the sequence it refines, and the text made of it. Says what the next
 //! forward pass has to read and takes the reading. Out of scope: other requests of the batch.
 
-use super::event::{Answer, Event, Failure, Finish, Output, Start, StepEvent, Written};
+use super::event::{Answer, Event, Failure, Finish, Output, Part, Start, StepEvent, Written};
 use super::layout::{Accepted, Layout};
 use super::likelihoods::Likelihoods;
 use super::origin::Origin;
@@ -289,38 +289,44 @@ impl Job {
     }
 
     fn answer(&mut self) -> Answer {
-        let tokens: Vec<TokenId> = self.written.values().map(|written| written.token).collect();
-        let (output, tail, finish, completion_tokens) = match &mut self.writing {
+        let written: Vec<Written> = self.written.values().copied().collect();
+        let of_text = &written[..self.text_tokens.min(written.len())];
+        let (output, parts, tail, finish, completion_tokens) = match &mut self.writing {
             Writing::Continuation { transcript, json: Some(_), .. } => {
                 transcript.finish();
                 let healed = heal(transcript.text());
                 let finish = if healed.is_whole { Finish::Stop } else { Finish::Length };
-                (Output::Continuation(healed.json.clone()), healed.json, finish, self.text_tokens)
+                let opening = self.sequence.canvas().fixed(self.offset..usize::MAX);
+                let parts = vec![Part::of(&healed.json, of_text).behind(opening)];
+                (Output::Continuation(healed.json.clone()), parts, healed.json, finish, self.text_tokens)
             }
             Writing::Shaped { tokenizer, layout } => {
-                let json = layout.json(&self.written, tokenizer.as_deref());
-                (Output::Continuation(json.clone()), json, Finish::Stop, tokens.len())
+                let (canvas, given) = (self.sequence.canvas(), self.offset);
+                let (json, parts) = layout.json(&self.written, canvas, given, tokenizer.as_deref());
+                (Output::Continuation(json.clone()), parts, json, Finish::Stop, written.len())
             }
             Writing::Continuation { transcript, .. } => {
                 let tail = transcript.finish();
                 let finish = if self.ended { Finish::Stop } else { Finish::Length };
-                (Output::Continuation(transcript.text().to_owned()), tail, finish, self.text_tokens)
+                let parts = vec![Part::of(transcript.text(), of_text)];
+                (Output::Continuation(transcript.text().to_owned()), parts, tail, finish, self.text_tokens)
             }
             Writing::Infill { tokenizer, segments } => {
-                let output = fill_in(segments, &tokens, tokenizer.as_deref());
-                (output, String::new(), Finish::Stop, tokens.len())
+                let (output, parts) = fill_in(segments, &written, tokenizer.as_deref());
+                (output, parts, String::new(), Finish::Stop, written.len())
             }
             Writing::Revision { tokenizer } => {
                 let tokens: Vec<TokenId> =
                     self.sequence.canvas().cells().iter().filter_map(|cell| cell.token()).collect();
                 let text = tokenizer.as_ref().map(|tokenizer| tokenizer.decode(&tokens)).unwrap_or_default();
-                (Output::Revision(text), String::new(), Finish::Stop, self.filled as usize)
+                (Output::Revision(text), Vec::new(), String::new(), Finish::Stop, self.filled as usize)
             }
         };
         Answer {
             output,
             finish,
-            written: self.written.values().copied().collect(),
+            written,
+            parts,
             prompt_tokens: self.prompt_tokens,
             completion_tokens,
             steps: self.sequence.step(),
@@ -334,24 +340,27 @@ impl Job {
     }
 }
 
-/// The template, its gaps filled with `tokens` in order.
-fn fill_in(segments: &[Segment], tokens: &[TokenId], tokenizer: Option<&Tokenizer>) -> Output {
-    let mut rest = tokens.iter().copied();
-    let (mut text, mut gaps) = (String::new(), Vec::new());
+/// The template, its gaps filled with the written tokens in order, and the part of each gap.
+fn fill_in(segments: &[Segment], written: &[Written], tokenizer: Option<&Tokenizer>) -> (Output, Vec<Part>) {
+    let mut rest = written;
+    let (mut text, mut gaps, mut parts) = (String::new(), Vec::new(), Vec::new());
     for (index, segment) in segments.iter().enumerate() {
         match segment {
             Segment::Text(pinned) => text.push_str(pinned),
             Segment::Blanks(cells) => {
-                let filling: Vec<TokenId> = rest.by_ref().take(*cells).collect();
-                let filling = tokenizer.map(|tokenizer| match index {
-                    0 => tokenizer.decode(&filling),
-                    _ => tokenizer.decode_after(&filling),
+                let (filling, after) = rest.split_at(rest.len().min(*cells));
+                rest = after;
+                let tokens: Vec<TokenId> = filling.iter().map(|written| written.token).collect();
+                let gap = tokenizer.map(|tokenizer| match index {
+                    0 => tokenizer.decode(&tokens),
+                    _ => tokenizer.decode_after(&tokens),
                 });
-                let filling = filling.unwrap_or_default();
-                text.push_str(&filling);
-                gaps.push(filling);
+                let gap = gap.unwrap_or_default();
+                text.push_str(&gap);
+                parts.push(Part::of(&gap, filling));
+                gaps.push(gap);
             }
         }
     }
-    Output::Infill { text, gaps }
+    (Output::Infill { text, gaps }, parts)
 }

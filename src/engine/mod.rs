@@ -26,7 +26,7 @@ mod worker;
 pub use crate::diffusion::DOUBTFUL;
 pub(crate) use admission::STOPS_MAX;
 pub use clock::Clock;
-pub use event::{Answer, Event, Failure, Finish, Output, Start, StepEvent, Written};
+pub use event::{Answer, Event, Failure, Finish, Output, Part, Start, StepEvent, Written};
 pub use handle::{Admitted, Handle, Readiness, Session};
 pub use origin::Origin;
 pub use request::{EndOfText, Format, Length, Prompt, Proofreading, Rejected, Request, Shape, Task};

@@ -71,6 +71,13 @@ pub fn json_string(text: &str) -> String {
     Value::from(text).to_string()
 }
 
+/// `text` as the inside of a JSON string, without the quotes around it.
+pub fn escaped(text: &str) -> String {
+    let mut json = json_string(text);
+    json.pop();
+    json.split_off(1)
+}
+
 /// What a model wrote between the quotation marks of a JSON string, as text: up to the first
 /// quotation mark that is not escaped, with escapes decoded where all of them are valid.
 #[must_use]
@@ -86,7 +93,7 @@ pub fn string_text(written: &str) -> String {
         // line breaks and the like are not valid in JSON; the text means them
         let plain: String = written.chars().fold(String::new(), |mut plain, c| {
             match c {
-                '\0'..='\u{1f}' => plain.push_str(json_string(c.encode_utf8(&mut [0; 4])).trim_matches('"')),
+                '\0'..='\u{1f}' => plain.push_str(&escaped(c.encode_utf8(&mut [0; 4]))),
                 c => plain.push(c),
             }
             plain
@@ -203,7 +210,7 @@ impl Healer<'_> {
                     None => break Kept::Part,
                 },
                 next => {
-                    self.json.push_str(json_string(next.encode_utf8(&mut [0; 4])).trim_matches('"'));
+                    self.json.push_str(&escaped(next.encode_utf8(&mut [0; 4])));
                     self.skip();
                 }
             }
@@ -250,6 +257,14 @@ mod tests {
     #[track_caller]
     fn check(text: &str, json: &str, is_whole: bool) {
         assert_eq!(heal(text), Healed { json: json.to_owned(), is_whole }, "{text}");
+    }
+
+    #[test]
+    fn the_inside_of_a_string_keeps_its_own_quotation_marks() {
+        for text in ["", "\"", "a\"", "\"\"a", "\\", "a\nb"] {
+            let json = format!("\"{}\"", escaped(text));
+            assert_eq!(serde_json::from_str::<String>(&json).unwrap(), text, "{json}");
+        }
     }
 
     #[test]

@@ -1,5 +1,6 @@
 //! Texts to token ids and back, with the model's tokenizer and chat template.
 
+mod alignment;
 mod bpe;
 mod chat_template;
 mod conversation;
@@ -12,11 +13,12 @@ mod stop;
 mod tokenizer;
 mod transcript;
 
+pub use alignment::{Division, divide, divide_by_spans, pieces};
 pub use bpe::Lists;
 pub use chat_template::ChatTemplate;
 pub use conversation::{Conversation, Message, ToolCall};
 pub use error::TextError;
-pub use json::{Brackets, Healed, heal, json_string, string_text};
+pub use json::{Brackets, Healed, escaped, heal, json_string, string_text};
 pub use number_pattern::DIGITS_MAX;
 pub use pattern::{Characters, LENGTH_MAX, Pattern, Step};
 pub use tokenizer::{Special, Tokenizer};

@@ -12,7 +12,7 @@ const INCOMPLETE_MAX: usize = 3;
 /// Incomplete characters at the end of a text after which the first of them are given up.
 const GARBAGE_MAX: usize = 64;
 /// Stands for an incomplete or invalid character.
-const INCOMPLETE: char = '\u{fffd}';
+pub(super) const INCOMPLETE: char = '\u{fffd}';
 
 /// A text that grows at its end.
 #[derive(Clone, Debug)]
@@ -96,7 +96,7 @@ impl Transcript {
     pub fn finish(&mut self) -> String {
         if !self.stopped {
             let whole = self.decode(0..self.window.len());
-            let fresh = whole.get(self.taken..).unwrap_or_default();
+            let fresh = beyond(&whole, self.taken);
             self.append(fresh);
             self.taken = self.taken.max(whole.len());
         }
@@ -123,7 +123,7 @@ impl Transcript {
         let cut = self.cut(whole);
         let known =
             cut.as_ref().map_or(complete, |(_, text)| if text.len() > complete.len() { text } else { complete });
-        let fresh = known.get(self.taken..).unwrap_or_default().to_owned();
+        let fresh = beyond(known, self.taken).to_owned();
         self.taken = self.taken.max(known.len());
         if let Some((end, text)) = cut {
             let context = self.decode(self.context..end);
@@ -174,6 +174,11 @@ impl Transcript {
         let released = std::mem::replace(&mut self.released, end);
         self.text[released..end].to_owned()
     }
+}
+
+/// The characters of `text` that begin at byte `at` or later.
+fn beyond(text: &str, at: usize) -> &str {
+    (at..text.len()).find_map(|at| text.get(at..)).unwrap_or_default()
 }
 
 #[cfg(test)]
@@ -271,6 +276,19 @@ mod tests {
         assert_eq!(transcript.text().len(), 2 * 1000, "the last 6000 may be the beginning");
         transcript.push(&tokens(b"c"));
         assert_eq!((transcript.finish().as_str(), transcript.text().len()), ("", 2 * 1000));
+    }
+
+    #[test]
+    fn text_behind_bytes_that_a_decoder_takes_back_is_kept() {
+        let tokenizer = Tokenizer::from_bytes(include_bytes!("../../tests/data/spm/tokenizer.json")).unwrap();
+        let word = tokenizer.encode("Hello", Special::AsText).unwrap();
+        let mut pieces = Transcript::new(Some(Arc::new(tokenizer)), Vec::new()).following();
+        // <0x00> is a character by itself, and is none together with <0x80>
+        pieces.push(&[TokenId(3)]);
+        pieces.push(&[TokenId(3 + 0x80)]);
+        pieces.push(&word);
+        pieces.finish();
+        assert!(pieces.text().ends_with("Hello"), "{:?}", pieces.text());
     }
 
     proptest! {

@@ -1,7 +1,7 @@
 //! OpenAI's completions and chat completions, whole and in chunks, with `diffusion` beside them.
 
 use super::objects::{FinishReason, Quality, Refinement, StepObject, Usage};
-use super::tool_call::ToolCall;
+use super::tool_call::{ToolCall, arguments_in};
 use super::{Detokenizer, Echo, Shape, logprobs::Logprobs};
 use crate::api::schema;
 use crate::engine::{Answer, Handle, Output};
@@ -205,10 +205,16 @@ impl ChoiceWriter {
         Choice {
             index,
             content,
-            logprobs: self.logprobs.then(|| Logprobs::of(answer, self.shape, detokenizer, self.echo(index))),
+            logprobs: self.logprobs.then(|| self.logprobs_of(index, answer)),
             finish_reason: Some(self.calls.as_ref().map_or(answer.finish.into(), Calls::finish)),
             quality: Quality::of(answer, detokenizer),
         }
+    }
+
+    fn logprobs_of(&self, index: usize, answer: &Answer) -> Logprobs {
+        let text = written(answer, answer.output.text());
+        let range = if self.calls.is_some() { arguments_in(text) } else { 0..text.len() };
+        Logprobs::of(answer, (text, range), self.shape, self.handle.shared_tokenizer(), self.echo(index))
     }
 
     /// What stands before the text of a choice in a stream, if anything does.

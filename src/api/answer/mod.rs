@@ -12,7 +12,6 @@ pub(crate) mod tool_call;
 
 use crate::diffusion::TokenId;
 use crate::text::Tokenizer;
-use std::sync::Arc;
 
 /// The two shapes of OpenAI's answers.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -23,11 +22,12 @@ pub(crate) enum Shape {
     Chat,
 }
 
-/// A prompt before a choice; empty where nothing is echoed.
+/// A prompt before a choice.
 #[derive(Debug)]
 pub(crate) struct Echo {
     pub(crate) text: String,
-    pub(crate) tokens: Arc<[TokenId]>,
+    /// The part of the text that each token has; empty where no logprobs were asked for.
+    pub(crate) tokens: Vec<String>,
 }
 
 /// Converts tokens to text, if the model has a tokenizer.

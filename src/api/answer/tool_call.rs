@@ -1,6 +1,7 @@
 //! Calls of tools in the assistant's messages, whole and in chunks.
 
 use serde::Serialize;
+use std::ops::Range;
 use utoipa::ToSchema;
 
 /// A call of a function. In a stream, the first piece has id and name, the last the arguments.
@@ -43,14 +44,21 @@ impl<'a> ToolCall<'a> {
     }
 }
 
-/// The arguments of a call as the engine writes it: `{"name": .., "arguments": ..}`.
 fn arguments(json: &str) -> &str {
+    json.get(arguments_in(json)).filter(|arguments| !arguments.is_empty()).unwrap_or("{}")
+}
+
+/// The bytes of the arguments in a call as the engine writes it: `{"name": .., "arguments": ..}`.
+pub(crate) fn arguments_in(json: &str) -> Range<usize> {
     let mut names =
         serde_json::Deserializer::from_str(json.strip_prefix("{\"name\":").unwrap_or(json)).into_iter::<String>();
     let after = names.next().and_then(Result::ok).map_or(0, |_| names.byte_offset());
     let rest = json.strip_prefix("{\"name\":").and_then(|rest| rest.get(after..));
     let arguments = rest.and_then(|rest| rest.split_once(':')).and_then(|(_, rest)| rest.strip_suffix('}'));
-    arguments.map_or("{}", str::trim)
+    arguments.map_or(0..0, |arguments| {
+        let start = json.len() - 1 - arguments.trim_start().len();
+        start..start + arguments.trim().len()
+    })
 }
 
 /// The name in an object `{"name": ..}`.

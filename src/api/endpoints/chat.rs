@@ -12,5 +12,5 @@ use axum::extract::{Request, State};
 /// Answers in a conversation.
 pub(super) async fn create(State(state): State<AppState>, context: RequestContext, request: Request) -> ApiResult {
     let (service, body) = read_for_model(&state, request, |body: &ChatRequest| body.0.model.as_deref()).await?;
-    chunks::respond(service, context, body.0.read()?, Shape::Chat).await
+    chunks::respond((service, &state.shared.text_work), context, body.0.read()?, Shape::Chat).await
 }

@@ -15,5 +15,5 @@ pub(super) async fn create(State(state): State<AppState>, context: RequestContex
     let (handle, bytes) = (service.handle.clone(), body.0.echoed_tokens());
     let read = move || body.0.read(|tokens| Detokenizer(handle.tokenizer()).text(tokens));
     let params = state.shared.text_work.run(bytes, read).await??;
-    chunks::respond(service, context, params, Shape::Text).await
+    chunks::respond((service, &state.shared.text_work), context, params, Shape::Text).await
 }

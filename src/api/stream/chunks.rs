@@ -8,15 +8,17 @@ use crate::api::answer::objects::{Refinement, StepObject};
 use crate::api::answer::{Echo, Shape};
 use crate::api::error::{ApiError, ApiResult};
 use crate::api::request::context::RequestContext;
-use crate::api::state::Service;
+use crate::api::state::{Service, text_work::TextWork};
 use crate::api::wire::params::{CompletionParams, Delivery};
+use crate::diffusion::TokenId;
 use crate::engine::{Answer, Start, StepEvent};
 use axum::Json;
 use axum::response::IntoResponse;
 use axum::response::sse::Event;
+use std::sync::Arc;
 
 pub(crate) async fn respond(
-    service: &Service,
+    (service, text_work): (&Service, &TextWork),
     context: RequestContext,
     params: CompletionParams,
     shape: Shape,
@@ -31,7 +33,12 @@ pub(crate) async fn respond(
         }
     };
     let echo = echo.into_iter().zip(sessions.chunks(choices.max(1)));
-    let echo = echo.map(|(text, sessions)| Echo { text, tokens: sessions[0].start.prompt.clone() }).collect();
+    let echo: Vec<_> = echo.map(|(text, sessions)| (text, Arc::clone(&sessions[0].start.prompt))).collect();
+    let echo = if logprobs {
+        divided(service, text_work, echo).await?
+    } else {
+        echo.into_iter().map(|(text, _)| Echo::plain(text)).collect()
+    };
     let writer = ChoiceWriter { shape, logprobs, echo, choices, handle: service.handle.clone(), calls };
     let head = |is_chunk| Head::new(context.id(), &service.name, shape, is_chunk);
     match delivery {
@@ -50,6 +57,21 @@ pub(crate) async fn respond(
             Ok(sse::streamed(sse::response(EventStream::new(sessions, chunks, context).items())))
         }
     }
+}
+
+/// Prompts, divided among their tokens.
+async fn divided(
+    service: &Service,
+    text_work: &TextWork,
+    prompts: Vec<(String, Arc<[TokenId]>)>,
+) -> ApiResult<Vec<Echo>> {
+    let handle = service.handle.clone();
+    let tokens = prompts.iter().map(|(_, tokens)| tokens.len()).sum();
+    let divide = move || {
+        let divided = prompts.into_iter().map(|(text, tokens)| Echo::divided(text, &tokens, handle.shared_tokenizer()));
+        divided.collect()
+    };
+    text_work.run(tokens, divide).await
 }
 
 struct Chunks {

@@ -55,8 +55,8 @@ impl Admission {
         self.judged.as_ref()
     }
 
-    pub(super) fn tokenizer(&self) -> Option<&Tokenizer> {
-        self.canvases.tokenizer.as_deref()
+    pub(super) const fn tokenizer(&self) -> Option<&Arc<Tokenizer>> {
+        self.canvases.tokenizer.as_ref()
     }
 
     pub(super) const fn canvas_max(&self) -> usize {

@@ -4,10 +4,10 @@
 mod choice;
 mod spelled;
 
-use super::event::Written;
+use super::event::{Part, Written};
 use crate::diffusion::{Canvas, Position, TokenId};
 use crate::model::Restriction;
-use crate::text::{Tokenizer, json_string, string_text};
+use crate::text::{Tokenizer, escaped, string_text};
 pub(super) use choice::{Choice, OneOf};
 pub(super) use spelled::{Alphabet, Spelled};
 use std::sync::Arc;
@@ -61,6 +61,33 @@ pub(super) enum Kind {
 }
 
 impl Gap {
+    /// The text that was written in its cells; `None` if its array ends here.
+    fn text(&self, cells: &[Option<&Written>], tokenizer: Option<&Tokenizer>) -> Option<String> {
+        let decode = |tokens: &[TokenId]| tokenizer.map(|tokenizer| tokenizer.decode_after(tokens)).unwrap_or_default();
+        let tokens = || cells.iter().flatten().map(|cell| cell.token).collect::<Vec<_>>();
+        Some(match &self.kind {
+            Kind::Text { characters, ends, .. } => {
+                let tokens = tokens();
+                let end = tokens.iter().position(|token| ends.contains(token)).unwrap_or(tokens.len());
+                let text: String = string_text(&decode(&tokens[..end])).chars().take(*characters).collect();
+                escaped(text.trim_end())
+            }
+            Kind::Number { .. } => number(&decode(&tokens())),
+            Kind::OneOf(options) => options.json(cells).to_owned(),
+            Kind::Spelled { spelled, is_number: true } => spelled.text(cells).trim_start().to_owned(),
+            Kind::Spelled { spelled, is_number: false } => spelled.text(cells),
+            Kind::Next { options, .. } => match options.nearest(cells) {
+                0 => options.json(cells).to_owned(),
+                _ => return None,
+            },
+        })
+    }
+
+    /// The piece that follows if its array ends here.
+    const fn end(&self) -> Option<usize> {
+        if let Kind::Next { end, .. } = &self.kind { Some(*end) } else { None }
+    }
+
     /// Says with which piece the closing bracket of the gap's array begins.
     pub(super) fn end_at(&mut self, piece: usize) {
         if let Kind::Next { end, .. } = &mut self.kind {
@@ -115,39 +142,50 @@ impl Layout {
         all
     }
 
-    /// The answer: JSON of the shape, whatever was written.
-    pub(super) fn json(&self, written: &BTreeMap<Position, Written>, tokenizer: Option<&Tokenizer>) -> String {
-        let decode = |tokens: &[TokenId]| tokenizer.map(|tokenizer| tokenizer.decode_after(tokens)).unwrap_or_default();
-        let (mut json, mut at) = (String::new(), 0);
+    /// The answer: JSON of the shape, whatever was written, and its parts. `given` cells of the
+    /// canvas stand before the layout.
+    pub(super) fn json(
+        &self,
+        written: &BTreeMap<Position, Written>,
+        canvas: &Canvas,
+        given: usize,
+        tokenizer: Option<&Tokenizer>,
+    ) -> (String, Vec<Part>) {
+        let (mut json, mut parts, mut at) = (String::new(), Vec::new(), 0);
         while let Some(piece) = self.pieces.get(at) {
-            at += 1;
-            let Gap { cells, kind } = match piece {
+            let before = json.len();
+            let (cells, mut next) = (self.cells(at, given), at + 1);
+            let tokens = match piece {
                 Piece::Constant(text) => {
                     json.push_str(text);
-                    continue;
+                    Part::default().behind(canvas.fixed(cells))
                 }
-                Piece::Gap(gap) => gap,
+                Piece::Gap(gap) => {
+                    let cells: Vec<Option<&Written>> = cells.map(|at| written.get(&Position::at(at))).collect();
+                    match gap.text(&cells, tokenizer) {
+                        Some(text) => json.push_str(&text),
+                        None => next = gap.end().unwrap_or(next),
+                    }
+                    Part::of("", cells.into_iter().flatten())
+                }
             };
-            let cells: Vec<Option<&Written>> = cells.clone().map(|at| written.get(&Position::at(at))).collect();
-            let tokens = || cells.iter().flatten().map(|cell| cell.token).collect::<Vec<_>>();
-            match kind {
-                Kind::Text { characters, ends, .. } => {
-                    let tokens = tokens();
-                    let end = tokens.iter().position(|token| ends.contains(token)).unwrap_or(tokens.len());
-                    let text: String = string_text(&decode(&tokens[..end])).chars().take(*characters).collect();
-                    json.push_str(json_string(text.trim_end()).trim_matches('"'));
-                }
-                Kind::Number { .. } => json.push_str(&number(&decode(&tokens()))),
-                Kind::OneOf(options) => json.push_str(options.json(&cells)),
-                Kind::Spelled { spelled, is_number: true } => json.push_str(spelled.text(&cells).trim_start()),
-                Kind::Spelled { spelled, is_number: false } => json.push_str(&spelled.text(&cells)),
-                Kind::Next { options, end } => match options.nearest(&cells) {
-                    0 => json.push_str(options.json(&cells)),
-                    _ => at = *end,
-                },
+            if json.len() > before {
+                parts.push(Part { bytes: json.len() - before, ..tokens });
             }
+            at = next;
         }
-        json
+        (json, parts)
+    }
+
+    /// The cells of a piece. All those between two gaps are of the first piece between them.
+    fn cells(&self, at: usize, given: usize) -> Range<usize> {
+        let gap = |piece: &Piece| if let Piece::Gap(gap) = piece { Some(gap.cells.clone()) } else { None };
+        if let Some(cells) = self.pieces.get(at).and_then(gap) {
+            return cells;
+        }
+        let start = at.checked_sub(1).map_or(Some(given), |before| gap(&self.pieces[before]).map(|cells| cells.end));
+        let end = self.pieces[at..].iter().find_map(gap).map_or(usize::MAX, |cells| cells.start);
+        start.unwrap_or(end)..end
     }
 }
 

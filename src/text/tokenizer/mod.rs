@@ -233,6 +233,19 @@ impl Tokenizer {
         }
     }
 
+    /// The bytes that a token stands for: those of its text, or a part of a character's in a
+    /// vocabulary that spells bytes; `None` where that is not known.
+    pub fn bytes(&self, token: TokenId) -> Option<Vec<u8>> {
+        let piece = self.piece(token);
+        if !piece.contains('\u{fffd}') {
+            return Some(piece.into_bytes());
+        }
+        let name = self.with_special.id_to_token(token.0)?;
+        let fallback = name.strip_prefix("<0x").and_then(|hex| u8::from_str_radix(hex.strip_suffix('>')?, 16).ok());
+        let bytes = fallback.map(|byte| vec![byte]).or_else(|| name.chars().map(spelled_byte).collect())?;
+        (String::from_utf8_lossy(&bytes) == piece).then_some(bytes)
+    }
+
     /// The size of the vocabulary, added tokens included. Every id is below it.
     pub fn vocabulary(&self) -> usize {
         self.with_special.get_vocab_size(true)
@@ -266,6 +279,16 @@ impl Tokenizer {
     /// The model's chat template, if it has one.
     pub const fn chat(&self) -> Option<&ChatTemplate> {
         self.chat.as_ref()
+    }
+}
+
+/// The byte that a character stands for in GPT-2's vocabulary: printable characters of Latin-1 are
+/// themselves, those from U+0100 on are the other bytes, in order.
+fn spelled_byte(character: char) -> Option<u8> {
+    let is_printable = |byte: &u8| matches!(byte, b'!'..=b'~' | 0xa1..=0xac | 0xae..);
+    match u32::from(character) {
+        code @ 0x100.. => (0..=u8::MAX).filter(|byte| !is_printable(byte)).nth((code - 0x100) as usize),
+        code => u8::try_from(code).ok().filter(is_printable),
     }
 }
 

@@ -236,3 +236,13 @@ fn a_damaged_tokenizer_is_named_by_its_file() {
     let error = Tokenizer::from_dir(dir.path()).unwrap_err().to_string();
     assert!(error.contains("tokenizer.json") && error.contains("not a tokenizer"), "{error}");
 }
+
+#[test]
+fn each_token_knows_its_bytes() {
+    let bytes = Tokenizer::from_bytes(include_bytes!("../../../models/toy/tokenizer.json")).unwrap();
+    for byte in 0..=u8::MAX {
+        assert_eq!(bytes.bytes(TokenId(u32::from(byte))), Some(vec![byte]));
+    }
+    let pieces = Tokenizer::from_bytes(include_bytes!("../../../tests/data/spm/tokenizer.json")).unwrap();
+    assert_eq!(pieces.bytes(TokenId(3 + 0xc3)), Some(vec![0xc3]), "the piece <0xC3>");
+}
