@@ -3,12 +3,26 @@
 
 use candle_core::{Result, bail};
 
+/// The PTX of a file; left out of a binary that opens no GPU.
+#[cfg(any(test, feature = "cuda"))]
+macro_rules! ptx {
+    ($name:literal) => {
+        include_str!(concat!("../kernels/", $name, ".ptx"))
+    };
+}
+#[cfg(not(any(test, feature = "cuda")))]
+macro_rules! ptx {
+    ($name:literal) => {
+        ""
+    };
+}
+
 /// Name and PTX of a file of kernels, and how the names of its kernels begin.
 const MODULES: [(&str, &str, &[&str]); 4] = [
-    ("attention_mma", include_str!("../kernels/attention_mma.ptx"), &["attention_mma"]),
-    ("attention", include_str!("../kernels/attention.ptx"), &["attention"]),
-    ("layers", include_str!("../kernels/layers.ptx"), &["norm", "add_norm", "rotate", "gated", "gather", "scored"]),
-    ("summary", include_str!("../kernels/summary.ptx"), &["summarise"]),
+    ("attention_mma", ptx!("attention_mma"), &["attention_mma"]),
+    ("attention", ptx!("attention"), &["attention"]),
+    ("layers", ptx!("layers"), &["norm", "add_norm", "rotate", "gated", "gather", "scored"]),
+    ("summary", ptx!("summary"), &["summarise"]),
 ];
 
 /// Name and PTX of the file that has a kernel.
