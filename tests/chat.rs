@@ -185,6 +185,73 @@ async fn a_text_between_two_texts() {
 }
 
 #[tokio::test]
+async fn a_text_between_two_texts_ends_before_a_stop() {
+    let server = Server::toy().await;
+    let body = |more: Value| {
+        let mut body = json!({"prompt": "Once ", "suffix": " end.", "max_tokens": 20, "logprobs": 1});
+        body.as_object_mut().unwrap().extend(more.as_object().unwrap().clone());
+        body
+    };
+    let whole = server.answer(COMPLETIONS, &body(json!({}))).await;
+    let whole = whole["choices"][0]["text"].as_str().unwrap().to_owned();
+    let at = whole[8..].find(|c: char| !whole[..8].contains(c)).unwrap() + 8;
+    let (stop, token) = (&whole[at..at + 2], whole.as_bytes()[at]);
+    for more in [
+        json!({"stop": stop}),
+        json!({"stop": ["<|fim_prefix|>", stop]}),
+        json!({"stop_token_ids": [token]}),
+        json!({"stop": stop, "n": 2}),
+    ] {
+        let answer = server.answer(COMPLETIONS, &body(more.clone())).await;
+        let choices = answer["choices"].as_array().unwrap();
+        for choice in choices {
+            assert_eq!((choice["text"].as_str(), &choice["finish_reason"]), (Some(&whole[..at]), &json!("stop")));
+            assert_eq!(choice["logprobs"]["tokens"].as_array().unwrap().len(), at);
+        }
+        let tokens = at * choices.len();
+        let usage = json!({"prompt_tokens": 10, "completion_tokens": tokens, "total_tokens": 10 + tokens});
+        assert_eq!(answer["usage"], usage, "{more}");
+        let mut streamed = body(more);
+        streamed["stream"] = json!(true);
+        streamed["stream_options"] = json!({"include_usage": true});
+        let sent = chunks(&server, COMPLETIONS, &streamed).await;
+        let of_first = sent.iter().filter(|chunk| chunk["choices"][0]["index"] == 0);
+        let texts: String = of_first.map(|chunk| chunk["choices"][0]["text"].as_str().unwrap()).collect();
+        assert_eq!((texts.as_str(), &sent.last().unwrap()["usage"]), (&whole[..at], &usage));
+    }
+    let unfound = server.answer(COMPLETIONS, &body(json!({"stop": ["\u{1}never"]}))).await;
+    assert_eq!(unfound["choices"][0]["text"], whole.as_str());
+    assert_eq!(unfound["usage"]["completion_tokens"], 20);
+    // at the very beginning nothing is left; without a text before it, too
+    let answer = server.answer(COMPLETIONS, &body(json!({"stop": &whole[..1]}))).await;
+    assert_eq!((&answer["choices"][0]["text"], &answer["usage"]["completion_tokens"]), (&json!(""), &json!(0)));
+    let first = json!({"prompt": "", "suffix": " end.", "max_tokens": 20});
+    let whole = server.answer(COMPLETIONS, &first).await["choices"][0]["text"].as_str().unwrap().to_owned();
+    let stopped = json!({"prompt": "", "suffix": " end.", "max_tokens": 20, "stop": &whole[5..8]});
+    let end = whole.find(&whole[5..8]).unwrap();
+    assert_eq!(server.answer(COMPLETIONS, &stopped).await["choices"][0]["text"], whole[..end]);
+    // blocks behind it are not computed
+    let blocks = json!({"stop": stop, "diffusion": {"block_length": 4, "steps": 20}});
+    let answer = server.answer(COMPLETIONS, &body(blocks)).await;
+    assert!(answer["diffusion"]["steps"].as_u64().unwrap() <= 20, "{answer}");
+}
+
+/// A text ends before its stop string, and so do its tokens.
+#[tokio::test]
+async fn the_tokens_of_an_answer_are_those_of_its_text() {
+    let server = Server::toy().await;
+    let body = json!({"prompt": "Once", "max_tokens": 40, "logprobs": 1});
+    let whole = server.answer(COMPLETIONS, &body).await["choices"][0]["text"].as_str().unwrap().to_owned();
+    let stop = &whole[12..14];
+    let end = whole.find(stop).unwrap();
+    let stopped = json!({"prompt": "Once", "max_tokens": 40, "logprobs": 1, "stop": stop});
+    let answer = server.answer(COMPLETIONS, &stopped).await;
+    assert_eq!(answer["choices"][0]["text"], whole[..end]);
+    assert_eq!(answer["usage"]["completion_tokens"], end);
+    assert_eq!(answer["choices"][0]["logprobs"]["tokens"].as_array().unwrap().len(), end);
+}
+
+#[tokio::test]
 async fn an_echo_stands_before_the_text_and_offsets_count_it() {
     let server = Server::toy().await;
     let plain = server.answer(COMPLETIONS, &json!({"prompt": "Once", "max_tokens": 12, "logprobs": 1})).await;

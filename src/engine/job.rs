@@ -7,7 +7,7 @@ use super::likelihoods::Likelihoods;
 use super::origin::Origin;
 use super::template::Segment;
 use crate::diffusion::policy::{Needs, OFF, QUALITY};
-use crate::diffusion::{Edit, Position, Probability, Reading, Sequence, TokenId, u32_of};
+use crate::diffusion::{Cell, Edit, Position, Probability, Reading, Sequence, TokenId, u32_of};
 use crate::model::{Filter, ModelError, Restriction, Row, RowError, Sampling};
 use crate::text::{Brackets, Tokenizer, Transcript, heal};
 use std::{collections::BTreeMap, ops::Range, sync::Arc, time::Duration};
@@ -22,10 +22,17 @@ pub(super) enum Writing {
     Continuation { transcript: Transcript, ends: Arc<[TokenId]>, json: Option<Brackets> },
     /// JSON of a given shape, whose gaps are filled.
     Shaped { tokenizer: Option<Arc<Tokenizer>>, layout: Arc<Layout> },
-    /// A template whose gaps are filled.
-    Infill { tokenizer: Option<Arc<Tokenizer>>, segments: Arc<[Segment]> },
+    /// A template whose gaps are filled. If it has one gap, its text may end before its cells do.
+    Infill { tokenizer: Option<Arc<Tokenizer>>, segments: Arc<[Segment]>, until: Option<Box<Until>> },
     /// A text that was complete at the start, and is scored or repaired.
     Revision { tokenizer: Option<Arc<Tokenizer>> },
+}
+
+/// The text of a gap, up to a stop string or one of `ends`.
+#[derive(Clone, Debug)]
+pub(super) struct Until {
+    pub(super) transcript: Transcript,
+    pub(super) ends: Arc<[TokenId]>,
 }
 
 /// How a job is run, beyond the policy of its sequence.
@@ -87,11 +94,13 @@ impl Job {
         let existing = canvas.filled(0..canvas.len()).map(|(at, token)| {
             (at, Written { at, token, confidence: Probability::ONE, quality: None, likelihood: None })
         });
+        // where all cells are given, there is nothing to judge
+        let has_writing = canvas.cells().iter().any(|cell| !matches!(cell, Cell::Fixed(_)));
         let mut job = Self {
             written: existing.collect(),
             likelihoods: if options.likelihood { Likelihoods::new(canvas) } else { Likelihoods::default() },
-            quality_pending: options.quality,
-            is_judged: false,
+            quality_pending: options.quality && has_writing,
+            is_judged: options.quality && !has_writing,
             degraded: options.degraded,
             options,
             sequence,
@@ -251,18 +260,29 @@ impl Job {
 
     /// The text that a finished block adds. Stops the sequence where the text ends.
     fn close_block(&mut self, block: &Range<usize>) -> String {
-        let Writing::Continuation { transcript, ends, json } = &mut self.writing else { return String::new() };
+        let (transcript, ends, json, is_sent) = match &mut self.writing {
+            Writing::Continuation { transcript, ends, json } => (transcript, ends, json.as_mut(), true),
+            Writing::Infill { until: Some(until), .. } => (&mut until.transcript, &mut until.ends, None, false),
+            Writing::Infill { until: None, .. } | Writing::Shaped { .. } | Writing::Revision { .. } => {
+                return String::new();
+            }
+        };
+        let is_sent = is_sent && json.is_none();
         let tokens: Vec<TokenId> = self.sequence.canvas().filled(block.clone()).map(|(_, token)| token).collect();
         let end = tokens.iter().position(|token| ends.contains(token));
         self.text_tokens += end.unwrap_or(tokens.len());
         let delta = transcript.push(&tokens[..end.unwrap_or(tokens.len())]);
-        let is_closed = json.as_mut().is_some_and(|brackets| brackets.close_in(&delta.text));
+        if delta.stopped {
+            let written: Vec<TokenId> = self.written.values().map(|written| written.token).collect();
+            self.text_tokens = transcript.tokens_of_text(&written);
+        }
+        let is_closed = json.is_some_and(|brackets| brackets.close_in(&delta.text));
         let is_whole = is_closed && heal(transcript.text()).is_whole;
         if end.is_some() || delta.stopped || is_whole {
             self.ended = true;
             self.sequence.stop();
         }
-        if json.is_some() { String::new() } else { delta.text }
+        if is_sent { delta.text } else { String::new() }
     }
 
     fn record_quality(&mut self, reading: &Reading) {
@@ -311,8 +331,13 @@ impl Job {
                 let parts = vec![Part::of(transcript.text(), of_text)];
                 (Output::Continuation(transcript.text().to_owned()), parts, tail, finish, self.text_tokens)
             }
-            Writing::Infill { tokenizer, segments } => {
-                let (output, parts) = fill_in(segments, &written, tokenizer.as_deref());
+            Writing::Infill { tokenizer, segments, until } => {
+                let text = until.as_mut().filter(|_| self.ended).map(|until| {
+                    until.transcript.finish();
+                    until.transcript.text().to_owned()
+                });
+                let written = if text.is_some() { of_text } else { &written };
+                let (output, parts) = fill_in(segments, written, tokenizer.as_deref(), text);
                 (output, parts, String::new(), Finish::Stop, written.len())
             }
             Writing::Revision { tokenizer } => {
@@ -340,8 +365,14 @@ impl Job {
     }
 }
 
-/// The template, its gaps filled with the written tokens in order, and the part of each gap.
-fn fill_in(segments: &[Segment], written: &[Written], tokenizer: Option<&Tokenizer>) -> (Output, Vec<Part>) {
+/// The template, its gaps filled with the written tokens in order, and the part of each gap. The
+/// first gap has the text `text_of_first`, if it is given.
+fn fill_in(
+    segments: &[Segment],
+    written: &[Written],
+    tokenizer: Option<&Tokenizer>,
+    mut text_of_first: Option<String>,
+) -> (Output, Vec<Part>) {
     let mut rest = written;
     let (mut text, mut gaps, mut parts) = (String::new(), Vec::new(), Vec::new());
     for (index, segment) in segments.iter().enumerate() {
@@ -355,7 +386,7 @@ fn fill_in(segments: &[Segment], written: &[Written], tokenizer: Option<&Tokeniz
                     0 => tokenizer.decode(&tokens),
                     _ => tokenizer.decode_after(&tokens),
                 });
-                let gap = gap.unwrap_or_default();
+                let gap = text_of_first.take().unwrap_or(gap.unwrap_or_default());
                 text.push_str(&gap);
                 parts.push(Part::of(&gap, filling));
                 gaps.push(gap);

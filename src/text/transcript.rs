@@ -79,6 +79,27 @@ impl Transcript {
         &self.text[..self.released]
     }
 
+    /// How many of `tokens`, which were appended, the text takes; where a stop string ended it, it
+    /// takes none of those that are only part of what follows.
+    pub fn tokens_of_text(&self, tokens: &[TokenId]) -> usize {
+        let Some(tokenizer) = &self.tokenizer else { return tokens.len() };
+        let holds = |count: usize| {
+            let some = &tokens[..count];
+            let text = if self.follows { tokenizer.decode_after(some) } else { tokenizer.decode(some) };
+            text.starts_with(self.text())
+        };
+        let (mut least, mut most) = (0, tokens.len());
+        while least < most {
+            let middle = least.midpoint(most);
+            if holds(middle) {
+                most = middle;
+            } else {
+                least = middle + 1;
+            }
+        }
+        least
+    }
+
     /// Appends tokens.
     pub fn push(&mut self, tokens: &[TokenId]) -> Delta {
         if !self.stopped {
@@ -230,6 +251,16 @@ mod tests {
         assert_eq!(transcript.push(&tokens(b"One. Two.")), Delta { text: "One".to_owned(), stopped: true });
         assert_eq!(transcript.push(&tokens(b"Three")), Delta { text: String::new(), stopped: true });
         assert_eq!((transcript.finish().as_str(), transcript.text()), ("", "One"));
+    }
+
+    #[test]
+    fn the_tokens_of_a_text_are_those_before_its_stop_string() {
+        for (text, stop, count) in [("One. Two", ".", 3), ("caf\u{e9}!", "!", 5), ("END", "END", 0), ("One", "x", 3)] {
+            let mut transcript = transcript(&[stop]);
+            transcript.push(&tokens(text.as_bytes()));
+            transcript.finish();
+            assert_eq!(transcript.tokens_of_text(&tokens(text.as_bytes())), count, "{text}");
+        }
     }
 
     #[test]

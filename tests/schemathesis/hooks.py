@@ -21,7 +21,6 @@ TOGETHER = [
     r"max_tokens: given \d+, and \d+ as max_completion_tokens",
     r"max_tokens is missing; give the number of tokens between prompt and suffix",
     r"suffix goes with a prompt that is a text",
-    r"stop does not go with a template or a suffix",
     r"n: given \d+; give 1 to \d+: all choices together",
     r"the template holds no ",
     r"steps are too few for \d+ blocks",

@@ -5,11 +5,12 @@ use super::encoding::Encoder;
 use super::json_layout::{Vocabulary, lay_out};
 use super::spellings::Spellings;
 use crate::diffusion::{Canvas, Cell, TokenId};
+use crate::engine::job::{Until, Writing};
 use crate::engine::origin::Origin;
 use crate::engine::request::{Format, Length, Prompt, Rejected, Request, Task, invalid, too_long};
 use crate::engine::template::{self, Segment};
+use crate::model::ModelSpec;
 use crate::text::{Brackets, Tokenizer, Transcript};
-use crate::{engine::job::Writing, model::ModelSpec};
 use std::ops::Range;
 use std::sync::{Arc, OnceLock};
 
@@ -72,12 +73,7 @@ impl CanvasBuilder {
         match &request.task {
             Task::Continue { prompt, length } => self.continuation(prompt, *length, request, common),
             Task::Between { cells: 0, .. } => Err(invalid("max_tokens", NO_ROOM)),
-            Task::Between { before, cells, after } => {
-                check_no_stop(&request.stop)?;
-                let [before, after] = [before.as_str(), after].map(|text| Segment::Text(text.to_owned()));
-                let segments = [before, Segment::Blanks(*cells), after];
-                self.segments(segments.into_iter().filter(|part| *part != Segment::Text(String::new())).collect())
-            }
+            Task::Between { before, cells, after } => self.between(before, *cells, after, request, common),
             Task::Infill { template, blank } => self.infill(template, blank, &request.stop),
             Task::InfillTokens { cells } => self.infill_tokens(cells, &request.stop),
             Task::Score { text, likelihood } => self.revision(text, &[], !likelihood),
@@ -105,7 +101,6 @@ impl CanvasBuilder {
             Prompt::Tokens(tokens) => ("prompt", tokens.clone()),
             Prompt::Chat(conversation) => ("messages", self.encoder.encode_chat(conversation)?),
         };
-        let stop = &request.stop;
         self.check_prompt(param, &prompt)?;
         let (given, limit) = (prompt.len(), self.canvas_max);
         let room = limit - given;
@@ -127,14 +122,8 @@ impl CanvasBuilder {
             }
             Length::Total(total) => total - given,
         };
-        if stop.len() > STOPS_MAX || stop.iter().any(String::is_empty) {
-            let message = format!("stop has {} strings; give at most {STOPS_MAX}, none of them empty", stop.len());
-            return Err(invalid("stop", message));
-        }
-        if let Some(longest) = stop.iter().map(String::len).max() {
-            self.encoder.check_bytes("stop", longest)?; // it could never be found
-        }
-        if request.format != Format::Text && !stop.is_empty() {
+        self.check_stop(&request.stop)?;
+        if request.format != Format::Text && !request.stop.is_empty() {
             const MESSAGE: &str = "stop does not go with a response_format: the answer ends where its JSON does";
             return Err(invalid("stop", MESSAGE));
         }
@@ -154,6 +143,42 @@ impl CanvasBuilder {
             }
         };
         Ok(Draft { canvas, offset: given, prompt_tokens: given, writing })
+    }
+
+    /// A gap between two texts. Its text ends before a stop string or token of the request.
+    fn between(
+        &self,
+        before: &str,
+        cells: usize,
+        after: &str,
+        request: &Request,
+        common: &Common,
+    ) -> Result<Draft, Rejected> {
+        self.check_stop(&request.stop)?;
+        let texts = [before, after].map(|text| Segment::Text(text.to_owned()));
+        let [before, after] = texts;
+        let follows = before != Segment::Text(String::new());
+        let segments = [before, Segment::Blanks(cells), after];
+        let segments = segments.into_iter().filter(|part| *part != Segment::Text(String::new())).collect();
+        let mut draft = self.segments(segments)?;
+        let has_stop = !request.stop.is_empty() || !request.stop_tokens.is_empty();
+        if let (Writing::Infill { until, .. }, true) = (&mut draft.writing, has_stop) {
+            let transcript = Transcript::new(self.tokenizer.clone(), Arc::clone(&common.stop));
+            let transcript = if follows { transcript.following() } else { transcript };
+            *until = Some(Box::new(Until { transcript, ends: request.stop_tokens.clone().into() }));
+        }
+        Ok(draft)
+    }
+
+    fn check_stop(&self, stop: &[String]) -> Result<(), Rejected> {
+        if stop.len() > STOPS_MAX || stop.iter().any(String::is_empty) {
+            let message = format!("stop has {} strings; give at most {STOPS_MAX}, none of them empty", stop.len());
+            return Err(invalid("stop", message));
+        }
+        match stop.iter().map(String::len).max() {
+            Some(longest) => self.encoder.check_bytes("stop", longest), // it could never be found
+            None => Ok(()),
+        }
     }
 
     fn vocabulary(&self) -> Result<Vocabulary<'_>, Rejected> {
@@ -233,7 +258,7 @@ impl CanvasBuilder {
             canvas,
             offset: 0,
             prompt_tokens: fixed,
-            writing: Writing::Infill { tokenizer, segments: segments.into() },
+            writing: Writing::Infill { tokenizer, segments: segments.into(), until: None },
         })
     }
 
@@ -261,7 +286,7 @@ impl CanvasBuilder {
             })
             .collect();
         let canvas = Canvas::new(cells.iter().map(|cell| cell.map_or(Cell::Blank, Cell::Fixed)).collect());
-        let writing = Writing::Infill { tokenizer: self.tokenizer.clone(), segments };
+        let writing = Writing::Infill { tokenizer: self.tokenizer.clone(), segments, until: None };
         Ok(Draft { canvas, offset: 0, prompt_tokens: fixed.len(), writing })
     }
 
@@ -333,5 +358,5 @@ fn check_no_stop(stop: &[String]) -> Result<(), Rejected> {
     if stop.is_empty() {
         return Ok(());
     }
-    Err(invalid("stop", "stop does not go with a template or a suffix: what lies between fixed texts is always filled"))
+    Err(invalid("stop", "stop does not go with a template: what lies between fixed texts is always filled"))
 }
