@@ -70,7 +70,11 @@ fn formats() -> Vec<Value> {
         "kind": {"enum": ["red", "green", "a \"quoted\" one"]},
         "code": {"type": "string", "pattern": "^[A-C]{2,4}$"},
         "list": {"type": "array", "items": {"type": "string", "x-tokens": 3}, "minItems": 1, "maxItems": 3},
-        "flag": {"type": "boolean"}}});
+        "flag": {"type": "boolean"},
+        "either": {"anyOf": [{"type": "integer"}, {"type": "string", "x-tokens": 3}]},
+        "set": {"type": "array", "items": {"enum": [1, 2]}, "uniqueItems": true, "minItems": 1},
+        "map": {"additionalProperties": {"type": "boolean"}, "propertyNames": {"type": "string", "pattern": "^[ab]$"},
+                "type": "object", "minProperties": 1, "maxProperties": 3}}});
     vec![
         Value::Null,
         json!({"type": "text"}),
@@ -99,7 +103,7 @@ async fn together_the_tokens_are_the_text() {
                     if !format.is_null() && format["type"] != "text" && stop.get("stop").is_some() {
                         continue; // these do not go together
                     }
-                    let mut body = merged(&[&json!({"max_tokens": 140, "seed": seed, "n": 2}), &how, stop]);
+                    let mut body = merged(&[&json!({"max_tokens": 240, "seed": seed, "n": 2}), &how, stop]);
                     body["response_format"] = format.clone();
                     let chat =
                         merged(&[&body, &json!({"messages": [{"role": "user", "content": "é"}], "logprobs": true})]);

@@ -124,6 +124,103 @@ async fn an_object_with_a_schema_keeps_it() {
 }
 
 #[tokio::test]
+async fn what_leaves_nothing_open_is_answered_without_a_pass() {
+    let server = Server::toy().await;
+    let object = |properties: Value| schema(&json!({"type": "object", "properties": properties}));
+    for (format, expected) in [
+        (object(json!({})), "{}"),
+        (
+            object(json!({"a": {"const": 1}, "b": {"enum": ["x"]}, "c": {"enum": [2, 2]}})),
+            r#"{"a": 1, "b": "x", "c": 2}"#,
+        ),
+        (object(json!({"a": {"type": "string", "pattern": "^$"}, "b": {"type": "null"}})), r#"{"a": "", "b": null}"#),
+        (object(json!({"a": {"type": "string", "maxLength": 0}})), r#"{"a": ""}"#),
+        (schema(&json!({"type": "array", "items": {"const": 1}, "minItems": 2, "maxItems": 2})), "[1, 1]"),
+        (schema(&json!({"type": "array", "items": {"type": "string"}, "maxItems": 0})), "[]"),
+        (schema(&json!({"const": {"a": [1, "\u{e9}"]}})), r#"{"a":[1,"é"]}"#),
+        (json!({"type": "json_skeleton", "skeleton": {"a": 1, "b": "<x|x>"}}), r#"{"a": 1, "b": "x"}"#),
+    ] {
+        let body = json!({"prompt": "Who?", "n": 2, "logprobs": 1, "response_format": format,
+                          "diffusion": {"return_quality": true, "deadline_ms": 60000}});
+        let whole = server.answer(COMPLETIONS, &body).await;
+        for choice in whole["choices"].as_array().unwrap() {
+            assert_eq!((text(choice), &choice["finish_reason"]), (expected, &json!("stop")));
+            let logprobs = choice["logprobs"]["token_logprobs"].as_array().unwrap();
+            assert!(logprobs.iter().all(Value::is_null) && choice["quality"]["tokens"] == json!([]), "{choice}");
+        }
+        assert_eq!(whole["usage"], json!({"prompt_tokens": 4, "completion_tokens": 0, "total_tokens": 4}));
+        assert_eq!((&whole["diffusion"]["steps"], &whole["diffusion"]["forward_passes"]), (&json!(0), &json!(0)));
+        let mut streamed = json!({"prompt": "Who?", "response_format": format, "stream": true});
+        streamed["diffusion"] = json!({"stream_edits": true});
+        let sent = server.events(COMPLETIONS, &streamed).await;
+        let pieces = sent.iter().filter(|event| event.data != "[DONE]").map(SseEvent::json);
+        let pieces = pieces.map(|chunk| text(&chunk["choices"][0]).to_owned());
+        assert_eq!(pieces.collect::<String>(), expected);
+        let chat = json!({"messages": [{"role": "user", "content": "Who?"}], "response_format": format});
+        let chat = server.answer("/v1/chat/completions", &chat).await;
+        assert_eq!(chat["choices"][0]["message"]["content"], expected);
+    }
+}
+
+/// Each alternative can be written: a bias for the characters of one decides.
+#[tokio::test]
+async fn the_model_chooses_between_alternatives() {
+    type Case<'a> = (&'a Value, &'a str, fn(&Value) -> bool);
+    let server = Server::toy().await;
+    let object = |kind: &str, more: &str| {
+        let properties = json!({more: {"type": "boolean"}, "kind": {"const": kind}});
+        json!({"type": "object", "properties": properties, "required": ["kind", more]})
+    };
+    let union = |options: Value| schema(&json!({"type": "object", "properties": {"a": {"anyOf": options}}}));
+    let kinds = json!([object("cat", "x"), object("dog", "y"), object("eel", "x")]);
+    let plain = json!([{"type": "integer"}, {"type": "string"}, {"type": "array", "items": {"type": "boolean"}}]);
+    let named = json!([{"type": "object", "properties": {"good": {"type": "boolean"}}},
+        {"type": "object", "properties": {"bad": {"type": "boolean"}, "good": {"type": "boolean"}}}]);
+    let mixed = json!([{"const": "auto"}, {"enum": [10, 20]}, {"type": "boolean"}, {"type": "null"}]);
+    let cases: [Case<'_>; 12] = [
+        (&kinds, "cx", |a| a["kind"] == "cat" && a["x"].is_boolean()),
+        (&kinds, "dy", |a| a["kind"] == "dog" && a["y"].is_boolean()),
+        (&kinds, "ex", |a| a["kind"] == "eel" && a["x"].is_boolean()),
+        (&plain, " ", |a| a.is_i64()),
+        (&plain, "\"", |a| a.is_string()),
+        (&plain, "[", |a| a.is_array()),
+        (&named, "go", |a| a["good"].is_boolean() && a["bad"].is_null()),
+        (&named, "ba", |a| a["good"].is_boolean() && a["bad"].is_boolean()),
+        (&mixed, "\"a", |a| a == "auto"),
+        (&mixed, "2", |a| *a == 20),
+        (&mixed, "t", |a| *a == true),
+        (&mixed, "fa", |a| *a == false),
+    ];
+    for (options, letters, holds) in cases {
+        let bias: serde_json::Map<String, Value> = letters.bytes().map(|byte| (byte.to_string(), json!(100))).collect();
+        let more = json!({"logit_bias": bias, "seed": 3});
+        let found = parsed(&answer(&server, &union(options.clone()), &more).await);
+        assert!(holds(&found["a"]), "{letters:?} {found}");
+    }
+}
+
+#[tokio::test]
+async fn names_and_elements_of_a_set_occur_once() {
+    let server = Server::toy().await;
+    // whatever is drawn, all elements and all names are alike
+    let more = json!({"logit_bias": {u32::from('7').to_string(): 100, u32::from(',').to_string(): 100,
+        u32::from('w').to_string(): 50}});
+    let properties = json!({
+        "set": {"type": "array", "uniqueItems": true, "minItems": 1, "items": {"type": "integer", "x-tokens": 3}},
+        "list": {"type": "array", "minItems": 3, "maxItems": 3, "items": {"type": "integer", "x-tokens": 3}},
+        "map": {"type": "object", "minProperties": 1, "maxProperties": 3, "additionalProperties": {"type": "boolean"},
+                "propertyNames": {"type": "string", "pattern": "^w{2}$"}},
+        "rest": {"const": [1]},
+    });
+    let choice = answer(&server, &schema(&json!({"type": "object", "properties": properties})), &more).await;
+    let found = parsed(&choice);
+    assert_eq!(found["set"].as_array().unwrap().len(), 1, "{found}");
+    assert_eq!(found["list"].as_array().unwrap().len(), 3, "{found}");
+    assert_eq!(text(&choice).matches("\"ww\"").count(), 1, "{choice}");
+    assert!(found["map"]["ww"].is_boolean() && found["rest"] == json!([1]), "{found}");
+}
+
+#[tokio::test]
 async fn an_array_without_a_length_has_places_and_ends_where_the_model_says() {
     let server = Server::toy().await;
     let list = |more: Value| {
@@ -181,21 +278,17 @@ async fn what_cannot_be_kept_is_refused_by_name() {
             "tokens from 1",
         ),
         (
-            json!({"type": "json_skeleton", "skeleton": {"a": 1}}),
-            "response_format".to_owned(),
-            "leaves nothing to write",
-        ),
-        (
             json!({"type": "json_skeleton", "skeleton": "<string:999>"}),
             "response_format".to_owned(),
             "there is room for",
         ),
         (
-            string(json!({"contentEncoding": "base64"})),
-            format!("{at}.contentEncoding"),
-            "cannot be kept; here only type, minLength, maxLength, pattern, format, x-tokens can",
+            string(json!({"contentMediaType": "application/json"})),
+            format!("{at}.contentMediaType"),
+            "cannot be kept; here only type, minLength, maxLength, pattern, format, contentEncoding, x-tokens can",
         ),
-        (string(json!({"type": ["string", "integer"]})), format!("{at}.type"), "give one type"),
+        (string(json!({"type": ["string", 3]})), format!("{at}.type"), "give one type"),
+        (string(json!({"type": "text"})), format!("{at}.type"), "give object, array, string"),
         (json!({"type": "text", "schema": {}}), "response_format.schema".to_owned(), "known are type"),
         (json!({"type": "json_object", "strict": true}), "response_format.strict".to_owned(), "known are type, schema"),
         (
@@ -211,9 +304,9 @@ async fn what_cannot_be_kept_is_refused_by_name() {
         ),
         (string(json!({"maxLength": -1})), format!("{at}.maxLength"), "give a whole number"),
         (
-            schema(&json!({"anyOf": [{"type": "string"}, {"type": "integer"}]})),
-            "response_format.json_schema.schema.anyOf".to_owned(),
-            "one alternative",
+            schema(&json!({"anyOf": [{"type": "string", "format": "jwt"}, {"type": "null"}]})),
+            "response_format.json_schema.schema.anyOf.format".to_owned(),
+            "cannot be kept; here only date,",
         ),
         (schema(&json!({"$ref": "#"})), "response_format.json_schema.schema".to_owned(), "nested deeper"),
         (schema(&json!({"$ref": "#/nowhere"})), "response_format.json_schema.schema.$ref".to_owned(), "leads nowhere"),

@@ -68,6 +68,38 @@ async fn a_function_that_must_be_called_is_called_with_its_arguments() {
 }
 
 #[tokio::test]
+async fn arguments_may_be_constant_free_or_a_union() {
+    let server = Server::toy().await;
+    let with = |parameters: Value| json!({"type": "function", "function": {"name": "f", "parameters": parameters}});
+    let constant = with(json!({"type": "object", "properties": {"a": {"const": "x"}, "b": {"enum": [2]}}}));
+    for stream in [false, true] {
+        let mut body = ask(std::slice::from_ref(&constant), &named("f"));
+        body["stream"] = json!(stream);
+        let text = server.post(CHAT, &body).await.text().await.unwrap();
+        assert!(text.contains(r#"{\"a\": \"x\", \"b\": 2}"#), "{text}");
+        assert!(text.contains(r#""forward_passes":0"#), "{text}");
+    }
+    let free = with(json!({"type": "object", "additionalProperties": {"type": "boolean"}, "minProperties": 1}));
+    let (cat, dog) = (
+        json!({"properties": {"kind": {"const": "cat"}, "age": {"type": "integer"}}, "type": "object"}),
+        json!({"properties": {"kind": {"const": "dog"}, "good": {"type": "boolean"}}, "type": "object"}),
+    );
+    let union = with(json!({"oneOf": [cat, dog], "type": "object"}));
+    for tool in [free, union] {
+        let answer = server.answer(CHAT, &ask(std::slice::from_ref(&tool), &json!("required"))).await;
+        let arguments = &answer["choices"][0]["message"]["tool_calls"][0]["function"]["arguments"];
+        let arguments: Value = serde_json::from_str(arguments.as_str().unwrap()).unwrap();
+        assert!(!arguments.as_object().unwrap().is_empty(), "{arguments}");
+        if tool["function"]["parameters"]["oneOf"].is_array() {
+            let is_cat = arguments["kind"] == "cat" && arguments["age"].is_i64();
+            assert!(is_cat || arguments["kind"] == "dog" && arguments["good"].is_boolean(), "{arguments}");
+        } else {
+            assert!(arguments.as_object().unwrap().values().all(Value::is_boolean), "{arguments}");
+        }
+    }
+}
+
+#[tokio::test]
 async fn of_several_tools_the_model_calls_one() {
     let server = Server::toy().await;
     let tools = [user(), tool("Pet", &json!({"kind": {"enum": ["cat", "dog"]}}))];

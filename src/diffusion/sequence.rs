@@ -104,6 +104,7 @@ impl Sequence {
         let proofreading = policy.proofreading.map_or(0, |proofreading| proofreading.steps);
         let proofreading = proofreading.saturating_mul(plan.passes().blocks);
         let steps_max = policy.pace.steps_max().map(|steps| steps.get().saturating_add(proofreading));
+        let steps_max = if plan.front().is_none() { Some(0) } else { steps_max };
         Ok(Self::of(canvas, policy, seed, plan, steps_max))
     }
 

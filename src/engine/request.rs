@@ -166,7 +166,20 @@ pub enum Shape {
         items: Vec<Shape>,
         /// Fewest elements.
         least: usize,
+        /// Whether an element that occurred before is left out; then `least` is at most 1.
+        is_distinct: bool,
     },
+    /// An object whose names are written, too: the first members of these, at least `least`. A
+    /// member whose name occurred before is left out, so that `least` is at most 1.
+    Map {
+        /// The shapes of the name, which is a string, and of the value of each member.
+        members: Vec<(Shape, Shape)>,
+        /// Fewest members.
+        least: usize,
+    },
+    /// One of several shapes. They must begin differently; of those that begin alike, the first is
+    /// written.
+    Either(Vec<Shape>),
     /// An object of exactly these members, in this order.
     Object(Vec<(String, Shape)>),
 }

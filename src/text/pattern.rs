@@ -45,6 +45,8 @@ pub struct Step {
 }
 
 impl Pattern {
+    pub(super) const STEPS_MAX: usize = STEPS_MAX;
+
     /// The texts that match a regular expression of ECMA-262 as a whole, which also match it where
     /// a part would do.
     ///
@@ -92,7 +94,7 @@ impl Pattern {
     }
 }
 
-fn too_large() -> String {
+pub(super) fn too_large() -> String {
     format!("it is too large: it has more than {STEPS_MAX} characters or classes, repetitions written out")
 }
 

@@ -19,7 +19,7 @@ pub fn faults(root: &Value, schema: &Value, value: &Value) -> Vec<String> {
             }
             ("type", _) => match bound {
                 Value::Array(types) => types.iter().any(|one| is_a(one, value)),
-                one => is_a(one, value),
+                one => is_a(one, value) || value.is_null() && schema["nullable"] == true,
             },
             ("const", _) => bound == value,
             ("allOf", _) => {
@@ -41,7 +41,7 @@ pub fn faults(root: &Value, schema: &Value, value: &Value) -> Vec<String> {
             ("exclusiveMaximum", Value::Number(given)) => given.as_f64().unwrap() < number(),
             ("multipleOf", Value::Number(given)) => (given.as_f64().unwrap() / number()).fract() == 0.0,
             ("maxLength", Value::String(given)) => given.chars().count() <= size(),
-            ("pattern", Value::String(given)) => regex::Regex::new(bound.as_str().unwrap()).unwrap().is_match(given),
+            ("pattern", Value::String(given)) => is_match(bound.as_str().unwrap(), given),
             ("format", Value::String(given)) => is_of_format(bound.as_str().unwrap(), given),
             ("prefixItems", Value::Array(items)) => {
                 let parts = bound.as_array().unwrap().iter().zip(items);
@@ -52,7 +52,38 @@ pub fn faults(root: &Value, schema: &Value, value: &Value) -> Vec<String> {
             ("minItems", Value::Array(items)) => items.len() >= size(),
             ("maxItems", Value::Array(items)) => items.len() <= size(),
             ("items", Value::Array(items)) => {
-                faults.extend(items.iter().flat_map(|item| self::faults(root, bound, item)));
+                let (tuple, further) = match bound {
+                    Value::Array(tuple) => (tuple.as_slice(), schema.get("additionalItems")),
+                    further => (schema["prefixItems"].as_array().map_or(&[][..], Vec::as_slice), Some(further)),
+                };
+                // `prefixItems` has a keyword of its own
+                let own = if bound.is_array() { tuple } else { &[] };
+                faults.extend(own.iter().zip(items).flat_map(|(schema, item)| self::faults(root, schema, item)));
+                let more = items.iter().skip(tuple.len());
+                match further {
+                    None | Some(Value::Bool(true)) => true,
+                    Some(Value::Bool(false)) => more.count() == 0,
+                    Some(further) => {
+                        faults.extend(more.flat_map(|item| self::faults(root, further, item)));
+                        true
+                    }
+                }
+            }
+            ("uniqueItems", Value::Array(items)) => {
+                *bound == false || items.iter().enumerate().all(|(at, item)| !items[..at].contains(item))
+            }
+            ("minProperties", Value::Object(object)) => object.len() >= size(),
+            ("maxProperties", Value::Object(object)) => object.len() <= size(),
+            ("propertyNames", Value::Object(object)) => {
+                let names = object.keys().map(|name| Value::from(name.as_str()));
+                faults.extend(names.flat_map(|name| self::faults(root, bound, &name)));
+                true
+            }
+            ("patternProperties", Value::Object(object)) => {
+                for (pattern, schema) in bound.as_object().unwrap() {
+                    let own = object.iter().filter(|(name, _)| is_match(pattern, name));
+                    faults.extend(own.flat_map(|(_, field)| self::faults(root, schema, field)));
+                }
                 true
             }
             ("required", Value::Object(object)) => {
@@ -81,8 +112,9 @@ pub fn faults(root: &Value, schema: &Value, value: &Value) -> Vec<String> {
             ("required" | "properties" | "additionalProperties", _) => true,
             ("description" | "contentMediaType" | "contentSchema" | "title" | "default" | "examples", _) => true,
             ("$schema" | "$defs" | "definitions" | "deprecated" | "readOnly" | "writeOnly" | "nullable", _) => true,
-            // these are in schemas of requests only, which the server checks
-            ("propertyNames", _) => true,
+            ("uniqueItems" | "additionalItems" | "minProperties" | "maxProperties", _) => true,
+            ("propertyNames" | "patternProperties" | "discriminator" | "contentEncoding", _) => true,
+            ("not", _) => !self::faults(root, bound, value).is_empty(),
             _ => panic!("{keyword} is not checked"),
         };
         if !holds {
@@ -103,6 +135,31 @@ fn is_a(kind: &Value, value: &Value) -> bool {
         "object" => value.is_object(),
         other => panic!("{other} is no type"),
     }
+}
+
+/// Whether a text matches an expression of ECMA-262. Look-aheads, which the library lacks, are
+/// checked one by one where they begin an expression. One with others is zod's of a duration.
+fn is_match(expression: &str, text: &str) -> bool {
+    let matches = |expression: &str| {
+        let expression = expression.replace("\\d", "[0-9]").replace("\\/", "/");
+        regex::Regex::new(&expression).unwrap_or_else(|error| panic!("{error}")).is_match(text)
+    };
+    if let Some(rest) = expression.strip_prefix("^(?!^[-+.]*$)") {
+        return text.chars().any(|c| c.is_ascii_digit()) && matches(&format!("^{rest}"));
+    }
+    if expression.contains("(?!.*W)") {
+        return matches("^P([0-9]+D)?(T([0-9]+H)?([0-9]+M)?([0-9]+S)?)?$") && text.len() > 2 && !text.ends_with('T');
+    }
+    let mut rest = expression.strip_prefix('^').unwrap_or(expression);
+    let heads = ["(?!\\.)", "(?!.*\\.\\.)", "(?=.*[A-Z])", "(?=.*\\d)", "(?=.{1,253}\\.?$)"];
+    while let Some(head) = heads.iter().find(|head| rest.starts_with(**head)) {
+        let is_wanted = head.starts_with("(?=");
+        if matches(&format!("^{}", &head[3..head.len() - 1])) != is_wanted {
+            return false;
+        }
+        rest = &rest[head.len()..];
+    }
+    matches(&if expression.starts_with('^') { format!("^{rest}") } else { expression.to_owned() })
 }
 
 /// Whether a text has a format. Unknown ones, as those of numbers, constrain nothing.
@@ -126,6 +183,12 @@ fn is_of_format(format: &str, text: &str) -> bool {
         "uuid" => matches("^[0-9a-f]{8}(-[0-9a-f]{4}){3}-[0-9a-f]{12}$"),
         "uuid4" => matches("^[0-9a-f]{8}-[0-9a-f]{4}-4[0-9a-f]{3}-[89ab][0-9a-f]{3}-[0-9a-f]{12}$"),
         "email" => matches(r"^[^@\s]+@[^@\s.][^@\s]*\.[a-z]+$"),
+        "ipv6" => text.parse::<std::net::Ipv6Addr>().is_ok(),
+        "regex" => regex::Regex::new(text).is_ok(),
+        "uri" => matches(r"^https?://[a-z0-9-]+(\.[a-z0-9-]+)+(/[A-Za-z0-9_-]*)*$"),
+        "hostname" => matches(r"^[a-z0-9-]+(\.[a-z0-9-]+)+$"),
+        "duration" => is_match("(?!.*W)", text),
+        "base64" => text.len().is_multiple_of(4) && matches("^[A-Za-z0-9+/]*=*$"),
         "ipv4" => text.parse::<std::net::Ipv4Addr>().is_ok(),
         _ => true,
     }

@@ -131,7 +131,8 @@ async fn a_prompt_may_be_ids_or_a_conversation_and_have_a_suffix() {
             .into(),
     };
     let ids = proto::TokenIds { ids: vec![79, 110] };
-    let rows: [(proto::GenerateRequest, &str, Value); 4] = [
+    let schema = json!({"type": "object", "properties": {"a": {"const": 1}}});
+    let rows: [(proto::GenerateRequest, &str, Value); 6] = [
         (
             proto::GenerateRequest { prompt: Some(generate_request::Prompt::TokenIds(ids)), ..asked("") },
             COMPLETIONS,
@@ -146,6 +147,25 @@ async fn a_prompt_may_be_ids_or_a_conversation_and_have_a_suffix() {
             proto::GenerateRequest { suffix: Some("the end".to_owned()), max_tokens: Some(30), ..asked("Once") },
             COMPLETIONS,
             json!({"prompt": "Once", "suffix": "the end", "max_tokens": 30}),
+        ),
+        (
+            proto::GenerateRequest {
+                suffix: Some("the end".to_owned()),
+                max_tokens: Some(30),
+                stop: vec!["e".to_owned(), " ".to_owned()],
+                ..asked("Once")
+            },
+            COMPLETIONS,
+            json!({"prompt": "Once", "suffix": "the end", "max_tokens": 30, "stop": ["e", " "]}),
+        ),
+        (
+            proto::GenerateRequest {
+                format: Some(generate_request::Format::JsonSchema(schema.to_string())),
+                ..asked("Once")
+            },
+            COMPLETIONS,
+            json!({"prompt": "Once",
+                   "response_format": {"type": "json_schema", "json_schema": {"name": "a", "schema": schema}}}),
         ),
         (
             diffusing(proto::Diffusion {

@@ -40,8 +40,8 @@ async fn a_fault_is_told_in_https_words() {
     let rows: Vec<(Call, (&str, Value))> = vec![
         (generate(asked("")), completion(json!({"prompt": ""}))),
         (
-            format(generate_request::Format::JsonSkeleton("{\"a\": 1}".into())),
-            completion(json!({"response_format": {"type": "json_skeleton", "skeleton": {"a": 1}}})),
+            format(generate_request::Format::JsonSkeleton("{\"a\": \"<xml>\"}".into())),
+            completion(json!({"response_format": {"type": "json_skeleton", "skeleton": {"a": "<xml>"}}})),
         ),
         (
             format(generate_request::Format::JsonSkeleton("[\"<text>\"]".into())),

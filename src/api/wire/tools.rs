@@ -165,17 +165,15 @@ fn function(index: usize, name: &str, tool: &Value) -> ApiResult<Function> {
         Some(schema) => {
             let format = json!({"type": "json_schema", "json_schema": {"schema": schema}});
             match response_format::read(Some(&format)).map_err(|error| renamed(error, SCHEMA, &param))? {
-                Format::Shaped(shape @ Shape::Object(_)) => shape,
+                Format::Shaped(shape) if is_object(&shape) => shape,
                 Format::Shaped(_) | Format::Json | Format::Text => {
                     return Err(invalid(&param, "arguments are an object; give a JSON Schema of type object"));
                 }
             }
         }
     };
-    // the engine writes at least one gap: where all arguments are constant, that of the name
-    let spelled = json_string(name);
-    let options = if is_constant(&arguments) { vec![spelled.clone(), spelled] } else { vec![spelled] };
-    let members = vec![("name".to_owned(), Shape::OneOf(options)), ("arguments".to_owned(), arguments)];
+    let name_shape = Shape::Constant(json_string(name));
+    let members = vec![("name".to_owned(), name_shape), ("arguments".to_owned(), arguments)];
     Ok(Function { name: name.to_owned(), format: Format::Shaped(Shape::Object(members)), param })
 }
 
@@ -184,14 +182,16 @@ fn has_no_members(schema: &Map<String, Value>) -> bool {
     let is_empty = |properties: &Value| properties.as_object().is_some_and(Map::is_empty);
     let is_plain = ["$ref", "allOf", "anyOf", "oneOf"].iter().all(|word| !schema.contains_key(*word));
     let is_object = schema.get("type").is_none_or(|kind| kind == "object");
-    is_plain && is_object && schema.get("properties").is_none_or(is_empty)
+    let is_closed = |further: &Value| further.is_boolean() || further.as_object().is_some_and(Map::is_empty);
+    let is_closed =
+        schema.get("additionalProperties").is_none_or(is_closed) && !schema.contains_key("patternProperties");
+    is_plain && is_object && is_closed && schema.get("properties").is_none_or(is_empty)
 }
 
-fn is_constant(shape: &Shape) -> bool {
+fn is_object(shape: &Shape) -> bool {
     match shape {
-        Shape::Constant(_) => true,
-        Shape::OneOf(options) => options.len() == 1,
-        Shape::Object(members) => members.iter().all(|(_, shape)| is_constant(shape)),
+        Shape::Object(_) | Shape::Map { .. } => true,
+        Shape::Either(shapes) => shapes.iter().all(is_object),
         _ => false,
     }
 }

@@ -1,5 +1,6 @@
 //! Lays a JSON shape out on a canvas: keys and punctuation become fixed cells, values become gaps.
 
+use super::beginning::{Beginning, different, shared_length};
 use super::spellings::Spellings;
 use crate::diffusion::{Canvas, Cell, TokenId};
 use crate::engine::layout::{Choice, Gap, Kind, Layout, OneOf, Piece, Spelled};
@@ -23,6 +24,15 @@ pub(super) struct Vocabulary<'a> {
     pub(super) mask: TokenId,
 }
 
+/// The places of an array or object.
+#[derive(Clone, Copy)]
+struct Places {
+    count: usize,
+    least: usize,
+    is_distinct: bool,
+    is_object: bool,
+}
+
 struct Builder<'a> {
     vocabulary: Vocabulary<'a>,
     cells: Vec<Cell>,
@@ -33,6 +43,8 @@ struct Builder<'a> {
     pieces: Vec<Piece>,
     /// Constant text that has no cells yet.
     constant: String,
+    /// What `constant` begins with that has cells already: those of a choice.
+    begun: String,
     /// Options times cells so far.
     choices: usize,
     ends: Arc<[TokenId]>,
@@ -56,7 +68,23 @@ impl Builder<'_> {
             Shape::Number { cells, is_whole, is_signed } => self.number(*cells, *is_whole, *is_signed)?,
             Shape::Range(pattern) => self.spell(pattern, pattern.lengths().1, 0, true)?,
             Shape::OneOf(options) => self.one_of(options)?,
-            Shape::List { items, least } => self.list(items, *least)?,
+            Shape::List { items, least, is_distinct } => {
+                let each = |builder: &mut Self, index: usize| builder.lay(&items[index]);
+                self.list(
+                    Places { count: items.len(), least: *least, is_distinct: *is_distinct, is_object: false },
+                    each,
+                )?;
+            }
+            Shape::Map { members, least } => {
+                let each = |builder: &mut Self, index: usize| {
+                    let (name, value) = &members[index];
+                    builder.lay(name)?;
+                    builder.constant.push_str(": ");
+                    builder.lay(value)
+                };
+                self.list(Places { count: members.len(), least: *least, is_distinct: true, is_object: true }, each)?;
+            }
+            Shape::Either(shapes) => self.either(shapes)?,
             Shape::Object(members) => {
                 self.constant.push('{');
                 for (index, (name, shape)) in members.iter().enumerate() {
@@ -74,6 +102,8 @@ impl Builder<'_> {
     /// Gives the constant text so far its fixed cells.
     fn pin(&mut self) -> Result<(), Rejected> {
         let constant = std::mem::take(&mut self.constant);
+        let begun = std::mem::take(&mut self.begun);
+        let constant = constant.strip_prefix(&begun).map(str::to_owned).unwrap_or(constant);
         let tokens = self.encode(&constant)?;
         self.check_room(tokens.len())?;
         self.cells.extend(tokens.into_iter().map(Cell::Fixed));
@@ -115,6 +145,10 @@ impl Builder<'_> {
     }
 
     fn text(&mut self, cells: Option<usize>, least: usize, characters: Option<usize>) -> Result<(), Rejected> {
+        if characters == Some(0) {
+            self.constant.push_str("\"\"");
+            return Ok(());
+        }
         let written = &self.vocabulary.spellings.written;
         if least > 0 && written.is_empty() {
             return Err(invalid(PARAM, "minLength: this model's vocabulary has no token that is sure to be text"));
@@ -172,7 +206,7 @@ impl Builder<'_> {
     }
 
     fn one_of(&mut self, options: &[String]) -> Result<(), Rejected> {
-        if let [only] = options {
+        if let Some(only) = options.first().filter(|first| options.iter().all(|option| option == *first)) {
             self.constant.push_str(only);
             return Ok(());
         }
@@ -203,39 +237,82 @@ impl Builder<'_> {
         Ok((OneOf { options, fillers: Arc::clone(&self.fillers) }, cells))
     }
 
-    /// An array that may end before each element behind the first `least`.
-    fn list(&mut self, items: &[Shape], least: usize) -> Result<(), Rejected> {
-        self.constant.push('[');
+    /// An array or object that may end before each place behind the first `least`.
+    fn list(
+        &mut self,
+        places: Places,
+        mut each: impl FnMut(&mut Self, usize) -> Result<(), Rejected>,
+    ) -> Result<(), Rejected> {
+        let Places { count, least, is_distinct, is_object } = places;
+        let (opening, closing) = if is_object { ('{', '}') } else { ('[', ']') };
+        self.constant.push(opening);
+        let is_distinct = is_distinct && count > 1;
+        if is_distinct {
+            self.pin()?;
+            self.pieces.push(Piece::List { is_object });
+        }
         let mut may_end = Vec::new();
-        for (index, item) in items.iter().enumerate() {
+        for index in 0..count {
             let comma = if index == 0 { "" } else { ", " };
             if index < least {
                 self.constant.push_str(comma);
             } else {
-                let (options, cells) = self.choices(vec![comma.to_owned(), "]".to_owned()])?;
-                self.gap(cells, |_| Kind::Next { options, end: 0 })?;
+                let (mut options, cells) = self.choices(vec![comma.to_owned(), closing.to_string()])?;
+                // the bracket itself comes behind all places
+                options.options[1].json.clear();
+                self.gap(cells, |_| Kind::Branch { options, to: Vec::new() })?;
                 may_end.push(self.pieces.len() - 1);
             }
-            self.lay(item)?;
+            each(self, index)?;
         }
-        if !may_end.is_empty() {
+        if !may_end.is_empty() || is_distinct {
             self.pin()?;
         }
-        let closing = self.pieces.len();
+        let end = self.pieces.len();
         for at in may_end {
-            if let Some(Piece::Gap(gap)) = self.pieces.get_mut(at) {
-                gap.end_at(closing);
-            }
+            self.pieces[at].lead(vec![at + 1, end]);
         }
-        self.constant.push(']');
+        if is_distinct {
+            self.pieces.push(Piece::ListEnd);
+        }
+        self.constant.push(closing);
+        Ok(())
+    }
+
+    /// One of several shapes: a choice between their beginnings, and behind it what follows each.
+    fn either(&mut self, shapes: &[Shape]) -> Result<(), Rejected> {
+        let options = different(shapes);
+        if let [Beginning { shape, .. }] = &options[..] {
+            return self.lay(shape);
+        }
+        let shared = shared_length(&options);
+        self.constant.push_str(&options[0].text[..shared]);
+        let texts = options.iter().map(|option| option.text[shared..].to_owned()).collect();
+        let (choices, cells) = self.choices(texts)?;
+        self.gap(cells, |_| Kind::Branch { options: choices, to: Vec::new() })?;
+        let (branch, mut to, mut jumps) = (self.pieces.len() - 1, Vec::new(), Vec::new());
+        for option in &options {
+            to.push(self.pieces.len());
+            if !option.is_whole {
+                self.begun.clone_from(&option.text);
+                self.lay(option.shape)?;
+                self.pin()?;
+            }
+            jumps.push(self.pieces.len());
+            self.pieces.push(Piece::Jump(0));
+        }
+        let end = self.pieces.len();
+        self.pieces[branch].lead(to);
+        jumps.into_iter().for_each(|at| self.pieces[at].lead(vec![end]));
         Ok(())
     }
 }
 
-/// A canvas on which `shape` follows the prompt, in at most `room` cells, and its layout.
+/// A canvas on which `shape` follows the prompt, in at most `room` cells, and its layout. A shape
+/// that leaves nothing open has no blank: its answer needs no forward pass.
 ///
 /// # Errors
-/// When it does not fit, has no gap, or the vocabulary cannot express it.
+/// When it does not fit, or the vocabulary cannot express it.
 pub(super) fn lay_out(
     shape: &Shape,
     prompt: &[TokenId],
@@ -254,14 +331,11 @@ pub(super) fn lay_out(
         cells,
         pieces: Vec::new(),
         constant: String::new(),
+        begun: String::new(),
         choices: 0,
     };
     builder.lay(shape)?;
     builder.pin()?;
     let Builder { cells, pieces, .. } = builder;
-    if !cells.contains(&Cell::Blank) {
-        let message = format!("{PARAM} leaves nothing to write; give it at least one value that is open");
-        return Err(invalid(PARAM, message));
-    }
     Ok((Canvas::new(cells), Layout { pieces }))
 }

@@ -1,6 +1,7 @@
 //! Turns a request into a job: fills in every default and checks every limit, once for all
 //! protocols. Out of scope: running the job.
 
+mod beginning;
 mod canvas;
 mod encoding;
 mod json_layout;

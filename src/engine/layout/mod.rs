@@ -7,7 +7,7 @@ mod spelled;
 use super::event::{Part, Written};
 use crate::diffusion::{Canvas, Position, TokenId};
 use crate::model::Restriction;
-use crate::text::{Tokenizer, escaped, string_text};
+use crate::text::{Tokenizer, distinct, escaped, string_text};
 pub(super) use choice::{Choice, OneOf};
 pub(super) use spelled::{Alphabet, Spelled};
 use std::sync::Arc;
@@ -23,6 +23,13 @@ pub(super) struct Layout {
 pub(super) enum Piece {
     Constant(String),
     Gap(Gap),
+    /// Goes on with this piece.
+    Jump(usize),
+    /// Up to the end of the list, what occurred before is left out.
+    List {
+        is_object: bool,
+    },
+    ListEnd,
 }
 
 /// Blank cells in which a value is written.
@@ -55,17 +62,16 @@ pub(super) enum Kind {
     OneOf(OneOf),
     /// A text of a pattern, character by character. Spaces before a number are not part of it.
     Spelled { spelled: Spelled, is_number: bool },
-    /// The first option goes on with the next element of an array. The second ends the array, whose
-    /// closing bracket begins piece `end`.
-    Next { options: OneOf, end: usize },
+    /// One of several texts, each of which goes on with a piece of its own.
+    Branch { options: OneOf, to: Vec<usize> },
 }
 
 impl Gap {
-    /// The text that was written in its cells; `None` if its array ends here.
-    fn text(&self, cells: &[Option<&Written>], tokenizer: Option<&Tokenizer>) -> Option<String> {
+    /// The text that was written in its cells.
+    fn text(&self, cells: &[Option<&Written>], tokenizer: Option<&Tokenizer>) -> String {
         let decode = |tokens: &[TokenId]| tokenizer.map(|tokenizer| tokenizer.decode_after(tokens)).unwrap_or_default();
         let tokens = || cells.iter().flatten().map(|cell| cell.token).collect::<Vec<_>>();
-        Some(match &self.kind {
+        match &self.kind {
             Kind::Text { characters, ends, .. } => {
                 let tokens = tokens();
                 let end = tokens.iter().position(|token| ends.contains(token)).unwrap_or(tokens.len());
@@ -73,25 +79,28 @@ impl Gap {
                 escaped(text.trim_end())
             }
             Kind::Number { .. } => number(&decode(&tokens())),
-            Kind::OneOf(options) => options.json(cells).to_owned(),
+            Kind::OneOf(options) | Kind::Branch { options, .. } => options.json(cells).to_owned(),
             Kind::Spelled { spelled, is_number: true } => spelled.text(cells).trim_start().to_owned(),
             Kind::Spelled { spelled, is_number: false } => spelled.text(cells),
-            Kind::Next { options, .. } => match options.nearest(cells) {
-                0 => options.json(cells).to_owned(),
-                _ => return None,
-            },
-        })
+        }
     }
 
-    /// The piece that follows if its array ends here.
-    const fn end(&self) -> Option<usize> {
-        if let Kind::Next { end, .. } = &self.kind { Some(*end) } else { None }
+    /// The piece that follows, if it is not the next one.
+    fn leads_to(&self, cells: &[Option<&Written>]) -> Option<usize> {
+        match &self.kind {
+            Kind::Branch { options, to } => to.get(options.nearest(cells)).copied(),
+            Kind::Text { .. } | Kind::Number { .. } | Kind::OneOf(_) | Kind::Spelled { .. } => None,
+        }
     }
+}
 
-    /// Says with which piece the closing bracket of the gap's array begins.
-    pub(super) fn end_at(&mut self, piece: usize) {
-        if let Kind::Next { end, .. } = &mut self.kind {
-            *end = piece;
+impl Piece {
+    /// Says with which pieces the options of a branch, or a jump, go on.
+    pub(super) fn lead(&mut self, pieces: Vec<usize>) {
+        match self {
+            Self::Gap(Gap { kind: Kind::Branch { to, .. }, .. }) => *to = pieces,
+            Self::Jump(to) => *to = pieces.first().copied().unwrap_or(*to),
+            Self::Constant(_) | Self::Gap(_) | Self::List { .. } | Self::ListEnd => {}
         }
     }
 }
@@ -113,7 +122,7 @@ impl AcceptedInGap {
                 self.only.clone_from(only);
                 Vec::new()
             }
-            Kind::OneOf(options) | Kind::Next { options, .. } => options.allowed(&now),
+            Kind::OneOf(options) | Kind::Branch { options, .. } => options.allowed(&now),
             Kind::Spelled { spelled, .. } => spelled.allowed(&now),
         };
         if !allowed.is_empty() {
@@ -132,7 +141,7 @@ impl Layout {
         let mut all = Vec::new();
         for (piece, accepted) in self.pieces.iter().zip(&mut accepted.0) {
             match piece {
-                Piece::Constant(_) => {}
+                Piece::Constant(_) | Piece::Jump(_) | Piece::List { .. } | Piece::ListEnd => {}
                 Piece::Gap(gap) => {
                     accepted.refresh(gap, canvas);
                     all.extend_from_slice(&accepted.only);
@@ -151,7 +160,7 @@ impl Layout {
         given: usize,
         tokenizer: Option<&Tokenizer>,
     ) -> (String, Vec<Part>) {
-        let (mut json, mut parts, mut at) = (String::new(), Vec::new(), 0);
+        let (mut json, mut parts, mut at, mut lists) = (String::new(), Vec::<Part>::new(), 0, Vec::new());
         while let Some(piece) = self.pieces.get(at) {
             let before = json.len();
             let (cells, mut next) = (self.cells(at, given), at + 1);
@@ -162,11 +171,29 @@ impl Layout {
                 }
                 Piece::Gap(gap) => {
                     let cells: Vec<Option<&Written>> = cells.map(|at| written.get(&Position::at(at))).collect();
-                    match gap.text(&cells, tokenizer) {
-                        Some(text) => json.push_str(&text),
-                        None => next = gap.end().unwrap_or(next),
-                    }
+                    json.push_str(&gap.text(&cells, tokenizer));
+                    next = gap.leads_to(&cells).unwrap_or(next);
                     Part::of("", cells.into_iter().flatten())
+                }
+                Piece::Jump(to) => {
+                    next = *to;
+                    Part::default()
+                }
+                Piece::List { is_object } => {
+                    lists.push((json.len(), parts.len(), *is_object));
+                    Part::default()
+                }
+                Piece::ListEnd => {
+                    let (start, first, is_object) = lists.pop().unwrap_or((json.len(), parts.len(), false));
+                    let kept = distinct(&json[start..], is_object);
+                    if kept.len() < json.len() - start {
+                        // which of the tokens made it is not known
+                        json.truncate(start);
+                        parts.truncate(first);
+                        parts.push(Part { bytes: kept.len(), tokens: Vec::new() });
+                        json.push_str(&kept);
+                    }
+                    Part::default()
                 }
             };
             if json.len() > before {

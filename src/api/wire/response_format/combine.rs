@@ -1,4 +1,4 @@
-//! References and combined schemas: `$ref`, `allOf`, and the alternatives of `anyOf` and `oneOf`.
+//! References and combined schemas: `$ref` and `allOf`. Out of scope: the shape that they ask for.
 
 use super::budget::Budget;
 use super::keywords::is_annotation;
@@ -104,6 +104,11 @@ fn both(word: &str, one: &Value, other: &Value, path: &Path<'_>) -> ApiResult<Va
             let shared: Vec<Value> = one.into_iter().filter(|word| other.contains(word)).collect();
             if shared.is_empty() { Err(conflict()) } else { Ok(Value::Array(shared)) }
         }
+        // kept together
+        ("pattern", ..) => {
+            let all = |value: &Value| value.as_array().cloned().unwrap_or_else(|| vec![value.clone()]);
+            Ok(Value::Array([all(one), all(other)].concat()))
+        }
         // no further members are written, whatever they might be
         ("additionalProperties", ..) => Ok(json!(false)),
         _ => Err(conflict()),
@@ -124,7 +129,7 @@ fn check_closed(one: &Map<String, Value>, other: &Map<String, Value>, path: &Pat
 }
 
 /// The values that a schema lists, if it is a list of values.
-fn listed(schema: &Map<String, Value>) -> Option<Vec<Value>> {
+pub(super) fn listed(schema: &Map<String, Value>) -> Option<Vec<Value>> {
     match (schema.get("const"), schema.get("enum")) {
         (Some(value), None) => Some(vec![value.clone()]),
         (None, Some(Value::Array(values))) => Some(values.clone()),
@@ -132,37 +137,8 @@ fn listed(schema: &Map<String, Value>) -> Option<Vec<Value>> {
     }
 }
 
-/// The one schema that stands for the alternatives of `word`, which is `anyOf` or `oneOf`.
-pub(super) fn alternative(
-    root: &Value,
-    options: &[Value],
-    path: &Path<'_>,
-    depth: usize,
-    budget: &mut Budget,
-) -> ApiResult<Value> {
-    let mut open: Vec<Map<String, Value>> = Vec::new();
-    for option in options {
-        let option = resolved(root, option, path, depth + 1, budget)?.into_owned();
-        let is_null = option.get("type").is_some_and(|kind| kind == "null")
-            || listed(&option).is_some_and(|values| values.iter().all(Value::is_null));
-        if !is_null {
-            open.push(option);
-        }
-    }
-    if let Some(lists) = open.iter().map(listed).collect::<Option<Vec<_>>>().filter(|lists| !lists.is_empty()) {
-        let mut values: Vec<Value> = Vec::new();
-        for value in lists.into_iter().flatten().take(2048) {
-            if !values.contains(&value) {
-                values.push(value);
-            }
-        }
-        return Ok(json!({"enum": values}));
-    }
-    let (Some(only), true) = (open.pop(), open.is_empty()) else {
-        let message = "a canvas is laid out before anything is chosen; give one alternative, beside null";
-        return Err(path.invalid(message));
-    };
-    let only = Value::Object(only);
-    budget.combined(path, &only)?;
-    Ok(only)
+/// Whether a schema allows nothing but null.
+pub(super) fn only_null(schema: &Map<String, Value>) -> bool {
+    schema.get("type").is_some_and(|kind| kind == "null")
+        || listed(schema).is_some_and(|values| values.iter().all(Value::is_null))
 }

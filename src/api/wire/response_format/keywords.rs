@@ -10,9 +10,36 @@ const ANNOTATIONS: &str = "$schema $id $anchor $comment $defs definitions title 
                            deprecated readOnly writeOnly nullable discriminator externalDocs xml x-order";
 /// Limit on the tokens of a value: this server's own keyword.
 pub(super) const TOKENS: &str = "x-tokens";
+/// The keywords of each type.
+const WORDS: [(&str, &[&str]); 6] = [
+    (
+        "object",
+        &[
+            "type",
+            "properties",
+            "required",
+            "additionalProperties",
+            "propertyNames",
+            "patternProperties",
+            "minProperties",
+            "maxProperties",
+        ],
+    ),
+    ("array", &["type", "items", "prefixItems", "minItems", "maxItems", "uniqueItems", "additionalItems"]),
+    ("string", &["type", "minLength", "maxLength", "pattern", "format", "contentEncoding", TOKENS]),
+    ("number", &["type", "minimum", "maximum", "exclusiveMinimum", "exclusiveMaximum", "multipleOf", "format", TOKENS]),
+    ("boolean", &["type"]),
+    ("null", &["type"]),
+];
 
 pub(super) fn is_annotation(word: &str) -> bool {
     ANNOTATIONS.split(' ').any(|known| known == word)
+}
+
+/// The keywords of a type.
+pub(super) fn words_of(kind: &str) -> &'static [&'static str] {
+    let kind = if kind == "integer" { "number" } else { kind };
+    WORDS.iter().find(|(name, _)| *name == kind).map_or(&[], |(_, words)| words)
 }
 
 /// Rejects keywords other than `words` and annotations: their constraints would not be kept.
@@ -26,24 +53,52 @@ pub(super) fn known(schema: &Map<String, Value>, path: &Path<'_>, words: &[&str]
     }
 }
 
-/// The type of a value. `null` beside it is ignored: a value may always be given. Without a type,
-/// the one whose keywords are there.
-pub(super) fn kind<'a>(schema: &'a Map<String, Value>, path: &Path<'_>) -> Result<&'a str, ApiError> {
-    let words: Vec<&str> = match schema.get("type") {
+/// The types of a value. `null` beside another is left out: a value may always be given. Without a
+/// type, the one whose keywords are there; none if there are no keywords at all.
+pub(super) fn kinds<'a>(schema: &'a Map<String, Value>, path: &Path<'_>) -> Result<Vec<&'a str>, ApiError> {
+    let wrong = || path.at("type").invalid("give one type, or an array of types");
+    let mut words: Vec<&str> = match schema.get("type") {
         Some(Value::String(word)) => vec![word],
-        Some(Value::Array(words)) => words.iter().filter_map(Value::as_str).filter(|word| *word != "null").collect(),
-        Some(_) => Vec::new(),
+        Some(Value::Array(words)) if !words.is_empty() => {
+            words.iter().map(Value::as_str).collect::<Option<_>>().ok_or_else(wrong)?
+        }
+        Some(_) => return Err(wrong()),
         None => {
-            let of = [("properties", "object"), ("items", "array"), ("prefixItems", "array")];
-            of.into_iter().filter(|(word, _)| schema.contains_key(*word)).map(|(_, kind)| kind).take(1).collect()
+            let has_word = |words: &[&str]| words.iter().any(|word| schema.contains_key(*word));
+            let kind = WORDS.iter().find(|(_, words)| has_word(words)).map(|(kind, _)| *kind);
+            match (kind, schema.keys().find(|word| !is_annotation(word))) {
+                (Some(kind), _) => vec![kind],
+                (None, Some(word)) => {
+                    let message = "this cannot be kept; give a type and the keywords of that type";
+                    return Err(path.at(word).invalid(message));
+                }
+                (None, None) => Vec::new(),
+            }
         }
     };
-    match words[..] {
-        [word] => Ok(word),
-        // an integer is a number, too
-        ["integer", "number"] | ["number", "integer"] => Ok("number"),
-        _ => Err(path.at("type").invalid("give one type; null may stand beside it")),
+    if words.iter().any(|word| *word != "null") {
+        words.retain(|word| *word != "null");
     }
+    // an integer is a number, too
+    if words.contains(&"number") {
+        words.retain(|word| *word != "integer");
+    }
+    words.dedup();
+    Ok(words)
+}
+
+/// A schema of several types for one of them: without the keywords of the others.
+pub(super) fn for_kind(schema: &Map<String, Value>, kind: &str) -> Map<String, Value> {
+    let own = words_of(kind);
+    let is_of_other =
+        |word: &String| !own.contains(&word.as_str()) && WORDS.iter().any(|(_, words)| words.contains(&word.as_str()));
+    let mut all: Map<String, Value> = schema
+        .iter()
+        .filter(|(word, _)| !is_of_other(word))
+        .map(|(word, value)| (word.clone(), value.clone()))
+        .collect();
+    all.insert("type".to_owned(), Value::from(kind));
+    all
 }
 
 /// A number of tokens, characters or elements.

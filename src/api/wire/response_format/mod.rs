@@ -4,9 +4,12 @@
 mod budget;
 mod combine;
 mod keywords;
+mod numbers;
 mod path;
 mod schema;
 mod skeleton;
+mod strings;
+mod union;
 
 use crate::api::error::ApiError;
 use crate::engine::Format;

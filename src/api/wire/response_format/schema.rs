@@ -1,55 +1,66 @@
 //! A JSON Schema as a shape of answers.
 
 use super::budget::Budget;
-use super::combine::{alternative, resolved};
-use super::keywords::{TOKENS, kind, known, size, upper_size};
+use super::combine::{listed, only_null, resolved};
+use super::keywords::{for_kind, kinds, known, size, upper_size, words_of};
 use super::path::Path;
-use crate::api::error::ApiResult;
+use super::union::either;
+use super::{numbers, strings};
+use crate::api::error::{ApiError, ApiResult};
 use crate::engine::Shape;
-use crate::text::{LENGTH_MAX, Pattern};
-use serde_json::{Map, Value};
-use std::sync::Arc;
+use serde_json::{Map, Value, json};
+use std::collections::BTreeSet;
 
-/// Places of an array without `maxItems`.
+/// Places of an array without `maxItems`, and of an object whose names are not given.
 const PLACES: usize = 4;
 /// Places of an array with a larger `maxItems` at most, if `minItems` does not ask for more.
 const PLACES_MAX: usize = 16;
-/// Decimals of a number in a range.
-const DECIMALS: u32 = 2;
-/// Digits of a number in a range that is open at an end, its sign included.
-const DIGITS: u32 = 6;
-/// Formats of a number say how programs hold it.
-const NUMBER_FORMATS: [&str; 4] = ["int32", "int64", "float", "double"];
-/// Formats of a string that constrain nothing which a canvas could break.
-const PLAIN_FORMATS: [&str; 2] = ["password", "binary"];
-const TIME: &str = "([01][0-9]|2[0-3]):[0-5][0-9]:[0-5][0-9]Z";
-/// The months of 31, 30 and 28 days, and the 29th of February of a leap year.
-const DATE: &str = "([12][0-9]{3}-((0[13578]|1[02])-(0[1-9]|[12][0-9]|3[01])|(0[469]|11)-(0[1-9]|[12][0-9]|30)|\
-                    02-(0[1-9]|1[0-9]|2[0-8]))|\
-                    (([12][0-9](0[48]|[2468][048]|[13579][26]))|([12][048]00|1[26]00|2[048]00))-02-29)";
-const HEX: &str = "[0-9a-f]";
+/// Tokens of a name that is not given.
+const NAME_CELLS: usize = 8;
+/// How often a definition may be open within itself.
+const NESTED_MAX: usize = 2;
 
 /// The shape of the answers that satisfy `schema`.
 pub(super) fn shape(schema: &Value, path: &Path<'_>, budget: &mut Budget) -> ApiResult<Shape> {
-    Reader { root: schema, budget }.shape(schema, path, 0)
+    Reader { root: schema, budget, open: Vec::new(), is_cut: false }.shape(schema, path, 0)
 }
 
 struct Reader<'a> {
     /// What references lead into.
     root: &'a Value,
     budget: &'a mut Budget,
+    /// The references that are being followed.
+    open: Vec<String>,
+    /// Whether the last error was that a definition is nested in itself too often.
+    is_cut: bool,
 }
 
 impl Reader<'_> {
     fn shape(&mut self, schema: &Value, path: &Path<'_>, depth: usize) -> ApiResult<Shape> {
+        let all = schema.get("allOf").and_then(Value::as_array).into_iter().flatten();
+        let reference = [schema].into_iter().chain(all).find_map(|part| part.get("$ref")?.as_str());
+        let Some(reference) = reference else {
+            return self.resolved_shape(schema, path, depth);
+        };
+        if self.open.iter().filter(|open| *open == reference).count() >= NESTED_MAX {
+            self.is_cut = true;
+            return Err(path.at("$ref").invalid("it is nested in itself without an end; a canvas is finite"));
+        }
+        self.open.push(reference.to_owned());
+        let shape = self.resolved_shape(schema, path, depth);
+        self.open.pop();
+        shape
+    }
+
+    fn resolved_shape(&mut self, schema: &Value, path: &Path<'_>, depth: usize) -> ApiResult<Shape> {
         let schema = &*resolved(self.root, schema, path, depth, self.budget)?;
         for word in ["anyOf", "oneOf"] {
             if let Some(options) = schema.get(word) {
                 known(schema, path, &[word, "type"])?;
                 let at = path.at(word);
-                let options = options.as_array().ok_or_else(|| at.invalid("give an array of schemas"))?;
-                let only = alternative(self.root, options, &at, depth + 1, self.budget)?;
-                return self.shape(&only, &at, depth + 1);
+                let options = options.as_array().filter(|options| !options.is_empty());
+                let options = options.ok_or_else(|| at.invalid("give an array of at least one schema"))?;
+                return self.alternatives(options, &at, depth + 1);
             }
         }
         if let Some(given) = schema.get("const") {
@@ -63,17 +74,32 @@ impl Reader<'_> {
             let at = path.at("enum");
             let options = options.as_array().filter(|options| !options.is_empty());
             let options = options.ok_or_else(|| at.invalid("give an array of at least one value"))?;
-            let options: Vec<String> = options.iter().map(Value::to_string).collect();
-            self.budget.options(&at, &options)?;
-            return Ok(Shape::OneOf(options));
+            return self.one_of(options, &at);
         }
-        match kind(schema, path)? {
+        match kinds(schema, path)?[..] {
+            [kind] => self.of_kind(schema, kind, path, depth),
+            // whatever it may be: a single value
+            [] if depth > 0 => {
+                let all = ["string", "number", "boolean", "null"].map(|kind| json!({"type": kind}));
+                self.alternatives(&all, path, depth + 1)
+            }
+            [] => Err(path.at("type").invalid("missing; give one type, or an array of types")),
+            ref several => {
+                let options: Vec<Value> = several.iter().map(|kind| Value::Object(for_kind(schema, kind))).collect();
+                options.iter().try_for_each(|option| self.budget.combined(path, option))?;
+                self.alternatives(&options, &path.at("type"), depth + 1)
+            }
+        }
+    }
+
+    fn of_kind(&mut self, schema: &Map<String, Value>, kind: &str, path: &Path<'_>, depth: usize) -> ApiResult<Shape> {
+        match kind {
             "object" => self.object(schema, path, depth),
             "array" => self.array(schema, path, depth),
-            "string" => self.string(schema, path),
-            word @ ("integer" | "number") => self.number(schema, path, word == "integer"),
+            "string" => strings::shape(schema, path, self.budget),
+            "integer" | "number" => numbers::shape(schema, path, kind == "integer", self.budget),
             "boolean" => {
-                known(schema, path, &["type"])?;
+                known(schema, path, words_of(kind))?;
                 Ok(Shape::OneOf(vec!["true".to_owned(), "false".to_owned()]))
             }
             "null" => Ok(Shape::Constant("null".to_owned())),
@@ -81,44 +107,200 @@ impl Reader<'_> {
         }
     }
 
+    fn one_of(&mut self, options: &[Value], path: &Path<'_>) -> ApiResult<Shape> {
+        let options: Vec<String> = options.iter().map(Value::to_string).collect();
+        self.budget.options(path, &options)?;
+        Ok(Shape::OneOf(options))
+    }
+
+    /// One of several schemas. Those that cannot be kept are left out if another one can; null is
+    /// written only if nothing else can be.
+    fn alternatives(&mut self, options: &[Value], path: &Path<'_>, depth: usize) -> ApiResult<Shape> {
+        let (mut lists, mut open, mut has_null) = (Vec::new(), Vec::new(), false);
+        for option in options {
+            let schema = resolved(self.root, option, path, depth, self.budget)?;
+            if only_null(&schema) {
+                has_null = true;
+                continue;
+            }
+            lists.push(listed(&schema));
+            open.push(option);
+        }
+        if open.is_empty() {
+            return Ok(Shape::Constant("null".to_owned()));
+        }
+        if let Some(lists) = lists.into_iter().collect::<Option<Vec<_>>>() {
+            let mut values: Vec<Value> = Vec::new();
+            for value in lists.into_iter().flatten().take(2048) {
+                if !values.contains(&value) {
+                    values.push(value);
+                }
+            }
+            return self.one_of(&values, path);
+        }
+        if is_decimal(&open, self.root, path, depth, self.budget)? {
+            open.truncate(1);
+        }
+        let (mut shapes, mut refused, mut is_cut): (_, Option<ApiError>, _) = (Vec::new(), None, false);
+        for option in open {
+            self.is_cut = false;
+            match self.shape(option, path, depth + 1) {
+                Ok(shape) => shapes.push(shape),
+                Err(error) => {
+                    is_cut |= self.is_cut;
+                    refused = refused.or(Some(error));
+                }
+            }
+        }
+        self.is_cut = false;
+        match refused {
+            Some(_) if shapes.is_empty() && is_cut && has_null => Ok(Shape::Constant("null".to_owned())),
+            Some(error) if shapes.is_empty() => {
+                self.is_cut = is_cut;
+                Err(error)
+            }
+            _ => Ok(either(shapes)),
+        }
+    }
+
     fn object(&mut self, schema: &Map<String, Value>, path: &Path<'_>, depth: usize) -> ApiResult<Shape> {
-        known(schema, path, &["type", "properties", "required", "additionalProperties"])?;
+        known(schema, path, words_of("object"))?;
         let at = path.at("properties");
         let properties = match schema.get("properties") {
             None => None,
             Some(Value::Object(properties)) => Some(properties),
             Some(_) => return Err(at.invalid("give an object of schemas")),
         };
-        let mut required = schema.get("required").and_then(Value::as_array).into_iter().flatten();
-        let is_stranger = |name: &&str| !properties.is_some_and(|known| known.contains_key(*name));
-        if let Some(name) = required.find_map(|name| name.as_str().filter(is_stranger)) {
+        let names = self.names(schema, path, depth)?;
+        let required = schema.get("required").and_then(Value::as_array).into_iter().flatten().filter_map(Value::as_str);
+        let is_known = |name: &str| {
+            let is_listed = names.iter().flatten().any(|known| known == name);
+            is_listed || properties.is_some_and(|known| known.contains_key(name))
+        };
+        let strangers: Vec<&str> = required.filter(|name| !is_known(name)).collect();
+        let everything = json!({});
+        let further = match schema.get("additionalProperties") {
+            Some(Value::Bool(true)) => Some(&everything),
+            further => further.filter(|further| further.is_object()),
+        };
+        if let (Some(name), None) = (strangers.first(), further) {
             let message = format!("{name:?} is none of the properties; say what it is");
             return Err(path.at("required").invalid(&message));
         }
-        let Some(properties) = properties else {
-            let word = if schema.contains_key("additionalProperties") { "additionalProperties" } else { "properties" };
-            const MESSAGE: &str = "a canvas is laid out before names are chosen; name the members in properties";
-            return Err(path.at(word).invalid(MESSAGE));
+        let values = further.unwrap_or(&everything);
+        let mut properties: Vec<(&str, &Value)> = match (properties, &names) {
+            (Some(properties), _) => {
+                if let Some(word) =
+                    ["propertyNames", "patternProperties"].iter().find(|word| schema.contains_key(**word))
+                {
+                    return Err(path.at(word).invalid("this cannot be kept beside properties; leave it out"));
+                }
+                properties.iter().map(|(name, schema)| (name.as_str(), schema)).collect()
+            }
+            (None, Some(names)) => names.iter().map(|name| (name.as_str(), values)).collect(),
+            (None, None) if strangers.is_empty() => return self.map(schema, path, depth),
+            (None, None) => Vec::new(),
         };
+        properties.extend(strangers.into_iter().map(|name| (name, values)));
+        let (least, most) = (size(schema, path, "minProperties")?, upper_size(schema, path, "maxProperties")?);
+        let word = if least.is_some_and(|least| least > properties.len()) { "minProperties" } else { "maxProperties" };
+        if word == "minProperties" || most.is_some_and(|most| most < properties.len()) {
+            let message = format!("all {} properties are written, and no others", properties.len());
+            return Err(path.at(word).invalid(&message));
+        }
         let mut members = Vec::new();
         for (name, schema) in properties {
             self.budget.name(&at, name)?;
-            members.push((name.clone(), self.shape(schema, &at.at(name), depth + 1)?));
+            members.push((name.to_owned(), self.shape(schema, &at.at(name), depth + 1)?));
         }
         Ok(Shape::Object(members))
     }
 
+    /// The names that `propertyNames` lists, if it is a list of names.
+    fn names(&mut self, schema: &Map<String, Value>, path: &Path<'_>, depth: usize) -> ApiResult<Option<Vec<String>>> {
+        let Some(names) = schema.get("propertyNames") else { return Ok(None) };
+        let at = path.at("propertyNames");
+        let names = resolved(self.root, names, &at, depth + 1, self.budget)?;
+        let Some(names) = listed(&names) else { return Ok(None) };
+        let mut names: Vec<String> = names.iter().filter_map(Value::as_str).map(str::to_owned).collect();
+        let mut seen = BTreeSet::new();
+        names.retain(|name| seen.insert(name.clone()));
+        Ok(Some(names))
+    }
+
+    /// An object whose names are not given.
+    fn map(&mut self, schema: &Map<String, Value>, path: &Path<'_>, depth: usize) -> ApiResult<Shape> {
+        let everything = json!({});
+        let patterns = schema.get("patternProperties").and_then(Value::as_object);
+        let pattern = patterns.and_then(|patterns| patterns.iter().next());
+        let (name, values, word) = match (pattern, schema.get("additionalProperties")) {
+            (Some((pattern, values)), _) => {
+                if patterns.is_some_and(|patterns| patterns.len() > 1) || schema.contains_key("propertyNames") {
+                    let message = "this cannot be kept; give one pattern, and no propertyNames";
+                    return Err(path.at("patternProperties").invalid(message));
+                }
+                (json!({"type": "string", "pattern": pattern}), values, "patternProperties")
+            }
+            (None, Some(Value::Bool(false))) => return Ok(Shape::Object(Vec::new())),
+            (None, further) => {
+                let name = schema.get("propertyNames").cloned().unwrap_or_else(|| json!({"type": "string"}));
+                let values = match further {
+                    Some(Value::Bool(true)) => &everything,
+                    Some(values) => values,
+                    None if schema.contains_key("propertyNames") => &everything,
+                    None => {
+                        let message = "missing; name the members, or say in additionalProperties what they are";
+                        return Err(path.at("properties").invalid(message));
+                    }
+                };
+                (name, values, "additionalProperties")
+            }
+        };
+        let least = size(schema, path, "minProperties")?.unwrap_or(0);
+        let most = upper_size(schema, path, "maxProperties")?.map_or(PLACES, |most| most.min(PLACES_MAX));
+        if least > 1 || least > most {
+            let message = "this cannot be kept: a name may occur twice; give 0 or 1, and not more than maxProperties";
+            return Err(path.at("minProperties").invalid(message));
+        }
+        let mut members = Vec::new();
+        for _ in 0..most {
+            let name = match self.shape(&name, &path.at("propertyNames"), depth + 1)? {
+                Shape::Text { cells, least, characters } => {
+                    Shape::Text { cells: cells.or(Some(NAME_CELLS)), least, characters }
+                }
+                name @ Shape::Pattern { .. } => name,
+                _ => return Err(path.at("propertyNames").invalid("this cannot be kept; give a schema of a string")),
+            };
+            self.is_cut = false;
+            match self.shape(values, &path.at(word), depth + 1) {
+                Ok(value) => members.push((name, value)),
+                Err(_) if self.is_cut && least == 0 => break,
+                Err(error) => return Err(error),
+            }
+        }
+        self.is_cut = false;
+        Ok(Shape::Map { members, least })
+    }
+
     fn array(&mut self, schema: &Map<String, Value>, path: &Path<'_>, depth: usize) -> ApiResult<Shape> {
-        known(schema, path, &["type", "items", "prefixItems", "minItems", "maxItems"])?;
+        known(schema, path, words_of("array"))?;
+        // before 2020, a tuple was an array of `items`
+        let (word, prefix, further) = match schema.get("items") {
+            Some(Value::Array(all)) => ("items", Some(all), schema.get("additionalItems")),
+            items => ("prefixItems", schema.get("prefixItems").and_then(Value::as_array), items),
+        };
         let mut items = Vec::new();
-        for item in schema.get("prefixItems").and_then(Value::as_array).into_iter().flatten() {
-            items.push(self.shape(item, &path.at("prefixItems"), depth + 1)?);
+        for item in prefix.into_iter().flatten() {
+            items.push(self.shape(item, &path.at(word), depth + 1)?);
         }
         let (least, most) = (size(schema, path, "minItems")?, upper_size(schema, path, "maxItems")?);
-        let further = schema.get("items").filter(|items| **items != Value::Bool(false));
+        let is_closed = further == Some(&Value::Bool(false));
+        let most = if is_closed { Some(most.map_or(items.len(), |most| most.min(items.len()))) } else { most };
+        let further = further.filter(|further| !further.is_boolean());
         let (least, most) = match (least, most) {
             // a tuple: all of it
             (None, None) if !items.is_empty() => (items.len(), items.len()),
+            (None, Some(most)) if is_closed && most == items.len() => (most, most),
             (least, most) => {
                 let least = least.unwrap_or(0);
                 (least, most.map_or(PLACES, |most| most.min(PLACES_MAX)).max(least).min(most.unwrap_or(usize::MAX)))
@@ -127,143 +309,39 @@ impl Reader<'_> {
         if most < least || most < items.len() && least != most {
             return Err(path.at("maxItems").invalid("it is below minItems, or below the number of prefixItems"));
         }
+        let is_distinct = match schema.get("uniqueItems") {
+            None | Some(Value::Bool(false)) => false,
+            Some(Value::Bool(true)) if least > 1 => {
+                const MESSAGE: &str = "this cannot be kept beside minItems above 1: an element may occur twice";
+                return Err(path.at("uniqueItems").invalid(MESSAGE));
+            }
+            Some(Value::Bool(true)) => true,
+            Some(_) => return Err(path.at("uniqueItems").invalid("give true or false")),
+        };
         items.truncate(most);
         while items.len() < most {
             let Some(further) = further else {
                 return Err(path.at("items").invalid("missing; give a schema"));
             };
-            items.push(self.shape(further, &path.at("items"), depth + 1)?);
-        }
-        Ok(Shape::List { items, least })
-    }
-
-    fn string(&mut self, schema: &Map<String, Value>, path: &Path<'_>) -> ApiResult<Shape> {
-        known(schema, path, &["type", "minLength", "maxLength", "pattern", "format", TOKENS])?;
-        let cells = size(schema, path, TOKENS)?;
-        let least = size(schema, path, "minLength")?.unwrap_or(0);
-        let characters = upper_size(schema, path, "maxLength")?;
-        if characters.is_some_and(|most| most < least) {
-            return Err(path.at("minLength").invalid("it is above maxLength"));
-        }
-        let format = match schema.get("format") {
-            None => None,
-            Some(Value::String(format)) if PLAIN_FORMATS.contains(&format.as_str()) => None,
-            Some(format) => Some(format_pattern(format).ok_or_else(|| {
-                let formats = "date, date-time, time, uuid, uuid1 to uuid8, email, ipv4, password and binary";
-                path.at("format").invalid(&format!("this cannot be kept; here only {formats} can"))
-            })?),
-        };
-        let (word, expression) = match (format, schema.get("pattern")) {
-            (None, None) => return Ok(Shape::Text { cells, least, characters }),
-            (Some(_), Some(_)) => {
-                return Err(path.at("pattern").invalid("this cannot be kept beside a format; give one of the two"));
+            self.is_cut = false;
+            match self.shape(further, &path.at("items"), depth + 1) {
+                Ok(item) => items.push(item),
+                // a model that contains itself ends here
+                Err(_) if self.is_cut && items.len() >= least => break,
+                Err(error) => return Err(error),
             }
-            (Some(format), None) => ("format", format),
-            (None, Some(Value::String(pattern))) => ("pattern", pattern.clone()),
-            (None, Some(_)) => return Err(path.at("pattern").invalid("give a string")),
-        };
-        let at = path.at(word);
-        self.budget.pattern(&at)?;
-        self.budget.text(&at, &expression)?;
-        let pattern = Pattern::parse(&expression).map_err(|why| at.invalid(&format!("this cannot be kept: {why}")))?;
-        let (shortest, longest) = pattern.lengths();
-        if least > longest || characters.is_some_and(|most| most < shortest) {
-            let message =
-                format!("its texts have {shortest} to {longest} characters (up to {LENGTH_MAX}), against the lengths");
-            return Err(at.invalid(&message));
         }
-        Ok(Shape::Pattern { pattern: Arc::new(pattern), cells, least, characters })
-    }
-
-    fn number(&mut self, schema: &Map<String, Value>, path: &Path<'_>, is_whole: bool) -> ApiResult<Shape> {
-        const BOUNDS: [&str; 4] = ["minimum", "maximum", "exclusiveMinimum", "exclusiveMaximum"];
-        known(schema, path, &["type", BOUNDS[0], BOUNDS[1], BOUNDS[2], BOUNDS[3], "multipleOf", "format", TOKENS])?;
-        let is_format = |format: &Value| format.as_str().is_some_and(|format| NUMBER_FORMATS.contains(&format));
-        if schema.get("format").is_some_and(|format| !is_format(format)) {
-            let message = format!("this cannot be kept; here only {} can", NUMBER_FORMATS.join(", "));
-            return Err(path.at("format").invalid(&message));
-        }
-        let is_whole = match schema.get("multipleOf").map(Value::as_f64) {
-            None => is_whole,
-            Some(Some(1.0)) => true,
-            Some(_) => return Err(path.at("multipleOf").invalid("this cannot be kept; here only 1 can")),
-        };
-        let cells = size(schema, path, TOKENS)?;
-        let decimals = if is_whole { 0 } else { DECIMALS };
-        let low = bound(schema, path, ["minimum", "exclusiveMinimum"], decimals)?;
-        let high = bound(schema, path, ["maximum", "exclusiveMaximum"], decimals)?;
-        match (low, high) {
-            (None, None) => return Ok(Shape::Number { cells, is_whole, is_signed: true }),
-            (Some(0), None) => return Ok(Shape::Number { cells, is_whole, is_signed: false }),
-            (Some(_), _) | (None, Some(_)) => {}
-        }
-        let word = BOUNDS.into_iter().find(|word| schema.contains_key(*word)).unwrap_or(BOUNDS[0]);
-        let at = path.at(word);
-        self.budget.pattern(&at)?;
-        let digits = cells.and_then(|cells| u32::try_from(cells).ok()).unwrap_or(DIGITS).clamp(1, 12) + decimals;
-        let largest = |digits: u32| 10_i64.pow(digits) - 1;
-        let needed = |bound: i64| bound.unsigned_abs().checked_ilog10().map_or(1, |log| log + 1);
-        let (low, high) = match (low, high) {
-            (Some(low), Some(high)) => (low, high),
-            (Some(low), None) => (low, largest(digits.max(needed(low)))),
-            (None, Some(high)) => (-largest(digits.saturating_sub(1).max(needed(high)).max(1)), high),
-            (None, None) => (0, 0),
-        };
-        let pattern = Pattern::numbers(low, high, decimals).map_err(|why| at.invalid(&why))?;
-        Ok(Shape::Range(Arc::new(pattern)))
+        self.is_cut = false;
+        Ok(Shape::List { items, least, is_distinct })
     }
 }
 
-/// The regular expression of a format.
-fn format_pattern(format: &Value) -> Option<String> {
-    let uuid = |version: &str, variant: &str| {
-        format!("{HEX}{{8}}-{HEX}{{4}}-{version}{HEX}{{3}}-{variant}{HEX}{{3}}-{HEX}{{12}}")
+/// Whether the alternatives are those of a decimal number, as pydantic writes it: a number, or a
+/// string that spells one. As the string's schema does not say so, the number is written.
+fn is_decimal(options: &[&Value], root: &Value, path: &Path<'_>, depth: usize, budget: &mut Budget) -> ApiResult<bool> {
+    let [first, second] = options else { return Ok(false) };
+    let mut is_a = |option: &Value, kind: &str| -> ApiResult<bool> {
+        Ok(resolved(root, option, path, depth, budget)?.get("type").is_some_and(|own| own == kind))
     };
-    let byte = "(25[0-5]|2[0-4][0-9]|1[0-9][0-9]|[1-9]?[0-9])";
-    Some(match format.as_str()? {
-        "date" => DATE.to_owned(),
-        "time" => TIME.to_owned(),
-        "date-time" => format!("{DATE}T{TIME}"),
-        "uuid" => uuid(HEX, HEX),
-        format if format.len() == 5 && format.starts_with("uuid") && ('1'..='8').any(|v| format.ends_with(v)) => {
-            uuid(&format[4..], "[89ab]")
-        }
-        "email" => "[a-z0-9]([a-z0-9._]{0,14}[a-z0-9])?@[a-z0-9]([a-z0-9-]{0,14}[a-z0-9])?\\.[a-z]{2,4}".to_owned(),
-        "ipv4" => format!("{byte}(\\.{byte}){{3}}"),
-        _ => return None,
-    })
-}
-
-/// A bound of a number, in units of its last decimal; `None` where there is none that matters.
-/// `words`: the bound itself, and the one that is not part of the range, which may also be a flag.
-fn bound(schema: &Map<String, Value>, path: &Path<'_>, words: [&str; 2], decimals: u32) -> ApiResult<Option<i64>> {
-    /// Programs that know no integer without bounds give these: 2^53 - 1.
-    const SAFE: f64 = 9_007_199_254_740_991.0;
-    let is_lower = words[0] == "minimum";
-    let is_flagged = schema.get(words[1]) == Some(&Value::Bool(true));
-    let mut tightest: Option<i64> = None;
-    for (word, excludes) in [(words[0], is_flagged), (words[1], true)] {
-        let value = match schema.get(word) {
-            None => continue,
-            Some(Value::Bool(_)) if word == words[1] => continue,
-            Some(value) => value.as_f64().ok_or_else(|| path.at(word).invalid("give a number"))?,
-        };
-        if value.abs() >= SAFE && (value < 0.0) == is_lower {
-            continue;
-        }
-        let scaled = value * 10f64.powi(decimals.cast_signed());
-        if scaled.abs() > 1e15 {
-            return Err(path.at(word).invalid("this cannot be kept; give a number of at most 15 digits"));
-        }
-        let rounded = if is_lower { scaled.ceil() } else { scaled.floor() };
-        #[allow(clippy::cast_possible_truncation)] // at most 1e15
-        let mut unit = rounded as i64;
-        #[allow(clippy::float_cmp)] // a bound that is itself a number of the range
-        if excludes && rounded == scaled {
-            unit += if is_lower { 1 } else { -1 };
-        }
-        let tighter = |known: i64| if is_lower { known.max(unit) } else { known.min(unit) };
-        tightest = Some(tightest.map_or(unit, tighter));
-    }
-    Ok(tightest)
+    Ok(is_a(first, "number")? && is_a(second, "string")?)
 }

@@ -28,7 +28,7 @@ fn shape_at(skeleton: &Value, path: &Path<'_>, depth: usize, budget: &mut Budget
             for (index, value) in values.iter().enumerate() {
                 items.push(shape_at(value, &path.at(&format!("[{index}]")), depth + 1, budget)?);
             }
-            Ok(Shape::List { least: items.len(), items })
+            Ok(Shape::List { least: items.len(), items, is_distinct: false })
         }
         Value::String(text) => match text.strip_prefix('<').and_then(|text| text.strip_suffix('>')) {
             Some(blank) => typed_blank(blank, path, budget),
