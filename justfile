@@ -122,8 +122,9 @@ kernels: cuda-toolchain
 # Pack all that `benches/gpu.sh` needs on a machine with a GPU; unpack it there, run `./gpu.sh`
 gpu-archive: cuda-toolchain cuda-build (cuda-build "90" "test --no-run --lib --test gpu")
     rm -rf target/gpu && mkdir -p target/gpu/tests/data target/gpu/model
-    cp benches/gpu.sh benches/http_load.py target/gpu/
-    cp -r tests/data/llada-tiny target/gpu/tests/data/
+    cp benches/gpu.sh benches/gpu_table.py benches/http_load.py benches/http_same.py target/gpu/
+    cp benches/torch_llada.py benches/torch_passes.py target/gpu/
+    cp -r tests/data/llada-tiny tests/data/dit-tiny target/gpu/tests/data/
     cp tests/data/llada-hub/instruct/*.json target/gpu/model/
     cp {{ cuda_target }}/remask target/gpu/
     cp $(ls -t {{ cuda_target }}/deps/gpu-* | grep -v '\.d$' | head -1) target/gpu/gpu-tests
@@ -132,7 +133,7 @@ gpu-archive: cuda-toolchain cuda-build (cuda-build "90" "test --no-run --lib --t
     tar -C target -cJf target/gpu.tar.xz gpu
     ls -lh target/gpu.tar.xz
 
-# Build, test and measure, on a machine with a GPU and this repository
+# Build, test and measure, on a machine with a GPU and this repository: target/gpu/report.md
 gpu: gpu-archive
     cd target/gpu && ./gpu.sh
 

@@ -1,29 +1,90 @@
 #!/usr/bin/env bash
-# On a machine with an NVIDIA GPU, in the folder that `just gpu-archive` packed: are the numbers right, and how fast is an 8B
-# model? Random weights of LLaDA-8B's shapes: speed does not depend on them. Prints what benches/RESULTS.md wants.
-set -euo pipefail
+# On a machine with an NVIDIA GPU, in the folder that `just gpu-archive` packed: are the numbers
+# right, and how fast is an 8B model? Random weights of LLaDA-8B's shapes: speed does not depend on
+# them. Needs Python 3; PyTorch is measured beside it where Python has it. No network.
+#
+# Prints report.md, which has the tables of benches/RESULTS.md. A step that fails is named there, and
+# the others go on; then the exit code is 1.
+#
+# To try it without a GPU: DEVICE=cpu MODEL=DIR SIZES=1x64,2x128 VOCABULARY=250 TRIALS=2 ./gpu.sh
+set -uo pipefail
 cd "$(dirname "$0")"
+device=${DEVICE:-cuda} model=${MODEL:-model} port=${PORT:-8089}
+sizes=${SIZES:-1x64,1x206,1x512,1x1024,1x2048,1x4096,4x128,16x128,64x128} # rows x tokens
+vocabulary=${VOCABULARY:-126080} trials=${TRIALS:-50} scored=${SCORED:-900}
 libraries=$(python3 -c 'import glob, site; print(":".join(glob.glob(site.getsitepackages()[0] + "/nvidia/*/lib")))' || true)
 export LD_LIBRARY_PATH="${LD_LIBRARY_PATH:-}:$libraries" RUST_BACKTRACE=0
+export REMASK_DEVICE=$device REMASK_MODEL_ID=$model REMASK_LOAD_FORMAT=dummy
+[ "$device" = cuda ] || export REMASK_TEST_DEVICE=$device
+rm -rf measured && mkdir measured
+failed=()
 
-echo "== $(nvidia-smi --query-gpu=name,driver_version,memory.total --format=csv,noheader)"
-echo '== the kernel against the CPU'
-./kernel-tests kernels
-echo '== llada-tiny against the published numbers and the CPU'
-./gpu-tests --test-threads 1 --nocapture
-echo '== passes of an 8B model (bf16), all cells of the canvas blank but a quarter; limit: 3.12 ms or 15 GFLOP a token'
-for canvas in 64 206 512 1024 2048 4096; do
-    ./remask bench --model-id model --load-format dummy --device cuda --canvas "$canvas" --steps 8 --streams 1 --repeat 3 |
-        tail -1
-done
-echo '== through HTTP'
-begun=$(date +%s%N)
-./remask serve --model-id model --load-format dummy --device cuda --port 8089 --max-batch-tokens 4096 &
-server=$!
-trap 'kill $server' EXIT
-until curl -sf 127.0.0.1:8089/ready >/dev/null; do
-    kill -0 $server
-    sleep 0.1
-done
-echo "ready after $((($(date +%s%N) - begun) / 1000000)) ms, $(nvidia-smi --query-gpu=memory.used --format=csv,noheader) on the GPU, $(grep VmHWM /proc/$server/status) on the host"
-python3 http_load.py http://127.0.0.1:8089
+# Runs a command with a limit of time; its output is shown, and kept in measured/NAME.
+step() { # name, seconds, command..
+    local name=$1 limit=$2 begun=$SECONDS
+    shift 2
+    echo "== $name" >&2
+    timeout "$limit" "$@" > >(tee "measured/$name") 2> >(tee "measured/$name.errors" >&2)
+    local code=$?
+    echo "== $name: exit code $code, $((SECONDS - begun)) s" >&2
+    [ $code = 0 ] || failed+=("$name (exit code $code)")
+    return 0
+}
+
+# Passes of every size; the arguments sample tokens.
+passes() {
+    local code=0 size
+    for size in ${sizes//,/ }; do
+        ./remask bench --json --canvas "${size#*x}" --streams "${size%x*}" --steps 8 --repeat 3 "$@" || code=1
+    done
+    return $code
+}
+
+# A server, what its clients measure, and its memory.
+serve() {
+    local begun server code=0
+    begun=$(date +%s%N)
+    ./remask serve --port "$port" --max-batch-tokens 4096 >measured/server.log 2>&1 &
+    server=$!
+    until curl -sf "127.0.0.1:$port/ready" >/dev/null; do
+        kill -0 $server || return 1
+        sleep 0.1
+    done
+    echo "| ready after | $((($(date +%s%N) - begun) / 1000000)) ms |"
+    python3 http_load.py "http://127.0.0.1:$port" --vocabulary "$vocabulary" --markdown || code=1
+    python3 http_same.py "http://127.0.0.1:$port" --vocabulary "$vocabulary" --repeat "$trials" --score "$scored" || code=1
+    echo "| memory on the GPU | $(nvidia-smi --query-gpu=memory.used --format=csv,noheader 2>/dev/null || echo none) |"
+    echo "| most memory on the host | $(awk '/VmHWM/ { print $2, $3 }' /proc/$server/status) |"
+    kill $server
+    wait $server
+    return $code
+}
+export -f passes serve
+export sizes vocabulary trials scored port
+
+step kernels 120 ./kernel-tests backend::cuda::tests --ignored --test-threads 1
+# built for a GPU none of its tests is ignored, built without they all are
+step models 120 ./gpu-tests --include-ignored --test-threads 1 --nocapture
+step greedy 150 bash -c 'passes'
+step top_p 120 bash -c 'passes --temperature 1 --top-p 0.9'
+step top_k 120 bash -c 'passes --temperature 1 --top-k 50'
+step http 150 bash -c 'serve'
+if python3 -c 'import torch' 2>/dev/null; then
+    dtype=bf16
+    [ "$device" = cuda ] || dtype=f32
+    step torch 150 python3 torch_llada.py --passes "$sizes" --model "$model" --device "$device" --dtype $dtype
+else
+    failed+=("torch (Python has no module torch)")
+fi
+card=$(nvidia-smi --query-gpu=name,driver_version,memory.total --format=csv,noheader 2>/dev/null || echo "no GPU")
+step report 60 python3 gpu_table.py measured --card "$card"
+{
+    echo
+    if [ ${#failed[@]} = 0 ]; then
+        echo "All steps succeeded in $SECONDS s."
+    else
+        printf 'Failed: %s\n' "${failed[@]}"
+    fi
+} | tee -a measured/report
+mv measured/report report.md
+[ ${#failed[@]} = 0 ]

@@ -34,9 +34,12 @@ def main():
     parser.add_argument("--prompt", type=int, default=64)
     parser.add_argument("--steps", type=int, default=64)
     parser.add_argument("--vocabulary", type=int, default=126080)
+    parser.add_argument("--markdown", action="store_true", help="print rows of a table")
     args = parser.parse_args()
     draw = random.Random(0)
-    print(f"prompt {args.prompt}, {args.tokens} new tokens, {args.steps} forward passes each")
+    what = f"prompt {args.prompt}, {args.tokens} new tokens, {args.steps} forward passes each"
+    if not args.markdown:
+        print(what)
     for streams in map(int, args.streams.split(",")):
         prompts = [[draw.randrange(args.vocabulary) for _ in range(args.prompt)] for _ in range(streams)]
         written = []
@@ -50,7 +53,13 @@ def main():
         for thread in threads:
             thread.join()
         took = time.monotonic() - begun
-        print(f"{streams:3} streams: {sum(written) / took:8.1f} tokens/s, {took:.2f} s, {len(written)} answers")
+        rate = sum(written) / took
+        if args.markdown:
+            print(f"| {streams} streams, {what} | {rate:.1f} tokens/s, {len(written)} answers |")
+        else:
+            print(f"{streams:3} streams: {rate:8.1f} tokens/s, {took:.2f} s, {len(written)} answers")
+        if len(written) < streams:
+            raise SystemExit(f"{streams - len(written)} requests have failed")
 
 
 if __name__ == "__main__":

@@ -2,7 +2,7 @@
 //!
 //! Compare with `benches/torch_llada.py`, which runs the same weights through plain PyTorch.
 
-use remask::cmd::bench::{STREAMS, dummy_model, measure, print_table, sudoku_model};
+use remask::cmd::bench::{STREAMS, Workload, dummy_model, measure, print_table, sudoku_model};
 use remask::model::{Device, Source, Threads, load, settle_threads};
 use std::path::Path;
 
@@ -15,8 +15,8 @@ fn main() -> anyhow::Result<()> {
     unsafe { settle_threads(Threads::ShareProducts) };
     let dir = Path::new(env!("CARGO_MANIFEST_DIR")).join("tests/data/llada-tiny");
     let tiny = load(&Source::Directory { dir, prism_head: None, adapter: None }, Device::Cpu)?;
-    let mut figures = measure("llada-tiny", tiny, None, STEPS, &STREAMS, REPEAT)?;
-    figures.extend(measure("sudoku", sudoku_model()?, None, STEPS, &STREAMS, REPEAT)?);
-    figures.extend(measure("dummy-100m", dummy_model()?, None, STEPS, &STREAMS, REPEAT)?);
+    let mut figures = measure("llada-tiny", tiny, Workload::greedy(STEPS), &STREAMS, REPEAT)?;
+    figures.extend(measure("sudoku", sudoku_model()?, Workload::greedy(STEPS), &STREAMS, REPEAT)?);
+    figures.extend(measure("dummy-100m", dummy_model()?, Workload::greedy(STEPS), &STREAMS, REPEAT)?);
     print_table(&figures)
 }

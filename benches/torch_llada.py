@@ -17,6 +17,11 @@ How fast is it? One JSON line, the median of `--repeat` runs after one to warm u
 
     venv/bin/python benches/torch_llada.py --model dummy-100m --canvas 128 --steps 32 --dtype bf16 --threads 2
     venv/bin/python benches/torch_llada.py --model models/sudoku --canvas 89 --steps 32
+
+How fast is a forward pass of an 8B model on a GPU, eager, as a CUDA graph, and its products alone? Random weights of the
+shapes in a config.json; one JSON line a size, `torch_passes.py` says what is measured:
+
+    python3 torch_llada.py --passes 1x64,1x206,16x128 --model DIR --device cuda --dtype bf16
 """
 
 import argparse
@@ -29,7 +34,6 @@ from pathlib import Path
 
 import torch
 import torch.nn.functional as F
-from safetensors.torch import load_file
 
 DTYPES = {"f32": torch.float32, "bf16": torch.bfloat16}
 
@@ -69,38 +73,41 @@ class Llada:
         """cos and sin of every position's angles, in f32: (canvas_max, head_dim) each."""
         halves = torch.arange(0, self.head_dim, 2, dtype=torch.float32) / self.head_dim  # (head_dim / 2)
         angles = torch.outer(torch.arange(self.canvas_max, dtype=torch.float32), 1.0 / theta**halves)
-        angles = torch.cat((angles, angles), dim=-1)  # (canvas_max, head_dim)
+        angles = torch.cat((angles, angles), dim=-1).to(self.weights["wte.weight"].device)  # (canvas_max, head_dim)
         return angles.cos(), angles.sin()
 
-    def _rotate(self, x):
+    def rotate(self, x):
         """RoPE on (batch, heads, positions, head_dim), pairs half a head apart, computed in f32."""
         cos, sin = (table[: x.shape[2]] for table in self.rotations)  # (positions, head_dim)
         first, second = x.float().chunk(2, dim=-1)
         return (x.float() * cos + torch.cat((-second, first), dim=-1) * sin).to(x.dtype)
 
-    def _norm(self, x, name):
+    def norm(self, x, name):
         return F.rms_norm(x, x.shape[-1:], self.weights[name + ".weight"], self.eps)
 
-    def _linear(self, x, name):
+    def linear(self, x, name):
         return F.linear(x, self.weights[name + ".weight"])
 
     def _attend(self, x, block):
-        batch, positions, hidden = x.shape
+        batch, positions, _ = x.shape
 
         def heads(name, count):
-            projected = self._linear(x, f"{block}.{name}")
+            projected = self.linear(x, f"{block}.{name}")
             return projected.view(batch, positions, count, self.head_dim).transpose(1, 2)
 
         q, k, v = heads("q_proj", self.heads), heads("k_proj", self.kv_heads), heads("v_proj", self.kv_heads)
         if self.rotations:
-            q, k = self._rotate(q), self._rotate(k)
+            q, k = self.rotate(q), self.rotate(k)
+        return self.linear(self.attention(q, k, v), f"{block}.attn_out")
+
+    def attention(self, q, k, v):
+        """(batch, heads, positions, head_dim) each to (batch, positions, d_model)."""
         seen = F.scaled_dot_product_attention(q, k, v, enable_gqa=self.kv_heads != self.heads)
-        seen = seen.transpose(1, 2).reshape(batch, positions, hidden)
-        return self._linear(seen, f"{block}.attn_out")
+        return seen.transpose(1, 2).flatten(2)
 
     def _mlp(self, x, block):
-        gate = F.silu(self._linear(x, f"{block}.ff_proj"))
-        return self._linear(gate * self._linear(x, f"{block}.up_proj"), f"{block}.ff_out")
+        gate = F.silu(self.linear(x, f"{block}.ff_proj"))
+        return self.linear(gate * self.linear(x, f"{block}.up_proj"), f"{block}.ff_out")
 
     def hidden(self, ids):
         """States after the final norm: (batch, positions) ids to (batch, positions, d_model)."""
@@ -109,40 +116,47 @@ class Llada:
             x = x + self.weights["wpe.weight"][: ids.shape[1]]
         for layer in range(self.layers):
             block = f"blocks.{layer}"
-            x = x + self._attend(self._norm(x, f"{block}.attn_norm"), block)
-            x = x + self._mlp(self._norm(x, f"{block}.ff_norm"), block)
-        return self._norm(x, "ln_f")
+            x = x + self._attend(self.norm(x, f"{block}.attn_norm"), block)
+            x = x + self._mlp(self.norm(x, f"{block}.ff_norm"), block)
+        return self.norm(x, "ln_f")
 
     def logits(self, ids):
         """(batch, positions) ids to (batch, positions, vocabulary) scores."""
-        output = "ff_out" if "ff_out.weight" in self.weights else "wte"  # tied weights
-        return self._linear(self.hidden(ids), output)
+        return F.linear(self.hidden(ids), self.output())
+
+    def output(self):
+        """(vocabulary, d_model): the output layer, or the embedding where they are tied."""
+        return self.weights.get("ff_out.weight", self.weights["wte.weight"])
 
 
 def load(model, dtype):
     """A model directory, or `dummy-100m`."""
     if model == "dummy-100m":
         return Llada(DUMMY_100M, dummy_weights(DUMMY_100M), dtype)
+    from safetensors.torch import load_file
+
     config = json.loads((Path(model) / "config.json").read_text())
     return Llada(config, load_file(Path(model) / "model.safetensors"), dtype)
 
 
-def dummy_weights(config):
-    """Normal weights of deviation 0.02, always the same; norms of ones."""
-    generator = torch.Generator().manual_seed(0)
-    hidden, mlp, vocabulary = config["d_model"], config["mlp_hidden_size"], config["vocab_size"]
+def dummy_weights(config, device="cpu", dtype=torch.float32):
+    """Normal weights of deviation 0.02, always the same on a device; norms of ones."""
+    generator = torch.Generator(device).manual_seed(0)
+    hidden, mlp = config["d_model"], config["mlp_hidden_size"]
+    vocabulary = config.get("embedding_size") or config["vocab_size"]
+    kv = hidden // config["n_heads"] * (config.get("n_kv_heads") or config["n_heads"])
 
     def normal(*shape):
-        return torch.randn(*shape, generator=generator) * 0.02
+        return torch.randn(*shape, generator=generator, device=device, dtype=dtype) * 0.02
 
     weights = {"wte.weight": normal(vocabulary, hidden), "ff_out.weight": normal(vocabulary, hidden)}
-    weights["ln_f.weight"] = torch.ones(hidden)
+    weights["ln_f.weight"] = torch.ones(hidden, device=device, dtype=dtype)
     for layer in range(config["n_layers"]):
         block = f"blocks.{layer}"
         for name in ("attn_norm", "ff_norm"):
-            weights[f"{block}.{name}.weight"] = torch.ones(hidden)
+            weights[f"{block}.{name}.weight"] = torch.ones(hidden, device=device, dtype=dtype)
         for name in ("q_proj", "k_proj", "v_proj", "attn_out"):
-            weights[f"{block}.{name}.weight"] = normal(hidden, hidden)
+            weights[f"{block}.{name}.weight"] = normal(kv if name in ("k_proj", "v_proj") else hidden, hidden)
         for name in ("ff_proj", "up_proj"):
             weights[f"{block}.{name}.weight"] = normal(mlp, hidden)
         weights[f"{block}.ff_out.weight"] = normal(hidden, mlp)
@@ -176,6 +190,8 @@ def decode(model, canvas, start, block_length, steps):
 
 def check(directory):
     """Exits unless logits and greedy traces equal the reference's."""
+    from safetensors.torch import load_file
+
     directory = Path(directory)
     model = load(directory, torch.float32)
     io = load_file(directory / "io.safetensors")
@@ -245,6 +261,19 @@ def measure(args):
     print(json.dumps(figures))
 
 
+def measure_passes(args):
+    """Times single passes of a model with random weights."""
+    import torch_passes
+
+    device, dtype = torch.device(args.device), DTYPES[args.dtype]
+    config = DUMMY_100M if args.model == "dummy-100m" else json.loads((Path(args.model) / "config.json").read_text())
+    model = Llada(config, dummy_weights(config, device, dtype), dtype)
+    sizes = [tuple(map(int, size.split("x"))) for size in args.passes.split(",")]
+    if any(positions > model.canvas_max for _, positions in sizes):
+        sys.exit(f"--passes {args.passes}: a row of this model has at most {model.canvas_max} positions")
+    torch_passes.measure(model, sizes, device)
+
+
 def main():
     parser = argparse.ArgumentParser(description="LLaDA in plain PyTorch: checked, and timed")
     parser.add_argument("--check", metavar="DIR", nargs="?", const="tests/data/llada-tiny", help="compare with DIR")
@@ -255,14 +284,22 @@ def main():
     parser.add_argument("--threads", type=int, default=2)
     parser.add_argument("--repeat", type=int, default=5, help="runs; the median counts")
     parser.add_argument("--batch", type=int, default=1, help="canvases per pass")
+    parser.add_argument("--passes", metavar="RxN,..", help="time single passes of R rows of N tokens, random weights")
+    parser.add_argument("--device", default="cpu", help="device of --passes: cpu or cuda")
     args = parser.parse_args()
     if not args.check and not args.model:
         parser.error("give --check, --model, or both")
+    if args.passes and not args.model:
+        parser.error("--passes needs a --model, of which it reads config.json")
+    if args.device != "cpu" and not args.passes:
+        parser.error("--device is for --passes; whole runs are measured on the CPU")
     torch.set_num_threads(args.threads)
     with torch.inference_mode():
         if args.check:
             check(args.check)
-        if args.model:
+        if args.passes:
+            measure_passes(args)
+        elif args.model:
             measure(args)
 
 

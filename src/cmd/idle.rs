@@ -18,7 +18,7 @@ struct Rule {
     why: &'static str,
 }
 
-const RULES: [Rule; 17] = [
+const RULES: [Rule; 18] = [
     Rule {
         command: "bench",
         flags: &[
@@ -35,6 +35,12 @@ const RULES: [Rule; 17] = [
         ],
         are_idle: |matches| matches.get_flag("dummy_100m"),
         why: "--dummy-100m measures a model of its own on the CPU",
+    },
+    Rule {
+        command: "bench",
+        flags: &["top_k", "top_p"],
+        are_idle: |matches| matches.get_one::<f32>("temperature") == Some(&0.0),
+        why: "at temperature 0 the most probable token is taken; give a --temperature above 0",
     },
     Rule {
         command: "",
@@ -213,6 +219,8 @@ mod tests {
             ("remask health --url http://h --port 1", "--port"),
             ("remask bench --dummy-100m --model-id toy", "--model-id"),
             ("remask bench --dummy-100m --device cuda", "--device"),
+            ("remask bench --top-p 0.9", "--top-p"),
+            ("remask bench --top-k 50 --temperature 0", "--top-k"),
             ("remask quantize --model-id src --out a.gguf --revision v1", "--revision"),
             ("remask eval sudoku --puzzles f --blanks 3", "--blanks"),
             ("remask eval sudoku --proofread-below 0.3", "--proofread-below"),
@@ -236,6 +244,7 @@ mod tests {
             "remask serve --model-id toy --dtype f32 --device cpu",
             "remask bench --model-id toy",
             "remask bench --dummy-100m --steps 3",
+            "remask bench --temperature 1 --top-k 50 --top-p 0.9",
             "remask infill --prompt a --blank x",
             "remask health --port 1",
             "remask eval sudoku --blanks 3 --proofread 4 --proofread-below 0.3",

@@ -1,8 +1,10 @@
 //! From canvases to readings: packs rows into one pass, runs the output layer on the blanks and the
 //! quality head on the filled cells. Out of scope: the network's layers, and devices.
 
+use super::backend::cost::{Cost, Speed};
 use super::backend::counts::Counts;
 use super::backend::inputs::{Inputs, part};
+use super::backend::speed::measure;
 use super::backend::summary::{Answers, Asks, Guidance, SummaryOptions, Vocabulary, sigmoid};
 use super::backend::{Backend, Computed};
 use super::error::{ModelError, RowError};
@@ -240,6 +242,17 @@ impl Denoiser for NetworkDenoiser {
 
     fn counts(&self) -> Counts {
         self.backend.counts()
+    }
+
+    fn cost(&self, batch: &Batch<'_>) -> Option<Cost> {
+        let read = |row: &Row<'_>| row.check(&self.spec).map(|()| Reading::default());
+        let Plan { pass, readouts, reviewed } = self.plan(batch, &batch.iter().map(read).collect());
+        let unguided = readouts.iter().filter(|cell| cell.unguided.is_some()).count();
+        Some(self.network.cost(&pass, readouts.len() + unguided, reviewed.len()))
+    }
+
+    fn speed(&self) -> Result<Option<Speed>, ModelError> {
+        Ok(Some(with_threadpool(|| measure(&*self.backend, self.network.numbers()))?))
     }
 
     fn inspect(&mut self, ids: &[TokenId]) -> Result<Inspection, ModelError> {

@@ -1,6 +1,7 @@
 //! The interface between the algorithm and a model: a batch of canvases goes in, readings come out.
 //! Out of scope: policies, requests and time.
 
+use super::backend::cost::{Cost, Speed};
 use super::backend::counts::Counts;
 use super::error::{ModelError, RowError};
 use crate::diffusion::{Canvas, Draws, Position, Probability, Proofreading, Purpose, Reading, Seed, TokenId, TokenSet};
@@ -21,6 +22,20 @@ pub trait Denoiser: Send {
     /// What its device was asked to do so far; all zero where nothing is counted.
     fn counts(&self) -> Counts {
         Counts::default()
+    }
+
+    /// What a pass over these rows computes and reads; `None` of a model without weights.
+    fn cost(&self, _batch: &Batch<'_>) -> Option<Cost> {
+        None
+    }
+
+    /// Measures its device with its own operations, which takes a second or two and at most a
+    /// gigabyte there; `None` of a model without weights.
+    ///
+    /// # Errors
+    /// When an operation fails, also for lack of memory.
+    fn speed(&self) -> Result<Option<Speed>, ModelError> {
+        Ok(None)
     }
 
     /// Every number of one pass over `ids`; ids equal to the mask count as blanks here.

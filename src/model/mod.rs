@@ -12,6 +12,7 @@ mod network;
 mod toy;
 mod weights;
 
+pub use backend::cost::{Cost, Speed};
 pub use backend::counts::Counts;
 pub(crate) use backend::summary::{SummaryOptions, Vocabulary, sigmoid};
 pub(crate) use backend::{cpu::summary::summarise, has_fused_gradients, is_parallel};

@@ -1,6 +1,7 @@
 //! Networks: rows of ids laid end to end go in, states of the requested tokens come out. Out of
 //! scope: canvases, and the layers in between.
 
+use super::backend::cost::{Cost, Numbers};
 use super::backend::{Spans, inputs::Inputs};
 use candle_core::{Result, Tensor};
 use std::ops::Range;
@@ -67,6 +68,12 @@ pub(crate) trait Network: Send + Sync {
 
     /// Scores before the softmax: (states, width) to (states, at least the size of the vocabulary).
     fn logits(&self, hidden: &Tensor) -> Result<Tensor>;
+
+    /// What a pass computes, with the output layer over so many states, and the quality head.
+    fn cost(&self, pass: &Pass, read_out: usize, judged: usize) -> Cost;
+
+    /// The number format of most matrices.
+    fn numbers(&self) -> Numbers;
 
     /// Qualities before the sigmoid: (states, width) to (states); `None` without a quality head.
     fn qualities(&self, judged: &Tensor) -> Result<Option<Tensor>>;

@@ -13,6 +13,14 @@ pub struct Counts {
     pub waits: u64,
 }
 
+impl std::ops::AddAssign for Counts {
+    fn add_assign(&mut self, more: Self) {
+        self.launches += more.launches;
+        self.copies += more.copies;
+        self.waits += more.waits;
+    }
+}
+
 impl std::ops::Sub for Counts {
     type Output = Self;
 

@@ -1,15 +1,18 @@
 //! What a network asks of the device it is computed on: operations on whole tensors, implemented by
 //! `cpu` and `cuda`. Provided methods run on every device. Out of scope: what the tensors mean.
 
+pub(crate) mod cost;
 pub(crate) mod counts;
 pub(crate) mod cpu;
 pub(crate) mod cuda;
 pub(crate) mod inputs;
+pub(crate) mod speed;
 pub(crate) mod summary;
 
 use candle_core::quantized::{QMatMul, QTensor};
 use candle_core::{DType, Device, Module, Result, Tensor};
 use candle_nn::{ops, rotary_emb};
+use cost::{Numbers, Size};
 use counts::Counts;
 use inputs::{Inputs, Tiles};
 use rayon::prelude::*;
@@ -155,13 +158,21 @@ pub(crate) trait Backend: fmt::Debug + Send + Sync {
         Counts::default()
     }
 
+    /// A copy of so many bytes, within the device's memory.
+    fn copying<'a>(&'a self, bytes: usize) -> Result<Operation<'a>>;
+
+    /// Waits until the device has done all that it was asked for.
+    fn wait(&self) -> Result<()> {
+        self.device().synchronize()
+    }
+
     /// Copies `x` (rows, width) to the host, as f32.
     fn rows(&self, x: &Tensor) -> Result<Vec<Vec<f32>>> {
         x.to_dtype(DType::F32)?.to_vec2()
     }
 }
 
-impl dyn Backend {
+impl dyn Backend + '_ {
     /// Calls `f` with each item and its index, side by side where the device allows it.
     pub(crate) fn each<T: Sync, R: Send, E: Send>(
         &self,
@@ -184,6 +195,9 @@ pub(crate) struct Computed {
 
 /// The device's part of a pass, given the inputs on the device.
 pub(crate) type Work<'a> = &'a (dyn Fn(&Tensor) -> Result<Computed> + Sync);
+
+/// An operation that can be run again and again.
+pub(crate) type Operation<'a> = Box<dyn FnMut() -> Result<()> + 'a>;
 
 /// A range of positions in one row of a pass.
 #[derive(Clone, Debug, PartialEq)]
@@ -247,6 +261,24 @@ pub(crate) enum Stored {
     Full(Tensor),
     /// The same in few bits.
     Quantised(Arc<QTensor>),
+}
+
+impl Stored {
+    pub(crate) fn size(&self) -> Size {
+        match self {
+            Self::Full(matrix) => Size::full(matrix),
+            Self::Quantised(matrix) => {
+                Size { parameters: matrix.shape().elem_count() as u64, bytes: matrix.storage_size_in_bytes() as u64 }
+            }
+        }
+    }
+
+    pub(crate) fn numbers(&self) -> Numbers {
+        match self {
+            Self::Full(matrix) => Numbers::Full(matrix.dtype()),
+            Self::Quantised(matrix) => Numbers::Quantised(matrix.dtype()),
+        }
+    }
 }
 
 /// A matrix W (out, in), laid out for its device.

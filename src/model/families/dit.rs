@@ -4,12 +4,13 @@
 
 use super::rope::Rope;
 use crate::diffusion::u32_of;
+use crate::model::backend::cost::{Cost, Numbers, Size};
 use crate::model::backend::inputs::{Inputs, part};
 use crate::model::backend::{Angles, Backend, Matrix, Norm, Span, Spans, Stored};
 use crate::model::config::dit::{Config, SINUSOID};
 use crate::model::network::{Network, Pass, PassRow, Planned, States};
 use crate::model::{error::LoadError, weights::registry::Registry};
-use candle_core::{D, Result, Tensor};
+use candle_core::{D, DType, Result, Tensor};
 use std::sync::Arc;
 
 /// Epsilon of every `LayerNorm`, PyTorch's default.
@@ -116,6 +117,22 @@ impl Network for Dit {
         self.last.forward(&*self.backend, hidden)
     }
 
+    fn cost(&self, pass: &Pass, read_out: usize, judged: usize) -> Cost {
+        let tokens = pass.ids.len();
+        let through = |block: &Block| {
+            let attention = |row: &PassRow| Cost::attention(row.tokens.len(), row.tokens.len(), block.width);
+            Cost::products(block.size, tokens) + pass.rows.iter().map(attention).sum()
+        };
+        let last = |last: &Last, rows: usize| Cost::products(last.size, rows);
+        let head = |(blocks, head): &(Vec<Block>, Last)| blocks.iter().map(through).sum::<Cost>() + last(head, judged);
+        let backbone: Cost = self.blocks.iter().map(through).sum();
+        backbone + last(&self.last, read_out) + self.head.as_ref().map_or_else(Cost::default, head)
+    }
+
+    fn numbers(&self) -> Numbers {
+        Numbers::Full(DType::F32)
+    }
+
     fn qualities(&self, judged: &Tensor) -> Result<Option<Tensor>> {
         self.head.as_ref().map(|(_, last)| last.forward(&*self.backend, judged)?.squeeze(D::Minus1)).transpose()
     }
@@ -179,20 +196,27 @@ struct Block {
     mlp_out: Box<dyn Matrix>, // gated
     mlp_out_bias: Tensor,     // gated
     heads: usize,
+    width: usize,
+    /// Of its matrices.
+    size: Size,
 }
 
 impl Block {
     fn new(parts: &Parts<'_>, heads: usize) -> Loaded<Self> {
         let [shift_msa, scale_msa, gate_msa, shift_mlp, scale_mlp, gate_mlp] = parts.modulation()?;
-        let gated = |name: &str, gate: &Tensor| parts.matrix(&parts.get(name)?.broadcast_mul(&gate.unsqueeze(1)?)?);
+        let gated = |weight: &Tensor, gate: &Tensor| parts.matrix(&weight.broadcast_mul(&gate.unsqueeze(1)?)?);
+        let (attn_qkv, attn_out) = (parts.get("attn_qkv.weight")?, parts.get("attn_out.weight")?);
+        let (mlp_in, mlp_out) = (parts.get("mlp.0.weight")?, parts.get("mlp.2.weight")?);
         Ok(Self {
+            width: attn_out.dim(0)?,
+            size: Size::full(&attn_qkv) + Size::full(&attn_out) + Size::full(&mlp_in) + Size::full(&mlp_out),
             norm1: parts.norm("norm1.weight", &shift_msa, &scale_msa)?,
-            attn_qkv: parts.matrix(&parts.get("attn_qkv.weight")?)?,
-            attn_out: gated("attn_out.weight", &gate_msa)?,
+            attn_qkv: parts.matrix(&attn_qkv)?,
+            attn_out: gated(&attn_out, &gate_msa)?,
             norm2: parts.norm("norm2.weight", &shift_mlp, &scale_mlp)?,
-            mlp_in: parts.matrix(&parts.get("mlp.0.weight")?)?,
+            mlp_in: parts.matrix(&mlp_in)?,
             mlp_in_bias: parts.get("mlp.0.bias")?,
-            mlp_out: gated("mlp.2.weight", &gate_mlp)?,
+            mlp_out: gated(&mlp_out, &gate_mlp)?,
             mlp_out_bias: (parts.get("mlp.2.bias")? * gate_mlp)?,
             heads,
         })
@@ -218,14 +242,17 @@ struct Last {
     norm: Norm,
     linear: Box<dyn Matrix>,
     bias: Tensor,
+    size: Size,
 }
 
 impl Last {
     fn new(parts: &Parts<'_>) -> Loaded<Self> {
         let [shift, scale] = parts.modulation()?;
+        let linear = parts.get("linear.weight")?;
         Ok(Self {
+            size: Size::full(&linear),
             norm: parts.norm("norm_final.weight", &shift, &scale)?,
-            linear: parts.matrix(&parts.get("linear.weight")?)?,
+            linear: parts.matrix(&linear)?,
             bias: parts.get("linear.bias")?,
         })
     }

@@ -1,6 +1,6 @@
 //! PRISM's quality head: from states to how likely their tokens are right (arXiv 2510.01384).
 
-use crate::model::backend::{Backend, Norm, Scorer};
+use crate::model::backend::{Backend, Norm, Scorer, cost::Size};
 use crate::model::{error::LoadError, weights::registry::Registry};
 use candle_core::{Result, Tensor};
 
@@ -11,16 +11,19 @@ pub(crate) const HEAD_EPSILON: f32 = 1e-5;
 pub(crate) struct Head {
     norm: Norm,
     scorer: Scorer,
+    /// Of its two matrices.
+    pub(crate) size: Size,
 }
 
 impl Head {
     pub(crate) fn new(weights: &Registry, backend: &dyn Backend) -> std::result::Result<Self, LoadError> {
         let get = |name: &str| weights.head(name);
-        let last = get("proj2.weight")?;
+        let (first, last) = (get("proj1.weight")?, get("proj2.weight")?);
         Ok(Self {
+            size: Size::full(&first) + Size::full(&last),
             norm: Norm::Layer { weight: get("norm.weight")?, bias: get("norm.bias")?, eps: HEAD_EPSILON },
             scorer: Scorer {
-                matrix: backend.full(&get("proj1.weight")?)?,
+                matrix: backend.full(&first)?,
                 bias: get("proj1.bias")?,
                 last_matrix: backend.full(&last)?,
                 last,

@@ -3,6 +3,7 @@
 
 use super::{head::Head, rope::Rope};
 use crate::diffusion::u32_of;
+use crate::model::backend::cost::{Cost, Numbers, Size};
 use crate::model::backend::inputs::{Inputs, part};
 use crate::model::backend::{Angles, Backend, Joined, Matrix, Norm, Segment, Span, Spans, Stored};
 use crate::model::network::{Network, Pass, PassRow, Planned, States};
@@ -20,6 +21,7 @@ pub(crate) struct Llada {
     blocks: Vec<Block>,
     ln_f: Norm,
     ff_out: Box<dyn Matrix>,
+    ff_out_size: Size,
     head: Option<Head>,
     backend: Arc<dyn Backend>,
 }
@@ -92,6 +94,25 @@ impl Network for Llada {
         self.ff_out.product(hidden)
     }
 
+    /// In the last block, queries and all that follows are computed of the asked tokens only.
+    fn cost(&self, pass: &Pass, read_out: usize, judged: usize) -> Cost {
+        let tokens = pass.ids.len();
+        let block = |(n, block): (usize, &Block)| {
+            let is_last = n + 1 == self.blocks.len();
+            let queries = |row: &PassRow| if is_last { row.asked.len() } else { row.tokens.len() };
+            let attention = |row: &PassRow| Cost::attention(queries(row), row.tokens.len(), block.width);
+            let mixed = if is_last { pass.asked } else { tokens };
+            let products = Cost::products(block.keys_values, tokens) + Cost::products(block.rest, mixed);
+            products + pass.rows.iter().map(attention).sum()
+        };
+        let head = self.head.as_ref().map_or_else(Cost::default, |head| Cost::products(head.size, judged));
+        self.blocks.iter().enumerate().map(block).sum::<Cost>() + Cost::products(self.ff_out_size, read_out) + head
+    }
+
+    fn numbers(&self) -> Numbers {
+        self.blocks[0].numbers
+    }
+
     fn qualities(&self, judged: &Tensor) -> Result<Option<Tensor>> {
         self.head.as_ref().map(|head| head.forward(judged, &*self.backend)).transpose()
     }
@@ -109,6 +130,7 @@ impl Llada {
             blocks: (0..config.n_layers).map(|n| Block::new(config, weights, &*backend, n)).collect::<Loaded<_>>()?,
             ln_f: Norm::Rms { weight: weights.weight(&name("ln_f"))?, eps: config.rms_norm_eps },
             ff_out: backend.matrix(&ff_out)?,
+            ff_out_size: ff_out.size(),
             wte,
             head: if weights.has_head() { Some(Head::new(weights, &*backend)?) } else { None },
             backend,
@@ -175,6 +197,12 @@ struct Block {
     gate_up: Box<dyn Joined>, // ff_proj, up_proj
     ff_out: Box<dyn Matrix>,
     head_dim: usize,
+    /// Width of the queries.
+    width: usize,
+    /// Size of `k_proj` and `v_proj`, and of the other matrices.
+    keys_values: Size,
+    rest: Size,
+    numbers: Numbers,
 }
 
 impl Block {
@@ -184,14 +212,30 @@ impl Block {
             Ok::<_, LoadError>(Norm::Rms { weight: weights.weight(&name(part))?, eps: config.rms_norm_eps })
         };
         let matrix = |part: &str| weights.matrix(&name(part));
+        let one = |part: &str| {
+            let stored = matrix(part)?;
+            Ok::<_, LoadError>((backend.matrix(&stored)?, stored.size(), stored.numbers()))
+        };
+        let joined = |parts: &[&str]| {
+            let stored = parts.iter().map(|part| matrix(part)).collect::<Loaded<Vec<Stored>>>()?;
+            Ok::<_, LoadError>((backend.joined(&stored)?, stored.iter().map(Stored::size).collect::<Vec<_>>()))
+        };
+        let (qkv, sizes) = joined(&["q_proj", "k_proj", "v_proj"])?;
+        let (attn_out, out, _) = one("attn_out")?;
+        let (gate_up, gated) = joined(&["ff_proj", "up_proj"])?;
+        let (ff_out, down, numbers) = one("ff_out")?;
         Ok(Self {
             attn_norm: norm("attn_norm")?,
-            qkv: backend.joined(&[matrix("q_proj")?, matrix("k_proj")?, matrix("v_proj")?])?,
-            attn_out: backend.matrix(&matrix("attn_out")?)?,
+            qkv,
+            attn_out,
             ff_norm: norm("ff_norm")?,
-            gate_up: backend.joined(&[matrix("ff_proj")?, matrix("up_proj")?])?,
-            ff_out: backend.matrix(&matrix("ff_out")?)?,
+            gate_up,
+            ff_out,
             head_dim: config.head_dim(),
+            width: config.d_model,
+            keys_values: sizes[1] + sizes[2],
+            rest: sizes[0] + out + gated[0] + gated[1] + down,
+            numbers,
         })
     }
 

@@ -9,7 +9,7 @@ pub(crate) mod summary;
 mod tests;
 
 use super::summary::{Answers, Asks, Guidance, SummaryOptions, Vocabulary};
-use super::{Backend, Matrix, Normal, Segment, Spans};
+use super::{Backend, Matrix, Normal, Operation, Segment, Spans};
 use attention::attention;
 use blocks::Blocks;
 use candle_core::{Device, Result, Storage, Tensor, bail};
@@ -75,6 +75,17 @@ impl Backend for Cpu {
             summarise(logits, vocabulary, options)
         };
         Ok(Answers::Host(asks.options.par_iter().enumerate().map(summary).collect()))
+    }
+
+    /// With all threads, into memory that was written before.
+    fn copying(&self, bytes: usize) -> Result<Operation<'_>> {
+        let (from, mut to) = (vec![1u8; bytes], vec![2u8; bytes]);
+        let part = bytes.div_ceil(rayon::current_num_threads()).max(1);
+        Ok(Box::new(move || {
+            to.par_chunks_mut(part).zip(from.par_chunks(part)).for_each(|(to, from)| to.copy_from_slice(from));
+            std::hint::black_box(&to);
+            Ok(())
+        }))
     }
 
     fn normal(&self, normal: Normal, shape: &[usize]) -> Result<Tensor> {

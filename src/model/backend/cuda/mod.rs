@@ -18,7 +18,9 @@ mod tests;
 use super::counts::Counts;
 use super::inputs::Inputs;
 use super::summary::{Answers, Asks, Summaries, SummaryOptions, Vocabulary};
-use super::{Angles, Backend, Computed, Joined, Matrix, Norm, Normal, Scorer, Segment, Span, Spans, Stored, Work};
+use super::{
+    Angles, Backend, Computed, Joined, Matrix, Norm, Normal, Operation, Scorer, Segment, Span, Spans, Stored, Work,
+};
 use attention::{Mask, attention, lay_out};
 use call::{Call, Number, form, is_wide, stride, word};
 use candle_core::{DType, Device, Result, Tensor, bail};
@@ -290,6 +292,11 @@ impl Backend for Cuda {
 
     fn counts(&self) -> Counts {
         self.gpu.counters.counts()
+    }
+
+    fn copying(&self, bytes: usize) -> Result<Operation<'_>> {
+        let from = Tensor::zeros(bytes.div_ceil(DType::F32.size_in_bytes()), DType::F32, &self.gpu.device)?;
+        Ok(Box::new(move || from.copy().map(drop)))
     }
 
     fn normal(&self, normal: Normal, shape: &[usize]) -> Result<Tensor> {

@@ -11,7 +11,7 @@ use std::path::Path;
 use std::sync::Arc;
 
 fn data(name: &str) -> std::path::PathBuf {
-    Path::new(env!("CARGO_MANIFEST_DIR")).join("tests/data").join(name)
+    Path::new("tests/data").join(name) // of the repository, or of what `just gpu` packed
 }
 
 fn load(source: &Source, backend: Arc<dyn Backend>, dtype: DType) -> Box<dyn Denoiser> {
