@@ -110,6 +110,12 @@ fn a_model_is_trained_from_nothing_given_a_head_and_served() {
     let error = String::from_utf8_lossy(&error.stderr);
     assert!(error.contains("is of a run with steps 20, this one has steps 30"), "{error}");
 
+    let warm = ["train", "base", "--task", "sudoku", "--steps", "3", "--learning-rate", "1e-3", "--warmup", "4"];
+    check_error(
+        &[&warm[..], &["--out", &base]].concat(),
+        "--warmup is 4 and --steps 3; give --warmup at most that many",
+    );
+
     let tune = [
         "--steps",
         "8",

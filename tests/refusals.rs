@@ -110,7 +110,11 @@ async fn a_field_at_fault_is_named_with_what_is_allowed() {
         (r#"{"prompt": "a", "suffix": "b"}"#, "max_tokens", "max_tokens is missing; give the number of tokens between"),
         (r#"{"prompt": [1], "suffix": "b", "max_tokens": 3}"#, "suffix", "goes with a prompt that is a text"),
         (r#"{"prompt": "a", "suffix": "b", "max_tokens": 3, "stop": ["x", ""]}"#, "stop", "none of them empty"),
-        (r#"{"prompt": "a", "suffix": "b", "max_tokens": 1023}"#, "template", "takes 1025 cells; the canvas has 1024"),
+        (
+            r#"{"prompt": "a", "suffix": "b", "max_tokens": 1023}"#,
+            "max_tokens",
+            "1023 does not fit: prompt and suffix have 2 tokens",
+        ),
         (r#"{"prompt": "a", "logit_bias": {"x": 1}}"#, "logit_bias.x", "\"x\" is no token id"),
         (r#"{"prompt": "a", "logit_bias": {"300": 1}}"#, "logit_bias", "is 300; ids are below 258"),
         (r#"{"prompt": "a", "logit_bias": {"5": 101}}"#, "logit_bias", "of token 5 is 101; give -100 to 100"),

@@ -81,10 +81,24 @@ async fn what_is_not_kept_is_not_there() {
         if last.is_empty() { request } else { request.header("last-event-id", last) }
     };
     read(with("mine", "").send().await.unwrap()).await;
-    for (whose, last) in [("mine", "r:999"), ("mine", "s:1"), ("mine", "r:x"), ("mine", "nonsense"), ("other", "r:1")] {
-        let refused = refused(with(whose, last).send().await.unwrap()).await;
-        assert_eq!(refused, (404, "request_not_found".to_owned()), "{whose} {last}");
+    let unknown = (404, "request_not_found".to_owned());
+    for (whose, last) in [("mine", "r:999"), ("mine", "s:1"), ("other", "r:1")] {
+        assert_eq!(refused(with(whose, last).send().await.unwrap()).await, unknown, "{whose} {last}");
     }
+    for last in ["r:x", "r:-1", "r:", "r", "nonsense", "r:99999999999999999999"] {
+        let (status, code) = refused(with("mine", last).send().await.unwrap()).await;
+        assert_eq!((status, code == unknown.1), (400, false), "{last}: {code}");
+    }
+    let resumed = |last: &str| {
+        let request = server.client.get(server.url("/v1/requests/r")).bearer_auth("mine");
+        request.header("last-event-id", last).send()
+    };
+    for last in ["s:1", "r:x", "r", "nonsense", ":1"] {
+        assert_eq!(refused(resumed(last).await.unwrap()).await.0, 400, "{last}");
+    }
+    assert_eq!(refused(resumed("r:999").await.unwrap()).await, unknown);
+    assert_eq!(read(resumed("r:3").await.unwrap()).await[0].id, "r:4");
+    assert_eq!(read(resumed("").await.unwrap()).await[0].id, "r:0");
     for path in ["/v1/requests/%ff", "/v1/requests/r%2fs"] {
         let nobody = server.client.get(server.url(path)).bearer_auth("mine").send().await.unwrap();
         assert_eq!(refused(nobody).await, (404, "request_not_found".to_owned()), "{path}");

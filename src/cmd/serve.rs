@@ -260,6 +260,10 @@ fn start_service(loaded: Loaded, args: &ServeArgs, metrics: Arc<Metrics>) -> any
         "The model served",
         &[("name", &name), ("family", &spec.family), ("dtype", &spec.dtype), ("device", &spec.device)],
     )?;
+    if let Some(given) = args.max_model_len.filter(|given| *given > spec.canvas_max) {
+        let limit = spec.canvas_max;
+        tracing::warn!("--max-model-len {given} is more than this model's canvas; its {limit} cells are the limit");
+    }
     if let Some(MetricsAliases::Vllm) = args.metrics_aliases {
         metrics.alias_as_vllm(&name)?;
     }

@@ -15,7 +15,7 @@ use serde_json::to_string;
 /// Fills the blanks of a template.
 pub(super) async fn create(State(state): State<AppState>, context: RequestContext, request: Request) -> ApiResult {
     if let Some(last) = last_event_id(&request) {
-        return log::resume(&state.shared.stream_logs, last, context.owner());
+        return log::resume(&state.shared.stream_logs, &last, None, context.owner());
     }
     let (service, body) = read_for_model(&state, request, |body: &InfillRequest| body.model.as_deref()).await?;
     let (request, delivery) = body.read()?;

@@ -16,8 +16,11 @@ pub(super) async fn resume(
     PathName(id): PathName,
     request: Request,
 ) -> ApiResult {
-    let last = last_event_id(&request).filter(|last| last.rsplit_once(':').is_some_and(|(of, _)| of == id));
-    log::resume(&state.shared.stream_logs, last.unwrap_or(&id), context.owner())
+    let logs = &state.shared.stream_logs;
+    match last_event_id(&request) {
+        None => log::from_start(logs, &id, context.owner()),
+        Some(last) => log::resume(logs, &last, Some(&id), context.owner()),
+    }
 }
 
 /// Cancels a request before its next forward pass.

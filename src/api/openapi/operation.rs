@@ -107,8 +107,9 @@ impl EndpointDoc {
     }
 
     pub(super) fn resumes(self) -> Self {
-        let description = "The id of the last event received. The stream resumes after it, whatever the body says.";
-        self.takes_header("Last-Event-ID", description).may_be_missing()
+        let description = "The id of the last event received. The stream resumes after it, whatever the body says. \
+                           An id that is malformed, or of another request than the path, is an error.";
+        self.takes_header("Last-Event-ID", description).may_be_missing().fails_with([StatusCode::BAD_REQUEST])
     }
 
     fn takes_header(mut self, name: &str, description: &str) -> Self {

@@ -14,6 +14,7 @@ use axum::http::{Extensions, HeaderName, HeaderValue, Method, StatusCode};
 use axum::middleware::Next;
 use axum::response::{IntoResponse, Response};
 use futures_util::future::OptionFuture;
+use std::borrow::Cow;
 use std::hash::{BuildHasher, RandomState};
 use std::sync::atomic::{AtomicUsize, Ordering};
 use std::sync::{Arc, Mutex, OnceLock, PoisonError};
@@ -330,6 +331,7 @@ fn outcome(status: StatusCode) -> Outcome {
 }
 
 /// The `Last-Event-ID` of a request that resumes a stream.
-pub(crate) fn last_event_id(request: &Request) -> Option<&str> {
-    request.headers().get("last-event-id")?.to_str().ok().filter(|id| !id.is_empty())
+pub(crate) fn last_event_id(request: &Request) -> Option<Cow<'_, str>> {
+    let id = request.headers().get("last-event-id").filter(|id| !id.is_empty())?;
+    Some(String::from_utf8_lossy(id.as_bytes()))
 }

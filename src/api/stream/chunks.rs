@@ -9,7 +9,7 @@ use crate::api::answer::{Echo, Shape};
 use crate::api::error::{ApiError, ApiResult};
 use crate::api::request::context::RequestContext;
 use crate::api::state::{Service, text_work::TextWork};
-use crate::api::wire::params::{CompletionParams, Delivery};
+use crate::api::wire::params::{CompletionParams, Delivery, about_length};
 use crate::diffusion::TokenId;
 use crate::engine::{Answer, Start, StepEvent};
 use axum::Json;
@@ -23,15 +23,19 @@ pub(crate) async fn respond(
     params: CompletionParams,
     shape: Shape,
 ) -> ApiResult {
-    let CompletionParams { request, tasks, choices, delivery, logprobs, echo, call } = params;
-    let (sessions, calls) = match call {
-        None => (service.submit_all(context.origin(), request, tasks, choices, delivery.reads()).await?, None),
+    let CompletionParams { request, tasks, choices, delivery, logprobs, echo, call, length_field } = params;
+    let submitted = match call {
+        None => {
+            let sessions = service.submit_all(context.origin(), request, tasks, choices, delivery.reads()).await;
+            sessions.map(|sessions| (sessions, None))
+        }
         Some(call) => {
             let task = Choosing { request, tasks, choices, reads: delivery.reads() };
-            let (sessions, calls) = tool_calls::submit(service, &context, task, call).await?;
-            (sessions, Some(calls))
+            let submitted = tool_calls::submit(service, &context, task, call).await;
+            submitted.map(|(sessions, calls)| (sessions, Some(calls)))
         }
     };
+    let (sessions, calls) = submitted.map_err(|error| about_length(error, length_field))?;
     let echo = echo.into_iter().zip(sessions.chunks(choices.max(1)));
     let echo: Vec<_> = echo.map(|(text, sessions)| (text, Arc::clone(&sessions[0].start.prompt))).collect();
     let echo = if logprobs {

@@ -50,15 +50,26 @@ async fn pump(mut source: Entries, log: Arc<StreamLog>, logs: Arc<StreamLogs>) {
     }
 }
 
-/// Resumes a stream after the `Last-Event-ID` `last`, or reads a whole one by its request's id.
-pub(crate) fn resume(logs: &Arc<StreamLogs>, last: &str, owner: Owner) -> Result<Response, ApiError> {
-    let (id, from) = match last.rsplit_once(':') {
-        None => (last, 0),
-        Some((id, number)) => match number.parse::<u64>() {
-            Ok(number) => (id, number.saturating_add(1)),
-            Err(_) => return Err(unknown_request(last)),
-        },
+/// Reads a whole stream, by its request's id.
+pub(crate) fn from_start(logs: &Arc<StreamLogs>, id: &str, owner: Owner) -> Result<Response, ApiError> {
+    resume_at(logs, id, 0, owner)
+}
+
+/// Resumes a stream after the `Last-Event-ID` `last`. `of`: the request whose stream it must be.
+pub(crate) fn resume(logs: &Arc<StreamLogs>, last: &str, of: Option<&str>, owner: Owner) -> Result<Response, ApiError> {
+    let refused = |why: &str| {
+        let message = format!("the Last-Event-ID {last:?} {why}; send the id of the last event that came, or none");
+        ApiError::new(Code::InvalidRequest, message)
     };
+    let (id, number) = last.rsplit_once(':').ok_or_else(|| refused("is no id of an event"))?;
+    let number = number.parse::<u64>().map_err(|_| refused("has no number of an event"))?;
+    if let Some(of) = of.filter(|of| *of != id) {
+        return Err(refused(&format!("is of another request than {of:?}")));
+    }
+    resume_at(logs, id, number.saturating_add(1), owner)
+}
+
+fn resume_at(logs: &Arc<StreamLogs>, id: &str, from: u64, owner: Owner) -> Result<Response, ApiError> {
     let log = logs.find(id, owner)?;
     read(logs, &log, from).map_err(|kept| {
         let message = format!("of the stream of request {id} events {} to {} can be read on", kept.start(), kept.end());

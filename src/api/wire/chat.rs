@@ -60,6 +60,7 @@ impl ChatFields {
         let conversation = Conversation { tools: shown, tools_may_be_hidden: call.is_some(), ..messages.into() };
         let task = Task::Continue { prompt: Prompt::Chat(conversation), length };
         let params = common.params(vec![task], self.logprobs == Some(true), Vec::new())?;
-        Ok(CompletionParams { call, ..params })
+        let length_field = self.max_completion_tokens.map(|_| "max_completion_tokens");
+        Ok(CompletionParams { call, length_field, ..params })
     }
 }

@@ -217,7 +217,7 @@ impl CommonFields {
             format: response_format::read(self.response_format.as_ref())?,
             ..self.request
         })?;
-        Ok(CompletionParams { request, tasks, choices, delivery, logprobs, echo, call: None })
+        Ok(CompletionParams { request, tasks, choices, delivery, logprobs, echo, call: None, length_field: None })
     }
 }
 

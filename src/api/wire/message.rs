@@ -15,7 +15,7 @@ pub(super) type MessageField = Screened<MessageFields>;
 #[schema(as = Message)]
 pub(super) struct MessageFields {
     /// `system`, `user`, `assistant`, `tool`, or another role of the model's template. `developer`
-    /// is `system` unless the template knows it.
+    /// is `system` unless the template knows it. Others are refused.
     role: String,
     content: Option<Content>,
     /// Who speaks; for templates that show it.

@@ -44,6 +44,18 @@ pub(crate) struct CompletionParams {
     pub(crate) echo: Vec<String>,
     /// The call that the answer must be; `None` for a text.
     pub(crate) call: Option<ForcedCall>,
+    /// The field that gave the length of the answer, if it is not `max_tokens`.
+    pub(crate) length_field: Option<&'static str>,
+}
+
+const MAX_TOKENS: &str = "max_tokens";
+
+/// An error that speaks of `max_tokens`, about the field that was given in its place.
+pub(crate) fn about_length(error: ApiError, field: Option<&str>) -> ApiError {
+    let Some(field) = field.filter(|_| error.message.contains(MAX_TOKENS)) else { return error };
+    let param = error.param.as_deref().map(|param| if param == MAX_TOKENS { field } else { param }.to_owned());
+    let message = error.message.replace(MAX_TOKENS, field);
+    ApiError { message, ..error }.at(param)
 }
 
 pub(crate) fn missing(param: &'static str, wanted: &str) -> ApiError {

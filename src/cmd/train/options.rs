@@ -29,6 +29,9 @@ pub(super) enum BuiltInTask {
 /// Most steps of a training run.
 const STEPS_MAX: u64 = u32::MAX as u64;
 
+/// Default number of warm-up steps.
+const WARMUP: u32 = 200;
+
 /// Flags of both kinds of training.
 #[derive(Args, Clone, Debug)]
 pub(super) struct RunArgs {
@@ -47,9 +50,10 @@ pub(super) struct RunArgs {
     /// Peak learning rate
     #[arg(long, value_parser = number(0.0, 10.0))]
     learning_rate: f64,
-    /// Number of warm-up steps, over which the learning rate rises to its peak
-    #[arg(long, default_value_t = 200, value_parser = whole::<u32>(0, STEPS_MAX))]
-    warmup: u32,
+    /// Number of warm-up steps, over which the learning rate rises to its peak; at most --steps
+    /// [default: 200, or --steps if that is less]
+    #[arg(long, value_parser = whole::<u32>(0, STEPS_MAX))]
+    warmup: Option<u32>,
     /// AdamW's beta1 and beta2
     #[arg(long, num_args = 2, value_names = ["B1", "B2"], default_values_t = [0.9, 0.98], value_parser = number(0.0, 0.9999999))]
     betas: Vec<f64>,
@@ -88,10 +92,13 @@ impl RunArgs {
     }
 
     pub(super) fn config(&self) -> anyhow::Result<RunConfig> {
+        if let Some(warmup) = self.warmup.filter(|warmup| *warmup > self.steps) {
+            bail!("--warmup is {warmup} and --steps {}; give --warmup at most that many", self.steps);
+        }
         let schedule = Schedule {
             steps: self.steps,
             learning_rate: self.learning_rate,
-            warmup: self.warmup.min(self.steps),
+            warmup: self.warmup.unwrap_or(WARMUP).min(self.steps),
             betas: [self.betas[0], self.betas[1]],
             weight_decay: self.weight_decay,
             clip: self.clip,

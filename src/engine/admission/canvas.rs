@@ -155,12 +155,8 @@ impl CanvasBuilder {
         common: &Common,
     ) -> Result<Draft, Rejected> {
         self.check_stop(&request.stop)?;
-        let texts = [before, after].map(|text| Segment::Text(text.to_owned()));
-        let [before, after] = texts;
-        let follows = before != Segment::Text(String::new());
-        let segments = [before, Segment::Blanks(cells), after];
-        let segments = segments.into_iter().filter(|part| *part != Segment::Text(String::new())).collect();
-        let mut draft = self.segments(segments)?;
+        let follows = !before.is_empty();
+        let mut draft = self.between_texts(before, cells, after)?;
         let has_stop = !request.stop.is_empty() || !request.stop_tokens.is_empty();
         if let (Writing::Infill { until, .. }, true) = (&mut draft.writing, has_stop) {
             let transcript = Transcript::new(self.tokenizer.clone(), Arc::clone(&common.stop));
@@ -229,6 +225,32 @@ impl CanvasBuilder {
             return Err(invalid("template", format!("the template holds no {blank:?}; {advice}")));
         }
         self.segments(segments)
+    }
+
+    /// The canvas of a prompt, blanks and a suffix.
+    fn between_texts(&self, before: &str, cells: usize, after: &str) -> Result<Draft, Rejected> {
+        let prompt = self.encoder.encode("prompt", before)?;
+        let suffix = self.encoder.encode_after("suffix", after)?;
+        let (given, limit) = (prompt.len() + suffix.len(), self.canvas_max);
+        let has = format!("prompt and suffix have {given} tokens and the canvas {limit} cells");
+        if prompt.len() >= limit {
+            return Err(self.too_long("prompt", prompt.len()));
+        }
+        if given >= limit {
+            return Err(too_long("suffix", format!("the suffix does not fit: {has}, new tokens included")));
+        }
+        if cells > limit - given {
+            let room = limit - given;
+            let message = format!("max_tokens {cells} does not fit: {has}; ask for at most {room}");
+            return Err(too_long("max_tokens", message));
+        }
+        let (prompt, suffix) = (prompt.into_iter().map(Cell::Fixed), suffix.into_iter().map(Cell::Fixed));
+        let canvas = Canvas::new(prompt.chain(std::iter::repeat_n(Cell::Blank, cells)).chain(suffix).collect());
+        let [before, after] = [before, after].map(|text| Segment::Text(text.to_owned()));
+        let segments = [before, Segment::Blanks(cells), after];
+        let segments = segments.into_iter().filter(|part| *part != Segment::Text(String::new())).collect();
+        let writing = Writing::Infill { tokenizer: self.tokenizer.clone(), segments, until: None };
+        Ok(Draft { canvas, offset: 0, prompt_tokens: given, writing })
     }
 
     fn segments(&self, segments: Vec<Segment>) -> Result<Draft, Rejected> {

@@ -83,6 +83,7 @@ impl Encoder {
         }
         let Some(tokenizer) = &self.tokenizer else { return Err(invalid(PARAM, NO_TEMPLATE)) };
         if let Some(chat) = tokenizer.chat() {
+            check_roles(conversation, chat)?;
             check_tools(conversation, chat)?;
         }
         let bytes = conversation.bytes();
@@ -127,6 +128,19 @@ impl Encoder {
         );
         Err(invalid(param, message))
     }
+}
+
+/// The roles of OpenAI's messages, which every template gets.
+const ROLES: [&str; 5] = ["system", "developer", "user", "assistant", "tool"];
+
+/// Checks that the roles of a conversation are known, at least to its chat template.
+fn check_roles(conversation: &Conversation, chat: &ChatTemplate) -> Result<(), Rejected> {
+    let is_known = |role: &str| ROLES.contains(&role) || (!role.is_empty() && chat.names_role(role));
+    let roles = conversation.messages.iter().map(|message| message.role.as_str());
+    let Some((index, role)) = roles.enumerate().find(|(_, role)| !is_known(role)) else { return Ok(()) };
+    let param = format!("messages[{index}].role");
+    let message = format!("{param}: {role:?} is no role; give one of {}", ROLES.join(", "));
+    Err(Rejected::Invalid { param: param.into(), message })
 }
 
 /// Checks that a chat template has a place for the tools, calls and results of a conversation.
