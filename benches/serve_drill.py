@@ -84,7 +84,7 @@ def main():
         time.sleep(1)
         answer.close()
         begun = time.monotonic()
-        while b"remask_sequences_running 0" not in server.get("/metrics")[2]:
+        while b'remask_sequences_running{device="cpu"} 0' not in server.get("/metrics")[2]:
             time.sleep(0.05)
         print(f"a client that went away was noticed after {time.monotonic() - begun:.1f} s; {server.memory()}")
     finally:

@@ -233,7 +233,7 @@ async fn a_client_that_stops_waiting_cancels_its_request() {
     server.until("remask_requests_total{endpoint=\"/v1/completions\",outcome=\"cancelled\"} 1").await;
     gate.open();
     server.until("remask_sequences_cancelled_total 1").await;
-    server.until("remask_sequences_running 0").await;
+    server.until("remask_sequences_running{device=\"cpu\"} 0").await;
 }
 
 #[tokio::test]

@@ -113,7 +113,11 @@ async fn it_fails_alone_and_however_many_there_are_nothing_breaks_down() {
     }
     assert_eq!(handle.readiness(), Readiness::Ready);
     let metrics = metrics.render();
-    for line in ["remask_model_restarts_total 0", "remask_model_failures_total 0", "remask_sequences_failed_total 12"] {
+    for line in [
+        "remask_model_restarts_total{device=\"cpu\"} 0",
+        "remask_model_failures_total{device=\"cpu\"} 0",
+        "remask_sequences_failed_total 12",
+    ] {
         assert!(metrics.lines().any(|other| other == line), "{line}:\n{metrics}");
     }
 }

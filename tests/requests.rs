@@ -140,7 +140,7 @@ async fn a_request_is_stopped_by_its_name() {
     }
     gate.open();
     server.until("remask_sequences_cancelled_total 3").await;
-    server.until("remask_sequences_running 0").await;
+    server.until("remask_sequences_running{device=\"cpu\"} 0").await;
     assert_eq!(refused(delete(&server, "w").await).await, (404, "request_not_found".to_owned()));
     server.until("remask_requests_total{endpoint=\"/v1/completions\",outcome=\"cancelled\"} 2").await;
 }
@@ -163,7 +163,7 @@ async fn a_request_that_is_sent_twice_is_served_once() {
     assert_eq!((&second.headers()["idempotent-replayed"], second.status().as_u16()), (&"true".parse().unwrap(), 200));
     let (first, second) = (first.text().await.unwrap(), second.text().await.unwrap());
     assert_eq!(first, second);
-    server.until("remask_forward_passes_total 6").await;
+    server.until("remask_forward_passes_total{device=\"cpu\"} 6").await;
 
     let streamed = json!({"prompt": "Once", "max_tokens": 6, "temperature": 1, "stream": true});
     let texts = [
@@ -171,7 +171,7 @@ async fn a_request_that_is_sent_twice_is_served_once() {
         send("b", &streamed).await.unwrap().unwrap().text().await.unwrap(),
     ];
     assert!(texts[0] == texts[1] && texts[0].ends_with("data: [DONE]\n\n"), "{texts:?}");
-    server.until("remask_forward_passes_total 12").await;
+    server.until("remask_forward_passes_total{device=\"cpu\"} 12").await;
     // the rest of a stream is not stored as a whole answer
     let begun = named(&server, "r", INFILL, &infill()).header("idempotency-key", "d").send().await.unwrap();
     drop(read_some(begun, 2).await);
@@ -221,7 +221,7 @@ async fn a_request_with_a_key_outlives_its_connection() {
         assert!(!stream || texts[0].ends_with("data: [DONE]\n\n"), "{texts:?}");
         server.until(&format!("{OK} 3")).await; // the lost one, too
         let metrics = server.get("/metrics").await.text().await.unwrap();
-        for line in ["remask_forward_passes_total 6", "remask_sequences_cancelled_total 0"] {
+        for line in ["remask_forward_passes_total{device=\"cpu\"} 6", "remask_sequences_cancelled_total 0"] {
             assert!(metrics.contains(line), "{metrics}");
         }
     }

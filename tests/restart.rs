@@ -68,7 +68,7 @@ impl Stage {
     }
 
     fn has_restarted_once(&self) -> bool {
-        self.metrics.render().contains("remask_model_restarts_total 1")
+        self.metrics.render().contains("remask_model_restarts_total{device=\"cpu\"} 1")
     }
 }
 

@@ -176,7 +176,7 @@ async fn a_client_that_goes_away_cancels_its_sequence() {
         server.until(&format!("remask_requests_total{{endpoint=\"{path}\",outcome=\"cancelled\"}} 1")).await;
         gate.open();
         server.until(&format!("remask_sequences_cancelled_total {}", number + 1)).await;
-        server.until("remask_sequences_running 0").await;
+        server.until("remask_sequences_running{device=\"cpu\"} 0").await;
     }
 }
 

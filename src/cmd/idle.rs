@@ -4,6 +4,7 @@
 use super::environment::UsageError;
 use super::model::{Place, place};
 use super::print::say;
+use crate::model::{Device, Devices};
 use clap::ArgMatches;
 use clap::parser::ValueSource;
 
@@ -70,14 +71,17 @@ const RULES: [Rule; 18] = [
         command: "",
         flags: &["cuda_graphs"],
         are_idle: |matches| {
-            is_word(matches, "cuda_graphs", "auto") && (is_toy(matches) || is_word(matches, "device", "cpu"))
+            is_word(matches, "cuda_graphs", "auto")
+                && (is_toy(matches) || are_devices(matches, |device| device == Device::Cpu))
         },
         why: "graphs are recorded on a GPU",
     },
     Rule {
         command: "",
         flags: &["device"],
-        are_idle: |matches| is_toy(matches) && !["auto", "cpu"].iter().any(|word| is_word(matches, "device", word)),
+        are_idle: |matches| {
+            is_toy(matches) && !are_devices(matches, |device| matches!(device, Device::Auto | Device::Cpu))
+        },
         why: "the model toy has no weights, and computes on the CPU",
     },
     Rule {
@@ -155,6 +159,12 @@ fn is_word(matches: &ArgMatches, flag: &str, word: &str) -> bool {
     matches.try_get_raw(flag).ok().flatten().is_some_and(|mut values| values.any(|value| value == word))
 }
 
+/// Whether this is true of all devices; false for commands that know none, or only one.
+fn are_devices(matches: &ArgMatches, is_it: fn(Device) -> bool) -> bool {
+    let devices = matches.try_get_one::<Devices>("device").ok().flatten();
+    devices.is_some_and(|devices| devices.all().iter().copied().all(is_it))
+}
+
 fn is_toy(matches: &ArgMatches) -> bool {
     text(matches, "model_id") == Some("toy")
 }
@@ -215,6 +225,7 @@ mod tests {
             ("remask serve --model-id src --load-format dummy --allow-foreign-head", "--allow-foreign-head"),
             ("remask read --json --prompt-ids 1 --model-id toy --dtype bf16", "--dtype"),
             ("remask serve --model-id toy --device cuda", "--device"),
+            ("remask serve --model-id toy --device cuda:0,1", "--device"),
             ("remask infill --prompt-ids 1,_ --blank x", "--blank"),
             ("remask health --url http://h --port 1", "--port"),
             ("remask bench --dummy-100m --model-id toy", "--model-id"),
@@ -242,6 +253,7 @@ mod tests {
             "remask serve --model-id src --allow-foreign-head",
             "remask serve --dtype f32 --device cpu --load-format auto",
             "remask serve --model-id toy --dtype f32 --device cpu",
+            "remask serve --model-id toy --device cpu,cpu",
             "remask bench --model-id toy",
             "remask bench --dummy-100m --steps 3",
             "remask bench --temperature 1 --top-k 50 --top-p 0.9",

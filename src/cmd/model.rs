@@ -1,13 +1,15 @@
 //! The flags that choose a model, and the models embedded in the binary.
 
 use super::{
+    environment::UsageError,
     hub,
     print::say,
     words::{hub_token, one_of},
 };
 use crate::files;
 use crate::model::{
-    Config, CudaGraphs, Denoiser, Device, GgufVocabulary, LoadOptions, Precision, Source, Tokens, Toy, load_with,
+    Config, CudaGraphs, Denoiser, Device, Devices, GgufVocabulary, LoadOptions, Precision, Source, Tokens, Toy,
+    load_with,
 };
 use crate::text::{Lists, Tokenizer};
 use anyhow::{Context, bail};
@@ -63,9 +65,10 @@ pub(super) struct ModelArgs {
     /// On a GPU, record passes whose shape comes often as CUDA graphs
     #[arg(long, env = "REMASK_CUDA_GRAPHS", value_name = "WHEN", default_value = "off", value_parser = one_of(CUDA_GRAPHS))]
     cuda_graphs: CudaGraphs,
-    /// Device to compute on: `auto`, `cpu`, `cuda` or `cuda:N`
-    #[arg(long, env = "REMASK_DEVICE", default_value = "auto")]
-    device: Device,
+    /// Device to compute on: `auto`, `cpu`, `cuda` or `cuda:N`. `serve` also takes a list, such as
+    /// `cuda:0,1`, and serves from a copy of the model on each
+    #[arg(long, env = "REMASK_DEVICE", default_value = "auto", value_name = "DEVICE,..")]
+    device: Devices,
 }
 
 #[derive(Clone, Copy, Debug, PartialEq, Eq, ValueEnum)]
@@ -108,9 +111,27 @@ pub(super) fn place(model_id: &str) -> Place {
 }
 
 impl ModelArgs {
-    /// Loads the model; a model of the hub is downloaded first if it is not in the cache.
+    /// Loads the model onto the only device; a model of the hub is downloaded first if it is not in
+    /// the cache.
     pub(super) fn load(&self) -> anyhow::Result<Loaded> {
-        let (device, why) = self.device.choose();
+        match self.device.all() {
+            [device] => self.load_on(*device),
+            devices => Err(anyhow::Error::from(UsageError(format!(
+                "--device {} names {} devices, which only `remask serve` uses; give one",
+                self.device,
+                devices.len()
+            )))),
+        }
+    }
+
+    /// The devices on which a copy of the model is to be loaded.
+    pub(super) fn devices(&self) -> &[Device] {
+        self.device.all()
+    }
+
+    /// The same as [`Self::load`], onto a given device.
+    pub(super) fn load_on(&self, device: Device) -> anyhow::Result<Loaded> {
+        let (device, why) = device.choose();
         if let Some(why) = why {
             say(format_args!("remask: computing on the CPU, for {why}"));
         }

@@ -7,8 +7,9 @@ use super::signal::{Signals, exit};
 use super::version::{REVISION, VERSION};
 use super::words::{count, port, whole};
 use crate::api::{self, Access, AppState, Guard, Listeners, Patience, Service};
-use crate::engine::{Clock, Limits, Reload, Restart, World, start_by, warm_up};
-use crate::{model::ModelError, telemetry::Metrics};
+use crate::engine::{Clock, Limits, Reload, Replica, Restart, start_replicas, warm_up};
+use crate::model::{Device, ModelError};
+use crate::telemetry::Metrics;
 use anyhow::{Context, anyhow, bail};
 use axum::http::{HeaderValue, Uri};
 use clap::builder::NonEmptyStringValueParser;
@@ -49,14 +50,16 @@ pub(super) struct ServeArgs {
     /// Separate port for gRPC. 0 picks a free port [default: gRPC shares --port with HTTP]
     #[arg(long, env = "REMASK_GRPC_PORT", value_name = "PORT", help_heading = LISTENING, value_parser = port())]
     grpc_port: Option<u16>,
-    /// Maximum number of tokens per forward pass, over all requests. A longer canvas runs alone
+    /// Maximum number of tokens per forward pass of a device, over all its requests. A longer
+    /// canvas runs alone
     #[arg(long, env = "REMASK_MAX_BATCH_TOKENS", default_value_t = Limits::default().batch_tokens_max, value_name = "N", help_heading = LOAD, value_parser = count::<usize>(1 << 24))]
     max_batch_tokens: usize,
-    /// Maximum number of requests refined at the same time; each choice counts. API keys take
-    /// turns, as do requests, and one without a place gets one of those that have several
+    /// Maximum number of requests refined at the same time on each device; each choice counts. API
+    /// keys take turns, as do requests, and one without a place gets one of those that have several
     #[arg(long, env = "REMASK_MAX_CONCURRENT_REQUESTS", default_value_t = Limits::default().running_max, value_name = "N", help_heading = LOAD, value_parser = count::<usize>(1 << 16))]
     max_concurrent_requests: usize,
-    /// Maximum number of queued requests. Further ones are refused with status 429
+    /// Maximum number of queued requests, for all devices together. Further ones are refused with
+    /// status 429
     #[arg(long, env = "REMASK_MAX_QUEUE", default_value_t = Limits::default().queue_max, value_name = "N", help_heading = LOAD, value_parser = whole::<usize>(0, 1 << 20))]
     max_queue: usize,
     /// Under load, reduce the steps of requests, down to this share (for example 0.5) when the
@@ -176,12 +179,12 @@ async fn serve(args: &ServeArgs) -> anyhow::Result<()> {
     let mut server = tokio::spawn(api::serve(listeners, state.clone(), stop, drain_timeout));
 
     say(format_args!("remask {}: loading {} ...", VERSION, args.model.model_id));
-    let (model, batch_tokens_max) = (args.model.clone(), args.max_batch_tokens);
+    let loading = args.clone();
     let loaded = tokio::select! {
-        loaded = spawn_blocking(move || warm(model.load()?, batch_tokens_max)) => loaded.context("the model's loader broke down")??,
+        loaded = spawn_blocking(move || load_all(&loading)) => loaded.context("the model's loader broke down")??,
         served = &mut server => return served.context("the server broke down"),
     };
-    let service = start_service(loaded, args, metrics)?;
+    let service = start_service(loaded, args, &metrics)?;
     let example = Example { is_sudoku: args.model.model_id == "sudoku", has_keys };
     let greeting = greeting(&service, address, grpc_address, example);
     let handle = service.handle.clone();
@@ -226,15 +229,29 @@ async fn listen(hostname: &str, port: u16, flag: &str) -> anyhow::Result<TcpList
 /// Tokens of the warm-up pass on a CPU, where the largest pass may take minutes.
 const WARM_UP_ON_CPU: usize = 64;
 
+/// Loads a copy of the model onto each device. One after the other: each needs memory of the host
+/// while it is loaded, and the files come from the system's cache after the first one.
+fn load_all(args: &ServeArgs) -> anyhow::Result<Vec<(Device, Loaded)>> {
+    let devices = args.model.devices();
+    let load = |(number, device): (usize, &Device)| {
+        if devices.len() > 1 {
+            say(format_args!("remask: loading onto {device} ({} of {}) ...", number + 1, devices.len()));
+        }
+        Ok((*device, warm(args.model.load_on(*device)?, args.max_batch_tokens)?))
+    };
+    devices.iter().enumerate().map(load).collect()
+}
+
 /// Runs a warm-up pass, on a GPU with the largest number of tokens.
 fn warm(mut loaded: Loaded, batch_tokens_max: usize) -> anyhow::Result<Loaded> {
-    let tokens = if loaded.model.spec().device == "cpu" { WARM_UP_ON_CPU } else { batch_tokens_max };
+    let device = loaded.model.spec().device.clone();
+    let tokens = if device == "cpu" { WARM_UP_ON_CPU } else { batch_tokens_max };
     let tokens = tokens.min(batch_tokens_max);
     warm_up(loaded.model.as_mut(), tokens).map_err(|cause| match cause {
         ModelError::OutOfMemory(cause) => {
-            anyhow!("a pass of {tokens} tokens does not fit ({cause}); give a smaller --max-batch-tokens")
+            anyhow!("a pass of {tokens} tokens does not fit into {device} ({cause}); give a smaller --max-batch-tokens")
         }
-        cause => anyhow!("the first pass failed: {cause}"),
+        cause => anyhow!("the first pass on {device} failed: {cause}"),
     })?;
     Ok(loaded)
 }
@@ -242,18 +259,32 @@ fn warm(mut loaded: Loaded, batch_tokens_max: usize) -> anyhow::Result<Loaded> {
 /// The pause before a failed model is loaded again, in which a device may recover.
 const RESTART_PAUSE: Duration = Duration::from_secs(1);
 
-/// A function that loads the same model again.
-fn reload(args: &ServeArgs) -> Reload {
+/// A function that loads the same model onto the same device again.
+fn reload(args: &ServeArgs, device: Device) -> Reload {
     let (model, batch_tokens_max) = (args.model.clone(), args.max_batch_tokens);
     Box::new(move || {
-        let loaded = model.load().and_then(|loaded| warm(loaded, batch_tokens_max));
+        let loaded = model.load_on(device).and_then(|loaded| warm(loaded, batch_tokens_max));
         loaded.map(|loaded| loaded.model).map_err(|cause| chain(&cause))
     })
 }
 
-fn start_service(loaded: Loaded, args: &ServeArgs, metrics: Arc<Metrics>) -> anyhow::Result<Service> {
-    let name = args.served_model_name.clone().unwrap_or(loaded.name);
-    let spec = loaded.model.spec();
+fn start_service(loaded: Vec<(Device, Loaded)>, args: &ServeArgs, metrics: &Arc<Metrics>) -> anyhow::Result<Service> {
+    let (mut names, mut tokenizer, mut replicas) = (args.served_model_name.clone(), None, Vec::new());
+    for (device, Loaded { model, tokenizer: its, name }) in loaded {
+        names.get_or_insert(name);
+        tokenizer = tokenizer.or(its);
+        replicas.push(Replica { model, restart: Restart::by(reload(args, device), RESTART_PAUSE) });
+    }
+    let name = names.unwrap_or_default();
+    let limits = Limits {
+        batch_tokens_max: args.max_batch_tokens,
+        running_max: args.max_concurrent_requests,
+        queue_max: args.max_queue,
+        canvas_max: args.max_model_len,
+        brown_out: args.brown_out,
+    };
+    let handle = start_replicas(Clock::system(), replicas, tokenizer, limits, Arc::clone(metrics))?;
+    let spec = handle.spec();
     metrics.info("build_info", "The program", &[("version", env!("CARGO_PKG_VERSION")), ("revision", REVISION)])?;
     metrics.info(
         "model_info",
@@ -267,15 +298,6 @@ fn start_service(loaded: Loaded, args: &ServeArgs, metrics: Arc<Metrics>) -> any
     if let Some(MetricsAliases::Vllm) = args.metrics_aliases {
         metrics.alias_as_vllm(&name)?;
     }
-    let limits = Limits {
-        batch_tokens_max: args.max_batch_tokens,
-        running_max: args.max_concurrent_requests,
-        queue_max: args.max_queue,
-        canvas_max: args.max_model_len,
-        brown_out: args.brown_out,
-    };
-    let world = World { clock: Clock::system(), restart: Restart::by(reload(args), RESTART_PAUSE) };
-    let handle = start_by(world, loaded.model, loaded.tokenizer, limits, metrics)?;
     let created = SystemTime::now().duration_since(UNIX_EPOCH).unwrap_or_default().as_secs();
     Ok(Service { handle, name, created })
 }

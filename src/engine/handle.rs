@@ -3,11 +3,12 @@
 
 use super::admission::Admission;
 use super::clock::Clock;
+use super::delivery::Client;
 use super::event::{Event, Start};
 use super::job::{Job, SequenceId};
 use super::mailbox::{Inbox, Outbox, UNREAD_MAX, mailbox, mailbox_of_answer};
 use super::request::{Rejected, Request, Task};
-use super::shared::{Command, Condition, FAILURES_MAX, Limits, Shared, Submission};
+use super::shared::{Condition, FAILURES_MAX, Limits, ReplicaState, Shared};
 use crate::diffusion::TokenSet;
 use crate::model::ModelSpec;
 use crate::telemetry::trace::Trace;
@@ -15,26 +16,26 @@ use crate::text::Tokenizer;
 use std::sync::Arc;
 use std::sync::atomic::Ordering;
 use std::time::Duration;
-use tokio::sync::{OwnedSemaphorePermit, Semaphore, mpsc};
+use tokio::sync::{OwnedSemaphorePermit, Semaphore};
 
 /// Longest time, after a drain's own, until abandoned requests have received their failure. The
 /// engine may be in the middle of a pass, or of reloading the model.
 const ABANDON_TIMEOUT: Duration = Duration::from_secs(5);
 
-/// Whether a new request would be accepted.
+/// Whether a new request would be accepted: whether one replica at least serves.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Readiness {
     /// It would be.
     Ready,
     /// The server is shutting down.
     Draining,
-    /// The model failed and is being reloaded.
+    /// No replica serves, and the model of one is being reloaded.
     Restarting,
-    /// The model failed and could not be reloaded.
+    /// The models of all replicas failed and could not be reloaded.
     GivenUp,
-    /// The last forward passes failed.
+    /// The last forward passes of all replicas failed.
     Failing {
-        /// How many.
+        /// How many, on the replica with the fewest.
         in_a_row: u32,
     },
 }
@@ -43,14 +44,23 @@ pub enum Readiness {
 #[derive(Clone, Debug)]
 pub struct Handle {
     pub(super) admission: Arc<Admission>,
-    /// The worker holds the other end.
-    pub(super) commands: mpsc::Sender<Command>,
-    /// One permit per unfinished request; bounds the command channel too.
+    /// One permit per unfinished request; bounds the queue.
     pub(super) places: Arc<Semaphore>,
     pub(super) places_max: u32,
     pub(super) limits: Limits,
     pub(super) clock: Clock,
     pub(super) shared: Arc<Shared>,
+    pub(super) _open: Arc<Open>,
+}
+
+/// Held by all handles together. The workers end when the last handle is gone.
+#[derive(Debug)]
+pub(super) struct Open(pub(super) Arc<Shared>);
+
+impl Drop for Open {
+    fn drop(&mut self) {
+        self.0.dispatcher.close();
+    }
 }
 
 impl Handle {
@@ -91,12 +101,16 @@ impl Handle {
         if self.shared.draining.load(Ordering::Acquire) {
             return Err(Rejected::Draining);
         }
-        if *self.shared.condition.borrow() == Condition::GivenUp {
-            return Err(Rejected::GivenUp);
-        }
+        let running_max = match self.running_max() {
+            0 => return Err(Rejected::GivenUp),
+            running_max => running_max,
+        };
         let count = u32::try_from(tasks.len().saturating_mul(choices)).unwrap_or(u32::MAX);
         let places = Arc::clone(&self.places).try_acquire_many_owned(count);
         let mut places = places.map_err(|_| self.full())?;
+        if self.unfinished() > running_max.saturating_add(self.limits.queue_max) {
+            return Err(self.full()); // the places of a replica that was given up are no places
+        }
         let jobs = self.admission.admit(request, tasks, choices, self.share_of_steps())?;
         let admitted =
             jobs.into_iter().map_while(|(job, start)| Some(Admitted { job, start, place: places.split(1)? }));
@@ -122,12 +136,17 @@ impl Handle {
     fn queue_with(&self, admitted: Admitted, mailbox: (Outbox, Inbox)) -> Result<Session, Rejected> {
         let (Admitted { job, start, place }, (outbox, inbox)) = (admitted, mailbox);
         let id = SequenceId(self.shared.next_id.fetch_add(1, Ordering::Relaxed));
-        let submission = Submission { id, job, outbox, place, at: self.clock.now(), trace: Trace::current() };
-        self.commands.try_send(Command::Submit(Box::new(submission))).map_err(|error| match error {
-            mpsc::error::TrySendError::Full(_) => self.full(),
-            mpsc::error::TrySendError::Closed(_) => Rejected::GivenUp,
-        })?;
+        let (submitted, policy, trace) = (self.clock.now(), job.policy(), Trace::current());
+        let client = Client { outbox, _place: place, submitted, has_edits: false, policy, trace };
+        if !self.shared.dispatcher.submit(id, job, client, &self.shared.metrics) {
+            return Err(Rejected::GivenUp);
+        }
         Ok(Session { start, inbox })
+    }
+
+    /// Most sequences that run at the same time, on the replicas that have not been given up.
+    fn running_max(&self) -> usize {
+        self.shared.remaining().count().saturating_mul(self.limits.running_max)
     }
 
     fn unfinished(&self) -> usize {
@@ -136,13 +155,14 @@ impl Handle {
 
     /// The fraction of its steps that a request keeps when it is admitted now.
     fn share_of_steps(&self) -> f32 {
-        let Limits { brown_out, running_max, queue_max, .. } = self.limits;
-        let waiting = self.unfinished().saturating_sub(running_max) as f32 / (queue_max.max(1)) as f32;
+        let Limits { brown_out, queue_max, .. } = self.limits;
+        let waiting = self.unfinished().saturating_sub(self.running_max()) as f32 / (queue_max.max(1)) as f32;
         brown_out.map_or(1.0, |least| 1.0 - (1.0 - least) * waiting.min(1.0))
     }
 
     fn full(&self) -> Rejected {
-        Rejected::Full { waiting: self.unfinished(), retry_after: self.shared.step_time.retry_after() }
+        let retry_after = self.shared.remaining().map(|replica| replica.step_time.retry_after()).min();
+        Rejected::Full { waiting: self.unfinished(), retry_after: retry_after.unwrap_or(1) }
     }
 
     /// The limits, abilities and defaults of the model.
@@ -172,20 +192,32 @@ impl Handle {
 
     /// Whether a new request would be accepted, apart from a full queue.
     pub fn readiness(&self) -> Readiness {
-        let in_a_row = self.shared.failures_in_a_row.load(Ordering::Relaxed);
-        match *self.shared.condition.borrow() {
-            Condition::GivenUp => Readiness::GivenUp,
-            _ if self.shared.draining.load(Ordering::Acquire) => Readiness::Draining,
-            Condition::Restarting => Readiness::Restarting,
-            Condition::Working if in_a_row >= FAILURES_MAX => Readiness::Failing { in_a_row },
-            Condition::Working => Readiness::Ready,
+        let is_in = |wanted: Condition| {
+            let replicas = self.shared.replicas.iter();
+            replicas.filter(move |replica: &&ReplicaState| *replica.condition.borrow() == wanted)
+        };
+        if self.shared.remaining().next().is_none() {
+            return Readiness::GivenUp;
+        }
+        if self.shared.draining.load(Ordering::Acquire) {
+            return Readiness::Draining;
+        }
+        let failures = |replica: &ReplicaState| replica.failures_in_a_row.load(Ordering::Relaxed);
+        match is_in(Condition::Working).map(failures).min() {
+            Some(in_a_row) if in_a_row < FAILURES_MAX => Readiness::Ready,
+            _ if is_in(Condition::Restarting).next().is_some() => Readiness::Restarting,
+            Some(in_a_row) => Readiness::Failing { in_a_row },
+            None => Readiness::GivenUp, // the last one was given up since
         }
     }
 
-    /// Waits until the model has failed and cannot be reloaded. The engine has ended then.
+    /// Waits until the models of all replicas have failed and cannot be reloaded. The engine has
+    /// ended then.
     pub async fn given_up(&self) {
-        let mut condition = self.shared.condition.subscribe();
-        let _ = condition.wait_for(|condition| *condition == Condition::GivenUp).await; // the handle holds the sender
+        for replica in &self.shared.replicas {
+            let mut condition = replica.condition.subscribe();
+            let _ = condition.wait_for(|condition| *condition == Condition::GivenUp).await; // the handle holds the sender
+        }
     }
 
     /// Accepts no more requests, and waits up to `patience` for the unfinished ones. The rest fail
@@ -196,8 +228,7 @@ impl Handle {
             return 0;
         }
         let unfinished = self.unfinished();
-        // fails only if the worker has ended, and with it every request
-        let _ = self.commands.send(Command::Abandon).await;
+        self.shared.dispatcher.abandon();
         let _ = tokio::time::timeout(ABANDON_TIMEOUT, self.places.acquire_many(self.places_max)).await;
         unfinished
     }

@@ -1,9 +1,9 @@
 //! The queued sequences, and whose turn it is: callers take turns, then the requests of a caller,
-//! whose choices start in order. Out of scope: how many sequences run (`tick`).
+//! whose choices start in order. Out of scope: how many sequences run (`pool`).
 
 use super::job::{Job, SequenceId};
 use super::origin::Caller;
-use std::collections::{BTreeMap, VecDeque};
+use std::collections::{BTreeMap, BTreeSet, VecDeque};
 
 /// Starts in a row that may pass over the caller whose turn it is, for others with a lower priority
 /// number. The next start is its own: whatever priorities others ask for, the caller at place n of
@@ -19,6 +19,8 @@ trait Line: Default {
     /// Takes the sequence that starts next.
     fn take(&mut self) -> Option<Queued>;
     fn sequences(&self) -> usize;
+    /// Adds the ids of all its sequences to `ids`.
+    fn add_ids(&self, ids: &mut BTreeSet<SequenceId>);
     /// Moves the sequences that match to `found`.
     fn extract(&mut self, matches: &dyn Fn(&Queued) -> bool, found: &mut Vec<Queued>);
 }
@@ -37,6 +39,10 @@ impl Line for Choices {
 
     fn sequences(&self) -> usize {
         self.len()
+    }
+
+    fn add_ids(&self, ids: &mut BTreeSet<SequenceId>) {
+        ids.extend(self.iter().map(|(id, _)| *id));
     }
 
     fn extract(&mut self, matches: &dyn Fn(&Queued) -> bool, found: &mut Vec<Queued>) {
@@ -124,6 +130,10 @@ impl<K: Copy + Ord, L: Line> Line for Turns<K, L> {
         self.lines.values().map(|turn| turn.line.sequences()).sum()
     }
 
+    fn add_ids(&self, ids: &mut BTreeSet<SequenceId>) {
+        self.lines.values().for_each(|turn| turn.line.add_ids(ids));
+    }
+
     fn extract(&mut self, matches: &dyn Fn(&Queued) -> bool, found: &mut Vec<Queued>) {
         self.lines.retain(|_, turn| {
             turn.line.extract(matches, found);
@@ -171,6 +181,12 @@ impl Queue {
 
     pub(super) fn clear(&mut self) {
         self.0 = Turns::default();
+    }
+
+    pub(super) fn ids(&self) -> BTreeSet<SequenceId> {
+        let mut ids = BTreeSet::new();
+        self.0.add_ids(&mut ids);
+        ids
     }
 
     pub(super) fn len(&self) -> usize {

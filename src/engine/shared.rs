@@ -1,13 +1,12 @@
-//! What the handles and the worker share: commands, limits, and the state of the engine.
+//! What the handles and the workers share: limits, and the state of the replicas.
 
-use super::job::{Job, SequenceId};
-use super::{mailbox::Outbox, pace::StepTime};
-use crate::telemetry::trace::Trace;
+use super::{dispatch::Dispatcher, pace::StepTime};
+use crate::telemetry::Metrics;
+use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, AtomicU32, AtomicU64};
-use std::time::Instant;
-use tokio::sync::{OwnedSemaphorePermit, watch};
+use tokio::sync::watch;
 
-/// Failed forward passes in a row after which the server is no longer ready. A single failure may
+/// Failed forward passes in a row after which a replica is no longer ready. A single failure may
 /// come from one request; three in a row come from the model or the device.
 pub(super) const FAILURES_MAX: u32 = 3;
 
@@ -16,9 +15,9 @@ pub(super) const FAILURES_MAX: u32 = 3;
 pub struct Limits {
     /// Most tokens of a forward pass. A canvas larger than this runs alone.
     pub batch_tokens_max: usize,
-    /// Most sequences that run at the same time.
+    /// Most sequences that run at the same time on one replica.
     pub running_max: usize,
-    /// Most sequences that are queued.
+    /// Most sequences that are queued, for all replicas together.
     pub queue_max: usize,
     /// Most cells of a canvas, where that is below the model's own limit.
     pub canvas_max: Option<usize>,
@@ -34,41 +33,37 @@ impl Default for Limits {
     }
 }
 
-#[derive(Debug)]
-pub(super) enum Command {
-    Submit(Box<Submission>),
-    /// Fail every request; the server shuts down.
-    Abandon,
-}
-
-/// An admitted request on its way to the engine.
-#[derive(Debug)]
-pub(super) struct Submission {
-    pub(super) id: SequenceId,
-    pub(super) job: Job,
-    /// The session holds the other end.
-    pub(super) outbox: Outbox,
-    pub(super) place: OwnedSemaphorePermit,
-    pub(super) at: Instant,
-    pub(super) trace: Trace,
-}
-
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
 pub(super) enum Condition {
     #[default]
     Working,
     /// The model failed and is being reloaded.
     Restarting,
-    /// The model failed and could not be reloaded; the engine has ended.
+    /// The model failed and could not be reloaded; the worker has ended.
     GivenUp,
 }
 
-/// The state of the engine, for all handles.
+/// The state of a replica, for all handles.
 #[derive(Debug, Default)]
-pub(super) struct Shared {
+pub(super) struct ReplicaState {
     pub(super) step_time: StepTime,
     pub(super) failures_in_a_row: AtomicU32,
     pub(super) condition: watch::Sender<Condition>,
+}
+
+/// What all handles and workers hold.
+#[derive(Debug)]
+pub(super) struct Shared {
+    pub(super) dispatcher: Dispatcher,
+    pub(super) replicas: Vec<ReplicaState>,
     pub(super) draining: AtomicBool,
     pub(super) next_id: AtomicU64,
+    pub(super) metrics: Arc<Metrics>,
+}
+
+impl Shared {
+    /// The replicas that have not been given up.
+    pub(super) fn remaining(&self) -> impl Iterator<Item = &ReplicaState> {
+        self.replicas.iter().filter(|replica| *replica.condition.borrow() != Condition::GivenUp)
+    }
 }

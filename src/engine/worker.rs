@@ -1,112 +1,37 @@
-//! The thread that owns the engine and the model: receives commands, ticks, delivers events, and
-//! records metrics. Out of scope: scheduling decisions (`tick`).
+//! The thread that owns a model: waits for work, ticks, delivers events, and records metrics. There
+//! is one for each replica. Out of scope: scheduling decisions (`pool`, `placement`).
 
-use super::admission::Admission;
 use super::clock::Clock;
-use super::event::{Answer, Event, Failure, StepEvent};
-use super::handle::Handle;
+use super::delivery::{Clients, deliver};
+use super::dispatch::State;
+use super::event::{Event, Failure, StepEvent};
 use super::job::SequenceId;
-use super::mailbox::Outbox;
-use super::restart::{Restart, World};
-use super::shared::{Command, Condition, FAILURES_MAX, Limits, Shared, Submission};
+use super::pool::{Begun, Running, Sequence};
+use super::restart::Restart;
+use super::shared::{Condition, FAILURES_MAX, ReplicaState, Shared};
 use super::throughput::{Rates, Throughput};
-use super::tick::{Begun, Engine, Tick};
+use super::tick::{Engine, Tick};
 use crate::diffusion::{Edit, u32_of};
-use crate::model::{Denoiser, ModelError};
-use crate::telemetry::Metrics;
-use crate::telemetry::trace::Trace;
-use crate::text::Tokenizer;
-use std::collections::BTreeMap;
-use std::io;
+use crate::model::ModelError;
+use crate::telemetry::DeviceMetrics;
 use std::panic::{AssertUnwindSafe, catch_unwind};
 use std::sync::Arc;
 use std::sync::atomic::Ordering;
 use std::time::{Duration, Instant};
-use tokio::sync::{OwnedSemaphorePermit, Semaphore, mpsc};
 
-#[derive(Debug)]
-struct Client {
-    outbox: Outbox,
-    /// Released when the client is dropped.
-    _place: OwnedSemaphorePermit,
-    submitted: Instant,
-    has_edits: bool,
-    /// The policy that erases cells without a quality, as the label of a metric.
-    policy: &'static str,
-    trace: Trace,
-}
-
-/// Starts the engine on its own thread.
-///
-/// # Errors
-/// When the operating system cannot start a thread.
-pub fn start(
-    model: Box<dyn Denoiser>,
-    tokenizer: Option<Arc<Tokenizer>>,
-    limits: Limits,
-    metrics: Arc<Metrics>,
-) -> io::Result<Handle> {
-    start_by(Clock::system(), model, tokenizer, limits, metrics)
-}
-
-/// Like [`start`], with another clock than the system's, or with a way to reload the model.
-///
-/// # Errors
-/// As [`start`].
-pub fn start_by(
-    world: impl Into<World>,
-    model: Box<dyn Denoiser>,
-    tokenizer: Option<Arc<Tokenizer>>,
-    limits: Limits,
-    metrics: Arc<Metrics>,
-) -> io::Result<Handle> {
-    let World { clock, restart } = world.into();
-    let spec = Arc::new(model.spec().clone());
-    let canvas_max = limits.canvas_max.map_or(spec.canvas_max, |max| max.min(spec.canvas_max));
-    let places_max = u32_of(limits.running_max.saturating_add(limits.queue_max).clamp(1, 1 << 20));
-    let (commands, inbox) = mpsc::channel(places_max as usize + 1); // every place, and one to abandon all
-    let handle = Handle {
-        admission: Arc::new(Admission::new(spec, tokenizer, canvas_max)),
-        commands,
-        places: Arc::new(Semaphore::new(places_max as usize)),
-        places_max,
-        limits,
-        clock: clock.clone(),
-        shared: Arc::default(),
-    };
-    let worker = Worker {
-        engine: Engine::new(model, limits.running_max.max(1), limits.batch_tokens_max),
-        commands: inbox,
-        clients: BTreeMap::new(),
-        clock,
-        restart,
-        throughput: Throughput::default(),
-        shared: Arc::clone(&handle.shared),
-        metrics,
-    };
-    std::thread::Builder::new().name("remask-model".to_owned()).spawn(move || worker.run())?;
-    Ok(handle)
-}
-
-struct Worker {
+pub(super) struct Worker {
+    /// The number of its replica.
+    replica: usize,
+    /// The name of its device in metrics and logs.
+    device: String,
     engine: Engine,
-    /// The handles hold the other end.
-    commands: mpsc::Receiver<Command>,
-    clients: BTreeMap<SequenceId, Client>,
+    /// The clients of the sequences in the present pass.
+    clients: Clients,
     clock: Clock,
     restart: Restart,
     throughput: Throughput,
     shared: Arc<Shared>,
-    metrics: Arc<Metrics>,
-}
-
-impl Drop for Worker {
-    /// Tells the handles when the engine ends by a panic.
-    fn drop(&mut self) {
-        if std::thread::panicking() {
-            self.shared.condition.send_replace(Condition::GivenUp);
-        }
-    }
+    metrics: DeviceMetrics,
 }
 
 /// What follows a turn of the worker's loop.
@@ -118,11 +43,31 @@ enum Next {
 }
 
 impl Worker {
-    fn run(mut self) {
+    pub(super) fn new(
+        replica: usize,
+        device: String,
+        engine: Engine,
+        restart: Restart,
+        clock: Clock,
+        shared: Arc<Shared>,
+    ) -> Self {
+        let metrics = shared.metrics.device(&device);
+        metrics.ready(true);
+        let (clients, throughput) = (Clients::new(), Throughput::default());
+        Self { replica, device, engine, clients, clock, restart, throughput, shared, metrics }
+    }
+
+    /// Works until all is done and no handle is left, or the model cannot be replaced.
+    pub(super) fn work(mut self) {
+        if catch_unwind(AssertUnwindSafe(|| self.run())).is_err() {
+            self.retire();
+        }
+    }
+
+    fn run(&mut self) {
         loop {
             let next = catch_unwind(AssertUnwindSafe(|| self.turn())).unwrap_or_else(|_| {
-                self.announce_restart();
-                self.fail_all(&Failure::BrokeDown);
+                self.fail_own();
                 Next::Restart
             });
             match next {
@@ -134,120 +79,173 @@ impl Worker {
     }
 
     fn turn(&mut self) -> Next {
-        if !self.receive() {
-            return Next::End;
+        let shared = Arc::clone(&self.shared);
+        let Some(mut state) = shared.dispatcher.wait(self.replica) else { return Next::End };
+        self.drop_abandoned(&mut state);
+        if state.is_abandoned {
+            let events = state.clients.keys().map(|id| (*id, Event::Failed(Failure::ShutDown))).collect();
+            state.pool.clear();
+            self.deliver_to(&mut state.clients, events);
         }
-        self.drop_abandoned();
-        let next = if self.engine.is_idle() {
+        let begun = self.clock.now();
+        let Begun { started, late } = self.begin(&mut state, begun);
+        self.record_starts(&state.clients, &started, begun);
+        self.deliver_to(&mut state.clients, late);
+        let batch = state.pool.choose(self.replica, self.engine.batch.tokens());
+        let clients = batch.iter().filter_map(|(id, _)| state.clients.remove_entry(id));
+        self.clients.extend(clients);
+        self.measure(&state);
+        drop(state);
+        shared.dispatcher.wake();
+        let next = if batch.is_empty() { Next::Turn } else { self.step(batch, begun) };
+        if shared.dispatcher.lock().pool.replicas[self.replica].len() == 0 {
             self.throughput.rest();
-            Next::Turn
-        } else {
-            self.step()
-        };
-        let Engine { running, waiting, running_max, .. } = &self.engine;
-        self.metrics.sequences(running.len(), waiting.len(), *running_max);
+        }
         next
     }
 
-    /// Publishes that the model will be reloaded, before any client receives a failure.
+    /// A pass of these sequences.
+    fn step(&mut self, batch: Vec<Sequence>, begun: Instant) -> Next {
+        let mut tick = self.engine.tick(batch);
+        let ended = self.clock.now();
+        let is_broken = self.record(&tick, begun, ended);
+        self.trace(&tick, begun, ended);
+        if is_broken {
+            self.announce_restart();
+        }
+        let events = std::mem::take(&mut tick.events);
+        // before others may take the sequences: the events of a sequence keep their order
+        deliver(&mut self.clients, events, &self.shared.metrics, &self.clock);
+        let mut state = self.shared.dispatcher.lock();
+        let is_read = tick.failure.is_none() && tick.sequences > 0;
+        state.pool.put_back(self.replica, tick.unfinished, tick.shrunk.is_some());
+        state.clients.append(&mut self.clients);
+        if is_read {
+            let passes = state.pool.passes_until_room(self.replica, self.engine.batch.tokens());
+            self.state().step_time.record(ended.duration_since(begun), passes);
+        }
+        self.measure_running(&state);
+        drop(state);
+        self.shared.dispatcher.wake();
+        if is_broken { Next::Restart } else { Next::Turn }
+    }
+
+    fn state(&self) -> &ReplicaState {
+        &self.shared.replicas[self.replica]
+    }
+
+    /// Sets the gauges after a change of the queue.
+    fn measure(&self, state: &State) {
+        self.shared.metrics.waiting(state.pool.waiting.len());
+        self.measure_running(state);
+    }
+
+    fn measure_running(&self, state: &State) {
+        let pool = &state.pool;
+        self.metrics.running(pool.replicas[self.replica].len());
+        let running = pool.replicas.iter().map(Running::len).sum();
+        self.shared.metrics.occupied(running, pool.replicas.len() * pool.running_max);
+    }
+
+    /// Publishes that the model will be reloaded, before any client receives a failure. Its running
+    /// sequences are queued, so that another replica can go on with them.
     fn announce_restart(&self) {
         if self.restart.is_possible() {
-            tracing::error!("the model broke down and will be reloaded");
+            tracing::error!(device = self.device, "the model broke down and will be reloaded");
             self.metrics.model_restarts.inc();
-            self.shared.condition.send_replace(Condition::Restarting);
+            let mut state = self.shared.dispatcher.lock();
+            self.set_condition(&mut state, Condition::Restarting);
+            state.pool.release(self.replica);
+            self.measure(&state);
+            drop(state);
+            self.shared.dispatcher.wake();
         }
     }
 
-    /// Reloads the model, while other sequences wait. False when there is no model to go on with.
+    fn set_condition(&self, state: &mut State, condition: Condition) {
+        let is_serving = condition == Condition::Working;
+        state.pool.replicas[self.replica].is_serving = is_serving;
+        self.metrics.ready(is_serving);
+        self.state().condition.send_replace(condition);
+    }
+
+    /// Reloads the model, while sequences wait or other replicas take them. False when there is no
+    /// model to go on with.
     fn restart(&mut self) -> bool {
         if !self.restart.is_possible() {
             return true;
         }
         let Err(cause) = self.restart.replace(&mut self.engine.model, self.clock.now()) else {
-            tracing::info!("the model was reloaded");
-            self.shared.failures_in_a_row.store(0, Ordering::Relaxed);
-            self.shared.condition.send_replace(Condition::Working);
+            tracing::info!(device = self.device, "the model was reloaded");
+            self.state().failures_in_a_row.store(0, Ordering::Relaxed);
+            self.set_condition(&mut self.shared.dispatcher.lock(), Condition::Working);
             return true;
         };
-        tracing::error!(cause, "the model broke down and cannot be reloaded");
-        self.shared.condition.send_replace(Condition::GivenUp);
-        self.commands.close();
-        while let Ok(command) = self.commands.try_recv() {
-            self.execute(command);
-        }
-        self.fail_all(&Failure::BrokeDown);
+        tracing::error!(device = self.device, cause, "the model broke down and cannot be reloaded");
+        self.retire();
         false
     }
 
-    /// Executes pending commands; waits for one when idle. False when idle and without any handle.
-    fn receive(&mut self) -> bool {
-        if self.engine.is_idle() {
-            match self.commands.blocking_recv() {
-                Some(command) => self.execute(command),
-                None => return false,
+    /// Gives the replica up. Its sequences go to the others; without any, all fail.
+    fn retire(&mut self) {
+        let mut state = self.shared.dispatcher.lock();
+        state.pool.release(self.replica);
+        self.set_condition(&mut state, Condition::GivenUp);
+        let mut clients = std::mem::take(&mut self.clients);
+        if self.shared.remaining().next().is_none() {
+            state.is_closed = true;
+            state.pool.clear();
+            clients.append(&mut state.clients);
+        }
+        self.measure(&state);
+        drop(state);
+        self.shared.dispatcher.wake();
+        self.fail(clients, &Failure::BrokeDown);
+    }
+
+    /// After a panic of the engine: fails the sequences of this replica, and those that were lost.
+    fn fail_own(&mut self) {
+        let mut state = self.shared.dispatcher.lock();
+        let mut clients = std::mem::take(&mut self.clients);
+        let parked = std::mem::take(&mut state.pool.replicas[self.replica].parked);
+        state.pool.replicas[self.replica].in_pass.clear();
+        drop(parked);
+        let present = state.pool.ids();
+        let lost: Vec<SequenceId> = state.clients.keys().filter(|id| !present.contains(id)).copied().collect();
+        clients.extend(lost.iter().filter_map(|id| state.clients.remove_entry(id)));
+        drop(state);
+        self.announce_restart();
+        self.fail(clients, &Failure::BrokeDown);
+    }
+
+    fn fail(&self, mut clients: Clients, failure: &Failure) {
+        let events = clients.keys().map(|id| (*id, Event::Failed(failure.clone()))).collect();
+        self.deliver_to(&mut clients, events);
+    }
+
+    fn deliver_to(&self, clients: &mut Clients, events: Vec<(SequenceId, Event)>) {
+        deliver(clients, events, &self.shared.metrics, &self.clock);
+    }
+
+    /// Drops the sequences whose clients are gone, except those in a pass of another replica.
+    fn drop_abandoned(&self, state: &mut State) {
+        let State { clients, pool, .. } = state;
+        clients.retain(|id, client| {
+            let is_abandoned = client.outbox.is_abandoned();
+            if is_abandoned {
+                pool.cancel(*id);
+                self.shared.metrics.cancelled.inc();
             }
-        }
-        loop {
-            match self.commands.try_recv() {
-                Ok(command) => self.execute(command),
-                Err(mpsc::error::TryRecvError::Empty) => return true,
-                Err(mpsc::error::TryRecvError::Disconnected) => return !self.engine.is_idle(),
-            }
-        }
-    }
-
-    fn execute(&mut self, command: Command) {
-        match command {
-            Command::Submit(submission) => {
-                let Submission { id, job, outbox, place, at, trace } = *submission;
-                let policy = job.policy();
-                let client = Client { outbox, _place: place, submitted: at, has_edits: false, policy, trace };
-                self.clients.insert(id, client);
-                self.engine.submit(id, job);
-                self.metrics.admitted.inc();
-            }
-            Command::Abandon => self.fail_all(&Failure::ShutDown),
-        }
-    }
-
-    fn drop_abandoned(&mut self) {
-        let gone: Vec<_> = self.clients.iter().filter(|(_, client)| client.outbox.is_abandoned()).collect();
-        for id in gone.into_iter().map(|(id, _)| *id).collect::<Vec<_>>() {
-            self.engine.cancel(id);
-            self.clients.remove(&id);
-            self.metrics.cancelled.inc();
-        }
-    }
-
-    fn step(&mut self) -> Next {
-        let begun = self.clock.now();
-        let Begun { started, late } = self.begin(begun);
-        self.record_starts(&started, begun);
-        self.deliver(late);
-        let tick = self.engine.tick();
-        self.record(&tick, begun);
-        self.trace(&tick, begun);
-        let is_broken = tick.failure == Some(ModelError::Panicked)
-            || self.shared.failures_in_a_row.load(Ordering::Relaxed) >= FAILURES_MAX;
-        if is_broken {
-            self.announce_restart();
-        }
-        self.deliver(tick.events);
-        if is_broken { Next::Restart } else { Next::Turn }
-    }
-
-    fn fail_all(&mut self, failure: &Failure) {
-        self.engine.clear();
-        let events = self.clients.keys().map(|id| (*id, Event::Failed(failure.clone()))).collect();
-        self.deliver(events);
+            !is_abandoned
+        });
     }
 
     /// Starts queued sequences, and limits those with a deadline to the passes they have time for,
     /// by the average step time.
-    fn begin(&mut self, now: Instant) -> Begun {
-        let step = self.shared.step_time.average();
-        let clients = &self.clients;
-        self.engine.begin(|id, deadline, rounds| {
+    fn begin(&self, state: &mut State, now: Instant) -> Begun {
+        let step = self.state().step_time.average();
+        let State { clients, pool, .. } = state;
+        pool.begin(self.replica, self.engine.batch.tokens(), |id, deadline, rounds| {
             let waited = clients.get(&id).map_or(Duration::ZERO, |client| now.duration_since(client.submitted));
             let left = deadline.checked_sub(waited)?.as_secs_f64();
             let passes = (left / (step.as_secs_f64() * f64::from(rounds)).max(1e-9)) as u32; // saturates
@@ -255,71 +253,49 @@ impl Worker {
         })
     }
 
-    fn record_starts(&self, started: &[SequenceId], now: Instant) {
-        for client in started.iter().filter_map(|id| self.clients.get(id)) {
-            self.metrics.queue_duration.observe(now.duration_since(client.submitted).as_secs_f64());
+    fn record_starts(&self, clients: &Clients, started: &[SequenceId], now: Instant) {
+        for client in started.iter().filter_map(|id| clients.get(id)) {
+            self.shared.metrics.queue_duration.observe(now.duration_since(client.submitted).as_secs_f64());
             client.trace.part("queue", client.submitted, now, || []);
         }
     }
 
-    fn record(&mut self, tick: &Tick, begun: Instant) {
-        let ended = self.clock.now();
-        let took = ended.duration_since(begun);
+    /// Records a pass. True if the model has to be replaced.
+    fn record(&mut self, tick: &Tick, begun: Instant, ended: Instant) -> bool {
+        let device = &self.device;
         if let Some(limit) = tick.shrunk {
-            tracing::warn!(limit, "the device ran out of memory; passes hold fewer tokens for a while");
+            tracing::warn!(device, limit, "the device ran out of memory; passes hold fewer tokens for a while");
             self.metrics.model_failures.inc();
         } else if let Some(cause) = &tick.failure {
-            tracing::error!(%cause, sequences = tick.sequences, tokens = tick.tokens, "a forward pass failed");
+            tracing::error!(device, %cause, sequences = tick.sequences, tokens = tick.tokens, "a forward pass failed");
             self.metrics.model_failures.inc();
             // a canvas too large for the device is not a failure of the model
             if !matches!(cause, ModelError::OutOfMemory(_)) {
-                self.shared.failures_in_a_row.fetch_add(1, Ordering::Relaxed);
+                self.state().failures_in_a_row.fetch_add(1, Ordering::Relaxed);
             }
         } else if tick.sequences > 0 {
-            self.shared.failures_in_a_row.store(0, Ordering::Relaxed);
-            self.shared.step_time.record(took, self.engine.passes_until_room());
-            self.metrics.stepped(took, tick.sequences, tick.tokens);
+            self.state().failures_in_a_row.store(0, Ordering::Relaxed);
+            self.metrics.stepped(ended.duration_since(begun), tick.sequences, tick.tokens);
             if let Some(limit) = tick.grown {
-                tracing::info!(limit, "passes may hold more tokens again");
+                tracing::info!(device, limit, "passes may hold more tokens again");
             }
             if let Some(Rates { passes_per_s, tokens_per_s }) = self.throughput.pass(begun, ended, filled(tick)) {
-                let (running, waiting) = (self.engine.running.len(), self.engine.waiting.len());
-                tracing::info!(running, waiting, passes_per_s, tokens_per_s, "throughput");
+                let (running, waiting) = {
+                    let pool = &self.shared.dispatcher.lock().pool;
+                    (pool.replicas[self.replica].len(), pool.waiting.len())
+                };
+                tracing::info!(device, running, waiting, passes_per_s, tokens_per_s, "throughput");
             }
         }
+        tick.failure == Some(ModelError::Panicked)
+            || self.state().failures_in_a_row.load(Ordering::Relaxed) >= FAILURES_MAX
     }
 
     /// Adds the steps of a tick to the traces of their requests.
-    fn trace(&self, tick: &Tick, begun: Instant) {
-        let ended = self.clock.now();
+    fn trace(&self, tick: &Tick, begun: Instant, ended: Instant) {
         for (id, event) in &tick.events {
             if let (Some(client), Event::Step(step)) = (self.clients.get(id), event) {
                 client.trace.step(step.step, begun, ended, || attributes(tick, step));
-            }
-        }
-    }
-
-    fn deliver(&mut self, events: Vec<(SequenceId, Event)>) {
-        for (id, event) in events {
-            let Some(client) = self.clients.get_mut(&id) else { continue };
-            match &event {
-                Event::Step(step) => {
-                    record_edits(&self.metrics, step, client.policy);
-                    if !std::mem::replace(&mut client.has_edits, true) {
-                        let after = self.clock.now().duration_since(client.submitted);
-                        self.metrics.time_to_first_edit.observe(after.as_secs_f64());
-                    }
-                }
-                Event::Finished(answer) => record_answer(&self.metrics, answer),
-                Event::Failed(failure) => {
-                    self.metrics.failed.inc();
-                    client.trace.in_scope(|| tracing::warn!(%failure, "the request failed"));
-                }
-            }
-            let is_last = !matches!(event, Event::Step(_));
-            client.outbox.send(event);
-            if is_last {
-                self.clients.remove(&id);
             }
         }
     }
@@ -345,21 +321,4 @@ fn attributes(tick: &Tick, step: &StepEvent) -> [(&'static str, usize); 6] {
         ("remask.batch.sequences", tick.sequences),
         ("remask.batch.tokens", tick.tokens),
     ]
-}
-
-fn record_edits(metrics: &Metrics, step: &StepEvent, policy: &str) {
-    for edit in &step.edits {
-        match edit {
-            Edit::Fill { confidence, .. } => metrics.filled(*confidence),
-            Edit::Erase { quality, .. } => metrics.erased(if quality.is_some() { "quality" } else { policy }),
-        }
-    }
-}
-
-fn record_answer(metrics: &Metrics, answer: &Answer) {
-    metrics.finished.inc();
-    answer.written.iter().filter_map(|written| written.quality).for_each(|quality| metrics.quality(quality));
-    if answer.degraded {
-        metrics.degraded.inc();
-    }
 }

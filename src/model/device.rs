@@ -3,7 +3,7 @@
 use super::backend::{Backend, cpu::Cpu, cuda::Cuda};
 use super::error::LoadError;
 use candle_core::DType;
-use std::{env, fmt, str::FromStr, sync::Arc};
+use std::{collections::BTreeSet, env, fmt, str::FromStr, sync::Arc};
 
 /// The device of a model.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
@@ -75,13 +75,71 @@ impl FromStr for Device {
             "cuda" => Ok(Self::Cuda(0)),
             _ => match word.strip_prefix("cuda:").map(str::parse) {
                 Some(Ok(ordinal)) => Ok(Self::Cuda(ordinal)),
+                _ if word.contains(',') => Err(LoadError::device(word, "is a list; give one device")),
                 _ => Err(LoadError::device(word, "is none of auto, cpu, cuda and cuda:N")),
             },
         }
     }
 }
 
+/// Most devices of a list: more than any machine has.
+const DEVICES_MAX: usize = 64;
+
+/// The devices that a server computes on, a copy of the model on each. One device, or several of
+/// one kind: GPUs, each named once, or the CPU any number of times.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Devices(Vec<Device>);
+
+impl Devices {
+    /// All of them; one at least.
+    pub fn all(&self) -> &[Device] {
+        &self.0
+    }
+}
+
+impl fmt::Display for Devices {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        let names: Vec<String> = self.0.iter().map(Device::to_string).collect();
+        f.write_str(&names.join(","))
+    }
+}
+
+impl FromStr for Devices {
+    type Err = LoadError;
+
+    /// Devices separated by commas. After a GPU, a number alone is a GPU, too: `cuda:0,1`.
+    fn from_str(list: &str) -> Result<Self, LoadError> {
+        let refuse = |problem: String| Err(LoadError::device(list, problem));
+        let mut devices = Vec::new();
+        for word in list.split(',') {
+            let number = word.parse().ok().filter(|_| matches!(devices.last(), Some(Device::Cuda(_))));
+            devices.push(number.map_or_else(|| word.parse(), |number| Ok(Device::Cuda(number)))?);
+        }
+        if devices.len() > DEVICES_MAX {
+            return refuse(format!("are {} devices; give {DEVICES_MAX} at most", devices.len()));
+        }
+        let gpus: BTreeSet<usize> = devices.iter().filter_map(|device| device.gpu()).collect();
+        match (devices.contains(&Device::Cpu), devices.contains(&Device::Auto)) {
+            (_, true) if devices.len() > 1 => refuse("has `auto` in a list; name every device".to_owned()),
+            (true, _) if !gpus.is_empty() => {
+                refuse("mixes the CPU and GPUs; an answer would depend on which computes it. Give one kind".to_owned())
+            }
+            (false, false) if gpus.len() < devices.len() => {
+                refuse("names a GPU twice; two copies of a model on one GPU are slower than one".to_owned())
+            }
+            _ => Ok(Self(devices)),
+        }
+    }
+}
+
 impl Device {
+    const fn gpu(self) -> Option<usize> {
+        match self {
+            Self::Cuda(ordinal) => Some(ordinal),
+            Self::Auto | Self::Cpu => None,
+        }
+    }
+
     /// The device that `auto` stands for, and why it is the CPU although this binary can use a GPU.
     /// Others stand for themselves.
     pub fn choose(self) -> (Self, Option<String>) {
@@ -204,4 +262,52 @@ pub unsafe fn settle_threads(use_of: Threads) {
 /// The number of threads that a variable asks for.
 fn told(variable: &str) -> Option<usize> {
     env::var(variable).ok()?.parse().ok().filter(|threads| *threads > 0)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_list_of_devices_is_read() {
+        for (list, names) in [
+            ("auto", "auto"),
+            ("cpu", "cpu"),
+            ("cuda", "cuda:0"),
+            ("cuda:3", "cuda:3"),
+            ("cpu,cpu", "cpu,cpu"),
+            ("cuda:0,1", "cuda:0,cuda:1"),
+            ("cuda,cuda:1", "cuda:0,cuda:1"),
+            ("cuda:5,2,cuda:0,7", "cuda:5,cuda:2,cuda:0,cuda:7"),
+        ] {
+            assert_eq!(list.parse::<Devices>().unwrap().to_string(), names, "{list}");
+        }
+    }
+
+    #[test]
+    fn a_list_that_makes_no_sense_is_refused() {
+        let many = vec!["cpu"; 65].join(",");
+        for (list, problem) in [
+            ("", "is none of auto, cpu, cuda and cuda:N"),
+            ("gpu", "is none of auto, cpu, cuda and cuda:N"),
+            ("1", "is none of auto, cpu, cuda and cuda:N"),
+            ("cpu,1", "is none of auto, cpu, cuda and cuda:N"),
+            ("cpu,", "is none of auto, cpu, cuda and cuda:N"),
+            ("cuda:0,", "is none of auto, cpu, cuda and cuda:N"),
+            ("cuda:0,-1", "is none of auto, cpu, cuda and cuda:N"),
+            ("cpu,cuda", "mixes the CPU and GPUs"),
+            ("cuda:0,cpu", "mixes the CPU and GPUs"),
+            ("cuda:0,0", "names a GPU twice"),
+            ("cuda,1,cuda:1", "names a GPU twice"),
+            ("auto,cpu", "has `auto` in a list"),
+            ("cuda:0,auto", "has `auto` in a list"),
+            ("auto,auto", "has `auto` in a list"),
+            (&many, "are 65 devices; give 64 at most"),
+        ] {
+            let told = list.parse::<Devices>().unwrap_err().to_string();
+            assert!(told.contains(problem), "{list}: {told}");
+        }
+        let told = "cpu,cpu".parse::<Device>().unwrap_err().to_string();
+        assert!(told.contains("is a list; give one device"), "{told}");
+    }
 }

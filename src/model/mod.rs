@@ -17,7 +17,7 @@ pub use backend::counts::Counts;
 pub(crate) use backend::summary::{SummaryOptions, Vocabulary, sigmoid};
 pub(crate) use backend::{cpu::summary::summarise, has_fused_gradients, is_parallel};
 pub use config::llada::Config;
-pub use device::{CudaGraphs, Device, Precision, Threads, settle_threads, threads};
+pub use device::{CudaGraphs, Device, Devices, Precision, Threads, settle_threads, threads};
 pub(crate) use error::words;
 pub use error::{LoadError, ModelError, RowError};
 pub(crate) use families::{head::HEAD_EPSILON, rope::Rope};

@@ -46,11 +46,11 @@ const API: [Room; 12] = [
 ];
 
 /// From the front door down to what knows no other.
-const ENGINE: [Room; 22] = [
+const ENGINE: [Room; 27] = [
     (
         "mod",
         &[
-            "worker",
+            "start",
             "handle",
             "warm_up",
             "admission",
@@ -63,16 +63,17 @@ const ENGINE: [Room; 22] = [
             "clock",
         ],
     ),
+    ("start", &["worker", "handle", "admission", "dispatch", "tick", "restart", "shared", "pool", "clock"]),
     (
         "worker",
         &[
-            "handle",
-            "admission",
+            "shared",
+            "dispatch",
             "tick",
             "throughput",
             "restart",
-            "shared",
-            "mailbox",
+            "delivery",
+            "pool",
             "job",
             "event",
             "request",
@@ -80,15 +81,19 @@ const ENGINE: [Room; 22] = [
             "clock",
         ],
     ),
-    ("handle", &["admission", "shared", "mailbox", "job", "event", "request", "clock"]),
+    ("handle", &["admission", "shared", "dispatch", "delivery", "mailbox", "job", "event", "request", "pace", "clock"]),
     ("warm_up", &[]),
     ("admission", &["job", "layout", "template", "event", "request", "origin"]),
-    ("tick", &["batch_limit", "queue", "places", "job", "event", "request"]),
+    ("shared", &["dispatch", "pace", "clock"]),
+    ("dispatch", &["delivery", "pool", "placement", "job"]),
+    ("tick", &["batch_limit", "pool", "job", "event", "request"]),
+    ("placement", &["pool", "places"]),
+    ("pool", &["queue", "job", "event", "request", "origin"]),
+    ("delivery", &["mailbox", "job", "event", "clock"]),
     ("queue", &["job", "origin"]),
-    ("places", &["job", "origin"]),
+    ("places", &["origin"]),
     ("throughput", &[]),
     ("restart", &["clock"]),
-    ("shared", &["job", "mailbox", "event", "request", "pace", "clock"]),
     ("job", &["layout", "likelihoods", "template", "event", "request", "origin"]),
     ("layout", &["event", "request"]),
     ("likelihoods", &[]),

@@ -56,10 +56,14 @@ impl Scrape {
         Self(samples.filter_map(|(name, value)| Some((name.to_owned(), value.parse().ok()?))).collect())
     }
 
-    /// A metric of this name, without its prefix `remask_`.
+    /// A metric of this name, without its prefix `remask_`, as the sum over all devices.
     #[track_caller]
     pub(super) fn get(&self, name: &str) -> f64 {
-        *self.0.get(&format!("remask_{name}")).unwrap_or_else(|| panic!("there is no remask_{name}"))
+        let (whole, of_device) = (format!("remask_{name}"), format!("remask_{name}{{device="));
+        let is_it = |series: &str| series == whole || series.starts_with(&of_device);
+        let values: Vec<f64> = self.0.iter().filter(|(series, _)| is_it(series)).map(|(_, value)| *value).collect();
+        assert!(!values.is_empty(), "there is no {whole}");
+        values.iter().sum()
     }
 
     /// Number of requests that ended so at this endpoint.

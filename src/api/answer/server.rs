@@ -86,6 +86,7 @@ struct ModelFacts {
     dtype: String,
     /// Numbers most weights are held in.
     weights: String,
+    /// Where it is computed, as `cpu`, or on several devices `cuda:0,cuda:1`.
     device: String,
     parameters: u64,
     /// What requests may choose for `unmasking` and `remasking`.
