@@ -8,7 +8,7 @@ use futures_util::future::join_all;
 use reqwest::Client;
 use serde_json::{Value, json};
 use std::process::Command;
-use std::time::Duration;
+use std::time::{Duration, Instant};
 
 fn client() -> Client {
     Client::builder().no_proxy().timeout(Duration::from_secs(60)).build().unwrap()
@@ -16,6 +16,18 @@ fn client() -> Client {
 
 async fn get(server: &Process, path: &str) -> String {
     client().get(server.url(path)).send().await.unwrap().text().await.unwrap()
+}
+
+/// Waits until the metrics have this line.
+async fn until(server: &Process, line: &str) {
+    let begun = Instant::now();
+    loop {
+        let metrics = get(server, "/metrics").await;
+        if metrics.lines().any(|other| other == line) {
+            return;
+        }
+        assert!(begun.elapsed() < Duration::from_secs(60), "{line} never came: {metrics}");
+    }
 }
 
 /// The text of an answer of 40 tokens, with random draws.
@@ -37,13 +49,12 @@ async fn two_devices_serve_what_one_does_and_are_told_apart() {
     assert_eq!(alone, shared);
     let models: Value = serde_json::from_str(&get(&two, "/v1/models").await).unwrap();
     assert_eq!(models["data"][0]["diffusion"]["device"], "cpu,cpu");
-    let metrics = get(&two, "/metrics").await;
     for device in ["cpu:0", "cpu:1"] {
         for name in ["device_ready", "sequences_running", "model_failures_total", "model_restarts_total"] {
-            let line = format!("remask_{name}{{device=\"{device}\"}} {}", u8::from(name == "device_ready"));
-            assert!(metrics.lines().any(|other| other == line), "{line} in {metrics}");
+            until(&two, &format!("remask_{name}{{device=\"{device}\"}} {}", u8::from(name == "device_ready"))).await;
         }
     }
+    let metrics = get(&two, "/metrics").await;
     assert!(metrics.contains("remask_model_info{device=\"cpu,cpu\","), "{metrics}");
     assert!(get(&one, "/metrics").await.contains("remask_device_ready{device=\"cpu\"} 1\n"));
     // the second one has work as soon as a request comes while the first one has any

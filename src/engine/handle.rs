@@ -109,6 +109,7 @@ impl Handle {
         let places = Arc::clone(&self.places).try_acquire_many_owned(count);
         let mut places = places.map_err(|_| self.full())?;
         if self.unfinished() > running_max.saturating_add(self.limits.queue_max) {
+            drop(places);
             return Err(self.full()); // the places of a replica that was given up are no places
         }
         let jobs = self.admission.admit(request, tasks, choices, self.share_of_steps())?;
