@@ -9,6 +9,7 @@ use common::data;
 use remask::model::{GgufVocabulary, put_together};
 use serde_json::Value;
 use std::collections::BTreeMap;
+use std::fs;
 use std::path::Path;
 use std::process::Command;
 use tempfile::TempDir;
@@ -85,5 +86,23 @@ fn every_command_that_writes_a_model_takes_its_companions_along() {
     let config = GgufVocabulary::read(&file).unwrap().unwrap().tokenizer_config.unwrap();
     for word in ["<s>", "<pad>", "default of a file", "tools of a file", "another of a file"] {
         assert!(config.contains(word), "{word} in {config}");
+    }
+}
+
+#[test]
+fn quantize_takes_no_file_that_is_no_tokenizer() {
+    let model = TempDir::new().unwrap();
+    for name in ["config.json", "model.safetensors"] {
+        fs::copy(data("llada-tiny").join(name), model.path().join(name)).unwrap();
+    }
+    for content in ["", "{}", "\u{1}\u{2}", "[1, 2]"] {
+        fs::write(model.path().join("tokenizer.json"), content).unwrap();
+        let file = model.path().join("model.gguf");
+        let mut command = Command::new(env!("CARGO_BIN_EXE_remask"));
+        let done =
+            command.arg("quantize").arg("--model-id").arg(model.path()).arg("--out").arg(&file).output().unwrap();
+        let told = String::from_utf8_lossy(&done.stderr);
+        assert!(!done.status.success() && !file.exists(), "{content:?}");
+        assert!(told.contains("tokenizer.json") && told.lines().count() == 1, "{content:?}: {told}");
     }
 }

@@ -3,6 +3,8 @@
 use std::fmt::Display;
 use std::io::{self, Write, stderr, stdout};
 use std::process::ExitCode;
+use std::sync::mpsc;
+use std::time::Duration;
 
 /// The exit code of a command whose reader has closed its end of the pipe, as a shell reports it of
 /// programs that SIGPIPE ends.
@@ -34,6 +36,18 @@ pub(super) fn line(text: impl Display) -> Result<(), OutputError> {
 /// `eprintln!`.
 pub(super) fn say(message: impl Display) {
     let _ = writeln!(stderr(), "{message}");
+}
+
+/// As [`say`], but goes on after a moment where nobody takes the message, for example because a
+/// pipe is full: what ends a program must not wait for that.
+pub(super) fn say_in_passing(message: impl Display) {
+    const MOMENT: Duration = Duration::from_millis(200);
+    let (message, (done, is_done)) = (message.to_string(), mpsc::channel());
+    std::thread::spawn(move || {
+        say(message);
+        let _ = done.send(()); // or nobody waits any more
+    });
+    let _ = is_done.recv_timeout(MOMENT);
 }
 
 /// An error and its causes in one line. A cause that the message before it ends with is left out:

@@ -5,6 +5,7 @@ use super::{
     words::{hub_token, one_of},
 };
 use crate::model::{Format, quantise};
+use crate::text::Tokenizer;
 use anyhow::{Context, bail};
 use clap::Args;
 use std::{fs, path::PathBuf};
@@ -45,6 +46,7 @@ pub(super) fn run(args: &QuantiseArgs) -> anyhow::Result<()> {
     let Some(dir) = hub::directory(model_id, revision, hf_token.as_deref())? else {
         bail!("--model-id is {model_id:?}; give a directory with a config.json, or a model of the hub as owner/name")
     };
+    Tokenizer::from_dir(&dir)?; // it comes into the file, and is checked before the work is done
     quantise(&dir, prism_head.as_deref(), adapter.as_deref(), *format, out, *allow_foreign_head)?;
     let size = fs::metadata(out).with_context(|| out.display().to_string())?.len();
     Ok(print::line(format_args!("{} holds the model in {format}, {:.3} GB", out.display(), size as f64 / 1e9))?)

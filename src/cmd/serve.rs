@@ -2,7 +2,7 @@
 
 use super::logging::{self, LogArgs};
 use super::model::{self, Loaded, ModelArgs};
-use super::print::{chain, say};
+use super::print::{chain, say, say_in_passing};
 use super::signal::{Signals, exit};
 use super::version::{REVISION, VERSION};
 use super::words::{count, port, whole};
@@ -163,7 +163,7 @@ async fn serve(args: &ServeArgs) -> anyhow::Result<()> {
                     if !is_loaded.load(Ordering::Acquire) {
                         exit(code, "stopped while the model was being loaded"); // nothing else ends its thread
                     }
-                    say(format_args!(
+                    say_in_passing(format_args!(
                         "remask: stopping; the requests under way have {drain} s to finish; another signal, a second from \
                          now or later, ends them"
                     ));

@@ -1,7 +1,7 @@
 //! SIGTERM and Ctrl-C. The first one asks for a regular end, once there is something to end. One
 //! before that, or a second one, ends the program at once. Signals within a second count as one.
 
-use super::print::say;
+use super::print::say_in_passing;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, Ordering};
 use std::time::{Duration, Instant};
@@ -64,7 +64,7 @@ impl Signals {
 
 /// Ends the program at once, whatever its threads are doing.
 pub(super) fn exit(code: u8, why: &str) -> ! {
-    say(format_args!("remask: {why}"));
+    say_in_passing(format_args!("remask: {why}"));
     std::process::exit(code.into())
 }
 
