@@ -8,6 +8,7 @@ use remask::diffusion::TokenId;
 use remask::diffusion::policy::{Choice, QUALITY, THRESHOLD};
 use remask::engine::{DEFAULT_BLANK, Event, Length, Limits, Prompt, Proofreading, Rejected, Request, Task};
 use remask::model::Toy;
+use remask::text::{Conversation, Message, TextError};
 use serde_json::{Value, json};
 
 /// Twenty new tokens in blocks of this many.
@@ -98,7 +99,7 @@ async fn a_text_too_long_for_any_tokens_is_refused_by_its_bytes() {
     let infill = Task::Infill { template: format!("{long}<blank>"), blank: DEFAULT_BLANK.to_owned() };
     refused(&Request::new(infill), "template", &said);
     let between = Task::Between { before: "a".to_owned(), cells: 3, after: long.as_str().into() };
-    refused(&Request::new(between), "template", &["2000001 bytes"]);
+    refused(&Request::new(between), "suffix", &said);
     refused(&Request::new(Task::Score { text: text(), likelihood: true }), "text", &said);
     refused(&Request::new(Task::Repair { text: text(), pinned: Vec::new() }), "text", &said);
     refused(&Request { stop: vec![long.clone()], ..ask("a", 4) }, "stop", &said);
@@ -161,4 +162,15 @@ async fn over_http_the_bounds_hold_for_all_choices() {
         answer["choices"].as_array().unwrap().iter().map(|it| it["text"].as_str().unwrap()).collect();
     let starts: Vec<&str> = texts.iter().map(|text| &text[..2]).collect();
     assert_eq!(starts, ["ab", "ab", "cd", "cd"]);
+}
+
+#[test]
+fn a_conversation_that_cannot_fit_is_not_encoded() {
+    let tokenizer = toy_tokenizer();
+    let many: Conversation = vec![Message::new("user", ""); 50_000].into();
+    assert_eq!((many.bytes(), many.weight() > 50_000_000), (0, true));
+    let error = tokenizer.encode_chat_within(&many, 1024).unwrap_err();
+    assert!(matches!(error, TextError::TooLong { bytes, most } if bytes > most), "{error}");
+    let few: Conversation = vec![Message::new("user", "Hello"); 3].into();
+    assert_eq!(tokenizer.encode_chat_within(&few, 1024), tokenizer.encode_chat(&few));
 }

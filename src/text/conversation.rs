@@ -73,6 +73,20 @@ impl Conversation {
         self.messages.iter().map(|message| message.content.len()).sum()
     }
 
+    /// Bytes of memory, about, that a chat template takes to write it: all its words, and what
+    /// stands around each message.
+    pub fn weight(&self) -> usize {
+        const MESSAGE: usize = 1024;
+        let of_call = |call: &ToolCall| MESSAGE + call.id.len() + call.name.len();
+        let of_message = |message: &Message| {
+            let names =
+                message.name.as_ref().map_or(0, String::len) + message.tool_call_id.as_ref().map_or(0, String::len);
+            let calls: usize = message.tool_calls.iter().map(of_call).sum();
+            MESSAGE + message.role.len() + message.content.len() + names + calls
+        };
+        self.messages.iter().map(of_message).sum::<usize>() + MESSAGE * self.tools.len()
+    }
+
     /// Whether a text of the conversation contains `part`.
     pub(super) fn says(&self, part: &str) -> bool {
         let in_call =

@@ -25,6 +25,14 @@ pub enum TextError {
     /// The tokenizer failed for another reason.
     #[error("the tokenizer failed: {0}")]
     Tokenizer(String),
+    /// A conversation is too long for what it is to fit into, as the chat template writes it.
+    #[error("the chat template makes {bytes} bytes of them; there is room for {most} at most")]
+    TooLong {
+        /// Bytes of the text.
+        bytes: usize,
+        /// Bytes that may fit at most.
+        most: usize,
+    },
     /// The chat template is invalid, or rejected the conversation.
     #[error("the chat template failed: {0}")]
     Template(String),

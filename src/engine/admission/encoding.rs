@@ -14,10 +14,6 @@ const NO_TEMPLATE: &str =
 /// takes about 400 bytes of memory per byte of its text, so all take about 200 MB.
 const BYTES_AT_ONCE: usize = 512 << 10;
 
-/// A normaliser may shorten a text, as NFC composes three letters of Korean into one: a text of
-/// this many times the bytes may still fit.
-const SHORTENED: usize = 4;
-
 /// A token, and the characters that it holds all or a part of.
 type Spanned = (TokenId, Range<usize>);
 
@@ -35,9 +31,7 @@ pub(super) struct Encoder {
 impl Encoder {
     /// For canvases of up to `canvas_max` cells.
     pub(super) fn new(tokenizer: Option<Arc<Tokenizer>>, mask: TokenId, canvas_max: usize) -> Self {
-        let of_token = tokenizer
-            .as_ref()
-            .map_or(1, |tokenizer| tokenizer.token_bytes_max() * if tokenizer.normalises() { SHORTENED } else { 1 });
+        let of_token = tokenizer.as_ref().map_or(1, |tokenizer| tokenizer.text_bytes_max());
         let bytes_max = canvas_max.saturating_mul(of_token.max(1));
         Self { tokenizer, mask, canvas_max, bytes_max, encodings: Encodings::default() }
     }
@@ -86,10 +80,12 @@ impl Encoder {
             check_roles(conversation, chat)?;
             check_tools(conversation, chat)?;
         }
-        let bytes = conversation.bytes();
-        self.check_bytes(PARAM, bytes)?;
-        let tokens = self.encodings.in_turn(bytes, || tokenizer.encode_chat(conversation));
-        let tokens = tokens.map_err(|error| invalid(PARAM, format!("messages: {error}")))?;
+        self.check_bytes(PARAM, conversation.bytes())?;
+        let encode = || tokenizer.encode_chat_within(conversation, self.canvas_max);
+        let tokens = self.encodings.in_turn(conversation.weight(), encode).map_err(|error| match error {
+            TextError::TooLong { .. } => too_long(PARAM, format!("messages: {error}")),
+            error => invalid(PARAM, format!("messages: {error}")),
+        })?;
         tokens.ok_or_else(|| invalid(PARAM, NO_TEMPLATE))
     }
 
@@ -133,12 +129,16 @@ impl Encoder {
 /// The roles of OpenAI's messages, which every template gets.
 const ROLES: [&str; 5] = ["system", "developer", "user", "assistant", "tool"];
 
+/// Characters of an unknown role that an error shows.
+const ROLE_SHOWN: usize = 60;
+
 /// Checks that the roles of a conversation are known, at least to its chat template.
 fn check_roles(conversation: &Conversation, chat: &ChatTemplate) -> Result<(), Rejected> {
     let is_known = |role: &str| ROLES.contains(&role) || (!role.is_empty() && chat.names_role(role));
     let roles = conversation.messages.iter().map(|message| message.role.as_str());
     let Some((index, role)) = roles.enumerate().find(|(_, role)| !is_known(role)) else { return Ok(()) };
     let param = format!("messages[{index}].role");
+    let role: String = role.chars().take(ROLE_SHOWN).collect();
     let message = format!("{param}: {role:?} is no role; give one of {}", ROLES.join(", "));
     Err(Rejected::Invalid { param: param.into(), message })
 }

@@ -172,6 +172,19 @@ impl Tokenizer {
     /// # Errors
     /// When the template rejects the conversation, or the vocabulary cannot express it.
     pub fn encode_chat(&self, conversation: &Conversation) -> Result<Option<Vec<TokenId>>, TextError> {
+        self.encode_chat_within(conversation, usize::MAX)
+    }
+
+    /// As [`Self::encode_chat`], if the text that the template makes may fit into `cells` tokens. A
+    /// text that cannot is not encoded.
+    ///
+    /// # Errors
+    /// As [`Self::encode_chat`], and [`TextError::TooLong`].
+    pub fn encode_chat_within(
+        &self,
+        conversation: &Conversation,
+        cells: usize,
+    ) -> Result<Option<Vec<TokenId>>, TextError> {
         let Some(chat) = &self.chat else { return Ok(None) };
         let mut special: Vec<String> = self.special().collect();
         special.sort_unstable_by_key(|name| std::cmp::Reverse(name.len())); // longest first: one name may be a prefix of another
@@ -182,6 +195,12 @@ impl Tokenizer {
             }
         }
         let text = chat.render(&conversation, true)?;
+        // a token is one of the vocabulary or a special one
+        let longest = special.first().map_or(1, String::len).max(self.text_bytes_max());
+        let (bytes, most) = (text.len(), cells.saturating_mul(longest));
+        if bytes > most {
+            return Err(TextError::TooLong { bytes, most });
+        }
         let mut ids = Vec::new();
         let mut rest = text.as_str();
         let encode = |text: &str, special, ids: &[TokenId]| match ids {
@@ -255,6 +274,13 @@ impl Tokenizer {
     /// The vocabulary spells a byte in one to six.
     pub fn token_bytes_max(&self) -> usize {
         self.with_special.get_vocab(false).keys().map(String::len).max().unwrap_or(0)
+    }
+
+    /// Bytes of a text that one token stands for at most, special tokens left out. A normaliser may
+    /// shorten a text, as NFC composes three letters of Korean into one.
+    pub fn text_bytes_max(&self) -> usize {
+        const SHORTENED: usize = 4;
+        self.token_bytes_max() * if self.normalises() { SHORTENED } else { 1 }
     }
 
     /// Whether texts are normalised before they are encoded, which may shorten them.
