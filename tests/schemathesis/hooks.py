@@ -13,6 +13,7 @@ MODEL = [
     r"is the model's mask \(.*\), which stands for a blank",
     r"the model's vocabulary has nothing for ",
     r"^(tools|messages\[\d+\]\.(tool_calls|role)): this model's chat template ",
+    r"^messages\[\d+\]\.role: .* is no role; give one of ",  # a template may name others
     r"the prompt is empty; give at least one token",  # without a suffix; or a template's of no content
 ]
 # fields that need or exclude each other
@@ -33,6 +34,8 @@ TOGETHER = [
     r"stop does not go with a response_format",
     r"this model's vocabulary has no digits",
     r"the Idempotency-Key is not",  # header values that are no text
+    r"^the Last-Event-ID .* (is no id of an event|has no number of an event|is of another request)",
+    r"^n: given \d+ for each of \d+ prompts",
     r"pinned has \[\d+, \d+\]; give pairs of",
 ]
 KNOWN = re.compile("|".join(MODEL + TOGETHER), re.DOTALL)
