@@ -87,10 +87,10 @@ impl Environment {
         // SAFETY: no other thread runs, as the caller promises.
         let remove = |name: &OsStr| unsafe { env::remove_var(name) };
         empty(command).iter().for_each(|name| remove(name));
-        let told = |(name, allowed): &(&str, Allowed)| problem(name, &env::var_os(name)?, *allowed);
-        let refused = REFUSED.iter().filter_map(told).collect();
-        let ignored = IGNORED.iter().filter_map(told).collect();
-        IGNORED.iter().filter(|variable| told(variable).is_some()).for_each(|(name, _)| remove(name.as_ref()));
+        let problem_of = |(name, allowed): &(&str, Allowed)| problem(name, &env::var_os(name)?, *allowed);
+        let refused = REFUSED.iter().filter_map(problem_of).collect();
+        let ignored = IGNORED.iter().filter_map(problem_of).collect();
+        IGNORED.iter().filter(|variable| problem_of(variable).is_some()).for_each(|(name, _)| remove(name.as_ref()));
         // SAFETY: as above.
         unsafe { settle_threads(threads()) };
         Self { refused, ignored }
@@ -157,21 +157,21 @@ mod tests {
     use super::*;
 
     #[test]
-    fn values_outside_the_range_are_told_with_what_is_allowed() {
-        let told = |value: &str, allowed| problem("NAME", value.as_ref(), allowed);
+    fn values_outside_the_range_are_refused_with_what_is_allowed() {
+        let problem_of = |value: &str, allowed| problem("NAME", value.as_ref(), allowed);
         for value in ["0", "1", "1024"] {
-            assert_eq!(told(value, Allowed::Whole(0, 1024)), None);
+            assert_eq!(problem_of(value, Allowed::Whole(0, 1024)), None);
         }
         for value in ["", "-1", "1025", "100000", "abc", "4x", "1.5", "99999999999999999999"] {
             let expected =
                 format!("the environment variable NAME is {value:?}; give a whole number from 0 to 1024, or unset it");
-            assert_eq!(told(value, Allowed::Whole(0, 1024)), Some(expected));
+            assert_eq!(problem_of(value, Allowed::Whole(0, 1024)), Some(expected));
         }
         for (value, is_allowed) in [("0", true), ("0.25", true), ("1.5", false), ("nan", false), ("x", false)] {
-            assert_eq!(told(value, Allowed::Share).is_none(), is_allowed, "{value}");
+            assert_eq!(problem_of(value, Allowed::Share).is_none(), is_allowed, "{value}");
         }
         for (value, is_allowed) in [("yes", true), ("YES", true), ("garbage", false)] {
-            assert_eq!(told(value, Allowed::Words(&["yes", "no"])).is_none(), is_allowed, "{value}");
+            assert_eq!(problem_of(value, Allowed::Words(&["yes", "no"])).is_none(), is_allowed, "{value}");
         }
         use std::os::unix::ffi::OsStrExt;
         assert!(problem("NAME", OsStr::from_bytes(b"\xff"), Allowed::Words(&["on"])).is_some());

@@ -301,8 +301,8 @@ mod tests {
         assert_eq!(place(Some(&dir.path().join("new")), None), Ok(dir.path().join("new/hub")));
         assert_eq!(place(None, Some(dir.path())), Ok(dir.path().join(".cache/huggingface/hub")));
         for wrong in [place(Some(&file), None), place(Some(&file.join("x")), None), place(None, Some(&file))] {
-            let told = wrong.unwrap_err();
-            assert!(told.contains(&format!("{} is a file; set HF_HOME", file.display())), "{told}");
+            let error = wrong.unwrap_err();
+            assert!(error.contains(&format!("{} is a file; set HF_HOME", file.display())), "{error}");
         }
         for home in [None, Some(Path::new(""))] {
             assert!(place(None, home).unwrap_err().contains("there is no home directory"));
@@ -315,8 +315,8 @@ mod tests {
         assert_eq!(read("https://hub.example.org/"), Ok("https://hub.example.org".to_owned()));
         assert_eq!(read("http://127.0.0.1:9/mirror"), Ok("http://127.0.0.1:9/mirror".to_owned()));
         for wrong in ["garbage", "ftp://x", "http://", "http://[x", "https:// x", "huggingface.co"] {
-            let told = read(wrong).unwrap_err();
-            assert_eq!(told, format!("HF_ENDPOINT is {wrong:?}; give http://HOST or https://HOST, or unset it"));
+            let error = read(wrong).unwrap_err();
+            assert_eq!(error, format!("HF_ENDPOINT is {wrong:?}; give http://HOST or https://HOST, or unset it"));
         }
     }
 

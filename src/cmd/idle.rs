@@ -239,8 +239,8 @@ mod tests {
             ("remask train base --out o --steps 1 --learning-rate 1 --data f --model-id d --puzzles 1", "--puzzles"),
             ("remask train prism --out o --steps 1 --learning-rate 1 --task sudoku --model-id d --rank 8", "--rank"),
         ] {
-            let told = checked(line).unwrap_err();
-            assert!(told.starts_with(&format!("{flag} does nothing here: ")), "{line}: {told}");
+            let error = checked(line).unwrap_err();
+            assert!(error.starts_with(&format!("{flag} does nothing here: ")), "{line}: {error}");
         }
     }
 

@@ -174,8 +174,11 @@ mod tests {
         }
         assert_eq!(levels(None, "warn").unwrap().to_string(), "warn");
         for words in ["garbage", "infos", "a=b=c", "remask=loud", "verbose,", " ", "hyper,tonic"] {
-            let told = levels(Some(words.into()), "info").unwrap_err().to_string();
-            assert!(told.starts_with(&format!("RUST_LOG is {words:?}")) && told.contains("give error, warn"), "{told}");
+            let error = levels(Some(words.into()), "info").unwrap_err().to_string();
+            assert!(
+                error.starts_with(&format!("RUST_LOG is {words:?}")) && error.contains("give error, warn"),
+                "{error}"
+            );
         }
     }
 }

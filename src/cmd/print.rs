@@ -38,14 +38,14 @@ pub(super) fn say(message: impl Display) {
     let _ = writeln!(stderr(), "{message}");
 }
 
-/// As [`say`], but goes on after a moment where nobody takes the message, for example because a
-/// pipe is full: what ends a program must not wait for that.
+/// As [`say`], but waits for a moment only, so that a program ends although standard error is a full
+/// pipe that no other process reads.
 pub(super) fn say_in_passing(message: impl Display) {
     const MOMENT: Duration = Duration::from_millis(200);
     let (message, (done, is_done)) = (message.to_string(), mpsc::channel());
     std::thread::spawn(move || {
         say(message);
-        let _ = done.send(()); // or nobody waits any more
+        let _ = done.send(()); // fails once the wait is over
     });
     let _ = is_done.recv_timeout(MOMENT);
 }
@@ -88,7 +88,7 @@ mod tests {
         assert_eq!(chain(&plain.unwrap_err()), "no plot: cannot write a.svg: No space left on device");
         // a library that says its cause three times
         let level = "a=b=c".parse::<tracing_subscriber::filter::Directive>().unwrap_err();
-        let told = chain(&anyhow::Error::from(level).context("RUST_LOG"));
-        assert_eq!(told.matches("expected one of").count(), 1, "{told}");
+        let words = chain(&anyhow::Error::from(level).context("RUST_LOG"));
+        assert_eq!(words.matches("expected one of").count(), 1, "{words}");
     }
 }

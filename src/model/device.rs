@@ -233,7 +233,7 @@ pub fn threads() -> usize {
     static COUNT: std::sync::OnceLock<usize> = std::sync::OnceLock::new();
     *COUNT.get_or_init(|| {
         let allowed = std::thread::available_parallelism().map_or(1, std::num::NonZeroUsize::get);
-        told(THREADS).unwrap_or_else(|| candle_core::utils::get_num_threads().min(allowed))
+        threads_of(THREADS).unwrap_or_else(|| candle_core::utils::get_num_threads().min(allowed))
     })
 }
 
@@ -252,7 +252,7 @@ pub unsafe fn settle_threads(use_of: Threads) {
     let all = threads(); // keeps the value of the environment as it is now
     let count = if use_of == Threads::Alone { 1 } else { all };
     for (variable, value) in [(THREADS, count), ("CANDLE_NUM_THREADS", 1)] {
-        if use_of == Threads::Alone || told(variable).is_none() {
+        if use_of == Threads::Alone || threads_of(variable).is_none() {
             // SAFETY: no other thread runs, as the caller promises.
             unsafe { env::set_var(variable, value.to_string()) };
         }
@@ -260,7 +260,7 @@ pub unsafe fn settle_threads(use_of: Threads) {
 }
 
 /// The number of threads that a variable asks for.
-fn told(variable: &str) -> Option<usize> {
+fn threads_of(variable: &str) -> Option<usize> {
     env::var(variable).ok()?.parse().ok().filter(|threads| *threads > 0)
 }
 
@@ -304,10 +304,10 @@ mod tests {
             ("auto,auto", "has `auto` in a list"),
             (&many, "are 65 devices; give 64 at most"),
         ] {
-            let told = list.parse::<Devices>().unwrap_err().to_string();
-            assert!(told.contains(problem), "{list}: {told}");
+            let error = list.parse::<Devices>().unwrap_err().to_string();
+            assert!(error.contains(problem), "{list}: {error}");
         }
-        let told = "cpu,cpu".parse::<Device>().unwrap_err().to_string();
-        assert!(told.contains("is a list; give one device"), "{told}");
+        let error = "cpu,cpu".parse::<Device>().unwrap_err().to_string();
+        assert!(error.contains("is a list; give one device"), "{error}");
     }
 }

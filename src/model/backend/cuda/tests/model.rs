@@ -1,12 +1,12 @@
 //! A whole model on a GPU against the CPU, and how often the GPU is spoken to.
 
 use super::super::Cuda;
-use super::cuda;
+use super::{cuda, distance};
 use crate::diffusion::{Canvas, Cell, Reading, Seed, TokenId};
 use crate::model::backend::{Backend, Span, counts::Counts, cpu::Cpu};
 use crate::model::interface::{Denoiser, Filter, Row, Sampling};
 use crate::model::load::{Place, Source, load_on};
-use candle_core::DType;
+use candle_core::{DType, Device, Tensor};
 use std::path::Path;
 use std::sync::Arc;
 
@@ -100,6 +100,26 @@ fn a_llada_model_reads_what_the_cpu_reads() {
 
 #[test]
 #[ignore = "needs the program that .ci/kernels builds, or a GPU"]
+fn in_bf16_a_model_has_nearly_the_numbers_of_the_cpu() {
+    let inspect = |backend: Arc<dyn Backend>, dtype| {
+        let ids: Vec<TokenId> = (0..90).map(|at| TokenId(at * 7 % 250)).collect();
+        load(&directory("llada-tiny"), backend, dtype).inspect(&ids).unwrap()
+    };
+    let (found, expected) = (inspect(Arc::new(cuda()), DType::BF16), inspect(Arc::new(Cpu), DType::F32));
+    let vector = |numbers: Vec<f32>| Tensor::new(numbers, &Device::Cpu).unwrap();
+    for (what, found, expected) in [
+        ("logits", found.logits.concat(), expected.logits.concat()),
+        ("states", found.hidden.concat(), expected.hidden.concat()),
+        ("qualities", found.quality_logits.unwrap(), expected.quality_logits.unwrap()),
+    ] {
+        let off = distance(&vector(found), &vector(expected)).unwrap();
+        assert!(off < 3e-2, "{what}: {off}");
+        println!("{what}: {off}");
+    }
+}
+
+#[test]
+#[ignore = "needs the program that .ci/kernels builds, or a GPU"]
 fn a_dit_reads_what_the_cpu_reads() {
     let head = Some(data("dit-tiny/prism_head_1.safetensors"));
     let canvas = |length: u32| {
@@ -149,7 +169,9 @@ fn a_gguf_file_reads_what_the_cpu_reads() {
 fn a_pass_without_blanks_or_with_many_reviews_reads_what_the_cpu_reads() {
     let filled = Canvas::new((0..100).map(|at| Cell::Filled(TokenId(at * 13 % 250))).collect());
     let canvases = [filled, Canvas::new(vec![Cell::Fixed(TokenId(3)); 4])];
-    check(&directory("llada-tiny"), &canvases);
+    let source = directory("llada-tiny");
+    check(&source, &canvases);
+    assert_eq!(readings(load(&source, Arc::new(cuda()), DType::F32).as_mut(), &canvases)[0].reviews.len(), 100);
 }
 
 /// Nine a layer: two norms with the residual stream, four products, and between them rotary angles,
