@@ -38,8 +38,8 @@ pub(super) fn say(message: impl Display) {
     let _ = writeln!(stderr(), "{message}");
 }
 
-/// As [`say`], but waits for a moment only, so that a program ends although standard error is a full
-/// pipe that no other process reads.
+/// As [`say`], but waits for a moment only, so that a program ends although standard error is a
+/// full pipe that no other process reads.
 pub(super) fn say_in_passing(message: impl Display) {
     const MOMENT: Duration = Duration::from_millis(200);
     let (message, (done, is_done)) = (message.to_string(), mpsc::channel());
