@@ -317,19 +317,3 @@ async fn a_seed_gives_the_same_answer_before_and_after_a_restart_and_on_the_serv
         assert_eq!(told(&server().await).await, before);
     }
 }
-
-#[tokio::test]
-async fn a_text_to_tokenize_may_be_long_and_is_refused_by_its_length() {
-    let server = Server::sudoku().await;
-    let most = 512 << 10;
-    let response = server.post("/tokenize", &json!({"prompt": "x".repeat(most + 1)})).await;
-    let (status, error) = (response.status(), response.json::<Value>().await.unwrap()["error"].clone());
-    assert_eq!((status.as_u16(), &error["param"]), (400, &json!("prompt")), "{error}");
-    assert!(error["message"].as_str().unwrap().contains("has 524289 bytes; give at most 524288"), "{error}");
-    // without a token: refused after one look at each different character
-    let response = server.post("/tokenize", &json!({"prompt": "1x".repeat(50_000)})).await;
-    let error = response.json::<Value>().await.unwrap()["error"].clone();
-    assert!(error["message"].as_str().unwrap().contains("nothing for 'x'"), "{error}");
-    let answer = server.answer("/tokenize", &json!({"prompt": "12".repeat(50_000)})).await;
-    assert_eq!(answer["count"], 100_000);
-}

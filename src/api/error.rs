@@ -2,6 +2,7 @@
 
 use crate::api::schema;
 use crate::engine::{Failure, Rejected};
+use crate::text::without_middle;
 use Code as C;
 use StatusCode as S;
 use axum::Json;
@@ -20,6 +21,13 @@ const RETRY_LATER: u64 = 5;
 
 /// Seconds until a retry when an API key has too many requests under way.
 const RETRY_SOON: u64 = 1;
+
+/// Most characters of a message. The values in it are cut before, by
+/// [`shown`](crate::text::shown); this holds if one is not.
+const MESSAGE_MAX: usize = 640;
+
+/// Most characters of the path of a field.
+const PATH_MAX: usize = 160;
 
 /// nginx's status for a request whose client wants no answer any more.
 pub(crate) const CLIENT_CLOSED_REQUEST: StatusCode = match StatusCode::from_u16(499) {
@@ -149,12 +157,13 @@ pub(crate) type ApiResult<T = Response> = Result<T, ApiError>;
 
 impl ApiError {
     pub(crate) fn new(code: Code, message: impl Into<String>) -> Self {
-        Self { code, message: message.into(), param: None, retry_after: code.retry_after() }
+        let message = without_middle(message.into(), MESSAGE_MAX);
+        Self { code, message, param: None, retry_after: code.retry_after() }
     }
 
     /// An error of the field `param`, given as a path such as `diffusion.steps`.
     pub(crate) fn invalid(param: impl Into<String>, message: impl Into<String>) -> Self {
-        Self { param: Some(param.into()), ..Self::new(Code::InvalidRequest, message) }
+        Self::new(Code::InvalidRequest, message).at(Some(param.into()))
     }
 
     pub(crate) fn body_too_large(limit: usize) -> Self {
@@ -162,7 +171,12 @@ impl ApiError {
     }
 
     pub(crate) fn at(self, param: Option<String>) -> Self {
-        Self { param, ..self }
+        Self { param: param.map(Self::path), ..self }
+    }
+
+    /// The path of a field, of which an error repeats so much: a key of the caller's may be long.
+    pub(crate) fn path(path: String) -> String {
+        without_middle(path, PATH_MAX)
     }
 
     pub(crate) fn status(&self) -> StatusCode {

@@ -7,6 +7,7 @@ use super::{
 use crate::diffusion::TokenId;
 use crate::diffusion::policy::COUNT_MAX;
 use crate::engine::{EndOfText, Proofreading, Request, Task};
+use crate::text::quoted;
 use anyhow::{Context, ensure};
 use clap::Args;
 use std::io::Read;
@@ -41,7 +42,10 @@ pub(super) fn cells(typed: &str) -> anyhow::Result<Vec<Option<TokenId>>> {
     let cell = |word: &str| match word.trim() {
         "_" => Ok(None),
         word => word.parse().map(|id| Some(TokenId(id))).with_context(|| {
-            format!("{word:?} is no token id; give numbers separated by commas, as 1,2,3 (in infill, _ for a blank)")
+            format!(
+                "{} is no token id; give numbers separated by commas, as 1,2,3 (in infill, _ for a blank)",
+                quoted(word)
+            )
         }),
     };
     typed.split(',').map(cell).collect()

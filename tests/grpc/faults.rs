@@ -180,6 +180,29 @@ async fn a_fault_is_told_in_https_words() {
 }
 
 /// Faults that have no equivalent in JSON.
+/// A status is sent in headers, which a long one would break.
+#[tokio::test]
+async fn a_long_value_is_repeated_in_part() {
+    let server = Server::toy().await;
+    let mut client = client(&server);
+    let long = || "x".repeat(1 << 20);
+    for (call, words) in [
+        (Call::Generate(proto::GenerateRequest { model: long(), ..asked("a") }), "the model \"xxx"),
+        (Call::Infill(proto::InfillRequest { blank: Some(long()), ..template("a") }), "the template holds no \"xxx"),
+        (Call::Generate(asked(&long())), "the prompt has 1048576 bytes"),
+        (
+            Call::Generate(proto::GenerateRequest {
+                format: Some(generate_request::Format::JsonSkeleton(format!("[\"<{}>\"]", "x".repeat(100_000)))),
+                ..asked("a")
+            }),
+            "<xxx",
+        ),
+    ] {
+        let status = refused(&mut client, call).await;
+        assert!(status.message().contains(words) && status.message().len() < 700, "{status:?}");
+    }
+}
+
 #[tokio::test]
 async fn what_is_left_out_or_unknown_is_named() {
     let server = Server::toy().await;

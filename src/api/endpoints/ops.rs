@@ -3,6 +3,7 @@
 use crate::api::answer::server::{PROMETHEUS, Root, Status};
 use crate::api::error::{ApiError, Code};
 use crate::api::state::AppState;
+use crate::text::shown;
 use axum::Json;
 use axum::extract::{Request, State};
 use axum::http::header::CONTENT_TYPE;
@@ -32,13 +33,13 @@ pub(crate) async fn metrics(State(state): State<AppState>) -> impl IntoResponse 
 
 /// The error under a path that none of `endpoints` has.
 pub(crate) fn unknown_path(request: &Request, endpoints: &[String]) -> ApiError {
-    let (method, path) = (request.method(), request.uri().path());
+    let (method, path) = (request.method(), shown(request.uri().path()));
     let message = format!("there is no {method} {path}; this server knows {}", endpoints.join(", "));
     ApiError::new(Code::UnknownPath, message)
 }
 
 /// The error of a method that a path does not have. The `Allow` header has those that it has.
 pub(crate) async fn wrong_method(request: Request) -> ApiError {
-    let (method, path) = (request.method(), request.uri().path());
+    let (method, path) = (request.method(), shown(request.uri().path()));
     ApiError::new(Code::WrongMethod, format!("{path} does not take {method}; the Allow header says what it takes"))
 }

@@ -45,10 +45,22 @@ pub(super) async fn detokenize(State(state): State<AppState>, request: Request) 
     let tokens = body.tokens.ok_or_else(|| missing("tokens", "an array of token ids"))?;
     let (handle, count) = (handle(service)?, tokens.len());
     let detokenized = move || {
-        let tokens: Vec<TokenId> = tokens.into_iter().map(TokenId::from).collect();
-        Ok(Json(Detokenized { prompt: tokenizer(&handle)?.decode(&tokens) }).into_response())
+        let (tokenizer, tokens) = (tokenizer(&handle)?, tokens.into_iter().map(TokenId::from).collect::<Vec<_>>());
+        check_known(tokenizer, &tokens)?;
+        Ok(Json(Detokenized { prompt: tokenizer.decode(&tokens) }).into_response())
     };
     state.shared.text_work.run(count, detokenized).await?
+}
+
+/// Refuses ids that are no tokens: decoding would leave them out.
+fn check_known(tokenizer: &Tokenizer, tokens: &[TokenId]) -> ApiResult<()> {
+    let unknown = tokens.iter().enumerate().find(|(_, token)| !tokenizer.has_token(**token));
+    let Some((at, TokenId(id))) = unknown else { return Ok(()) };
+    let allowed = match tokenizer.ids_end() {
+        end if *id < end => "the vocabulary has no token with this id; leave it out".to_owned(),
+        end => format!("ids are below {end}"),
+    };
+    Err(ApiError::invalid("tokens", format!("token {at} of the tokens is {id}; {allowed}")))
 }
 
 /// Access to a model that has a tokenizer.

@@ -2,6 +2,7 @@
 
 use super::proto::remask_server::SERVICE_NAME;
 use crate::api::state::AppState;
+use crate::text::quoted;
 use futures_util::{Stream, stream};
 use std::{pin::Pin, time::Duration};
 use tonic::{Request, Response, Status};
@@ -34,7 +35,8 @@ impl health_server::Health for Health {
     async fn check(&self, request: Request<HealthCheckRequest>) -> Result<Response<HealthCheckResponse>, Status> {
         let service = request.into_inner().service;
         if !is_known(&service) {
-            let message = format!("there is no service {service:?}; ask for {SERVICE_NAME:?}, or \"\" for the server");
+            let message =
+                format!("there is no service {}; ask for {SERVICE_NAME:?}, or \"\" for the server", quoted(&service));
             return Err(Status::not_found(message));
         }
         Ok(Response::new(HealthCheckResponse { status: status(&self.0, &service).into() }))

@@ -6,6 +6,7 @@ use crate::api::protocol::Protocol;
 use crate::api::request::connections::{SlowBody, is_slow_body};
 use crate::api::request::context::RequestContext;
 use crate::api::state::AppState;
+use crate::text::shown;
 use axum::extract::{Request, State};
 use axum::http::StatusCode;
 use axum::http::header::RETRY_AFTER;
@@ -39,7 +40,7 @@ impl From<ApiError> for Status {
 
 /// The error of an HTTP request on a port for gRPC only.
 pub(crate) async fn no_http(request: Request) -> ApiError {
-    let (method, path) = (request.method(), request.uri().path());
+    let (method, path) = (request.method(), shown(request.uri().path()));
     let ports = "on this port, which speaks gRPC; the server's other port speaks HTTP";
     ApiError::new(Code::UnknownPath, format!("there is no {method} {path} {ports}"))
 }
@@ -71,7 +72,8 @@ pub(crate) async fn translate(
         let mut error = error.clone();
         if error.code == Code::UnknownPath {
             // lists gRPC's methods instead of HTTP's paths
-            error.message = format!("there is no method {path} here; remask.v1.Remask has {}", METHODS.join(", "));
+            error.message =
+                format!("there is no method {} here; remask.v1.Remask has {}", shown(&path), METHODS.join(", "));
         }
         return Status::from(error).into_http();
     }

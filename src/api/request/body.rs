@@ -3,6 +3,7 @@
 use super::connections::is_slow_body;
 use crate::api::error::{ApiError, Code};
 use crate::api::state::{AppState, Service};
+use crate::text::{quoted, shown};
 use axum::body::Body;
 use axum::extract::{FromRequestParts, Path, Request};
 use axum::http::header::{CONTENT_ENCODING, CONTENT_LENGTH, CONTENT_TYPE};
@@ -80,13 +81,13 @@ fn check_encoding(headers: &HeaderMap) -> Result<(), ApiError> {
     let essence = media_type.split(';').next().unwrap_or_default().trim().to_ascii_lowercase();
     let accepted = ["application/json", "application/x-www-form-urlencoded", "text/plain", "text/json", ""];
     if !accepted.contains(&essence.as_str()) && !essence.ends_with("+json") {
-        let message = format!("the body's content type is {essence:?}; send application/json");
+        let message = format!("the body's content type is {}; send application/json", quoted(&essence));
         return Err(ApiError::new(Code::UnsupportedMediaType, message));
     }
     match header(headers, &CONTENT_ENCODING) {
         None | Some("identity") => Ok(()),
         Some(encoding) => {
-            let message = format!("the body's content encoding is {encoding:?}; send it uncompressed");
+            let message = format!("the body's content encoding is {}; send it uncompressed", quoted(encoding));
             Err(ApiError::new(Code::UnsupportedMediaType, message))
         }
     }
@@ -107,7 +108,7 @@ fn parse<T: DeserializeOwned>(bytes: &[u8]) -> Result<T, ApiError> {
     let mut json = serde_json::Deserializer::from_slice(bytes);
     let value = serde_path_to_error::deserialize(&mut json).map_err(|error| {
         let path = Some(error.path().to_string()).filter(|path| path != ".");
-        explain(path, error.inner())
+        explain(path.map(ApiError::path), error.inner())
     })?;
     json.end().map_err(|error| explain(None, &error))?;
     Ok(value)
@@ -125,11 +126,25 @@ fn explain(path: Option<String>, error: &serde_json::Error) -> ApiError {
         Category::Data => {
             let place = format!(" at line {} column {}", error.line(), error.column());
             let text = error.to_string();
-            let text = in_json_words(text.strip_suffix(&place).unwrap_or(&text));
+            let text = cut(text.strip_suffix(&place).unwrap_or(&text));
+            let text = in_json_words(&text);
             let message = path.as_ref().map_or_else(|| format!("the body: {text}"), |path| format!("{path}: {text}"));
             invalid(message).at(given_twice(path.as_deref(), &text).or(path))
         }
     }
+}
+
+/// serde's error of a value that it repeats, with the beginning of the value alone.
+fn cut(text: &str) -> Cow<'_, str> {
+    const BEFORE_VALUES: [&str; 4] =
+        ["unknown field `", "unknown variant `", "invalid type: string \"", "invalid value: string \""];
+    let parts = BEFORE_VALUES.iter().find_map(|before| {
+        let (value, wanted) = text.strip_prefix(before)?.rsplit_once(", expected ")?;
+        let mark = &before[before.len() - 1..];
+        Some((before, value.strip_suffix(mark)?, mark, wanted))
+    });
+    let Some((before, value, mark, wanted)) = parts else { return text.into() };
+    format!("{before}{}{mark}, expected {wanted}", shown(value)).into()
 }
 
 /// serde's error of a value of another type, in the words of JSON: what was given, what is allowed.

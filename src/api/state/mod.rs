@@ -10,6 +10,7 @@ pub(crate) mod under_way;
 use super::error::{ApiError, Code};
 use crate::engine::{Admitted, Handle, Origin, Readiness, Rejected, Request, Session, Task};
 use crate::telemetry::Metrics;
+use crate::text::quoted;
 use axum::http::HeaderValue;
 use kept_answers::KeptAnswers;
 use keys::Guard;
@@ -172,7 +173,7 @@ impl Service {
     pub(crate) fn check_model(&self, asked: Option<&str>) -> Result<(), ApiError> {
         match asked {
             Some(asked) if asked != self.name => {
-                let message = format!("the model {asked:?} does not exist; this server serves {:?}", self.name);
+                let message = format!("the model {} does not exist; this server serves {:?}", quoted(asked), self.name);
                 Err(ApiError::new(Code::ModelNotFound, message).at(Some("model".to_owned())))
             }
             Some(_) | None => Ok(()),

@@ -3,6 +3,7 @@
 use super::keys::Owner;
 use super::lock::lock;
 use crate::api::error::{ApiError, Code};
+use crate::text::quoted;
 use std::collections::BTreeMap;
 use std::sync::{Arc, Mutex};
 use std::time::Duration;
@@ -13,7 +14,7 @@ pub(crate) const KEPT_FOR: Duration = Duration::from_secs(60);
 
 pub(crate) fn unknown_request(id: &str) -> ApiError {
     let ended = format!("none of that name that ended within {} s", KEPT_FOR.as_secs());
-    let message = format!("there is no request {id:?} under way, and {ended}; send it again as a new one");
+    let message = format!("there is no request {} under way, and {ended}; send it again as a new one", quoted(id));
     ApiError::new(Code::UnknownRequest, message)
 }
 

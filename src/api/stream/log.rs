@@ -6,6 +6,7 @@ use crate::api::request::context::RequestContext;
 use crate::api::state::keys::Owner;
 use crate::api::state::stream_logs::{LogEntry, StreamLog, StreamLogs};
 use crate::api::state::under_way::{KEPT_FOR, unknown_request};
+use crate::text::quoted;
 use axum::response::sse::Event;
 use axum::response::{IntoResponse, Response};
 use futures_util::{Stream, StreamExt, stream};
@@ -58,13 +59,14 @@ pub(crate) fn from_start(logs: &Arc<StreamLogs>, id: &str, owner: Owner) -> Resu
 /// Resumes a stream after the `Last-Event-ID` `last`. `of`: the request whose stream it must be.
 pub(crate) fn resume(logs: &Arc<StreamLogs>, last: &str, of: Option<&str>, owner: Owner) -> Result<Response, ApiError> {
     let refused = |why: &str| {
-        let message = format!("the Last-Event-ID {last:?} {why}; send the id of the last event that came, or none");
+        let message =
+            format!("the Last-Event-ID {} {why}; send the id of the last event that came, or none", quoted(last));
         ApiError::new(Code::InvalidRequest, message)
     };
     let (id, number) = last.rsplit_once(':').ok_or_else(|| refused("is no id of an event"))?;
     let number = number.parse::<u64>().map_err(|_| refused("has no number of an event"))?;
     if let Some(of) = of.filter(|of| *of != id) {
-        return Err(refused(&format!("is of another request than {of:?}")));
+        return Err(refused(&format!("is of another request than {}", quoted(of))));
     }
     resume_at(logs, id, number.saturating_add(1), owner)
 }

@@ -9,6 +9,7 @@ use crate::api::error::{ApiError, ApiResult};
 use crate::api::schema::{self, SchemaRef};
 use crate::diffusion::TokenId;
 use crate::engine::{Request, STOPS_MAX, Task};
+use crate::text::quoted;
 use serde::de::value::MapAccessDeserializer;
 use serde::de::{Error, IgnoredAny, MapAccess, SeqAccess, Unexpected, Visitor};
 use serde::{Deserialize, Deserializer};
@@ -207,7 +208,7 @@ impl CommonFields {
             Ok(id) => Ok((TokenId(id), bias)),
             Err(_) => {
                 let keys = "its keys are ids, its values numbers from -100 to 100";
-                let message = format!("logit_bias: {token:?} is no token id; {keys}");
+                let message = format!("logit_bias: {} is no token id; {keys}", quoted(&token));
                 Err(ApiError::invalid(format!("logit_bias.{token}"), message))
             }
         };

@@ -2,13 +2,11 @@
 
 use crate::diffusion::TokenId;
 use crate::diffusion::policy::COUNT_MAX;
+use crate::text;
 use serde::de::{DeserializeSeed, Error, Expected, MapAccess, Unexpected, Visitor};
 use serde::{Deserialize, Deserializer, de::value::MapAccessDeserializer};
 use serde_json::Value;
 use std::fmt;
-
-/// Characters of a rejected value that its error repeats.
-const SHOWN_MAX: usize = 60;
 
 /// Largest number that is accepted; it fits an `f32`.
 const NUMBER_MAX: f64 = 3.4e38;
@@ -196,11 +194,7 @@ fn only<'de, D: Deserializer<'de>>(input: D, allowed: &str, accepts: fn(&Value) 
 
 /// A value as JSON, cut if it is long.
 pub(super) fn shown(value: &Value) -> String {
-    let text = value.to_string();
-    match text.char_indices().nth(SHOWN_MAX) {
-        Some((end, _)) => format!("{}…", &text[..end]),
-        None => text,
-    }
+    text::shown(&value.to_string()).into_owned()
 }
 
 /// Reads one of some words, or null: the word's index. Its errors are serde's for an enum of words.

@@ -7,6 +7,7 @@ use super::params::{Delivery, missing};
 use crate::api::error::ApiError;
 use crate::api::schema;
 use crate::engine::{DEFAULT_BLANK, Request, Task};
+use crate::text::quoted;
 use serde::Deserialize;
 use serde::de::IgnoredAny;
 use utoipa::ToSchema;
@@ -48,7 +49,7 @@ impl InfillRequest {
     /// The request to the engine, and how its answer is sent. A stream always has the edits.
     pub(crate) fn read(self) -> Result<(Request, Delivery), ApiError> {
         let blank = self.blank.unwrap_or_else(|| DEFAULT_BLANK.to_owned());
-        let wanted = || missing("template", &format!("a text with {blank:?} for each cell to fill"));
+        let wanted = || missing("template", &format!("a text with {} for each cell to fill", quoted(&blank)));
         let template = self.template.ok_or_else(wanted)?;
         let diffusion = self.diffusion.unwrap_or_default();
         let delivery = named_events(self.stream, &diffusion)?;

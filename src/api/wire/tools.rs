@@ -3,7 +3,7 @@
 use super::response_format;
 use crate::api::error::{ApiError, ApiResult};
 use crate::engine::{Format, Shape};
-use crate::text::json_string;
+use crate::text::{json_string, quoted};
 use serde_json::{Map, Value, json};
 
 /// OpenAI's limits.
@@ -154,7 +154,7 @@ fn name(index: usize, tool: &Value) -> ApiResult<String> {
 fn unknown(wanted: &str, names: &[String]) -> ApiError {
     let known = names.iter().map(|name| format!("{name:?}")).collect::<Vec<_>>().join(", ");
     let known = if known.is_empty() { "there are none".to_owned() } else { format!("give one of {known}") };
-    invalid("tool_choice", &format!("{wanted:?} is none of the tools; {known}"))
+    invalid("tool_choice", &format!("{} is none of the tools; {known}", quoted(wanted)))
 }
 
 fn function(index: usize, name: &str, tool: &Value) -> ApiResult<Function> {

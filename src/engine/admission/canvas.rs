@@ -10,7 +10,7 @@ use crate::engine::origin::Origin;
 use crate::engine::request::{Format, Length, Prompt, Rejected, Request, Task, invalid, too_long};
 use crate::engine::template::{self, Segment};
 use crate::model::ModelSpec;
-use crate::text::{Brackets, Tokenizer, Transcript};
+use crate::text::{Brackets, Tokenizer, Transcript, quoted};
 use std::ops::Range;
 use std::sync::{Arc, OnceLock};
 
@@ -222,7 +222,7 @@ impl CanvasBuilder {
         let segments = template::parse(template, blank);
         if !segments.iter().any(|segment| matches!(segment, Segment::Blanks(1..))) {
             let advice = "mark each cell to fill with it, or name another \"blank\"";
-            return Err(invalid("template", format!("the template holds no {blank:?}; {advice}")));
+            return Err(invalid("template", format!("the template holds no {}; {advice}", quoted(blank))));
         }
         self.segments(segments)
     }

@@ -3,7 +3,7 @@
 
 use crate::diffusion::TokenId;
 use crate::engine::request::{Rejected, invalid, too_long};
-use crate::text::{ChatTemplate, Conversation, Special, TextError, Tokenizer};
+use crate::text::{ChatTemplate, Conversation, Special, TextError, Tokenizer, quoted};
 use std::ops::Range;
 use std::sync::{Arc, Condvar, Mutex, MutexGuard, PoisonError};
 
@@ -129,17 +129,13 @@ impl Encoder {
 /// The roles of OpenAI's messages, which every template gets.
 const ROLES: [&str; 5] = ["system", "developer", "user", "assistant", "tool"];
 
-/// Characters of an unknown role that an error shows.
-const ROLE_SHOWN: usize = 60;
-
 /// Checks that the roles of a conversation are known, at least to its chat template.
 fn check_roles(conversation: &Conversation, chat: &ChatTemplate) -> Result<(), Rejected> {
     let is_known = |role: &str| ROLES.contains(&role) || (!role.is_empty() && chat.names_role(role));
     let roles = conversation.messages.iter().map(|message| message.role.as_str());
     let Some((index, role)) = roles.enumerate().find(|(_, role)| !is_known(role)) else { return Ok(()) };
     let param = format!("messages[{index}].role");
-    let role: String = role.chars().take(ROLE_SHOWN).collect();
-    let message = format!("{param}: {role:?} is no role; give one of {}", ROLES.join(", "));
+    let message = format!("{param}: {} is no role; give one of {}", quoted(role), ROLES.join(", "));
     Err(Rejected::Invalid { param: param.into(), message })
 }
 

@@ -12,6 +12,7 @@ mod tests;
 
 use super::conversation::Conversation;
 use super::error::TextError;
+use super::shown::beginning;
 use environment::{add, environment};
 use minijinja::{Environment, Template, Value, value::Serde};
 use serde::Serialize;
@@ -20,6 +21,9 @@ use std::collections::BTreeMap;
 use time::OffsetDateTime;
 
 pub(super) use source::TemplateFiles;
+
+/// Characters of the error of a template that are repeated.
+const REASON_MAX: usize = 300;
 
 /// A model's chat templates, of which a conversation chooses one.
 #[derive(Debug)]
@@ -130,5 +134,6 @@ impl ChatTemplate {
 
 #[allow(clippy::needless_pass_by_value)] // for map_err
 fn failed(error: minijinja::Error) -> TextError {
-    TextError::Template(error.to_string())
+    // `raise_exception` may repeat a message of the conversation
+    TextError::Template(beginning(&error.to_string(), REASON_MAX).into_owned())
 }

@@ -265,9 +265,19 @@ impl Tokenizer {
         (String::from_utf8_lossy(&bytes) == piece).then_some(bytes)
     }
 
-    /// The size of the vocabulary, added tokens included. Every id is below it.
+    /// The size of the vocabulary, added tokens included.
     pub fn vocabulary(&self) -> usize {
         self.with_special.get_vocab_size(true)
+    }
+
+    /// Whether a token has this id.
+    pub fn has_token(&self, token: TokenId) -> bool {
+        self.with_special.id_to_token(token.0).is_some()
+    }
+
+    /// One past the largest id of a token.
+    pub fn ids_end(&self) -> u32 {
+        self.with_special.get_vocab(true).values().max().map_or(0, |id| id.saturating_add(1))
     }
 
     /// Bytes of text that one token of the vocabulary stands for at most, special tokens left out.

@@ -4,6 +4,7 @@ use super::budget::Budget;
 use super::keywords::is_annotation;
 use super::path::Path;
 use crate::api::error::{ApiError, ApiResult};
+use crate::text::quoted;
 use percent_encoding::percent_decode_str;
 use serde_json::{Map, Value, json};
 use std::borrow::Cow;
@@ -122,7 +123,7 @@ fn check_closed(one: &Map<String, Value>, other: &Map<String, Value>, path: &Pat
         let (own, more) = (members(part).unwrap_or_default(), members(other).unwrap_or_default());
         let is_closed = part.get("additionalProperties") == Some(&Value::Bool(false));
         if let Some(name) = more.keys().find(|name| is_closed && !own.contains_key(*name)) {
-            return Err(path.invalid(&format!("one part has no members but its own, another has {name:?}")));
+            return Err(path.invalid(&format!("one part has no members but its own, another has {}", quoted(name))));
         }
     }
     Ok(())

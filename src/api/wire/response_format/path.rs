@@ -1,6 +1,7 @@
 //! Where in a format something stands, written out only for an error.
 
 use crate::api::error::ApiError;
+use crate::text::shown;
 use std::fmt;
 
 /// The field that errors name.
@@ -28,9 +29,9 @@ impl<'p> Path<'p> {
 impl fmt::Display for Path<'_> {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         match self.above {
-            None => f.write_str(self.word),
-            Some(above) if self.word.starts_with('[') => write!(f, "{above}{}", self.word),
-            Some(above) => write!(f, "{above}.{}", self.word),
+            None => f.write_str(&shown(self.word)),
+            Some(above) if self.word.starts_with('[') => write!(f, "{above}{}", shown(self.word)),
+            Some(above) => write!(f, "{above}.{}", shown(self.word)),
         }
     }
 }

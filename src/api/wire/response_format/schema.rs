@@ -8,6 +8,7 @@ use super::union::either;
 use super::{numbers, strings};
 use crate::api::error::{ApiError, ApiResult};
 use crate::engine::Shape;
+use crate::text::quoted;
 use serde_json::{Map, Value, json};
 use std::collections::BTreeSet;
 
@@ -184,7 +185,7 @@ impl Reader<'_> {
             further => further.filter(|further| further.is_object()),
         };
         if let (Some(name), None) = (strangers.first(), further) {
-            let message = format!("{name:?} is none of the properties; say what it is");
+            let message = format!("{} is none of the properties; say what it is", quoted(name));
             return Err(path.at("required").invalid(&message));
         }
         let values = further.unwrap_or(&everything);

@@ -5,6 +5,7 @@ use super::budget::{Budget, VALUES_MAX};
 use super::path::Path;
 use crate::api::error::ApiResult;
 use crate::engine::Shape;
+use crate::text::{quoted, shown};
 use serde_json::Value;
 
 /// The shape of the answers that fill in `skeleton`.
@@ -48,7 +49,7 @@ fn typed_blank(blank: &str, path: &Path<'_>, budget: &mut Budget) -> ApiResult<S
     let (word, cells) = match blank.split_once(':') {
         Some((word, cells)) if !blank.contains('|') => {
             let size = cells.parse().ok().filter(|cells| (1..=VALUES_MAX).contains(cells));
-            let wrong = || path.invalid(&format!("{cells:?} is no number of tokens from 1 to {VALUES_MAX}"));
+            let wrong = || path.invalid(&format!("{} is no number of tokens from 1 to {VALUES_MAX}", quoted(cells)));
             (word, Some(size.ok_or_else(wrong)?))
         }
         Some(_) | None => (blank, None),
@@ -64,7 +65,7 @@ fn typed_blank(blank: &str, path: &Path<'_>, budget: &mut Budget) -> ApiResult<S
         }
         _ => {
             let known = "<string>, <string:12>, <number>, <integer>, <boolean> and <one|two|three>";
-            Err(path.invalid(&format!("<{blank}> is none of {known}")))
+            Err(path.invalid(&format!("<{}> is none of {known}", shown(blank))))
         }
     }
 }
