@@ -1,4 +1,5 @@
-//! The clients of the sequences, and the events that are sent to them.
+//! The clients of the sequences, and the thread that sends events to them while the workers go on
+//! with their next passes. Out of scope: merging of unread steps (`mailbox`).
 
 use super::clock::Clock;
 use super::event::{Answer, Event, StepEvent};
@@ -8,8 +9,15 @@ use crate::diffusion::Edit;
 use crate::telemetry::Metrics;
 use crate::telemetry::trace::Trace;
 use std::collections::BTreeMap;
+use std::sync::Arc;
+use std::sync::atomic::{AtomicBool, Ordering};
+use std::sync::mpsc::{SendError, SyncSender, sync_channel};
 use std::time::Instant;
+use std::{io, thread};
 use tokio::sync::OwnedSemaphorePermit;
+
+/// Passes whose events may wait for the thread, before a worker waits for it.
+const PASSES_MAX: usize = 4;
 
 #[derive(Debug)]
 pub(super) struct Client {
@@ -18,37 +26,85 @@ pub(super) struct Client {
     /// Released when the client is dropped.
     pub(super) _place: OwnedSemaphorePermit,
     pub(super) submitted: Instant,
-    pub(super) has_edits: bool,
+    pub(super) has_edits: AtomicBool,
     /// The policy that erases cells without a quality, as the label of a metric.
     pub(super) policy: &'static str,
     pub(super) trace: Trace,
 }
 
 /// The clients of unfinished sequences.
-pub(super) type Clients = BTreeMap<SequenceId, Client>;
+pub(super) type Clients = BTreeMap<SequenceId, Arc<Client>>;
 
-/// Sends events to clients. Those that have received their last event are removed.
-pub(super) fn deliver(clients: &mut Clients, events: Vec<(SequenceId, Event)>, metrics: &Metrics, clock: &Clock) {
-    for (id, event) in events {
-        let Some(client) = clients.get_mut(&id) else { continue };
-        match &event {
-            Event::Step(step) => {
-                record_edits(metrics, step, client.policy);
-                if !std::mem::replace(&mut client.has_edits, true) {
-                    let after = clock.now().duration_since(client.submitted);
-                    metrics.time_to_first_edit.observe(after.as_secs_f64());
+/// Events, each with its client.
+type Addressed = Vec<(Arc<Client>, Event)>;
+
+/// The way to the thread that sends events. It ends when all of these are gone.
+#[derive(Clone, Debug)]
+pub(super) struct Delivery {
+    sender: SyncSender<Addressed>,
+    courier: Courier,
+}
+
+/// Sends events and counts them.
+#[derive(Clone, Debug)]
+struct Courier {
+    metrics: Arc<Metrics>,
+    clock: Clock,
+}
+
+impl Delivery {
+    /// Starts the thread.
+    ///
+    /// # Errors
+    /// When the operating system cannot start a thread.
+    pub(super) fn start(metrics: Arc<Metrics>, clock: Clock) -> io::Result<Self> {
+        let (sender, receiver) = sync_channel::<Addressed>(PASSES_MAX);
+        let courier = Courier { metrics, clock };
+        let at_work = courier.clone();
+        // Linux shows 15 bytes
+        thread::Builder::new().name("remask-delivery".to_owned()).spawn(move || {
+            receiver.iter().for_each(|events| at_work.send(events));
+        })?;
+        Ok(Self { sender, courier })
+    }
+
+    /// Has events sent to their clients, in the order of the calls. Clients that will have received
+    /// their last event are removed.
+    pub(super) fn deliver(&self, clients: &mut Clients, events: Vec<(SequenceId, Event)>) {
+        let address = |(id, event): (SequenceId, Event)| {
+            let is_last = !matches!(event, Event::Step(_));
+            let client = if is_last { clients.remove(&id) } else { clients.get(&id).cloned() };
+            Some((client?, event))
+        };
+        let events: Addressed = events.into_iter().filter_map(address).collect();
+        if events.is_empty() {
+            return;
+        }
+        if let Err(SendError(events)) = self.sender.send(events) {
+            self.courier.send(events); // the thread is gone
+        }
+    }
+}
+
+impl Courier {
+    fn send(&self, events: Addressed) {
+        let Self { metrics, clock } = self;
+        for (client, event) in events {
+            match &event {
+                Event::Step(step) => {
+                    record_edits(metrics, step, client.policy);
+                    if !client.has_edits.swap(true, Ordering::Relaxed) {
+                        let after = clock.now().duration_since(client.submitted);
+                        metrics.time_to_first_edit.observe(after.as_secs_f64());
+                    }
+                }
+                Event::Finished(answer) => record_answer(metrics, answer),
+                Event::Failed(failure) => {
+                    metrics.failed.inc();
+                    client.trace.in_scope(|| tracing::warn!(%failure, "the request failed"));
                 }
             }
-            Event::Finished(answer) => record_answer(metrics, answer),
-            Event::Failed(failure) => {
-                metrics.failed.inc();
-                client.trace.in_scope(|| tracing::warn!(%failure, "the request failed"));
-            }
-        }
-        let is_last = !matches!(event, Event::Step(_));
-        client.outbox.send(event);
-        if is_last {
-            clients.remove(&id);
+            client.outbox.send(event);
         }
     }
 }
@@ -67,5 +123,57 @@ fn record_answer(metrics: &Metrics, answer: &Answer) {
     answer.written.iter().filter_map(|written| written.quality).for_each(|quality| metrics.quality(quality));
     if answer.degraded {
         metrics.degraded.inc();
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::engine::event::Failure;
+    use crate::engine::mailbox::{Inbox, mailbox};
+    use tokio::sync::Semaphore;
+
+    fn step(step: u32) -> Event {
+        Event::Step(StepEvent { step, blanks: 1, edits: Vec::new(), text: String::new() })
+    }
+
+    /// A client that holds the only place.
+    fn client(places: &Arc<Semaphore>) -> (Arc<Client>, Inbox) {
+        let (outbox, inbox) = mailbox(usize::MAX);
+        let place = Arc::clone(places).try_acquire_owned().unwrap();
+        let (submitted, has_edits) = (Instant::now(), AtomicBool::new(false));
+        let client = Client { outbox, _place: place, submitted, has_edits, policy: "none", trace: Trace::current() };
+        (Arc::new(client), inbox)
+    }
+
+    #[tokio::test]
+    async fn events_come_in_order_and_the_last_one_frees_the_place() {
+        let delivery = Delivery::start(Arc::new(Metrics::new().unwrap()), Clock::system()).unwrap();
+        let (places, id) = (Arc::new(Semaphore::new(1)), SequenceId(7));
+        let (client, mut inbox) = client(&places);
+        let mut clients = Clients::from([(id, client)]);
+        for number in 0..100 {
+            delivery.deliver(&mut clients, vec![(id, step(number)), (SequenceId(8), step(0))]);
+        }
+        assert!(clients.contains_key(&id));
+        delivery.deliver(&mut clients, vec![(id, Event::Failed(Failure::ShutDown))]);
+        assert!(clients.is_empty());
+        for number in 0..100 {
+            assert_eq!(inbox.next().await, Some(step(number)));
+        }
+        assert_eq!(inbox.next().await, Some(Event::Failed(Failure::ShutDown)));
+        assert_eq!(inbox.next().await, None);
+        assert!(Arc::clone(&places).acquire_owned().await.is_ok());
+    }
+
+    #[tokio::test]
+    async fn without_its_thread_events_still_arrive() {
+        let (sender, receiver) = sync_channel(PASSES_MAX);
+        drop(receiver);
+        let courier = Courier { metrics: Arc::new(Metrics::new().unwrap()), clock: Clock::system() };
+        let (delivery, places) = (Delivery { sender, courier }, Arc::new(Semaphore::new(1)));
+        let (client, mut inbox) = client(&places);
+        delivery.deliver(&mut Clients::from([(SequenceId(7), client)]), vec![(SequenceId(7), step(3))]);
+        assert_eq!(inbox.next().await, Some(step(3)));
     }
 }

@@ -5,7 +5,7 @@ use super::delivery::{Client, Clients};
 use super::job::{Job, SequenceId};
 use super::pool::Pool;
 use crate::telemetry::Metrics;
-use std::sync::{Condvar, Mutex, MutexGuard, PoisonError};
+use std::sync::{Arc, Condvar, Mutex, MutexGuard, PoisonError};
 
 /// What the workers of all replicas and the handles share, behind the lock.
 #[derive(Debug)]
@@ -45,7 +45,7 @@ impl Dispatcher {
             return false;
         }
         metrics.admitted.inc();
-        state.clients.insert(id, client);
+        state.clients.insert(id, Arc::new(client));
         state.pool.waiting.push(id, job);
         drop(state);
         self.wake();

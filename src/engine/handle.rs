@@ -14,7 +14,7 @@ use crate::model::ModelSpec;
 use crate::telemetry::trace::Trace;
 use crate::text::Tokenizer;
 use std::sync::Arc;
-use std::sync::atomic::Ordering;
+use std::sync::atomic::{AtomicBool, Ordering};
 use std::time::Duration;
 use tokio::sync::{OwnedSemaphorePermit, Semaphore};
 
@@ -138,7 +138,7 @@ impl Handle {
         let (Admitted { job, start, place }, (outbox, inbox)) = (admitted, mailbox);
         let id = SequenceId(self.shared.next_id.fetch_add(1, Ordering::Relaxed));
         let (submitted, policy, trace) = (self.clock.now(), job.policy(), Trace::current());
-        let client = Client { outbox, _place: place, submitted, has_edits: false, policy, trace };
+        let client = Client { outbox, _place: place, submitted, has_edits: AtomicBool::new(false), policy, trace };
         if !self.shared.dispatcher.submit(id, job, client, &self.shared.metrics) {
             return Err(Rejected::GivenUp);
         }

@@ -2,6 +2,7 @@
 
 use super::admission::Admission;
 use super::clock::Clock;
+use super::delivery::Delivery;
 use super::dispatch::Dispatcher;
 use super::handle::{Handle, Open};
 use super::pool::Pool;
@@ -107,12 +108,14 @@ pub fn start_replicas(
         next_id: AtomicU64::new(0),
         metrics,
     });
+    let delivery = Delivery::start(Arc::clone(&shared.metrics), clock.clone())?;
     let open = Arc::new(Open(Arc::clone(&shared))); // without it the workers end
     let is_single = devices.len() == 1;
     for ((number, replica), device) in replicas.into_iter().enumerate().zip(labels(&devices)) {
         let Replica { model, restart } = replica;
         let engine = Engine::new(model, limits.batch_tokens_max);
-        let worker = Worker::new(number, device, engine, restart, clock.clone(), Arc::clone(&shared));
+        let (shared, clock, delivery) = (Arc::clone(&shared), clock.clone(), delivery.clone());
+        let worker = Worker::new(number, device, engine, restart, clock, delivery, shared);
         // Linux shows 15 bytes
         let name = if is_single { "remask-model".to_owned() } else { format!("remask-model-{number}") };
         thread::Builder::new().name(name).spawn(move || worker.work())?;

@@ -1,8 +1,9 @@
-//! The thread that owns a model: waits for work, ticks, delivers events, and records metrics. There
-//! is one for each replica. Out of scope: scheduling decisions (`pool`, `placement`).
+//! The thread that owns a model: waits for work, ticks, has events delivered, and records metrics.
+//! There is one for each replica. Out of scope: scheduling decisions (`pool`, `placement`), sending
+//! (`delivery`).
 
 use super::clock::Clock;
-use super::delivery::{Clients, deliver};
+use super::delivery::{Clients, Delivery};
 use super::dispatch::State;
 use super::event::{Event, Failure, StepEvent};
 use super::job::SequenceId;
@@ -29,6 +30,7 @@ pub(super) struct Worker {
     clients: Clients,
     clock: Clock,
     restart: Restart,
+    delivery: Delivery,
     throughput: Throughput,
     shared: Arc<Shared>,
     metrics: DeviceMetrics,
@@ -49,12 +51,13 @@ impl Worker {
         engine: Engine,
         restart: Restart,
         clock: Clock,
+        delivery: Delivery,
         shared: Arc<Shared>,
     ) -> Self {
         let metrics = shared.metrics.device(&device);
         metrics.ready(true);
         let (clients, throughput) = (Clients::new(), Throughput::default());
-        Self { replica, device, engine, clients, clock, restart, throughput, shared, metrics }
+        Self { replica, device, engine, clients, clock, restart, delivery, throughput, shared, metrics }
     }
 
     /// Works until all is done and no handle is left, or the model cannot be replaced.
@@ -85,12 +88,12 @@ impl Worker {
         if state.is_abandoned {
             let events = state.clients.keys().map(|id| (*id, Event::Failed(Failure::ShutDown))).collect();
             state.pool.clear();
-            self.deliver_to(&mut state.clients, events);
+            self.delivery.deliver(&mut state.clients, events);
         }
         let begun = self.clock.now();
         let Begun { started, late } = self.begin(&mut state, begun);
         self.record_starts(&state.clients, &started, begun);
-        self.deliver_to(&mut state.clients, late);
+        self.delivery.deliver(&mut state.clients, late);
         let batch = state.pool.choose(self.replica, self.engine.batch.tokens());
         let clients = batch.iter().filter_map(|(id, _)| state.clients.remove_entry(id));
         self.clients.extend(clients);
@@ -115,7 +118,7 @@ impl Worker {
         }
         let events = std::mem::take(&mut tick.events);
         // before others may take the sequences: the events of a sequence keep their order
-        deliver(&mut self.clients, events, &self.shared.metrics, &self.clock);
+        self.delivery.deliver(&mut self.clients, events);
         let mut state = self.shared.dispatcher.lock();
         let is_read = tick.failure.is_none() && tick.sequences > 0;
         state.pool.put_back(self.replica, tick.unfinished, tick.shrunk.is_some());
@@ -220,11 +223,7 @@ impl Worker {
 
     fn fail(&self, mut clients: Clients, failure: &Failure) {
         let events = clients.keys().map(|id| (*id, Event::Failed(failure.clone()))).collect();
-        self.deliver_to(&mut clients, events);
-    }
-
-    fn deliver_to(&self, clients: &mut Clients, events: Vec<(SequenceId, Event)>) {
-        deliver(clients, events, &self.shared.metrics, &self.clock);
+        self.delivery.deliver(&mut clients, events);
     }
 
     /// Drops the sequences whose clients are gone, except those in a pass of another replica.

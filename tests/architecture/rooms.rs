@@ -63,7 +63,7 @@ const ENGINE: [Room; 27] = [
             "clock",
         ],
     ),
-    ("start", &["worker", "handle", "admission", "dispatch", "tick", "restart", "shared", "pool", "clock"]),
+    ("start", &["worker", "handle", "admission", "dispatch", "delivery", "tick", "restart", "shared", "pool", "clock"]),
     (
         "worker",
         &[
