@@ -138,6 +138,52 @@ async fn a_key_has_no_more_under_way_than_it_may() {
     assert_eq!(ask("busy").await.unwrap().status(), 200, "the place came back with the last byte");
 }
 
+/// Limits of 16 places, of which a key that is not the only one may hold 12.
+async fn crowded(keys: &[&str]) -> (Server, std::sync::Arc<common::server::Gate>) {
+    let server =
+        Server::guarded(BODY_MAX, PATIENCE, Access { guard: Some(self::keys(keys)), origins: Vec::new() }).await;
+    let (model, gate) = Gated::new();
+    server.load(model, Some(toy_tokenizer()), Limits { running_max: 4, queue_max: 12, ..Limits::default() });
+    (server, gate)
+}
+
+async fn stream(server: &Server, key: &str, n: u32) -> reqwest::Response {
+    let body = json!({"prompt": "a", "max_tokens": 2, "stream": true, "n": n});
+    server.client.post(server.url(COMPLETIONS)).header("x-api-key", key).json(&body).send().await.unwrap()
+}
+
+#[tokio::test]
+async fn a_key_that_floods_the_queue_leaves_room_for_others() {
+    let (server, gate) = crowded(&["flood", "other"]).await;
+    let first = stream(&server, "flood", 12).await;
+    assert_eq!(first.status(), 200);
+    let more = stream(&server, "flood", 1).await;
+    assert_eq!((more.status().as_u16(), more.headers().contains_key("retry-after")), (429, true));
+    let error: Value = more.json().await.unwrap();
+    assert_eq!(error["error"]["code"], "queue_full");
+    let message = error["error"]["message"].as_str().unwrap();
+    assert!(message.starts_with("this API key holds 12 of the 12 places"), "{message}");
+    assert!(message.contains("that are its share") && message.contains("1 more does not fit"), "{message}");
+    let others = [stream(&server, "other", 1).await, stream(&server, "other", 2).await];
+    gate.open();
+    for response in others.into_iter().chain([first]) {
+        assert_eq!(response.status(), 200);
+        assert!(response.text().await.unwrap().ends_with("data: [DONE]\n\n"));
+    }
+}
+
+#[tokio::test]
+async fn the_only_key_may_hold_every_place() {
+    let (server, gate) = crowded(&["only"]).await;
+    let first = stream(&server, "only", 16).await;
+    assert_eq!(first.status(), 200);
+    let error: Value = stream(&server, "only", 8).await.json().await.unwrap();
+    let message = error["error"]["message"].as_str().unwrap();
+    assert!(message.starts_with("16 of 16 places for running and waiting requests are taken, 8 more"), "{message}");
+    gate.open();
+    assert!(first.text().await.unwrap().ends_with("data: [DONE]\n\n"));
+}
+
 #[tokio::test]
 async fn pages_of_the_origins_named_may_send_a_key() {
     let server = guarded(keys(&["first"]), &["https://example.org"]).await;

@@ -8,7 +8,7 @@ use common::{Hand, Verdict, ask, engine, failure, finished, puppet, toy, toy_tok
 use remask::diffusion::Edit;
 use remask::diffusion::TokenId;
 use remask::engine::{
-    Answer, EndOfText, Event, Failure, Finish, Handle, Limits, Readiness, Rejected, Request, warm_up,
+    Answer, EndOfText, Event, Failure, Finish, Handle, Limits, Readiness, Rejected, Request, Shortage, warm_up,
 };
 use remask::model::{ModelError, Toy};
 use std::time::Duration;
@@ -37,7 +37,10 @@ async fn a_full_queue_refuses_and_says_when_to_come_back() {
     assert_eq!(hand.begun(), ["a"]);
     let second = handle.submit(&ask("b", 1)).unwrap();
     match handle.submit(&ask("c", 1)).unwrap_err() {
-        Rejected::Full { waiting, retry_after } => assert!(waiting == 2 && retry_after >= 1, "{waiting} {retry_after}"),
+        Rejected::Full { shortage, retry_after } => {
+            assert_eq!(shortage, Shortage::OfAll { taken: 2, limit: 2, asked: 1 });
+            assert!(retry_after >= 1, "{retry_after}");
+        }
         other @ (Rejected::Invalid { .. } | Rejected::TooLong { .. } | Rejected::Draining | Rejected::GivenUp) => {
             panic!("{other}")
         }

@@ -109,6 +109,23 @@ async fn admitted(client: &reqwest::Client, server: &Process) -> String {
     metrics.lines().find(|line| line.starts_with("remask_sequences_admitted_total")).unwrap().to_owned()
 }
 
+/// What fails for each choice of a request is told once.
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn a_request_that_fails_has_one_warning_however_many_choices_it_has() {
+    let server = server();
+    let client = reqwest::Client::builder().no_proxy().build().unwrap();
+    for stream in [false, true] {
+        // 64 choices wait while the others run
+        let body =
+            json!({"prompt": "Once", "max_tokens": 900, "n": 128, "stream": stream, "diffusion": {"deadline_ms": 1}});
+        let text = client.post(server.url("/v1/completions")).json(&body).send().await.unwrap().text().await.unwrap();
+        assert!(text.contains("deadline_exceeded"), "{text}");
+        let lines = server.until_said("request ended");
+        let warnings: Vec<&String> = lines.iter().filter(|line| line.contains("\"WARN\"")).collect();
+        assert!(warnings.len() == 1 && warnings[0].contains("the request failed"), "{warnings:#?}");
+    }
+}
+
 #[test]
 fn a_filter_that_cannot_be_read_is_refused() {
     let mut command = Command::new(env!("CARGO_BIN_EXE_remask"));

@@ -3,7 +3,7 @@
 mod common;
 
 use common::{Hand, Verdict, ask, engine, finished, puppet, toy_tokenizer};
-use remask::engine::{Answer, Handle, Limits, Origin, Request, Session};
+use remask::engine::{Answer, Handle, Limits, Origin, Rejected, Request, Session, Shortage};
 use remask::model::Toy;
 
 fn stage(limits: Limits) -> (Handle, Hand) {
@@ -179,6 +179,49 @@ async fn nobody_gives_up_its_only_place() {
     hand.end(Verdict::Read);
     let passes: Vec<String> = (0..4).map(|_| hand.pass().concat()).collect();
     assert_eq!(passes, ["ab", "ab", "cd", "c"]);
+    drop(hand);
+    all(sessions).await;
+}
+
+/// How many of `choices` choices are taken: all or none.
+fn taken(handle: &Handle, key: Option<[u8; 32]>, choices: usize) -> Result<Vec<Session>, Rejected> {
+    let request = Request { origin: Some(Origin::new(key)), ..ask("a", 1) };
+    let tasks = vec![request.task.clone()];
+    handle.admit_all(request, tasks, choices)?.into_iter().map(|admitted| handle.queue(admitted)).collect()
+}
+
+#[tokio::test]
+async fn one_key_cannot_hold_every_place_and_what_it_holds_it_keeps() {
+    let (handle, hand) = stage(Limits::default());
+    let (mut sessions, mut floods) = (Vec::new(), 0);
+    let refused = loop {
+        match taken(&handle, A, 128) {
+            Ok(more) => sessions.extend(more),
+            Err(refused) => break refused,
+        }
+        floods += 1;
+    };
+    assert_eq!(floods, 1, "three quarters of 320 places are 240");
+    let Rejected::Full { shortage, .. } = &refused else { panic!("{refused}") };
+    assert_eq!(*shortage, Shortage::OfKey { held: 128, share: 240, asked: 128 });
+    assert!(refused.to_string().starts_with("this API key holds 128 of the 240 places"), "{refused}");
+    sessions.extend(taken(&handle, A, 112).unwrap());
+    assert!(taken(&handle, A, 1).is_err());
+    for (key, choices) in [(B, 1), (B, 8), (C, 1), (C, 8)] {
+        sessions.extend(taken(&handle, key, choices).unwrap_or_else(|refused| panic!("{choices}: {refused}")));
+    }
+    drop(hand);
+    assert_eq!(all(sessions).await.len(), 240 + 18, "nothing that was taken is given up");
+    all(taken(&handle, A, 128).unwrap()).await;
+}
+
+#[tokio::test]
+async fn where_there_are_no_other_keys_one_request_may_hold_every_place() {
+    let (handle, hand) = stage(Limits { running_max: 2, queue_max: 6, ..Limits::default() });
+    let sessions = taken(&handle, None, 8).unwrap();
+    let refused = taken(&handle, None, 2).unwrap_err().to_string();
+    let said = "8 of 8 places for running and waiting requests are taken, 2 more do not fit; try again in ";
+    assert!(refused.starts_with(said), "{refused}");
     drop(hand);
     all(sessions).await;
 }

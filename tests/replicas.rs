@@ -7,7 +7,7 @@ use common::{Hand, Verdict, ask, failure, finished, llada_tiny_model, puppet, to
 use remask::diffusion::TokenId;
 use remask::engine::{
     Clock, Failure, Handle, Length, Limits, Origin, Prompt, Readiness, Rejected, Replica, Request, Restart, Session,
-    StartError, Task, start_replicas,
+    Shortage, StartError, Task, start_replicas,
 };
 use remask::model::{Denoiser, ModelError, Toy};
 use remask::telemetry::Metrics;
@@ -229,12 +229,18 @@ async fn one_that_is_given_up_leaves_the_other_and_the_last_one_ends_it_all() {
     let b = stage.ask("b", 2);
     second.begun();
     let c = stage.ask("c", 2);
-    assert!(matches!(stage.handle.submit(&ask("d", 1)), Err(Rejected::Full { waiting: 3, .. })));
+    assert!(matches!(
+        stage.handle.submit(&ask("d", 1)),
+        Err(Rejected::Full { shortage: Shortage::OfAll { taken: 3, limit: 3, .. }, .. })
+    ));
     stage.fresh[0].send(Err("the device is gone".to_owned())).unwrap();
     first.end(Verdict::Panic);
     assert_eq!(failure(a).await, Failure::Model(ModelError::Panicked));
     let begun = Instant::now();
-    while !matches!(stage.handle.admit(&ask("d", 1)), Err(Rejected::Full { waiting: 2, .. })) {
+    while !matches!(
+        stage.handle.admit(&ask("d", 1)),
+        Err(Rejected::Full { shortage: Shortage::OfAll { taken: 2, limit: 2, .. }, .. })
+    ) {
         assert!(begun.elapsed() < Duration::from_secs(20), "the place of the lost replica is still one");
         std::thread::yield_now();
     }

@@ -58,8 +58,9 @@ pub(super) struct ServeArgs {
     /// keys take turns, as do requests, and one without a place gets one of those that have several
     #[arg(long, env = "REMASK_MAX_CONCURRENT_REQUESTS", default_value_t = Limits::default().running_max, value_name = "N", help_heading = LOAD, value_parser = count::<usize>(1 << 16))]
     max_concurrent_requests: usize,
-    /// Maximum number of queued requests, for all devices together. Further ones are refused with
-    /// status 429
+    /// Maximum number of queued requests, for all devices together; each choice counts. Further
+    /// ones are refused with status 429. One of several API keys may hold three quarters of the
+    /// places, running and queued, that the others do not hold
     #[arg(long, env = "REMASK_MAX_QUEUE", default_value_t = Limits::default().queue_max, value_name = "N", help_heading = LOAD, value_parser = whole::<usize>(0, 1 << 20))]
     max_queue: usize,
     /// Under load, reduce the steps of requests, down to this share (for example 0.5) when the

@@ -5,6 +5,7 @@ use super::clock::Clock;
 use super::event::{Answer, Event, StepEvent};
 use super::job::SequenceId;
 use super::mailbox::Outbox;
+use super::occupancy::Place;
 use crate::diffusion::Edit;
 use crate::telemetry::Metrics;
 use crate::telemetry::trace::Trace;
@@ -14,7 +15,6 @@ use std::sync::atomic::{AtomicBool, Ordering};
 use std::sync::mpsc::{SendError, SyncSender, sync_channel};
 use std::time::Instant;
 use std::{io, thread};
-use tokio::sync::OwnedSemaphorePermit;
 
 /// Passes whose events may wait for the thread, before a worker waits for it.
 const PASSES_MAX: usize = 4;
@@ -24,7 +24,7 @@ pub(super) struct Client {
     /// The session holds the other end.
     pub(super) outbox: Outbox,
     /// Released when the client is dropped.
-    pub(super) _place: OwnedSemaphorePermit,
+    pub(super) place: Place,
     pub(super) submitted: Instant,
     pub(super) has_edits: AtomicBool,
     /// The policy that erases cells without a quality, as the label of a metric.
@@ -101,7 +101,9 @@ impl Courier {
                 Event::Finished(answer) => record_answer(metrics, answer),
                 Event::Failed(failure) => {
                     metrics.failed.inc();
-                    client.trace.in_scope(|| tracing::warn!(%failure, "the request failed"));
+                    if client.place.fails_first() {
+                        client.trace.in_scope(|| tracing::warn!(%failure, "the request failed"));
+                    }
                 }
             }
             client.outbox.send(event);
@@ -131,25 +133,26 @@ mod tests {
     use super::*;
     use crate::engine::event::Failure;
     use crate::engine::mailbox::{Inbox, mailbox};
-    use tokio::sync::Semaphore;
+    use crate::engine::occupancy::Occupancy;
+    use crate::engine::origin::Origin;
 
     fn step(step: u32) -> Event {
         Event::Step(StepEvent { step, blanks: 1, edits: Vec::new(), text: String::new() })
     }
 
     /// A client that holds the only place.
-    fn client(places: &Arc<Semaphore>) -> (Arc<Client>, Inbox) {
+    fn client(places: &Arc<Occupancy>) -> (Arc<Client>, Inbox) {
         let (outbox, inbox) = mailbox(usize::MAX);
-        let place = Arc::clone(places).try_acquire_owned().unwrap();
+        let place = places.take(Origin::new(None), 1, 1).unwrap().remove(0);
         let (submitted, has_edits) = (Instant::now(), AtomicBool::new(false));
-        let client = Client { outbox, _place: place, submitted, has_edits, policy: "none", trace: Trace::current() };
+        let client = Client { outbox, place, submitted, has_edits, policy: "none", trace: Trace::current() };
         (Arc::new(client), inbox)
     }
 
     #[tokio::test]
     async fn events_come_in_order_and_the_last_one_frees_the_place() {
         let delivery = Delivery::start(Arc::new(Metrics::new().unwrap()), Clock::system()).unwrap();
-        let (places, id) = (Arc::new(Semaphore::new(1)), SequenceId(7));
+        let (places, id) = (Arc::<Occupancy>::default(), SequenceId(7));
         let (client, mut inbox) = client(&places);
         let mut clients = Clients::from([(id, client)]);
         for number in 0..100 {
@@ -163,7 +166,7 @@ mod tests {
         }
         assert_eq!(inbox.next().await, Some(Event::Failed(Failure::ShutDown)));
         assert_eq!(inbox.next().await, None);
-        assert!(Arc::clone(&places).acquire_owned().await.is_ok());
+        places.all_free().await;
     }
 
     #[tokio::test]
@@ -171,7 +174,7 @@ mod tests {
         let (sender, receiver) = sync_channel(PASSES_MAX);
         drop(receiver);
         let courier = Courier { metrics: Arc::new(Metrics::new().unwrap()), clock: Clock::system() };
-        let (delivery, places) = (Delivery { sender, courier }, Arc::new(Semaphore::new(1)));
+        let (delivery, places) = (Delivery { sender, courier }, Arc::<Occupancy>::default());
         let (client, mut inbox) = client(&places);
         delivery.deliver(&mut Clients::from([(SequenceId(7), client)]), vec![(SequenceId(7), step(3))]);
         assert_eq!(inbox.next().await, Some(step(3)));

@@ -7,6 +7,8 @@ use super::delivery::Client;
 use super::event::{Event, Start};
 use super::job::{Job, SequenceId};
 use super::mailbox::{Inbox, Outbox, UNREAD_MAX, mailbox, mailbox_of_answer};
+use super::occupancy::{Occupancy, Place, Shortage};
+use super::origin::Origin;
 use super::request::{Rejected, Request, Task};
 use super::shared::{Condition, FAILURES_MAX, Limits, ReplicaState, Shared};
 use crate::diffusion::TokenSet;
@@ -16,7 +18,6 @@ use crate::text::Tokenizer;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, Ordering};
 use std::time::Duration;
-use tokio::sync::{OwnedSemaphorePermit, Semaphore};
 
 /// Longest time, after a drain's own, until abandoned requests have received their failure. The
 /// engine may be in the middle of a pass, or of reloading the model.
@@ -44,9 +45,8 @@ pub enum Readiness {
 #[derive(Clone, Debug)]
 pub struct Handle {
     pub(super) admission: Arc<Admission>,
-    /// One permit per unfinished request; bounds the queue.
-    pub(super) places: Arc<Semaphore>,
-    pub(super) places_max: u32,
+    /// One place per unfinished sequence; bounds the queue.
+    pub(super) occupancy: Arc<Occupancy>,
     pub(super) limits: Limits,
     pub(super) clock: Clock,
     pub(super) shared: Arc<Shared>,
@@ -88,7 +88,7 @@ impl Handle {
     /// As [`Self::submit`].
     pub fn admit(&self, request: &Request) -> Result<Admitted, Rejected> {
         let mut admitted = self.admit_all(request.clone(), vec![request.task.clone()], 1)?;
-        admitted.pop().ok_or_else(|| self.full())
+        admitted.pop().ok_or_else(|| self.full(Shortage::OfAll { taken: 0, limit: 0, asked: 1 }))
     }
 
     /// As [`Self::admit`], for `choices` choices of each task, all with the options of `request`,
@@ -105,16 +105,12 @@ impl Handle {
             0 => return Err(Rejected::GivenUp),
             running_max => running_max,
         };
-        let count = u32::try_from(tasks.len().saturating_mul(choices)).unwrap_or(u32::MAX);
-        let places = Arc::clone(&self.places).try_acquire_many_owned(count);
-        let mut places = places.map_err(|_| self.full())?;
-        if self.unfinished() > running_max.saturating_add(self.limits.queue_max) {
-            drop(places);
-            return Err(self.full()); // the places of a replica that was given up are no places
-        }
+        let origin = request.origin.unwrap_or_else(|| Origin::new(None));
+        let (asked, limit) = (tasks.len().saturating_mul(choices), running_max.saturating_add(self.limits.queue_max));
+        let places = self.occupancy.take(origin, asked, limit).map_err(|shortage| self.full(shortage))?;
+        let request = Request { origin: Some(origin), ..request };
         let jobs = self.admission.admit(request, tasks, choices, self.share_of_steps())?;
-        let admitted =
-            jobs.into_iter().map_while(|(job, start)| Some(Admitted { job, start, place: places.split(1)? }));
+        let admitted = jobs.into_iter().zip(places).map(|((job, start), place)| Admitted { job, start, place });
         Ok(admitted.collect())
     }
 
@@ -138,7 +134,7 @@ impl Handle {
         let (Admitted { job, start, place }, (outbox, inbox)) = (admitted, mailbox);
         let id = SequenceId(self.shared.next_id.fetch_add(1, Ordering::Relaxed));
         let (submitted, policy, trace) = (self.clock.now(), job.policy(), Trace::current());
-        let client = Client { outbox, _place: place, submitted, has_edits: AtomicBool::new(false), policy, trace };
+        let client = Client { outbox, place, submitted, has_edits: AtomicBool::new(false), policy, trace };
         if !self.shared.dispatcher.submit(id, job, client, &self.shared.metrics) {
             return Err(Rejected::GivenUp);
         }
@@ -150,20 +146,16 @@ impl Handle {
         self.shared.remaining().count().saturating_mul(self.limits.running_max)
     }
 
-    fn unfinished(&self) -> usize {
-        self.places_max as usize - self.places.available_permits()
-    }
-
     /// The fraction of its steps that a request keeps when it is admitted now.
     fn share_of_steps(&self) -> f32 {
         let Limits { brown_out, queue_max, .. } = self.limits;
-        let waiting = self.unfinished().saturating_sub(self.running_max()) as f32 / (queue_max.max(1)) as f32;
+        let waiting = self.occupancy.taken().saturating_sub(self.running_max()) as f32 / (queue_max.max(1)) as f32;
         brown_out.map_or(1.0, |least| 1.0 - (1.0 - least) * waiting.min(1.0))
     }
 
-    fn full(&self) -> Rejected {
+    fn full(&self, shortage: Shortage) -> Rejected {
         let retry_after = self.shared.remaining().map(|replica| replica.step_time.retry_after()).min();
-        Rejected::Full { waiting: self.unfinished(), retry_after: retry_after.unwrap_or(1) }
+        Rejected::Full { shortage, retry_after: retry_after.unwrap_or(1) }
     }
 
     /// The limits, abilities and defaults of the model.
@@ -225,12 +217,12 @@ impl Handle {
     /// with [`Failure::ShutDown`](super::event::Failure::ShutDown). Returns how many these are.
     pub async fn drain(&self, patience: Duration) -> usize {
         self.shared.draining.store(true, Ordering::Release);
-        if tokio::time::timeout(patience, self.places.acquire_many(self.places_max)).await.is_ok() {
+        if tokio::time::timeout(patience, self.occupancy.all_free()).await.is_ok() {
             return 0;
         }
-        let unfinished = self.unfinished();
+        let unfinished = self.occupancy.taken();
         self.shared.dispatcher.abandon();
-        let _ = tokio::time::timeout(ABANDON_TIMEOUT, self.places.acquire_many(self.places_max)).await;
+        let _ = tokio::time::timeout(ABANDON_TIMEOUT, self.occupancy.all_free()).await;
         unfinished
     }
 }
@@ -240,7 +232,7 @@ impl Handle {
 pub struct Admitted {
     job: Job,
     start: Start,
-    place: OwnedSemaphorePermit,
+    place: Place,
 }
 
 /// A queued or running request. Dropping it cancels the request before the next forward pass.

@@ -19,7 +19,7 @@ pub(super) struct Places(BTreeMap<Caller, BTreeMap<u64, Count>>);
 
 impl Places {
     /// Adds a running sequence; `is_here` says whether it may give up its place now.
-    pub(super) fn add(&mut self, Origin { caller, request }: Origin, is_here: bool) {
+    pub(super) fn add(&mut self, Origin { caller, request, .. }: Origin, is_here: bool) {
         let count = self.0.entry(caller).or_default().entry(request).or_default();
         count.all += 1;
         count.here += usize::from(is_here);

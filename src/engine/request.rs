@@ -1,6 +1,7 @@
 //! A request as the user made it: options may be absent, and nothing is checked yet. Out of scope:
 //! wire formats, defaults that depend on the model, and tensors.
 
+use super::occupancy::Shortage;
 use super::origin::Origin;
 use crate::diffusion::TokenId;
 use crate::diffusion::policy::{Choice, Settings, order};
@@ -280,11 +281,11 @@ pub enum Rejected {
         /// What was given, what is allowed.
         message: String,
     },
-    /// The queue is full.
-    #[error("{waiting} requests are being served or waiting, which is the limit; try again in {retry_after} s")]
+    /// The queue is full, or the caller's share of it.
+    #[error("{shortage}; try again in {retry_after} s")]
     Full {
-        /// Requests that are running or queued.
-        waiting: usize,
+        /// What there is too little of.
+        shortage: Shortage,
         /// Expected seconds until a place is free, from the measured step time; 1 to 60.
         retry_after: u64,
     },

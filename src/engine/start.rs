@@ -10,14 +10,12 @@ use super::restart::{Restart, World};
 use super::shared::{Limits, ReplicaState, Shared};
 use super::tick::Engine;
 use super::worker::Worker;
-use crate::diffusion::u32_of;
 use crate::model::{Denoiser, ModelSpec};
 use crate::telemetry::Metrics;
 use crate::text::Tokenizer;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, AtomicU64};
 use std::{io, thread};
-use tokio::sync::Semaphore;
 
 /// A copy of the model with a thread of its own, usually on a device of its own.
 #[derive(Debug)]
@@ -99,8 +97,6 @@ pub fn start_replicas(
     drop(specs);
     let limits = Limits { running_max: limits.running_max.max(1), ..limits };
     let canvas_max = limits.canvas_max.map_or(spec.canvas_max, |max| max.min(spec.canvas_max));
-    let places = limits.running_max.saturating_mul(replicas.len()).saturating_add(limits.queue_max);
-    let places_max = u32_of(places.min(1 << 20));
     let shared = Arc::new(Shared {
         dispatcher: Dispatcher::new(Pool::new(replicas.len(), limits.running_max)),
         replicas: replicas.iter().map(|_| ReplicaState::default()).collect(),
@@ -121,8 +117,7 @@ pub fn start_replicas(
         thread::Builder::new().name(name).spawn(move || worker.work())?;
     }
     let admission = Arc::new(Admission::new(Arc::new(spec), tokenizer, canvas_max));
-    let places = Arc::new(Semaphore::new(places_max as usize));
-    Ok(Handle { admission, places, places_max, limits, clock, shared, _open: open })
+    Ok(Handle { admission, occupancy: Arc::default(), limits, clock, shared, _open: open })
 }
 
 /// The name of each replica's device in metrics and logs. Where several replicas share a device, a

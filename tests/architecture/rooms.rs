@@ -46,7 +46,7 @@ const API: [Room; 12] = [
 ];
 
 /// From the front door down to what knows no other.
-const ENGINE: [Room; 27] = [
+const ENGINE: [Room; 28] = [
     (
         "mod",
         &[
@@ -59,6 +59,7 @@ const ENGINE: [Room; 27] = [
             "template",
             "event",
             "request",
+            "occupancy",
             "origin",
             "clock",
         ],
@@ -81,7 +82,23 @@ const ENGINE: [Room; 27] = [
             "clock",
         ],
     ),
-    ("handle", &["admission", "shared", "dispatch", "delivery", "mailbox", "job", "event", "request", "pace", "clock"]),
+    (
+        "handle",
+        &[
+            "admission",
+            "shared",
+            "dispatch",
+            "delivery",
+            "mailbox",
+            "job",
+            "event",
+            "request",
+            "occupancy",
+            "origin",
+            "pace",
+            "clock",
+        ],
+    ),
     ("warm_up", &[]),
     ("admission", &["job", "layout", "template", "event", "request", "origin"]),
     ("shared", &["dispatch", "pace", "clock"]),
@@ -89,7 +106,7 @@ const ENGINE: [Room; 27] = [
     ("tick", &["batch_limit", "pool", "job", "event", "request"]),
     ("placement", &["pool", "places"]),
     ("pool", &["queue", "job", "event", "request", "origin"]),
-    ("delivery", &["mailbox", "job", "event", "clock"]),
+    ("delivery", &["mailbox", "job", "event", "occupancy", "clock"]),
     ("queue", &["job", "origin"]),
     ("places", &["origin"]),
     ("throughput", &[]),
@@ -100,7 +117,8 @@ const ENGINE: [Room; 27] = [
     ("mailbox", &["event"]),
     ("event", &["request"]),
     ("template", &[]),
-    ("request", &["origin"]),
+    ("request", &["occupancy", "origin"]),
+    ("occupancy", &["origin"]),
     ("origin", &[]),
     ("pace", &["clock"]),
     ("batch_limit", &[]),

@@ -31,7 +31,7 @@ pub(crate) async fn authenticate(
         let message = "this server asks for an API key: send one of its own as \"Authorization: Bearer KEY\"";
         ApiError::new(Code::NoKey, message)
     })?;
-    context.set_owner(key);
+    context.set_owner(key, guard.has_one_key());
     if let Some(permits) = guard.permits(key) {
         let message = "this API key has as many requests under way as it may; wait for one to end";
         context.hold(permits.try_acquire_owned().map_err(|_| ApiError::new(Code::KeyFull, message))?);

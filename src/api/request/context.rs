@@ -106,12 +106,15 @@ impl RequestContext {
 
     /// Where everything comes from that this request submits. Call it after [`Self::set_owner`].
     pub(crate) fn origin(&self) -> Origin {
-        *self.0.origin.get_or_init(|| Origin::new(self.owner()))
+        *self.0.origin.get_or_init(|| Origin::new(None))
     }
 
-    /// Sets the owner, who alone may cancel or resume the request.
-    pub(crate) fn set_owner(&self, owner: Fingerprint) {
+    /// Sets the owner, who alone may cancel or resume the request. `is_alone`: it is the only one
+    /// that the server knows.
+    pub(crate) fn set_owner(&self, owner: Fingerprint, is_alone: bool) {
+        let origin = Origin::new(Some(owner));
         let _ = self.0.owner.set(owner); // a request has one
+        let _ = self.0.origin.set(if is_alone { origin.alone() } else { origin });
     }
 
     /// Waits until the request is cancelled or has reached its time limit.

@@ -97,6 +97,13 @@ impl Guard {
         bool::from(found).then_some(asked)
     }
 
+    /// Whether no other key than one is in force now.
+    pub(crate) fn has_one_key(&self) -> bool {
+        let file = self.file.as_ref().map(lock);
+        let mut keys = self.given.iter().chain(file.iter().flat_map(|file| &file.keys));
+        keys.next().is_some_and(|first| keys.all(|key| key == first))
+    }
+
     /// The semaphore that limits the requests of one key; `None` without a limit.
     pub(crate) fn permits(&self, key: Fingerprint) -> Option<Arc<Semaphore>> {
         let max = self.per_key_max?;

@@ -83,10 +83,10 @@ impl Admission {
             return Err(invalid("diffusion.deadline_ms", "deadline_ms is 0; give at least 1"));
         }
         let common = self.canvases.common(&request, self.biases(&request)?)?;
+        tracing::info!(target: "remask::texts", ?tasks, "asked");
         let (mut jobs, mut passes) = (Vec::new(), 0);
         for task in tasks {
             request.task = task;
-            tracing::info!(target: "remask::texts", task = ?request.task, "asked");
             let each = self.choices(&request, &common, choices, share, &mut jobs)?;
             passes += each.saturating_mul(choices as u64);
             passes::check_all(passes, choices)?;
