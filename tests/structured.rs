@@ -258,8 +258,9 @@ async fn what_cannot_be_kept_is_refused_by_name() {
     };
     let at = "response_format.json_schema.schema.properties.a";
     let cases = [
-        (json!({"type": "xml"}), "response_format.type".to_owned(), "\"json_skeleton\""),
-        (json!("json"), "response_format".to_owned(), "give an object"),
+        (json!({"type": "xml"}), "response_format.type".to_owned(), "given \"xml\"; give \"text\", \"json_object\""),
+        (json!({"type": "x".repeat(99)}), "response_format.type".to_owned(), "xxxx…; give \"text\""),
+        (json!("json"), "response_format".to_owned(), "given \"json\"; give an object"),
         (json!({"type": "json_schema"}), "response_format.json_schema".to_owned(), "missing"),
         (
             json!({"type": "json_schema", "json_schema": {"name": "a"}}),
@@ -287,8 +288,12 @@ async fn what_cannot_be_kept_is_refused_by_name() {
             format!("{at}.contentMediaType"),
             "cannot be kept; here only type, minLength, maxLength, pattern, format, contentEncoding, x-tokens can",
         ),
-        (string(json!({"type": ["string", 3]})), format!("{at}.type"), "give one type"),
-        (string(json!({"type": "text"})), format!("{at}.type"), "give object, array, string"),
+        (
+            string(json!({"type": ["string", 3]})),
+            format!("{at}.type"),
+            "given [\"string\",3]; give object, array, string",
+        ),
+        (string(json!({"type": "text"})), format!("{at}.type"), "given \"text\"; give object, array, string"),
         (json!({"type": "text", "schema": {}}), "response_format.schema".to_owned(), "known are type"),
         (json!({"type": "json_object", "strict": true}), "response_format.strict".to_owned(), "known are type, schema"),
         (
@@ -302,7 +307,7 @@ async fn what_cannot_be_kept_is_refused_by_name() {
             "response_format".to_owned(),
             "takes at least 4098 cells, and there is room for 200",
         ),
-        (string(json!({"maxLength": -1})), format!("{at}.maxLength"), "give a whole number"),
+        (string(json!({"maxLength": -1})), format!("{at}.maxLength"), "given -1; give a whole number"),
         (
             schema(&json!({"anyOf": [{"type": "string", "format": "jwt"}, {"type": "null"}]})),
             "response_format.json_schema.schema.anyOf.format".to_owned(),

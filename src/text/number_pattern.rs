@@ -5,7 +5,7 @@ use super::pattern::{Pattern, Step};
 use std::collections::BTreeMap;
 
 /// Most digits of a number.
-pub const DIGITS_MAX: u32 = 15;
+pub const DIGITS_MAX: u32 = 24;
 
 /// The numbers of one sign, by their digits without it.
 struct Side {
@@ -41,7 +41,7 @@ impl Pattern {
     ///
     /// # Errors
     /// When there are none, or they have more than [`DIGITS_MAX`] digits.
-    pub fn numbers(low: i64, high: i64, decimals: u32) -> Result<Self, String> {
+    pub fn numbers(low: i128, high: i128, decimals: u32) -> Result<Self, String> {
         if low > high {
             return Err("no number is in the range".to_owned());
         }
@@ -50,11 +50,11 @@ impl Pattern {
         if digits > DIGITS_MAX {
             return Err(format!("its numbers have up to {digits} digits; give a range of at most {DIGITS_MAX}"));
         }
-        let written = |number: u64| -> Vec<u8> {
+        let written = |number: u128| -> Vec<u8> {
             let text = format!("{number:0width$}", width = digits as usize);
             text.bytes().map(|digit| digit - b'0').collect()
         };
-        let side = |is_negative, low: u64, high: u64| Side { is_negative, low: written(low), high: written(high) };
+        let side = |is_negative, low: u128, high: u128| Side { is_negative, low: written(low), high: written(high) };
         let mut sides = Vec::new();
         if high >= 0 {
             sides.push(side(false, low.max(0).unsigned_abs(), high.unsigned_abs()));
@@ -163,15 +163,15 @@ mod tests {
 
     proptest! {
         #[test]
-        fn a_range_is_exactly_its_numbers(low in -300i64..300, length in 0i64..300, decimals in 0u32..3) {
+        fn a_range_is_exactly_its_numbers(low in -300i128..300, length in 0i128..300, decimals in 0u32..3) {
             let high = low + length;
             let texts = texts(&Pattern::numbers(low, high, decimals).unwrap());
-            prop_assert_eq!(texts.len() as i64, length + 1, "{:?}", texts);
+            prop_assert_eq!(texts.len() as i128, length + 1, "{:?}", texts);
             let width = texts[0].len();
             for text in &texts {
                 prop_assert_eq!(text.len(), width);
                 let number: f64 = serde_json::from_str(text.trim_start()).unwrap();
-                let units = (number * 10f64.powi(decimals as i32)).round() as i64;
+                let units = (number * 10f64.powi(decimals as i32)).round() as i128;
                 prop_assert!((low..=high).contains(&units), "{}", text);
             }
         }
@@ -180,7 +180,9 @@ mod tests {
     #[test]
     fn an_impossible_range_says_so() {
         assert!(Pattern::numbers(2, 1, 0).is_err());
-        assert!(Pattern::numbers(0, 1 << 60, 0).unwrap_err().contains("at most 15"));
-        assert_eq!(Pattern::numbers(-999_999_999_999_999, 999_999_999_999_999, 0).unwrap().lengths(), (16, 16));
+        assert!(Pattern::numbers(0, 1 << 100, 0).unwrap_err().contains("at most 24"));
+        assert!(Pattern::numbers(i128::MIN, i128::MAX, 14).unwrap_err().contains("at most 24"));
+        let largest = 10_i128.pow(DIGITS_MAX) - 1;
+        assert_eq!(Pattern::numbers(-largest, largest, 0).unwrap().lengths(), (25, 25));
     }
 }

@@ -76,6 +76,25 @@ impl Pattern {
         self.lengths
     }
 
+    /// Whether a text is in the set.
+    #[cfg(test)]
+    pub(crate) fn holds(&self, text: &str) -> bool {
+        let mut here: Option<Vec<usize>> = None;
+        for character in text.chars() {
+            let open = match &here {
+                None => self.first.clone(),
+                Some(here) => here.iter().flat_map(|step| self.steps[*step].next.clone()).collect(),
+            };
+            let takes =
+                |step: &usize| self.steps[*step].characters.iter().any(|(from, to)| (*from..=*to).contains(&character));
+            let mut next: Vec<usize> = open.into_iter().filter(takes).collect();
+            next.sort_unstable();
+            next.dedup();
+            here = Some(next);
+        }
+        here.map_or(self.may_be_empty, |here| here.iter().any(|step| self.steps[*step].may_end))
+    }
+
     fn count(&self) -> Option<(usize, usize)> {
         let mut lengths = self.may_be_empty.then_some((0, 0));
         let mut here = vec![false; self.steps.len()];
@@ -99,7 +118,7 @@ pub(super) fn too_large() -> String {
 }
 
 /// The expression with ECMA-262's classes written out.
-fn with_classes(expression: &str) -> String {
+pub(super) fn with_classes(expression: &str) -> String {
     let (mut written, mut characters) = (String::new(), expression.chars());
     while let Some(character) = characters.next() {
         if character != '\\' {
@@ -229,22 +248,6 @@ impl Graph {
 mod tests {
     use super::*;
 
-    /// Whether a text is in the set.
-    pub(crate) fn holds(pattern: &Pattern, text: &str) -> bool {
-        let mut here: Option<Vec<usize>> = None;
-        for character in text.chars() {
-            let open = match &here {
-                None => pattern.first.clone(),
-                Some(here) => here.iter().flat_map(|step| pattern.steps[*step].next.clone()).collect(),
-            };
-            let takes = |step: &usize| {
-                pattern.steps[*step].characters.iter().any(|(from, to)| (*from..=*to).contains(&character))
-            };
-            here = Some(open.into_iter().filter(takes).collect());
-        }
-        here.map_or(pattern.may_be_empty, |here| here.iter().any(|step| pattern.steps[*step].may_end))
-    }
-
     #[test]
     fn an_expression_becomes_the_texts_that_match_it() {
         let cases: [(&str, &[&str], &[&str]); 8] = [
@@ -260,10 +263,10 @@ mod tests {
         for (expression, inside, outside) in cases {
             let pattern = Pattern::parse(expression).unwrap();
             for text in inside {
-                assert!(holds(&pattern, text), "{expression} {text:?}");
+                assert!(pattern.holds(text), "{expression} {text:?}");
             }
             for text in outside {
-                assert!(!holds(&pattern, text), "{expression} {text:?}");
+                assert!(!pattern.holds(text), "{expression} {text:?}");
             }
         }
         assert_eq!(Pattern::parse("^[a-z]{2,4}$").unwrap().lengths(), (2, 4));

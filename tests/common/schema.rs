@@ -6,9 +6,14 @@ use serde_json::Value;
 /// All faults of `value` by `schema`, whose references lead into `root`.
 pub fn faults(root: &Value, schema: &Value, value: &Value) -> Vec<String> {
     let mut faults = Vec::new();
+    match schema {
+        Value::Bool(true) => return faults,
+        Value::Bool(false) => return vec![format!("{value} is not allowed")],
+        _ => {}
+    }
     for (keyword, bound) in schema.as_object().unwrap_or_else(|| panic!("{schema} is no schema")) {
         let number = || bound.as_f64().unwrap();
-        let size = || usize::try_from(bound.as_u64().unwrap()).unwrap();
+        let size = || bound.as_f64().unwrap() as usize;
         let holds = match (keyword.as_str(), value) {
             ("$ref", _) => {
                 let fragment = bound.as_str().unwrap().strip_prefix('#').unwrap();
@@ -21,12 +26,12 @@ pub fn faults(root: &Value, schema: &Value, value: &Value) -> Vec<String> {
                 Value::Array(types) => types.iter().any(|one| is_a(one, value)),
                 one => is_a(one, value) || value.is_null() && schema["nullable"] == true,
             },
-            ("const", _) => bound == value,
+            ("const", _) => is_same(bound, value),
             ("allOf", _) => {
                 faults.extend(bound.as_array().unwrap().iter().flat_map(|part| self::faults(root, part, value)));
                 true
             }
-            ("enum", _) => bound.as_array().unwrap().contains(value),
+            ("enum", _) => bound.as_array().unwrap().iter().any(|own| is_same(own, value)),
             ("oneOf", _) => {
                 let fits = |schema: &&Value| self::faults(root, schema, value).is_empty();
                 bound.as_array().unwrap().iter().filter(fits).count() == 1
@@ -39,7 +44,10 @@ pub fn faults(root: &Value, schema: &Value, value: &Value) -> Vec<String> {
             }
             ("exclusiveMinimum", Value::Number(given)) => given.as_f64().unwrap() > number(),
             ("exclusiveMaximum", Value::Number(given)) => given.as_f64().unwrap() < number(),
-            ("multipleOf", Value::Number(given)) => (given.as_f64().unwrap() / number()).fract() == 0.0,
+            ("multipleOf", Value::Number(given)) => {
+                let steps = given.as_f64().unwrap() / number();
+                (steps - steps.round()).abs() < 1e-6
+            }
             ("maxLength", Value::String(given)) => given.chars().count() <= size(),
             ("pattern", Value::String(given)) => is_match(bound.as_str().unwrap(), given),
             ("format", Value::String(given)) => is_of_format(bound.as_str().unwrap(), given),
@@ -106,6 +114,17 @@ pub fn faults(root: &Value, schema: &Value, value: &Value) -> Vec<String> {
                     }
                 }
             }
+            ("dependentRequired", Value::Object(object)) => {
+                let there = bound.as_object().unwrap().iter().filter(|(name, _)| object.contains_key(*name));
+                let mut needed = there.flat_map(|(_, names)| names.as_array().unwrap());
+                needed.all(|name| object.contains_key(name.as_str().unwrap()))
+            }
+            ("unevaluatedProperties", Value::Object(object)) if *bound == false => {
+                let parts = schema["allOf"].as_array().into_iter().flatten().chain([schema]);
+                let known: Vec<&Value> = parts.filter_map(|part| part.get("properties")).collect();
+                object.keys().all(|name| known.iter().any(|known| known.get(name).is_some()))
+            }
+            ("unevaluatedProperties" | "dependentRequired", _) => true,
             ("minimum" | "maximum" | "exclusiveMinimum" | "exclusiveMaximum" | "multipleOf", _) => true,
             ("minLength" | "maxLength" | "pattern" | "format", _) => true,
             ("minItems" | "maxItems" | "items" | "prefixItems", _) => true,
@@ -114,6 +133,8 @@ pub fn faults(root: &Value, schema: &Value, value: &Value) -> Vec<String> {
             ("$schema" | "$defs" | "definitions" | "deprecated" | "readOnly" | "writeOnly" | "nullable", _) => true,
             ("uniqueItems" | "additionalItems" | "minProperties" | "maxProperties", _) => true,
             ("propertyNames" | "patternProperties" | "discriminator" | "contentEncoding", _) => true,
+            ("$id" | "propertyOrdering", _) => true,
+            (extension, _) if extension.starts_with("x-") => true,
             ("not", _) => !self::faults(root, bound, value).is_empty(),
             _ => panic!("{keyword} is not checked"),
         };
@@ -122,6 +143,11 @@ pub fn faults(root: &Value, schema: &Value, value: &Value) -> Vec<String> {
         }
     }
     faults
+}
+
+/// Whether two values are equal. In JSON 3 and 3.0 are the same number.
+fn is_same(one: &Value, other: &Value) -> bool {
+    one == other || one.is_number() && one.as_f64() == other.as_f64()
 }
 
 fn is_a(kind: &Value, value: &Value) -> bool {

@@ -21,6 +21,9 @@ pub(super) const VALUES_MAX: usize = 4096;
 const COMBINED_MAX: usize = 1 << 20;
 /// Limit on the patterns, each of which is compiled.
 const PATTERNS_MAX: usize = 256;
+/// Limit on the checks of listed values; one by a pattern counts as several.
+const CHECKS_MAX: usize = 1 << 16;
+const CHECKS_OF_PATTERN: usize = 16;
 
 #[derive(Debug, Default)]
 pub(super) struct Budget {
@@ -29,6 +32,7 @@ pub(super) struct Budget {
     options: usize,
     combined: usize,
     patterns: usize,
+    checks: usize,
 }
 
 /// Checks the bytes of a whole format.
@@ -114,6 +118,16 @@ impl Budget {
         if self.patterns > PATTERNS_MAX {
             let message = format!("more than {PATTERNS_MAX} patterns, formats and ranges, references followed");
             return Err(path.invalid(&message));
+        }
+        Ok(())
+    }
+
+    /// Each of `values` is checked by one keyword, or by its patterns.
+    pub(super) fn checks(&mut self, path: &Path<'_>, values: usize, patterns: usize) -> ApiResult<()> {
+        (0..patterns).try_for_each(|_| self.pattern(path))?;
+        self.checks += values * (patterns * CHECKS_OF_PATTERN).max(1);
+        if self.checks > CHECKS_MAX {
+            return Err(path.invalid("too many listed values with keywords beside them; leave those keywords out"));
         }
         Ok(())
     }

@@ -1,20 +1,25 @@
 //! References and combined schemas: `$ref` and `allOf`. Out of scope: the shape that they ask for.
 
 use super::budget::Budget;
+use super::decimal::{Decimal, is_same};
 use super::keywords::is_annotation;
 use super::path::Path;
 use crate::api::error::{ApiError, ApiResult};
+use crate::api::wire::field::shown;
 use crate::text::quoted;
 use percent_encoding::percent_decode_str;
 use serde_json::{Map, Value, json};
 use std::borrow::Cow;
+
+/// Most comparisons of the options of two parts.
+const COMPARED_MAX: usize = 1_000_000;
 
 /// The schema that a reference leads to: a JSON pointer in a URI fragment (RFC 6901, section 6).
 pub(super) fn target<'a>(root: &'a Value, reference: &Value, path: &Path<'_>) -> Result<&'a Value, ApiError> {
     let pointer = reference.as_str().and_then(|reference| reference.strip_prefix('#'));
     let decoded = pointer.and_then(|pointer| percent_decode_str(pointer).decode_utf8().ok());
     let found = decoded.and_then(|pointer| root.pointer(&pointer));
-    found.ok_or_else(|| path.at("$ref").invalid("leads nowhere; give one like #/$defs/NAME"))
+    found.ok_or_else(|| path.at("$ref").refused(reference, "leads nowhere; give one like #/$defs/NAME"))
 }
 
 /// A schema without references and `allOf`: one that has everything they ask for.
@@ -26,8 +31,12 @@ pub(super) fn resolved<'s, 'a: 's>(
     budget: &mut Budget,
 ) -> ApiResult<Cow<'s, Map<String, Value>>> {
     budget.value(path, depth)?;
-    let Value::Object(own) = schema else {
-        return Err(path.invalid("give a schema as an object; true and false leave everything open"));
+    let own = match schema {
+        Value::Object(own) => own,
+        // as {}
+        Value::Bool(true) => return Ok(Cow::Owned(Map::new())),
+        Value::Bool(false) => return Err(path.refused(schema, "no value is allowed here; leave this member out")),
+        _ => return Err(path.refused(schema, "give a schema, as {\"type\": \"string\"}")),
     };
     let mut parts: Vec<&'s Value> = Vec::new();
     if let Some(reference) = own.get("$ref") {
@@ -36,7 +45,7 @@ pub(super) fn resolved<'s, 'a: 's>(
     match own.get("allOf") {
         None => {}
         Some(Value::Array(all)) if !all.is_empty() => parts.extend(all),
-        Some(_) => return Err(path.at("allOf").invalid("give an array of at least one schema")),
+        Some(given) => return Err(path.at("allOf").refused(given, "give an array of at least one schema")),
     }
     if parts.is_empty() {
         return Ok(Cow::Borrowed(own));
@@ -48,6 +57,8 @@ pub(super) fn resolved<'s, 'a: 's>(
     let mut all: Map<String, Value> =
         own.iter().filter(|(word, _)| is_own(word)).map(|(word, value)| (word.clone(), value.clone())).collect();
     budget.combined(path, schema)?;
+    // it speaks of the members of all parts
+    let closed = all.shift_remove("unevaluatedProperties");
     for part in parts {
         let part = resolved(root, part, path, depth + 1, budget)?.into_owned();
         let part = Value::Object(part);
@@ -62,6 +73,7 @@ pub(super) fn resolved<'s, 'a: 's>(
             all.insert(word, value);
         }
     }
+    all.extend(closed.map(|closed| ("unevaluatedProperties".to_owned(), closed)));
     Ok(Cow::Owned(all))
 }
 
@@ -70,9 +82,12 @@ fn both(word: &str, one: &Value, other: &Value, path: &Path<'_>) -> ApiResult<Va
     if one == other {
         return Ok(one.clone());
     }
-    let conflict = || path.at(word).invalid("its parts ask for different values, which cannot be kept together");
-    let larger = |want_larger: bool| match (one.as_f64(), other.as_f64()) {
-        (Some(a), Some(b)) => Ok(if (a > b) == want_larger { one.clone() } else { other.clone() }),
+    let conflict = || {
+        let (one, other) = (shown(one), shown(other));
+        path.at(word).invalid(&format!("its parts ask for {one} and for {other}, which cannot be kept together"))
+    };
+    let larger = |want_larger: bool| match (Decimal::of(one), Decimal::of(other)) {
+        (Some(a), Some(b)) => Ok(if a.compare(b).is_gt() == want_larger { one.clone() } else { other.clone() }),
         _ => Err(conflict()),
     };
     match (word, one, other) {
@@ -94,15 +109,26 @@ fn both(word: &str, one: &Value, other: &Value, path: &Path<'_>) -> ApiResult<Va
         }
         ("items", Value::Object(_), Value::Object(_)) => Ok(json!({"allOf": [one, other]})),
         ("enum", Value::Array(one), Value::Array(other)) => {
-            Ok(one.iter().filter(|option| other.contains(option)).cloned().collect())
+            if one.len().saturating_mul(other.len()) > COMPARED_MAX {
+                return Err(path.at(word).invalid("too many options to combine; give at most 1000 in each part"));
+            }
+            let shared: Vec<Value> =
+                one.iter().filter(|option| other.iter().any(|own| is_same(own, option))).cloned().collect();
+            if shared.is_empty() { Err(conflict()) } else { Ok(Value::Array(shared)) }
         }
+        ("const", ..) if is_same(one, other) => Ok(one.clone()),
         ("type", ..) => {
             let words = |value: &Value| match value {
                 Value::Array(words) => words.clone(),
                 word => vec![word.clone()],
             };
+            // an integer is a number, too
+            let holds = |words: &[Value], word: &Value| {
+                words.contains(word) || word == "integer" && words.contains(&json!("number"))
+            };
             let (one, other) = (words(one), words(other));
-            let shared: Vec<Value> = one.into_iter().filter(|word| other.contains(word)).collect();
+            let mut shared: Vec<Value> = one.iter().filter(|word| holds(&other, word)).cloned().collect();
+            shared.extend(other.iter().filter(|word| holds(&one, word) && !one.contains(word)).cloned());
             if shared.is_empty() { Err(conflict()) } else { Ok(Value::Array(shared)) }
         }
         // kept together
@@ -111,7 +137,7 @@ fn both(word: &str, one: &Value, other: &Value, path: &Path<'_>) -> ApiResult<Va
             Ok(Value::Array([all(one), all(other)].concat()))
         }
         // no further members are written, whatever they might be
-        ("additionalProperties", ..) => Ok(json!(false)),
+        ("additionalProperties" | "unevaluatedProperties", ..) => Ok(json!(false)),
         _ => Err(conflict()),
     }
 }
@@ -121,25 +147,12 @@ fn check_closed(one: &Map<String, Value>, other: &Map<String, Value>, path: &Pat
     let members = |part: &Map<String, Value>| part.get("properties").and_then(Value::as_object).cloned();
     for (part, other) in [(one, other), (other, one)] {
         let (own, more) = (members(part).unwrap_or_default(), members(other).unwrap_or_default());
-        let is_closed = part.get("additionalProperties") == Some(&Value::Bool(false));
+        let is_closed = ["additionalProperties", "unevaluatedProperties"]
+            .iter()
+            .any(|word| part.get(*word) == Some(&Value::Bool(false)));
         if let Some(name) = more.keys().find(|name| is_closed && !own.contains_key(*name)) {
             return Err(path.invalid(&format!("one part has no members but its own, another has {}", quoted(name))));
         }
     }
     Ok(())
-}
-
-/// The values that a schema lists, if it is a list of values.
-pub(super) fn listed(schema: &Map<String, Value>) -> Option<Vec<Value>> {
-    match (schema.get("const"), schema.get("enum")) {
-        (Some(value), None) => Some(vec![value.clone()]),
-        (None, Some(Value::Array(values))) => Some(values.clone()),
-        _ => None,
-    }
-}
-
-/// Whether a schema allows nothing but null.
-pub(super) fn only_null(schema: &Map<String, Value>) -> bool {
-    schema.get("type").is_some_and(|kind| kind == "null")
-        || listed(schema).is_some_and(|values| values.iter().all(Value::is_null))
 }

@@ -1,21 +1,41 @@
 //! Numbers of a schema: their bounds and steps.
 
 use super::budget::Budget;
+use super::decimal::{Decimal, text};
 use super::keywords::{TOKENS, known, size, words_of};
 use super::path::Path;
-use crate::api::error::ApiResult;
+use crate::api::error::{ApiError, ApiResult};
 use crate::engine::Shape;
-use crate::text::Pattern;
+use crate::text::{DIGITS_MAX, Pattern};
 use serde_json::{Map, Value};
 use std::sync::Arc;
 
-/// Decimals of a number in a range.
+/// Decimals of a number in a range, and the most that a narrow one may need.
 const DECIMALS: u32 = 2;
+const DECIMALS_MAX: u32 = 14;
+/// A range with fewer numbers gets more decimals.
+const NUMBERS_MIN: i128 = 10;
 /// Digits of a number in a range that is open at an end, its sign included.
 const DIGITS: u32 = 6;
+/// Most multiples in a range, each of which becomes an option.
+const MULTIPLES_MAX: i128 = 256;
 /// Formats of a number say how programs hold it.
-const NUMBER_FORMATS: [&str; 6] = ["int32", "int64", "uint32", "uint64", "float", "double"];
-const STEPS: &str = "this cannot be kept; here only 1, 0.1, 0.01, 0.001 and 0.0001 can";
+const NUMBER_FORMATS: &str = "int8 int16 int32 int64 uint8 uint16 uint32 uint64 int uint float double decimal";
+const BOUNDS: [&str; 4] = ["minimum", "maximum", "exclusiveMinimum", "exclusiveMaximum"];
+/// Programs that know no integer without bounds give these: 2^53 - 1.
+const SAFE: i128 = 9_007_199_254_740_991;
+/// Tokens of a number whose digits stay below that.
+const SAFE_CELLS: usize = 15;
+
+/// The bounds of a schema. Each list has those that are there, and whether the range excludes them.
+struct Bounds<'p> {
+    lower: Vec<(Decimal, bool)>,
+    upper: Vec<(Decimal, bool)>,
+    /// Where errors point to.
+    at: Path<'p>,
+    /// As the schema has them, for errors.
+    given: String,
+}
 
 /// The shape of a number, or of an integer.
 pub(super) fn shape(
@@ -24,83 +44,141 @@ pub(super) fn shape(
     is_whole: bool,
     budget: &mut Budget,
 ) -> ApiResult<Shape> {
-    const BOUNDS: [&str; 4] = ["minimum", "maximum", "exclusiveMinimum", "exclusiveMaximum"];
     known(schema, path, words_of("number"))?;
-    let is_format = |format: &Value| format.as_str().is_some_and(|format| NUMBER_FORMATS.contains(&format));
-    if schema.get("format").is_some_and(|format| !is_format(format)) {
-        let message = format!("this cannot be kept; here only {} can", NUMBER_FORMATS.join(", "));
-        return Err(path.at("format").invalid(&message));
+    let is_format =
+        |format: &Value| format.as_str().is_some_and(|format| NUMBER_FORMATS.split(' ').any(|known| known == format));
+    if let Some(format) = schema.get("format").filter(|format| !is_format(format)) {
+        let message = format!("this cannot be kept; here only {} can", NUMBER_FORMATS.replace(' ', ", "));
+        return Err(path.at("format").refused(format, &message));
     }
-    let steps =
-        schema.get("multipleOf").map(|step| decimals_of(step).ok_or_else(|| path.at("multipleOf").invalid(STEPS)));
-    let steps = steps.transpose()?;
+    let step = schema.get("multipleOf").map(|step| positive(step, path)).transpose()?;
+    // an integer is a multiple of what divides 1
+    let step = step.filter(|(step, _)| !(is_whole && Decimal::ONE.is_multiple_of(*step) == Some(true)));
+    let steps = step.and_then(|(step, _)| power_of_ten(step));
     let is_whole = is_whole || steps == Some(0);
     let cells = size(schema, path, TOKENS)?;
-    let decimals = if is_whole { 0 } else { steps.unwrap_or(DECIMALS) };
-    let low = bound(schema, path, ["minimum", "exclusiveMinimum"], decimals)?;
-    let high = bound(schema, path, ["maximum", "exclusiveMaximum"], decimals)?;
-    match (low, high) {
-        (None, None) if decimals == 0 || steps.is_none() => {
-            return Ok(Shape::Number { cells, is_whole, is_signed: true });
-        }
-        (Some(0), None) if decimals == 0 || steps.is_none() => {
-            return Ok(Shape::Number { cells, is_whole, is_signed: false });
-        }
-        _ => {}
+    let bounds = Bounds::of(schema, path)?;
+    if let (Some((step, given)), None) = (step, steps) {
+        return bounds.multiples(step, is_whole, budget).unwrap_or_else(|| {
+            let message = format!(
+                "without near bounds, only 1, 0.1, 0.01 and so on can be kept; give minimum and maximum with at \
+                 most {MULTIPLES_MAX} multiples between them, or leave it out"
+            );
+            Err(path.at("multipleOf").refused(given, &message))
+        });
     }
-    let word = BOUNDS.into_iter().find(|word| schema.contains_key(*word)).unwrap_or(BOUNDS[0]);
-    let at = path.at(word);
-    budget.pattern(&at)?;
-    let digits =
-        cells.and_then(|cells| u32::try_from(cells).ok()).unwrap_or(DIGITS).clamp(1, 12).min(15 - decimals) + decimals;
-    let largest = |digits: u32| 10_i64.pow(digits) - 1;
-    let needed = |bound: i64| bound.unsigned_abs().checked_ilog10().map_or(1, |log| log + 1);
-    let (low, high) = match (low, high) {
-        (Some(low), Some(high)) => (low, high),
-        (Some(low), None) => (low, largest(digits.max(needed(low)))),
-        (None, Some(high)) => (-largest(digits.saturating_sub(1).max(needed(high)).max(1)), high),
-        (None, None) => (-largest(digits), largest(digits)),
-    };
-    let pattern = Pattern::numbers(low, high, decimals).map_err(|why| at.invalid(&why))?;
-    Ok(Shape::Range(Arc::new(pattern)))
+    let decimals = if is_whole { 0 } else { steps.unwrap_or_else(|| bounds.decimals()) };
+    let (low, high) = bounds.range(decimals);
+    let largest = |digits: u32| 10_i128.pow(digits) - 1;
+    let unit = 10_i128.pow(decimals);
+    let (is_open_low, is_open_high) =
+        (low.is_none_or(|low| low <= -SAFE * unit), high.is_none_or(|high| high >= SAFE * unit));
+    if is_open_high && (steps.is_none() || is_whole) && (is_open_low || low == Some(0)) {
+        // a bound that is given is one of 16 digits at least
+        let most = if low.or(high).is_some() { SAFE_CELLS } else { usize::MAX };
+        return Ok(Shape::Number { cells: cells.map(|cells| cells.min(most)), is_whole, is_signed: is_open_low });
+    }
+    budget.pattern(&bounds.at)?;
+    let digits = cells.and_then(|cells| u32::try_from(cells).ok()).unwrap_or(DIGITS).clamp(1, 12) + decimals;
+    let digits = digits.min(DIGITS_MAX);
+    // as many numbers again as are below the bound
+    let needed = |bound: i128| bound.saturating_mul(2).unsigned_abs().checked_ilog10().map_or(1, |log| log + 1);
+    let far_low = -largest(digits.saturating_sub(1).max(high.map_or(1, |high| needed(high.min(0)))));
+    let far_high = largest(digits.max(low.map_or(1, |low| needed(low.max(0)))));
+    let low = if is_open_low { low.map_or(far_low, |low| low.max(far_low)) } else { low.unwrap_or(far_low) };
+    let high = if is_open_high { high.map_or(far_high, |high| high.min(far_high)) } else { high.unwrap_or(far_high) };
+    if low > high {
+        return Err(bounds.empty(&match (is_whole, steps) {
+            (true, _) => "no whole number".to_owned(),
+            (false, Some(decimals)) => format!("no number with {decimals} decimals"),
+            (false, None) => format!("no number with at most {DECIMALS_MAX} decimals"),
+        }));
+    }
+    let pattern = Pattern::numbers(low, high, decimals);
+    Ok(Shape::Range(Arc::new(pattern.map_err(|why| bounds.at.invalid(&format!("given {}; {why}", bounds.given)))?)))
+}
+
+fn positive<'s>(step: &'s Value, path: &Path<'_>) -> ApiResult<(Decimal, &'s Value)> {
+    let number = Decimal::of(step).filter(|step| step.is_positive());
+    number.map(|number| (number, step)).ok_or_else(|| path.at("multipleOf").refused(step, "give a number above 0"))
 }
 
 /// The decimals of the multiples of 1, 0.1 and so on.
-fn decimals_of(step: &Value) -> Option<u32> {
-    let step = step.as_f64()?;
-    (0..=4_u32).find(|decimals| (step * 10f64.powi(decimals.cast_signed()) - 1.0).abs() < 1e-9)
+fn power_of_ten(step: Decimal) -> Option<u32> {
+    (0..=DECIMALS_MAX).find(|decimals| step.units(*decimals) == (1, true))
 }
 
-/// A bound of a number, in units of its last decimal; `None` where there is none that matters.
-/// `words`: the bound itself, and the one that is not part of the range, which may also be a flag.
-fn bound(schema: &Map<String, Value>, path: &Path<'_>, words: [&str; 2], decimals: u32) -> ApiResult<Option<i64>> {
-    /// Programs that know no integer without bounds give these: 2^53 - 1.
-    const SAFE: f64 = 9_007_199_254_740_991.0;
-    let is_lower = words[0] == "minimum";
-    let is_flagged = schema.get(words[1]) == Some(&Value::Bool(true));
-    let mut tightest: Option<i64> = None;
-    for (word, excludes) in [(words[0], is_flagged), (words[1], true)] {
-        let value = match schema.get(word) {
-            None => continue,
-            Some(Value::Bool(_)) if word == words[1] => continue,
-            Some(value) => value.as_f64().ok_or_else(|| path.at(word).invalid("give a number"))?,
+impl<'p> Bounds<'p> {
+    fn of(schema: &Map<String, Value>, path: &'p Path<'p>) -> ApiResult<Self> {
+        let side = |own: &str, exclusive: &str| -> ApiResult<Vec<(Decimal, bool)>> {
+            let is_flagged = schema.get(exclusive) == Some(&Value::Bool(true));
+            let mut all = Vec::new();
+            for (word, excludes) in [(own, is_flagged), (exclusive, true)] {
+                match schema.get(word) {
+                    None => {}
+                    Some(Value::Bool(_)) if word == exclusive => {}
+                    Some(value) => {
+                        let number = Decimal::of(value);
+                        all.push((number.ok_or_else(|| path.at(word).refused(value, "give a number"))?, excludes));
+                    }
+                }
+            }
+            Ok(all)
         };
-        if value.abs() >= SAFE && (value < 0.0) == is_lower {
-            continue;
-        }
-        let scaled = value * 10f64.powi(decimals.cast_signed());
-        if scaled.abs() > 1e15 {
-            return Err(path.at(word).invalid("this cannot be kept; give a number of at most 15 digits"));
-        }
-        let rounded = if is_lower { scaled.ceil() } else { scaled.floor() };
-        #[allow(clippy::cast_possible_truncation)] // at most 1e15
-        let mut unit = rounded as i64;
-        #[allow(clippy::float_cmp)] // a bound that is itself a number of the range
-        if excludes && rounded == scaled {
-            unit += if is_lower { 1 } else { -1 };
-        }
-        let tighter = |known: i64| if is_lower { known.max(unit) } else { known.min(unit) };
-        tightest = Some(tightest.map_or(unit, tighter));
+        let there: Vec<&str> = BOUNDS.into_iter().filter(|word| schema.contains_key(*word)).collect();
+        let given: Vec<String> = there.iter().map(|word| format!("{word} {}", schema[*word])).collect();
+        Ok(Self {
+            lower: side("minimum", "exclusiveMinimum")?,
+            upper: side("maximum", "exclusiveMaximum")?,
+            at: path.at(BOUNDS.into_iter().find(|word| schema.contains_key(*word)).unwrap_or(BOUNDS[0])),
+            given: given.join(", "),
+        })
     }
-    Ok(tightest)
+
+    /// The lowest and the highest number, in units of the last of `decimals` decimals.
+    fn range(&self, decimals: u32) -> (Option<i128>, Option<i128>) {
+        let low = self.lower.iter().map(|(bound, excludes)| {
+            let (units, is_exact) = bound.units(decimals);
+            units + i128::from(!is_exact || *excludes)
+        });
+        let high = self.upper.iter().map(|(bound, excludes)| {
+            let (units, is_exact) = bound.units(decimals);
+            units - i128::from(is_exact && *excludes)
+        });
+        (low.max(), high.min())
+    }
+
+    /// The decimals with which the range has enough numbers; if none are enough, any.
+    fn decimals(&self) -> u32 {
+        let has = |count: i128| {
+            move |decimals: &u32| match self.range(*decimals) {
+                (Some(low), Some(high)) => high - low >= count - 1,
+                (None, _) | (_, None) => true,
+            }
+        };
+        let find = |count: i128| (DECIMALS..=DECIMALS_MAX).find(has(count));
+        find(NUMBERS_MIN).or_else(|| find(1)).unwrap_or(DECIMALS)
+    }
+
+    /// The multiples of `step` in the range; `None` if they are too many, or not known.
+    fn multiples(&self, step: Decimal, is_whole: bool, budget: &mut Budget) -> Option<ApiResult<Shape>> {
+        let decimals = step.decimals();
+        if is_whole && decimals > 0 || decimals > DECIMALS_MAX {
+            return None;
+        }
+        let ((Some(low), Some(high)), (step, true)) = (self.range(decimals), step.units(decimals)) else { return None };
+        let (first, last) = (low.div_euclid(step) + i128::from(low.rem_euclid(step) != 0), high.div_euclid(step));
+        if last - first >= MULTIPLES_MAX {
+            return None;
+        }
+        if last < first {
+            return Some(Err(self.empty(&format!("no multiple of {}", text(step, decimals)))));
+        }
+        let options: Vec<String> = (first..=last).map(|number| text(number * step, decimals)).collect();
+        Some(budget.options(&self.at, &options).map(|()| Shape::OneOf(options)))
+    }
+
+    fn empty(&self, what: &str) -> ApiError {
+        self.at.invalid(&format!("given {}; {what} is in this range; give a wider one", self.given))
+    }
 }

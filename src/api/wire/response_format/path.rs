@@ -2,6 +2,7 @@
 
 use crate::api::error::ApiError;
 use crate::text::shown;
+use serde_json::Value;
 use std::fmt;
 
 /// The field that errors name.
@@ -23,6 +24,11 @@ impl<'p> Path<'p> {
         let path = self.to_string();
         let message = format!("{path}: {message}");
         ApiError::invalid(path, message)
+    }
+
+    /// The error of a value that stands here.
+    pub(super) fn refused(&self, given: &Value, message: &str) -> ApiError {
+        self.invalid(&format!("given {}; {message}", shown(&given.to_string())))
     }
 }
 

@@ -1,13 +1,14 @@
 //! A JSON Schema as a shape of answers.
 
 use super::budget::Budget;
-use super::combine::{listed, only_null, resolved};
-use super::keywords::{for_kind, kinds, known, size, upper_size, words_of};
+use super::combine::resolved;
+use super::keywords::{array_of, for_kind, further, is_annotation, kinds, known, required, size, upper_size, words_of};
+use super::options::{listed, only_null};
 use super::path::Path;
 use super::union::either;
 use super::{numbers, strings};
 use crate::api::error::{ApiError, ApiResult};
-use crate::engine::Shape;
+use crate::engine::{Format, Shape};
 use crate::text::quoted;
 use serde_json::{Map, Value, json};
 use std::collections::BTreeSet;
@@ -21,9 +22,22 @@ const NAME_CELLS: usize = 8;
 /// How often a definition may be open within itself.
 const NESTED_MAX: usize = 2;
 
-/// The shape of the answers that satisfy `schema`.
-pub(super) fn shape(schema: &Value, path: &Path<'_>, budget: &mut Budget) -> ApiResult<Shape> {
-    Reader { root: schema, budget, open: Vec::new(), is_cut: false }.shape(schema, path, 0)
+/// The answers that satisfy `schema`: any object, if it asks for nothing else, or a shape.
+pub(super) fn format(schema: &Value, path: &Path<'_>, budget: &mut Budget) -> ApiResult<Format> {
+    if is_open(resolved(schema, schema, path, 0, budget)?.as_ref()) {
+        return Ok(Format::Json);
+    }
+    let mut reader = Reader { root: schema, budget, open: Vec::new(), is_cut: false };
+    reader.shape(schema, path, 0).map(Format::Shaped)
+}
+
+/// Whether every object satisfies a schema.
+fn is_open(schema: &Map<String, Value>) -> bool {
+    schema.iter().filter(|(word, _)| !is_annotation(word)).all(|(word, value)| match word.as_str() {
+        "type" => value == "object",
+        "additionalProperties" | "unevaluatedProperties" => *value == json!(true) || *value == json!({}),
+        _ => false,
+    })
 }
 
 struct Reader<'a> {
@@ -56,35 +70,40 @@ impl Reader<'_> {
     fn resolved_shape(&mut self, schema: &Value, path: &Path<'_>, depth: usize) -> ApiResult<Shape> {
         let schema = &*resolved(self.root, schema, path, depth, self.budget)?;
         for word in ["anyOf", "oneOf"] {
-            if let Some(options) = schema.get(word) {
-                known(schema, path, &[word, "type"])?;
+            if let Some(given) = schema.get(word) {
                 let at = path.at(word);
-                let options = options.as_array().filter(|options| !options.is_empty());
-                let options = options.ok_or_else(|| at.invalid("give an array of at least one schema"))?;
-                return self.alternatives(options, &at, depth + 1);
+                let options = given.as_array().filter(|options| !options.is_empty());
+                let options = options.ok_or_else(|| at.refused(given, "give an array of at least one schema"))?;
+                let is_beside = |own: &&String| *own != word && !is_annotation(own);
+                if !schema.keys().any(|own| is_beside(&own)) {
+                    return self.alternatives(options, &at, depth + 1);
+                }
+                // what stands beside them is asked of each
+                let beside = schema.iter().filter(|(own, _)| is_beside(own));
+                let beside: Map<String, Value> = beside.map(|(own, value)| (own.clone(), value.clone())).collect();
+                let each = |option: &Value| {
+                    let option = json!({"allOf": [beside, option]});
+                    self.budget.combined(&at, &option).map(|()| option)
+                };
+                let options = options.iter().map(each).collect::<ApiResult<Vec<Value>>>()?;
+                return self.alternatives(&options, &at, depth + 1);
             }
         }
-        if let Some(given) = schema.get("const") {
-            known(schema, path, &["const", "type"])?;
-            let given = given.to_string();
-            self.budget.text(path, &given)?;
-            return Ok(Shape::Constant(given));
-        }
-        if let Some(options) = schema.get("enum") {
-            known(schema, path, &["enum", "type"])?;
-            let at = path.at("enum");
-            let options = options.as_array().filter(|options| !options.is_empty());
-            let options = options.ok_or_else(|| at.invalid("give an array of at least one value"))?;
-            return self.one_of(options, &at);
+        if let Some(values) = listed(schema, path, self.budget)? {
+            if schema.contains_key("const") {
+                let given = values[0].to_string();
+                self.budget.text(path, &given)?;
+                return Ok(Shape::Constant(given));
+            }
+            return self.one_of(&values, &path.at("enum"));
         }
         match kinds(schema, path)?[..] {
             [kind] => self.of_kind(schema, kind, path, depth),
             // whatever it may be: a single value
-            [] if depth > 0 => {
-                let all = ["string", "number", "boolean", "null"].map(|kind| json!({"type": kind}));
+            [] => {
+                let all = ["string", "number", "boolean"].map(|kind| json!({"type": kind}));
                 self.alternatives(&all, path, depth + 1)
             }
-            [] => Err(path.at("type").invalid("missing; give one type, or an array of types")),
             ref several => {
                 let options: Vec<Value> = several.iter().map(|kind| Value::Object(for_kind(schema, kind))).collect();
                 options.iter().try_for_each(|option| self.budget.combined(path, option))?;
@@ -103,13 +122,12 @@ impl Reader<'_> {
                 known(schema, path, words_of(kind))?;
                 Ok(Shape::OneOf(vec!["true".to_owned(), "false".to_owned()]))
             }
-            "null" => Ok(Shape::Constant("null".to_owned())),
-            _ => Err(path.at("type").invalid("give object, array, string, number, integer, boolean or null")),
+            _ => Ok(Shape::Constant("null".to_owned())),
         }
     }
 
-    fn one_of(&mut self, options: &[Value], path: &Path<'_>) -> ApiResult<Shape> {
-        let options: Vec<String> = options.iter().map(Value::to_string).collect();
+    fn one_of(&mut self, options: &[&Value], path: &Path<'_>) -> ApiResult<Shape> {
+        let options: Vec<String> = options.iter().map(ToString::to_string).collect();
         self.budget.options(path, &options)?;
         Ok(Shape::OneOf(options))
     }
@@ -118,21 +136,29 @@ impl Reader<'_> {
     /// written only if nothing else can be.
     fn alternatives(&mut self, options: &[Value], path: &Path<'_>, depth: usize) -> ApiResult<Shape> {
         let (mut lists, mut open, mut has_null) = (Vec::new(), Vec::new(), false);
+        let mut refused: Option<ApiError> = None;
         for option in options {
-            let schema = resolved(self.root, option, path, depth, self.budget)?;
-            if only_null(&schema) {
-                has_null = true;
-                continue;
+            let found = resolved(self.root, option, path, depth, self.budget).and_then(|schema| {
+                let values = listed(&schema, path, self.budget)?;
+                let values: Option<Vec<Value>> = values.map(|values| values.into_iter().cloned().collect());
+                Ok((only_null(&schema, values.as_deref()), values))
+            });
+            match found {
+                Ok((true, _)) => has_null = true,
+                Ok((false, values)) => {
+                    lists.push(values);
+                    open.push(option);
+                }
+                Err(error) => refused = refused.or(Some(error)),
             }
-            lists.push(listed(&schema));
-            open.push(option);
         }
         if open.is_empty() {
-            return Ok(Shape::Constant("null".to_owned()));
+            let null = Shape::Constant("null".to_owned());
+            return refused.map_or(Ok(null), Err);
         }
         if let Some(lists) = lists.into_iter().collect::<Option<Vec<_>>>() {
-            let mut values: Vec<Value> = Vec::new();
-            for value in lists.into_iter().flatten().take(2048) {
+            let mut values: Vec<&Value> = Vec::new();
+            for value in lists.iter().flatten().take(2048) {
                 if !values.contains(&value) {
                     values.push(value);
                 }
@@ -142,7 +168,7 @@ impl Reader<'_> {
         if is_decimal(&open, self.root, path, depth, self.budget)? {
             open.truncate(1);
         }
-        let (mut shapes, mut refused, mut is_cut): (_, Option<ApiError>, _) = (Vec::new(), None, false);
+        let (mut shapes, mut is_cut) = (Vec::new(), false);
         for option in open {
             self.is_cut = false;
             match self.shape(option, path, depth + 1) {
@@ -170,19 +196,19 @@ impl Reader<'_> {
         let properties = match schema.get("properties") {
             None => None,
             Some(Value::Object(properties)) => Some(properties),
-            Some(_) => return Err(at.invalid("give an object of schemas")),
+            Some(given) => return Err(at.refused(given, "give an object of schemas")),
         };
         let names = self.names(schema, path, depth)?;
-        let required = schema.get("required").and_then(Value::as_array).into_iter().flatten().filter_map(Value::as_str);
+        let required = required(schema, path)?;
         let is_known = |name: &str| {
             let is_listed = names.iter().flatten().any(|known| known == name);
             is_listed || properties.is_some_and(|known| known.contains_key(name))
         };
-        let strangers: Vec<&str> = required.filter(|name| !is_known(name)).collect();
+        let strangers: Vec<&str> = required.into_iter().filter(|name| !is_known(name)).collect();
         let everything = json!({});
-        let further = match schema.get("additionalProperties") {
-            Some(Value::Bool(true)) => Some(&everything),
-            further => further.filter(|further| further.is_object()),
+        let further = match further(schema, path)? {
+            Some((_, Value::Bool(true))) => Some(&everything),
+            further => further.map(|(_, further)| further).filter(|further| further.is_object()),
         };
         if let (Some(name), None) = (strangers.first(), further) {
             let message = format!("{} is none of the properties; say what it is", quoted(name));
@@ -222,8 +248,8 @@ impl Reader<'_> {
         let Some(names) = schema.get("propertyNames") else { return Ok(None) };
         let at = path.at("propertyNames");
         let names = resolved(self.root, names, &at, depth + 1, self.budget)?;
-        let Some(names) = listed(&names) else { return Ok(None) };
-        let mut names: Vec<String> = names.iter().filter_map(Value::as_str).map(str::to_owned).collect();
+        let Some(names) = listed(&names, &at, self.budget)? else { return Ok(None) };
+        let mut names: Vec<String> = names.iter().filter_map(|name| name.as_str()).map(str::to_owned).collect();
         let mut seen = BTreeSet::new();
         names.retain(|name| seen.insert(name.clone()));
         Ok(Some(names))
@@ -234,7 +260,7 @@ impl Reader<'_> {
         let everything = json!({});
         let patterns = schema.get("patternProperties").and_then(Value::as_object);
         let pattern = patterns.and_then(|patterns| patterns.iter().next());
-        let (name, values, word) = match (pattern, schema.get("additionalProperties")) {
+        let (name, values, word) = match (pattern, further(schema, path)?) {
             (Some((pattern, values)), _) => {
                 if patterns.is_some_and(|patterns| patterns.len() > 1) || schema.contains_key("propertyNames") {
                     let message = "this cannot be kept; give one pattern, and no propertyNames";
@@ -242,19 +268,12 @@ impl Reader<'_> {
                 }
                 (json!({"type": "string", "pattern": pattern}), values, "patternProperties")
             }
-            (None, Some(Value::Bool(false))) => return Ok(Shape::Object(Vec::new())),
+            (None, Some((_, Value::Bool(false)))) => return Ok(Shape::Object(Vec::new())),
             (None, further) => {
-                let name = schema.get("propertyNames").cloned().unwrap_or_else(|| json!({"type": "string"}));
-                let values = match further {
-                    Some(Value::Bool(true)) => &everything,
-                    Some(values) => values,
-                    None if schema.contains_key("propertyNames") => &everything,
-                    None => {
-                        let message = "missing; name the members, or say in additionalProperties what they are";
-                        return Err(path.at("properties").invalid(message));
-                    }
-                };
-                (name, values, "additionalProperties")
+                let name = schema.get("propertyNames").filter(|names| !names.is_boolean());
+                let name = name.cloned().unwrap_or_else(|| json!({"type": "string"}));
+                let (word, values) = further.unwrap_or(("additionalProperties", &everything));
+                (name, values, word)
             }
         };
         let least = size(schema, path, "minProperties")?.unwrap_or(0);
@@ -288,8 +307,9 @@ impl Reader<'_> {
         // before 2020, a tuple was an array of `items`
         let (word, prefix, further) = match schema.get("items") {
             Some(Value::Array(all)) => ("items", Some(all), schema.get("additionalItems")),
-            items => ("prefixItems", schema.get("prefixItems").and_then(Value::as_array), items),
+            items => ("prefixItems", array_of(schema, path, "prefixItems", "schemas")?, items),
         };
+        let further = further.or_else(|| schema.get("unevaluatedItems"));
         let mut items = Vec::new();
         for item in prefix.into_iter().flatten() {
             items.push(self.shape(item, &path.at(word), depth + 1)?);
@@ -297,7 +317,8 @@ impl Reader<'_> {
         let (least, most) = (size(schema, path, "minItems")?, upper_size(schema, path, "maxItems")?);
         let is_closed = further == Some(&Value::Bool(false));
         let most = if is_closed { Some(most.map_or(items.len(), |most| most.min(items.len()))) } else { most };
-        let further = further.filter(|further| !further.is_boolean());
+        let everything = json!({});
+        let further = further.filter(|further| !further.is_boolean()).unwrap_or(&everything);
         let (least, most) = match (least, most) {
             // a tuple: all of it
             (None, None) if !items.is_empty() => (items.len(), items.len()),
@@ -317,13 +338,10 @@ impl Reader<'_> {
                 return Err(path.at("uniqueItems").invalid(MESSAGE));
             }
             Some(Value::Bool(true)) => true,
-            Some(_) => return Err(path.at("uniqueItems").invalid("give true or false")),
+            Some(given) => return Err(path.at("uniqueItems").refused(given, "give true or false")),
         };
         items.truncate(most);
         while items.len() < most {
-            let Some(further) = further else {
-                return Err(path.at("items").invalid("missing; give a schema"));
-            };
             self.is_cut = false;
             match self.shape(further, &path.at("items"), depth + 1) {
                 Ok(item) => items.push(item),

@@ -5,8 +5,9 @@ use super::keywords::{TOKENS, known, size, upper_size, words_of};
 use super::path::Path;
 use crate::api::error::ApiResult;
 use crate::engine::Shape;
-use crate::text::{LENGTH_MAX, Pattern};
+use crate::text::{Expression, LENGTH_MAX, Pattern};
 use serde_json::{Map, Value};
+use std::net::{Ipv4Addr, Ipv6Addr};
 use std::sync::Arc;
 
 /// Formats of a string that constrain nothing which a canvas could break.
@@ -45,7 +46,7 @@ pub(super) fn shape(schema: &Map<String, Value>, path: &Path<'_>, budget: &mut B
     let least = size(schema, path, "minLength")?.unwrap_or(0);
     let characters = upper_size(schema, path, "maxLength")?;
     if characters.is_some_and(|most| most < least) {
-        return Err(path.at("minLength").invalid("it is above maxLength"));
+        return Err(path.at("minLength").refused(&schema["minLength"], "it is above maxLength"));
     }
     let (format, expressions) = (format_of(schema, path)?, patterns(schema, path)?);
     let form = format.and_then(|(_, name)| form(name));
@@ -53,7 +54,7 @@ pub(super) fn shape(schema: &Map<String, Value>, path: &Path<'_>, budget: &mut B
         (None, Some((word, _)), []) => {
             const FORMATS: &str = "date, date-time, time, duration, uuid, uuid1 to uuid8, email, uri, url, hostname, \
                                    ipv4, ipv6, base64, password, path and binary";
-            return Err(path.at(word).invalid(&format!("this cannot be kept; here only {FORMATS} can")));
+            return Err(path.at(word).refused(&schema[word], &format!("this cannot be kept; here only {FORMATS} can")));
         }
         (None, _, []) => return Ok(Shape::Text { cells, least, characters }),
         (_, _, [_, ..]) => "pattern",
@@ -69,7 +70,7 @@ pub(super) fn shape(schema: &Map<String, Value>, path: &Path<'_>, budget: &mut B
         budget.text(&at, &expression)?;
         let own = if is_alone { Pattern::parse_all(&expression) } else { Pattern::parse_part(&expression) };
         let all = own.and_then(|own| pattern.as_ref().map_or(Ok(own.clone()), |other| other.and(&own)));
-        pattern = Some(all.map_err(|why| at.invalid(&format!("this cannot be kept: {why}")))?);
+        pattern = Some(all.map_err(|why| at.refused(&schema[word], &format!("this cannot be kept: {why}")))?);
     }
     let mut width = None;
     if let Some(form) = form {
@@ -91,20 +92,23 @@ pub(super) fn shape(schema: &Map<String, Value>, path: &Path<'_>, budget: &mut B
 }
 
 /// The format that a string has, and the keyword that says so; `None` if it constrains nothing.
-fn format_of<'s>(schema: &'s Map<String, Value>, path: &Path<'_>) -> ApiResult<Option<(&'static str, &'s str)>> {
+pub(super) fn format_of<'s>(
+    schema: &'s Map<String, Value>,
+    path: &Path<'_>,
+) -> ApiResult<Option<(&'static str, &'s str)>> {
     for word in ["format", "contentEncoding"] {
         match schema.get(word) {
             None => {}
             Some(Value::String(format)) if PLAIN_FORMATS.contains(&format.as_str()) => {}
             Some(Value::String(format)) => return Ok(Some((word, format))),
-            Some(_) => return Err(path.at(word).invalid("give a string")),
+            Some(given) => return Err(path.at(word).refused(given, "give a string")),
         }
     }
     Ok(None)
 }
 
 /// The patterns that a string matches; several where `allOf` has several.
-fn patterns<'s>(schema: &'s Map<String, Value>, path: &Path<'_>) -> ApiResult<Vec<&'s str>> {
+pub(super) fn patterns<'s>(schema: &'s Map<String, Value>, path: &Path<'_>) -> ApiResult<Vec<&'s str>> {
     match schema.get("pattern") {
         None => Ok(Vec::new()),
         Some(Value::String(pattern)) => Ok(vec![pattern]),
@@ -112,7 +116,7 @@ fn patterns<'s>(schema: &'s Map<String, Value>, path: &Path<'_>) -> ApiResult<Ve
             let all: Option<Vec<&str>> = all.iter().map(Value::as_str).collect();
             all.ok_or_else(|| path.at("pattern").invalid("give a string"))
         }
-        Some(_) => Err(path.at("pattern").invalid("give a string")),
+        Some(given) => Err(path.at("pattern").refused(given, "give a string")),
     }
 }
 
@@ -173,4 +177,30 @@ fn form(format: &str) -> Option<Form> {
         _ => return None,
     };
     Some(Form { expression, width })
+}
+
+/// Tells whether a text has a format, in any of its forms. Every text has one that is not known.
+pub(super) fn has_format(format: &str) -> Box<dyn Fn(&str) -> bool> {
+    const DAY: &str = "[0-9]{4}-(0[1-9]|1[0-2])-(0[1-9]|[12][0-9]|3[01])";
+    const CLOCK: &str = "([01][0-9]|2[0-3]):[0-5][0-9]:([0-5][0-9]|60)(\\.[0-9]+)?([Zz]|[+-][0-9]{2}:[0-9]{2})";
+    let expression = match format {
+        "ipv4" => return Box::new(|text| text.parse::<Ipv4Addr>().is_ok()),
+        "ipv6" => return Box::new(|text| text.parse::<Ipv6Addr>().is_ok()),
+        "date" => format!("^{DAY}$"),
+        "time" => format!("^{CLOCK}$"),
+        "date-time" => format!("^{DAY}[Tt ]{CLOCK}$"),
+        "duration" => "^P(?=[0-9T])([0-9.]+[YMWD])*(T([0-9.]+[HMS])+)?$".to_owned(),
+        "email" | "idn-email" => "^[^@\\s]+@[^@\\s]+$".to_owned(),
+        "uri" | "url" | "iri" => "^[A-Za-z][A-Za-z0-9+.-]*:\\S*$".to_owned(),
+        "uri-reference" | "iri-reference" => "^\\S*$".to_owned(),
+        "hostname" | "idn-hostname" => "^[^\\s./@:]+(\\.[^\\s./@:]+)*\\.?$".to_owned(),
+        "base64" => "^[A-Za-z0-9+/]*={0,2}$".to_owned(),
+        "base64url" => "^[A-Za-z0-9_-]*={0,2}$".to_owned(),
+        format if format.starts_with("uuid") => "^[0-9A-Fa-f]{8}(-[0-9A-Fa-f]{4}){3}-[0-9A-Fa-f]{12}$".to_owned(),
+        _ => return Box::new(|_| true),
+    };
+    match Expression::new(&expression) {
+        Ok(expression) => Box::new(move |text| expression.is_match(text)),
+        Err(_) => Box::new(|_| true),
+    }
 }
