@@ -39,23 +39,27 @@ pub(super) fn resolved<'s, 'a: 's>(
         _ => return Err(path.refused(schema, "give a schema, as {\"type\": \"string\"}")),
     };
     let mut parts: Vec<&'s Value> = Vec::new();
-    if let Some(reference) = own.get("$ref") {
+    if let Some(reference) = own.get("$ref").filter(|reference| !reference.is_null()) {
         parts.push(target(root, reference, path)?);
     }
     match own.get("allOf") {
-        None => {}
+        None | Some(Value::Null) => {}
         Some(Value::Array(all)) if !all.is_empty() => parts.extend(all),
         Some(given) => return Err(path.at("allOf").refused(given, "give an array of at least one schema")),
     }
-    if parts.is_empty() {
+    // what is null asks for nothing, except a constant
+    let is_null = |word: &str, value: &Value| value.is_null() && word != "const";
+    let is_own = |(word, value): &(&String, &Value)| {
+        !is_null(word, value) && *word != "$ref" && *word != "allOf" && !is_annotation(word)
+    };
+    if parts.is_empty() && !own.iter().any(|(word, value)| is_null(word, value)) {
         return Ok(Cow::Borrowed(own));
     }
-    let is_own = |word: &&String| *word != "$ref" && *word != "allOf" && !is_annotation(word);
-    if let ([only], None) = (&parts[..], own.keys().find(is_own)) {
+    if let ([only], None) = (&parts[..], own.iter().find(is_own)) {
         return resolved(root, only, path, depth + 1, budget);
     }
     let mut all: Map<String, Value> =
-        own.iter().filter(|(word, _)| is_own(word)).map(|(word, value)| (word.clone(), value.clone())).collect();
+        own.iter().filter(is_own).map(|(word, value)| (word.clone(), value.clone())).collect();
     budget.combined(path, schema)?;
     // it speaks of the members of all parts
     let closed = all.shift_remove("unevaluatedProperties");

@@ -50,8 +50,12 @@ pub(super) fn listed<'s>(
     known(schema, path, &CHECKED)?;
     for (word, bound) in schema.iter().filter(|(word, _)| *word != own && CHECKED.contains(&word.as_str())) {
         budget.checks(path, values.len(), if word == "pattern" { patterns(schema, path)?.len() } else { 0 })?;
-        let test = test(schema, word, bound, path)?;
-        values.retain(|value| test(value));
+        if word == "pattern" {
+            values = matching(values, schema, path)?;
+        } else {
+            let test = test(schema, word, bound, path)?;
+            values.retain(|value| test(value));
+        }
         if values.is_empty() {
             let bound = shown(bound);
             let message = format!("{word} {bound} beside it allows none of this; change one of the two");
@@ -126,17 +130,26 @@ fn test<'s>(schema: &'s Map<String, Value>, word: &'s str, bound: &'s Value, pat
             };
             Box::new(move |value| value.as_object().is_none_or(has))
         }
-        "pattern" => {
-            let expression = |text| Expression::new(text).map_err(|why| wrong(&format!("this cannot be kept: {why}")));
-            let all = patterns(schema, path)?.into_iter().map(expression).collect::<ApiResult<Vec<_>>>()?;
-            Box::new(move |value| value.as_str().is_none_or(|text| all.iter().all(|one| one.is_match(text))))
-        }
         "format" => {
             let holds = format_of(schema, path)?.map(|(_, format)| has_format(format));
             Box::new(move |value| value.as_str().is_none_or(|text| holds.as_ref().is_none_or(|holds| holds(text))))
         }
         _ => Box::new(|_| true),
     })
+}
+
+/// The values that match all patterns of a schema.
+fn matching<'s>(values: Vec<&'s Value>, schema: &Map<String, Value>, path: &Path<'_>) -> ApiResult<Vec<&'s Value>> {
+    let wrong = |why: String| path.at("pattern").refused(&schema["pattern"], &format!("this cannot be kept: {why}"));
+    let all = patterns(schema, path)?.into_iter().map(Expression::new).collect::<Result<Vec<_>, _>>().map_err(wrong)?;
+    let mut kept = Vec::new();
+    for value in values {
+        let matches = |text: &str| all.iter().try_fold(true, |before, one| Ok(before && one.is_match(text)?));
+        if value.as_str().map_or(Ok(true), matches).map_err(wrong)? {
+            kept.push(value);
+        }
+    }
+    Ok(kept)
 }
 
 fn is_a(kind: &str, value: &Value) -> bool {

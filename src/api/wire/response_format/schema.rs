@@ -34,7 +34,7 @@ pub(super) fn format(schema: &Value, path: &Path<'_>, budget: &mut Budget) -> Ap
 /// Whether every object satisfies a schema.
 fn is_open(schema: &Map<String, Value>) -> bool {
     schema.iter().filter(|(word, _)| !is_annotation(word)).all(|(word, value)| match word.as_str() {
-        "type" => value == "object",
+        "type" => value == "object" || value.as_array().is_some_and(|kinds| kinds.contains(&json!("object"))),
         "additionalProperties" | "unevaluatedProperties" => *value == json!(true) || *value == json!({}),
         _ => false,
     })
@@ -258,7 +258,11 @@ impl Reader<'_> {
     /// An object whose names are not given.
     fn map(&mut self, schema: &Map<String, Value>, path: &Path<'_>, depth: usize) -> ApiResult<Shape> {
         let everything = json!({});
-        let patterns = schema.get("patternProperties").and_then(Value::as_object);
+        let patterns = match schema.get("patternProperties") {
+            None => None,
+            Some(Value::Object(patterns)) => Some(patterns),
+            Some(given) => return Err(path.at("patternProperties").refused(given, "give an object of schemas")),
+        };
         let pattern = patterns.and_then(|patterns| patterns.iter().next());
         let (name, values, word) = match (pattern, further(schema, path)?) {
             (Some((pattern, values)), _) => {

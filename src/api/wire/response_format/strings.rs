@@ -200,7 +200,7 @@ pub(super) fn has_format(format: &str) -> Box<dyn Fn(&str) -> bool> {
         _ => return Box::new(|_| true),
     };
     match Expression::new(&expression) {
-        Ok(expression) => Box::new(move |text| expression.is_match(text)),
+        Ok(expression) => Box::new(move |text| expression.is_match(text).unwrap_or(true)),
         Err(_) => Box::new(|_| true),
     }
 }
