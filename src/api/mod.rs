@@ -62,7 +62,7 @@ fn with_layers(endpoints: Router<AppState>, state: AppState) -> Router {
         .method_not_allowed_fallback(ops::wrong_method)
         .layer(CatchPanicLayer::custom(error::panicked))
         .layer(middleware::from_fn_with_state(state.clone(), context::register))
-        .layer(middleware::from_fn_with_state(state.clone(), idempotency::replay)) // waits without an id of its own
+        .layer(middleware::from_fn_with_state(state.clone(), idempotency::replay)) // gives a request that is sent again its ids
         .layer(middleware::from_fn_with_state(state.clone(), auth::authenticate))
         .layer(middleware::from_fn_with_state(state.clone(), grpc::status::translate))
         .layer(middleware::from_fn_with_state(state.clone(), context::open))

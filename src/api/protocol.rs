@@ -26,6 +26,11 @@ pub(crate) fn is_probe(path: &str) -> bool {
     ["/health", "/ready", "/metrics"].contains(&path) || path.starts_with("/grpc.health.")
 }
 
+/// Whether an answer under `path` may be a stream that is resumed after a broken connection.
+pub(crate) fn is_resumable(path: &str) -> bool {
+    ["/v1/infill", "/v1/repair"].contains(&path)
+}
+
 /// Whether requests to `path` run the model or concern one that does, unlike probes and scrapes.
 pub(crate) fn is_work(path: &str) -> bool {
     path.starts_with("/v1/") || path.starts_with(GRPC_SERVICE)

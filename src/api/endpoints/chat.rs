@@ -11,6 +11,7 @@ use axum::extract::{Request, State};
 
 /// Answers in a conversation.
 pub(super) async fn create(State(state): State<AppState>, context: RequestContext, request: Request) -> ApiResult {
-    let (service, body) = read_for_model(&state, request, |body: &ChatRequest| body.0.model.as_deref()).await?;
-    chunks::respond((service, &state.shared.text_work), context, body.0.read()?, Shape::Chat).await
+    let (service, params) =
+        read_for_model(&state, request, |body: &ChatRequest| body.0.model.as_deref(), |body, _| body.0.read()).await?;
+    chunks::respond((service, &state.shared.text_work), context, params, Shape::Chat).await
 }

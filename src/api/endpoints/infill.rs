@@ -2,7 +2,7 @@
 
 use crate::api::answer::infill::Infill;
 use crate::api::error::ApiResult;
-use crate::api::request::body::read_for_model;
+use crate::api::request::body::read_to_resume;
 use crate::api::request::context::RequestContext;
 use crate::api::request::context::last_event_id;
 use crate::api::state::AppState;
@@ -15,10 +15,12 @@ use serde_json::to_string;
 /// Fills the blanks of a template.
 pub(super) async fn create(State(state): State<AppState>, context: RequestContext, request: Request) -> ApiResult {
     if let Some(last) = last_event_id(&request) {
-        return log::resume(&state.shared.stream_logs, &last, None, context.owner());
+        let last = last.into_owned();
+        return log::resend(&state, &context, request, &last).await;
     }
-    let (service, body) = read_for_model(&state, request, |body: &InfillRequest| body.model.as_deref()).await?;
-    let (request, delivery) = body.read()?;
+    let (service, (request, delivery)) =
+        read_to_resume(&state, &context, request, |body: &InfillRequest| body.model.as_deref(), |body, _| body.read())
+            .await?;
     let session = service.submit(context.origin(), request, delivery.reads()).await?;
     let model = service.name.clone();
     let write: WriteAnswer =

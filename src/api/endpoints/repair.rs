@@ -2,7 +2,7 @@
 
 use crate::api::answer::repair::Repair;
 use crate::api::error::ApiResult;
-use crate::api::request::body::read_for_model;
+use crate::api::request::body::read_to_resume;
 use crate::api::request::context::RequestContext;
 use crate::api::request::context::last_event_id;
 use crate::api::state::AppState;
@@ -16,10 +16,12 @@ use serde_json::to_string;
 /// Erases the doubtful tokens of a text and writes them again.
 pub(super) async fn create(State(state): State<AppState>, context: RequestContext, request: Request) -> ApiResult {
     if let Some(last) = last_event_id(&request) {
-        return log::resume(&state.shared.stream_logs, &last, None, context.owner());
+        let last = last.into_owned();
+        return log::resend(&state, &context, request, &last).await;
     }
-    let (service, body) = read_for_model(&state, request, |body: &RepairRequest| body.model.as_deref()).await?;
-    let (request, delivery) = body.read()?;
+    let (service, (request, delivery)) =
+        read_to_resume(&state, &context, request, |body: &RepairRequest| body.model.as_deref(), |body, _| body.read())
+            .await?;
     let session = service.submit(context.origin(), request, delivery.reads()).await?;
     let given: Vec<TokenId> = session.start.cells.iter().filter_map(|cell| cell.token()).collect();
     let model = service.name.clone();

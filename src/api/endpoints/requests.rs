@@ -19,7 +19,7 @@ pub(super) async fn resume(
     let logs = &state.shared.stream_logs;
     match last_event_id(&request) {
         None => log::from_start(logs, &id, context.owner()),
-        Some(last) => log::resume(logs, &last, Some(&id), context.owner()),
+        Some(last) => log::resume(logs, &last, &id, context.owner()),
     }
 }
 

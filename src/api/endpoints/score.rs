@@ -14,9 +14,13 @@ use axum::response::IntoResponse;
 
 /// Judges every token of a text, in one forward pass.
 pub(super) async fn create(State(state): State<AppState>, context: RequestContext, request: Request) -> ApiResult {
-    let (service, body) = read_for_model(&state, request, |body: &ScoreRequest| body.model.as_deref()).await?;
-    let (request, below) = body.read()?;
+    let (service, (request, below)) =
+        read_for_model(&state, request, |body: &ScoreRequest| body.model.as_deref(), |body, _| body.read()).await?;
     let answer = sessions::answer(service.submit(context.origin(), request, Reads::Answer).await?, &context).await?;
-    let detokenizer = Detokenizer(service.handle.tokenizer());
-    Ok(Json(Score::new(context.id(), &service.name, &answer, below, detokenizer)).into_response())
+    let (handle, name, tokens) = (service.handle.clone(), service.name.clone(), answer.written.len());
+    let write = move || {
+        let score = Score::new(context.id(), &name, &answer, below, Detokenizer(handle.tokenizer()));
+        Json(score).into_response()
+    };
+    state.shared.text_work.run(tokens, write).await
 }

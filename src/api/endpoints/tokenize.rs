@@ -15,41 +15,39 @@ use axum::response::IntoResponse;
 
 /// The token ids of a text. Names of special tokens in it are ordinary text.
 pub(super) async fn tokenize(State(state): State<AppState>, request: Request) -> ApiResult {
-    let (service, body) = read_for_model(&state, request, |body: &TokenizeRequest| body.model.as_deref()).await?;
-    let prompt = body.prompt.ok_or_else(|| missing("prompt", "a string"))?;
-    let (bytes, bytes_max) = (prompt.len(), text_work::BYTES_MAX);
-    if bytes > bytes_max {
-        let message = format!("the prompt has {bytes} bytes; give at most {bytes_max} at once, and the rest in parts");
-        return Err(ApiError::invalid("prompt", message));
-    }
-    let (handle, with_texts) = (handle(service)?, body.return_token_strs == Some(true));
-    let tokenized = move || {
-        let tokenizer = tokenizer(&handle)?;
+    let tokenized = |body: TokenizeRequest, service: &Service| {
+        let prompt = body.prompt.ok_or_else(|| missing("prompt", "a string"))?;
+        let (bytes, bytes_max) = (prompt.len(), text_work::BYTES_MAX);
+        if bytes > bytes_max {
+            let message =
+                format!("the prompt has {bytes} bytes; give at most {bytes_max} at once, and the rest in parts");
+            return Err(ApiError::invalid("prompt", message));
+        }
+        let tokenizer = tokenizer(&service.handle)?;
         let tokens = tokenizer.encode(&prompt, Special::AsText);
         let tokens = tokens.map_err(|error| ApiError::invalid("prompt", format!("prompt: {error}")))?;
         let texts = || tokens.iter().map(|token| tokenizer.piece(*token)).collect();
         let answer = Tokenized {
             count: tokens.len(),
-            max_model_len: handle.canvas_max(),
-            token_strs: with_texts.then(texts),
+            max_model_len: service.handle.canvas_max(),
+            token_strs: (body.return_token_strs == Some(true)).then(texts),
             tokens: tokens.iter().map(|token| token.0).collect(),
         };
         Ok(Json(answer).into_response())
     };
-    state.shared.text_work.run(bytes, tokenized).await?
+    Ok(read_for_model(&state, request, |body: &TokenizeRequest| body.model.as_deref(), tokenized).await?.1)
 }
 
 /// The text of some token ids.
 pub(super) async fn detokenize(State(state): State<AppState>, request: Request) -> ApiResult {
-    let (service, body) = read_for_model(&state, request, |body: &DetokenizeRequest| body.model.as_deref()).await?;
-    let tokens = body.tokens.ok_or_else(|| missing("tokens", "an array of token ids"))?;
-    let (handle, count) = (handle(service)?, tokens.len());
-    let detokenized = move || {
-        let (tokenizer, tokens) = (tokenizer(&handle)?, tokens.into_iter().map(TokenId::from).collect::<Vec<_>>());
+    let detokenized = |body: DetokenizeRequest, service: &Service| {
+        let tokens = body.tokens.ok_or_else(|| missing("tokens", "an array of token ids"))?;
+        let tokenizer = tokenizer(&service.handle)?;
+        let tokens: Vec<TokenId> = tokens.into_iter().map(TokenId::from).collect();
         check_known(tokenizer, &tokens)?;
         Ok(Json(Detokenized { prompt: tokenizer.decode(&tokens) }).into_response())
     };
-    state.shared.text_work.run(count, detokenized).await?
+    Ok(read_for_model(&state, request, |body: &DetokenizeRequest| body.model.as_deref(), detokenized).await?.1)
 }
 
 /// Refuses ids that are no tokens: decoding would leave them out.
@@ -61,11 +59,6 @@ fn check_known(tokenizer: &Tokenizer, tokens: &[TokenId]) -> ApiResult<()> {
         end => format!("ids are below {end}"),
     };
     Err(ApiError::invalid("tokens", format!("token {at} of the tokens is {id}; {allowed}")))
-}
-
-/// Access to a model that has a tokenizer.
-fn handle(service: &Service) -> ApiResult<Handle> {
-    tokenizer(&service.handle).map(|_| service.handle.clone())
 }
 
 fn tokenizer(handle: &Handle) -> ApiResult<&Tokenizer> {

@@ -8,6 +8,7 @@ use crate::api::error::ApiResult;
 use crate::api::request::context::{RequestContext, Streamed};
 use crate::api::state::{AppState, Reads, Service};
 use crate::api::stream::sessions;
+use prost::Message;
 use tonic::{Request, Response, Status};
 
 #[derive(Clone, Debug)]
@@ -21,8 +22,17 @@ impl RemaskService {
         Ok(service)
     }
 
+    /// What `read` makes of a message, on a blocking thread if it is long.
+    async fn read<T: Message + 'static, R: Send + 'static>(
+        &self,
+        message: T,
+        read: fn(T) -> ApiResult<R>,
+    ) -> ApiResult<R> {
+        self.0.shared.text_work.run(message.encoded_len(), move || read(message)).await?
+    }
+
     /// Runs the request that `read` makes of a message, and streams its events.
-    async fn events<T>(
+    async fn events<T: Message + 'static>(
         &self,
         request: Request<T>,
         model: fn(&T) -> &str,
@@ -32,7 +42,7 @@ impl RemaskService {
         let (context, timeout) = (RequestContext::of(request.extensions())?, wire::timeout(request.metadata()));
         let message = request.into_inner();
         let service = self.service(model(&message))?;
-        let params = read(message)?.within(timeout);
+        let params = self.read(message, read).await?.within(timeout);
         let session = service.submit(context.origin(), params.request, Reads::Steps).await?;
         let mut response = Response::new(events::stream(service, session, context, method, params.with_edits));
         response.extensions_mut().insert(Streamed);
@@ -43,7 +53,7 @@ impl RemaskService {
         let (context, timeout) = (RequestContext::of(request.extensions())?, wire::timeout(request.metadata()));
         let message = request.into_inner();
         let service = self.service(&message.model)?;
-        let (params, below) = wire::score(message)?;
+        let (params, below) = self.read(message, wire::score).await?;
         let session = service.submit(context.origin(), params.within(timeout).request, Reads::Answer).await?;
         let answer = sessions::answer(session, &context).await?;
         Ok(events::score(&answer, below, &context, service))

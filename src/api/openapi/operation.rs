@@ -107,8 +107,8 @@ impl EndpointDoc {
     }
 
     pub(super) fn resumes(self) -> Self {
-        let description = "The id of the last event received. The stream resumes after it, whatever the body says. \
-                           An id that is malformed, or of another request than the path, is an error.";
+        let description = "The id of the last event received, after which the stream resumes. An id that is malformed, \
+                           or of a request with another id, path or body, is an error.";
         self.takes_header("Last-Event-ID", description).may_be_missing().fails_with([StatusCode::BAD_REQUEST])
     }
 
@@ -125,7 +125,7 @@ impl EndpointDoc {
 
     pub(super) fn runs(self) -> Self {
         let key = "1 to 255 visible characters: sent again within ten minutes, the same request has the same answer and is \
-                   computed once.";
+                   computed once. It has the ids of all of them. Once it is cancelled, all get 499.";
         self.needs_model(true)
             .takes_header("Idempotency-Key", key)
             .fails_with([StatusCode::TOO_MANY_REQUESTS, StatusCode::INTERNAL_SERVER_ERROR])
@@ -172,7 +172,7 @@ pub(super) fn errors() -> Vec<(String, Response)> {
         (415, "The body is not JSON, or it is compressed."),
         (422, "The Idempotency-Key was used for another request."),
         (429, "The limit on running and queued requests is reached, for all callers or for this key."),
-        (499, "The request was cancelled by its id."),
+        (499, "The request was cancelled by its id, or that with the same Idempotency-Key was."),
         (500, "The model failed in this request's pass, or the server has a bug."),
         (
             503,

@@ -1,7 +1,9 @@
 //! The JSON body of a request, or an error that names the field at fault, and the name in its path.
 
 use super::connections::is_slow_body;
-use crate::api::error::{ApiError, Code};
+use super::context::RequestContext;
+use crate::api::error::{ApiError, ApiResult, Code};
+use crate::api::state::keys::Fingerprint;
 use crate::api::state::{AppState, Service};
 use crate::text::{quoted, shown};
 use axum::body::Body;
@@ -12,6 +14,7 @@ use axum::http::{HeaderMap, HeaderName};
 use futures_util::StreamExt;
 use serde::de::DeserializeOwned;
 use serde_json::error::Category;
+use sha2::{Digest, Sha256};
 use std::borrow::Cow;
 use std::convert::Infallible;
 
@@ -31,26 +34,63 @@ impl<S: Send + Sync> FromRequestParts<S> for PathName {
     }
 }
 
-/// Reads a body whose `model`, if it names one, has to be the model that is served.
-pub(crate) async fn read_for_model<T: DeserializeOwned>(
+/// Reads a body whose `model`, if it names one, has to be the model that is served, and makes of it
+/// what `read` does. A long body is worked on by a blocking thread, from its bytes to the result.
+pub(crate) async fn read_for_model<T: DeserializeOwned + 'static, R: Send + 'static>(
     state: &AppState,
     request: Request,
     model: fn(&T) -> Option<&str>,
-) -> Result<(&Service, T), ApiError> {
-    let service = state.service()?;
-    let body = read(request, state.shared.body_max).await?;
-    service.check_model(model(&body))?;
-    Ok((service, body))
+    read: impl FnOnce(T, &Service) -> ApiResult<R> + Send + 'static,
+) -> ApiResult<(&Service, R)> {
+    read_bytes(state, request, |_| {}, model, read).await
 }
 
-/// Reads at most `limit` bytes of JSON.
-async fn read<T: DeserializeOwned>(request: Request, limit: usize) -> Result<T, ApiError> {
+/// The same for an answer that may be a stream that is resumed: the context gets the body's digest.
+pub(crate) async fn read_to_resume<'a, T: DeserializeOwned + 'static, R: Send + 'static>(
+    state: &'a AppState,
+    context: &RequestContext,
+    request: Request,
+    model: fn(&T) -> Option<&str>,
+    read: impl FnOnce(T, &Service) -> ApiResult<R> + Send + 'static,
+) -> ApiResult<(&'a Service, R)> {
+    let context = context.clone();
+    read_bytes(state, request, move |bytes| context.set_body(Sha256::digest(bytes).into()), model, read).await
+}
+
+async fn read_bytes<T: DeserializeOwned + 'static, R: Send + 'static>(
+    state: &AppState,
+    request: Request,
+    look: impl FnOnce(&[u8]) + Send + 'static,
+    model: fn(&T) -> Option<&str>,
+    read: impl FnOnce(T, &Service) -> ApiResult<R> + Send + 'static,
+) -> ApiResult<(&Service, R)> {
+    let (service, bytes, state_there) = (state.service()?, whole(state, request).await?, state.clone());
+    let length = bytes.len();
+    let work = move || {
+        look(&bytes);
+        let body = parse(&bytes)?;
+        let service = state_there.service()?;
+        service.check_model(model(&body))?;
+        read(body, service)
+    };
+    Ok((service, state.shared.text_work.run(length, work).await??))
+}
+
+/// The digest of a request's body.
+pub(crate) async fn digest(state: &AppState, request: Request) -> ApiResult<Fingerprint> {
+    let bytes = whole(state, request).await?;
+    state.shared.text_work.run(bytes.len(), move || Sha256::digest(&bytes).into()).await
+}
+
+/// The bytes of a body of JSON, as many as are allowed at most.
+async fn whole(state: &AppState, request: Request) -> ApiResult<Vec<u8>> {
+    let limit = state.shared.body_max;
     check_encoding(request.headers())?;
     let declared = header(request.headers(), &CONTENT_LENGTH).and_then(|length| length.parse::<u64>().ok());
     if declared.is_some_and(|length| length > limit as u64) {
         return Err(ApiError::body_too_large(limit));
     }
-    parse(&collect(request.into_body(), limit).await?)
+    collect(request.into_body(), limit).await
 }
 
 /// A whole body of at most `limit` bytes.
@@ -179,4 +219,40 @@ fn in_json_words(text: &str) -> Cow<'_, str> {
 fn given_twice(path: Option<&str>, message: &str) -> Option<String> {
     let field = message.strip_prefix("duplicate field `")?.strip_suffix('`')?;
     Some(path.map_or_else(|| field.to_owned(), |path| format!("{path}.{field}")))
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::api::state::{Access, BODY_MAX};
+    use crate::engine::{Limits, start};
+    use crate::model::Toy;
+    use crate::telemetry::Metrics;
+    use serde::de::{Deserialize, Deserializer, IgnoredAny};
+    use std::sync::Arc;
+    use std::thread::{ThreadId, current};
+
+    /// The thread that parsed a body.
+    struct ParsedBy(ThreadId);
+
+    impl<'de> Deserialize<'de> for ParsedBy {
+        fn deserialize<D: Deserializer<'de>>(deserializer: D) -> Result<Self, D::Error> {
+            IgnoredAny::deserialize(deserializer).map(|_| Self(current().id()))
+        }
+    }
+
+    #[tokio::test]
+    async fn a_long_body_takes_no_time_of_the_runtime() {
+        let metrics = Arc::new(Metrics::new().unwrap());
+        let state = AppState::new(Arc::clone(&metrics), BODY_MAX, Access::default());
+        let handle = start(Box::new(Toy::new()), None, Limits::default(), metrics).unwrap();
+        state.loaded(Service { handle, name: "toy".to_owned(), created: 0 }).unwrap();
+        for (bytes, is_here) in [(100, true), (1 << 20, false)] {
+            let request = || Request::new(Body::from(format!("{{\"pad\": \"{}\"}}", "x".repeat(bytes))));
+            let read = |body: ParsedBy, _: &Service| Ok((body.0, current().id()));
+            let (_, (parsed_by, read_by)) = read_for_model(&state, request(), |_| None, read).await.unwrap();
+            assert_eq!((parsed_by == current().id(), read_by == current().id()), (is_here, is_here), "{bytes} bytes");
+            assert_ne!(digest(&state, request()).await.unwrap(), [0; 32]);
+        }
+    }
 }

@@ -1,13 +1,14 @@
 //! The context of a request from arrival to last byte: id, span, protocol, owner, and outcome.
 
 use crate::api::error::{self, ApiError, ApiResult, CLIENT_CLOSED_REQUEST, Code};
-use crate::api::protocol::{Protocol, is_probe, is_work};
+use crate::api::protocol::{Protocol, is_probe, is_resumable, is_work};
 use crate::api::state::AppState;
 use crate::api::state::keys::{Fingerprint, Owner};
-use crate::api::state::under_way::Registration;
+use crate::api::state::under_way::{UnderWay, Work};
 use crate::engine::{Answer, Origin};
 use crate::telemetry::trace::{self, Trace};
 use crate::telemetry::{Metrics, Outcome};
+use crate::text::shown;
 use axum::extract::{FromRequestParts, MatchedPath, Request, State};
 use axum::http::request::Parts;
 use axum::http::{Extensions, HeaderName, HeaderValue, Method, StatusCode};
@@ -17,9 +18,9 @@ use futures_util::future::OptionFuture;
 use std::borrow::Cow;
 use std::hash::{BuildHasher, RandomState};
 use std::sync::atomic::{AtomicUsize, Ordering};
-use std::sync::{Arc, Mutex, OnceLock, PoisonError};
+use std::sync::{Arc, OnceLock};
 use std::time::{Duration, Instant};
-use tokio::sync::{OwnedSemaphorePermit, watch};
+use tokio::sync::OwnedSemaphorePermit;
 use tracing::{Instrument, Span};
 
 const REQUEST_ID: HeaderName = HeaderName::from_static("x-request-id");
@@ -64,9 +65,11 @@ struct Inner {
     permit: OnceLock<OwnedSemaphorePermit>,
     owner: OnceLock<Fingerprint>,
     origin: OnceLock<Origin>,
-    cancel: Arc<watch::Sender<bool>>,
-    /// Released when the outcome is known: a client may use its id again when it has the last byte.
-    registration: Mutex<Option<Registration>>,
+    /// Ends when the outcome is known: a client may use its id again when it has the last byte.
+    work: Arc<Work>,
+    under_way: Arc<UnderWay>,
+    /// The digest of the body, where the answer may be a stream that is resumed.
+    body: OnceLock<Fingerprint>,
     limit: Option<Duration>,
     metrics: Arc<Metrics>,
     span: Span,
@@ -119,13 +122,10 @@ impl RequestContext {
 
     /// Waits until the request is cancelled or has reached its time limit.
     pub(crate) async fn interrupted(&self) -> ApiError {
-        let mut cancel = self.0.cancel.subscribe();
-        // the context holds the sender, so this ends by cancellation alone
-        let cancelled = async { drop(cancel.wait_for(|is_cancelled| *is_cancelled).await) };
         let limit = self.0.limit;
         let end = OptionFuture::from(limit.map(|limit| tokio::time::sleep_until((self.0.arrived + limit).into())));
         tokio::select! {
-            () = cancelled => ApiError::new(Code::Cancelled, "this request was cancelled by DELETE /v1/requests/{id}"),
+            () = self.0.work.cancelled() => ApiError::new(Code::Cancelled, "this request was cancelled by DELETE /v1/requests/{id}"),
             Some(()) = end => {
                 let seconds = limit.unwrap_or_default().as_secs();
                 let message = format!("this request has taken {seconds} s, the most that any may; ask for fewer tokens or steps");
@@ -178,16 +178,33 @@ impl RequestContext {
     /// Sets the outcome by the status of the answer. Only the first call counts.
     pub(crate) fn set_outcome(&self, status: StatusCode) {
         let _ = self.0.outcome.set(outcome(status));
-        self.register(None);
+        self.0.under_way.end(&self.0.work);
     }
 
-    fn register(&self, registration: Option<Registration>) {
-        *self.0.registration.lock().unwrap_or_else(PoisonError::into_inner) = registration;
+    /// What is computed for this request.
+    pub(crate) fn work(&self) -> &Arc<Work> {
+        &self.0.work
+    }
+
+    /// The path of the route, or `other`.
+    pub(crate) fn endpoint(&self) -> &str {
+        &self.0.endpoint
+    }
+
+    /// Sets the digest of the body, by which a request that resumes a stream is compared.
+    pub(crate) fn set_body(&self, digest: Fingerprint) {
+        let _ = self.0.body.set(digest); // a request has one
+    }
+
+    /// The digest of the body; `None` where no stream is resumed.
+    pub(crate) fn body(&self) -> Option<Fingerprint> {
+        self.0.body.get().copied()
     }
 }
 
 impl Drop for Inner {
     fn drop(&mut self) {
+        self.under_way.end(&self.work);
         if let Some(began) = self.stream_began.get() {
             Trace::of(self.span.clone()).part("stream", *began, Instant::now(), || []);
         }
@@ -262,8 +279,9 @@ pub(crate) async fn open(
         permit: OnceLock::new(),
         owner: OnceLock::new(),
         origin: OnceLock::new(),
-        cancel: Arc::new(watch::Sender::new(false)),
-        registration: Mutex::default(),
+        work: Arc::default(),
+        under_way: Arc::clone(&state.shared.under_way),
+        body: OnceLock::new(),
         limit: state.patience().timeout,
         metrics: Arc::clone(&state.shared.metrics),
         span: span.clone(),
@@ -287,17 +305,25 @@ pub(crate) async fn open(
 }
 
 /// The layer that lists a request that runs the model for as long as it lasts, so that it can be
-/// cancelled by its id. A request with an id that is in use is refused.
+/// cancelled by its id. A request with an id that is in use is refused, and one that would resume a
+/// stream where none can be.
 pub(crate) async fn register(
     State(state): State<AppState>,
     context: RequestContext,
     request: Request,
     next: Next,
 ) -> ApiResult {
-    let is_new_work = is_work(request.uri().path()) && last_event_id(&request).is_none();
-    if request.method() == Method::POST && is_new_work {
-        let cancel = &context.0.cancel;
-        context.register(Some(state.shared.under_way.register(context.owner(), context.id(), cancel)?));
+    let path = request.uri().path();
+    if request.method() == Method::POST && is_work(path) {
+        match last_event_id(&request) {
+            None => state.shared.under_way.register(context.owner(), context.id(), context.work())?,
+            Some(_) if is_resumable(path) => {}
+            Some(_) => {
+                let message =
+                    format!("the events of {} have no ids, so none is resumed; leave out Last-Event-ID", shown(path));
+                return Err(ApiError::new(Code::InvalidRequest, message));
+            }
+        }
     }
     Ok(next.run(request).await)
 }

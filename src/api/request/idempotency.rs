@@ -4,10 +4,11 @@
 use super::body::collect;
 use super::context::{RequestContext, last_event_id};
 use crate::api::error::{ApiError, ApiResult, Code};
-use crate::api::protocol::Protocol;
+use crate::api::protocol::{Protocol, is_work};
 use crate::api::state::AppState;
-use crate::api::state::kept_answers::{AnswerKey, Lookup, Reader, Recorder};
-use axum::body::Body;
+use crate::api::state::kept_answers::{AnswerKey, Lookup, Recorder};
+use crate::api::state::recording::Reader;
+use axum::body::{Body, Bytes};
 use axum::extract::{Request, State};
 use axum::http::header::CONTENT_TYPE;
 use axum::http::response::Parts;
@@ -43,10 +44,13 @@ pub(crate) async fn replay(
     };
     let (parts, body) = request.into_parts();
     let body = collect(body, state.shared.body_max).await?;
-    let digest = Sha256::new().chain_update(parts.uri.path()).chain_update([0]).chain_update(&body).finalize().into();
+    let (path, body) = (parts.uri.path().to_owned(), Bytes::from(body));
+    let (length, bytes) = (body.len(), body.clone());
+    let digest = move || Sha256::new().chain_update(path).chain_update([0]).chain_update(bytes).finalize().into();
+    let digest = state.shared.text_work.run(length, digest).await?;
     let key = AnswerKey { owner: context.owner(), key };
     loop {
-        match state.shared.kept_answers.look_up(&key, digest) {
+        match state.shared.kept_answers.look_up(&key, digest, context.work()) {
             Lookup::First(recorder) => {
                 let reader = recorder.reader();
                 let (send, head) = oneshot::channel();
@@ -59,10 +63,18 @@ pub(crate) async fn replay(
                     Head::Other(response) => response,
                 });
             }
-            Lookup::Kept(mut reader) => {
+            Lookup::Kept(mut reader, work) => {
+                if is_work(parts.uri.path()) {
+                    state.shared.under_way.register(context.owner(), context.id(), &work)?;
+                }
                 let Some(media_type) = reader.media_type().await else { continue }; // it was no success
                 let headers = [(CONTENT_TYPE, media_type), (REPLAYED, HeaderValue::from_static("true"))];
                 return Ok((headers, read_on(reader)).into_response());
+            }
+            Lookup::Cancelled => {
+                let message =
+                    "the request with this Idempotency-Key was cancelled; to have it computed, send it with a new one";
+                return Err(ApiError::new(Code::Cancelled, message));
             }
             Lookup::Conflict => {
                 let message = "this Idempotency-Key came with another request; give each request a key of its own";
@@ -90,7 +102,12 @@ async fn record(
     context.record_response(&response); // also if its connection is lost
     let media_type = response.headers().get(CONTENT_TYPE).cloned();
     let Some(media_type) = media_type.filter(|_| response.status().is_success()) else {
-        drop(recorder); // the key is free before the client knows that the request failed
+        // before the client knows that the request failed
+        if context.work().is_cancelled() {
+            recorder.cancel();
+        } else {
+            drop(recorder); // the key is free
+        }
         let _ = head.send(Head::Other(response)); // nobody waits if the connection is lost
         return;
     };
@@ -104,7 +121,12 @@ async fn record(
             return;
         }
     }
-    recorder.finish(!context.has_failed()); // a stream may have ended with an error
+    // a stream may have ended with an error
+    if context.has_failed() && context.work().is_cancelled() {
+        recorder.cancel();
+    } else {
+        recorder.finish(!context.has_failed());
+    }
 }
 
 fn read_on(reader: Reader) -> Body {

@@ -2,12 +2,12 @@
 
 use super::keys::{Fingerprint, Owner};
 use super::lock::lock;
-use axum::body::Bytes;
+use super::recording::{Reader, Recording, Stage};
+use super::under_way::Work;
 use axum::http::HeaderValue;
 use std::collections::BTreeMap;
 use std::sync::{Arc, Mutex};
 use std::time::{Duration, Instant};
-use tokio::sync::watch;
 
 const KEPT_FOR: Duration = Duration::from_secs(600);
 /// Bytes of one answer. A larger one is not kept: it ends with the connections that read it.
@@ -38,36 +38,50 @@ struct Kept {
 struct Entry {
     /// Digest of the request's path and body.
     request: Fingerprint,
+    work: Arc<Work>,
     recording: Arc<Recording>,
     bytes: usize,
     /// Since when the answer is complete; `None` while it is computed.
     complete: Option<Instant>,
+    /// Whether it was cancelled, so that there is no answer.
+    is_cancelled: bool,
 }
 
 /// How a request with a key is to be answered.
 pub(crate) enum Lookup {
     /// It is the first with its key: serve it, and record its answer.
     First(Recorder),
-    /// The answer is there, or is being computed.
-    Kept(Reader),
+    /// The answer is there, or is being computed by this work.
+    Kept(Reader, Arc<Work>),
+    /// It was cancelled.
+    Cancelled,
     /// The key belongs to a different request.
     Conflict,
 }
 
 impl KeptAnswers {
-    /// Looks a key up; `request` is the digest of the request's path and body.
-    pub(crate) fn look_up(self: &Arc<Self>, key: &AnswerKey, request: Fingerprint) -> Lookup {
+    /// Looks a key up; `request` is the digest of the request's path and body, `work` what computes
+    /// the answer if it is the first.
+    pub(crate) fn look_up(self: &Arc<Self>, key: &AnswerKey, request: Fingerprint, work: &Arc<Work>) -> Lookup {
         let mut kept = lock(&self.0);
         kept.drop_where(|entry| entry.complete.is_some_and(|since| since.elapsed() >= KEPT_FOR));
         match kept.entries.get(key) {
             Some(entry) if entry.request != request => Lookup::Conflict,
-            Some(entry) => Lookup::Kept(Reader::new(&entry.recording)),
+            Some(entry) if entry.is_cancelled => Lookup::Cancelled,
+            Some(entry) => Lookup::Kept(Reader::new(&entry.recording), Arc::clone(&entry.work)),
             None => {
                 if kept.entries.len() >= ANSWERS_MAX {
                     kept.drop_oldest();
                 }
                 let recording = Arc::new(Recording::default());
-                let entry = Entry { request, recording: Arc::clone(&recording), bytes: 0, complete: None };
+                let entry = Entry {
+                    request,
+                    work: Arc::clone(work),
+                    recording: Arc::clone(&recording),
+                    bytes: 0,
+                    complete: None,
+                    is_cancelled: false,
+                };
                 kept.entries.insert(key.clone(), entry);
                 Lookup::First(Recorder { answers: Arc::clone(self), key: key.clone(), recording, is_kept: true })
             }
@@ -92,36 +106,6 @@ impl Kept {
         self.bytes -= self.entries.remove(&oldest).map_or(0, |entry| entry.bytes);
         true
     }
-}
-
-/// An answer that is written once and read by several connections.
-#[derive(Debug, Default)]
-struct Recording {
-    state: Mutex<State>,
-    /// Wakes the readers and the recorder at each change.
-    changed: watch::Sender<()>,
-}
-
-#[derive(Debug, Default)]
-struct State {
-    media_type: Option<HeaderValue>,
-    body: Vec<u8>,
-    /// Bytes before `body` that were dropped, all readers having read them.
-    dropped: usize,
-    stage: Stage,
-    /// How many bytes each reader has read.
-    readers: BTreeMap<u64, usize>,
-    next_reader: u64,
-}
-
-#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
-enum Stage {
-    #[default]
-    Running,
-    /// Nothing follows.
-    Ended,
-    /// It broke off.
-    Cut,
 }
 
 /// Writes the answer to the first request with a key. Dropping it unfinished frees the key.
@@ -197,6 +181,21 @@ impl Recorder {
         self.is_kept = false;
     }
 
+    /// The request was cancelled, and stays so for those that are sent again with its key.
+    pub(crate) fn cancel(mut self) {
+        let mut kept = lock(&self.answers.0);
+        if self.is_kept
+            && let Some(entry) = kept.entries.get_mut(&self.key)
+        {
+            (entry.complete, entry.is_cancelled, entry.recording) = (Some(Instant::now()), true, Arc::default());
+            let bytes = std::mem::take(&mut entry.bytes);
+            kept.bytes -= bytes;
+            self.is_kept = false; // it is no longer this recorder's to forget
+        }
+        drop(kept);
+        self.recording.update(|state| state.stage = Stage::Ended);
+    }
+
     /// The answer is complete. It is kept if it `succeeded` and is not too large.
     pub(crate) fn finish(mut self, succeeded: bool) {
         if succeeded && self.is_kept {
@@ -221,92 +220,6 @@ impl Drop for Recorder {
     }
 }
 
-impl Recording {
-    fn update(&self, change: impl FnOnce(&mut State)) {
-        change(&mut lock(&self.state));
-        self.changed.send_replace(());
-    }
-}
-
-impl State {
-    /// Drops what all readers have read.
-    fn drop_read(&mut self) {
-        let read = self.readers.values().min().map_or(0, |read| read - self.dropped);
-        self.body.drain(..read);
-        self.dropped += read;
-    }
-}
-
-/// Reads an answer from its beginning.
-pub(crate) struct Reader {
-    recording: Arc<Recording>,
-    changed: watch::Receiver<()>,
-    number: u64,
-}
-
-/// The answer broke off.
-#[derive(Debug, thiserror::Error)]
-#[error("the answer broke off")]
-pub(crate) struct BrokeOff;
-
-impl Reader {
-    fn new(recording: &Arc<Recording>) -> Self {
-        let mut state = lock(&recording.state);
-        let (number, dropped) = (state.next_reader, state.dropped);
-        state.next_reader += 1;
-        state.readers.insert(number, dropped);
-        drop(state);
-        Self { recording: Arc::clone(recording), changed: recording.changed.subscribe(), number }
-    }
-
-    /// Waits for the media type of a success; `None` if the answer is none.
-    pub(crate) async fn media_type(&mut self) -> Option<HeaderValue> {
-        loop {
-            self.changed.borrow_and_update();
-            {
-                let state = lock(&self.recording.state);
-                if state.media_type.is_some() || state.stage != Stage::Running {
-                    return state.media_type.clone();
-                }
-            }
-            self.changed.changed().await.ok()?;
-        }
-    }
-
-    /// The next bytes; `None` at the end.
-    pub(crate) async fn next(&mut self) -> Option<Result<Bytes, BrokeOff>> {
-        loop {
-            self.changed.borrow_and_update();
-            {
-                let mut state = lock(&self.recording.state);
-                let end = state.dropped + state.body.len();
-                let read = state.readers.insert(self.number, end).unwrap_or(end);
-                let bytes = Bytes::copy_from_slice(&state.body[read - state.dropped..]);
-                let stage = state.stage;
-                drop(state);
-                if !bytes.is_empty() {
-                    self.recording.changed.send_replace(()); // there may be room again
-                    return Some(Ok(bytes));
-                }
-                match stage {
-                    Stage::Running => {}
-                    Stage::Ended => return None,
-                    Stage::Cut => return Some(Err(BrokeOff)),
-                }
-            }
-            self.changed.changed().await.ok()?;
-        }
-    }
-}
-
-impl Drop for Reader {
-    fn drop(&mut self) {
-        self.recording.update(|state| {
-            state.readers.remove(&self.number);
-        });
-    }
-}
-
 #[cfg(test)]
 mod tests {
     use super::*;
@@ -317,14 +230,14 @@ mod tests {
     }
 
     fn first(answers: &Arc<KeptAnswers>, name: usize) -> Recorder {
-        match answers.look_up(&key(name), [0; 32]) {
+        match answers.look_up(&key(name), [0; 32], &Arc::default()) {
             Lookup::First(recorder) => recorder,
-            Lookup::Kept(_) | Lookup::Conflict => panic!("{name} is there"),
+            Lookup::Kept(..) | Lookup::Cancelled | Lookup::Conflict => panic!("{name} is there"),
         }
     }
 
     fn is_kept(answers: &Arc<KeptAnswers>, name: usize) -> bool {
-        matches!(answers.look_up(&key(name), [0; 32]), Lookup::Kept(_))
+        matches!(answers.look_up(&key(name), [0; 32], &Arc::default()), Lookup::Kept(..))
     }
 
     #[tokio::test]

@@ -3,6 +3,7 @@
 pub(crate) mod kept_answers;
 pub(crate) mod keys;
 mod lock;
+pub(crate) mod recording;
 pub(crate) mod stream_logs;
 pub(crate) mod text_work;
 pub(crate) mod under_way;

@@ -1,8 +1,8 @@
 //! Logs of streams of named events, from which broken streams are resumed.
 
-use super::keys::Owner;
+use super::keys::{Fingerprint, Owner};
 use super::lock::lock;
-use super::under_way::{Name, unknown_request};
+use super::under_way::{Name, Work, unknown_request};
 use crate::api::error::ApiError;
 use std::collections::{BTreeMap, VecDeque};
 use std::ops::RangeInclusive;
@@ -53,10 +53,23 @@ impl StreamLogs {
         }
     }
 
-    /// Finds a log; an error if no log of this owner is kept under this id.
+    /// Finds a log by any id of its request; an error if no log of this owner is kept under it.
     pub(crate) fn find(&self, id: &str, owner: Owner) -> Result<Arc<StreamLog>, ApiError> {
-        lock(&self.0).get(&(owner, id.to_owned())).cloned().ok_or_else(|| unknown_request(id))
+        let logs = lock(&self.0);
+        let log = logs.get(&(owner, id.to_owned()));
+        let log = log.or_else(|| logs.values().find(|log| log.asked.work.is_named(id, owner)));
+        log.cloned().ok_or_else(|| unknown_request(id))
     }
+}
+
+/// What a stream answers. The same request resumes it.
+#[derive(Debug, Default)]
+pub(crate) struct Asked {
+    /// The path of the request.
+    pub(crate) path: String,
+    /// The digest of its body.
+    pub(crate) body: Option<Fingerprint>,
+    pub(crate) work: Arc<Work>,
 }
 
 /// The log of one stream. It has one reader at a time: a new one takes over.
@@ -64,6 +77,7 @@ impl StreamLogs {
 pub(crate) struct StreamLog {
     pub(crate) id: String,
     owner: Owner,
+    pub(crate) asked: Asked,
     /// How long the stream goes on without a reader; zero ends it at once.
     pub(crate) grace: Duration,
     state: Mutex<LogState>,
@@ -100,9 +114,9 @@ impl LogState {
 }
 
 impl StreamLog {
-    pub(crate) fn new(id: String, owner: Owner, grace: Duration) -> Self {
+    pub(crate) fn new(id: String, owner: Owner, asked: Asked, grace: Duration) -> Self {
         let (changed, taken) = (Notify::new(), Notify::new());
-        Self { id, owner, grace, state: Mutex::default(), changed, taken, pump: Mutex::default() }
+        Self { id, owner, asked, grace, state: Mutex::default(), changed, taken, pump: Mutex::default() }
     }
 
     fn name(&self) -> Name {

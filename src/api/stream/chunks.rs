@@ -49,10 +49,14 @@ pub(crate) async fn respond(
         Delivery::Whole => {
             let head = head(false);
             let answers = sessions::answers(sessions, &context).await?;
-            let choices = answers.iter().enumerate().map(|(index, answer)| writer.whole(index, answer)).collect();
-            let diffusion = Some(Side::Refinement(Refinement::of(&answers)));
-            let usage = Some(Some(writer.usage(&answers)));
-            Ok(Json(Completion { head: &head, choices, usage, diffusion }).into_response())
+            let tokens = answers.iter().map(|answer| answer.written.len()).sum();
+            let write = move || {
+                let choices = answers.iter().enumerate().map(|(index, answer)| writer.whole(index, answer)).collect();
+                let diffusion = Some(Side::Refinement(Refinement::of(&answers)));
+                let usage = Some(Some(writer.usage(&answers)));
+                Json(Completion { head: &head, choices, usage, diffusion }).into_response()
+            };
+            text_work.run(tokens, write).await
         }
         Delivery::Stream { with_edits, with_usage } => {
             let (head, request_id) = (head(true), context.id().to_owned());

@@ -1,12 +1,15 @@
 //! Streams that survive their connection: a task fills a log, and connections read the log.
 
 use super::sse::{self, Frame};
-use crate::api::error::{ApiError, Code};
+use crate::api::error::{ApiError, ApiResult, Code};
+use crate::api::request::body::digest;
 use crate::api::request::context::RequestContext;
+use crate::api::state::AppState;
 use crate::api::state::keys::Owner;
-use crate::api::state::stream_logs::{LogEntry, StreamLog, StreamLogs};
+use crate::api::state::stream_logs::{Asked, LogEntry, StreamLog, StreamLogs};
 use crate::api::state::under_way::{KEPT_FOR, unknown_request};
 use crate::text::quoted;
+use axum::extract::Request;
 use axum::response::sse::Event;
 use axum::response::{IntoResponse, Response};
 use futures_util::{Stream, StreamExt, stream};
@@ -20,7 +23,8 @@ pub(crate) type Entries = Pin<Box<dyn Stream<Item = Vec<LogEntry>> + Send>>;
 
 /// Starts a stream that goes on for `grace` without a reader, and reads it from its beginning.
 pub(crate) fn begin(logs: &Arc<StreamLogs>, context: &RequestContext, source: Entries, grace: Duration) -> Response {
-    let log = Arc::new(StreamLog::new(context.id().to_owned(), context.owner(), grace));
+    let asked = Asked { path: context.endpoint().to_owned(), body: context.body(), work: Arc::clone(context.work()) };
+    let log = Arc::new(StreamLog::new(context.id().to_owned(), context.owner(), asked, grace));
     let response = read(logs, &log, 0); // attached before the first entry can be dropped
     feed(logs, &log, source);
     response.unwrap_or_else(|_| unknown_request(&log.id).into_response())
@@ -53,28 +57,51 @@ async fn pump(mut source: Entries, log: Arc<StreamLog>, logs: Arc<StreamLogs>) {
 
 /// Reads a whole stream, by its request's id.
 pub(crate) fn from_start(logs: &Arc<StreamLogs>, id: &str, owner: Owner) -> Result<Response, ApiError> {
-    resume_at(logs, id, 0, owner)
+    read_from(logs, &logs.find(id, owner)?, 0)
 }
 
-/// Resumes a stream after the `Last-Event-ID` `last`. `of`: the request whose stream it must be.
-pub(crate) fn resume(logs: &Arc<StreamLogs>, last: &str, of: Option<&str>, owner: Owner) -> Result<Response, ApiError> {
-    let refused = |why: &str| {
-        let message =
-            format!("the Last-Event-ID {} {why}; send the id of the last event that came, or none", quoted(last));
-        ApiError::new(Code::InvalidRequest, message)
-    };
-    let (id, number) = last.rsplit_once(':').ok_or_else(|| refused("is no id of an event"))?;
-    let number = number.parse::<u64>().map_err(|_| refused("has no number of an event"))?;
-    if let Some(of) = of.filter(|of| *of != id) {
-        return Err(refused(&format!("is of another request than {}", quoted(of))));
+/// Resumes the stream of the request `of` after the `Last-Event-ID` `last`.
+pub(crate) fn resume(logs: &Arc<StreamLogs>, last: &str, of: &str, owner: Owner) -> Result<Response, ApiError> {
+    let (id, number) = event(last)?;
+    let log = logs.find(of, owner)?;
+    if log.id != id && !log.asked.work.is_named(id, owner) {
+        return Err(refused(last, &format!("is of another request than {}; {SEND}", quoted(of))));
     }
-    resume_at(logs, id, number.saturating_add(1), owner)
+    read_from(logs, &log, number.saturating_add(1))
 }
 
-fn resume_at(logs: &Arc<StreamLogs>, id: &str, from: u64, owner: Owner) -> Result<Response, ApiError> {
-    let log = logs.find(id, owner)?;
-    read(logs, &log, from).map_err(|kept| {
-        let message = format!("of the stream of request {id} events {} to {} can be read on", kept.start(), kept.end());
+/// Resumes a stream for its request, which is sent again with the `Last-Event-ID` `last`.
+pub(crate) async fn resend(state: &AppState, context: &RequestContext, request: Request, last: &str) -> ApiResult {
+    let (logs, (id, number)) = (&state.shared.stream_logs, event(last)?);
+    let log = logs.find(id, context.owner())?;
+    let advice = format!("send that request again as it was, or GET /v1/requests/{id}");
+    if log.asked.path != context.endpoint() {
+        let path = &log.asked.path;
+        return Err(refused(last, &format!("is of a stream of POST {path}, not of {}; {advice}", context.endpoint())));
+    }
+    if log.asked.body != Some(digest(state, request).await?) {
+        return Err(refused(last, &format!("is of a request with another body; {advice}")));
+    }
+    read_from(logs, &log, number.saturating_add(1))
+}
+
+const SEND: &str = "send the id of the last event that came, or none";
+
+fn refused(last: &str, why: &str) -> ApiError {
+    ApiError::new(Code::InvalidRequest, format!("the Last-Event-ID {} {why}", quoted(last)))
+}
+
+/// The id of the request and the number of an event, by the id of the event.
+fn event(last: &str) -> ApiResult<(&str, u64)> {
+    let (id, number) = last.rsplit_once(':').ok_or_else(|| refused(last, &format!("is no id of an event; {SEND}")))?;
+    let number = number.parse().map_err(|_| refused(last, &format!("has no number of an event; {SEND}")))?;
+    Ok((id, number))
+}
+
+fn read_from(logs: &Arc<StreamLogs>, log: &Arc<StreamLog>, from: u64) -> ApiResult {
+    read(logs, log, from).map_err(|kept| {
+        let (id, first, end) = (&log.id, kept.start(), kept.end());
+        let message = format!("of the stream of request {id} events {first} to {end} can be read on");
         ApiError::new(Code::UnknownRequest, message)
     })
 }
@@ -144,7 +171,7 @@ mod tests {
         let logs = Arc::new(StreamLogs::default());
         let mut streams = Vec::new();
         for number in 0..LOGS_MAX + 10 {
-            let log = Arc::new(StreamLog::new(number.to_string(), None, RESUME_GRACE));
+            let log = Arc::new(StreamLog::new(number.to_string(), None, Asked::default(), RESUME_GRACE));
             streams.push(Arc::downgrade(&log));
             feed(&logs, &log, Box::pin(stream::empty()));
             drop(log);

@@ -30,7 +30,8 @@ pub(crate) async fn respond(
     match delivery {
         Delivery::Whole => {
             let answer = sessions::answer(session, &context).await?;
-            let body = events.done(&answer).map_err(|error| ApiError::new(Code::Internal, error.to_string()))?;
+            let body = state.shared.text_work.run(answer.written.len(), move || events.done(&answer)).await?;
+            let body = body.map_err(|error| ApiError::new(Code::Internal, error.to_string()))?;
             Ok(([(CONTENT_TYPE, "application/json")], body).into_response())
         }
         Delivery::Stream { .. } => {

@@ -59,15 +59,6 @@ impl PartialSchema for PromptField {
 }
 
 impl CompletionFields {
-    /// How many tokens [`Self::read`] will decode.
-    pub(crate) fn echoed_tokens(&self) -> usize {
-        match self.prompt.as_ref().filter(|_| self.echo == Some(true)) {
-            Some(PromptField::Tokens(tokens)) => tokens.len(),
-            Some(PromptField::TokenLists(lists)) => lists.iter().map(Vec::len).sum(),
-            Some(PromptField::Text(_) | PromptField::Texts(_)) | None => 0,
-        }
-    }
-
     /// The parameters of the completion. `detokenize` gives the text of tokens, for `echo`.
     pub(crate) fn read(mut self, detokenize: impl Fn(&[TokenId]) -> String) -> Result<CompletionParams, ApiError> {
         let common = self.common();
