@@ -177,8 +177,17 @@ pub(super) fn all(model: &str) -> Vec<Attack> {
         Attack::new("tokenize 2 MB", "/tokenize", text(digits(MIB_2 / 10 * 9))),
         Attack::new("tokenize 512 KiB", "/tokenize", text(digits(MIB_2 / 4))),
         Attack::new("tokenize 2 MB without a token", "/tokenize", text("\u{1F600}".repeat(MIB_2 / 4))),
-        Attack::new("score 2 MB", "/v1/score", json!({"input": digits(MIB_2 / 10 * 9)}).to_string()),
-        Attack::new("repair 2 MB", "/v1/repair", json!({"input": digits(MIB_2 / 10 * 9)}).to_string()),
+        Attack::new("detokenize 1,000,000 ids", "/detokenize", json!({"tokens": vec![5; MIB_2 / 2 - 20]}).to_string()),
+        Attack::new("score 2 MB", "/v1/score", json!({"text": digits(MIB_2 / 10 * 9)}).to_string()),
+        Attack::new("score 1,000,000 ids", "/v1/score", json!({"text": vec![5; MIB_2 / 2 - 20]}).to_string()),
+        Attack::new("repair 2 MB", "/v1/repair", json!({"text": digits(MIB_2 / 10 * 9)}).to_string()),
+        Attack::new(
+            "repair with 300,000 pins",
+            "/v1/repair",
+            json!({"text": digits(90), "pinned": vec![[0, 1]; 300_000]}).to_string(),
+        ),
+        Attack::new("repair sent twice", "/v1/repair", json!({"text": digits(MIB_2 / 10 * 9)}).to_string())
+            .headers(&[("idempotency-key", "same")]),
         Attack::new(
             "template of 2 MB",
             "/v1/infill",

@@ -34,7 +34,7 @@ TOGETHER = [
     r"stop does not go with a response_format",
     r"this model's vocabulary has no digits",
     r"the Idempotency-Key is not",  # header values that are no text
-    r"^the Last-Event-ID .* (is no id of an event|has no number of an event|is of another request)",
+    r"^the Last-Event-ID .* (is no id of an event|has no number of an event|is of (another request|a stream of|a request with))",
     r"^n: given \d+ for each of \d+ prompts",
     r"pinned has \[\d+, \d+\]; give pairs of",
 ]
