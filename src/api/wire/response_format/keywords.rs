@@ -53,13 +53,21 @@ pub(super) fn words_of(kind: &str) -> &'static [&'static str] {
 
 /// Rejects keywords other than `words` and annotations: their constraints would not be kept.
 pub(super) fn known(schema: &Map<String, Value>, path: &Path<'_>, words: &[&str]) -> ApiResult<()> {
-    match schema.keys().find(|word| !words.contains(&word.as_str()) && !is_annotation(word)) {
-        None => Ok(()),
-        Some(word) => {
-            let message = format!("this cannot be kept; here only {} can", words.join(", "));
-            Err(path.at(word).invalid(&message))
-        }
-    }
+    let is_known = |word: &&String| words.contains(&word.as_str()) || is_annotation(word);
+    schema.keys().find(|word| !is_known(word)).map_or(Ok(()), |word| Err(unknown(word, path, words)))
+}
+
+/// As [`known`] for a value of a type. Keywords of other types ask for nothing, as JSON Schema has
+/// it.
+pub(super) fn known_of(schema: &Map<String, Value>, path: &Path<'_>, kind: &str) -> ApiResult<()> {
+    let own = words_of(kind);
+    let is_of_other = |word: &str| word != TOKENS && WORDS.iter().any(|(_, words)| words.contains(&word));
+    let is_kept = |word: &&String| own.contains(&word.as_str()) || is_of_other(word) || is_annotation(word);
+    schema.keys().find(|word| !is_kept(word)).map_or(Ok(()), |word| Err(unknown(word, path, own)))
+}
+
+fn unknown(word: &str, path: &Path<'_>, words: &[&str]) -> ApiError {
+    path.at(word).invalid(&format!("this cannot be kept; here only {} can", words.join(", ")))
 }
 
 /// The types that a schema names; `None` if it names none.

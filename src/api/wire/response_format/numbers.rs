@@ -2,7 +2,7 @@
 
 use super::budget::Budget;
 use super::decimal::{Decimal, text};
-use super::keywords::{TOKENS, known, size, words_of};
+use super::keywords::{TOKENS, known_of, size};
 use super::path::Path;
 use crate::api::error::{ApiError, ApiResult};
 use crate::engine::Shape;
@@ -44,7 +44,7 @@ pub(super) fn shape(
     is_whole: bool,
     budget: &mut Budget,
 ) -> ApiResult<Shape> {
-    known(schema, path, words_of("number"))?;
+    known_of(schema, path, "number")?;
     let is_format =
         |format: &Value| format.as_str().is_some_and(|format| NUMBER_FORMATS.split(' ').any(|known| known == format));
     if let Some(format) = schema.get("format").filter(|format| !is_format(format)) {

@@ -2,7 +2,7 @@
 
 use super::budget::Budget;
 use super::combine::resolved;
-use super::keywords::{array_of, for_kind, further, is_annotation, kinds, known, required, size, upper_size, words_of};
+use super::keywords::{array_of, for_kind, further, is_annotation, kinds, known_of, required, size, upper_size};
 use super::options::{listed, only_null};
 use super::path::Path;
 use super::union::either;
@@ -119,7 +119,7 @@ impl Reader<'_> {
             "string" => strings::shape(schema, path, self.budget),
             "integer" | "number" => numbers::shape(schema, path, kind == "integer", self.budget),
             "boolean" => {
-                known(schema, path, words_of(kind))?;
+                known_of(schema, path, kind)?;
                 Ok(Shape::OneOf(vec!["true".to_owned(), "false".to_owned()]))
             }
             _ => Ok(Shape::Constant("null".to_owned())),
@@ -191,7 +191,7 @@ impl Reader<'_> {
     }
 
     fn object(&mut self, schema: &Map<String, Value>, path: &Path<'_>, depth: usize) -> ApiResult<Shape> {
-        known(schema, path, words_of("object"))?;
+        known_of(schema, path, "object")?;
         let at = path.at("properties");
         let properties = match schema.get("properties") {
             None => None,
@@ -307,7 +307,7 @@ impl Reader<'_> {
     }
 
     fn array(&mut self, schema: &Map<String, Value>, path: &Path<'_>, depth: usize) -> ApiResult<Shape> {
-        known(schema, path, words_of("array"))?;
+        known_of(schema, path, "array")?;
         // before 2020, a tuple was an array of `items`
         let (word, prefix, further) = match schema.get("items") {
             Some(Value::Array(all)) => ("items", Some(all), schema.get("additionalItems")),

@@ -1,7 +1,7 @@
 //! Strings of a schema: their lengths, formats and patterns.
 
 use super::budget::Budget;
-use super::keywords::{TOKENS, known, size, upper_size, words_of};
+use super::keywords::{TOKENS, known_of, size, upper_size};
 use super::path::Path;
 use crate::api::error::ApiResult;
 use crate::engine::Shape;
@@ -41,7 +41,7 @@ struct Form {
 
 /// The shape of a string.
 pub(super) fn shape(schema: &Map<String, Value>, path: &Path<'_>, budget: &mut Budget) -> ApiResult<Shape> {
-    known(schema, path, words_of("string"))?;
+    known_of(schema, path, "string")?;
     let cells = size(schema, path, TOKENS)?;
     let least = size(schema, path, "minLength")?.unwrap_or(0);
     let characters = upper_size(schema, path, "maxLength")?;
