@@ -157,7 +157,8 @@ async fn faults_name_it() {
     assert_eq!(
         message(json!({"remasking": "youngest"})).await,
         "diffusion.remasking: unknown variant `youngest`, expected one of \
-         `off`, `quality`, `confidence`, `remdm`, `random`, `oldest`, `unlikely`"
+         `off`, `quality`, `confidence`, `present`, `running`, `t2m`, `p2`, `remdm`, `remdm_cap`, `remdm_rescale`, \
+         `random`, `oldest`, `unlikely`"
     );
     assert_eq!(
         message(json!({"remasking": {"policy": "oldest", "patience": 0}})).await,
@@ -165,8 +166,8 @@ async fn faults_name_it() {
     );
     assert_eq!(
         message(json!({"remasking": {"policy": "quality", "patience": 2}})).await,
-        "patience goes with the policies \"oldest\"; \
-         with \"quality\" and \"confidence\" give budget, below and window"
+        "patience goes with the policy \"oldest\"; \
+         with \"quality\" give budget, below and window"
     );
     assert_eq!(
         message(json!({"unmasking": {"group": 2, "threshold": 0.5}})).await,

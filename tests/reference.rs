@@ -1,14 +1,16 @@
 //! Whole runs against the published samplers: every trace, token for token, through the front door.
 //!
 //! `tests/data/llada-tiny/traces.json` holds the canvas each forward pass of LLaDA's `generate.py`
-//! and of PRISM's LLaDA sampler saw, and the result.
+//! and of PRISM's LLaDA sampler saw, and the result; `tests/data/fast-dllm-sharp/traces.json` those
+//! of Fast-dLLM's sampler without a cache, on a model that is surer of its tokens.
 
 mod common;
 
-use common::{data, finished, llada_tiny};
-use remask::diffusion::policy::{BUDGET, Choice, OFF, QUALITY};
+use common::{data, engine, finished, llada_tiny};
+use remask::diffusion::policy::{BUDGET, Choice, OFF, QUALITY, Setting, Settings};
 use remask::diffusion::{Cell, Edit, TokenId};
-use remask::engine::{Event, Length, Prompt, Request, Session, Task};
+use remask::engine::{Event, Length, Limits, Prompt, Request, Session, Task};
+use remask::model::{Device, Source, load};
 use serde::Deserialize;
 
 #[derive(Deserialize)]
@@ -61,6 +63,39 @@ impl Trace {
         canvases.dedup();
         assert!(canvases.len() + 1 >= self.canvases.len());
         canvases
+    }
+}
+
+#[derive(Deserialize)]
+struct FastTraces {
+    mask: u32,
+    traces: Vec<FastTrace>,
+}
+
+/// Of `steps`, `threshold` and `factor`, each trace has one.
+#[derive(Deserialize)]
+struct FastTrace {
+    prompt: Vec<u32>,
+    gen_length: usize,
+    block_length: u32,
+    steps: Option<u32>,
+    threshold: Option<f32>,
+    factor: Option<f32>,
+    canvases: Vec<Vec<u32>>,
+}
+
+impl FastTrace {
+    fn request(&self) -> Request {
+        let prompt = Prompt::Tokens(self.prompt.iter().copied().map(TokenId).collect());
+        let knobs = [("threshold", self.threshold), ("factor", self.factor)];
+        let given = knobs.into_iter().filter_map(|(name, value)| Some((name, Setting::Number(value?))));
+        Request {
+            steps: self.steps,
+            block_length: Some(self.block_length),
+            pace: given.fold(Settings::EMPTY, |settings, (name, value)| settings.with(name, value)),
+            remasking: Some(Choice::of(&OFF)),
+            ..Request::new(Task::Continue { prompt, length: Length::New(self.gen_length) })
+        }
     }
 }
 
@@ -119,4 +154,25 @@ async fn all_traces_together_are_what_they_are_alone() {
         let tokens: Vec<u32> = finished(session).await.written.iter().map(|written| written.token.0).collect();
         assert_eq!(&tokens, trace.canvases.last().unwrap(), "{}", trace.sampler);
     }
+}
+
+#[tokio::test]
+async fn every_trace_of_fast_dllm_is_reproduced_token_for_token() {
+    let dir = data("fast-dllm-sharp");
+    let traces: FastTraces = serde_json::from_slice(&std::fs::read(dir.join("traces.json")).unwrap()).unwrap();
+    let model = load(&Source::Directory { dir, prism_head: None, adapter: None }, Device::Cpu).unwrap();
+    let handle = engine(model, None, Limits::default());
+    let mut paces = [0; 3];
+    for (number, trace) in traces.traces.iter().enumerate() {
+        let ours = canvases(handle.submit_unmerged(&trace.request()).unwrap(), traces.mask).await;
+        let FastTrace { steps, threshold, factor, .. } = trace;
+        let case = format!("trace {number}: {steps:?} {threshold:?} {factor:?}");
+        for (pass, (ours, theirs)) in ours.iter().zip(&trace.canvases).enumerate() {
+            assert_eq!(ours, theirs, "{case}, canvas {pass}");
+        }
+        assert_eq!(ours.len(), trace.canvases.len(), "{case}");
+        let kinds = [steps.is_some(), threshold.is_some(), factor.is_some()];
+        paces.iter_mut().zip(kinds).for_each(|(count, is_one)| *count += usize::from(is_one));
+    }
+    assert_eq!(paces, [4, 16, 12], "traces by steps, threshold and factor");
 }

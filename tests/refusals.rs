@@ -156,14 +156,14 @@ async fn a_field_at_fault_is_named_with_what_is_allowed() {
             "from 0 to 1",
         ),
         (
-            r#"{"prompt": "a", "diffusion": {"unmasking": {"factor": 1.5}}}"#,
-            "diffusion.unmasking.factor",
-            "expected `order` or `threshold`",
+            r#"{"prompt": "a", "diffusion": {"unmasking": {"speed": 1.5}}}"#,
+            "diffusion.unmasking.speed",
+            "expected one of `order`, `threshold`, `factor`",
         ),
         (
             r#"{"prompt": "a", "diffusion": {"remasking": "worst"}}"#,
             "diffusion.remasking",
-            "expected one of `off`, `quality`, `confidence`, `remdm`, `random`",
+            "expected one of `off`, `quality`, `confidence`, `present`",
         ),
         (
             r#"{"prompt": "a", "diffusion": {"remasking": {"budget": 1}}}"#,
@@ -173,7 +173,7 @@ async fn a_field_at_fault_is_named_with_what_is_allowed() {
         (
             r#"{"prompt": "a", "diffusion": {"remasking": {"policy": "remdm", "below": 0.5}}}"#,
             "diffusion.remasking.below",
-            "with \"remdm\" and \"random\" give budget and window",
+            "with \"remdm\" give budget and window",
         ),
         (
             r#"{"prompt": "a", "diffusion": {"remasking": {"policy": "confidence", "below": 1.5}}}"#,
@@ -183,7 +183,7 @@ async fn a_field_at_fault_is_named_with_what_is_allowed() {
         (
             r#"{"prompt": "a", "diffusion": {"remasking": {"policy": "random", "below": 0.5}}}"#,
             "diffusion.remasking.below",
-            "goes with the policies \"quality\" and \"confidence\"",
+            "goes with the policies \"quality\", \"confidence\", \"present\"",
         ),
         (
             r#"{"prompt": "a", "diffusion": {"remasking": {"policy": "off", "budget": 1}}}"#,

@@ -55,6 +55,7 @@ fn flag(prefix: &str, knob: &'static Knob) -> Option<Arg> {
     match knob.range {
         Range::Count { min } => Some(arg.value_name("N").value_parser(whole::<u32>(min.into(), COUNT_MAX.into()))),
         Range::Fraction => Some(arg.value_name("0..1").value_parser(number(0.0_f32, 1.0))),
+        Range::Number { max } => Some(arg.value_name("X").value_parser(number(0.0_f32, max as f32))),
         Range::Span => None,
     }
 }
@@ -67,7 +68,9 @@ fn flag_name(prefix: &str, knob: &Knob) -> String {
 fn settings(prefix: &str, kind: Kind, matches: &ArgMatches) -> Result<Settings, clap::Error> {
     let value = |knob: &Knob| match knob.range {
         Range::Count { .. } => matches.get_one::<u32>(&flag_name(prefix, knob)).copied().map(Setting::Count),
-        Range::Fraction => matches.get_one::<f32>(&flag_name(prefix, knob)).copied().map(Setting::Fraction),
+        Range::Fraction | Range::Number { .. } => {
+            matches.get_one::<f32>(&flag_name(prefix, knob)).copied().map(Setting::Number)
+        }
         Range::Span => None,
     };
     let mut given = knobs(kind).into_iter().filter_map(|knob| Some((knob.name, value(knob)?)));

@@ -7,7 +7,7 @@
 //! drops those blanks. This one counts the erasures really made and spreads the blanks left over
 //! the steps left.
 
-use super::policy::{Pace, Policy, Stretch};
+use super::policy::{Count, Pace, Policy, Stretch};
 
 /// Steps that proofreading needs to change anything: one to erase, one to write.
 const ROUND: u32 = 2;
@@ -17,6 +17,7 @@ const ROUND: u32 = 2;
 pub(super) struct Schedule {
     pace: BlockPace,
     budget: u32,
+    count: Count,
     window: Stretch,
     blanks_at_start: u32,
     phase: Phase,
@@ -53,6 +54,7 @@ impl Schedule {
         Self {
             pace,
             budget: policy.remasking.budget(),
+            count: policy.remasking.rule.count,
             window: policy.remasking.window(),
             blanks_at_start: blanks,
             phase: Phase::Filling,
@@ -65,6 +67,7 @@ impl Schedule {
         Self {
             pace: BlockPace::Steps(0),
             budget: 0,
+            count: Count::Planned,
             window: Stretch::WHOLE,
             blanks_at_start: 0,
             phase: Phase::Proofreading,
@@ -117,6 +120,11 @@ impl Schedule {
         self.rounds
     }
 
+    /// Blanks that the block began with.
+    pub(super) fn blanks_at_start(&self) -> u32 {
+        self.blanks_at_start
+    }
+
     /// Whether the pace's rule chooses how many blanks are filled.
     pub(super) fn is_adaptive(&self) -> bool {
         matches!(self.pace, BlockPace::Adaptive { .. })
@@ -130,6 +138,12 @@ impl Schedule {
         match self.pace {
             BlockPace::Steps(_) | BlockPace::Adaptive { .. } if self.is_proofreading() && blanks > 0 => 0,
             BlockPace::Steps(_) | BlockPace::Adaptive { .. } if self.is_proofreading() => u32::MAX,
+            // no more than can be filled again: the step ends with as many blanks as planned
+            BlockPace::Steps(steps) if self.count == Count::Own => {
+                let is_inside = self.window.of_steps(steps).contains(&self.step);
+                let room = blanks - self.fills(blanks, ready, 0);
+                if is_inside { room.min(self.budget - self.erased) } else { 0 }
+            }
             BlockPace::Steps(steps) => planned_erasures(self.budget, self.window.of_steps(steps), self.step),
             // never more than are filled, so that an unbounded run moves forward until its budget
             // is spent

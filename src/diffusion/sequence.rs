@@ -3,7 +3,7 @@
 
 use super::canvas::{Canvas, Edit, EditError};
 use super::plan::{Block, Passes, Plan, PolicyError};
-use super::policy::{Choice, FilledCell, Needs, OFF, Pace, Policy, Proofreading};
+use super::policy::{Choice, FilledCell, Needs, OFF, Pace, Policy, Proofreading, View};
 use super::random::{DrawKey, Seed};
 use super::reading::{Proposal, Reading};
 use super::schedule::Schedule;
@@ -276,8 +276,9 @@ impl Sequence {
             return Err(ReadingError::NotTheBlanks { given: proposals.len(), blanks: blanks as usize });
         }
         let key = DrawKey { seed: self.seed, step: self.step };
+        let view = View::of(proposals, filled, key);
         let at_once = match self.policy.pace {
-            Pace::Adaptive { rule, .. } if schedule.is_adaptive() => rule.decide(proposals, filled, key),
+            Pace::Adaptive { rule, .. } if schedule.is_adaptive() => rule.decide(view),
             Pace::Adaptive { .. } | Pace::Steps(_) => Vec::new(),
         };
         let places: BTreeSet<Position> = at_once.iter().map(Edit::at).collect();
@@ -290,7 +291,8 @@ impl Sequence {
 
         let remasking = self.remasking(schedule, filled, schedule.erasures_max(blanks, ready));
         let mut edits = remasking.map_or_else(Vec::new, |(rule, most)| {
-            let mut erasures = rule.decide(proposals, filled, key);
+            let due = schedule.fills(blanks, ready, 0);
+            let mut erasures = rule.decide(View { due, blanks_at_start: schedule.blanks_at_start(), ..view });
             erasures.truncate(most as usize);
             erasures
         });
@@ -355,7 +357,7 @@ pub fn fills<C: Ord>(
     count: u32,
     key: DrawKey,
 ) -> Vec<Edit> {
-    let mut fills = order.decide(proposals, &[], key);
+    let mut fills = order.decide(View::of(proposals, &[], key));
     if fills.len() < proposals.len() {
         // no blank is lost: those that the order leaves out come last
         let ranked: BTreeSet<Position> = fills.iter().map(Edit::at).collect();

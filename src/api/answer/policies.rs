@@ -59,6 +59,7 @@ impl Knob {
         let (kind, minimum, maximum) = match knob.range {
             Range::Count { min } => ("count", min, COUNT_MAX),
             Range::Fraction => ("fraction", 0, 1),
+            Range::Number { max } => ("number", 0, max),
             Range::Span => ("span", 0, 1),
         };
         Self { name: knob.name, help: knob.help, kind, minimum, maximum }

@@ -154,7 +154,7 @@ fn diffusion(asked: Option<proto::Diffusion>, request: Request) -> Result<Reques
     Ok(Request {
         order: order(unmasking.order)?.unwrap_or(request.order),
         pace: unmasking.pace.map_or(Settings::EMPTY, |unmasking::Pace::Threshold(threshold)| {
-            Settings::EMPTY.with(THRESHOLD.name, Setting::Fraction(threshold))
+            Settings::EMPTY.with(THRESHOLD.name, Setting::Number(threshold))
         }),
         steps: asked.steps,
         block_length: asked.block_length,

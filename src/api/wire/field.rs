@@ -66,6 +66,11 @@ pub(crate) fn fraction<'de, D: Deserializer<'de>>(input: D) -> Result<Option<f32
     optional(input, FRACTIONS, nearest)
 }
 
+/// As [`temperature`].
+pub(crate) fn number_to<'de, D: Deserializer<'de>>(input: D, max: u32) -> Result<Option<f32>, D::Error> {
+    optional(input, &format!("give a number from 0 to {max}"), nearest)
+}
+
 const FRACTIONS: &str = "give a number from 0 to 1";
 
 fn natural(value: &Value) -> Option<u32> {

@@ -1,7 +1,7 @@
 //! How policies are written in JSON: a rule's name, or an object with the name and the rule's
 //! knobs. Names, knobs, ranges and schemas come from the registry of rules.
 
-use super::field::{Fraction, OneOf, count_within, fraction};
+use super::field::{Fraction, OneOf, count_within, fraction, number_to};
 use crate::api::schema;
 use crate::diffusion::policy::{COUNT_MAX, Choice, Kind, Knob, Range, Rule, Setting, Settings, knobs, rules};
 use serde::de::{DeserializeSeed, Error, MapAccess, Visitor};
@@ -93,7 +93,8 @@ impl<'de> DeserializeSeed<'de> for Value {
     fn deserialize<D: Deserializer<'de>>(self, input: D) -> Result<Self::Value, D::Error> {
         match self.0 {
             Range::Count { min } => Ok(count_within(input, min, COUNT_MAX)?.map(Setting::Count)),
-            Range::Fraction => Ok(fraction(input)?.map(Setting::Fraction)),
+            Range::Fraction => Ok(fraction(input)?.map(Setting::Number)),
+            Range::Number { max } => Ok(number_to(input, max)?.map(Setting::Number)),
             Range::Span => {
                 let ends = Option::<[Fraction; 2]>::deserialize(input)?;
                 Ok(ends.map(|ends| Setting::Span(ends.map(|Fraction(end)| end))))
@@ -169,6 +170,10 @@ fn knob_schema(knob: &Knob) -> RefOr<Schema> {
         Range::Fraction => {
             let format = SchemaFormat::KnownFormat(KnownFormat::Float);
             nullable(Type::Number).format(Some(format)).maximum(Some(1)).minimum(Some(0)).into()
+        }
+        Range::Number { max } => {
+            let format = SchemaFormat::KnownFormat(KnownFormat::Float);
+            nullable(Type::Number).format(Some(format)).maximum(Some(max)).minimum(Some(0)).into()
         }
         Range::Span => {
             let fraction = ObjectBuilder::new().schema_type(Type::Number).minimum(Some(0)).maximum(Some(1));

@@ -34,6 +34,11 @@ pub enum Range {
     },
     /// Numbers from 0 to 1.
     Fraction,
+    /// Numbers from 0 to `max`.
+    Number {
+        /// The greatest.
+        max: u32,
+    },
     /// Two numbers from 0 to 1, the second above the first.
     Span,
 }
@@ -43,8 +48,8 @@ pub enum Range {
 pub enum Setting {
     /// For [`Range::Count`].
     Count(u32),
-    /// For [`Range::Fraction`].
-    Fraction(f32),
+    /// For [`Range::Fraction`] and [`Range::Number`].
+    Number(f32),
     /// For [`Range::Span`].
     Span([f32; 2]),
 }
@@ -57,7 +62,7 @@ impl From<u32> for Setting {
 
 impl From<f32> for Setting {
     fn from(fraction: f32) -> Self {
-        Self::Fraction(fraction)
+        Self::Number(fraction)
     }
 }
 
@@ -91,7 +96,10 @@ impl Knob {
             (Range::Count { min }, Setting::Count(count)) if !(min..=COUNT_MAX).contains(&count) => {
                 fault(format!("{name} is {count}; give {min} to {COUNT_MAX}"))
             }
-            (Range::Fraction, Setting::Fraction(value)) if outside(&value) => number(value),
+            (Range::Fraction, Setting::Number(value)) if outside(&value) => number(value),
+            (range @ Range::Number { max }, Setting::Number(value)) if !(0.0..=max as f32).contains(&value) => {
+                fault(format!("{name} is {value}; give {range}"))
+            }
             (Range::Span, Setting::Span(ends)) => match ends.iter().find(|end| outside(end)) {
                 Some(end) => number(*end),
                 None if Stretch::of(ends).is_none() => {
@@ -100,7 +108,9 @@ impl Knob {
                 }
                 None => Ok(()),
             },
-            (Range::Count { .. }, Setting::Count(_)) | (Range::Fraction, Setting::Fraction(_)) => Ok(()),
+            (Range::Count { .. }, Setting::Count(_)) | (Range::Fraction | Range::Number { .. }, Setting::Number(_)) => {
+                Ok(())
+            }
             (range, value) => fault(format!("{name} is {value}; give {range}")),
         }
     }
@@ -111,6 +121,7 @@ impl fmt::Display for Range {
         match self {
             Self::Count { min } => write!(f, "{min} to {COUNT_MAX}"),
             Self::Fraction => f.write_str("a number from 0 to 1"),
+            Self::Number { max } => write!(f, "a number from 0 to {max}"),
             Self::Span => f.write_str("two numbers from 0 to 1"),
         }
     }
@@ -120,7 +131,7 @@ impl fmt::Display for Setting {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         match self {
             Self::Count(count) => write!(f, "{count}"),
-            Self::Fraction(fraction) => write!(f, "{fraction}"),
+            Self::Number(number) => write!(f, "{number}"),
             Self::Span([from, until]) => write!(f, "[{from}, {until}]"),
         }
     }
@@ -178,7 +189,12 @@ impl Settings {
 
     /// The value of a [`Range::Fraction`].
     pub fn fraction(&self, knob: &str) -> Option<Probability> {
-        if let Some(Setting::Fraction(fraction)) = self.get(knob) { Probability::new(fraction) } else { None }
+        self.number(knob).and_then(Probability::new)
+    }
+
+    /// The value of a [`Range::Number`].
+    pub fn number(&self, knob: &str) -> Option<f32> {
+        if let Some(Setting::Number(number)) = self.get(knob) { Some(number) } else { None }
     }
 
     /// The value of a [`Range::Span`].

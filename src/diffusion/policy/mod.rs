@@ -5,6 +5,7 @@ pub mod confidence;
 mod knob;
 pub mod order;
 mod pace;
+mod present;
 mod proofreading;
 mod quality;
 pub mod random;
@@ -14,13 +15,14 @@ mod remdm;
 mod rule;
 
 pub use knob::{COUNT_MAX, Knob, KnobError, Range, Setting, Settings, Stretch};
-pub use pace::{Pace, THRESHOLD};
+pub use pace::{ENTROPY_BOUND, FACTOR, HIERARCHICAL, LEAP, Pace, THRESHOLD};
+pub use present::{P2, PRESENT, RUNNING, T2M};
 pub use proofreading::Proofreading;
 pub use quality::QUALITY;
 pub use registry::{RegistryError, find, knobs, pace, register, rules, table};
 pub use remask::{BELOW, BUDGET, OFF, WINDOW};
-pub use remdm::REMDM;
-pub use rule::{Choice, FilledCell, Kind, Needs, Rule, View};
+pub use remdm::{CAP as REMDM_CAP, REMDM, RESCALE as REMDM_RESCALE};
+pub use rule::{Choice, Count, FilledCell, Kind, Needs, Rule, View};
 
 use std::num::NonZeroU32;
 

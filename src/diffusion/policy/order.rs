@@ -1,6 +1,6 @@
 //! Orders: which blank is filled first. Ties go to the left.
 
-use super::rule::{Kind, Needs, Rule, View};
+use super::rule::{Kind, Rule, View};
 use crate::diffusion::canvas::Edit;
 use crate::diffusion::random::Purpose;
 use crate::diffusion::reading::Proposal;
@@ -40,7 +40,7 @@ const fn order(
     source: &'static str,
     decide: fn(&View<'_>) -> Vec<Edit>,
 ) -> Rule {
-    Rule { kind: Kind::Order, name, help, source, knobs: &[], needs: Needs::NOTHING, remember: None, decide }
+    Rule { kind: Kind::Order, name, help, source, decide, ..Rule::NONE }
 }
 
 /// Fills of all blanks, in the order that `sort` brings them into. `sort` has to be stable.
@@ -63,7 +63,7 @@ mod tests {
     }
 
     fn ranked(order: &'static Rule, proposals: &[Proposal], step: u32) -> Vec<u32> {
-        let fills = Choice::of(order).decide(proposals, &[], DrawKey { seed: Seed(3), step });
+        let fills = Choice::of(order).decide(View::of(proposals, &[], DrawKey { seed: Seed(3), step }));
         fills.iter().map(|fill| fill.at().0).collect()
     }
 

@@ -4,27 +4,38 @@
 use super::confidence;
 use super::knob::{KNOBS_MAX, Knob, KnobError, Settings};
 use super::order;
-use super::pace::THRESHOLD;
+use super::pace::{ENTROPY_BOUND, FACTOR, HIERARCHICAL, LEAP, THRESHOLD};
+use super::present::{P2, PRESENT, RUNNING, T2M};
 use super::quality::QUALITY;
 use super::random;
 use super::remask::{BUDGET, OFF};
-use super::remdm::REMDM;
+use super::remdm::{CAP, REMDM, RESCALE};
 use super::rule::{Choice, Kind, Rule};
 use std::collections::BTreeSet;
 use std::sync::{PoisonError, RwLock};
 
 /// The rules that every program has, in the order in which they are listed.
-static BUILT_IN: [&Rule; 11] = [
+static BUILT_IN: [&Rule; 21] = [
     &order::CONFIDENCE,
     &order::MARGIN,
     &order::ENTROPY,
     &order::RANDOM,
     &order::LEFTMOST,
     &THRESHOLD,
+    &FACTOR,
+    &ENTROPY_BOUND,
+    &LEAP,
+    &HIERARCHICAL,
     &OFF,
     &QUALITY,
     &confidence::CONFIDENCE,
+    &PRESENT,
+    &RUNNING,
+    &T2M,
+    &P2,
     &REMDM,
+    &CAP,
+    &RESCALE,
     &random::RANDOM,
 ];
 
@@ -140,13 +151,14 @@ fn foreign(rule: &'static Rule, knob: &'static str) -> KnobError {
         };
         return KnobError { knob: None, message };
     }
-    let quoted = |is_meant: &dyn Fn(&Rule) -> bool| {
-        let meant = rules.iter().filter(|rule| is_meant(rule));
-        listed(&meant.map(|rule| format!("{:?}", rule.name)).collect::<Vec<_>>(), "and")
-    };
-    let (with, own) = (quoted(&|other| other.knob(knob).is_some()), listed(&knob_names(rule), "and"));
-    let alike = quoted(&|other| knob_names(other) == knob_names(rule));
-    KnobError { knob: Some(knob), message: format!("{knob} goes with the policies {with}; with {alike} give {own}") }
+    let owners = rules.iter().filter(|other| other.knob(knob).is_some());
+    let owners: Vec<_> = owners.map(|owner| format!("{:?}", owner.name)).collect();
+    let policies = if owners.len() == 1 { "policy" } else { "policies" };
+    let (owners, name, own) = (listed(&owners, "and"), rule.name, listed(&knob_names(rule), "and"));
+    KnobError {
+        knob: Some(knob),
+        message: format!("{knob} goes with the {policies} {owners}; with {name:?} give {own}"),
+    }
 }
 
 /// `a, b and c`.
@@ -231,12 +243,12 @@ mod tests {
         assert_eq!(message(Choice::of(&QUALITY).with("budget", 0.5)), "budget is 0.5; give 0 to 65536");
         assert_eq!(
             message(Choice::of(&REMDM).with("below", 0.5)),
-            "below goes with the policies \"quality\" and \"confidence\"; \
-             with \"remdm\" and \"random\" give budget and window"
+            "below goes with the policies \"quality\", \"confidence\", \"present\", \"running\" and \"t2m\"; \
+             with \"remdm\" give budget and window"
         );
         assert_eq!(
             message(Choice::of(&OFF).with("budget", 1)),
-            "policy \"off\" takes no budget, below or window; choose another policy, as \"quality\""
+            "policy \"off\" takes no budget, below, window, weight or eta; choose another policy, as \"quality\""
         );
         assert_eq!(pace(&Settings::EMPTY), Ok(None));
         let threshold = Choice::of(&THRESHOLD).with("threshold", 0.9);

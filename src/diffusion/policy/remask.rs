@@ -17,9 +17,10 @@ pub static BUDGET: Knob = Knob {
 /// The quality or confidence below which cells are erased.
 pub static BELOW: Knob = Knob {
     name: "below",
-    help: "Only cells whose quality (or confidence) is lower; default: 0.5 without a budget, else no limit.",
+    help: "Only cells whose quality (or what else the policy goes by) is lower; default: 0.1 with `t2m`, 0.5 without a \
+           budget, else no limit.",
     range: Range::Fraction,
-    default: |asked, _| asked.count(BUDGET.name).is_none().then_some(Setting::Fraction(DOUBTFUL)),
+    default: |asked, _| asked.count(BUDGET.name).is_none().then_some(Setting::Number(DOUBTFUL)),
 };
 
 /// When erasing is allowed.

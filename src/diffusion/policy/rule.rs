@@ -42,6 +42,8 @@ pub struct Rule {
     /// What a request may set. A remasking has [`super::BUDGET`] among them, unless it erases
     /// nothing.
     pub knobs: &'static [&'static Knob],
+    /// Of a remasking: how many cells a step erases.
+    pub count: Count,
     /// What it needs of the model.
     pub needs: Needs,
     /// The number it remembers of a filled cell from now on, from the cell as it stands, for a rule
@@ -52,6 +54,16 @@ pub struct Rule {
     /// proposes, the first to make first. The schedule takes as many from the front as the step has
     /// room for.
     pub decide: fn(&View<'_>) -> Vec<Edit>,
+}
+
+/// How many cells a remasking erases in a step, of those that it proposes.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub enum Count {
+    /// The step's even share of the budget.
+    #[default]
+    Planned,
+    /// All, as far as the budget and the blanks allow: the step fills as many blanks more.
+    Own,
 }
 
 /// What a rule needs of a reading besides the proposals for blanks.
@@ -79,12 +91,16 @@ impl Needs {
 }
 
 /// What a rule sees: one block, and one reading of it.
-#[derive(Clone, Debug)]
+#[derive(Clone, Copy, Debug)]
 pub struct View<'a> {
     /// What the model would write into the block's blanks, left to right.
     pub proposals: &'a [Proposal],
     /// The cells of the block that the model filled, left to right. Empty for orders.
     pub filled: &'a [FilledCell],
+    /// Blanks that the step fills if it erases nothing. 0 for orders and paces.
+    pub due: u32,
+    /// Blanks that the block began with. 0 for orders and paces.
+    pub blanks_at_start: u32,
     /// The rule's knobs, defaults included.
     pub settings: &'a Settings,
     /// What random draws of this step are keyed by.
@@ -110,6 +126,21 @@ pub struct FilledCell {
     pub memory: f32,
 }
 
+impl<'a> View<'a> {
+    /// A view for orders and paces, without knobs.
+    pub const fn of(proposals: &'a [Proposal], filled: &'a [FilledCell], key: DrawKey) -> Self {
+        Self { proposals, filled, due: 0, blanks_at_start: 0, settings: &Settings::EMPTY, key }
+    }
+
+    /// The filled share of the block's cells before and after this step, 0 to 1: the paper's
+    /// alpha_t and alpha_s of a schedule that is linear in time.
+    pub fn progress(&self) -> [f32; 2] {
+        let all = self.blanks_at_start.max(1) as f32;
+        let blanks = self.proposals.len() as f32;
+        [all - blanks, all - blanks + self.due as f32].map(|filled| (filled / all).clamp(0.0, 1.0))
+    }
+}
+
 impl FilledCell {
     /// The edit that erases it, with the quality it was judged by if the rule looked at that.
     pub const fn erase(&self, quality: Option<Probability>) -> Edit {
@@ -132,6 +163,7 @@ impl Rule {
         help: "",
         source: "",
         knobs: &[],
+        count: Count::Planned,
         needs: Needs::NOTHING,
         remember: None,
         decide: |_| Vec::new(),
@@ -178,14 +210,9 @@ impl Choice {
         unset.fold(self, |choice, knob| choice.with_some(knob.name, (knob.default)(&asked, blanks)))
     }
 
-    /// Decides.
-    pub(in crate::diffusion) fn decide(
-        &self,
-        proposals: &[Proposal],
-        filled: &[FilledCell],
-        key: DrawKey,
-    ) -> Vec<Edit> {
-        (self.rule.decide)(&View { proposals, filled, settings: &self.settings, key })
+    /// Decides, by its own knobs.
+    pub(in crate::diffusion) fn decide(&self, view: View<'_>) -> Vec<Edit> {
+        (self.rule.decide)(&View { settings: &self.settings, ..view })
     }
 }
 
