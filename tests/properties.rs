@@ -6,7 +6,8 @@ mod common;
 use common::{ask, engine, finished, llada_tiny_model, puppet, toy, toy_tokenizer};
 use proptest::prelude::*;
 use remask::diffusion::policy::{
-    Kind, OFF, QUALITY, REMDM, Rule, Settings, THRESHOLD, confidence::CONFIDENCE, order, random::RANDOM, rules,
+    Kind, Knob, OFF, QUALITY, REMDM, Range, Rule, Setting, Settings, THRESHOLD, confidence::CONFIDENCE, order,
+    random::RANDOM, rules,
 };
 use remask::diffusion::{Canvas, Cell, Choice, Edit, TokenId};
 use remask::engine::{
@@ -35,34 +36,36 @@ fn task(new_max: usize) -> impl Strategy<Value = Task> {
     prop_oneof![3 => continuation, 1 => infill]
 }
 
-fn window() -> impl Strategy<Value = Option<[f32; 2]>> {
-    prop::option::of((0.0f32..0.5, 0.5001f32..1.0).prop_map(|(from, until)| [from, until]))
+/// A value that this knob takes, small where the range is large.
+fn setting(knob: &Knob) -> BoxedStrategy<Setting> {
+    match knob.range {
+        Range::Count { min } => (min..9).prop_map(Setting::Count).boxed(),
+        Range::Fraction => (0.0f32..=1.0).prop_map(Setting::Number).boxed(),
+        Range::Number { .. } => (0.0f32..3.0).prop_map(Setting::Number).boxed(),
+        Range::Span => (0.0f32..0.5, 0.5001f32..1.0).prop_map(|(from, until)| Setting::Span([from, until])).boxed(),
+    }
 }
 
-fn remasking() -> impl Strategy<Value = Option<Choice>> {
-    let budget = || prop::option::of(0u32..9);
-    prop_oneof![
-        Just(None),
-        Just(Some(Choice::of(&OFF))),
-        (budget(), prop::option::of(0.0f32..1.0), window())
-            .prop_map(|(budget, below, window)| Some(chosen(&QUALITY, budget, below, window))),
-        (budget(), prop::option::of(0.0f32..1.0), window()).prop_map(|(budget, below, window)| Some(chosen(
-            &CONFIDENCE,
-            budget,
-            below,
-            window
-        ))),
-        (budget(), window()).prop_map(|(budget, window)| Some(chosen(&REMDM, budget, None, window))),
-        (budget(), window()).prop_map(|(budget, window)| Some(chosen(&RANDOM, budget, None, window))),
-    ]
+/// Any rule of a kind, with any of its knobs.
+fn choice(kind: Kind) -> impl Strategy<Value = Choice> {
+    prop::sample::select(rules(kind)).prop_flat_map(|rule| {
+        let knobs: Vec<_> = rule.knobs.iter().map(|knob| prop::option::of(setting(knob))).collect();
+        knobs.prop_map(move |values| {
+            let given = rule.knobs.iter().zip(values);
+            given.fold(Choice::of(rule), |choice, (knob, value)| choice.with_some(knob.name, value))
+        })
+    })
+}
+
+/// Any pace: it is chosen by the knob of its name.
+fn paces() -> impl Strategy<Value = Settings> {
+    let is_chosen = |choice: &Choice| choice.settings.get(choice.rule.name).is_some();
+    let any = choice(Kind::Pace).prop_filter("its own knob is set", is_chosen);
+    prop_oneof![Just(Settings::EMPTY), any.prop_map(|choice| choice.settings)]
 }
 
 fn chosen(rule: &'static Rule, budget: Option<u32>, below: Option<f32>, window: Option<[f32; 2]>) -> Choice {
     Choice::of(rule).with_some("budget", budget).with_some("below", below).with_some("window", window)
-}
-
-fn pace(threshold: Option<f32>) -> Settings {
-    Choice::of(&THRESHOLD).with_some(THRESHOLD.name, threshold).settings
 }
 
 /// Requests of every kind. Their steps are bounded so that the events of an unread session stay
@@ -73,18 +76,18 @@ fn request(new_max: usize) -> impl Strategy<Value = Request> {
         |(steps, below, temperature)| Some(Proofreading { steps: Some(steps), below, most: None, temperature }),
     );
     let length = prop_oneof![(8u32..30, 6u32..20, Just(None)), (8u32..16, 12u32..24, proofreading)];
-    let plan = (order, prop::option::of(0.3f32..1.0), length, remasking());
+    let plan = (order, paces(), length, prop::option::of(choice(Kind::Remasking)));
     let sampling = (prop_oneof![Just(0.0f32), 0.1f32..1.5], prop_oneof![3 => Just(0.0f32), 1 => 0.1f32..2.0]);
     (task(new_max), plan, sampling, any::<u64>(), any::<bool>()).prop_map(
         |(
             task,
-            (order, threshold, (steps, block, proofreading), remasking),
+            (order, pace, (steps, block, proofreading), remasking),
             (temperature, cfg_scale),
             seed,
             return_quality,
         )| Request {
             order,
-            pace: pace(threshold),
+            pace,
             steps: Some(steps),
             block_length: Some(block),
             remasking,
@@ -256,6 +259,7 @@ fn mixed() -> Vec<Request> {
         2 => chosen(&QUALITY, None, Some(0.6), Some([0.2, 0.9])),
         _ => chosen(&RANDOM, Some(3 + index % 5), None, None),
     };
+    let threshold = |index: u32| (index % 3 == 1).then_some([0.02, 0.5, 0.9][index as usize / 3 % 3]);
     let task = |index: u32| {
         let letters = &"abcdefghij"[..1 + index as usize % 10];
         if index % 5 == 4 {
@@ -266,7 +270,7 @@ fn mixed() -> Vec<Request> {
     };
     let request = |index: u32| Request {
         order: Choice::of(orders[index as usize % orders.len()]),
-        pace: pace((index % 3 == 1).then_some([0.02, 0.5, 0.9][index as usize / 3 % 3])),
+        pace: Choice::of(&THRESHOLD).with_some("threshold", threshold(index)).settings,
         steps: (index % 6 != 1).then_some(12 + index % 13),
         block_length: Some([8, 61, 7, 16, 32][index as usize % 5]),
         remasking: Some(remasking(index)),
