@@ -37,12 +37,15 @@ async fn status(server: &Server, path: &str, header: Option<(&str, &str)>) -> u1
 
 #[tokio::test]
 async fn only_a_key_of_the_servers_own_opens_it() {
-    let server = guarded(keys(&["first", "second"]), &[]).await;
+    let server = guarded(keys(&["first", "second", "two words"]), &[]).await;
     for (header, expected) in [
         (None, 401),
         (Some(("authorization", "Bearer first")), 200),
         (Some(("authorization", "bearer  second")), 200),
         (Some(("x-api-key", "second")), 200),
+        (Some(("authorization", "Bearer two words")), 200),
+        (Some(("x-api-key", "two words")), 200),
+        (Some(("x-api-key", "two")), 401),
         (Some(("authorization", "Bearer third")), 401),
         (Some(("authorization", "Bearer firs")), 401),
         (Some(("authorization", "Bearer firstfirst")), 401),
@@ -109,6 +112,16 @@ fn a_guard_without_a_key_is_no_guard() {
     assert!(matches!(Guard::new(&["a".to_owned(), " ".to_owned()], None, None), Err(GuardError::EmptyKey)));
     let dir = tempfile::tempdir().unwrap();
     let file = dir.path().join("keys");
+    // nobody could send these
+    for key in ["naïve", "a\nb", "a\tb"] {
+        let error = Guard::new(&["a".to_owned(), key.to_owned()], None, None).unwrap_err().to_string();
+        assert!(error.starts_with("the API key number 2 of --api-key has '") && !error.contains(key), "{error}");
+        assert!(error.contains("give visible ASCII characters and spaces"), "{error}");
+    }
+    fs::write(&file, "# ours\ngood\nschlüssel\n").unwrap();
+    let error = Guard::new(&[], Some(&file), None).unwrap_err().to_string();
+    assert!(error.contains("the API key in line 3 has 'ü'"), "{error}");
+    fs::remove_file(&file).unwrap();
     let error = Guard::new(&[], Some(&file), None).unwrap_err().to_string();
     assert!(error.contains("cannot read the keys in") && error.contains("keys: "), "{error}");
     fs::write(&file, "# nobody\n").unwrap();

@@ -107,8 +107,17 @@ async fn what_cannot_be_written_on_is_refused() {
             (text("hello", Length::Total(5)), "total_length", "must be above the prompt's 5 tokens"),
             (text("hello", Length::Total(1025)), "total_length", "and at most 1024"),
             (text("hello", Length::Total(usize::MAX)), "total_length", "total_length 18446744073709551615"),
-            (Request { stop: stopping(&["x", ""]), ..plain() }, "stop", "none of them empty"),
-            (Request { stop: stopping(&["x"; 17]), ..plain() }, "stop", "stop has 17 strings; give at most 16"),
+            (
+                Request { stop: stopping(&["x", ""]), ..plain() },
+                "stop",
+                "stop has an empty string, which would end every answer",
+            ),
+            (Request { stop: stopping(&["x"; 65]), ..plain() }, "stop", "stop has 65 strings; give at most 64"),
+            (
+                Request { stop: vec!["x".repeat(600); 28], ..plain() },
+                "stop",
+                "the strings of stop have 16800 bytes; give at most 16384 in all",
+            ),
         ],
     );
 }

@@ -27,6 +27,9 @@ async fn what_clients_send_is_answered_or_refused_by_name() {
         } else if row["body"]["stream"] == json!(true) {
             let text = response.text().await.unwrap();
             assert!(text.ends_with("data: [DONE]\n\n") && !text.contains("\"error\""), "{row}: {text}");
+        } else if path == "/tokenize" {
+            let answer: Value = response.json().await.unwrap();
+            assert_eq!(answer["count"].as_u64(), Some(answer["tokens"].as_array().unwrap().len() as u64), "{row}");
         } else {
             let answer: Value = response.json().await.unwrap();
             assert!(answer["choices"][0]["finish_reason"].is_string(), "{row}: {answer}");

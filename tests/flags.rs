@@ -69,6 +69,34 @@ fn values_that_cannot_be_meant_are_refused_with_what_is_allowed() {
 }
 
 /// Every flag of every command, with the words of its command.
+#[test]
+fn an_error_of_a_request_names_the_flag_that_was_typed() {
+    let long = "x".repeat(5000);
+    let toy = |more: &[&'static str]| [&["generate", "--model-id", "toy", "--prompt", "a"], more].concat();
+    for (args, words) in [
+        (vec!["infill", "--prompt", "1", "--blank", ""], "remask: --blank is empty; say what stands for one"),
+        (
+            vec!["infill", "--prompt", "1"],
+            "remask: --prompt: the template holds no \".\"; mark each cell to fill with it, or name another --blank",
+        ),
+        (vec!["infill", "--prompt", "1", "--blank", &long], "holds no \"xxx"),
+        (vec!["infill", "--prompt-ids", "9999,_"], "remask: --prompt: token 0 of the template is 9999; ids are below"),
+        (vec!["infill", "--prompt-ids", &long], "is no token id; give numbers"),
+        (toy(&["--max-tokens", "5000"]), "remask: --max-tokens 5000 does not fit"),
+        (toy(&["--total-length", "1"]), "remask: --total-length 1 must be above"),
+        (toy(&["--stop", ""]), "remask: --stop has an empty string"),
+        (
+            toy(&["--block-length", "1", "--steps", "2", "--max-tokens", "4"]),
+            "remask: --steps: 2 steps are too few for 4 blocks",
+        ),
+        (vec!["generate", "--model-id", "toy", "--prompt", ""], "remask: --prompt: the prompt is empty"),
+    ] {
+        let (code, error) = refused(&args, &[]);
+        assert!(error.contains(words) && error.len() < 500, "{args:.50?}: {error} lacks {words:?}");
+        assert_eq!(code, Some(1), "{error}");
+    }
+}
+
 fn flags(command: &clap::Command, words: &[String]) -> Vec<(Vec<String>, String)> {
     let own = command.get_arguments().filter(|arg| arg.get_action().takes_values());
     let own = own.filter_map(|arg| Some((words.to_vec(), arg.get_long()?.to_owned())));

@@ -138,14 +138,14 @@ pub(crate) fn tool_choice() -> SchemaRef {
     let tools = list(function.clone(), 0, Some(128));
     let tools = ObjectBuilder::new()
         .schema_type(Type::Object)
-        .property("mode", words(["none", "auto", "required"]))
+        .property("mode", words(["none", "auto", "required", "any"]))
         .property("tools", tools)
         .required("mode")
         .required("tools");
     let allowed = tagged("allowed_tools", tools);
-    let description =
-        "`required` and a function's name make the answer a call whose arguments keep the function's schema.";
-    either_or_null([words(["none", "auto", "required"]), function, allowed.into()], description)
+    let description = "`required` (or `any`, Mistral's word for it) and a function's name make the answer a call whose arguments \
+         keep the function's schema.";
+    either_or_null([words(["none", "auto", "required", "any"]), function, allowed.into()], description)
 }
 
 pub(crate) fn response_format() -> SchemaRef {

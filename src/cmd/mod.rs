@@ -5,6 +5,7 @@ pub mod bench;
 mod convert;
 mod environment;
 mod eval;
+mod flag_names;
 mod generate;
 mod health;
 mod hub;

@@ -11,10 +11,10 @@ use super::occupancy::{Occupancy, Place, Shortage};
 use super::origin::Origin;
 use super::request::{Rejected, Request, Task};
 use super::shared::{Condition, FAILURES_MAX, Limits, ReplicaState, Shared};
-use crate::diffusion::TokenSet;
+use crate::diffusion::{TokenId, TokenSet};
 use crate::model::ModelSpec;
 use crate::telemetry::trace::Trace;
-use crate::text::Tokenizer;
+use crate::text::{Conversation, Tokenizer};
 use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, Ordering};
 use std::time::Duration;
@@ -176,6 +176,16 @@ impl Handle {
     /// The same, to be kept.
     pub(crate) fn shared_tokenizer(&self) -> Option<&Arc<Tokenizer>> {
         self.admission.tokenizer()
+    }
+
+    /// The ids of a conversation, as the model's chat template writes it, if that takes at most
+    /// `most` bytes. It may have more tokens than a canvas. Takes time in proportion to the text,
+    /// and waits for a turn while much else is encoded.
+    ///
+    /// # Errors
+    /// When the conversation is empty or too long, or the template has no place for it.
+    pub(crate) fn encode_chat(&self, conversation: &Conversation, most: usize) -> Result<Vec<TokenId>, Rejected> {
+        self.admission.encode_chat(conversation, most)
     }
 
     /// Most cells of a canvas, prompt included.

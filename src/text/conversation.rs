@@ -13,6 +13,22 @@ pub struct Conversation {
     pub tools: Vec<Value>,
     /// Whether a template that shows no tools will do all the same. Otherwise it is an error.
     pub tools_may_be_hidden: bool,
+    /// What stands behind the last message.
+    pub ending: Ending,
+    /// Further variables of the template, by name.
+    pub variables: Map<String, Value>,
+}
+
+/// What a chat template writes behind the text of the last message.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub enum Ending {
+    /// The end of the message, and the start of the assistant's turn.
+    #[default]
+    Answer,
+    /// The end of the message.
+    Closed,
+    /// Nothing, so that what follows goes on with the message.
+    Open,
 }
 
 /// One turn of a conversation.
@@ -84,7 +100,8 @@ impl Conversation {
             let calls: usize = message.tool_calls.iter().map(of_call).sum();
             MESSAGE + message.role.len() + message.content.len() + names + calls
         };
-        self.messages.iter().map(of_message).sum::<usize>() + MESSAGE * self.tools.len()
+        let variables: usize = self.variables.values().map(|value| value.to_string().len()).sum();
+        self.messages.iter().map(of_message).sum::<usize>() + MESSAGE * self.tools.len() + variables
     }
 
     /// Whether a text of the conversation contains `part`.
@@ -96,7 +113,13 @@ impl Conversation {
                 [Some(&message.role), Some(&message.content), message.name.as_ref(), message.tool_call_id.as_ref()];
             texts.into_iter().flatten().any(|text| text.contains(part)) || message.tool_calls.iter().any(in_call)
         };
-        self.messages.iter().any(in_message) || self.tools.iter().any(|tool| value_says(tool, part))
+        let mut values = self.tools.iter().chain(self.variables.values());
+        self.messages.iter().any(in_message) || values.any(|value| value_says(value, part))
+    }
+
+    /// A character that is in none of its texts; one of 65,534 for private use.
+    pub(super) fn unused(&self) -> Option<char> {
+        ('\u{f0000}'..='\u{ffffd}').find(|c| !self.says(c.encode_utf8(&mut [0; 4])))
     }
 
     /// The conversation with `from` replaced by `to` in each of its texts.
@@ -110,7 +133,8 @@ impl Conversation {
             }
             tool_calls.iter_mut().for_each(|call| replace_in(&mut call.arguments, from, to));
         }
-        self.tools.iter_mut().for_each(|tool| replace_in(tool, from, to));
+        let values = self.tools.iter_mut().chain(self.variables.values_mut());
+        values.for_each(|value| replace_in(value, from, to));
     }
 }
 

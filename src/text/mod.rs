@@ -20,7 +20,7 @@ mod transcript;
 pub use alignment::{Division, divide, divide_by_spans, pieces};
 pub use bpe::Lists;
 pub use chat_template::ChatTemplate;
-pub use conversation::{Conversation, Message, ToolCall};
+pub use conversation::{Conversation, Ending, Message, ToolCall};
 pub use distinct::distinct;
 pub use error::TextError;
 pub use expression::Expression;

@@ -14,6 +14,17 @@ use remask::model::Toy;
 use serde_json::{Value, json};
 use tonic::{Code, Status};
 
+/// A text of HTTP with the names that fields have in the proto.
+fn in_proto(text: &str) -> String {
+    let names = [
+        ("response_format.json_schema.schema", "json_schema"),
+        ("response_format.skeleton", "json_skeleton"),
+        ("response_format", "format"),
+        ("messages", "chat.messages"),
+    ];
+    names.iter().fold(text.to_owned(), |text, (http, proto)| text.replace(http, proto))
+}
+
 #[tokio::test]
 async fn a_fault_is_told_in_https_words() {
     let server = Server::toy().await;
@@ -172,8 +183,9 @@ async fn a_fault_is_told_in_https_words() {
         let http = response.json::<Value>().await.unwrap()["error"].clone();
         let code = if http_status == 404 { Code::NotFound } else { Code::InvalidArgument };
         let status = refused(&mut client, call).await;
-        assert_eq!((status.code(), json!(status.message())), (code, http["message"].clone()), "{body}");
-        assert_eq!(json!(metadata(&status, "remask-param")), http["param"], "{body}");
+        let in_proto = |text: &Value| text.as_str().map(in_proto);
+        assert_eq!((status.code(), Some(status.message().to_owned())), (code, in_proto(&http["message"])), "{body}");
+        assert_eq!(metadata(&status, "remask-param").map(str::to_owned), in_proto(&http["param"]), "{body}");
         assert_eq!(json!(metadata(&status, "remask-code")), http["code"], "{body}");
     }
     server.until("remask_requests_total{endpoint=\"/remask.v1.Remask/Score\",outcome=\"invalid\"} 3").await;
@@ -213,6 +225,49 @@ async fn what_is_left_out_or_unknown_is_named() {
             Call::Generate(proto::GenerateRequest::default()),
             "prompt",
             "prompt is missing; give a text, token ids, or a chat",
+        ),
+        (
+            Call::Generate(proto::GenerateRequest {
+                format: Some(generate_request::Format::JsonSchema("{\"type\": \"x\"}".into())),
+                ..asked("a")
+            }),
+            "json_schema.type",
+            "json_schema.type: given \"x\"; give object, array",
+        ),
+        (
+            Call::Generate(proto::GenerateRequest {
+                format: Some(generate_request::Format::JsonSchema("{".into())),
+                ..asked("a")
+            }),
+            "json_schema",
+            "json_schema: not valid JSON",
+        ),
+        (
+            Call::Generate(proto::GenerateRequest {
+                format: Some(generate_request::Format::JsonSkeleton("\"<xml>\"".into())),
+                ..asked("a")
+            }),
+            "json_skeleton",
+            "json_skeleton: <xml> is none of",
+        ),
+        (
+            Call::Generate(proto::GenerateRequest {
+                format: Some(generate_request::Format::JsonObject(proto::JsonObject {})),
+                stop: vec!["x".to_owned()],
+                ..asked("a")
+            }),
+            "stop",
+            "stop does not go with a format: the answer ends",
+        ),
+        (
+            Call::Generate(proto::GenerateRequest {
+                prompt: Some(generate_request::Prompt::Chat(proto::Chat {
+                    messages: vec![proto::Message { role: "bot".into(), content: "a".into() }],
+                })),
+                ..asked("a")
+            }),
+            "chat.messages[0].role",
+            "chat.messages[0].role: \"bot\" is no role",
         ),
         (Call::Infill(proto::InfillRequest::default()), "template", "holds no \"<blank>\""),
         (Call::Score(proto::ScoreRequest::default()), "text", "text is missing; give a text or token ids"),

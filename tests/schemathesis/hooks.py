@@ -9,7 +9,8 @@ import schemathesis
 MODEL = [
     r"max_tokens \d+ does not fit: the prompt has \d+ tokens and the canvas \d+ cells",
     r"takes? \d+ cells; the canvas has \d+",
-    r"is \d+; ids are below \d+ and may not be the mask",
+    r"is \d+; ids are below \d+",
+    r"is \d+; the vocabulary has no token with this id",
     r"is the model's mask \(.*\), which stands for a blank",
     r"the model's vocabulary has nothing for ",
     r"^(tools|messages\[\d+\]\.(tool_calls|role)): this model's chat template ",
@@ -37,6 +38,13 @@ TOGETHER = [
     r"^the Last-Event-ID .* (is no id of an event|has no number of an event|is of (another request|a stream of|a request with))",
     r"^n: given \d+ for each of \d+ prompts",
     r"pinned has \[\d+, \d+\]; give pairs of",
+    r"^prompt: given beside messages; give one of the two",
+    r"^prompt is missing; give a string, or messages in its place",
+    r"goes with messages, not with a prompt",
+    r"^continue_final_message: given true beside add_generation_prompt",
+    r"^messages: the chat template failed: it does not write the last message",
+    r"^chat_template_kwargs\.\w+: this is no argument of the template",
+    r"^the strings of stop have \d+ bytes",
 ]
 KNOWN = re.compile("|".join(MODEL + TOGETHER), re.DOTALL)
 

@@ -3,39 +3,73 @@
 use crate::api::answer::server::{Detokenized, Tokenized};
 use crate::api::error::{ApiError, ApiResult};
 use crate::api::request::body::read_for_model;
-use crate::api::state::{AppState, Service, text_work};
+use crate::api::state::text_work::BYTES_MAX;
+use crate::api::state::{AppState, Service};
+use crate::api::wire::neutral::Screened;
 use crate::api::wire::params::missing;
-use crate::api::wire::tokenize::{DetokenizeRequest, TokenizeRequest};
+use crate::api::wire::tokenize::{DetokenizeRequest, Given, TokenizeRequest};
 use crate::diffusion::TokenId;
 use crate::engine::Handle;
-use crate::text::{Special, Tokenizer};
+use crate::text::{Conversation, Special, Tokenizer};
 use axum::Json;
 use axum::extract::{Request, State};
-use axum::response::IntoResponse;
+use axum::response::{IntoResponse, Response};
 
-/// The token ids of a text. Names of special tokens in it are ordinary text.
+/// A request to tokenize: a text's answer, or a conversation that is still to be written. That may
+/// take long however short it is, so it is done on another thread.
+enum Read {
+    Text(Response),
+    Chat { conversation: Conversation, with_texts: bool },
+}
+
+/// The token ids of a text or a conversation. Names of special tokens in them are ordinary text.
 pub(super) async fn tokenize(State(state): State<AppState>, request: Request) -> ApiResult {
-    let tokenized = |body: TokenizeRequest, service: &Service| {
-        let prompt = body.prompt.ok_or_else(|| missing("prompt", "a string"))?;
-        let (bytes, bytes_max) = (prompt.len(), text_work::BYTES_MAX);
-        if bytes > bytes_max {
-            let message =
-                format!("the prompt has {bytes} bytes; give at most {bytes_max} at once, and the rest in parts");
-            return Err(ApiError::invalid("prompt", message));
-        }
+    let read = |Screened(body): TokenizeRequest, service: &Service| {
         let tokenizer = tokenizer(&service.handle)?;
-        let tokens = tokenizer.encode(&prompt, Special::AsText);
-        let tokens = tokens.map_err(|error| ApiError::invalid("prompt", format!("prompt: {error}")))?;
-        let texts = || tokens.iter().map(|token| tokenizer.piece(*token)).collect();
-        let answer = Tokenized {
-            count: tokens.len(),
-            max_model_len: service.handle.canvas_max(),
-            token_strs: (body.return_token_strs == Some(true)).then(texts),
-            tokens: tokens.iter().map(|token| token.0).collect(),
-        };
-        Ok(Json(answer).into_response())
+        let with_texts = body.return_token_strs == Some(true);
+        match body.read()? {
+            Given::Text(text) => {
+                check_bytes("prompt", "has", text.len())?;
+                let tokens = tokenizer.encode(&text, Special::AsText);
+                let tokens = tokens.map_err(|error| ApiError::invalid("prompt", format!("prompt: {error}")))?;
+                Ok(Read::Text(tokenized(&service.handle, &tokens, with_texts)?))
+            }
+            Given::Chat(conversation) => {
+                check_bytes("messages", "have", conversation.bytes())?;
+                Ok(Read::Chat { conversation, with_texts })
+            }
+        }
     };
-    Ok(read_for_model(&state, request, |body: &TokenizeRequest| body.model.as_deref(), tokenized).await?.1)
+    let (service, read) =
+        read_for_model(&state, request, |Screened(body): &TokenizeRequest| body.model.as_deref(), read).await?;
+    match read {
+        Read::Text(answer) => Ok(answer),
+        Read::Chat { conversation, with_texts } => {
+            let (handle, weight) = (service.handle.clone(), conversation.weight());
+            let encoded = move || tokenized(&handle, &handle.encode_chat(&conversation, BYTES_MAX)?, with_texts);
+            state.shared.text_work.run(weight, encoded).await?
+        }
+    }
+}
+
+fn check_bytes(param: &str, has: &str, bytes: usize) -> ApiResult<()> {
+    if bytes <= BYTES_MAX {
+        return Ok(());
+    }
+    let message = format!("the {param} {has} {bytes} bytes; give at most {BYTES_MAX} at once");
+    Err(ApiError::invalid(param, message))
+}
+
+fn tokenized(handle: &Handle, tokens: &[TokenId], with_texts: bool) -> ApiResult {
+    let tokenizer = tokenizer(handle)?;
+    let texts = || tokens.iter().map(|token| tokenizer.piece(*token)).collect();
+    let answer = Tokenized {
+        count: tokens.len(),
+        max_model_len: handle.canvas_max(),
+        token_strs: with_texts.then(texts),
+        tokens: tokens.iter().map(|token| token.0).collect(),
+    };
+    Ok(Json(answer).into_response())
 }
 
 /// The text of some token ids.

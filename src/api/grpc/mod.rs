@@ -2,6 +2,7 @@
 
 mod events;
 mod health;
+mod names;
 mod proto;
 mod service;
 pub(crate) mod status;

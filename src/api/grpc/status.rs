@@ -1,5 +1,6 @@
 //! Errors as gRPC statuses, with the messages that HTTP clients get.
 
+use super::names::renamed;
 use super::proto::METHODS;
 use crate::api::error::{ApiError, ApiResult, Code};
 use crate::api::protocol::Protocol;
@@ -16,9 +17,11 @@ use std::error::Error;
 use std::sync::Arc;
 use tonic::Status;
 
-/// The metadata has what the error object has beside its message.
+/// The names of fields are the protocol's. The metadata has what the error object has beside its
+/// message.
 impl From<ApiError> for Status {
     fn from(error: ApiError) -> Self {
+        let error = renamed(error);
         let statuses = error.code.statuses();
         let metadata = [
             ("remask-param", error.param.clone()),

@@ -164,9 +164,11 @@ pub(crate) fn cancel() -> EndpointDoc {
 
 pub(crate) fn tokenize() -> EndpointDoc {
     let text = json!({"prompt": "534678912\n", "return_token_strs": true});
-    let description = "As in vLLM. Special tokens in the text are encoded as plain text.";
-    EndpointDoc::new("tokenize", GIVEN, "Tokenize a text", description)
-        .takes::<TokenizeRequest>([("The first row of a grid", text)])
+    let chat = json!({"messages": [{"role": "user", "content": "534678912\n"}]});
+    let description = "As in vLLM: a `prompt`, or `messages`, which are rendered with the model's own chat template as in chat \
+                       completions. Special tokens in the texts are encoded as plain text.";
+    EndpointDoc::new("tokenize", GIVEN, "Tokenize a text or a conversation", description)
+        .takes::<TokenizeRequest>([("The first row of a grid", text), ("The same in a conversation", chat)])
         .answers::<Tokenized>("The ids of the tokens.")
         .needs_model(true)
 }

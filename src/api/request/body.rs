@@ -160,7 +160,7 @@ fn invalid(message: impl Into<String>) -> ApiError {
 
 fn explain(path: Option<String>, error: &serde_json::Error) -> ApiError {
     match error.classify() {
-        Category::Syntax => invalid(format!("the body is not valid JSON: {error}")).at(path),
+        Category::Syntax => invalid(format!("the body is not valid JSON: {error}{}", advice(error))).at(path),
         // the field at which the text breaks off is not at fault
         Category::Eof | Category::Io => invalid(format!("the body is not valid JSON: {error}")),
         Category::Data => {
@@ -171,6 +171,15 @@ fn explain(path: Option<String>, error: &serde_json::Error) -> ApiError {
             let message = path.as_ref().map_or_else(|| format!("the body: {text}"), |path| format!("{path}: {text}"));
             invalid(message).at(given_twice(path.as_deref(), &text).or(path))
         }
+    }
+}
+
+/// How to fix a body in which half of a character stands alone: a text was cut within an emoji.
+fn advice(error: &serde_json::Error) -> &'static str {
+    let text = error.to_string();
+    match text.starts_with("lone leading surrogate") || text.starts_with("unexpected end of hex escape") {
+        true => "; an escape as \\ud83d is half of a character, so give both halves, or cut texts between characters",
+        false => "",
     }
 }
 

@@ -63,6 +63,16 @@ pub enum GuardError {
     /// A key on the command line is empty.
     #[error("an API key is empty; an empty key would let everybody in")]
     EmptyKey,
+    /// No client can send a key.
+    #[error(
+        "the API key {place} has {character:?}, which no client can send in a header; give visible ASCII characters and spaces"
+    )]
+    Unsendable {
+        /// Which key, without the key itself.
+        place: String,
+        /// The first character at fault.
+        character: char,
+    },
 }
 
 impl Guard {
@@ -74,6 +84,9 @@ impl Guard {
     pub fn new(keys: &[String], file: Option<&Path>, per_key_max: Option<usize>) -> Result<Option<Self>, GuardError> {
         if keys.iter().any(|key| key.trim().is_empty()) {
             return Err(GuardError::EmptyKey);
+        }
+        for (number, key) in (1..).zip(keys) {
+            check_sendable(key.trim(), || format!("number {number} of --api-key"))?;
         }
         if keys.is_empty() && file.is_none() {
             return Ok(None);
@@ -141,12 +154,24 @@ impl KeyFile {
     }
 }
 
+/// Refuses a key that no header can hold, so that nobody could ever use it.
+fn check_sendable(key: &str, place: impl FnOnce() -> String) -> Result<(), GuardError> {
+    match key.chars().find(|character| !matches!(character, ' '..='~')) {
+        Some(character) => Err(GuardError::Unsendable { place: place(), character }),
+        None => Ok(()),
+    }
+}
+
 fn read(path: &Path) -> io::Result<(Vec<Fingerprint>, Option<Version>)> {
     let version = version(&files::metadata(path)?);
     let text = files::read_text(path)?;
     let text = text.strip_prefix('\u{feff}').unwrap_or(&text); // a byte order mark is no part of the first key
-    let lines = text.lines().map(str::trim).filter(|line| !line.is_empty() && !line.starts_with('#'));
-    Ok((lines.map(fingerprint).collect(), version))
+    let lines = (1..).zip(text.lines().map(str::trim)).filter(|(_, line)| !line.is_empty() && !line.starts_with('#'));
+    let key = |(number, line): (usize, &str)| {
+        check_sendable(line, || format!("in line {number}")).map_err(io::Error::other)?;
+        Ok(fingerprint(line))
+    };
+    Ok((lines.map(key).collect::<io::Result<_>>()?, version))
 }
 
 fn version(data: &fs::Metadata) -> Option<Version> {

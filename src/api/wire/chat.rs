@@ -1,9 +1,10 @@
 //! The body of `POST /v1/chat/completions`.
 
 use super::common::{self, body};
+use super::conversation::Rendering;
 use super::diffusion::Diffusion;
 use super::field;
-use super::message::{self, MessageField};
+use super::message::MessageField;
 use super::neutral;
 use super::params::{CompletionParams, missing};
 use super::tools::{self, ToolUse};
@@ -11,8 +12,8 @@ use crate::api::error::ApiError;
 use crate::api::schema;
 use crate::diffusion::TokenId;
 use crate::engine::{Length, Prompt, Request, Task};
-use crate::text::{Conversation, Message};
-use serde_json::Value;
+use crate::text::Conversation;
+use serde_json::{Map, Value};
 
 body! {
     /// OpenAI's chat completion request, with `diffusion`.
@@ -36,6 +37,13 @@ body! {
         /// Whether it calls one: `none`, `auto` (the default), `required`, or the function's name.
         #[schema(schema_with = schema::tool_choice)]
         tool_choice: Option<Value>,
+        /// vLLM's: begin the assistant's turn; default true.
+        add_generation_prompt: Option<bool>,
+        /// vLLM's: go on with the last message in place of answering it; default false.
+        continue_final_message: Option<bool>,
+        /// vLLM's: variables of the model's chat template.
+        #[schema(value_type = Option<Object>)]
+        chat_template_kwargs: Option<Map<String, Value>>,
     }
 }
 
@@ -50,14 +58,16 @@ impl ChatFields {
             }
             (one, other) => one.or(other).map_or(Length::Default, |max| Length::New(max as usize)),
         };
-        let messages: Vec<Message> = messages.into_iter().map(message::read).collect();
+        let Self { add_generation_prompt, continue_final_message, chat_template_kwargs, .. } = self;
+        let rendering = Rendering { add_generation_prompt, continue_final_message, chat_template_kwargs };
+        let conversation = rendering.conversation(messages)?;
         let ToolUse { shown, call } = tools::read(self.tools, self.tool_choice.as_ref())?;
         if call.is_some() && !common.request.stop.is_empty() {
             const MESSAGE: &str = "stop does not go with a call of a tool, which ends where its arguments do";
             return Err(ApiError::invalid("stop", MESSAGE));
         }
         // the name and the keys of a call that must be made stand on the canvas
-        let conversation = Conversation { tools: shown, tools_may_be_hidden: call.is_some(), ..messages.into() };
+        let conversation = Conversation { tools: shown, tools_may_be_hidden: call.is_some(), ..conversation };
         let task = Task::Continue { prompt: Prompt::Chat(conversation), length };
         let params = common.params(vec![task], self.logprobs == Some(true), Vec::new())?;
         let length_field = self.max_completion_tokens.map(|_| "max_completion_tokens");

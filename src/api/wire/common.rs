@@ -2,6 +2,7 @@
 
 use super::diffusion::Diffusion;
 use super::field::Bias;
+use super::forms;
 use super::neutral::{self, Neutral, Screened, Tables};
 use super::params::{CompletionParams, Delivery, needs_stream};
 use super::response_format;
@@ -13,6 +14,7 @@ use crate::text::quoted;
 use serde::de::value::MapAccessDeserializer;
 use serde::de::{Error, IgnoredAny, MapAccess, SeqAccess, Unexpected, Visitor};
 use serde::{Deserialize, Deserializer};
+use serde_json::Value;
 use std::collections::BTreeMap;
 use std::fmt;
 use utoipa::{PartialSchema, ToSchema};
@@ -20,19 +22,17 @@ use utoipa::{PartialSchema, ToSchema};
 /// Limit on the choices of one request, all prompts together.
 pub(super) const CHOICES_MAX: usize = 128;
 
-#[derive(Debug, Deserialize)]
-#[serde(untagged, expecting = "give a string or an array of strings")]
-pub(super) enum Stop {
-    One(String),
-    Many(Vec<String>),
-}
+/// One text or several.
+#[derive(Debug)]
+pub(super) struct Stop(pub(super) Vec<String>);
 
-impl Stop {
-    pub(super) fn list(self) -> Vec<String> {
-        match self {
-            Self::One(stop) => vec![stop],
-            Self::Many(stops) => stops,
-        }
+impl<'de> Deserialize<'de> for Stop {
+    fn deserialize<D: Deserializer<'de>>(input: D) -> Result<Self, D::Error> {
+        forms::field(input, "give a string or an array of strings", |value| match value {
+            Value::Array(items) => forms::list(items, forms::text),
+            one => forms::text(one).map(|text| vec![text]),
+        })
+        .map(Self)
     }
 }
 
@@ -158,7 +158,7 @@ macro_rules! body {
                         temperature: self.temperature.unwrap_or(0.0),
                         top_p: self.top_p,
                         top_k: self.top_k,
-                        stop: self.stop.take().map(common::Stop::list).unwrap_or_default(),
+                        stop: self.stop.take().map(|common::Stop(texts)| texts).unwrap_or_default(),
                         stop_tokens: self.stop_token_ids.take().into_iter().flatten().map(TokenId::from).collect(),
                         priority: self.priority.unwrap_or(0),
                         ..Request::new(Task::InfillTokens { cells: Vec::new() })

@@ -3,13 +3,15 @@
 use super::common::{self, CHOICES_MAX, body};
 use super::diffusion::Diffusion;
 use super::field::{self, Id};
+use super::forms;
 use super::neutral;
 use super::params::{CompletionParams, missing};
 use crate::api::error::ApiError;
 use crate::api::schema::{self, SchemaRef};
 use crate::diffusion::TokenId;
 use crate::engine::{Length, Prompt, Request, Task};
-use serde::Deserialize;
+use serde::{Deserialize, Deserializer};
+use serde_json::Value;
 use std::sync::Arc;
 use utoipa::{PartialSchema, ToSchema};
 
@@ -34,13 +36,26 @@ body! {
     }
 }
 
-#[derive(Debug, Deserialize)]
-#[serde(untagged, expecting = "give a string, an array of token ids, or an array of strings or of arrays of token ids")]
+#[derive(Debug)]
 enum PromptField {
     Text(String),
     Tokens(Vec<Id>),
     Texts(Vec<String>),
     TokenLists(Vec<Vec<Id>>),
+}
+
+impl<'de> Deserialize<'de> for PromptField {
+    fn deserialize<D: Deserializer<'de>>(input: D) -> Result<Self, D::Error> {
+        const ALLOWED: &str = "give a string, an array of token ids, or an array of strings or of arrays of token ids";
+        forms::field(input, ALLOWED, |value| match value {
+            Value::Array(items) => match items.first() {
+                Some(Value::String(_)) => forms::list(items, forms::text).map(Self::Texts),
+                Some(Value::Array(_)) => forms::list(items, forms::ids).map(Self::TokenLists),
+                Some(_) | None => forms::list(items, forms::id).map(Self::Tokens),
+            },
+            one => forms::text(one).map(Self::Text),
+        })
+    }
 }
 
 impl ToSchema for PromptField {
@@ -98,9 +113,10 @@ pub(crate) fn task(prompt: Prompt, max_tokens: Option<u32>, suffix: Option<&Arc<
         (Some(suffix), Some(max), Prompt::Text(before)) => {
             Ok(Task::Between { before, cells: max as usize, after: Arc::clone(suffix) })
         }
-        (Some(_), Some(_), Prompt::Tokens(_) | Prompt::Chat(_)) => {
-            Err(ApiError::invalid("suffix", "suffix goes with a prompt that is a text; token ids have /v1/infill"))
-        }
+        (Some(_), Some(_), Prompt::Tokens(_) | Prompt::Chat(_)) => Err(ApiError::invalid(
+            "suffix",
+            "suffix goes with a prompt that is a text; give the text, or leave suffix out",
+        )),
     }
 }
 

@@ -105,6 +105,12 @@ impl<'de> Deserialize<'de> for Id {
     }
 }
 
+impl Id {
+    pub(super) fn of(value: &Value) -> Option<Self> {
+        natural(value).map(Self)
+    }
+}
+
 impl From<Id> for TokenId {
     fn from(Id(id): Id) -> Self {
         Self(id)

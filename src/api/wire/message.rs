@@ -1,9 +1,10 @@
 //! One message of a chat, as clients write it and as they send an answer back.
 
+use super::forms::{self, Fault};
 use super::neutral::{self, Neutral, Screened, Tables};
 use crate::api::schema::{self, SchemaRef};
 use crate::text::{Message, ToolCall};
-use serde::Deserialize;
+use serde::{Deserialize, Deserializer};
 use serde_json::Value;
 use utoipa::{PartialSchema, ToSchema};
 
@@ -72,11 +73,20 @@ impl Tables for CalledFunctionFields {
     const TABLES: &'static [&'static [Neutral]] = &[neutral::CALLED_FUNCTION];
 }
 
-#[derive(Debug, Deserialize)]
-#[serde(untagged, expecting = "give a text, or an array of {\"type\": \"text\", \"text\": ..}")]
+#[derive(Debug)]
 pub(super) enum Content {
     Text(String),
     Parts(Vec<ContentPart>),
+}
+
+impl<'de> Deserialize<'de> for Content {
+    fn deserialize<D: Deserializer<'de>>(input: D) -> Result<Self, D::Error> {
+        let part = |part: Value| ContentPart::deserialize(&part).map_err(|_| Fault::of(&part));
+        forms::field(input, "give a text, or an array of {\"type\": \"text\", \"text\": ..}", |value| match value {
+            Value::Array(parts) => forms::list(parts, part).map(Self::Parts),
+            one => forms::text(one).map(Self::Text),
+        })
+    }
 }
 
 impl ToSchema for Content {}

@@ -4,8 +4,10 @@
 pub(crate) mod chat;
 mod common;
 pub(crate) mod completion;
+mod conversation;
 pub(crate) mod diffusion;
 mod field;
+mod forms;
 pub(crate) mod infill;
 mod message;
 pub(crate) mod neutral;

@@ -1,12 +1,14 @@
 //! The body of `POST /v1/score`, and the text that a repair is given, too: a string or token ids.
 
 use super::field::{Id, fraction, rank};
+use super::forms;
 use super::params::missing;
 use crate::api::error::ApiError;
 use crate::api::schema::{self, SchemaRef};
 use crate::diffusion::TokenId;
 use crate::engine::{DOUBTFUL, Prompt, Request, Task};
-use serde::{Deserialize, de::IgnoredAny};
+use serde::{Deserialize, Deserializer, de::IgnoredAny};
+use serde_json::Value;
 use std::borrow::Cow;
 use utoipa::{PartialSchema, ToSchema};
 
@@ -51,11 +53,19 @@ pub(crate) fn threshold(below: Option<f32>) -> Result<f32, ApiError> {
     }
 }
 
-#[derive(Debug, Deserialize)]
-#[serde(untagged, expecting = "give a string or an array of token ids")]
+#[derive(Debug)]
 pub(super) enum TextField {
     Text(String),
     Tokens(Vec<Id>),
+}
+
+impl<'de> Deserialize<'de> for TextField {
+    fn deserialize<D: Deserializer<'de>>(input: D) -> Result<Self, D::Error> {
+        forms::field(input, "give a string or an array of token ids", |value| match value {
+            Value::Array(items) => forms::list(items, forms::id).map(Self::Tokens),
+            one => forms::text(one).map(Self::Text),
+        })
+    }
 }
 
 impl ToSchema for TextField {

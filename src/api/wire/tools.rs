@@ -1,5 +1,6 @@
 //! `tools` and `tool_choice`: what the model's template is shown, and what an answer must call.
 
+use super::field::shown;
 use super::response_format;
 use crate::api::error::{ApiError, ApiResult};
 use crate::engine::{Format, Shape};
@@ -113,16 +114,16 @@ const CHOICES: &str =
 
 /// The mode, and the names of the tools that may be called; `None` for all.
 fn mode(choice: Option<&Value>) -> ApiResult<(Mode, Option<Vec<String>>)> {
-    let wrong = || invalid("tool_choice", CHOICES);
     let choice = match choice {
         None | Some(Value::Null) => return Ok((Mode::Auto, None)),
         Some(choice) => choice,
     };
+    let wrong = || invalid("tool_choice", &format!("given {}; {CHOICES}", shown(choice)));
     let named = |tool: &Value| tool.pointer("/function/name").and_then(Value::as_str).map(str::to_owned);
     let word = |word: Option<&str>| match word {
         Some("none") => Some(Mode::None),
         Some("auto") => Some(Mode::Auto),
-        Some("required") => Some(Mode::Required),
+        Some("required" | "any") => Some(Mode::Required), // "any" is Mistral's word for it
         Some(_) | None => None,
     };
     match choice.get("type").and_then(Value::as_str) {

@@ -10,13 +10,15 @@ use crate::engine::origin::Origin;
 use crate::engine::request::{Format, Length, Prompt, Rejected, Request, Task, invalid, too_long};
 use crate::engine::template::{self, Segment};
 use crate::model::ModelSpec;
-use crate::text::{Brackets, Tokenizer, Transcript, quoted};
+use crate::text::{Brackets, Conversation, Tokenizer, Transcript, quoted};
 use std::ops::Range;
 use std::sync::{Arc, OnceLock};
 
 const NO_ROOM: &str = "max_tokens is 0; ask for at least 1";
-/// Most stop strings of one request; each costs a search per finished block.
-pub(crate) const STOPS_MAX: usize = 16;
+/// Most stop strings of one request. Each reads every byte of the answer once.
+pub(crate) const STOPS_MAX: usize = 64;
+/// Most bytes of the stop strings of one request. A search takes up to 8 bytes of memory for each.
+const STOP_BYTES_MAX: usize = 16 << 10;
 
 /// The first canvas of a request, and how its answer is decoded.
 pub(super) struct Draft {
@@ -79,6 +81,10 @@ impl CanvasBuilder {
             Task::Score { text, likelihood } => self.revision(text, &[], !likelihood),
             Task::Repair { text, pinned } => self.revision(text, pinned, true),
         }
+    }
+
+    pub(super) fn encode_chat(&self, conversation: &Conversation, most: usize) -> Result<Vec<TokenId>, Rejected> {
+        self.encoder.encode_chat_of(conversation, most)
     }
 
     /// The tokens that end a text: the model's own, and those that end a turn in a conversation.
@@ -167,8 +173,16 @@ impl CanvasBuilder {
     }
 
     fn check_stop(&self, stop: &[String]) -> Result<(), Rejected> {
-        if stop.len() > STOPS_MAX || stop.iter().any(String::is_empty) {
-            let message = format!("stop has {} strings; give at most {STOPS_MAX}, none of them empty", stop.len());
+        if stop.iter().any(String::is_empty) {
+            const MESSAGE: &str = "stop has an empty string, which would end every answer at once; leave it out";
+            return Err(invalid("stop", MESSAGE));
+        }
+        let (count, bytes) = (stop.len(), stop.iter().map(String::len).sum::<usize>());
+        if count > STOPS_MAX {
+            return Err(invalid("stop", format!("stop has {count} strings; give at most {STOPS_MAX}")));
+        }
+        if bytes > STOP_BYTES_MAX {
+            let message = format!("the strings of stop have {bytes} bytes; give at most {STOP_BYTES_MAX} in all");
             return Err(invalid("stop", message));
         }
         match stop.iter().map(String::len).max() {

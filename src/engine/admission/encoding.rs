@@ -8,7 +8,9 @@ use std::ops::Range;
 use std::sync::{Arc, Condvar, Mutex, MutexGuard, PoisonError};
 
 const NO_TEMPLATE: &str =
-    "this model has no chat template; ask it with /v1/completions, or add a tokenizer_config.json with one";
+    "this model has no chat template; give a prompt in place of messages, or add a tokenizer_config.json with one";
+
+const MESSAGES: &str = "messages";
 
 /// Bytes of texts that are encoded at the same time; a longer text is encoded alone. An encoding
 /// takes about 400 bytes of memory per byte of its text, so all take about 200 MB.
@@ -71,22 +73,44 @@ impl Encoder {
     /// # Errors
     /// When it is empty or too long, or the model's chat template has no place for it.
     pub(super) fn encode_chat(&self, conversation: &Conversation) -> Result<Vec<TokenId>, Rejected> {
-        const PARAM: &str = "messages";
+        let tokenizer = self.check_chat(conversation)?;
+        self.check_bytes(MESSAGES, conversation.bytes())?;
+        self.encode_chat_by(conversation, || tokenizer.encode_chat_within(conversation, self.canvas_max))
+    }
+
+    /// The ids of a conversation, however many, if the template makes a text of at most `most`
+    /// bytes.
+    ///
+    /// # Errors
+    /// As [`Self::encode_chat`].
+    pub(super) fn encode_chat_of(&self, conversation: &Conversation, most: usize) -> Result<Vec<TokenId>, Rejected> {
+        let tokenizer = self.check_chat(conversation)?;
+        self.encode_chat_by(conversation, || tokenizer.encode_chat_of(conversation, most))
+    }
+
+    fn encode_chat_by(
+        &self,
+        conversation: &Conversation,
+        encode: impl FnOnce() -> Result<Option<Vec<TokenId>>, TextError>,
+    ) -> Result<Vec<TokenId>, Rejected> {
+        let tokens = self.encodings.in_turn(conversation.weight(), encode).map_err(|error| match error {
+            TextError::TooLong { .. } => too_long(MESSAGES, format!("messages: {error}")),
+            error => invalid(MESSAGES, format!("messages: {error}")),
+        })?;
+        tokens.ok_or_else(|| invalid(MESSAGES, NO_TEMPLATE))
+    }
+
+    /// Refuses a conversation for which the model's chat template has no place.
+    fn check_chat(&self, conversation: &Conversation) -> Result<&Tokenizer, Rejected> {
         if conversation.messages.is_empty() {
-            return Err(invalid(PARAM, "messages is empty; give at least one"));
+            return Err(invalid(MESSAGES, "messages is empty; give at least one"));
         }
-        let Some(tokenizer) = &self.tokenizer else { return Err(invalid(PARAM, NO_TEMPLATE)) };
+        let Some(tokenizer) = &self.tokenizer else { return Err(invalid(MESSAGES, NO_TEMPLATE)) };
         if let Some(chat) = tokenizer.chat() {
             check_roles(conversation, chat)?;
             check_tools(conversation, chat)?;
         }
-        self.check_bytes(PARAM, conversation.bytes())?;
-        let encode = || tokenizer.encode_chat_within(conversation, self.canvas_max);
-        let tokens = self.encodings.in_turn(conversation.weight(), encode).map_err(|error| match error {
-            TextError::TooLong { .. } => too_long(PARAM, format!("messages: {error}")),
-            error => invalid(PARAM, format!("messages: {error}")),
-        })?;
-        tokens.ok_or_else(|| invalid(PARAM, NO_TEMPLATE))
+        Ok(tokenizer)
     }
 
     /// Refuses a text that cannot fit on the canvas whatever its tokens are.

@@ -18,7 +18,7 @@ use crate::diffusion::{
     Cell, DOUBTFUL, Pace, Policy, Probability, Proofreading, Seed, Sequence, TokenId, TokenSet, u32_of,
 };
 use crate::model::{Filter, ModelSpec};
-use crate::text::Tokenizer;
+use crate::text::{Conversation, Tokenizer};
 use canvas::{CanvasBuilder, Common};
 use std::hash::{BuildHasher, RandomState};
 use std::{borrow::Cow, num::NonZeroU32, sync::Arc, time::Duration};
@@ -58,6 +58,14 @@ impl Admission {
 
     pub(super) const fn tokenizer(&self) -> Option<&Arc<Tokenizer>> {
         self.canvases.tokenizer.as_ref()
+    }
+
+    /// The ids of a conversation that the chat template makes `most` bytes of at most.
+    ///
+    /// # Errors
+    /// When it is empty or too long, or the model's chat template has no place for it.
+    pub(super) fn encode_chat(&self, conversation: &Conversation, most: usize) -> Result<Vec<TokenId>, Rejected> {
+        self.canvases.encode_chat(conversation, most)
     }
 
     pub(super) const fn canvas_max(&self) -> usize {

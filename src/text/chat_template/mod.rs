@@ -10,12 +10,13 @@ mod source;
 #[cfg(test)]
 mod tests;
 
-use super::conversation::Conversation;
+use super::conversation::{Conversation, Ending};
 use super::error::TextError;
 use super::shown::beginning;
 use environment::{add, environment};
 use minijinja::{Environment, Template, Value, value::Serde};
 use serde::Serialize;
+use serde_json::Map;
 use source::{DEFAULT, Source, TOOL_USE};
 use std::collections::BTreeMap;
 use time::OffsetDateTime;
@@ -106,7 +107,31 @@ impl ChatTemplate {
     /// model has several templates and none of these two.
     pub fn render(&self, conversation: &Conversation, add_generation_prompt: bool) -> Result<String, TextError> {
         let tools = Some(&conversation.tools).filter(|tools| !tools.is_empty());
-        self.render_values(&conversation.messages, tools, add_generation_prompt)
+        self.render_values(&conversation.messages, tools, add_generation_prompt, &conversation.variables)
+    }
+
+    /// The conversation as text, up to its [`Ending`].
+    ///
+    /// # Errors
+    /// As [`Self::render`].
+    pub(super) fn write(&self, conversation: &Conversation) -> Result<String, TextError> {
+        match conversation.ending {
+            Ending::Answer => self.render(conversation, true),
+            Ending::Closed => self.render(conversation, false),
+            Ending::Open => self.render_open(conversation),
+        }
+    }
+
+    /// The conversation up to the end of its last message. As in transformers, a mark and a space
+    /// behind the message show where it ends, and whether the template trims it.
+    fn render_open(&self, conversation: &Conversation) -> Result<String, TextError> {
+        let hidden = || TextError::Template("it does not write the last message, which is to be continued".to_owned());
+        let mut marked = conversation.clone();
+        let mark = marked.unused().ok_or_else(hidden)?;
+        marked.messages.last_mut().ok_or_else(hidden)?.content.extend([mark, ' ']);
+        let text = self.render(&marked, false)?;
+        let (text, behind) = text.rsplit_once(mark).ok_or_else(hidden)?;
+        Ok(if behind.starts_with(' ') { text } else { text.trim_end() }.to_owned())
     }
 
     /// Tools that are not given are none.
@@ -115,6 +140,7 @@ impl ChatTemplate {
         messages: &impl Serialize,
         tools: Option<&impl Serialize>,
         add_generation_prompt: bool,
+        variables: &Map<String, serde_json::Value>,
     ) -> Result<String, TextError> {
         let Some(template) = self.template(tools.is_some()) else {
             let names = self.names.join(", ");
@@ -127,6 +153,7 @@ impl ChatTemplate {
             ("add_generation_prompt", Value::from(add_generation_prompt)),
         ];
         let mut context = self.special.clone();
+        context.extend(variables.iter().map(|(name, value)| (name.clone(), Value::from(Serde(value)))));
         context.extend(given.map(|(name, value)| (name.to_owned(), value)));
         template.render(context).map_err(failed)
     }

@@ -37,7 +37,11 @@ fn conversations_are_written_as_transformers_writes_them() {
     let chat = ChatTemplate::from_config(LLADA_INSTRUCT).unwrap().unwrap();
     assert_eq!(cases.len(), 22);
     for Case { messages, add_generation_prompt, text } in cases {
-        assert_eq!(chat.render_values(&messages, None::<&()>, add_generation_prompt).unwrap(), text, "{messages:?}");
+        assert_eq!(
+            chat.render_values(&messages, None::<&()>, add_generation_prompt, &Map::new()).unwrap(),
+            text,
+            "{messages:?}"
+        );
     }
 }
 
@@ -96,7 +100,7 @@ fn templates_are_rendered_as_transformers_renders_them() {
         };
         for Case { conversation: of, add_generation_prompt, text, error } in cases {
             let Given { messages, tools } = &expected.conversations[of];
-            let rendered = chat.render_values(messages, tools.as_ref(), *add_generation_prompt);
+            let rendered = chat.render_values(messages, tools.as_ref(), *add_generation_prompt, &Map::new());
             let is_same = match (&rendered, text, error) {
                 (Ok(rendered), Some(text), _) => rendered == text,
                 (Err(_), None, Some(_)) => true,

@@ -185,6 +185,16 @@ impl Tokenizer {
         conversation: &Conversation,
         cells: usize,
     ) -> Result<Option<Vec<TokenId>>, TextError> {
+        // a token is one of the vocabulary or a special one
+        let longest = self.special().map(|name| name.len()).max().unwrap_or(1).max(self.text_bytes_max());
+        self.encode_chat_of(conversation, cells.saturating_mul(longest))
+    }
+
+    /// As [`Self::encode_chat`], if the template makes a text of at most `most` bytes.
+    ///
+    /// # Errors
+    /// As [`Self::encode_chat`], and [`TextError::TooLong`].
+    pub fn encode_chat_of(&self, conversation: &Conversation, most: usize) -> Result<Option<Vec<TokenId>>, TextError> {
         let Some(chat) = &self.chat else { return Ok(None) };
         let mut special: Vec<String> = self.special().collect();
         special.sort_unstable_by_key(|name| std::cmp::Reverse(name.len())); // longest first: one name may be a prefix of another
@@ -194,10 +204,8 @@ impl Tokenizer {
                 message.role = "system".to_owned(); // OpenAI's newer name for the same
             }
         }
-        let text = chat.render(&conversation, true)?;
-        // a token is one of the vocabulary or a special one
-        let longest = special.first().map_or(1, String::len).max(self.text_bytes_max());
-        let (bytes, most) = (text.len(), cells.saturating_mul(longest));
+        let text = chat.write(&conversation)?;
+        let bytes = text.len();
         if bytes > most {
             return Err(TextError::TooLong { bytes, most });
         }
@@ -340,8 +348,7 @@ fn with_placeholders(conversation: &Conversation, special: &[String]) -> (Conver
         if !conversation.says(name) {
             continue;
         }
-        let placeholder = ('\u{f0000}'..='\u{ffffd}').find(|c| !conversation.says(c.encode_utf8(&mut [0; 4])));
-        let Some(placeholder) = placeholder else { continue }; // 65,534 private-use characters
+        let Some(placeholder) = conversation.unused() else { continue };
         conversation.replace(name, placeholder.encode_utf8(&mut [0; 4]));
         spelled.push((placeholder, name.clone()));
     }

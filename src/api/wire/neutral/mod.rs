@@ -6,5 +6,5 @@ mod tables;
 mod value;
 
 pub(crate) use screen::{Screened, Tables};
-pub(super) use tables::{CALLED_FUNCTION, CHAT, COMMON, COMPLETION, MESSAGE, STREAM_OPTIONS, TOOL_CALL};
+pub(super) use tables::{CALLED_FUNCTION, CHAT, COMMON, COMPLETION, MESSAGE, STREAM_OPTIONS, TOKENIZE, TOOL_CALL};
 pub(crate) use value::Neutral;

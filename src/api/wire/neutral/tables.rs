@@ -195,12 +195,9 @@ pub(crate) const CHAT: &[Neutral] = &[
     // vLLM
     ignored("include_reasoning"),
     only("echo", OFF),
-    only("add_generation_prompt", ON),
-    only("continue_final_message", OFF),
     only("add_special_tokens", OFF),
     only("documents", NOTHING),
     only("chat_template", EMPTY),
-    only("chat_template_kwargs", NOTHING),
     only("mm_processor_kwargs", NOTHING),
     // SGLang
     ignored("separate_reasoning"),
@@ -240,6 +237,15 @@ pub(crate) const MESSAGE: &[Neutral] = &[
 /// Of a call of a tool in a message, and of its function.
 pub(crate) const TOOL_CALL: &[Neutral] = &[ignored("index"), ignored("provider_specific_fields")];
 pub(crate) const CALLED_FUNCTION: &[Neutral] = &[ignored("parsed_arguments")];
+
+/// Of `/tokenize`.
+pub(crate) const TOKENIZE: &[Neutral] = &[
+    ignored("add_special_tokens"), // nothing is ever added here
+    only("chat_template", EMPTY),
+    only("mm_processor_kwargs", NOTHING),
+    only("media_io_kwargs", NOTHING),
+    ignored("user"),
+];
 
 /// Of `stream_options`.
 pub(crate) const STREAM_OPTIONS: &[Neutral] = &[only("include_obfuscation", OFF), only("continuous_usage_stats", OFF)];
