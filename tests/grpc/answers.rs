@@ -66,7 +66,7 @@ async fn a_generation_is_the_completion_that_http_gives() {
             let diffusion = proto::Diffusion {
                 steps: Some(40),
                 block_length: Some(16),
-                unmasking: Some(proto::Unmasking { order: proto::Order::Random.into(), pace: None }),
+                unmasking: Some(proto::Unmasking { order: proto::Order::Random.into(), ..Default::default() }),
                 remasking: Some(proto::Remasking { policy: Some(remasking::Policy::Quality(quality)) }),
                 proofreading: Some(proto::Proofreading { mode: Some(proofreading::Mode::Rounds(rounds)) }),
                 stream_edits: true,
@@ -169,7 +169,7 @@ async fn a_prompt_may_be_ids_or_a_conversation_and_have_a_suffix() {
         ),
         (
             diffusing(proto::Diffusion {
-                unmasking: Some(proto::Unmasking { order: 0, pace: Some(unmasking::Pace::Threshold(0.8)) }),
+                unmasking: Some(proto::Unmasking { pace: Some(unmasking::Pace::Threshold(0.8)), ..Default::default() }),
                 remasking: Some(proto::Remasking { policy: Some(remasking::Policy::Off(remasking::Off {})) }),
                 proofreading: Some(proto::Proofreading { mode: Some(proofreading::Mode::Off(proofreading::Off {})) }),
                 end_of_text: proto::EndOfText::Never.into(),

@@ -124,7 +124,7 @@ async fn a_fault_is_told_in_https_words() {
         ),
         (
             diffusion(proto::Diffusion {
-                unmasking: Some(proto::Unmasking { order: 1, pace: Some(unmasking::Pace::Threshold(1.5)) }),
+                unmasking: Some(proto::Unmasking { pace: Some(unmasking::Pace::Threshold(1.5)), ..Default::default() }),
                 ..none()
             }),
             completion(json!({"diffusion": {"unmasking": {"order": "confidence", "threshold": 1.5}}})),
@@ -219,7 +219,7 @@ async fn a_long_value_is_repeated_in_part() {
 async fn what_is_left_out_or_unknown_is_named() {
     let server = Server::toy().await;
     let mut client = client(&server);
-    let unmasking = proto::Unmasking { order: 99, pace: None };
+    let unmasking = proto::Unmasking { order: 99, ..Default::default() };
     let rows: Vec<(Call, &str, &str)> = vec![
         (
             Call::Generate(proto::GenerateRequest::default()),
@@ -288,7 +288,7 @@ async fn what_is_left_out_or_unknown_is_named() {
                 ..Default::default()
             })),
             "diffusion.remasking",
-            "give one of off, quality, confidence, remdm and random",
+            "give one of off, quality, confidence, remdm, random and rule",
         ),
         (
             Call::Generate(diffusing(proto::Diffusion {

@@ -6,6 +6,7 @@ mod calls;
 mod common;
 mod ends;
 mod faults;
+mod policies;
 mod service;
 
 /// The generated client.

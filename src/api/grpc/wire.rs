@@ -9,9 +9,9 @@ use crate::api::wire::repair::with_repair_fields;
 use crate::api::wire::response_format;
 use crate::api::wire::score::threshold;
 use crate::diffusion::TokenId;
-use crate::diffusion::policy::{self, Choice, Kind, Rule, Setting, Settings, THRESHOLD, find};
+use crate::diffusion::policy::{self, Choice, Kind, Rule, Setting, Settings, THRESHOLD, find, rules};
 use crate::engine::{DEFAULT_BLANK, EndOfText, Format, Prompt, Proofreading, Request, Task};
-use crate::text::Message;
+use crate::text::{Message, quoted};
 use serde_json::{Value, json};
 use std::time::Duration;
 use tonic::metadata::MetadataMap;
@@ -152,10 +152,8 @@ fn diffusion(asked: Option<proto::Diffusion>, request: Request) -> Result<Reques
     let asked = asked.unwrap_or_default();
     let unmasking = asked.unmasking.unwrap_or_default();
     Ok(Request {
-        order: order(unmasking.order)?.unwrap_or(request.order),
-        pace: unmasking.pace.map_or(Settings::EMPTY, |unmasking::Pace::Threshold(threshold)| {
-            Settings::EMPTY.with(THRESHOLD.name, Setting::Number(threshold))
-        }),
+        order: order(unmasking.order, &unmasking.order_name)?.unwrap_or(request.order),
+        pace: unmasking.pace.map_or(Ok(Settings::EMPTY), pace)?,
         steps: asked.steps,
         block_length: asked.block_length,
         remasking: asked.remasking.map(remasking).transpose()?,
@@ -168,10 +166,59 @@ fn diffusion(asked: Option<proto::Diffusion>, request: Request) -> Result<Reques
     })
 }
 
-fn order(number: i32) -> Result<Option<Choice>, ApiError> {
+fn order(number: i32, name: &str) -> Result<Option<Choice>, ApiError> {
+    if !name.is_empty() {
+        return rule(Kind::Order, "diffusion.unmasking.order_name", name).map(|rule| Some(Choice::of(rule)));
+    }
     let member = proto::Order::try_from(number)
         .map_err(|_| no_member("diffusion.unmasking.order", number, "1 (confidence) to 5 (leftmost)"))?;
     Ok(find(Kind::Order, &word("ORDER_", member.as_str_name())).map(Choice::of))
+}
+
+fn pace(asked: unmasking::Pace) -> Result<Settings, ApiError> {
+    match asked {
+        unmasking::Pace::Threshold(threshold) => Ok(Settings::EMPTY.with(THRESHOLD.name, Setting::Number(threshold))),
+        unmasking::Pace::Rule(asked) => {
+            let Choice { rule, settings } = named(Kind::Pace, "diffusion.unmasking.rule", asked)?;
+            if settings.get(rule.name).is_some() {
+                return Ok(settings);
+            }
+            Err(missing("diffusion.unmasking.rule.knobs", &format!("a value for {}", rule.name)))
+        }
+    }
+}
+
+/// A rule by its name.
+fn rule(kind: Kind, field: &'static str, name: &str) -> Result<&'static Rule, ApiError> {
+    find(kind, name).ok_or_else(|| {
+        let names: Vec<_> = rules(kind).iter().map(|rule| format!("{:?}", rule.name)).collect();
+        let given = quoted(name);
+        ApiError::invalid(field, format!("{field}: given {given}; give one of {}", names.join(", ")))
+    })
+}
+
+/// A rule by its name, with its knobs.
+fn named(kind: Kind, field: &'static str, asked: proto::Rule) -> Result<Choice, ApiError> {
+    use proto::rule::value::Value as V;
+    let rule = rule(kind, field, &asked.name)?;
+    let mut choice = Choice::of(rule);
+    for (name, value) in asked.knobs {
+        let fault = |problem: String| ApiError::invalid(field, format!("{field}.knobs: {problem}"));
+        let Some(knob) = rule.knob(&name) else {
+            let own: Vec<_> = rule.knobs.iter().map(|knob| knob.name).collect();
+            let own =
+                if own.is_empty() { "it takes none".to_owned() } else { format!("its knobs are {}", own.join(", ")) };
+            return Err(fault(format!("{} has no knob {}; {own}", rule.name, quoted(&name))));
+        };
+        let setting = match value.value {
+            Some(V::Count(count)) => Setting::Count(count),
+            Some(V::Number(number)) => Setting::Number(number),
+            Some(V::Span(proto::remasking::Window { from, until })) => Setting::Span([from, until]),
+            None => return Err(fault(format!("{name} has no value; give {}", knob.range))),
+        };
+        choice = choice.with(knob.name, setting);
+    }
+    Ok(choice)
 }
 
 fn end_of_text(number: i32) -> Result<EndOfText, ApiError> {
@@ -195,7 +242,7 @@ fn no_member(param: &'static str, number: i32, allowed: &str) -> ApiError {
 fn remasking(asked: proto::Remasking) -> Result<Choice, ApiError> {
     use remasking::Policy as P;
     // empty, or a policy that only a newer server knows
-    let wanted = "one of off, quality, confidence, remdm and random";
+    let wanted = "one of off, quality, confidence, remdm, random and rule";
     let (rule, budget, below, window): (&'static Rule, _, _, _) =
         match asked.policy.ok_or_else(|| missing("diffusion.remasking", wanted))? {
             P::Off(remasking::Off {}) => (&policy::OFF, None, None, None),
@@ -205,6 +252,7 @@ fn remasking(asked: proto::Remasking) -> Result<Choice, ApiError> {
             }
             P::Remdm(remasking::ReMdm { budget, window }) => (&policy::REMDM, budget, None, window),
             P::Random(remasking::Random { budget, window }) => (&policy::random::RANDOM, budget, None, window),
+            P::Rule(asked) => return named(Kind::Remasking, "diffusion.remasking.rule", asked),
         };
     let window = window.map(|window| [window.from, window.until]);
     let choice = Choice::of(rule).with_some(policy::BUDGET.name, budget);

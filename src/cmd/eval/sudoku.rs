@@ -117,7 +117,7 @@ pub(super) fn run(args: &SudokuArgs) -> anyhow::Result<()> {
             args.temperature
         ))?;
         print::line(format_args!(
-            "{:<11} {:>5} {:>26} {:>14} {:>7}",
+            "{:<13} {:>5} {:>26} {:>14} {:>7}",
             "remasking", "steps", "solved (95 % interval)", "forward passes", "erased"
         ))?;
     }

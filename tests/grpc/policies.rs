@@ -1,0 +1,95 @@
+//! Every policy of the registry over gRPC, by its name.
+
+use super::calls::{COMPLETIONS, Call, client, diffusing, refused, told};
+use super::proto;
+use super::proto::{remasking, rule, unmasking};
+use crate::common::server::Server;
+use remask::diffusion::policy::{Kind, Knob, Range, rules};
+use serde_json::{Map, Value, json};
+
+/// A rule by its name, with these knobs.
+fn named(name: &str, knobs: impl IntoIterator<Item = (&'static str, rule::value::Value)>) -> proto::Rule {
+    let knobs = knobs.into_iter().map(|(name, value)| (name.to_owned(), rule::Value { value: Some(value) }));
+    proto::Rule { name: name.to_owned(), knobs: knobs.collect() }
+}
+
+/// A value of a knob, for gRPC and in JSON.
+fn value(knob: &Knob) -> (rule::value::Value, Value) {
+    match knob.range {
+        Range::Count { .. } => (rule::value::Value::Count(3), json!(3)),
+        Range::Fraction | Range::Number { .. } => (rule::value::Value::Number(0.5), json!(0.5)),
+        Range::Span => (rule::value::Value::Span(remasking::Window { from: 0.25, until: 0.75 }), json!([0.25, 0.75])),
+    }
+}
+
+fn ordered(order: &str) -> proto::Diffusion {
+    let unmasking = proto::Unmasking { order_name: order.to_owned(), ..Default::default() };
+    proto::Diffusion { unmasking: Some(unmasking), ..Default::default() }
+}
+
+fn paced(rule: proto::Rule) -> proto::Diffusion {
+    let unmasking = proto::Unmasking { pace: Some(unmasking::Pace::Rule(rule)), ..Default::default() };
+    proto::Diffusion { unmasking: Some(unmasking), ..Default::default() }
+}
+
+fn remasked(rule: proto::Rule) -> proto::Diffusion {
+    let remasking = proto::Remasking { policy: Some(remasking::Policy::Rule(rule)) };
+    proto::Diffusion { remasking: Some(remasking), ..Default::default() }
+}
+
+#[tokio::test]
+async fn every_policy_gives_what_it_gives_over_http() {
+    let server = Server::toy().await;
+    let mut client = client(&server);
+    let (mut texts, mut count) = (std::collections::BTreeSet::new(), 0);
+    for kind in [Kind::Order, Kind::Pace, Kind::Remasking] {
+        for rule in rules(kind) {
+            let values: Vec<_> = rule.knobs.iter().map(|knob| (knob.name, value(knob))).collect();
+            let mut json: Map<String, Value> =
+                values.iter().map(|(name, (_, json))| ((*name).to_owned(), json.clone())).collect();
+            let asked = named(rule.name, values.into_iter().map(|(name, (value, _))| (name, value)));
+            let (grpc, diffusion) = match kind {
+                Kind::Order => (ordered(rule.name), json!({"unmasking": rule.name})),
+                Kind::Pace => (paced(asked), json!({"unmasking": json})),
+                Kind::Remasking => {
+                    json.insert("policy".to_owned(), json!(rule.name));
+                    (remasked(asked), json!({"remasking": json}))
+                }
+            };
+            let http = json!({"prompt": "a", "diffusion": diffusion, "temperature": 1.0, "seed": 3});
+            let whole = server.answer(COMPLETIONS, &http).await;
+            let call = proto::GenerateRequest { temperature: 1.0, seed: Some(3), ..diffusing(grpc) };
+            let (_, _, done) = told(client.generate(call).await.unwrap().into_inner()).await;
+            assert_eq!(json!(done.text), whole["choices"][0]["text"], "{kind} {}", rule.name);
+            assert_eq!(json!(done.diffusion.unwrap().erased), whole["diffusion"]["erased"], "{kind} {}", rule.name);
+            (count, _) = (count + 1, texts.insert(done.text));
+        }
+    }
+    assert!(count >= 21 && texts.len() > 5, "{count} rules, {} texts", texts.len());
+}
+
+#[tokio::test]
+async fn what_a_rule_does_not_take_is_named() {
+    use rule::value::Value::{Count, Number, Span};
+    let server = Server::toy().await;
+    let mut client = client(&server);
+    let span = Span(remasking::Window { from: 0.1, until: 0.2 });
+    let nothing =
+        proto::Rule { name: "present".to_owned(), knobs: [("below".to_owned(), rule::Value::default())].into() };
+    for (diffusion, words) in [
+        (ordered("rightmost"), "diffusion.unmasking.order_name: given \"rightmost\"; give one of \"confidence\""),
+        (paced(named("fast", [])), "diffusion.unmasking.rule: given \"fast\"; give one of \"threshold\", \"factor\""),
+        (paced(named("factor", [])), "diffusion.unmasking.rule.knobs is missing; give a value for factor"),
+        (paced(named("factor", [("eta", Number(0.5))])), "factor has no knob \"eta\"; its knobs are factor"),
+        (remasked(named("", [])), "diffusion.remasking.rule: given \"\"; give one of \"off\", \"quality\""),
+        (remasked(named("present", [("budget", Number(0.5))])), "budget is 0.5; give 0 to 65536"),
+        (remasked(named("present", [("below", Count(1))])), "below is 1; give a number from 0 to 1"),
+        (remasked(named("p2", [("weight", span)])), "weight is [0.1, 0.2]; give a number from 0 to 100"),
+        (remasked(named("remdm_cap", [("eta", Number(f32::NAN))])), "eta is NaN; give a number from 0 to 1"),
+        (remasked(named("off", [("budget", Count(1))])), "off has no knob \"budget\"; it takes none"),
+        (remasked(nothing), "below has no value; give a number from 0 to 1"),
+    ] {
+        let status = refused(&mut client, Call::Generate(diffusing(diffusion))).await;
+        assert!(status.message().contains(words), "{words}: {status:?}");
+    }
+}
