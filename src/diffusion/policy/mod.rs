@@ -15,7 +15,7 @@ mod remdm;
 mod rule;
 
 pub use knob::{COUNT_MAX, Knob, KnobError, Range, Setting, Settings, Stretch};
-pub use pace::{ENTROPY_BOUND, FACTOR, HIERARCHICAL, LEAP, Pace, THRESHOLD};
+pub use pace::{ANCESTRAL, ENTROPY_BOUND, FACTOR, HIERARCHICAL, LEAP, Pace, THRESHOLD};
 pub use present::{P2, PRESENT, RUNNING, T2M};
 pub use proofreading::Proofreading;
 pub use quality::QUALITY;

@@ -4,6 +4,7 @@
 use super::knob::{Knob, Range, Setting};
 use super::rule::{Choice, Kind, Rule, View};
 use crate::diffusion::canvas::Edit;
+use crate::diffusion::random::{DrawKey, Purpose};
 use crate::diffusion::reading::Proposal;
 use crate::diffusion::units::Probability;
 use std::cmp::Reverse;
@@ -185,6 +186,33 @@ pub static HIERARCHICAL: Rule = Rule {
     ..Rule::NONE
 };
 
+/// Each blank at a time of its own, drawn evenly from those of a schedule that is linear in time
+/// (ancestral sampling of MDLM). Of such a sampler this is the distribution, but a time at which
+/// nothing is filled takes no pass.
+pub static ANCESTRAL: Rule = Rule {
+    kind: Kind::Pace,
+    name: "ancestral",
+    help: "Each blank at one of `ancestral` times, drawn at random; a time without a blank takes no step.",
+    source: "arXiv 2406.07524",
+    knobs: &[&Knob {
+        name: "ancestral",
+        help: "Steps of a block at most, if nothing is erased.",
+        range: Range::Count { min: 1 },
+        default: |_, _| None,
+    }],
+    decide: |view| {
+        let times = f64::from(view.settings.count("ancestral").unwrap_or(1));
+        // the same in every step: a cell that is erased is filled again as soon as possible
+        let key = DrawKey { step: 0, ..view.key };
+        let time = |at| (key.uniform(Purpose::Fill, at) * times) as u32;
+        let now = view.filled.iter().map(|cell| time(cell.at)).max();
+        let is_later = |time: &u32| now.is_none_or(|now| *time > now);
+        let next = view.proposals.iter().map(|blank| time(blank.at)).filter(is_later).min().unwrap_or(u32::MAX);
+        view.proposals.iter().filter(|blank| time(blank.at) <= next).map(Proposal::fill).collect()
+    },
+    ..Rule::NONE
+};
+
 /// All blanks, the most confident first; ties go to the left.
 fn by_confidence(view: &View<'_>) -> Vec<Proposal> {
     let mut sorted = view.proposals.to_vec();
@@ -205,9 +233,11 @@ fn with_best(view: &View<'_>, is_ready: impl Fn(&&Proposal) -> bool) -> Vec<Edit
 
 #[cfg(test)]
 mod tests {
+    use super::super::rule::FilledCell;
     use super::*;
-    use crate::diffusion::random::{DrawKey, Seed};
+    use crate::diffusion::random::Seed;
     use crate::diffusion::units::{Position, TokenId};
+    use std::collections::BTreeMap;
 
     /// Blanks at positions with confidences; the entropies are the confidences.
     fn filled(choice: Choice, blanks: &[(u32, f32)]) -> Vec<u32> {
@@ -246,6 +276,55 @@ mod tests {
         assert_eq!(bound(0.125, &blanks), [1, 2]);
         assert_eq!(bound(0.375, &blanks), [0, 1, 2]);
         assert_eq!(bound(0.875, &blanks), [0, 1, 2, 3]);
+    }
+
+    /// Four blanks and three times: every way to share them out, and how often it comes.
+    #[test]
+    fn ancestral_times_are_drawn_evenly_and_empty_ones_take_no_step() {
+        const DRAWS: u64 = 20_000;
+        let choice = Choice::of(&ANCESTRAL).with("ancestral", 3);
+        let groups = |seed: u64| {
+            let key = |step| DrawKey { seed: Seed(seed), step };
+            let (mut blanks, mut filled, mut groups) = ((0..4).map(blank).collect::<Vec<_>>(), Vec::new(), Vec::new());
+            while !blanks.is_empty() {
+                let view = View::of(&blanks, &filled, key(groups.len() as u32));
+                let group: Vec<u32> = choice.decide(view).iter().map(|fill| fill.at().0).collect();
+                filled.extend(group.iter().map(|at| cell(*at)));
+                blanks.retain(|blank| !group.contains(&blank.at.0));
+                groups.push(group);
+            }
+            groups
+        };
+        let mut expected: BTreeMap<Vec<Vec<u32>>, f64> = BTreeMap::new();
+        for code in 0..81u32 {
+            let at_time = |time: u32| (0..4).filter(|at| code / 3u32.pow(*at) % 3 == time).collect::<Vec<_>>();
+            let groups = (0..3).map(at_time).filter(|group| !group.is_empty()).collect();
+            *expected.entry(groups).or_default() += DRAWS as f64 / 81.0;
+        }
+        let mut counts: BTreeMap<_, f64> = BTreeMap::new();
+        (0..DRAWS).for_each(|seed| *counts.entry(groups(seed)).or_default() += 1.0);
+        let distance = |(way, expected): (&Vec<Vec<u32>>, &f64)| {
+            (counts.get(way).copied().unwrap_or_default() - expected).powi(2) / expected
+        };
+        let chi2: f64 = expected.iter().map(distance).sum();
+        assert_eq!(counts.keys().collect::<Vec<_>>(), expected.keys().collect::<Vec<_>>());
+        // 50 degrees of freedom exceed 93 once in ten thousand times
+        assert!(expected.len() == 51 && chi2 < 93.0, "{} ways, {chi2}", expected.len());
+        // who was erased does not hold up the others
+        let first = groups(1)[0].clone();
+        let again: Vec<_> = first.iter().map(|at| blank(*at)).chain((4..8).map(blank)).collect();
+        let filled = choice.decide(View::of(&again, &[cell(first[0])], DrawKey { seed: Seed(1), step: 5 }));
+        assert!(first.iter().all(|at| filled.iter().any(|fill| fill.at().0 == *at)), "{filled:?}");
+    }
+
+    fn blank(at: u32) -> Proposal {
+        let (confidence, margin) = (Probability::ONE, Probability::ONE);
+        Proposal { at: Position(at), token: TokenId(at), confidence, margin, entropy: 0.0 }
+    }
+
+    fn cell(at: u32) -> FilledCell {
+        let (token, confidence) = (TokenId(at), Probability::ONE);
+        FilledCell { at: Position(at), token, confidence, age: 1, quality: None, present: None, memory: 0.0 }
     }
 
     #[test]

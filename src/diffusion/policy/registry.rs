@@ -4,7 +4,7 @@
 use super::confidence;
 use super::knob::{KNOBS_MAX, Knob, KnobError, Settings};
 use super::order;
-use super::pace::{ENTROPY_BOUND, FACTOR, HIERARCHICAL, LEAP, THRESHOLD};
+use super::pace::{ANCESTRAL, ENTROPY_BOUND, FACTOR, HIERARCHICAL, LEAP, THRESHOLD};
 use super::present::{P2, PRESENT, RUNNING, T2M};
 use super::quality::QUALITY;
 use super::random;
@@ -15,7 +15,7 @@ use std::collections::BTreeSet;
 use std::sync::{PoisonError, RwLock};
 
 /// The rules that every program has, in the order in which they are listed.
-static BUILT_IN: [&Rule; 21] = [
+static BUILT_IN: [&Rule; 22] = [
     &order::CONFIDENCE,
     &order::MARGIN,
     &order::ENTROPY,
@@ -26,6 +26,7 @@ static BUILT_IN: [&Rule; 21] = [
     &ENTROPY_BOUND,
     &LEAP,
     &HIERARCHICAL,
+    &ANCESTRAL,
     &OFF,
     &QUALITY,
     &confidence::CONFIDENCE,
