@@ -310,8 +310,15 @@ async fn drawing_from_the_likeliest_and_biasing_tokens() {
     let greedy = ask(json!({"temperature": 0})).await;
     assert_ne!(ask(json!({})).await, greedy);
     assert_eq!(ask(json!({"top_k": 1})).await, greedy);
-    assert_eq!(ask(json!({"top_p": 1e-6})).await, greedy);
-    assert_eq!(ask(json!({"top_k": 0, "top_p": 1})).await, ask(json!({})).await);
+    for few in [json!({"top_p": 1e-6}), json!({"top_p": 0}), json!({"top_p": 0, "top_k": 40}), json!({"min_p": 1})] {
+        assert_eq!(ask(few.clone()).await, greedy, "{few}");
+    }
+    let all = ask(json!({})).await;
+    assert_eq!(ask(json!({"top_k": 0, "top_p": 1, "min_p": 0})).await, all);
+    let hot = async |min_p: f32| ask(json!({"temperature": 3, "min_p": min_p})).await;
+    let (all, some, one) = (hot(0.0).await, hot(0.05).await, hot(1.0).await);
+    assert!(some != all && some != greedy, "min_p leaves out some tokens, not all but one: {some:?}");
+    assert_eq!(one, greedy);
     let letter = u32::from(greedy.bytes().find(u8::is_ascii_lowercase).unwrap());
     let without = ask(json!({"temperature": 0, "logit_bias": {letter.to_string(): -100}})).await;
     assert!(!without.bytes().any(|byte| u32::from(byte) == letter), "{without:?}");

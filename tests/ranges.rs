@@ -26,10 +26,11 @@ async fn an_error_of_a_number_gives_its_range() {
     let rows: &[(&str, &Value, &str, &[Value], &str)] = &[
         ("/v1/completions", &prompt, "n", &[json!(-1), json!(0), json!(129), json!(1.5)], "from 1 to 128"),
         ("/v1/completions", &prompt, "temperature", &[json!(-1), json!(1e39), json!(true)], "from 0 to 3.4e38"),
-        ("/v1/completions", &prompt, "top_p", &[json!(-1), json!(0), json!(2), json!([])], "above 0 and at most 1"),
+        ("/v1/completions", &prompt, "top_p", &[json!(-1), json!(2), json!([])], "from 0 to 1"),
+        ("/v1/completions", &prompt, "min_p", &[json!(-0.1), json!(1.1), json!([])], "from 0 to 1"),
         ("/v1/completions", &prompt, "top_k", &[json!(-2), json!(1.5), json!(1e12)], "from 1 to 65536, or 0 or -1"),
         ("/v1/completions", &prompt, "top_k", &[json!(70000)], "give 1 to 65536"),
-        ("/v1/completions", &prompt, "max_tokens", &[json!(-1), json!(1e12), json!(true)], "from 1 to the room"),
+        ("/v1/completions", &prompt, "max_tokens", &[json!(-2), json!(1e12), json!(true)], "from 1 to the room"),
         ("/v1/completions", &prompt, "logprobs", &[json!(-1), json!(2), json!(true)], "give 0 or 1"),
         (
             "/v1/completions",

@@ -96,6 +96,13 @@ fn whole_or_null(min: isize, max: usize, description: &str) -> SchemaRef {
     number.minimum(Some(min)).maximum(Some(max)).description(Some(description)).into()
 }
 
+pub(crate) fn new_tokens() -> SchemaRef {
+    let default = ObjectBuilder::new().schema_type(Type::Integer).enum_values(Some([-1]));
+    let description = "Tokens of the answer at most. Default, also for llama.cpp's -1: the model's own limit, else the room \
+                       on its canvas.";
+    either_or_null([whole(1, u32::MAX as usize), default.into()], description)
+}
+
 pub(crate) fn seed() -> SchemaRef {
     whole_or_null(isize::MIN, usize::MAX, "The same seed gives the same answer. Default: a fresh one.")
 }

@@ -19,6 +19,7 @@ mod print;
 mod quantise;
 mod read;
 mod refine;
+mod sampling;
 mod serve;
 mod signal;
 mod train;

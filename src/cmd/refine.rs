@@ -2,7 +2,8 @@
 
 use super::{
     policy::PolicyArgs,
-    words::{count, number, one_of, temperature, whole},
+    sampling::SamplingArgs,
+    words::{count, number, one_of, whole},
 };
 use crate::diffusion::TokenId;
 use crate::diffusion::policy::COUNT_MAX;
@@ -79,9 +80,8 @@ pub(super) struct RefineArgs {
     /// Classifier-free guidance weight, 0 to 100
     #[arg(long, default_value_t = 0.0, value_parser = number(0.0_f32, 100.0))]
     cfg_scale: f32,
-    /// Sampling temperature. 0 takes the most probable token
-    #[arg(long, default_value_t = 0.0, value_parser = temperature())]
-    temperature: f32,
+    #[command(flatten)]
+    sampling: SamplingArgs,
     /// Random seed. The same seed gives the same answer
     #[arg(long, value_name = "N", value_parser = whole::<u64>(0, u64::MAX))]
     seed: Option<u64>,
@@ -102,7 +102,10 @@ impl RefineArgs {
             }),
             end_of_text: self.end_of_text,
             cfg_scale: self.cfg_scale,
-            temperature: self.temperature,
+            temperature: self.sampling.temperature,
+            top_k: self.sampling.top_k,
+            top_p: self.sampling.top_p,
+            min_p: self.sampling.min_p,
             seed: self.seed,
             ..Request::new(task)
         }

@@ -211,8 +211,12 @@ pub struct Request {
     pub temperature: f32,
     /// Samples from this many of the most probable tokens; `None` is all.
     pub top_k: Option<u32>,
-    /// Samples from the most probable tokens whose probabilities add up to this; `None` is all.
+    /// Samples from the most probable tokens whose probabilities add up to this, 0 to 1; `None` is
+    /// all, 0 the most probable one.
     pub top_p: Option<f32>,
+    /// Samples from the tokens with at least this share of the largest probability, 0 to 1; `None`
+    /// and 0 are all.
+    pub min_p: Option<f32>,
     /// Added to the logits of these tokens, -100 to 100.
     pub logit_bias: Vec<(TokenId, f32)>,
     /// Default: a random one.
@@ -249,6 +253,7 @@ impl Request {
             temperature: 0.0,
             top_k: None,
             top_p: None,
+            min_p: None,
             logit_bias: Vec::new(),
             seed: None,
             format: Format::Text,

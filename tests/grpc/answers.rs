@@ -53,7 +53,7 @@ async fn a_generation_is_the_completion_that_http_gives() {
             [(0.0, vec![], None), (1.0, vec![], Some(9)), (0.5, vec!["over".to_owned()], None)]
         {
             let http = json!({
-                "prompt": prompt, "max_tokens": 64, "seed": seed, "temperature": temperature, "stop": stop, "top_p": 0.9,
+                "prompt": prompt, "max_tokens": 64, "seed": seed, "temperature": temperature, "stop": stop, "top_p": 0.9, "min_p": 0.02,
                 "top_k": 40, "logit_bias": {"101": -2.5}, "stop_token_ids": [0],
                 "diffusion": {"steps": 40, "block_length": 16, "unmasking": "random", "return_quality": true,
                               "remasking": {"policy": "quality", "budget": budget, "below": 0.6, "window": [0.25, 0.75]},
@@ -79,6 +79,7 @@ async fn a_generation_is_the_completion_that_http_gives() {
                 temperature,
                 stop,
                 top_p: Some(0.9),
+                min_p: Some(0.02),
                 top_k: 40,
                 logit_bias: [(101, -2.5)].into(),
                 stop_token_ids: vec![0],

@@ -79,7 +79,8 @@ async fn a_fault_is_told_in_https_words() {
         (generate(proto::GenerateRequest { max_tokens: Some(1024), ..a() }), completion(json!({"max_tokens": 1024}))),
         (generate(proto::GenerateRequest { temperature: -0.5, ..a() }), completion(json!({"temperature": -0.5}))),
         (generate(proto::GenerateRequest { top_p: Some(1.5), ..a() }), completion(json!({"top_p": 1.5}))),
-        (generate(proto::GenerateRequest { top_p: Some(0.0), ..a() }), completion(json!({"top_p": 0}))),
+        (generate(proto::GenerateRequest { top_p: Some(-0.5), ..a() }), completion(json!({"top_p": -0.5}))),
+        (generate(proto::GenerateRequest { min_p: Some(1.5), ..a() }), completion(json!({"min_p": 1.5}))),
         (generate(proto::GenerateRequest { top_k: 70_000, ..a() }), completion(json!({"top_k": 70_000}))),
         (generate(proto::GenerateRequest { stop: vec![String::new()], ..a() }), completion(json!({"stop": ""}))),
         (

@@ -15,10 +15,10 @@ use tonic::{Request, Response, Status};
 pub(super) struct RemaskService(pub(super) AppState);
 
 impl RemaskService {
-    /// The model that is served. An empty name stands for it.
+    /// The model that is served.
     fn service(&self, model: &str) -> ApiResult<&Service> {
         let service = self.0.service()?;
-        service.check_model(Some(model).filter(|model| !model.is_empty()))?;
+        service.check_model(Some(model))?;
         Ok(service)
     }
 

@@ -68,6 +68,7 @@ pub(super) fn generate(asked: proto::GenerateRequest) -> Result<CallParams, ApiE
     let request = Request {
         temperature: asked.temperature,
         top_p: asked.top_p,
+        min_p: asked.min_p,
         top_k: Some(asked.top_k).filter(|top_k| *top_k > 0),
         logit_bias: asked.logit_bias.into_iter().map(|(token, bias)| (TokenId(token), bias)).collect(),
         seed: asked.seed,

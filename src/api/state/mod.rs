@@ -172,12 +172,13 @@ pub struct Service {
 impl Service {
     /// Checks the model's name in a request; `None` stands for the model that is served.
     pub(crate) fn check_model(&self, asked: Option<&str>) -> Result<(), ApiError> {
-        match asked {
-            Some(asked) if asked != self.name => {
+        match asked.unwrap_or_default() {
+            "" => Ok(()),
+            asked if asked != self.name => {
                 let message = format!("the model {} does not exist; this server serves {:?}", quoted(asked), self.name);
                 Err(ApiError::new(Code::ModelNotFound, message).at(Some("model".to_owned())))
             }
-            Some(_) | None => Ok(()),
+            _ => Ok(()),
         }
     }
 

@@ -23,11 +23,11 @@ body! {
         messages: Option<Vec<MessageField>>,
         /// Default: the model's own, else the room on its canvas.
         #[serde(default, deserialize_with = "field::new_tokens")]
-        #[schema(minimum = 1, maximum = 4294967295_u32)]
+        #[schema(schema_with = schema::new_tokens)]
         max_completion_tokens: Option<u32>,
         /// OpenAI's older name for the same.
         #[serde(default, deserialize_with = "field::new_tokens")]
-        #[schema(minimum = 1, maximum = 4294967295_u32)]
+        #[schema(schema_with = schema::new_tokens)]
         max_tokens: Option<u32>,
         /// Return the log-probability of each generated token.
         logprobs: Option<bool>,

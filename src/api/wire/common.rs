@@ -100,17 +100,23 @@ macro_rules! body {
         #[serde(deny_unknown_fields, expecting = "a JSON object")]
         #[schema(as = $name)]
         pub(crate) struct $fields {
-            /// A name listed by `/v1/models`; default: the served model.
+            /// A name listed by `/v1/models`; default, also where it is empty: the served model.
             pub(crate) model: Option<String>,
             $($own)*
             /// Default 0, greedy; OpenAI's default is 1.
             #[serde(default, deserialize_with = "field::temperature")]
             #[schema(minimum = 0, maximum = 3.4e38)]
             temperature: Option<f32>,
-            /// Sample from the most probable tokens whose probabilities add up to this.
-            #[serde(default, deserialize_with = "field::top_p")]
-            #[schema(exclusive_minimum = 0, maximum = 1)]
+            /// Sample from the most probable tokens whose probabilities add up to this; 0 takes the
+            /// most probable one.
+            #[serde(default, deserialize_with = "field::fraction")]
+            #[schema(minimum = 0, maximum = 1)]
             top_p: Option<f32>,
+            /// vLLM's and llama.cpp's: sample from the tokens whose probability is at least this
+            /// share of the largest one; 0 means all tokens.
+            #[serde(default, deserialize_with = "field::fraction")]
+            #[schema(minimum = 0, maximum = 1)]
+            min_p: Option<f32>,
             /// vLLM's; 0 and -1 mean all tokens.
             #[serde(default, deserialize_with = "field::limit")]
             #[schema(value_type = Option<i64>, minimum = -1, maximum = 65536)]
@@ -157,6 +163,7 @@ macro_rules! body {
                     request: Request {
                         temperature: self.temperature.unwrap_or(0.0),
                         top_p: self.top_p,
+                        min_p: self.min_p,
                         top_k: self.top_k,
                         stop: self.stop.take().map(|common::Stop(texts)| texts).unwrap_or_default(),
                         stop_tokens: self.stop_token_ids.take().into_iter().flatten().map(TokenId::from).collect(),

@@ -23,7 +23,7 @@ body! {
         prompt: Option<PromptField>,
         /// Default: the model's own, else the room on its canvas.
         #[serde(default, deserialize_with = "field::new_tokens")]
-        #[schema(minimum = 1, maximum = 4294967295_u32)]
+        #[schema(schema_with = schema::new_tokens)]
         max_tokens: Option<u32>,
         /// Text after the completion; the model fills the text in between.
         suffix: Option<String>,

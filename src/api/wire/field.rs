@@ -26,9 +26,16 @@ pub(crate) fn count_within<'de, D: Deserializer<'de>>(input: D, low: u32, high: 
     optional(input, &format!("give a whole number from {low} to {high}"), natural)
 }
 
-/// The number of new tokens, of which the engine knows how many fit.
+/// The number of new tokens, of which the engine knows how many fit. llama.cpp's -1 is as if none
+/// were given.
 pub(crate) fn new_tokens<'de, D: Deserializer<'de>>(input: D) -> Result<Option<u32>, D::Error> {
-    optional(input, "give a whole number from 1 to the room that the prompt leaves on the model's canvas", natural)
+    let read = |value: &Value| match whole(value)? {
+        -1 => Some(None),
+        count => u32::try_from(count).ok().map(Some),
+    };
+    const ALLOWED: &str =
+        "give a whole number from 1 to the room that the prompt leaves on the model's canvas, or -1 for the default";
+    optional(input, ALLOWED, read).map(Option::flatten)
 }
 
 /// The steps of a proofreading: off, or one to erase and one to write at least.
@@ -49,11 +56,6 @@ pub(crate) fn logprobs<'de, D: Deserializer<'de>>(input: D) -> Result<Option<u32
 /// A number whose range the engine checks.
 pub(crate) fn temperature<'de, D: Deserializer<'de>>(input: D) -> Result<Option<f32>, D::Error> {
     optional(input, "give a number from 0 to 3.4e38", nearest)
-}
-
-/// As [`temperature`].
-pub(crate) fn top_p<'de, D: Deserializer<'de>>(input: D) -> Result<Option<f32>, D::Error> {
-    optional(input, "give a number above 0 and at most 1", nearest)
 }
 
 /// As [`temperature`].

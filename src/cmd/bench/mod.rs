@@ -7,7 +7,8 @@ mod timed;
 use super::ask::{answer_all, engine};
 use super::model::ModelArgs;
 use super::print;
-use super::words::{count, number, temperature};
+use super::sampling::SamplingArgs;
+use super::words::count;
 use crate::diffusion::TokenId;
 use crate::diffusion::policy::{Choice, OFF};
 use crate::engine::{Handle, Length, Prompt, Request, Task};
@@ -45,15 +46,8 @@ pub struct BenchArgs {
     /// Number of forward passes per sequence
     #[arg(long, default_value_t = 32, value_parser = count::<u32>(65_536))]
     steps: u32,
-    /// Sampling temperature. 0 takes the most probable token
-    #[arg(long, default_value_t = 0.0, value_parser = temperature())]
-    temperature: f32,
-    /// Sample from this many of the most probable tokens. Needs a --temperature
-    #[arg(long, value_name = "N", value_parser = count::<u32>(u32::MAX.into()))]
-    top_k: Option<u32>,
-    /// Sample from the most probable tokens that add up to this probability. Needs a --temperature
-    #[arg(long, value_name = "0..1", value_parser = number(0.001_f32, 1.0))]
-    top_p: Option<f32>,
+    #[command(flatten)]
+    sampling: SamplingArgs,
     /// Numbers of concurrent sequences; each is measured and gets its own line
     #[arg(long, value_name = "N,..", value_delimiter = ',', default_values_t = STREAMS, value_parser = count::<usize>(4096))]
     streams: Vec<usize>,
@@ -76,8 +70,8 @@ pub fn run(args: &BenchArgs) -> anyhow::Result<()> {
         let loaded = args.model.load()?;
         (loaded.name, loaded.model)
     };
-    let BenchArgs { canvas, steps, temperature, top_k, top_p, .. } = *args;
-    let workload = Workload { canvas, steps, temperature, top_k, top_p };
+    let BenchArgs { canvas, steps, sampling: SamplingArgs { temperature, top_k, top_p, min_p }, .. } = *args;
+    let workload = Workload { canvas, steps, temperature, top_k, top_p, min_p };
     let figures = measure(&name, model, workload, &args.streams, args.repeat)?;
     if args.json {
         for line in &figures {
@@ -118,12 +112,14 @@ pub struct Workload {
     pub top_k: Option<u32>,
     /// As in [`Request`].
     pub top_p: Option<f32>,
+    /// As in [`Request`].
+    pub min_p: Option<f32>,
 }
 
 impl Workload {
     /// So many passes over the default canvas, taking the most probable tokens.
     pub const fn greedy(steps: u32) -> Self {
-        Self { canvas: None, steps, temperature: 0.0, top_k: None, top_p: None }
+        Self { canvas: None, steps, temperature: 0.0, top_k: None, top_p: None, min_p: None }
     }
 }
 
@@ -169,7 +165,7 @@ fn request(spec: &ModelSpec, canvas: usize, workload: Workload) -> Request {
     let fixed = u32::try_from((canvas / 4).max(1)).unwrap_or(u32::MAX);
     let ids = (0..fixed).map(|i| (7 + 13 * i) % spec.vocabulary);
     let prompt = ids.map(|id| TokenId(if id == spec.mask.0 { (id + 1) % spec.vocabulary } else { id })).collect();
-    let Workload { steps, temperature, top_k, top_p, .. } = workload;
+    let Workload { steps, temperature, top_k, top_p, min_p, .. } = workload;
     Request {
         steps: Some(steps),
         block_length: Some(u32::MAX),
@@ -177,6 +173,7 @@ fn request(spec: &ModelSpec, canvas: usize, workload: Workload) -> Request {
         temperature,
         top_k,
         top_p,
+        min_p,
         seed: Some(0),
         ..Request::new(Task::Continue { prompt: Prompt::Tokens(prompt), length: Length::Total(canvas) })
     }

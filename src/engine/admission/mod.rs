@@ -7,6 +7,7 @@ mod encoding;
 mod json_layout;
 mod passes;
 mod spellings;
+mod values;
 
 pub(crate) use canvas::STOPS_MAX;
 
@@ -14,14 +15,13 @@ use super::event::Start;
 use super::job::{Job, Options};
 use super::request::{self, EndOfText, Format, Rejected, Request, Task, invalid};
 use crate::diffusion::policy::{COUNT_MAX, Choice, Kind, KnobError, OFF, QUALITY, pace, rules};
-use crate::diffusion::{
-    Cell, DOUBTFUL, Pace, Policy, Probability, Proofreading, Seed, Sequence, TokenId, TokenSet, u32_of,
-};
-use crate::model::{Filter, ModelSpec};
+use crate::diffusion::{Cell, DOUBTFUL, Pace, Policy, Proofreading, Seed, Sequence, TokenId, TokenSet, u32_of};
+use crate::model::ModelSpec;
 use crate::text::{Conversation, Tokenizer};
 use canvas::{CanvasBuilder, Common};
 use std::hash::{BuildHasher, RandomState};
 use std::{borrow::Cow, num::NonZeroU32, sync::Arc, time::Duration};
+use values::{check_sampling, count, filter, probability, refill_temperature};
 
 /// The field of orders and paces.
 const UNMASKING: &str = "diffusion.unmasking";
@@ -29,11 +29,6 @@ const UNMASKING: &str = "diffusion.unmasking";
 const PROOFREADING_MAX: u32 = 128;
 /// Largest absolute value of a logit bias, as in OpenAI's API.
 const BIAS_MAX: f32 = 100.0;
-/// Largest weight of classifier-free guidance. Published samplers use 0 to 4. At 100 a difference
-/// of one logit is a factor of e^101, so that a larger weight changes no choice of a token; far
-/// above, the products are no finite numbers.
-const CFG_SCALE_MAX: f32 = 100.0;
-
 /// What requests are checked against.
 #[derive(Clone, Debug)]
 pub(super) struct Admission {
@@ -323,49 +318,6 @@ fn less_proofreading(proofreading: Proofreading, share: f32) -> Proofreading {
 fn reduced(steps: NonZeroU32, share: f32) -> NonZeroU32 {
     let fewer = (f64::from(steps.get()) * f64::from(share)).ceil() as u32;
     NonZeroU32::new(fewer).map_or(steps, |fewer| fewer.min(steps))
-}
-
-fn filter(request: &Request) -> Result<Filter, Rejected> {
-    let top_k = request.top_k.map(|top_k| count("top_k", top_k)).transpose()?;
-    match request.top_p {
-        Some(top_p) if !(top_p > 0.0 && top_p <= 1.0) => {
-            Err(invalid("top_p", format!("top_p is {top_p}; give a number above 0 and at most 1")))
-        }
-        top_p => Ok(Filter { top_k, top_p: top_p.filter(|top_p| *top_p < 1.0), min_p: None }),
-    }
-}
-
-fn refill_temperature(request: &Request) -> f32 {
-    let asked = request.proofreading.as_ref().and_then(|proofreading| proofreading.temperature);
-    asked.unwrap_or(request.temperature)
-}
-
-fn check_sampling(request: &Request) -> Result<(), Rejected> {
-    if !(0.0..=CFG_SCALE_MAX).contains(&request.cfg_scale) {
-        let message = format!("cfg_scale is {}; give a number from 0 to {CFG_SCALE_MAX}", request.cfg_scale);
-        return Err(invalid("diffusion.cfg_scale", message));
-    }
-    // any finite temperature is multiplied and divided in f64 without an overflow
-    let fields =
-        [("temperature", request.temperature), ("diffusion.proofreading.temperature", refill_temperature(request))];
-    let invalid_field = fields.into_iter().find(|(_, value)| !value.is_finite() || *value < 0.0);
-    let Some((param, value)) = invalid_field else { return Ok(()) };
-    Err(invalid(param, format!("{} is {value}; give a number from 0 to 3.4e38", last_name(param))))
-}
-
-fn probability(param: &'static str, value: f32) -> Result<Probability, Rejected> {
-    Probability::new(value)
-        .ok_or_else(|| invalid(param, format!("{} is {value}; give a number from 0 to 1", last_name(param))))
-}
-
-fn count(param: &'static str, value: u32) -> Result<NonZeroU32, Rejected> {
-    NonZeroU32::new(value)
-        .filter(|count| count.get() <= COUNT_MAX)
-        .ok_or_else(|| invalid(param, format!("{} is {value}; give 1 to {COUNT_MAX}", last_name(param))))
-}
-
-fn last_name(param: &str) -> &str {
-    param.rsplit('.').next().unwrap_or(param)
 }
 
 /// A random seed, for a request that names none: the keys of std's hashers are random.

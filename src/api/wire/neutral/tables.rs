@@ -39,7 +39,6 @@ pub(crate) const COMMON: &[Neutral] = &[
     // vLLM
     only("repetition_penalty", ONE),
     only("length_penalty", ONE),
-    only("min_p", ZERO),
     only("min_tokens", ZERO),
     only("ignore_eos", OFF),
     only("use_beam_search", OFF),

@@ -142,6 +142,19 @@ fn a_filter_leaves_the_likeliest_as_few_as_reach_it() {
     assert_eq!(left(1.0, 2, 0.7), [0]);
     assert_eq!(left(100.0, 0, 0.41), [0, 1, 2], "of the tempered distribution");
     assert_eq!(left(1.0, 0, 1e-9), [0]);
+    let likely = |temperature: f64, min_p: f32, top_p: Option<f32>| {
+        let filter = Filter { top_k: None, top_p, min_p: Some(min_p) };
+        let mut ids = allowed(&logits, vocabulary, Noise { temperature, draws: draws(1, 0), filter });
+        ids.sort_unstable();
+        ids
+    };
+    assert_eq!(likely(1.0, 0.05, None), [0, 1, 2, 3, 4], "each has a tenth of the largest probability");
+    assert_eq!(likely(1.0, 0.15, None), [0, 1, 2, 3]);
+    assert_eq!(likely(1.0, 0.35, None), [0, 1]);
+    assert_eq!(likely(1.0, 1.0, None), [0]);
+    assert_eq!(likely(2.0, 0.35, None), [0, 1, 2, 3], "of the tempered distribution");
+    assert_eq!(likely(1.0, 0.15, Some(0.6)), [0, 1], "what both limits leave");
+    assert_eq!(likely(1.0, 0.35, Some(0.8)), [0, 1]);
     // in a large vocabulary as by sorting all of it
     let logits = random_logits(8, 70_000);
     let vocabulary = Vocabulary { size: 70_000, mask: 33 };

@@ -1,0 +1,60 @@
+//! The options of a request that are single numbers: their ranges, and what they ask of sampling.
+
+use crate::diffusion::Probability;
+use crate::diffusion::policy::COUNT_MAX;
+use crate::engine::request::{Rejected, Request, invalid};
+use crate::model::Filter;
+use std::num::NonZeroU32;
+
+/// Largest weight of classifier-free guidance. Published samplers use 0 to 4. At 100 a difference
+/// of one logit is a factor of e^101, so that a larger weight changes no choice of a token; far
+/// above, the products are no finite numbers.
+const CFG_SCALE_MAX: f32 = 100.0;
+
+/// Which tokens may be drawn.
+pub(super) fn filter(request: &Request) -> Result<Filter, Rejected> {
+    let top_k = request.top_k.map(|top_k| count("top_k", top_k)).transpose()?;
+    let share = |param, given: Option<f32>| given.map(|given| probability(param, given)).transpose();
+    let top_p = share("top_p", request.top_p)?.map(Probability::get);
+    let min_p = share("min_p", request.min_p)?.map(Probability::get);
+    // the smallest set of tokens, as in OpenAI's API, has one token
+    let top_k = if top_p == Some(0.0) { Some(NonZeroU32::MIN) } else { top_k };
+    Ok(Filter {
+        top_k,
+        top_p: top_p.filter(|top_p| *top_p > 0.0 && *top_p < 1.0),
+        min_p: min_p.filter(|min_p| *min_p > 0.0),
+    })
+}
+
+pub(super) fn refill_temperature(request: &Request) -> f32 {
+    let asked = request.proofreading.as_ref().and_then(|proofreading| proofreading.temperature);
+    asked.unwrap_or(request.temperature)
+}
+
+pub(super) fn check_sampling(request: &Request) -> Result<(), Rejected> {
+    if !(0.0..=CFG_SCALE_MAX).contains(&request.cfg_scale) {
+        let message = format!("cfg_scale is {}; give a number from 0 to {CFG_SCALE_MAX}", request.cfg_scale);
+        return Err(invalid("diffusion.cfg_scale", message));
+    }
+    // any finite temperature is multiplied and divided in f64 without an overflow
+    let fields =
+        [("temperature", request.temperature), ("diffusion.proofreading.temperature", refill_temperature(request))];
+    let invalid_field = fields.into_iter().find(|(_, value)| !value.is_finite() || *value < 0.0);
+    let Some((param, value)) = invalid_field else { return Ok(()) };
+    Err(invalid(param, format!("{} is {value}; give a number from 0 to 3.4e38", last_name(param))))
+}
+
+pub(super) fn probability(param: &'static str, value: f32) -> Result<Probability, Rejected> {
+    Probability::new(value)
+        .ok_or_else(|| invalid(param, format!("{} is {value}; give a number from 0 to 1", last_name(param))))
+}
+
+pub(super) fn count(param: &'static str, value: u32) -> Result<NonZeroU32, Rejected> {
+    NonZeroU32::new(value)
+        .filter(|count| count.get() <= COUNT_MAX)
+        .ok_or_else(|| invalid(param, format!("{} is {value}; give 1 to {COUNT_MAX}", last_name(param))))
+}
+
+fn last_name(param: &str) -> &str {
+    param.rsplit('.').next().unwrap_or(param)
+}
