@@ -151,6 +151,20 @@ async fn a_key_has_no_more_under_way_than_it_may() {
     assert_eq!(ask("busy").await.unwrap().status(), 200, "the place came back with the last byte");
 }
 
+/// What is asked of a path does not depend on a slash more.
+#[tokio::test]
+async fn a_slash_more_opens_no_path_without_a_key() {
+    let guard = Guard::new(&["key".to_owned()], None, None).unwrap().unwrap();
+    let server = Server::guarded(BODY_MAX, PATIENCE, Access { guard: Some(guard), origins: Vec::new() }).await;
+    server.load(Box::new(Toy::new()), Some(toy_tokenizer()), Limits::default());
+    let body = json!({"prompt": "a", "max_tokens": 2});
+    for path in ["/v1/completions/", "//v1/completions", "/v1/completions//", "/tokenize/", "//tokenize//"] {
+        assert_eq!(server.post(path, &body).await.status(), 401, "{path}");
+        let request = server.client.post(server.url(path)).header("x-api-key", "key").json(&body);
+        assert_ne!(request.send().await.unwrap().status(), 401, "{path}");
+    }
+}
+
 /// Limits of 16 places, of which a key that is not the only one may hold 12.
 async fn crowded(keys: &[&str]) -> (Server, std::sync::Arc<common::server::Gate>) {
     let server =

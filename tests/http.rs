@@ -317,3 +317,29 @@ async fn a_seed_gives_the_same_answer_before_and_after_a_restart_and_on_the_serv
         assert_eq!(told(&server().await).await, before);
     }
 }
+
+/// Clients join base addresses and paths with one slash too many.
+#[tokio::test]
+async fn a_slash_at_the_end_of_a_path_makes_no_difference() {
+    let server = Server::toy().await;
+    let get = async |path: &str| server.client.get(server.url(path)).send().await.unwrap();
+    for path in ["/version", "/health", "/ready", "/v1/models", "/v1/models/toy", "/openapi.json", "/metrics"] {
+        assert_eq!(get(path).await.status(), 200, "{path}");
+        for other in [format!("{path}/"), format!("{path}//"), format!("/{path}"), format!("{path}/?a=b")] {
+            assert_eq!(get(&other).await.status(), 200, "{other}");
+        }
+    }
+    let version: Value = get("/version").await.json().await.unwrap();
+    assert_eq!(version, json!({"version": env!("CARGO_PKG_VERSION")}));
+    let page = get("/docs/").await; // its own addresses are relative
+    assert_eq!((page.status().as_u16(), page.url().path()), (200, "/docs"));
+    for path in ["/v1/health", "/version/x/", "//", "/v1//models/"] {
+        let is_root = path == "//";
+        assert_eq!(get(path).await.status(), if is_root { 200 } else { 404 }, "{path}");
+    }
+    let wrong = server.client.get(server.url("/v1/completions/")).send().await.unwrap();
+    assert_eq!((wrong.status().as_u16(), wrong.headers()["allow"].to_str().unwrap()), (405, "POST"));
+    let metrics = get("/metrics").await.text().await.unwrap();
+    assert!(metrics.contains("{endpoint=\"/v1/models\",outcome=\"ok\"} 5"), "{metrics}");
+    assert!(!metrics.contains("/v1/models/\""), "a path has one name in the metrics: {metrics}");
+}

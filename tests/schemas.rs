@@ -4,8 +4,13 @@ mod common;
 
 use common::schema::faults;
 use common::server::Server;
+use remask::api::BODY_MAX;
+use remask::engine::Limits;
+use remask::model::{Config, Device, Source, load};
+use remask::text::Tokenizer;
 use serde_json::{Value, json};
-use std::env;
+use std::sync::Arc;
+use std::{env, time::Duration};
 
 #[tokio::test]
 async fn a_schema_of_an_ordinary_model_is_kept_or_refused_by_name() {
@@ -44,4 +49,37 @@ async fn a_schema_of_an_ordinary_model_is_kept_or_refused_by_name() {
         }
     }
     assert!(wrong.is_empty(), "{}", wrong.join("\n"));
+}
+
+/// Most vocabularies have tokens of several digits, so that few tokens make a long number.
+#[tokio::test]
+async fn a_bound_of_a_number_is_kept_where_a_token_has_several_digits() {
+    let mut tokenizer: Value = serde_json::from_str(include_str!("data/spm/tokenizer.json")).unwrap();
+    let words = tokenizer["model"]["vocab"].as_object_mut().unwrap();
+    words.remove("~");
+    words.insert("9999".to_owned(), json!(353));
+    let tokenizer = Tokenizer::from_bytes(tokenizer.to_string().as_bytes()).unwrap();
+    let config = Config::parse(include_bytes!("data/spm/config.json"), "config.json").unwrap();
+    let server = Server::loading(BODY_MAX, Duration::ZERO).await;
+    let model = load(&Source::Dummy { config, seed: 0 }, Device::Cpu).unwrap();
+    server.load(model, Some(Arc::new(tokenizer)), Limits::default());
+    let safe = 9_007_199_254_740_991_i64; // what zod's int() writes
+    for (number, digits) in [
+        (json!({"type": "integer", "minimum": -safe, "maximum": safe}), 15),
+        (json!({"type": "integer", "minimum": 0, "maximum": safe}), 15),
+        (json!({"type": "integer", "minimum": -safe, "maximum": safe, "x-tokens": 40}), 15),
+        (json!({"type": "number", "maximum": safe}), 15),
+        (json!({"type": "integer", "minimum": 0, "maximum": i64::MAX}), 15),
+        (json!({"type": "integer", "minimum": 0}), 24),
+        (json!({"type": "integer", "x-tokens": 5}), 16),
+    ] {
+        let schema = json!({"type": "object", "properties": {"n": number}});
+        let format = json!({"type": "json_schema", "json_schema": {"schema": schema}});
+        let body = json!({"prompt": "Hello", "response_format": format, "logit_bias": {"353": 100, "272": -100}});
+        let answer = server.answer("/v1/completions", &body).await;
+        let text = answer["choices"][0]["text"].as_str().unwrap();
+        let found: Value = serde_json::from_str(text).unwrap();
+        let written = text.bytes().filter(u8::is_ascii_digit).count();
+        assert_eq!((written, faults(&schema, &schema, &found)), (digits, Vec::new()), "{text}");
+    }
 }

@@ -70,7 +70,7 @@ async fn a_request_is_told_in_its_callers_trace_with_its_parts_and_without_its_t
     let request = client.post(server.url("/v1/completions")).header("traceparent", format!("00-{TRACE}-{CALLER}-01"));
     let response = request.header("x-request-id", "a-name").json(&body).send().await.unwrap();
     assert!(response.text().await.unwrap().ends_with("data: [DONE]\n\n"));
-    let refused = client.post(server.url("/v1/completions")).json(&json!({"prompt": SECRET, "max_tokens": -1}));
+    let refused = client.post(server.url("/v1/completions")).json(&json!({"prompt": SECRET, "max_tokens": -2}));
     let refused = refused.header("x-request-id", "another").send().await.unwrap();
     assert_eq!(refused.json::<Value>().await.unwrap()["request_id"], "another");
     let said = server.until_said("another");

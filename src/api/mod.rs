@@ -25,6 +25,7 @@ use std::time::Duration;
 use tokio::net::TcpListener;
 use tokio::sync::oneshot;
 use tower_http::catch_panic::CatchPanicLayer;
+use tower_http::normalize_path::NormalizePath;
 
 pub use state::{Access, AppState, BODY_MAX, Patience, RESUME_GRACE, Service};
 
@@ -55,7 +56,9 @@ pub async fn serve_operators(listener: TcpListener, state: AppState) {
     connections::serve(listener, app, Places::new(OPERATORS_MAX), std::future::pending()).await;
 }
 
-/// The endpoints with the layers that every request passes. The last one is the outermost.
+/// The endpoints with the layers that every request passes. The last one is the outermost. A slash
+/// at the end of a path, or a second one at its start, is taken off before its endpoint is looked
+/// for: clients join base addresses and paths in such ways.
 fn with_layers(endpoints: Router<AppState>, state: AppState) -> Router {
     let origins = state.shared.access.origins.clone();
     let endpoints = endpoints
@@ -67,7 +70,8 @@ fn with_layers(endpoints: Router<AppState>, state: AppState) -> Router {
         .layer(middleware::from_fn_with_state(state.clone(), grpc::status::translate))
         .layer(middleware::from_fn_with_state(state.clone(), context::open))
         .with_state(state);
-    if origins.is_empty() { endpoints } else { endpoints.layer(auth::cors(origins)) }
+    let endpoints = if origins.is_empty() { endpoints } else { endpoints.layer(auth::cors(origins)) };
+    Router::new().fallback_service(NormalizePath::trim_trailing_slash(endpoints))
 }
 
 /// The sockets of a server.

@@ -167,6 +167,33 @@ pub(crate) fn response_format() -> SchemaRef {
     either_or_null([kind("text").into(), object.into(), schema.into(), skeleton.into()], description)
 }
 
+/// A JSON Schema, or a text of one.
+pub(crate) fn guided_json() -> SchemaRef {
+    let object = ObjectBuilder::new().schema_type(Type::Object).into();
+    let description = "vLLM's, SGLang's and llama.cpp's way to give the schema of `response_format`, or a text of it. What is empty \
+                       asks for nothing.";
+    either_or_null([object, text(0), empty()], description)
+}
+
+fn texts() -> SchemaRef {
+    list(text(1), 0, Some(1000))
+}
+
+pub(crate) fn guided_choice() -> SchemaRef {
+    let description = "vLLM's: texts, of which the answer is one. What is empty asks for nothing.";
+    either_or_null([texts(), words([""])], description)
+}
+
+pub(crate) fn structured_outputs() -> SchemaRef {
+    let flag = || ObjectBuilder::new().schema_type(SchemaType::from_iter([Type::Boolean, Type::Null]));
+    let object = ObjectBuilder::new().schema_type(Type::Object);
+    let object = object.property("json", guided_json()).property("choice", guided_choice());
+    let object = object.property("json_object", flag());
+    let description =
+        "vLLM's newer name for `guided_json` and `guided_choice`: one of `json`, `choice` and `json_object`.";
+    either_or_null([object.into()], description)
+}
+
 pub(crate) fn rank() -> SchemaRef {
     let description = "Requests with a lower number leave the queue first; default 0.";
     whole_or_null(i32::MIN as isize, i32::MAX as usize, description)

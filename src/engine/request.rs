@@ -156,6 +156,8 @@ pub enum Shape {
         is_whole: bool,
         /// Whether it may be negative.
         is_signed: bool,
+        /// Most digits before the point, of which a token may have several; further ones are cut.
+        digits: Option<usize>,
     },
     /// A number of a range: a pattern made by [`Pattern::numbers`].
     Range(Arc<Pattern>),

@@ -27,20 +27,21 @@ TOGETHER = [
     r"the template holds no ",
     r"steps are too few for \d+ blocks",
     r"window is \[.*\]; its end must lie after its start",
-    r"^response_format",  # a schema within the schema: what could not be kept is named
+    # a schema within the schema: what could not be kept is named
+    r"^(response_format|guided_json|guided_choice|json_schema|structured_outputs)",
     r"^tools\[\d+\]\.function\.parameters",  # a schema within the schema, too
     r"^tool_choice: .* is none of the tools",
     r"^tool_choice: a call is required and there are no tools",
     r"an object takes at least \d+ tokens",
-    r"stop does not go with a response_format",
+    r"stop does not go with a (response_format|guided_|json_schema|structured_outputs)",
     r"this model's vocabulary has no digits",
     r"the Idempotency-Key is not",  # header values that are no text
     r"^the Last-Event-ID .* (is no id of an event|has no number of an event|is of (another request|a stream of|a request with))",
     r"^n: given \d+ for each of \d+ prompts",
     r"pinned has \[\d+, \d+\]; give pairs of",
-    r"^prompt: given beside messages; give one of the two",
+    r"^(prompt|content): given beside (messages|prompt); give one of the two",
     r"^prompt is missing; give a string, or messages in its place",
-    r"goes with messages, not with a prompt",
+    r"goes with messages, not with (prompt|content)",
     r"^continue_final_message: given true beside add_generation_prompt",
     r"^messages: the chat template failed: it does not write the last message",
     r"^chat_template_kwargs\.\w+: this is no argument of the template",

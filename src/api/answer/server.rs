@@ -16,6 +16,12 @@ pub(crate) struct Root {
     pub(crate) endpoints: &'static [String],
 }
 
+/// The version of this server.
+#[derive(Debug, Serialize, ToSchema)]
+pub(crate) struct Version {
+    pub(crate) version: &'static str,
+}
+
 /// The status in one word.
 #[derive(Debug, Serialize, ToSchema)]
 pub(crate) struct Status {

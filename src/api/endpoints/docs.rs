@@ -3,8 +3,11 @@
 use crate::api::error::{ApiError, ApiResult, Code};
 use crate::api::openapi::viewer::{FILES, HTML, PAGE};
 use crate::api::request::body::PathName;
+use axum::body::Bytes;
+use axum::extract::OriginalUri;
+use axum::http::HeaderMap;
 use axum::http::header::{ACCEPT_ENCODING, CONTENT_ENCODING, CONTENT_SECURITY_POLICY, CONTENT_TYPE, VARY};
-use axum::{body::Bytes, http::HeaderMap, response::IntoResponse};
+use axum::response::{IntoResponse, Redirect, Response};
 use flate2::read::GzDecoder;
 use std::io::Read;
 
@@ -16,8 +19,11 @@ pub(crate) fn document(document: &Bytes) -> impl IntoResponse + use<> {
     ([(CONTENT_TYPE, "application/json")], document.clone())
 }
 
-pub(crate) async fn page() -> impl IntoResponse {
-    ([(CONTENT_TYPE, HTML), (CONTENT_SECURITY_POLICY, POLICY)], PAGE)
+pub(crate) async fn page(OriginalUri(uri): OriginalUri) -> Response {
+    if uri.path().ends_with('/') {
+        return Redirect::permanent("../docs").into_response(); // the page's own addresses are relative
+    }
+    ([(CONTENT_TYPE, HTML), (CONTENT_SECURITY_POLICY, POLICY)], PAGE).into_response()
 }
 
 pub(crate) async fn file(PathName(name): PathName, headers: HeaderMap) -> ApiResult {

@@ -39,6 +39,7 @@ pub(crate) fn table() -> Vec<Endpoint> {
         Endpoint::get("/v1/models", models::list, about::models()),
         Endpoint::get("/v1/models/{*id}", models::retrieve, about::model()),
         Endpoint::get("/", async || ops::root(&LINES), about::root()),
+        Endpoint::get("/version", ops::version, about::version()),
         Endpoint::get("/health", ops::health, about::health()),
         Endpoint::get("/ready", ops::ready, about::ready()),
         Endpoint::get("/metrics", ops::metrics, about::metrics()),

@@ -1,6 +1,6 @@
 //! Health, readiness and metrics for operators; and the errors of wrong paths and methods.
 
-use crate::api::answer::server::{PROMETHEUS, Root, Status};
+use crate::api::answer::server::{PROMETHEUS, Root, Status, Version};
 use crate::api::error::{ApiError, Code};
 use crate::api::state::AppState;
 use crate::text::shown;
@@ -12,6 +12,11 @@ use axum::response::IntoResponse;
 pub(crate) fn root(endpoints: &'static [String]) -> Json<Root> {
     let (name, version) = (env!("CARGO_PKG_NAME"), env!("CARGO_PKG_VERSION"));
     Json(Root { name, version, endpoints })
+}
+
+/// As in vLLM.
+pub(crate) async fn version() -> Json<Version> {
+    Json(Version { version: env!("CARGO_PKG_VERSION") })
 }
 
 /// Liveness: the process works.

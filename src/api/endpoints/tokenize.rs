@@ -28,10 +28,10 @@ pub(super) async fn tokenize(State(state): State<AppState>, request: Request) ->
         let tokenizer = tokenizer(&service.handle)?;
         let with_texts = body.return_token_strs == Some(true);
         match body.read()? {
-            Given::Text(text) => {
-                check_bytes("prompt", "has", text.len())?;
+            Given::Text { text, field } => {
+                check_bytes(field, "has", text.len())?;
                 let tokens = tokenizer.encode(&text, Special::AsText);
-                let tokens = tokens.map_err(|error| ApiError::invalid("prompt", format!("prompt: {error}")))?;
+                let tokens = tokens.map_err(|error| ApiError::invalid(field, format!("{field}: {error}")))?;
                 Ok(Read::Text(tokenized(&service.handle, &tokens, with_texts)?))
             }
             Given::Chat(conversation) => {
@@ -52,7 +52,7 @@ pub(super) async fn tokenize(State(state): State<AppState>, request: Request) ->
     }
 }
 
-fn check_bytes(param: &str, has: &str, bytes: usize) -> ApiResult<()> {
+fn check_bytes(param: &'static str, has: &str, bytes: usize) -> ApiResult<()> {
     if bytes <= BYTES_MAX {
         return Ok(());
     }

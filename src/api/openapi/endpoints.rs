@@ -7,7 +7,9 @@ use crate::api::answer::infill::Infill;
 use crate::api::answer::objects::{StartObject, StepObject};
 use crate::api::answer::repair::Repair;
 use crate::api::answer::score::Score;
-use crate::api::answer::server::{Cancelled, Detokenized, Model, ModelList, PROMETHEUS, Root, Status, Tokenized};
+use crate::api::answer::server::{
+    Cancelled, Detokenized, Model, ModelList, PROMETHEUS, Root, Status, Tokenized, Version,
+};
 use crate::api::error::ErrorBody;
 use crate::api::schema::{self, SchemaRef, reference};
 use crate::api::wire::chat::ChatRequest;
@@ -195,6 +197,10 @@ pub(crate) fn model() -> EndpointDoc {
 
 pub(crate) fn root() -> EndpointDoc {
     EndpointDoc::new("root", OPERATORS, "Describe the server", "").answers::<Root>("Its name, version and endpoints.")
+}
+
+pub(crate) fn version() -> EndpointDoc {
+    EndpointDoc::new("version", OPERATORS, "The version", "As in vLLM.").answers::<Version>("The server's version.")
 }
 
 pub(crate) fn health() -> EndpointDoc {

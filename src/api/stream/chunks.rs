@@ -9,7 +9,7 @@ use crate::api::answer::{Echo, Shape};
 use crate::api::error::{ApiError, ApiResult};
 use crate::api::request::context::RequestContext;
 use crate::api::state::{Service, text_work::TextWork};
-use crate::api::wire::params::{CompletionParams, Delivery, about_length};
+use crate::api::wire::params::{CompletionParams, Delivery, about};
 use crate::diffusion::TokenId;
 use crate::engine::{Answer, Start, StepEvent};
 use axum::Json;
@@ -23,7 +23,8 @@ pub(crate) async fn respond(
     params: CompletionParams,
     shape: Shape,
 ) -> ApiResult {
-    let CompletionParams { request, tasks, choices, delivery, logprobs, echo, call, length_field } = params;
+    let CompletionParams { request, tasks, choices, delivery, logprobs, echo, call, length_field, format_field } =
+        params;
     let submitted = match call {
         None => {
             let sessions = service.submit_all(context.origin(), request, tasks, choices, delivery.reads()).await;
@@ -35,7 +36,8 @@ pub(crate) async fn respond(
             submitted.map(|(sessions, calls)| (sessions, Some(calls)))
         }
     };
-    let (sessions, calls) = submitted.map_err(|error| about_length(error, length_field))?;
+    let (sessions, calls) =
+        submitted.map_err(|error| about(about(error, "max_tokens", length_field), "response_format", format_field))?;
     let echo = echo.into_iter().zip(sessions.chunks(choices.max(1)));
     let echo: Vec<_> = echo.map(|(text, sessions)| (text, Arc::clone(&sessions[0].start.prompt))).collect();
     let echo = if logprobs {

@@ -3,9 +3,10 @@
 use super::diffusion::Diffusion;
 use super::field::Bias;
 use super::forms;
+pub(super) use super::guided::FormatFields;
+use super::guided::Given;
 use super::neutral::{self, Neutral, Screened, Tables};
 use super::params::{CompletionParams, Delivery, needs_stream};
-use super::response_format;
 use crate::api::error::{ApiError, ApiResult};
 use crate::api::schema::{self, SchemaRef};
 use crate::diffusion::TokenId;
@@ -140,6 +141,18 @@ macro_rules! body {
             /// JSON of a schema, of a skeleton, or any.
             #[schema(schema_with = schema::response_format)]
             response_format: Option<serde_json::Value>,
+            /// vLLM's: a JSON Schema, or a text of one, as in `response_format`.
+            #[schema(schema_with = schema::guided_json)]
+            guided_json: Option<serde_json::Value>,
+            /// vLLM's: texts, of which the answer is one.
+            #[schema(schema_with = schema::guided_choice)]
+            guided_choice: Option<serde_json::Value>,
+            /// vLLM's newer name for both.
+            #[schema(schema_with = schema::structured_outputs)]
+            structured_outputs: Option<serde_json::Value>,
+            /// SGLang's and llama.cpp's name for `guided_json`.
+            #[schema(schema_with = schema::guided_json)]
+            json_schema: Option<serde_json::Value>,
             /// vLLM's: requests with a lower number leave the queue first; default 0.
             #[serde(default, deserialize_with = "field::rank")]
             #[schema(schema_with = schema::rank)]
@@ -173,7 +186,13 @@ macro_rules! body {
                     seed: self.seed,
                     choices: self.n.unwrap_or(1) as usize,
                     logit_bias: self.logit_bias.take().unwrap_or_default(),
-                    response_format: self.response_format.take(),
+                    format: common::FormatFields {
+                        response_format: self.response_format.take(),
+                        guided_json: self.guided_json.take(),
+                        guided_choice: self.guided_choice.take(),
+                        structured_outputs: self.structured_outputs.take(),
+                        json_schema: self.json_schema.take(),
+                    },
                     is_streamed: self.stream == Some(true),
                     stream_options: self.stream_options.take(),
                     diffusion: self.diffusion.take().unwrap_or_default(),
@@ -191,7 +210,7 @@ pub(super) struct CommonFields {
     pub(super) seed: Option<u64>,
     pub(super) choices: usize,
     pub(super) logit_bias: LogitBias,
-    pub(super) response_format: Option<serde_json::Value>,
+    pub(super) format: FormatFields,
     pub(super) is_streamed: bool,
     pub(super) stream_options: Option<StreamOptionsField>,
     pub(super) diffusion: Diffusion,
@@ -219,13 +238,15 @@ impl CommonFields {
                 Err(ApiError::invalid(format!("logit_bias.{token}"), message))
             }
         };
+        let Given { format, field: format_field } = self.format.read()?;
         let request = self.diffusion.read(Request {
             seed: self.seed,
             logit_bias: self.logit_bias.0.into_iter().map(bias).collect::<Result<_, _>>()?,
-            format: response_format::read(self.response_format.as_ref())?,
+            format,
             ..self.request
         })?;
-        Ok(CompletionParams { request, tasks, choices, delivery, logprobs, echo, call: None, length_field: None })
+        let (call, length_field) = (None, None);
+        Ok(CompletionParams { request, tasks, choices, delivery, logprobs, echo, call, length_field, format_field })
     }
 }
 

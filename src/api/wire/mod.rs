@@ -8,6 +8,7 @@ mod conversation;
 pub(crate) mod diffusion;
 mod field;
 mod forms;
+mod guided;
 pub(crate) mod infill;
 mod message;
 pub(crate) mod neutral;

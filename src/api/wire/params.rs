@@ -46,15 +46,15 @@ pub(crate) struct CompletionParams {
     pub(crate) call: Option<ForcedCall>,
     /// The field that gave the length of the answer, if it is not `max_tokens`.
     pub(crate) length_field: Option<&'static str>,
+    /// The field that gave the format of the answer, if it is not `response_format`.
+    pub(crate) format_field: Option<&'static str>,
 }
 
-const MAX_TOKENS: &str = "max_tokens";
-
-/// An error that speaks of `max_tokens`, about the field that was given in its place.
-pub(crate) fn about_length(error: ApiError, field: Option<&str>) -> ApiError {
-    let Some(field) = field.filter(|_| error.message.contains(MAX_TOKENS)) else { return error };
-    let param = error.param.as_deref().map(|param| if param == MAX_TOKENS { field } else { param }.to_owned());
-    let message = error.message.replace(MAX_TOKENS, field);
+/// An error that speaks of the field `name`, about the one that was given in its place.
+pub(crate) fn about(error: ApiError, name: &str, given: Option<&str>) -> ApiError {
+    let Some(given) = given.filter(|_| error.message.contains(name)) else { return error };
+    let param = error.param.as_deref().map(|param| if param == name { given } else { param }.to_owned());
+    let message = error.message.replace(name, given);
     ApiError { message, ..error }.at(param)
 }
 

@@ -24,6 +24,8 @@ pub(crate) struct TokenizeFields {
     pub(crate) model: Option<String>,
     /// A text.
     prompt: Option<String>,
+    /// llama.cpp's name for `prompt`.
+    content: Option<String>,
     /// A conversation, rendered with the model's own chat template.
     #[schema(min_items = 1)]
     messages: Option<Vec<MessageField>>,
@@ -47,8 +49,12 @@ impl Tables for TokenizeFields {
 
 /// What is to be tokenized.
 pub(crate) enum Given {
-    Text(String),
+    Text { text: String, field: &'static str },
     Chat(Conversation),
+}
+
+fn beside(field: &'static str, other: &str) -> ApiError {
+    ApiError::invalid(field, format!("{field}: given beside {other}; give one of the two"))
 }
 
 impl TokenizeFields {
@@ -56,16 +62,18 @@ impl TokenizeFields {
         let Self { add_generation_prompt, continue_final_message, chat_template_kwargs, .. } = self;
         let rendering = Rendering { add_generation_prompt, continue_final_message, chat_template_kwargs };
         let tools = tools::read(self.tools, None)?.shown;
-        match (self.prompt, self.messages) {
-            (Some(_), Some(_)) => {
-                Err(ApiError::invalid("prompt", "prompt: given beside messages; give one of the two"))
-            }
+        let prompt = match (self.prompt, self.content) {
+            (Some(_), Some(_)) => return Err(beside("content", "prompt")),
+            (prompt, None) => prompt.map(|text| ("prompt", text)),
+            (None, content) => content.map(|text| ("content", text)),
+        };
+        match (prompt, self.messages) {
+            (Some((field, _)), Some(_)) => Err(beside(field, "messages")),
             (None, None) => Err(missing("prompt", "a string, or messages in its place")),
-            (Some(text), None) => match rendering.asked().or((!tools.is_empty()).then_some("tools")) {
-                None => Ok(Given::Text(text)),
+            (Some((own, text)), None) => match rendering.asked().or((!tools.is_empty()).then_some("tools")) {
+                None => Ok(Given::Text { text, field: own }),
                 Some(field) => {
-                    let message =
-                        format!("{field} goes with messages, not with a prompt; give messages, or leave it out");
+                    let message = format!("{field} goes with messages, not with {own}; give messages, or leave it out");
                     Err(ApiError::invalid(field, message))
                 }
             },

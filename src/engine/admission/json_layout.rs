@@ -65,7 +65,9 @@ impl Builder<'_> {
                 self.spell(pattern, wide, least, false)?;
                 self.constant.push('"');
             }
-            Shape::Number { cells, is_whole, is_signed } => self.number(*cells, *is_whole, *is_signed)?,
+            Shape::Number { cells, is_whole, is_signed, digits } => {
+                self.number(*cells, *is_whole, *is_signed, digits.unwrap_or(usize::MAX))?;
+            }
             Shape::Range(pattern) => self.spell(pattern, pattern.lengths().1, 0, true)?,
             Shape::OneOf(options) => self.one_of(options)?,
             Shape::List { items, least, is_distinct } => {
@@ -180,7 +182,13 @@ impl Builder<'_> {
         self.gap(width, |_| Kind::Spelled { spelled, is_number })
     }
 
-    fn number(&mut self, cells: Option<usize>, is_whole: bool, is_signed: bool) -> Result<(), Rejected> {
+    fn number(
+        &mut self,
+        cells: Option<usize>,
+        is_whole: bool,
+        is_signed: bool,
+        digits_max: usize,
+    ) -> Result<(), Rejected> {
         let Spellings { digits, spaces, minus, sign, point, .. } = self.vocabulary.spellings;
         if digits.is_empty() {
             return Err(invalid(PARAM, "this model's vocabulary has no digits, so it can write no number"));
@@ -201,7 +209,8 @@ impl Builder<'_> {
                 (first + 1..cells.end, rest),
             ];
             let lists = lists.into_iter().filter(|(cells, _)| !cells.is_empty());
-            Kind::Number { only: lists.map(|(cells, tokens)| Restriction { cells, tokens }).collect() }
+            let only = lists.map(|(cells, tokens)| Restriction { cells, tokens }).collect();
+            Kind::Number { only, digits: digits_max }
         })
     }
 

@@ -56,8 +56,9 @@ struct AcceptedInGap {
 pub(super) enum Kind {
     /// A string; it ends before the first quotation mark or end-of-text token.
     Text { characters: usize, ends: Arc<[TokenId]>, only: Option<Restriction> },
-    /// A number, with a list of tokens for its sign, its first digit and the rest.
-    Number { only: Vec<Restriction> },
+    /// A number, with a list of tokens for its sign, its first digit and the rest; further digits
+    /// before the point than `digits` are cut.
+    Number { only: Vec<Restriction>, digits: usize },
     /// One of several JSON texts.
     OneOf(OneOf),
     /// A text of a pattern, character by character. Spaces before a number are not part of it.
@@ -78,7 +79,7 @@ impl Gap {
                 let text: String = string_text(&decode(&tokens[..end])).chars().take(*characters).collect();
                 escaped(text.trim_end())
             }
-            Kind::Number { .. } => number(&decode(&tokens())),
+            Kind::Number { digits, .. } => number(&decode(&tokens()), *digits),
             Kind::OneOf(options) | Kind::Branch { options, .. } => options.json(cells).to_owned(),
             Kind::Spelled { spelled, is_number: true } => spelled.text(cells).trim_start().to_owned(),
             Kind::Spelled { spelled, is_number: false } => spelled.text(cells),
@@ -118,7 +119,7 @@ impl AcceptedInGap {
                 self.only = only.iter().cloned().collect();
                 Vec::new()
             }
-            Kind::Number { only } => {
+            Kind::Number { only, .. } => {
                 self.only.clone_from(only);
                 Vec::new()
             }
@@ -216,13 +217,15 @@ impl Layout {
     }
 }
 
-/// The JSON number at the start of `text`. The restrictions of its cells ensure that there is one.
-fn number(text: &str) -> String {
+/// The JSON number at the start of `text`, with the first `digits_max` digits before its point. The
+/// restrictions of its cells ensure that there is one.
+fn number(text: &str, digits_max: usize) -> String {
     let text = text.trim_start();
     let (sign, text) = text.strip_prefix('-').map_or(("", text), |text| ("-", text));
     let digits = |text: &str| text.find(|c: char| !c.is_ascii_digit()).unwrap_or(text.len());
     let (whole, rest) = text.split_at(digits(text));
     let whole = Some(whole.trim_start_matches('0')).filter(|whole| !whole.is_empty()).unwrap_or("0");
+    let whole = whole.get(..digits_max).unwrap_or(whole);
     let fraction = rest.strip_prefix('.').map(|rest| &rest[..digits(rest)]).unwrap_or_default();
     let point = if fraction.is_empty() { "" } else { "." };
     format!("{sign}{whole}{point}{fraction}")
@@ -244,8 +247,12 @@ mod tests {
             ("12345678901234567890123", "12345678901234567890123"),
         ];
         for (text, json) in cases {
-            assert_eq!(number(text), json);
+            assert_eq!(number(text, usize::MAX), json);
             assert!(serde_json::from_str::<serde_json::Number>(json).is_ok());
+        }
+        let cut = [("-0012345", "-123"), ("12", "12"), (" 9999.75", "999.75"), ("000", "0")];
+        for (text, json) in cut {
+            assert_eq!(number(text, 3), json);
         }
     }
 }

@@ -3,6 +3,7 @@
 
 use super::value::Neutral;
 use super::value::Plain::{self, Flag, NoMembers, Number, Word, Words};
+use crate::api::wire::guided::{NO_GRAMMAR, NO_REGEX};
 
 const ZERO: &[Plain] = &[Number(0)];
 const ONE: &[Plain] = &[Number(1)];
@@ -15,11 +16,16 @@ const EMPTY: &[Plain] = &[Word(""), Words(&[]), NoMembers];
 const NULL: &[Plain] = &[];
 
 const fn only(name: &'static str, values: &'static [Plain]) -> Neutral {
-    Neutral { name, values: Some(values) }
+    Neutral { name, values: Some(values), instead: "" }
+}
+
+/// A format of answers that is not supported; `instead` says what is.
+const fn no_format(name: &'static str, instead: &'static str) -> Neutral {
+    Neutral { name, values: Some(EMPTY), instead }
 }
 
 const fn ignored(name: &'static str) -> Neutral {
-    Neutral { name, values: None }
+    Neutral { name, values: None, instead: "" }
 }
 
 /// Of completions and chat completions.
@@ -58,13 +64,10 @@ pub(crate) const COMMON: &[Neutral] = &[
     only("allowed_token_ids", NULL),
     only("bad_words", NOTHING),
     only("logits_processors", NOTHING),
-    only("guided_json", EMPTY),
-    only("guided_regex", EMPTY),
-    only("guided_choice", EMPTY),
-    only("guided_grammar", EMPTY),
+    no_format("guided_regex", NO_REGEX),
+    no_format("guided_grammar", NO_GRAMMAR),
     ignored("guided_decoding_backend"),
     only("guided_whitespace_pattern", NULL),
-    only("structured_outputs", NULL),
     only("prompt_embeds", EMPTY),
     only("media_io_kwargs", NOTHING),
     only("thinking_token_budget", MINUS_ONE),
@@ -85,10 +88,9 @@ pub(crate) const COMMON: &[Neutral] = &[
     ignored("ngram_corpus_id"), // for drafts, which change no answer
     only("no_stop_trim", OFF),
     only("stop_regex", EMPTY),
-    only("json_schema", EMPTY), // llama.cpp's, too
-    only("structural_tag", EMPTY),
-    only("regex", EMPTY),
-    only("ebnf", EMPTY),
+    no_format("structural_tag", NO_GRAMMAR),
+    no_format("regex", NO_REGEX),
+    no_format("ebnf", NO_GRAMMAR),
     only("lora_path", EMPTY),
     only("input_ids", NOTHING),
     only("session_params", NOTHING),
@@ -141,7 +143,7 @@ pub(crate) const COMMON: &[Neutral] = &[
     ignored("mirostat_tau"),
     ignored("mirostat_eta"),
     only("samplers", SAMPLERS),
-    only("grammar", EMPTY),
+    no_format("grammar", NO_GRAMMAR),
     only("grammar_lazy", OFF),
     only("grammar_triggers", NOTHING),
     ignored("preserved_tokens"),
@@ -244,6 +246,10 @@ pub(crate) const TOKENIZE: &[Neutral] = &[
     only("mm_processor_kwargs", NOTHING),
     only("media_io_kwargs", NOTHING),
     ignored("user"),
+    // llama.cpp
+    ignored("add_special"),
+    only("parse_special", OFF),
+    only("with_pieces", OFF),
 ];
 
 /// Of `stream_options`.

@@ -12,6 +12,8 @@ pub(crate) struct Neutral {
     pub(super) name: &'static str,
     /// `None`: whatever is given makes no difference to the answer.
     pub(super) values: Option<&'static [Plain]>,
+    /// What to do in place of a value that is refused; may be empty.
+    pub(super) instead: &'static str,
 }
 
 /// A JSON value that can be a constant.
@@ -52,6 +54,9 @@ impl Neutral {
         let Some(values) = self.values else { return Ok(()) };
         if value.is_null() || values.iter().any(|neutral| neutral.is(value)) {
             return Ok(());
+        }
+        if !self.instead.is_empty() {
+            return Err(format!("given {}; this is not supported; {}", shown(value), self.instead));
         }
         let allowed: Vec<String> = values.iter().map(|neutral| neutral.json().to_string()).collect();
         Err(match allowed[..] {

@@ -1,6 +1,6 @@
 //! What a format may cost, references followed: values, bytes of text, options, sizes of patterns.
 
-use super::path::{PARAM, Path};
+use super::path::Path;
 use crate::api::error::ApiResult;
 use serde_json::Value;
 use std::io;
@@ -35,10 +35,10 @@ pub(super) struct Budget {
     checks: usize,
 }
 
-/// Checks the bytes of a whole format.
-pub(super) fn check_size(format: &Value) -> ApiResult<()> {
+/// Checks the bytes of a whole format, which stands at `path`.
+pub(super) fn check_size(format: &Value, path: &Path<'_>) -> ApiResult<()> {
     match size(format) {
-        bytes if bytes > BYTES_MAX => Err(PARAM.invalid(&format!("it takes {bytes} bytes; give at most {BYTES_MAX}"))),
+        bytes if bytes > BYTES_MAX => Err(path.invalid(&format!("it takes {bytes} bytes; give at most {BYTES_MAX}"))),
         _ => Ok(()),
     }
 }

@@ -15,8 +15,8 @@ mod strings;
 mod tests;
 mod union;
 
-use crate::api::error::ApiError;
-use crate::engine::Format;
+use crate::api::error::{ApiError, ApiResult};
+use crate::engine::{Format, Shape};
 use budget::Budget;
 use path::{PARAM, Path};
 use serde_json::{Map, Value};
@@ -31,7 +31,7 @@ pub(crate) fn read(format: Option<&Value>) -> Result<Format, ApiError> {
         let message = "give an object, as {\"type\": \"json_schema\", \"json_schema\": {..}}";
         return Err(PARAM.refused(given, message));
     };
-    budget::check_size(given)?;
+    budget::check_size(given, &PARAM)?;
     let only = |known: &[&str]| check_known(format, &[&["type"], known].concat(), &PARAM);
     let field = |name: &'static str| format.get(name).ok_or_else(|| PARAM.at(name).invalid("missing"));
     let mut budget = Budget::default();
@@ -67,6 +67,19 @@ pub(crate) fn read(format: Option<&Value>) -> Result<Format, ApiError> {
             })
         }
     }
+}
+
+/// Reads a JSON Schema that is given as the field `field`.
+pub(crate) fn of_schema(schema: &Value, field: &str) -> ApiResult<Format> {
+    let path = Path::root(field);
+    budget::check_size(schema, &path)?;
+    schema::format(schema, &path, &mut Budget::default())
+}
+
+/// One of some texts, as they are, which are given as the field `field`.
+pub(crate) fn of_texts(texts: Vec<String>, field: &str) -> ApiResult<Format> {
+    Budget::default().options(&Path::root(field), &texts)?;
+    Ok(Format::Shaped(Shape::OneOf(texts)))
 }
 
 /// Refuses a key that is not known here, unless its value is null.

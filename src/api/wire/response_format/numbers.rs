@@ -24,8 +24,8 @@ const NUMBER_FORMATS: &str = "int8 int16 int32 int64 uint8 uint16 uint32 uint64 
 const BOUNDS: [&str; 4] = ["minimum", "maximum", "exclusiveMinimum", "exclusiveMaximum"];
 /// Programs that know no integer without bounds give these: 2^53 - 1.
 const SAFE: i128 = 9_007_199_254_740_991;
-/// Tokens of a number whose digits stay below that.
-const SAFE_CELLS: usize = 15;
+/// Digits of a number that stays below that.
+const SAFE_DIGITS: usize = 15;
 
 /// The bounds of a schema. Each list has those that are there, and whether the range excludes them.
 struct Bounds<'p> {
@@ -74,9 +74,15 @@ pub(super) fn shape(
     let (is_open_low, is_open_high) =
         (low.is_none_or(|low| low <= -SAFE * unit), high.is_none_or(|high| high >= SAFE * unit));
     if is_open_high && (steps.is_none() || is_whole) && (is_open_low || low == Some(0)) {
-        // a bound that is given is one of 16 digits at least
-        let most = if low.or(high).is_some() { SAFE_CELLS } else { usize::MAX };
-        return Ok(Shape::Number { cells: cells.map(|cells| cells.min(most)), is_whole, is_signed: is_open_low });
+        // a bound that is given is one of 16 digits at least, or 0
+        let has_bound = low.filter(|low| *low != 0).or(high).is_some();
+        let places = SAFE_DIGITS + usize::from(is_open_low);
+        return Ok(Shape::Number {
+            cells: cells.map(|cells| if has_bound && is_whole { cells.min(places) } else { cells }),
+            is_whole,
+            is_signed: is_open_low,
+            digits: has_bound.then_some(SAFE_DIGITS),
+        });
     }
     budget.pattern(&bounds.at)?;
     let digits = cells.and_then(|cells| u32::try_from(cells).ok()).unwrap_or(DIGITS).clamp(1, 12) + decimals;

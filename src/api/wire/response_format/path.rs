@@ -6,7 +6,7 @@ use serde_json::Value;
 use std::fmt;
 
 /// The field that errors name.
-pub(super) const PARAM: Path<'_> = Path { above: None, word: "response_format" };
+pub(super) const PARAM: Path<'_> = Path::root("response_format");
 
 #[derive(Clone, Copy, Debug)]
 pub(super) struct Path<'p> {
@@ -15,6 +15,10 @@ pub(super) struct Path<'p> {
 }
 
 impl<'p> Path<'p> {
+    pub(super) const fn root(field: &'p str) -> Self {
+        Self { above: None, word: field }
+    }
+
     pub(super) const fn at(&'p self, word: &'p str) -> Self {
         Self { above: Some(self), word }
     }

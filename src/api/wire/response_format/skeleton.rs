@@ -56,7 +56,7 @@ fn typed_blank(blank: &str, path: &Path<'_>, budget: &mut Budget) -> ApiResult<S
     };
     match word {
         "string" => Ok(Shape::Text { cells, least: 0, characters: None }),
-        "number" | "integer" => Ok(Shape::Number { cells, is_whole: word == "integer", is_signed: true }),
+        "number" | "integer" => Ok(Shape::Number { cells, is_whole: word == "integer", is_signed: true, digits: None }),
         "boolean" => Ok(Shape::OneOf(vec!["true".to_owned(), "false".to_owned()])),
         _ if blank.contains('|') => {
             let options: Vec<String> = blank.split('|').map(|option| Value::from(option).to_string()).collect();

@@ -68,8 +68,10 @@ fn spells(shape: &Shape, value: &Value) -> bool {
         Shape::Pattern { pattern, least, characters, .. } => {
             length(*least, *characters) && pattern.holds(value.as_str().unwrap())
         }
-        Shape::Number { is_whole, is_signed, .. } => {
-            let is_allowed = |number: f64| (!is_whole || number.fract() == 0.0) && (*is_signed || number >= 0.0);
+        Shape::Number { is_whole, is_signed, digits, .. } => {
+            let is_short = |number: f64| digits.is_none_or(|digits| number.abs() < 10_f64.powi(digits as i32));
+            let is_allowed =
+                |number: f64| (!is_whole || number.fract() == 0.0) && (*is_signed || number >= 0.0) && is_short(number);
             value.as_f64().is_some_and(is_allowed)
         }
         // with any number of decimals, and spaces before it
