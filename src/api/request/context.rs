@@ -337,10 +337,11 @@ fn kind(endpoint: &str) -> trace::Kind {
     }
 }
 
-/// The id that a client gave, if headers, logs and event ids can hold it as it is.
+/// The id that a client gave, if headers, paths, logs and event ids can hold it as it is.
 fn own_id(request: &Request) -> Option<&str> {
     let id = request.headers().get(REQUEST_ID)?.to_str().ok()?;
     let is_plain = id.bytes().all(|byte| byte.is_ascii_alphanumeric() || b"-_.".contains(&byte));
+    let is_plain = is_plain && ![".", ".."].contains(&id); // which clients take out of a path
     (is_plain && (1..=REQUEST_ID_MAX).contains(&id.len())).then_some(id)
 }
 

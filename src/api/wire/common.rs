@@ -228,8 +228,8 @@ impl CommonFields {
             self.diffusion.check_whole()?;
             Delivery::Whole
         };
-        let (prompts, choices) = (tasks.len(), self.choices);
-        check_choices(prompts, choices)?;
+        let choices = self.choices;
+        check_choices(tasks.len(), choices)?;
         let bias = |(token, Bias(bias)): (String, Bias)| match token.parse() {
             Ok(id) => Ok((TokenId(id), bias)),
             Err(_) => {
@@ -251,7 +251,7 @@ impl CommonFields {
 }
 
 /// Checks how many choices there are in all.
-fn check_choices(prompts: usize, choices: usize) -> ApiResult<()> {
+pub(super) fn check_choices(prompts: usize, choices: usize) -> ApiResult<()> {
     let all = prompts.saturating_mul(choices);
     let (param, message) = match (CHOICES_MAX / prompts.max(1), choices) {
         (0, _) => ("prompt", format!("given {prompts} prompts; give at most {CHOICES_MAX}")),

@@ -1,19 +1,16 @@
 //! The body of `POST /v1/completions`.
 
-use super::common::{self, CHOICES_MAX, body};
+use super::common::{self, body, check_choices};
 use super::diffusion::Diffusion;
-use super::field::{self, Id};
-use super::forms;
+use super::field;
 use super::neutral;
 use super::params::{CompletionParams, missing};
+use super::prompt::PromptField;
 use crate::api::error::ApiError;
-use crate::api::schema::{self, SchemaRef};
+use crate::api::schema;
 use crate::diffusion::TokenId;
 use crate::engine::{Length, Prompt, Request, Task};
-use serde::{Deserialize, Deserializer};
-use serde_json::Value;
 use std::sync::Arc;
-use utoipa::{PartialSchema, ToSchema};
 
 body! {
     /// OpenAI's completion request, with `diffusion`.
@@ -36,48 +33,13 @@ body! {
     }
 }
 
-#[derive(Debug)]
-enum PromptField {
-    Text(String),
-    Tokens(Vec<Id>),
-    Texts(Vec<String>),
-    TokenLists(Vec<Vec<Id>>),
-}
-
-impl<'de> Deserialize<'de> for PromptField {
-    fn deserialize<D: Deserializer<'de>>(input: D) -> Result<Self, D::Error> {
-        const ALLOWED: &str = "give a string, an array of token ids, or an array of strings or of arrays of token ids";
-        forms::field(input, ALLOWED, |value| match value {
-            Value::Array(items) => match items.first() {
-                Some(Value::String(_)) => forms::list(items, forms::text).map(Self::Texts),
-                Some(Value::Array(_)) => forms::list(items, forms::ids).map(Self::TokenLists),
-                Some(_) | None => forms::list(items, forms::id).map(Self::Tokens),
-            },
-            one => forms::text(one).map(Self::Text),
-        })
-    }
-}
-
-impl ToSchema for PromptField {
-    fn name() -> std::borrow::Cow<'static, str> {
-        "Prompt".into()
-    }
-}
-
-impl PartialSchema for PromptField {
-    fn schema() -> SchemaRef {
-        let tokens = || schema::list(schema::token(), 1, None);
-        let several = |one| schema::list(one, 1, Some(CHOICES_MAX));
-        // a text may be empty where a suffix follows
-        schema::either([schema::text(0), tokens(), several(schema::text(0)), several(tokens())])
-    }
-}
-
 impl CompletionFields {
     /// The parameters of the completion. `detokenize` gives the text of tokens, for `echo`.
     pub(crate) fn read(mut self, detokenize: impl Fn(&[TokenId]) -> String) -> Result<CompletionParams, ApiError> {
         let common = self.common();
-        let prompts = self.prompt.ok_or_else(|| missing("prompt", "a string, or an array of token ids"))?.read();
+        let prompts = self.prompt.ok_or_else(|| missing("prompt", "a string, or an array of token ids"))?;
+        check_choices(prompts.count(), common.choices)?;
+        let prompts = prompts.read();
         let text = |prompt: &Prompt| match prompt {
             Prompt::Text(text) => text.clone(),
             Prompt::Tokens(tokens) => detokenize(tokens),
@@ -117,17 +79,5 @@ pub(crate) fn task(prompt: Prompt, max_tokens: Option<u32>, suffix: Option<&Arc<
             "suffix",
             "suffix goes with a prompt that is a text; give the text, or leave suffix out",
         )),
-    }
-}
-
-impl PromptField {
-    fn read(self) -> Vec<Prompt> {
-        let tokens = |tokens: Vec<Id>| Prompt::Tokens(tokens.into_iter().map(TokenId::from).collect());
-        match self {
-            Self::Text(text) => vec![Prompt::Text(text)],
-            Self::Tokens(list) => vec![tokens(list)],
-            Self::Texts(texts) => texts.into_iter().map(Prompt::Text).collect(),
-            Self::TokenLists(lists) => lists.into_iter().map(tokens).collect(),
-        }
     }
 }

@@ -21,6 +21,18 @@ impl Fault {
     pub(super) fn of(part: &Value) -> Self {
         Self { at: String::new(), given: shown(part) }
     }
+
+    /// The same fault of an item of a list.
+    pub(super) fn inside(self, index: usize) -> Self {
+        Self { at: format!("[{index}]{}", self.at), ..self }
+    }
+
+    /// As an error; `allowed` says what the whole value may be.
+    pub(super) fn error<E: Error>(self, allowed: &str) -> E {
+        let Self { at, given } = self;
+        let place = if at.is_empty() { String::new() } else { format!(" at {at}") };
+        E::custom(format!("given {given}{place}; {allowed}"))
+    }
 }
 
 /// A field that `read` reads; `allowed` says what it takes.
@@ -29,10 +41,7 @@ pub(super) fn field<'de, D: Deserializer<'de>, T>(
     allowed: &str,
     read: impl FnOnce(Value) -> Read<T>,
 ) -> Result<T, D::Error> {
-    read(Value::deserialize(input)?).map_err(|Fault { at, given }| {
-        let place = if at.is_empty() { String::new() } else { format!(" at {at}") };
-        Error::custom(format!("given {given}{place}; {allowed}"))
-    })
+    read(Value::deserialize(input)?).map_err(|fault| fault.error(allowed))
 }
 
 pub(super) fn text(value: Value) -> Read<String> {
@@ -49,7 +58,7 @@ pub(super) fn id(value: Value) -> Read<Id> {
 
 /// A list whose items `read` reads.
 pub(super) fn list<T>(items: Vec<Value>, read: impl Fn(Value) -> Read<T>) -> Read<Vec<T>> {
-    let item = |(index, item)| read(item).map_err(|Fault { at, given }| Fault { at: format!("[{index}]{at}"), given });
+    let item = |(index, item)| read(item).map_err(|fault| fault.inside(index));
     items.into_iter().enumerate().map(item).collect()
 }
 

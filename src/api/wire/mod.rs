@@ -14,6 +14,7 @@ mod message;
 pub(crate) mod neutral;
 pub(crate) mod params;
 mod policy;
+mod prompt;
 pub(crate) mod repair;
 pub(crate) mod response_format;
 pub(crate) mod score;
