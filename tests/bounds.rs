@@ -102,7 +102,10 @@ async fn a_text_too_long_for_any_tokens_is_refused_by_its_bytes() {
     refused(&Request::new(between), "suffix", &said);
     refused(&Request::new(Task::Score { text: text(), likelihood: true }), "text", &said);
     refused(&Request::new(Task::Repair { text: text(), pinned: Vec::new() }), "text", &said);
-    refused(&Request { stop: vec![long.clone()], ..ask("a", 4) }, "stop", &said);
+    let stop = Request { stop: vec![long.clone()], ..ask("a", 4) };
+    refused(&stop, "stop", &["2000000 bytes; give at most 16384 in all"]);
+    let stop = Request { stop: vec!["x".repeat(16_000)], ..ask("a", 4) };
+    refused(&stop, "stop", &["16000 bytes; the canvas has 1024 cells, at most 2048 bytes"]);
     let fits = Request::new(Task::Continue { prompt: Prompt::Text("x".repeat(1023)), length: Length::Default });
     toy().submit(&fits).unwrap();
 }
