@@ -274,6 +274,22 @@ async fn a_pass_takes_what_fits_least_recently_stepped_first() {
 }
 
 #[tokio::test]
+async fn every_request_has_its_share_of_each_pass_however_many_choices_another_has() {
+    let (handle, hand) = stage(Limits { batch_tokens_max: 16, ..Limits::default() }); // four rows
+    let many = ask("a", 3);
+    let admitted = handle.admit_all(many.clone(), vec![many.task.clone()], 7).unwrap();
+    let _many: Vec<_> = admitted.into_iter().map(|admitted| handle.queue(admitted).unwrap()).collect();
+    hand.begun();
+    let _one = handle.submit(&ask("b", 3)).unwrap();
+    hand.end(Verdict::Read);
+    let passes = [(); 3].map(|()| hand.pass());
+    for (number, pass) in passes.iter().enumerate() {
+        assert_eq!(pass.iter().filter(|row| *row == "b").count(), 1, "pass {number}: {passes:?}");
+        assert_eq!(pass.len(), 4, "the rest of a pass is the others': {passes:?}");
+    }
+}
+
+#[tokio::test]
 async fn guidance_counts_twice() {
     let (handle, hand) = stage(Limits { batch_tokens_max: 12, ..Limits::default() });
     let _a = handle.submit(&ask("a", 3)).unwrap();

@@ -11,6 +11,7 @@ mod health;
 mod hub;
 mod idle;
 mod infill;
+mod loading;
 mod logging;
 mod model;
 mod output;

@@ -1,14 +1,15 @@
 //! `remask serve`: listens at once, loads the model meanwhile, and drains on SIGTERM or Ctrl-C.
 
+use super::loading::{self, load_all, reload};
 use super::logging::{self, LogArgs};
 use super::model::{self, Loaded, ModelArgs};
-use super::print::{chain, say, say_in_passing};
+use super::print::{say, say_in_passing};
 use super::signal::{Signals, exit};
 use super::version::{REVISION, VERSION};
 use super::words::{count, port, whole};
 use crate::api::{self, Access, AppState, Guard, Listeners, Patience, Service};
-use crate::engine::{Clock, Limits, Reload, Replica, Restart, start_replicas, warm_up};
-use crate::model::{Device, ModelError};
+use crate::engine::{Clock, Limits, Replica, Restart, start_replicas};
+use crate::model::Device;
 use crate::telemetry::Metrics;
 use anyhow::{Context, anyhow, bail};
 use axum::http::{HeaderValue, Uri};
@@ -51,9 +52,9 @@ pub(super) struct ServeArgs {
     #[arg(long, env = "REMASK_GRPC_PORT", value_name = "PORT", help_heading = LISTENING, value_parser = port())]
     grpc_port: Option<u16>,
     /// Maximum number of tokens per forward pass of a device, over all its requests. A longer
-    /// canvas runs alone
-    #[arg(long, env = "REMASK_MAX_BATCH_TOKENS", default_value_t = Limits::default().batch_tokens_max, value_name = "N", help_heading = LOAD, value_parser = count::<usize>(1 << 24))]
-    max_batch_tokens: usize,
+    /// canvas runs alone [default: 8192; on a CPU 512 per thread, from 1024 to 8192]
+    #[arg(long, env = "REMASK_MAX_BATCH_TOKENS", value_name = "N", help_heading = LOAD, value_parser = count::<usize>(1 << 24))]
+    max_batch_tokens: Option<usize>,
     /// Maximum number of requests refined at the same time on each device; each choice counts. API
     /// keys take turns, as do requests, and one without a place gets one of those that have several
     #[arg(long, env = "REMASK_MAX_CONCURRENT_REQUESTS", default_value_t = Limits::default().running_max, value_name = "N", help_heading = LOAD, value_parser = count::<usize>(1 << 16))]
@@ -182,7 +183,7 @@ async fn serve(args: &ServeArgs) -> anyhow::Result<()> {
     say(format_args!("remask {}: loading {} ...", VERSION, args.model.model_id));
     let loading = args.clone();
     let loaded = tokio::select! {
-        loaded = spawn_blocking(move || load_all(&loading)) => loaded.context("the model's loader broke down")??,
+        loaded = spawn_blocking(move || load_all(&loading.model, loading.batch_tokens_max())) => loaded.context("the model's loader broke down")??,
         served = &mut server => return served.context("the server broke down"),
     };
     let service = start_service(loaded, args, &metrics)?;
@@ -227,58 +228,28 @@ async fn listen(hostname: &str, port: u16, flag: &str) -> anyhow::Result<TcpList
     listener.with_context(|| format!("cannot listen on {hostname}:{port}; choose another {flag}"))
 }
 
-/// Tokens of the warm-up pass on a CPU, where the largest pass may take minutes.
-const WARM_UP_ON_CPU: usize = 64;
-
-/// Loads a copy of the model onto each device. One after the other: each needs memory of the host
-/// while it is loaded, and the files come from the system's cache after the first one.
-fn load_all(args: &ServeArgs) -> anyhow::Result<Vec<(Device, Loaded)>> {
-    let devices = args.model.devices();
-    let load = |(number, device): (usize, &Device)| {
-        if devices.len() > 1 {
-            say(format_args!("remask: loading onto {device} ({} of {}) ...", number + 1, devices.len()));
-        }
-        Ok((*device, warm(args.model.load_on(*device)?, args.max_batch_tokens)?))
-    };
-    devices.iter().enumerate().map(load).collect()
-}
-
-/// Runs a warm-up pass, on a GPU with the largest number of tokens.
-fn warm(mut loaded: Loaded, batch_tokens_max: usize) -> anyhow::Result<Loaded> {
-    let device = loaded.model.spec().device.clone();
-    let tokens = if device == "cpu" { WARM_UP_ON_CPU } else { batch_tokens_max };
-    let tokens = tokens.min(batch_tokens_max);
-    warm_up(loaded.model.as_mut(), tokens).map_err(|cause| match cause {
-        ModelError::OutOfMemory(cause) => {
-            anyhow!("a pass of {tokens} tokens does not fit into {device} ({cause}); give a smaller --max-batch-tokens")
-        }
-        cause => anyhow!("the first pass on {device} failed: {cause}"),
-    })?;
-    Ok(loaded)
+impl ServeArgs {
+    fn batch_tokens_max(&self) -> usize {
+        self.max_batch_tokens.unwrap_or_else(|| loading::batch_tokens_max(self.model.devices()))
+    }
 }
 
 /// The pause before a failed model is loaded again, in which a device may recover.
 const RESTART_PAUSE: Duration = Duration::from_secs(1);
-
-/// A function that loads the same model onto the same device again.
-fn reload(args: &ServeArgs, device: Device) -> Reload {
-    let (model, batch_tokens_max) = (args.model.clone(), args.max_batch_tokens);
-    Box::new(move || {
-        let loaded = model.load_on(device).and_then(|loaded| warm(loaded, batch_tokens_max));
-        loaded.map(|loaded| loaded.model).map_err(|cause| chain(&cause))
-    })
-}
 
 fn start_service(loaded: Vec<(Device, Loaded)>, args: &ServeArgs, metrics: &Arc<Metrics>) -> anyhow::Result<Service> {
     let (mut names, mut tokenizer, mut replicas) = (args.served_model_name.clone(), None, Vec::new());
     for (device, Loaded { model, tokenizer: its, name }) in loaded {
         names.get_or_insert(name);
         tokenizer = tokenizer.or(its);
-        replicas.push(Replica { model, restart: Restart::by(reload(args, device), RESTART_PAUSE) });
+        replicas.push(Replica {
+            model,
+            restart: Restart::by(reload(&args.model, device, args.batch_tokens_max()), RESTART_PAUSE),
+        });
     }
     let name = names.unwrap_or_default();
     let limits = Limits {
-        batch_tokens_max: args.max_batch_tokens,
+        batch_tokens_max: args.batch_tokens_max(),
         running_max: args.max_concurrent_requests,
         queue_max: args.max_queue,
         canvas_max: args.max_model_len,

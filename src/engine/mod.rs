@@ -26,6 +26,7 @@ mod start;
 mod template;
 mod throughput;
 mod tick;
+mod turns;
 mod warm_up;
 mod worker;
 

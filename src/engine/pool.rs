@@ -5,6 +5,7 @@ use super::event::{Event, Failure};
 use super::job::{Job, SequenceId};
 use super::origin::Origin;
 use super::queue::Queue;
+use super::turns::{Shares, in_turn};
 use crate::diffusion::u32_of;
 use std::collections::{BTreeSet, VecDeque};
 use std::time::Duration;
@@ -46,6 +47,13 @@ pub(super) struct InPass {
 impl Running {
     pub(super) fn len(&self) -> usize {
         self.parked.len() + self.in_pass.len()
+    }
+
+    /// Tokens of one row of each of its sequences in no pass, by whose they are.
+    fn shares(&self) -> Shares {
+        let mut shares = Shares::default();
+        self.parked.iter().for_each(|(_, job)| shares.add(job.options.origin, job.row_tokens().unwrap_or(0)));
+        shares
     }
 
     /// Tokens of one row of each of its sequences.
@@ -120,6 +128,7 @@ impl Pool {
         let started = running.iter_mut().filter_map(|(id, job)| job.start().then_some(*id)).collect();
         self.balance(replica);
         let rounds = self.passes_per_round(replica, batch_tokens).max(1);
+        let shares = self.replicas[replica].shares();
         let last_chance = self.waiting.extract(|id, job| {
             let deadline = job.options.deadline.filter(|_| job.has_begun());
             deadline.is_some_and(|deadline| passes_left(id, deadline, rounds).is_none_or(|left| left <= 1))
@@ -128,18 +137,20 @@ impl Pool {
         last_chance.into_iter().for_each(|sequence| running.push_front(sequence));
         for (id, job) in running {
             if let Some(deadline) = job.options.deadline {
-                job.limit_passes(passes_left(*id, deadline, rounds).unwrap_or(0));
+                let own = u32_of(shares.passes_per_round(job.options.origin, batch_tokens)).min(rounds);
+                job.limit_passes(passes_left(*id, deadline, own).unwrap_or(0));
             }
         }
         Begun { started, late }
     }
 
-    /// Takes out the sequences of the next pass: the least recently stepped first, as many as fit.
-    /// The first one always fits, so that a canvas larger than the batch limit runs alone.
+    /// Takes out the sequences of the next pass, as many as fit: in turn of callers and requests,
+    /// of each the least recently stepped first. The first one always fits, so that a canvas larger
+    /// than the batch limit runs alone.
     pub(super) fn choose(&mut self, replica: usize, batch_tokens: usize) -> Vec<Sequence> {
         let (mut chosen, mut passed_over, mut tokens) = (Vec::new(), VecDeque::new(), 0);
         let replica = &mut self.replicas[replica];
-        for (id, job) in replica.parked.drain(..) {
+        for (id, job) in in_turn(replica.parked.drain(..).collect(), |(_, job)| job.options.origin) {
             let more = job.row_tokens().unwrap_or(0);
             if chosen.is_empty() || tokens + more <= batch_tokens {
                 tokens += more;

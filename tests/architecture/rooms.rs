@@ -46,7 +46,7 @@ const API: [Room; 12] = [
 ];
 
 /// From the front door down to what knows no other.
-const ENGINE: [Room; 28] = [
+const ENGINE: [Room; 29] = [
     (
         "mod",
         &[
@@ -105,10 +105,11 @@ const ENGINE: [Room; 28] = [
     ("dispatch", &["delivery", "pool", "placement", "job"]),
     ("tick", &["batch_limit", "pool", "job", "event", "request"]),
     ("placement", &["pool", "places"]),
-    ("pool", &["queue", "job", "event", "request", "origin"]),
+    ("pool", &["queue", "turns", "job", "event", "request", "origin"]),
     ("delivery", &["mailbox", "job", "event", "occupancy", "clock"]),
     ("queue", &["job", "origin"]),
     ("places", &["origin"]),
+    ("turns", &["origin"]),
     ("throughput", &[]),
     ("restart", &["clock"]),
     ("job", &["layout", "likelihoods", "template", "event", "request", "origin"]),
