@@ -120,15 +120,16 @@ kernels: cuda-toolchain
     PATH={{ cuda_home }}/bin:$PATH src/model/backend/kernels/make
 
 # Pack all that `benches/gpu.sh` needs on a machine with a GPU; unpack it there, run `./gpu.sh`
-gpu-archive: cuda-toolchain cuda-build (cuda-build "90" "test --no-run --lib --test gpu")
+gpu-archive: cuda-toolchain cuda-build (cuda-build "90" "test --no-run --lib --test gpu --message-format json >target/gpu-tests.json")
     rm -rf target/gpu && mkdir -p target/gpu/tests/data target/gpu/model
     cp benches/gpu.sh benches/gpu_table.py benches/http_load.py benches/http_same.py target/gpu/
     cp benches/torch_llada.py benches/torch_passes.py target/gpu/
     cp -r tests/data/llada-tiny tests/data/dit-tiny target/gpu/tests/data/
     cp tests/data/llada-hub/instruct/*.json target/gpu/model/
     cp {{ cuda_target }}/remask target/gpu/
-    cp $(ls -t {{ cuda_target }}/deps/gpu-* | grep -v '\.d$' | head -1) target/gpu/gpu-tests
-    cp $(ls -t {{ cuda_target }}/deps/remask-* | grep -v '\.d$' | head -1) target/gpu/kernel-tests
+    for name in gpu remask; do \
+        cp "$(grep -o "\"executable\":\"[^\"]*/$name-[^\"]*\"" target/gpu-tests.json | cut -d '"' -f 4)" target/gpu/$name-tests; done
+    mv target/gpu/remask-tests target/gpu/kernel-tests
     strip target/gpu/remask target/gpu/gpu-tests target/gpu/kernel-tests
     tar -C target -cJf target/gpu.tar.xz gpu
     ls -lh target/gpu.tar.xz
