@@ -16,7 +16,7 @@ const WARM_UP_ON_CPU: usize = 64;
 /// Most tokens of a pass on these devices, where no flag says it.
 pub(super) fn batch_tokens_max(devices: &[Device]) -> usize {
     let most = Limits::default().batch_tokens_max;
-    if devices.contains(&Device::Cpu) {
+    if devices.iter().any(|device| device.choose().0 == Device::Cpu) {
         (TOKENS_PER_THREAD * threads()).clamp(2 * TOKENS_PER_THREAD, most)
     } else {
         most
