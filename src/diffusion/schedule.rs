@@ -221,7 +221,7 @@ pub(super) fn share_of_steps(steps: u32, blocks: u32) -> impl Iterator<Item = u3
 
 #[cfg(test)]
 mod tests {
-    use super::super::policy::{BUDGET, Choice, Proofreading, QUALITY, THRESHOLD, order};
+    use super::super::policy::{BUDGET, Choice, Proofreading, QUALITY, Rule, T2M, THRESHOLD, order};
     use super::super::units::Probability;
     use super::*;
     use std::num::NonZeroU32;
@@ -257,12 +257,12 @@ mod tests {
         assert_eq!(share_of_steps(2, 2).collect::<Vec<_>>(), [1, 1]);
     }
 
-    fn policy(pace: Pace, budget: u32, proofreading_steps: u32) -> Policy {
+    fn policy(rule: &'static Rule, pace: Pace, budget: u32, proofreading_steps: u32) -> Policy {
         let proofreading = Some(Proofreading { steps: proofreading_steps, below: Probability::ONE, most: None });
         Policy {
             order: Choice::of(&order::LEFTMOST),
             pace,
-            remasking: Choice::of(&QUALITY).with(BUDGET.name, budget),
+            remasking: Choice::of(rule).with(BUDGET.name, budget),
             block_length: NonZeroU32::MAX,
             proofreading,
         }
@@ -270,11 +270,13 @@ mod tests {
 
     /// Runs a block in which some of the filled cells (by `pattern`) may be erased, and checks the
     /// laws.
-    fn check_laws(pace: Pace, steps: Option<u32>, blanks_at_start: u32, budget: u32, proofreading: u32, pattern: u32) {
-        let mut schedule = Schedule::new(&policy(pace, budget, proofreading), steps, blanks_at_start);
+    fn check_laws(policy: &Policy, steps: Option<u32>, blanks_at_start: u32, pattern: u32) {
+        let budget = policy.remasking.budget();
+        let proofreading = policy.proofreading.map_or(0, |proofreading| proofreading.steps);
+        let mut schedule = Schedule::new(policy, steps, blanks_at_start);
         let (mut blanks, mut fills_made, mut erasures_made, mut taken) = (blanks_at_start, 0, 0, 0);
         let (mut planned, mut is_finished) = (0, false);
-        let case = format!("{pace:?} {steps:?} blanks {blanks_at_start} budget {budget} {proofreading} {pattern}");
+        let case = format!("{policy:?} {steps:?} blanks {blanks_at_start} pattern {pattern}");
         while !is_finished {
             let filled = blanks_at_start - blanks;
             let ready = (pattern >> (taken % 8)) % (blanks + 1);
@@ -307,17 +309,17 @@ mod tests {
     #[test]
     fn the_laws_hold_over_all_small_inputs() {
         let rule = Choice::of(&THRESHOLD).with("threshold", 0.9);
-        for (blanks, budget) in (1..=7).flat_map(|blanks| (0..=7).map(move |budget| (blanks, budget))) {
+        let budgets = (1..=7).flat_map(|blanks| (0..=7).map(move |budget| (blanks, budget)));
+        // an even share of the budget in each step, and as many as the rule says
+        for (remasking, (blanks, budget)) in budgets.flat_map(|case| [(&QUALITY, case), (&T2M, case)]) {
             for (proofreading, pattern) in [0, 1, 2, 3, 5].into_iter().flat_map(|p| (0..256).map(move |q| (p, q))) {
+                let policy = |pace| policy(remasking, pace, budget, proofreading);
                 for steps in 1..=9 {
                     let bound = NonZeroU32::new(steps);
-                    let pace = Pace::Steps(bound.unwrap());
-                    check_laws(pace, Some(steps), blanks, budget, proofreading, pattern);
-                    let pace = Pace::Adaptive { rule, steps_max: bound };
-                    check_laws(pace, Some(steps), blanks, budget, proofreading, pattern);
+                    check_laws(&policy(Pace::Steps(bound.unwrap())), Some(steps), blanks, pattern);
+                    check_laws(&policy(Pace::Adaptive { rule, steps_max: bound }), Some(steps), blanks, pattern);
                 }
-                let pace = Pace::Adaptive { rule, steps_max: None };
-                check_laws(pace, None, blanks, budget, proofreading, pattern);
+                check_laws(&policy(Pace::Adaptive { rule, steps_max: None }), None, blanks, pattern);
             }
         }
     }

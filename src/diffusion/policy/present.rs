@@ -40,10 +40,11 @@ pub static T2M: Rule = Rule {
     ..PRESENT
 };
 
-/// How much the score of a filled cell counts against that of a blank.
+/// The paper's eta.
 static WEIGHT: Knob = Knob {
     name: "weight",
-    help: "Times the logarithm of a filled cell's probability; above 1 more is erased; default: 1.",
+    help: "How much the log-probability of a filled cell counts against that of a blank; above 1 more is erased; \
+           default: 1.",
     range: Range::Number { max: 100 },
     default: |_, _| Some(Setting::Number(1.0)),
 };

@@ -1,6 +1,7 @@
 //! ReMDM (arXiv 2503.00307, section 4.1): remasking at random, so that a run's canvases keep the
 //! distribution they have without it. With alpha_t and alpha_s, the filled shares before and after
-//! a step, each filled cell is erased with a probability of at most (1 - alpha_s) / alpha_t.
+//! a step, each filled cell is erased with a probability of at most (1 - alpha_s) / alpha_t. Unlike
+//! in the paper, the budget and the blanks that can be filled again bound a step's number of cells.
 //!
 //! The paper's "conf" multiplies that with a softmax over minus the confidences; here the step's
 //! planned number of cells is drawn from the same softmax.
