@@ -7,8 +7,8 @@ use crate::engine::{Limits, Reload, warm_up};
 use crate::model::{Device, ModelError, threads};
 use anyhow::anyhow;
 
-/// Tokens per thread of a pass on a CPU. Measured with two threads only: passes of 2,048 tokens do at
-/// most 16 % more tokens per second than passes of 512 (`benches/RESULTS.md`), and each request
+/// Tokens per thread of a pass on a CPU. Measured with two threads only: passes of 2,048 tokens do
+/// at most 16 % more tokens per second than passes of 512 (`benches/RESULTS.md`), and each request
 /// waits for all others of its pass.
 const TOKENS_PER_THREAD: usize = 512;
 /// Tokens of the first pass on a CPU, where the largest one may take minutes.
