@@ -15,6 +15,7 @@ pub(crate) mod neutral;
 pub(crate) mod params;
 mod policy;
 mod prompt;
+pub(crate) mod refinement;
 pub(crate) mod repair;
 pub(crate) mod response_format;
 pub(crate) mod score;

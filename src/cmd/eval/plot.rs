@@ -17,8 +17,9 @@ pub(super) fn check_name(file: &Path) -> anyhow::Result<()> {
     Ok(())
 }
 
-/// Draws named lines into an SVG file. A point is a mean of forward passes and a success rate.
-pub(super) fn draw(file: &Path, title: &str, lines: &[(&str, Vec<(f64, Share)>)]) -> anyhow::Result<()> {
+/// Draws named lines into an SVG file. A point is a mean of forward passes and a
+/// success rate; `success` says of what.
+pub(super) fn draw(file: &Path, title: &str, success: &str, lines: &[(&str, Vec<(f64, Share)>)]) -> anyhow::Result<()> {
     let passes = lines.iter().flat_map(|(_, points)| points).map(|(passes, _)| *passes);
     let most = passes.fold(1.0, f64::max) * 1.05;
     let mut text = String::new();
@@ -32,12 +33,7 @@ pub(super) fn draw(file: &Path, title: &str, lines: &[(&str, Vec<(f64, Share)>)]
             .y_label_area_size(52)
             .build_cartesian_2d(0.0..most, 0.0..1.0)?;
         let percent = |share: &f64| format!("{:.0} %", 100.0 * share);
-        chart
-            .configure_mesh()
-            .x_desc("forward passes (mean)")
-            .y_desc("puzzles solved")
-            .y_label_formatter(&percent)
-            .draw()?;
+        chart.configure_mesh().x_desc("forward passes (mean)").y_desc(success).y_label_formatter(&percent).draw()?;
         for (index, (name, points)) in lines.iter().enumerate() {
             let colour = Palette99::pick(index);
             let swatch = colour.stroke_width(2);

@@ -1,17 +1,17 @@
 //! `remask eval sudoku`: the share of puzzles solved, for every policy and number of steps. A
 //! puzzle is solved when all rules hold and no clue has changed.
 
-use super::input::{SPLITS, read_lines};
 use super::plot::{check_name, draw};
+use super::puzzles::{PuzzleArgs, is_solved, task};
 use super::statistics::Share;
 use crate::cmd::ask::{answer_all, engine};
+use crate::cmd::model::ModelArgs;
 use crate::cmd::print;
 use crate::cmd::words::{count, named, number, one_of, temperature, whole};
 use crate::diffusion::policy::{BELOW, BUDGET, COUNT_MAX, Choice, Kind, QUALITY, Rule, rules};
-use crate::engine::{Answer, Handle, Proofreading, Request, Start, Task};
-use crate::train::sudoku::{CANVAS, Grid, NEWLINE, Split};
-use crate::{cmd::model::ModelArgs, diffusion::TokenId};
-use anyhow::{Context, bail};
+use crate::engine::{Handle, Proofreading, Request};
+use crate::train::sudoku::Grid;
+use anyhow::bail;
 use clap::{Args, builder::TypedValueParser};
 use serde::Serialize;
 use std::path::PathBuf;
@@ -22,22 +22,8 @@ const RUNNING_MAX: usize = 64;
 pub(crate) struct SudokuArgs {
     #[command(flatten)]
     model: ModelArgs,
-    /// File of puzzles to solve instead of generated ones. Each line is a puzzle: 81 digits (. or 0
-    /// for a blank), or the 89 numbers of a canvas separated by commas
-    #[arg(long, value_name = "FILE")]
-    puzzles: Option<PathBuf>,
-    /// Number of puzzles [default: 200, or all of --puzzles]
-    #[arg(long, value_name = "N", value_parser = count::<usize>(1 << 32))]
-    count: Option<usize>,
-    /// Number of blanks in a generated puzzle
-    #[arg(long, default_value_t = 51, value_parser = count::<u8>(55))]
-    blanks: u8,
-    /// Split that generated puzzles are from
-    #[arg(long, default_value = "test", value_parser = one_of(SPLITS))]
-    split: Split,
-    /// Random seed of generated puzzles and of sampling
-    #[arg(long, default_value_t = 0, value_parser = whole::<u64>(0, u64::MAX))]
-    seed: u64,
+    #[command(flatten)]
+    puzzles: PuzzleArgs,
     /// Numbers of steps to measure, one forward pass each at most
     #[arg(long, value_delimiter = ',', default_values_t = [13, 26, 51, 102], value_parser = count::<u32>(COUNT_MAX.into()))]
     steps: Vec<u32>,
@@ -97,7 +83,7 @@ struct Line {
 }
 
 pub(super) fn run(args: &SudokuArgs) -> anyhow::Result<()> {
-    let puzzles = args.puzzles()?;
+    let puzzles = args.puzzles.read()?;
     if let Some(file) = &args.plot {
         check_name(file)?;
     }
@@ -135,30 +121,16 @@ pub(super) fn run(args: &SudokuArgs) -> anyhow::Result<()> {
     }
     let Some(file) = &args.plot else { return Ok(()) };
     let (count, order) = (puzzles.len(), args.order.name);
-    draw(file, &format!("{count} Sudoku puzzles, {order} order, temperature {}", args.temperature), &drawn)
+    draw(
+        file,
+        &format!("{count} Sudoku puzzles, {order} order, temperature {}", args.temperature),
+        "puzzles solved",
+        &drawn,
+    )
 }
 
 impl SudokuArgs {
-    fn puzzles(&self) -> anyhow::Result<Vec<Grid>> {
-        let mut puzzles = match &self.puzzles {
-            Some(file) => {
-                read_lines(file, |_, line| if line.contains(',') { canvas(line) } else { Ok(line.parse()?) })?
-            }
-            None => {
-                let puzzle = |number| Grid::puzzle(self.seed, self.split, number, usize::from(self.blanks)).0;
-                (0..self.count.unwrap_or(200) as u64).map(puzzle).collect()
-            }
-        };
-        puzzles.truncate(self.count.unwrap_or(usize::MAX));
-        if puzzles.is_empty() {
-            bail!("there is no puzzle to solve; give a file with at least one, or a --count of at least 1");
-        }
-        Ok(puzzles)
-    }
-
     fn request(&self, puzzle: &Grid, number: usize, policy: Contender, steps: u32) -> Request {
-        let cell = |&token: &u32| (token != 0).then_some(TokenId(token));
-        let task = Task::InfillTokens { cells: puzzle.tokens().iter().map(cell).collect() };
         let remasking = |rule: &'static Rule| {
             let takes = |knob: &str| rule.knob(knob).is_some();
             let budget = takes(BUDGET.name).then_some(self.erase_per_step.saturating_mul(steps));
@@ -177,8 +149,8 @@ impl SudokuArgs {
             steps: policy.map(|_| steps),
             order: Choice::of(self.order),
             temperature: self.temperature,
-            seed: Some(self.seed.wrapping_mul(1 << 32).wrapping_add(number as u64)),
-            ..Request::new(task)
+            seed: Some(self.puzzles.seed_of(number)),
+            ..Request::new(task(puzzle))
         }
     }
 }
@@ -194,8 +166,7 @@ async fn measure(
     let (mut solved, mut forward_passes, mut erased) = (0, 0u64, 0u64);
     let submit = |number| Ok(handle.submit(&args.request(&puzzles[number], number, policy, steps))?);
     answer_all(puzzles.len(), RUNNING_MAX, submit, |number, start, answer| {
-        let grid = final_grid(start, answer);
-        solved += usize::from(grid.is_solved() && grid.keeps(&puzzles[number]));
+        solved += usize::from(is_solved(&puzzles[number], start, answer));
         forward_passes += u64::from(answer.forward_passes);
         erased += u64::from(answer.erased);
         Ok(())
@@ -204,15 +175,6 @@ async fn measure(
     let mean = |sum: u64| sum as f64 / puzzles.len() as f64;
     let (forward_passes, erased) = (mean(forward_passes), mean(erased));
     Ok(Line { policy: name(policy), steps, solved: Share::new(solved, puzzles.len()), forward_passes, erased })
-}
-
-/// The grid at the end, clues as the engine returns them.
-fn final_grid(start: &Start, answer: &Answer) -> Grid {
-    let mut tokens: Vec<u32> = start.cells.iter().map(|cell| cell.token().map_or(0, |token| token.0)).collect();
-    for written in &answer.written {
-        tokens[written.at.index() - start.offset] = written.token.0;
-    }
-    Grid::of_tokens(&tokens)
 }
 
 impl Line {
@@ -225,23 +187,4 @@ impl Line {
         let Self { policy, steps, forward_passes, erased, .. } = self;
         Ok(print::line(format_args!("{policy:<11} {steps:>5} {solved:>26} {forward_passes:>14.1} {erased:>7.1}"))?)
     }
-}
-
-/// Parses the 89 numbers of a canvas: 0 for a blank, 10 between rows.
-fn canvas(line: &str) -> anyhow::Result<Grid> {
-    let number = |word: &str| word.trim().parse::<u32>().with_context(|| format!("{word:?} is no number"));
-    let tokens: Vec<u32> = line.split(',').map(number).collect::<Result<_, _>>()?;
-    if tokens.len() != CANVAS {
-        bail!("has {} numbers; a canvas has {CANVAS}", tokens.len());
-    }
-    for (position, &token) in tokens.iter().enumerate() {
-        let is_between = position % 10 == 9;
-        if is_between != (token == NEWLINE) || token > NEWLINE {
-            bail!(
-                "has {token} as number {}; rows are 9 numbers from 0 to 9, with {NEWLINE} between them",
-                position + 1
-            );
-        }
-    }
-    Ok(Grid::of_tokens(&tokens))
 }

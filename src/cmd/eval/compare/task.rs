@@ -1,0 +1,162 @@
+//! What policies are compared on: Sudoku puzzles, or the lines of a file.
+
+use super::check::{Check, Judged};
+use crate::cmd::eval::input::read_lines;
+use crate::cmd::eval::puzzles::{self, PuzzleArgs};
+use crate::engine::{Answer, DEFAULT_BLANK, Length, Prompt, Start, Task};
+use crate::train::sudoku::Grid;
+use anyhow::{Context, bail};
+use serde::Deserialize;
+use std::path::Path;
+
+/// Tasks, and what makes an answer right.
+#[derive(Debug)]
+pub(super) enum Tasks {
+    /// A grid is right if all rules hold and no clue has changed.
+    Puzzles(Vec<Grid>),
+    /// A text is right if it is the expected one, or the user's command says so.
+    Texts { cases: Vec<Case>, check: Option<Check>, max_tokens: Option<usize> },
+}
+
+/// A line of the data: a `prompt` to continue, or a `template` to fill. Other members are for the
+/// user's command.
+#[derive(Clone, Debug, Deserialize)]
+pub(super) struct Case {
+    prompt: Option<String>,
+    template: Option<String>,
+    #[serde(default = "default_blank")]
+    blank: String,
+    /// The expected text: of a template the whole, of a prompt what follows it.
+    text: Option<String>,
+    /// The line itself.
+    #[serde(skip)]
+    line: String,
+}
+
+fn default_blank() -> String {
+    DEFAULT_BLANK.to_owned()
+}
+
+/// Whether an answer is right, as far as that is known before the user's command has run.
+#[derive(Clone, Debug)]
+pub(super) struct Answered {
+    /// The whole text, prompt included; empty for a puzzle.
+    pub(super) text: String,
+    /// `None` is for the command to say.
+    pub(super) is_right: Option<bool>,
+}
+
+impl Tasks {
+    pub(super) fn puzzles(args: &PuzzleArgs) -> anyhow::Result<Self> {
+        Ok(Self::Puzzles(args.read()?))
+    }
+
+    /// The lines of a file; at most `most` of them.
+    ///
+    /// # Errors
+    /// When a line is malformed, or nothing says which answers are right.
+    pub(super) fn texts(
+        file: &Path,
+        most: Option<usize>,
+        check: Option<Check>,
+        max_tokens: Option<usize>,
+    ) -> anyhow::Result<Self> {
+        let mut cases = read_lines(file, |_, line| Case::parse(line, check.is_some()))?;
+        cases.truncate(most.unwrap_or(usize::MAX));
+        if cases.is_empty() {
+            bail!("{} has no text", file.display());
+        }
+        Ok(Self::Texts { cases, check, max_tokens })
+    }
+
+    pub(super) fn count(&self) -> usize {
+        match self {
+            Self::Puzzles(puzzles) => puzzles.len(),
+            Self::Texts { cases, .. } => cases.len(),
+        }
+    }
+
+    /// What an answer is called that is right.
+    pub(super) fn success(&self) -> &'static str {
+        match self {
+            Self::Puzzles(_) => "solved",
+            Self::Texts { .. } => "right",
+        }
+    }
+
+    /// What they are, in words.
+    pub(super) fn title(&self) -> String {
+        let count = self.count();
+        match self {
+            Self::Puzzles(_) => format!("{count} Sudoku puzzles"),
+            Self::Texts { check: None, .. } => format!("{count} texts, compared with the expected ones"),
+            Self::Texts { check: Some(check), .. } => format!("{count} texts, judged by {}", check.command),
+        }
+    }
+
+    pub(super) fn task(&self, number: usize) -> Task {
+        match self {
+            Self::Puzzles(puzzles) => puzzles::task(&puzzles[number]),
+            Self::Texts { cases, max_tokens, .. } => cases[number].task(*max_tokens),
+        }
+    }
+
+    pub(super) fn answered(&self, number: usize, start: &Start, answer: &Answer) -> Answered {
+        match self {
+            Self::Puzzles(puzzles) => {
+                let is_right = puzzles::is_solved(&puzzles[number], start, answer);
+                Answered { text: String::new(), is_right: Some(is_right) }
+            }
+            Self::Texts { cases, check, .. } => {
+                let (case, written) = (&cases[number], answer.output.text());
+                let is_right = check.is_none().then(|| case.text.as_deref() == Some(written));
+                Answered { text: format!("{}{written}", case.prompt.as_deref().unwrap_or_default()), is_right }
+            }
+        }
+    }
+
+    /// Which answers are right, in the order of the tasks.
+    ///
+    /// # Errors
+    /// When the user's command cannot be run.
+    pub(super) async fn judge(&self, answers: &[Answered]) -> anyhow::Result<Vec<bool>> {
+        match self {
+            Self::Texts { cases, check: Some(check), .. } => {
+                let texts = answers.iter().zip(cases);
+                let texts = texts.map(|(answer, case)| Judged { text: answer.text.clone(), case: &case.line });
+                check.all(texts.collect()).await
+            }
+            _ => Ok(answers.iter().map(|answer| answer.is_right == Some(true)).collect()),
+        }
+    }
+
+    /// Runs the user's command once, so that one that cannot be run is told before a measurement
+    /// that may take hours.
+    pub(super) async fn try_check(&self) -> anyhow::Result<()> {
+        if let Self::Texts { cases, check: Some(check), .. } = self {
+            check.all(vec![Judged { text: String::new(), case: &cases[0].line }]).await?;
+        }
+        Ok(())
+    }
+}
+
+impl Case {
+    fn parse(line: &str, has_check: bool) -> anyhow::Result<Self> {
+        let case: Self = serde_json::from_str(line).context("give an object with prompt or template")?;
+        match (&case.prompt, &case.template) {
+            (Some(_), Some(_)) | (None, None) => bail!("give either a prompt or a template"),
+            _ if case.text.is_none() && !has_check => {
+                bail!("has no text, which the answer is compared with; give it, or a command with --check")
+            }
+            _ => Ok(Self { line: line.to_owned(), ..case }),
+        }
+    }
+
+    fn task(&self, max_tokens: Option<usize>) -> Task {
+        let length = max_tokens.map_or(Length::Default, Length::New);
+        match (&self.template, &self.prompt) {
+            (Some(template), _) => Task::Infill { template: template.clone(), blank: self.blank.clone() },
+            (None, prompt) => Task::Continue { prompt: Prompt::Text(prompt.clone().unwrap_or_default()), length },
+        }
+    }
+}

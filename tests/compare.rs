@@ -1,0 +1,131 @@
+//! `remask eval compare`: policies on puzzles, on texts, and on answers that a command judges.
+
+use serde_json::{Value, json};
+use std::path::Path;
+use std::process::{Command, Output};
+
+fn compare(args: &[&str]) -> Output {
+    let binary = env!("CARGO_BIN_EXE_remask");
+    Command::new(binary).args(["eval", "compare"]).args(args).output().unwrap()
+}
+
+#[track_caller]
+fn printed(args: &[&str]) -> String {
+    let output = compare(args);
+    assert!(output.status.success(), "{args:?}: {}", String::from_utf8_lossy(&output.stderr));
+    String::from_utf8(output.stdout).unwrap()
+}
+
+#[track_caller]
+fn lines(args: &[&str]) -> Vec<Value> {
+    printed(&[args, &["--json"]].concat()).lines().map(|line| serde_json::from_str(line).unwrap()).collect()
+}
+
+#[track_caller]
+fn check_error(args: &[&str], words: &str) {
+    let output = compare(args);
+    let error = String::from_utf8_lossy(&output.stderr);
+    assert!(!output.status.success() && error.contains(words), "{args:?}: {error} lacks {words:?}");
+}
+
+fn written(dir: &Path, name: &str, text: &str) -> String {
+    std::fs::write(dir.join(name), text).unwrap();
+    dir.join(name).display().to_string()
+}
+
+#[test]
+fn policies_solve_the_same_puzzles_at_the_same_steps() {
+    let dir = tempfile::tempdir().unwrap();
+    let plot = dir.path().join("plot.svg").display().to_string();
+    let random = r#"{"name": "hot", "temperature": 1, "diffusion": {"unmasking": "random", "remasking": "off"}}"#;
+    let policies = written(dir.path(), "policies.jsonl", &format!("{random}\nquality\n"));
+    let puzzles = ["--count", "3", "--steps", "13,51"];
+    let lines = lines(
+        &[&["--policy", "off", "--policies", &policies, "--erase-per-step", "0.5", "--plot", &plot], &puzzles[..]]
+            .concat(),
+    );
+    let named: Vec<(&str, u64)> =
+        lines.iter().map(|line| (line["policy"].as_str().unwrap(), line["steps"].as_u64().unwrap())).collect();
+    assert_eq!(named, [("off", 13), ("off", 51), ("hot", 13), ("hot", 51), ("quality", 13), ("quality", 51)]);
+    for line in &lines {
+        assert_eq!(line["right"]["of"], 3, "{line}");
+        assert!(line["forward_passes"].as_f64() <= line["steps"].as_f64(), "{line}");
+        assert_eq!(line["difference"].is_null(), line["policy"] == "off", "{line}");
+        let most = if line["policy"] == "quality" { line["steps"].as_f64().unwrap() / 2.0 + 0.5 } else { 0.0 };
+        let erased = line["erased"].as_f64().unwrap();
+        assert!((0.0..=most).contains(&erased), "{line}");
+        let shares = |line: &Value| line["right"]["share"].as_f64().unwrap();
+        let first = lines.iter().find(|first| first["policy"] == "off" && first["steps"] == line["steps"]);
+        if let Some(difference) = line["difference"]["share"].as_f64() {
+            assert!((difference - (shares(line) - shares(first.unwrap()))).abs() < 1e-9, "{line}");
+        }
+    }
+    assert!(std::fs::read_to_string(plot).unwrap().contains("solved"));
+    // a JSON object is a request as it is: the model has a default of proofreading for quality
+    let own = r#"{"diffusion": {"remasking": "quality", "proofreading": {"steps": 4, "below": 1}}}"#;
+    let line = &self::lines(&["--policy", own, "--count", "1", "--steps", "13"])[0];
+    assert!(line["forward_passes"].as_f64() > Some(13.0), "{line}");
+    let again = printed(&[&["--policy", "off"], &puzzles[..]].concat());
+    assert!(again.starts_with("3 Sudoku puzzles\npolicy"), "{again}");
+    assert_eq!(again.lines().count(), 4, "{again}");
+}
+
+#[test]
+fn texts_are_compared_or_judged_by_a_command() {
+    let dir = tempfile::tempdir().unwrap();
+    let answers = dir.path().join("answers.jsonl").display().to_string();
+    let grid = "534678912\n672195348\n198342567\n859761423\n426853791\n713924856\n961537284\n287419635\n345286179";
+    let template = format!("..{}", &grid[2..]);
+    let case = |text: &str| json!({"template": template, "blank": ".", "text": text, "wanted": "53467"}).to_string();
+    let texts = written(dir.path(), "texts.jsonl", &format!("{}\n{}\n", case(grid), case("other")));
+    let base = ["--policy", "off", "--steps", "2", "--data", &texts];
+    assert_eq!(lines(&base)[0]["right"]["successes"], 1);
+
+    // the command sees the text, and the line of the data with all its members
+    let check = r#"grep -q "^$(echo "$REMASK_CASE" | grep -o '"wanted":"[0-9]*"' | grep -o '[0-9]*')8912$""#;
+    let judged = lines(&[&base[..], &["--check", check, "--answers", &answers]].concat());
+    assert_eq!((&judged[0]["right"]["successes"], &judged[0]["right"]["of"]), (&json!(2), &json!(2)));
+    let kept = std::fs::read_to_string(&answers).unwrap();
+    let kept: Vec<Value> = kept.lines().map(|line| serde_json::from_str(line).unwrap()).collect();
+    assert_eq!(kept[1], json!({"policy": "off", "steps": 2, "number": 1, "text": grid, "right": true}));
+    assert_eq!(lines(&[&base[..], &["--check", "grep -q x"]].concat())[0]["right"]["successes"], 0);
+    assert_eq!(lines(&[&base[..], &["--count", "1"]].concat())[0]["right"]["of"], 1);
+
+    // a prompt is part of the text that is judged
+    let prompts = written(dir.path(), "prompts.jsonl", "{\"prompt\": \"def f(\"}\n");
+    let args = ["--model-id", "toy", "--policy", "off", "--steps", "2", "--max-tokens", "3", "--data", &prompts];
+    assert_eq!(lines(&[&args[..], &["--check", "grep -q '^def f('"]].concat())[0]["right"]["successes"], 1);
+}
+
+#[test]
+fn what_cannot_be_compared_is_told_before_the_measurement() {
+    let dir = tempfile::tempdir().unwrap();
+    let data = |text: &str| written(dir.path(), "data.jsonl", text);
+    let texts = data("{\"prompt\": \"a\"}");
+    for (args, words) in [
+        (&["--policy", "best"][..], "\"best\" is no policy; give a JSON object of fields of a request, or a remasking"),
+        (&["--policy", "off", "--policy", "off"], "two policies are called off"),
+        (&["--policy", r#"{"diffusion": {"remasking": "best"}}"#], "diffusion.remasking"),
+        (&["--count", "1"], "--policy"),
+        (&["--policy", "off", "--plot", "plot.png"], "ends with .svg"),
+        (&["--policy", "off", "--check", "true"], "--data"),
+        (&["--policy", "off", "--data", &texts], "has no text, which the answer is compared with"),
+        (&["--policy", "off", "--data", &texts, "--check", "no-such-command"], "the shell cannot run the --check"),
+        (&["--policy", "off", "--data", &texts, "--puzzles", &texts], "cannot be used with"),
+        (
+            &["--model-id", "toy", "--policy", "off", "--data", &texts, "--check", "true", "--max-tokens", "9999"],
+            "task 1",
+        ),
+    ] {
+        check_error(args, words);
+    }
+    for (text, words) in [
+        ("", "has no text"),
+        ("{}", "line 1: give either a prompt or a template"),
+        ("{\"prompt\": \"a\", \"template\": \"b\"}", "give either a prompt or a template"),
+        ("[]", "line 1: give an object with prompt or template"),
+    ] {
+        let file = written(dir.path(), "bad.jsonl", text);
+        check_error(&["--policy", "off", "--check", "true", "--data", &file], words);
+    }
+}
