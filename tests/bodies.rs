@@ -3,7 +3,14 @@
 mod common;
 
 use common::server::Server;
+use common::toy_tokenizer;
+use remask::api::{Access, Guard};
+use remask::engine::Limits;
+use remask::model::Toy;
 use serde_json::{Value, json};
+use std::io::{BufRead, BufReader, Read, Write};
+use std::net::TcpStream;
+use std::time::Duration;
 
 /// Each line of `tests/data/bodies.jsonl` is a client, what it sends (as JSON, or as a text that no
 /// JSON library would write), the status, and the field that a refusal names.
@@ -52,4 +59,74 @@ async fn a_byte_order_mark_before_a_body_is_skipped() {
         let response = server.client.post(server.url(path)).body(body).send().await.unwrap();
         assert_eq!(response.status(), status, "{path} {body:?}");
     }
+}
+
+/// As `requests`, httpx and curl do: sends all of a request before it reads the answer.
+fn exchange(address: &str, head: &str, body: &[u8]) -> (u16, Value) {
+    let mut socket = TcpStream::connect(address).unwrap();
+    socket.set_read_timeout(Some(Duration::from_secs(30))).unwrap();
+    write!(socket, "{head}\r\nHost: x\r\nContent-Length: {}\r\n\r\n", body.len()).unwrap();
+    body.chunks(1 << 16).for_each(|piece| socket.write_all(piece).expect("the server reads on"));
+    let mut answer = BufReader::new(socket);
+    let (mut lines, mut line) = (Vec::new(), String::new());
+    while answer.read_line(&mut line).expect("an answer") > 2 {
+        lines.push(std::mem::take(&mut line).to_ascii_lowercase());
+    }
+    let length = lines.iter().find_map(|line| line.strip_prefix("content-length: ")?.trim().parse().ok());
+    let mut body = vec![0; length.unwrap_or_else(|| panic!("{lines:?}"))];
+    answer.read_exact(&mut body).unwrap();
+    (lines[0].split(' ').nth(1).unwrap().parse().unwrap(), serde_json::from_slice(&body).unwrap())
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn an_answer_before_the_whole_body_reaches_a_client_that_sends_it_all_first() {
+    let access = Access { guard: Guard::new(&["secret".to_owned()], None, None).unwrap(), origins: Vec::new() };
+    let server = Server::guarded(1 << 20, Duration::from_secs(30), access).await;
+    server.load(Box::new(Toy::new()), Some(toy_tokenizer()), Limits::default());
+    let address = server.base.strip_prefix("http://").unwrap().to_owned();
+    let key = "\r\nAuthorization: Bearer secret";
+    let cases = [
+        (format!("POST /v1/completions HTTP/1.1{key}"), 413, "body_too_large"),
+        (format!("POST /v1/completions HTTP/1.1\r\nConnection: close{key}"), 413, "body_too_large"),
+        (format!("POST /v1/completions HTTP/1.1\r\nContent-Encoding: gzip{key}"), 415, "unsupported_media_type"),
+        (format!("POST /v1/completions HTTP/1.1\r\nIdempotency-Key: k{key}"), 413, "body_too_large"),
+        ("POST /v1/completions HTTP/1.1".to_owned(), 401, "invalid_api_key"),
+        ("POST /tokenize HTTP/1.0".to_owned(), 401, "invalid_api_key"),
+        ("POST /nothing HTTP/1.1".to_owned(), 404, "unknown_url"),
+        ("PUT /version HTTP/1.1".to_owned(), 405, "method_not_supported"),
+    ];
+    let asked = tokio::task::spawn_blocking(move || {
+        let body = vec![b'5'; 8 << 20];
+        for (head, status, code) in cases {
+            for _ in 0..3 {
+                let (got, answer) = exchange(&address, &head, &body);
+                assert_eq!((got, &answer["error"]["code"]), (status, &json!(code)), "{head}: {answer}");
+            }
+        }
+    });
+    asked.await.unwrap();
+}
+
+/// A tree of JSON takes many times the memory of its text.
+#[tokio::test]
+async fn values_of_free_json_are_counted_before_they_are_kept() {
+    let server = Server::toy().await;
+    let list = |item: &str, count: usize| vec![item; count].join(",");
+    let message = "\"messages\": [{\"role\": \"user\", \"content\": \"a\"}]";
+    for (path, field, body) in [
+        ("/v1/chat/completions", "chat_template_kwargs", format!("{{\"a\": [{}]}}", list("{}", 40_000))),
+        ("/tokenize", "tools", format!("[{{\"function\": {{\"parameters\": [{}]}}}}]", list("1", 40_000))),
+        ("/v1/chat/completions", "tool_choice", format!("[{}]", list("[]", 40_000))),
+        ("/v1/chat/completions", "response_format", format!("{{\"type\": [{}]}}", list("null", 40_000))),
+        ("/v1/chat/completions", "metadata", format!("[{}]", list("\"\"", 40_000))),
+    ] {
+        let body = format!("{{{message}, \"{field}\": {body}}}");
+        let response = server.client.post(server.url(path)).body(body).send().await.unwrap();
+        assert_eq!(response.status(), 400, "{field}");
+        let error = response.json::<Value>().await.unwrap()["error"].clone();
+        assert_eq!(error["param"], *field, "{error}");
+        assert!(error["message"].as_str().unwrap().contains("more than 32768 values"), "{error}");
+    }
+    let ids = json!({"tokens": vec![1; 100_000]});
+    assert_eq!(server.post("/detokenize", &ids).await.status(), 200, "ids are no free JSON");
 }

@@ -280,11 +280,14 @@ async fn a_server_out_of_patience_tells_those_it_gives_up() {
     // more steps than the worker can take before it hears of the shutdown
     let body = json!({"prompt": "Once", "max_tokens": 1000, "stream": true, "diffusion": {"block_length": 1000}});
     let admitted = server.post(COMPLETIONS, &body).await;
+    let metrics = std::sync::Arc::clone(&server.metrics);
     let served = server.stop();
     gate.open();
     let events = common::server::events(&admitted.text().await.unwrap());
     assert_eq!(events.last().unwrap().json()["error"]["code"], "draining");
     served.await.unwrap();
+    let line = "remask_requests_total{endpoint=\"/v1/completions\",outcome=\"failed\"} 1";
+    assert!(metrics.render().contains(line), "it was admitted, so it was not refused");
 }
 
 #[tokio::test]

@@ -147,3 +147,33 @@ async fn a_stream_is_resumed_by_the_same_request_only() {
     assert_eq!(read(resume(INFILL, "f:0", &filled).await.unwrap()).await, filled_events[1..]);
     assert_eq!(read(resume(REPAIR, "r:0", &repaired).await.unwrap()).await, repaired_events[1..]);
 }
+
+/// A retry is a request that says the same, however its JSON is written.
+#[tokio::test]
+async fn a_request_is_known_again_by_what_it_says() {
+    let server = Server::toy().await;
+    let send = async |path: &str, header: &str, value: &str, body: &'static str| {
+        let request = server.client.post(server.url(path)).header("x-request-id", "f").header(header, value);
+        request.body(body).send().await.unwrap()
+    };
+    let first = "{\"prompt\": \"Once é\", \"max_tokens\": 4, \"diffusion\": {\"steps\": 2, \"deadline_ms\": 90000}}";
+    let again = "{ \"diffusion\":{\"deadline_ms\":90000,\n\"steps\":2},\"max_tokens\":4,\"prompt\":\"Once \\u00e9\"}";
+    let answer = send(COMPLETIONS, "idempotency-key", "k", first).await.text().await.unwrap();
+    let replayed = send(COMPLETIONS, "idempotency-key", "k", again).await;
+    assert_eq!((replayed.status().as_u16(), replayed.headers().contains_key("idempotent-replayed")), (200, true));
+    assert_eq!(replayed.text().await.unwrap(), answer);
+    for other in [
+        "{\"prompt\": \"Once é\", \"max_tokens\": 4, \"diffusion\": {\"steps\": 3, \"deadline_ms\": 90000}}",
+        "{\"prompt\": \"Once é\", \"max_tokens\": 4}",
+        "",
+    ] {
+        let refusal = refused(send(COMPLETIONS, "idempotency-key", "k", other).await).await;
+        assert_eq!((refusal.0, &*refusal.1), (422, "idempotency_key_reused"), "{other}");
+    }
+    let (filled, again) = (
+        "{\"template\": \"5.4\", \"blank\": \".\", \"stream\": true}",
+        "{\"stream\":true,\"blank\":\".\",\"template\":\"5.4\"}",
+    );
+    let events = read(send(INFILL, "x-other", "-", filled).await).await;
+    assert_eq!(read(send(INFILL, "last-event-id", "f:0", again).await).await, events[1..]);
+}

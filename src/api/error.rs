@@ -70,6 +70,8 @@ pub(crate) enum Code {
     Internal,
     Loading,
     ModelFailing,
+    /// The server shut down before the answer was complete.
+    ShutDown,
     Draining,
 }
 
@@ -110,6 +112,7 @@ const TABLE: &[Statuses; Code::Draining as usize + 1] = &[
     row(C::Internal, S::INTERNAL_SERVER_ERROR, G::Internal, SERVER, Some("internal_error")),
     row(C::Loading, S::SERVICE_UNAVAILABLE, G::Unavailable, SERVER, Some("loading")),
     row(C::ModelFailing, S::SERVICE_UNAVAILABLE, G::Unavailable, SERVER, Some("model_failing")),
+    row(C::ShutDown, S::SERVICE_UNAVAILABLE, G::Unavailable, SERVER, Some("draining")),
     row(C::Draining, S::SERVICE_UNAVAILABLE, G::Unavailable, SERVER, Some("draining")),
 ];
 
@@ -226,12 +229,19 @@ fn kinds() -> RefOr<Schema> {
 }
 
 fn codes() -> RefOr<Schema> {
-    let codes = schema::words(TABLE.iter().filter_map(|row| row.code));
+    let codes = schema::words(codes_where(|_| true));
     schema::either_or_null([codes], "Distinguishes errors of the same status.")
 }
 
-pub(crate) fn codes_of(status: StatusCode) -> impl Iterator<Item = &'static str> {
-    TABLE.iter().filter(move |row| row.status == status).filter_map(|row| row.code)
+pub(crate) fn codes_of(status: StatusCode) -> Vec<&'static str> {
+    codes_where(|row| row.status == status)
+}
+
+/// The codes of some rows, each once.
+fn codes_where(matches: impl Fn(&Statuses) -> bool) -> Vec<&'static str> {
+    let mut codes: Vec<_> = TABLE.iter().filter(|row| matches(row)).filter_map(|row| row.code).collect();
+    codes.dedup();
+    codes
 }
 
 impl IntoResponse for ApiError {
@@ -281,7 +291,7 @@ impl From<Failure> for ApiError {
             Failure::Model(_) => Code::ModelFailure,
             Failure::TooLate { .. } => Code::TooLate,
             Failure::BrokeDown => Code::Internal,
-            Failure::ShutDown => Code::Draining,
+            Failure::ShutDown => Code::ShutDown,
         };
         Self::new(code, failure.to_string())
     }

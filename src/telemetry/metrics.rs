@@ -54,7 +54,7 @@ pub enum Outcome {
     Invalid,
     /// The queue was full, or the server was not ready.
     Refused,
-    /// The model failed.
+    /// The model failed, or the server gave the request up: at its deadline, or as it shut down.
     Failed,
     /// The client disconnected or cancelled it.
     Cancelled,

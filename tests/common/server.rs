@@ -24,7 +24,7 @@ pub struct Server {
     pub base: String,
     pub client: Client,
     pub state: AppState,
-    metrics: Arc<Metrics>,
+    pub metrics: Arc<Metrics>,
     stop: oneshot::Sender<()>,
     served: JoinHandle<()>,
 }

@@ -71,7 +71,7 @@ pub(crate) async fn translate(
     let path = request.uri().path().to_owned();
     let response = next.run(request).await;
     if let Some(error) = response.extensions().get::<ApiError>() {
-        context.set_outcome(error.status());
+        context.set_error(error);
         let mut error = error.clone();
         if error.code == Code::UnknownPath {
             // lists gRPC's methods instead of HTTP's paths
@@ -82,7 +82,7 @@ pub(crate) async fn translate(
     }
     let Some(status) = response.extensions().get::<Status>() else { return response };
     if let Some(error) = status.source().and_then(|source| source.downcast_ref::<ApiError>()) {
-        context.set_outcome(error.status());
+        context.set_error(error);
         return response;
     }
     // an error of tonic's own: it could not decode the message
@@ -97,6 +97,6 @@ pub(crate) async fn translate(
             return response;
         }
     };
-    context.set_outcome(error.status());
+    context.set_error(&error);
     Status::from(error).into_http()
 }

@@ -182,7 +182,7 @@ pub(super) fn errors() -> Vec<(String, Response)> {
     ];
     let response = |(status, description): (u16, &str)| {
         let status = StatusCode::from_u16(status).ok()?;
-        let codes: Vec<String> = codes_of(status).map(|code| format!("`{code}`")).collect();
+        let codes: Vec<String> = codes_of(status).into_iter().map(|code| format!("`{code}`")).collect();
         let description = match codes.as_slice() {
             [] => description.to_owned(),
             codes => format!("{description} `code`: {}.", codes.join(", ")),

@@ -2,6 +2,7 @@
 
 use super::connections::is_slow_body;
 use super::context::RequestContext;
+use super::{digest, values};
 use crate::api::error::{ApiError, ApiResult, Code};
 use crate::api::state::keys::Fingerprint;
 use crate::api::state::{AppState, Service};
@@ -14,7 +15,6 @@ use axum::http::{HeaderMap, HeaderName};
 use futures_util::StreamExt;
 use serde::de::DeserializeOwned;
 use serde_json::error::Category;
-use sha2::{Digest, Sha256};
 use std::borrow::Cow;
 use std::convert::Infallible;
 
@@ -54,7 +54,7 @@ pub(crate) async fn read_to_resume<'a, T: DeserializeOwned + 'static, R: Send + 
     read: impl FnOnce(T, &Service) -> ApiResult<R> + Send + 'static,
 ) -> ApiResult<(&'a Service, R)> {
     let context = context.clone();
-    read_bytes(state, request, move |bytes| context.set_body(Sha256::digest(bytes).into()), model, read).await
+    read_bytes(state, request, move |bytes| context.set_body(digest::of(bytes)), model, read).await
 }
 
 async fn read_bytes<T: DeserializeOwned + 'static, R: Send + 'static>(
@@ -76,10 +76,10 @@ async fn read_bytes<T: DeserializeOwned + 'static, R: Send + 'static>(
     Ok((service, state.shared.text_work.run(length, work).await??))
 }
 
-/// The digest of a request's body.
+/// The [digest] of a request's body.
 pub(crate) async fn digest(state: &AppState, request: Request) -> ApiResult<Fingerprint> {
     let bytes = whole(state, request).await?;
-    state.shared.text_work.run(bytes.len(), move || Sha256::digest(&bytes).into()).await
+    state.shared.text_work.run(bytes.len(), move || digest::of(&bytes)).await
 }
 
 /// The bytes of a body of JSON, as many as are allowed at most.
@@ -144,7 +144,7 @@ pub(crate) fn parse<T: DeserializeOwned>(bytes: &[u8]) -> Result<T, ApiError> {
         None => return Err(invalid("the body is empty; send a JSON object")),
         // serde would read a struct's fields from it
         Some(b'[') => return Err(invalid("the body is an array; send a JSON object")),
-        Some(_) => {}
+        Some(_) => values::check(bytes)?,
     }
     let mut json = serde_json::Deserializer::from_slice(bytes);
     let value = serde_path_to_error::deserialize(&mut json).map_err(|error| {

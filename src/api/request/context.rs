@@ -170,14 +170,23 @@ impl RequestContext {
     pub(crate) fn record_response(&self, response: &Response) {
         let _ = self.0.status.set(response.status()); // a request has one answer
         match response.extensions().get::<Streamed>() {
-            None => self.set_outcome(response.status()),
+            None => self.set(outcome(response.status(), response.extensions().get::<ApiError>())),
             Some(Streamed) => drop(self.0.stream_began.set(Instant::now())), // a response begins once
         }
     }
 
     /// Sets the outcome by the status of the answer. Only the first call counts.
     pub(crate) fn set_outcome(&self, status: StatusCode) {
-        let _ = self.0.outcome.set(outcome(status));
+        self.set(outcome(status, None));
+    }
+
+    /// The same by the error that is answered.
+    pub(crate) fn set_error(&self, error: &ApiError) {
+        self.set(outcome(error.status(), Some(error)));
+    }
+
+    fn set(&self, outcome: Outcome) {
+        let _ = self.0.outcome.set(outcome);
         self.0.under_way.end(&self.0.work);
     }
 
@@ -350,8 +359,9 @@ fn fresh_id() -> String {
     format!("{:016x}", RandomState::new().hash_one(0_u8))
 }
 
-fn outcome(status: StatusCode) -> Outcome {
+fn outcome(status: StatusCode, error: Option<&ApiError>) -> Outcome {
     match status {
+        _ if error.is_some_and(|error| error.code == Code::ShutDown) => Outcome::Failed,
         StatusCode::TOO_MANY_REQUESTS | StatusCode::SERVICE_UNAVAILABLE => Outcome::Refused,
         status if status == CLIENT_CLOSED_REQUEST => Outcome::Cancelled,
         status if status.is_server_error() => Outcome::Failed,

@@ -4,4 +4,6 @@ pub(crate) mod auth;
 pub(crate) mod body;
 pub(crate) mod connections;
 pub(crate) mod context;
+mod digest;
 pub(crate) mod idempotency;
+mod values;

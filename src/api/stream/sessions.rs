@@ -89,7 +89,7 @@ impl<W: EventWriter> EventStream<W> {
     /// A choice without an answer ends all choices.
     fn fail(&mut self, error: &ApiError) -> Vec<W::Item> {
         self.unfinished = 0;
-        self.context.set_outcome(error.status());
+        self.context.set_error(error);
         self.writer.fail(error)
     }
 }

@@ -1,18 +1,21 @@
-//! Requests and answers of a connection: a time limit on bodies, and notes on who waits for whom.
+//! Requests and answers of a connection: a time limit on bodies, notes on who waits for whom, and
+//! reading on where a request is answered before its body is read.
 
 use super::activity::{Activity, OpenRequest};
 use axum::Router;
 use axum::body::{Body, Bytes, HttpBody};
-use axum::http::{Request, Response};
+use axum::http::header::EXPECT;
+use axum::http::{Request, Response, Version};
 use futures_util::future::{BoxFuture, FutureExt};
 use http_body::{Frame, SizeHint};
 use std::convert::Infallible;
 use std::error::Error;
+use std::future::poll_fn;
 use std::pin::Pin;
 use std::sync::Arc;
 use std::task::{Context, Poll};
 use std::time::Duration;
-use tokio::time::{Instant, Sleep, sleep_until};
+use tokio::time::{Instant, Sleep, sleep_until, timeout};
 use tower::Service;
 
 /// Longest silence in a request's body.
@@ -21,6 +24,13 @@ pub(super) const BODY_SILENCE_MAX: Duration = Duration::from_secs(30);
 /// received, so a body may take long only if it is long.
 pub(super) const BODY_TIME_MAX: Duration = Duration::from_secs(75);
 const BYTES_PER_SECOND: u64 = 16 << 10;
+
+/// How long a body is read on whose request is answered already, in all and without a byte: nginx's
+/// `lingering_time` and `lingering_timeout`.
+const UNWANTED_TIME_MAX: Duration = Duration::from_secs(30);
+const UNWANTED_SILENCE_MAX: Duration = Duration::from_secs(5);
+/// How much of it is read, many times what a body may have.
+const UNWANTED_BYTES_MAX: usize = 64 << 20;
 
 /// A body that did not arrive in time.
 #[derive(Clone, Copy, Debug, thiserror::Error)]
@@ -58,7 +68,12 @@ where
     fn call(&mut self, request: Request<B>) -> Self::Future {
         let open = OpenRequest::new(&self.activity);
         open.is_at_work(request.body().is_end_stream());
-        let request = request.map(|body| Received { body, open: Arc::clone(&open), limit: None });
+        // HTTP/2 ends a stream whose body nobody reads, and a client that expects 100 waits for it
+        let is_read_on = request.version() < Version::HTTP_2 && !request.headers().contains_key(EXPECT);
+        let request = request.map(|body| {
+            let (body, open) = (Some(body).filter(|body| !body.is_end_stream()), Arc::clone(&open));
+            Received { body, open, limit: None, is_read_on }
+        });
         let answered = self.app.call(request.map(Body::new));
         let watched = async move {
             let response = answered.await?;
@@ -70,11 +85,44 @@ where
 }
 
 /// The body of a request.
-struct Received<B> {
-    body: B,
+struct Received<B>
+where
+    B: HttpBody<Data = Bytes> + Send + Unpin + 'static,
+{
+    /// `None` once it has ended.
+    body: Option<B>,
     open: Arc<OpenRequest>,
     /// Set while more is to come.
     limit: Option<Limit>,
+    /// Whether the rest is read, and thrown away, if nobody reads it.
+    is_read_on: bool,
+}
+
+impl<B> Drop for Received<B>
+where
+    B: HttpBody<Data = Bytes> + Send + Unpin + 'static,
+{
+    /// Many clients read an answer only once they have sent the whole body. hyper closes a
+    /// connection with an unread body, and then the system throws away the answer, too.
+    fn drop(&mut self) {
+        let body = self.body.take().filter(|_| self.is_read_on);
+        if let (Some(body), Ok(runtime)) = (body, tokio::runtime::Handle::try_current()) {
+            runtime.spawn(timeout(UNWANTED_TIME_MAX, read_on(body, Arc::clone(&self.open))));
+        }
+    }
+}
+
+/// Reads the rest of a body that nobody wants, up to a limit, and throws it away. While this runs,
+/// the connection stays open, and counts as one that waits for its client.
+async fn read_on<B: HttpBody<Data = Bytes> + Unpin>(mut body: B, open: Arc<OpenRequest>) {
+    let mut left = UNWANTED_BYTES_MAX;
+    loop {
+        open.is_at_work(false);
+        let frame = poll_fn(|cx| Pin::new(&mut body).poll_frame(cx));
+        let Ok(Some(Ok(frame))) = timeout(UNWANTED_SILENCE_MAX, frame).await else { return };
+        let Some(rest) = left.checked_sub(frame.data_ref().map_or(0, Bytes::len)) else { return };
+        left = rest;
+    }
 }
 
 struct Limit {
@@ -98,7 +146,7 @@ impl Limit {
 
 impl<B> HttpBody for Received<B>
 where
-    B: HttpBody<Data = Bytes> + Unpin,
+    B: HttpBody<Data = Bytes> + Send + Unpin + 'static,
     B::Error: Into<axum::BoxError>,
 {
     type Data = Bytes;
@@ -108,31 +156,40 @@ where
         mut self: Pin<&mut Self>,
         cx: &mut Context<'_>,
     ) -> Poll<Option<Result<Frame<Bytes>, axum::BoxError>>> {
-        match Pin::new(&mut self.body).poll_frame(cx) {
+        let Some(body) = &mut self.body else { return Poll::Ready(None) };
+        match Pin::new(&mut *body).poll_frame(cx) {
             Poll::Ready(Some(Ok(frame))) => {
+                let is_whole = body.is_end_stream();
                 let bytes = frame.data_ref().map_or(0, Bytes::len);
                 self.limit.get_or_insert_with(Limit::new).received(bytes as u64);
-                let is_whole = self.body.is_end_stream();
                 self.open.is_at_work(is_whole);
+                if is_whole {
+                    self.body = None;
+                }
                 Poll::Ready(Some(Ok(frame)))
             }
             Poll::Ready(end) => {
+                self.body = None;
                 self.open.is_at_work(true);
                 Poll::Ready(end.map(|error| error.map_err(Into::into)))
             }
             Poll::Pending => {
                 let is_late = self.limit.get_or_insert_with(Limit::new).timer.as_mut().poll(cx).is_ready();
-                if is_late { Poll::Ready(Some(Err(SlowBody.into()))) } else { Poll::Pending }
+                if !is_late {
+                    return Poll::Pending;
+                }
+                self.body = None; // its client had its time
+                Poll::Ready(Some(Err(SlowBody.into())))
             }
         }
     }
 
     fn is_end_stream(&self) -> bool {
-        self.body.is_end_stream()
+        self.body.as_ref().is_none_or(HttpBody::is_end_stream)
     }
 
     fn size_hint(&self) -> SizeHint {
-        self.body.size_hint()
+        self.body.as_ref().map_or_else(|| SizeHint::with_exact(0), HttpBody::size_hint)
     }
 }
 
@@ -167,6 +224,7 @@ mod tests {
     use super::*;
     use crate::api::error::ApiError;
     use crate::api::request::body::collect;
+    use futures_util::stream::BoxStream;
     use futures_util::{Stream, StreamExt, stream};
     use tokio::time::sleep;
 
@@ -192,6 +250,30 @@ mod tests {
             sleep(pause).await;
             Bytes::from(vec![b' '; bytes])
         }))
+    }
+
+    #[tokio::test(start_paused = true)]
+    async fn what_nobody_reads_is_read_on_within_limits() {
+        let early = |request: Request<Body>| async move {
+            let mut exchanges = Exchanges { app: Router::new().fallback(async || "early"), activity: Activity::new() };
+            drop(exchanges.call(request).await.unwrap()); // answered, and sent
+            let begun = Instant::now();
+            while !exchanges.activity.is_idle() {
+                sleep(Duration::from_millis(100)).await;
+            }
+            (begun.elapsed().as_secs(), exchanges.activity.waits_since().is_some())
+        };
+        let body = |pieces: BoxStream<'static, Bytes>| Body::from_stream(pieces.map(Ok::<_, Infallible>));
+        let second = Duration::from_secs(1);
+        assert_eq!(early(Request::new(body(trickle(1 << 20, second).take(8).boxed()))).await, (8, true));
+        assert_eq!(early(Request::new(body(trickle(1, second).boxed()))).await, (UNWANTED_TIME_MAX.as_secs(), true));
+        let silent = early(Request::new(body(stream::pending().boxed()))).await;
+        assert_eq!(silent, (UNWANTED_SILENCE_MAX.as_secs(), true));
+        let endless = trickle(8 << 20, second).boxed();
+        assert_eq!(early(Request::new(body(endless))).await, (9, true), "{UNWANTED_BYTES_MAX} bytes and no more");
+        let mut waits = Request::new(body(stream::pending().boxed()));
+        waits.headers_mut().insert(EXPECT, "100-continue".parse().unwrap());
+        assert_eq!(early(waits).await, (0, true), "it sends no body");
     }
 
     #[tokio::test(start_paused = true)]
