@@ -47,6 +47,9 @@ fn the_cost_of_a_llada_pass_is_that_worked_out_by_hand() {
     let reviewed = Row { review: true, ..plain.clone() };
     assert_eq!(cost(&reviewed), Cost { weight_bytes: weight_bytes + 4 * head, flop: flop(7, 5) + 2 * 2 * head });
     assert_eq!(cost(&Row { present: true, ..plain.clone() }), Cost { weight_bytes, flop: flop(7, 7) });
+    assert_eq!(cost(&Row { best: true, ..plain.clone() }), Cost { weight_bytes, flop: flop(7, 7) });
+    let guided = Row { best: true, guidance: Some(0.5), ..plain.clone() };
+    assert_eq!(cost(&guided), Cost { weight_bytes, flop: 2 * flop(7, 7) });
     assert_eq!(cost(&Row { guidance: Some(0.5), ..plain.clone() }), Cost { weight_bytes, flop: 2 * flop(5, 5) });
     let both = model.cost(&[plain.clone(), plain.clone()]).unwrap();
     assert_eq!(both, Cost { weight_bytes, flop: 2 * flop(5, 5) });

@@ -1,6 +1,7 @@
 //! The commands of the program: their output, the files they write and their error messages.
 
 use serde_json::Value;
+use std::collections::BTreeMap;
 use std::ffi::OsStr;
 use std::fmt::Debug;
 use std::io::{BufRead, BufReader};
@@ -295,6 +296,31 @@ fn training_says_what_is_wrong_with_what_it_is_told() {
     let lora = ["--model-id", &sudoku, "--learns", "lora", "--targets", "qkv"];
     check_error(&[&prism[..], &lora[..]].concat(), "has no matrix `qkv`");
     check_error(&[&prism[..], &["--model-id", &sudoku, "--ratio", "0.5", "0.4"]].concat(), "--ratio is 0.5 0.4");
+}
+
+#[test]
+fn replaced_tokens_are_printed_drawn_and_counted() {
+    let words = "infill --model-id toy --prompt Once<blank:50>. --steps 16 --unmasking random --temperature 1.5 --seed 1 \
+                 --remasking token_editing --remask-above 0.4 --remask-budget 30";
+    let words: Vec<&str> = words.split_whitespace().collect();
+    let answer: Value = serde_json::from_str(&printed(&[&words[..], &["--json"]].concat())).unwrap();
+    let mut canvas: BTreeMap<u64, u64> = BTreeMap::new();
+    let mut replaced = 0;
+    for edit in answer["steps"].as_array().unwrap().iter().flat_map(|step| step["edits"].as_array().unwrap()) {
+        let before = canvas.insert(edit["at"].as_u64().unwrap(), edit["token"].as_u64().unwrap());
+        assert_eq!(before, edit["was"].as_u64(), "{edit}");
+        assert_eq!(edit["kind"], if before.is_some() { "replace" } else { "fill" });
+        assert!(before.is_none() || edit["confidence"].as_f64() > Some(0.4), "{edit}");
+        replaced += u64::from(before.is_some());
+    }
+    assert_eq!(canvas.values().copied().map(Value::from).collect::<Vec<_>>(), *answer["tokens"].as_array().unwrap());
+    assert!(replaced > 0 && answer["replaced"] == replaced && answer["erased"] == 0, "{answer}");
+
+    let drawn = printed(&[&words[..], &["--watch"]].concat());
+    let captions = drawn.lines().filter_map(|line| line.split_once(" ~")?.1.split_once(',')?.0.parse::<u64>().ok());
+    assert_eq!(captions.sum::<u64>(), replaced, "{drawn}");
+    assert!(drawn.trim_end().ends_with(&format!("50 filled, 0 erased, {replaced} replaced")), "{drawn}");
+    check_error(&[&words[..], &["--remask-below", "0.5"]].concat(), "with \"token_editing\" give");
 }
 
 #[test]

@@ -77,6 +77,7 @@ fn a_row_is_read_the_same_alone_and_in_company() {
             only: &[],
             review: true,
             present: false,
+            best: false,
         })
         .collect();
     let together = model.read(&rows).unwrap();

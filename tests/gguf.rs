@@ -159,6 +159,7 @@ fn the_sudoku_model_in_eight_bits_reads_as_the_whole_one() {
         only: &[],
         review: true,
         present: false,
+        best: false,
     };
     let read = |model: &mut Box<dyn Denoiser>| model.read(std::slice::from_ref(&row)).unwrap().remove(0).unwrap();
     let (whole, small) = (read(&mut whole), read(&mut small));
@@ -195,6 +196,7 @@ fn the_company_in_a_pass_changes_no_bit_of_quantised_readings() {
         only: &[],
         review: true,
         present: false,
+        best: false,
     };
     let together = model.read(&canvases.each_ref().map(row)).unwrap();
     for (canvas, reading) in canvases.iter().zip(together) {

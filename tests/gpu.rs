@@ -71,6 +71,7 @@ fn row(index: usize, canvas: &Canvas, review: bool) -> Row<'_> {
         biases: if canvas.len() > 40 { &BIASES } else { &[] },
         review,
         present: index == 1,
+        best: index % 3 == 2, // with guidance
         ..Row::plain(canvas, 0..canvas.len())
     }
 }
@@ -105,6 +106,11 @@ fn compare(source: &Source, canvases: &[Canvas]) {
             near(a.quality.get(), b.quality.get(), 1e-3);
         }
         for (a, b) in found.present.iter().zip(&expected.present) {
+            assert_eq!(a.at, b.at);
+            near(a.confidence.get(), b.confidence.get(), 1e-3);
+        }
+        assert_eq!(found.best.len(), expected.best.len());
+        for (a, b) in found.best.iter().zip(&expected.best) {
             assert_eq!(a.at, b.at);
             near(a.confidence.get(), b.confidence.get(), 1e-3);
         }

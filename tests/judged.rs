@@ -1,4 +1,5 @@
-//! Tokens that a quality head was not trained to judge: they have no quality and are never erased.
+//! Tokens that a quality head was not trained to judge: they have no quality and are never
+//! erased or replaced.
 
 mod common;
 
@@ -6,8 +7,8 @@ use common::server::Server;
 use common::{data, sudoku_model, toy_tokenizer};
 use remask::diffusion::policy::{BUDGET, Choice, Kind, OFF, order, rules};
 use remask::diffusion::{
-    Canvas, Cell, Edit, Pace, Policy, Position, Present, Probability, Proofreading, Reading, Review, Seed, Sequence,
-    TokenId, TokenSet,
+    Best, Canvas, Cell, Edit, Pace, Policy, Position, Present, Probability, Proofreading, Reading, Review, Seed,
+    Sequence, TokenId, TokenSet,
 };
 use remask::engine::Limits;
 use remask::model::{Device, Format, HeadEntry, Source, Toy, annotate_head, load, put_together, quantise, take_apart};
@@ -109,24 +110,26 @@ fn worst(canvas: &Canvas) -> Reading {
         proposals: canvas.blanks(0..canvas.len()).map(proposal).collect(),
         reviews: filled.iter().map(|at| Review { at: *at, quality: Probability::ZERO }).collect(),
         present: filled.iter().map(|at| Present { at: *at, confidence: Probability::ZERO }).collect(),
+        best: filled.iter().map(|at| Best { at: *at, token: TokenId(2), confidence: Probability::ONE }).collect(),
     }
 }
 
-fn erased(mut sequence: Sequence) -> Vec<TokenId> {
-    let mut erased = Vec::new();
+/// The tokens that were erased or replaced.
+fn changed(mut sequence: Sequence) -> Vec<TokenId> {
+    let mut changed = Vec::new();
     for _ in 0..40 {
         let outcome = sequence.advance(&worst(sequence.canvas())).unwrap();
         let tokens = outcome.edits.iter().filter_map(|edit| match edit {
-            Edit::Erase { was, .. } => Some(*was),
+            Edit::Erase { was, .. } | Edit::Replace { was, .. } => Some(*was),
             Edit::Fill { .. } => None,
         });
-        erased.extend(tokens);
+        changed.extend(tokens);
     }
-    erased
+    changed
 }
 
 #[test]
-fn no_policy_erases_a_token_that_is_not_judged() {
+fn no_policy_changes_a_token_that_is_not_judged() {
     let judged: TokenSet = "0-9".parse().unwrap();
     let filled = [1, 10, 2, 11, 3].map(|id| Cell::Filled(TokenId(id)));
     let canvas = Canvas::new(filled.into_iter().chain([Cell::Blank; 8]).collect());
@@ -142,14 +145,14 @@ fn no_policy_erases_a_token_that_is_not_judged() {
         // the first block starts at the first blank, so the canvas begins with one
         let cells = [Cell::Blank].into_iter().chain(canvas.cells().iter().copied()).collect();
         let sequence = |judged| Sequence::new(Canvas::new(cells), policy, Seed(1)).unwrap().judging(judged);
-        let erased = erased(sequence(Some(judged.clone())));
-        assert!(!erased.is_empty() && erased.iter().all(|token| judged.contains(*token)), "{rule:?}: {erased:?}");
+        let changed = changed(sequence(Some(judged.clone())));
+        assert!(!changed.is_empty() && changed.iter().all(|token| judged.contains(*token)), "{rule:?}: {changed:?}");
     }
     let full = Canvas::new(filled.to_vec());
     let repair = || Sequence::proofread(full.clone(), Choice::of(&order::LEFTMOST), proofreading, Seed(1));
-    assert!(erased(repair()).contains(&TokenId(10)), "without a set all tokens are judged");
-    let erased = erased(repair().judging(Some(judged)));
-    assert!(erased.contains(&TokenId(1)) && !erased.contains(&TokenId(10)) && !erased.contains(&TokenId(11)));
+    assert!(changed(repair()).contains(&TokenId(10)), "without a set all tokens are judged");
+    let changed = changed(repair().judging(Some(judged)));
+    assert!(changed.contains(&TokenId(1)) && !changed.contains(&TokenId(10)) && !changed.contains(&TokenId(11)));
 }
 
 #[tokio::test]

@@ -39,8 +39,7 @@ fn damaged() -> Box<dyn Denoiser> {
 
 fn row(canvas: &Canvas) -> Row<'_> {
     let sampling = Sampling { temperature: 0.0, seed: Seed(1), step: 0, filter: Filter::ALL };
-    let (biases, only) = (&[], &[]);
-    Row { canvas, window: 0..canvas.len(), sampling, guidance: None, biases, only, review: true, present: false }
+    Row { sampling, review: true, ..Row::plain(canvas, 0..canvas.len()) }
 }
 
 fn canvas(first: u32) -> Canvas {

@@ -50,6 +50,7 @@ fn read_both_ways(model: &mut dyn Denoiser, shape: Shape, temperature: f32, guid
         only: &[],
         review: true,
         present: true,
+        best: true,
     };
     let alone = model.read(&[row(&canvas)]).unwrap().remove(0).unwrap();
     let packed = model.read(&[row(&large), row(&canvas), row(&large)]).unwrap().remove(1).unwrap();
@@ -64,7 +65,7 @@ fn a_row_of_any_shape_is_read_to_the_same_bits_in_company() {
             let guidance = (index % 3 == 0).then_some(0.5);
             let [alone, packed] = read_both_ways(model.as_mut(), shape, temperature, guidance);
             assert_eq!((alone.proposals.len(), alone.reviews.len()), (shape.blanks, shape.filled), "{shape:?}");
-            assert_eq!(alone.present.len(), shape.filled, "{shape:?}");
+            assert_eq!((alone.present.len(), alone.best.len()), (shape.filled, shape.filled), "{shape:?}");
             assert_eq!(alone, packed, "{shape:?}");
         }
     }

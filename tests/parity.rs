@@ -201,6 +201,7 @@ fn row(canvas: &Canvas) -> Row<'_> {
         only: &[],
         review: true,
         present: false,
+        best: false,
     }
 }
 

@@ -116,7 +116,7 @@ async fn run(mut session: Session) -> (Vec<StepEvent>, Answer) {
 
 static TOY: LazyLock<Handle> = LazyLock::new(toy);
 
-/// Erasures a request allows per block.
+/// Erasures and replacements a request allows per block.
 fn budget(request: &Request, per_block: u32) -> u32 {
     request.remasking.map_or(per_block, |choice| choice.with_defaults(per_block).budget())
 }
@@ -137,7 +137,7 @@ fn check_laws(request: &Request) -> Result<(), TestCaseError> {
     let prompt = std::iter::repeat_n(Cell::Fixed(TokenId(0)), start.offset);
     let mut canvas = Canvas::new(prompt.chain(start.cells.iter().copied()).collect());
     let mut confidences = vec![None; canvas.len()];
-    let (mut block, mut erased_in_block, mut filled, mut erased) = (0, 0, 0, 0);
+    let (mut block, mut changed_in_block, mut filled, mut erased, mut replaced) = (0, 0, 0, 0, 0);
     for (number, step) in steps.iter().enumerate() {
         prop_assert_eq!(step.step as usize, number);
         if step.edits.is_empty() {
@@ -150,7 +150,7 @@ fn check_laws(request: &Request) -> Result<(), TestCaseError> {
         prop_assert_eq!(first, last, "a step stays in one block");
         prop_assert!(first >= block, "blocks are finished left to right");
         if first > block {
-            (block, erased_in_block) = (first, 0);
+            (block, changed_in_block) = (first, 0);
             let before = start.offset + first_blank + block * block_length;
             prop_assert_eq!(canvas.blanks(0..before).next(), None, "what lies before is finished");
         }
@@ -165,14 +165,20 @@ fn check_laws(request: &Request) -> Result<(), TestCaseError> {
                 }
                 Edit::Erase { .. } => {
                     erased += 1;
-                    erased_in_block += 1;
+                    changed_in_block += 1;
                     prop_assert!(number + 1 < steps.len(), "nothing is erased in the last step");
+                }
+                Edit::Replace { at, was, token, confidence } => {
+                    replaced += 1;
+                    changed_in_block += 1;
+                    confidences[at.index()] = Some(confidence);
+                    prop_assert_ne!(was, token, "a replacement changes the token");
                 }
             }
         }
         // what proofreading erases is bounded by its steps
         let is_bounded = request.proofreading.is_none();
-        prop_assert!(!is_bounded || erased_in_block <= budget(request, per_block), "{} erasures", erased_in_block);
+        prop_assert!(!is_bounded || changed_in_block <= budget(request, per_block), "{} changes", changed_in_block);
         prop_assert_eq!(step.blanks, canvas.blanks(0..canvas.len()).count());
     }
 
@@ -180,7 +186,7 @@ fn check_laws(request: &Request) -> Result<(), TestCaseError> {
         canvas.filled(0..canvas.len()).map(|(at, token)| (at, token, confidences[at.index()].unwrap())).collect();
     let written: Vec<_> = answer.written.iter().map(|cell| (cell.at, cell.token, cell.confidence)).collect();
     prop_assert_eq!(replayed, written, "the answer is its edits");
-    prop_assert_eq!((filled, erased), (answer.filled, answer.erased));
+    prop_assert_eq!((filled, erased, replaced), (answer.filled, answer.erased, answer.replaced));
     prop_assert_eq!((filled - erased) as usize, answer.written.len());
     let is_infill = matches!(request.task, Task::Infill { .. });
     if is_infill || answer.finish == Finish::Length {
@@ -341,7 +347,7 @@ async fn the_toy_makes_mistakes_and_corrects_them_at_default_settings() {
         let erased: Vec<(usize, TokenId)> = edits
             .filter_map(|edit| match edit {
                 Edit::Erase { at, was, .. } => Some((at.index() - offset, *was)),
-                Edit::Fill { .. } => None,
+                Edit::Fill { .. } | Edit::Replace { .. } => None,
             })
             .collect();
         assert!((1..30).contains(&erased.len()) && erased.len() == answer.erased as usize, "{prompt:?}: {erased:?}");

@@ -8,7 +8,7 @@ mod common;
 
 use common::{data, engine, finished, llada_tiny};
 use remask::diffusion::policy::{BUDGET, Choice, OFF, QUALITY, Setting, Settings};
-use remask::diffusion::{Cell, Edit, TokenId};
+use remask::diffusion::{Cell, TokenId};
 use remask::engine::{Event, Length, Limits, Prompt, Request, Session, Task};
 use remask::model::{Device, Source, load};
 use serde::Deserialize;
@@ -109,10 +109,7 @@ async fn canvases(mut session: Session, mask: u32) -> Vec<Vec<u32>> {
         match event {
             Event::Step(step) => {
                 for edit in step.edits {
-                    let now = match edit {
-                        Edit::Fill { token, .. } => token.0,
-                        Edit::Erase { .. } => mask,
-                    };
+                    let now = edit.written().map_or(mask, |(token, _)| token.0);
                     canvas[edit.at().index() - offset] = now;
                 }
                 seen.push(canvas.clone());

@@ -47,6 +47,11 @@ fn replay(tokens: &mut [Option<u64>], step: &Value) {
                 assert_eq!(*cell, edit["was"].as_u64(), "{edit}");
                 *cell = None;
             }
+            "replace" => {
+                assert_eq!(*cell, edit["was"].as_u64(), "{edit}");
+                assert!(edit["text"].is_string() && edit["confidence"].is_f64(), "{edit}");
+                *cell = edit["token"].as_u64();
+            }
             other => panic!("{other}"),
         }
     }
@@ -152,6 +157,41 @@ async fn replayed_edits_are_the_grid_of_a_sudoku() {
         assert_eq!((&done["diffusion"], &done["object"]), (&whole["diffusion"], &whole["object"]));
     }
     assert!(erasures > 0, "nothing was ever erased");
+}
+
+#[tokio::test]
+async fn replayed_replacements_are_the_answer_and_are_counted() {
+    let server = Server::toy().await;
+    let mut all = 0;
+    for seed in 0..3 {
+        let remasking = json!({"policy": "token_editing", "above": 0.4, "budget": 30});
+        let body = json!({"template": "Once<blank:50>.", "seed": seed, "temperature": 1.5, "stream": true,
+                          "diffusion": {"steps": 16, "unmasking": "random", "remasking": remasking}});
+        let events = server.events(INFILL, &body).await;
+        let start = events[0].json();
+        let mut canvas = vec![None; usize::try_from(start["canvas_length"].as_u64().unwrap()).unwrap()];
+        for pinned in start["pinned"].as_array().unwrap() {
+            canvas[usize::try_from(pinned["at"].as_u64().unwrap()).unwrap()] = pinned["token"].as_u64();
+        }
+        let mut replaced = 0;
+        for step in events.iter().filter(|event| event.name == "step").map(SseEvent::json) {
+            replaced += step["edits"].as_array().unwrap().iter().filter(|edit| edit["kind"] == "replace").count();
+            replay(&mut canvas, &step);
+        }
+        let done = events.last().unwrap().json();
+        let bytes: Vec<u8> = canvas.iter().map(|token| u8::try_from(token.unwrap()).unwrap()).collect();
+        assert_eq!(String::from_utf8_lossy(&bytes), done["choices"][0]["text"].as_str().unwrap());
+        let counts = &done["diffusion"];
+        assert_eq!(
+            (&counts["replaced"], &counts["erased"], &counts["filled"]),
+            (&json!(replaced), &json!(0), &json!(50))
+        );
+        all += replaced;
+    }
+    assert!(all > 3, "{all} tokens were replaced");
+    server.until(&format!("remask_cells_replaced_total{{policy=\"token_editing\"}} {all}")).await;
+    server.until("remask_cells_erased_total{policy=\"token_editing\"} 0").await;
+    server.until(&format!("remask_fill_confidence_count {}", 150 + all)).await;
 }
 
 #[tokio::test]

@@ -92,6 +92,7 @@ async fn a_request_is_told_in_its_callers_trace_with_its_parts_and_without_its_t
     assert_eq!(attribute(request, "remask.request_id"), word("a-name"));
     assert_eq!(attribute(request, "remask.outcome"), word("ok"));
     assert_eq!(attribute(request, "remask.filled"), count(attribute_count(request, "remask.erased") + 20));
+    assert_eq!(attribute(request, "remask.replaced"), count(0));
     let ([queue], [stream]) = (&of_name("queue")[..], &of_name("stream")[..]) else { panic!("{all:#?}") };
     let steps = of_name("step");
     assert!((16..=20).contains(&steps.len()), "{}", steps.len());

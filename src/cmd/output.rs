@@ -41,7 +41,7 @@ pub(super) async fn print_answer(loaded: Loaded, request: &Request, output: Outp
 }
 
 fn print(answer: &Answer, steps: &[Value], output: OutputArgs) -> Result<(), OutputError> {
-    let Answer { steps: taken, forward_passes, filled, erased, .. } = answer;
+    let Answer { steps: taken, forward_passes, filled, erased, replaced, .. } = answer;
     if output.json {
         let tokens: Vec<u32> = answer.written.iter().map(|written| written.token.0).collect();
         let finish_reason = match answer.finish {
@@ -51,9 +51,12 @@ fn print(answer: &Answer, steps: &[Value], output: OutputArgs) -> Result<(), Out
         print::line(json!({
             "tokens": tokens, "text": answer.output.text(), "finish_reason": finish_reason, "steps": steps,
             "forward_passes": forward_passes, "filled": filled, "erased": erased,
+            "replaced": replaced,
         }))
     } else if output.watch {
-        print::line(format_args!("{taken} steps, {forward_passes} forward passes, {filled} filled, {erased} erased"))
+        print::line(format_args!(
+            "{taken} steps, {forward_passes} forward passes, {filled} filled, {erased} erased, {replaced} replaced"
+        ))
     } else {
         print::line(answer.output.text())
     }
@@ -68,6 +71,10 @@ fn step_json(step: &StepEvent, offset: usize) -> Value {
             }
             Edit::Erase { was, quality, .. } => {
                 json!({ "at": at, "kind": "erase", "was": was.0, "quality": quality.map(Probability::get) })
+            }
+            Edit::Replace { was, token, confidence, .. } => {
+                let (was, token, confidence) = (was.0, token.0, confidence.get());
+                json!({ "at": at, "kind": "replace", "was": was, "token": token, "confidence": confidence })
             }
         }
     };

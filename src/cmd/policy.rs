@@ -22,7 +22,11 @@ impl Args for PolicyArgs {
         command
             .arg(order.default_value("confidence").help("Which blank is filled first"))
             .args(knobs(Kind::Pace).into_iter().filter_map(|knob| flag("", knob)))
-            .arg(remasking.help("Which filled cells are erased again; default: by quality if the model has a head"))
+            .arg(
+                remasking.help(
+                    "Which filled cells are erased again or replaced; default: by quality if the model has a head",
+                ),
+            )
             .args(knobs(Kind::Remasking).into_iter().filter_map(|knob| flag(REMASK, knob)))
     }
 

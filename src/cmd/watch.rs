@@ -1,7 +1,8 @@
-//! A canvas in the terminal, redrawn each step: new tokens green, doubtful yellow, erased red.
+//! A canvas in the terminal, redrawn each step: new tokens green, replaced ones cyan, doubtful
+//! yellow, erased red.
 
 use crate::diffusion::{Cell, DOUBTFUL, Edit, TokenSet};
-use crate::engine::{Handle, Start, StepEvent};
+use crate::engine::{EditCounts, Handle, Start, StepEvent};
 use crate::text::Tokenizer;
 use console::{Style, Term, measure_text_width, style};
 use std::{io, time::Duration};
@@ -25,6 +26,7 @@ enum Highlight {
     Blank,
     Erased,
     New,
+    Replaced,
     Doubtful,
     Settled,
 }
@@ -36,6 +38,7 @@ impl Highlight {
             Self::Blank => Style::new().dim(),
             Self::Erased => Style::new().red().bold(),
             Self::New => Style::new().green().bold(),
+            Self::Replaced => Style::new().cyan().bold(),
             Self::Doubtful => Style::new().yellow(),
             Self::Settled => Style::new().green(),
         }
@@ -54,7 +57,7 @@ impl<'a> Screen<'a> {
     pub(super) async fn show(&mut self, step: &StepEvent) -> io::Result<()> {
         for (_, highlight) in &mut self.cells {
             match highlight {
-                Highlight::New => *highlight = Highlight::Settled,
+                Highlight::New | Highlight::Replaced => *highlight = Highlight::Settled,
                 Highlight::Erased => *highlight = Highlight::Blank,
                 Highlight::Given | Highlight::Blank | Highlight::Doubtful | Highlight::Settled => {}
             }
@@ -62,12 +65,13 @@ impl<'a> Screen<'a> {
         let judged = self.judged;
         let is_judged = |token| judged.is_none_or(|judged| judged.contains(token));
         for edit in &step.edits {
-            self.cells[edit.at().index() - self.offset] = match edit {
-                Edit::Fill { token, confidence, .. } if confidence.get() < DOUBTFUL && is_judged(*token) => {
-                    (Cell::Filled(*token), Highlight::Doubtful)
+            self.cells[edit.at().index() - self.offset] = match (edit.written(), edit) {
+                (None, _) => (Cell::Blank, Highlight::Erased),
+                (Some((token, confidence)), _) if confidence.get() < DOUBTFUL && is_judged(token) => {
+                    (Cell::Filled(token), Highlight::Doubtful)
                 }
-                Edit::Fill { token, .. } => (Cell::Filled(*token), Highlight::New),
-                Edit::Erase { .. } => (Cell::Blank, Highlight::Erased),
+                (Some((token, _)), Edit::Replace { .. }) => (Cell::Filled(token), Highlight::Replaced),
+                (Some((token, _)), _) => (Cell::Filled(token), Highlight::New),
             };
         }
         self.draw(step)?;
@@ -79,9 +83,8 @@ impl<'a> Screen<'a> {
 
     fn draw(&mut self, step: &StepEvent) -> io::Result<()> {
         let picture: String = self.cells.iter().map(|(cell, highlight)| self.draw_cell(*cell, *highlight)).collect();
-        let erased = step.edits.iter().filter(|edit| matches!(edit, Edit::Erase { .. })).count();
-        let filled = step.edits.len() - erased;
-        let caption = format!("step {}: +{filled} -{erased}, {} blank", step.step + 1, step.blanks);
+        let EditCounts { filled, erased, replaced } = EditCounts::of(&step.edits);
+        let caption = format!("step {}: +{filled} -{erased} ~{replaced}, {} blank", step.step + 1, step.blanks);
         if self.term.is_term() {
             self.term.clear_last_lines(self.lines)?;
         }

@@ -47,13 +47,34 @@ pub enum Edit {
         /// The quality it was judged by; `None` where the policy erases without judging.
         quality: Option<Probability>,
     },
+    /// A filled cell gets another token at once, without becoming blank in between.
+    Replace {
+        /// Where.
+        at: Position,
+        /// What stood there.
+        was: TokenId,
+        /// What now stands there.
+        token: TokenId,
+        /// The model's probability of the new token when it was chosen.
+        confidence: Probability,
+    },
 }
 
 impl Edit {
     /// The cell it changes.
     pub const fn at(&self) -> Position {
         match self {
-            Self::Fill { at, .. } | Self::Erase { at, .. } => *at,
+            Self::Fill { at, .. } | Self::Erase { at, .. } | Self::Replace { at, .. } => *at,
+        }
+    }
+
+    /// The token that it writes, and its confidence; `None` of an erasure.
+    pub const fn written(&self) -> Option<(TokenId, Probability)> {
+        match self {
+            Self::Fill { token, confidence, .. } | Self::Replace { token, confidence, .. } => {
+                Some((*token, *confidence))
+            }
+            Self::Erase { .. } => None,
         }
     }
 }
@@ -122,13 +143,16 @@ impl Canvas {
     /// Makes one change.
     ///
     /// # Errors
-    /// When the cell is not what the edit says: filling needs a blank cell, erasing one filled with
-    /// `was`.
+    /// When the cell is not what the edit says: filling needs a blank cell, erasing and replacing
+    /// one filled with `was`.
     pub fn apply(&mut self, edit: &Edit) -> Result<(), EditError> {
         let cell = self.cells.get_mut(edit.at().index());
         match (cell, edit) {
             (Some(cell @ Cell::Blank), Edit::Fill { token, .. }) => *cell = Cell::Filled(*token),
             (Some(cell), Edit::Erase { was, .. }) if *cell == Cell::Filled(*was) => *cell = Cell::Blank,
+            (Some(cell), Edit::Replace { was, token, .. }) if *cell == Cell::Filled(*was) => {
+                *cell = Cell::Filled(*token);
+            }
             (found, _) => return Err(EditError { edit: *edit, found: found.map(|cell| *cell) }),
         }
         Ok(())
@@ -150,10 +174,15 @@ mod tests {
         Edit::Erase { at: Position(at), was, quality: None }
     }
 
+    fn replace(at: u32, was: TokenId, token: TokenId) -> Edit {
+        Edit::Replace { at: Position(at), was, token, confidence: Probability::ONE }
+    }
+
     #[test]
     fn a_fixed_cell_can_never_be_edited() {
         let mut canvas = Canvas::continuing(&[A], 1);
         assert!(canvas.apply(&fill(0, B)).is_err());
+        assert!(canvas.apply(&replace(0, A, B)).is_err());
         assert!(canvas.apply(&erase(0, A)).is_err());
         assert_eq!(canvas.cells(), [Cell::Fixed(A), Cell::Blank]);
     }
@@ -162,11 +191,17 @@ mod tests {
     fn an_edit_must_fit_its_cell() {
         let mut canvas = Canvas::continuing(&[], 1);
         assert!(canvas.apply(&erase(0, A)).is_err(), "nothing to erase");
+        assert!(canvas.apply(&replace(0, A, B)).is_err(), "nothing to replace");
         canvas.apply(&fill(0, A)).unwrap();
         assert!(canvas.apply(&fill(0, B)).is_err(), "already filled");
         assert!(canvas.apply(&erase(0, B)).is_err(), "something else stands there");
+        assert!(canvas.apply(&replace(0, B, A)).is_err(), "something else stands there");
         assert!(canvas.apply(&fill(1, A)).is_err(), "past the end");
-        canvas.apply(&erase(0, A)).unwrap();
+        assert!(canvas.apply(&replace(1, A, B)).is_err(), "past the end");
+        assert_eq!(canvas.cells(), [Cell::Filled(A)]);
+        canvas.apply(&replace(0, A, B)).unwrap();
+        assert_eq!(canvas.cells(), [Cell::Filled(B)], "filled all the time");
+        canvas.apply(&erase(0, B)).unwrap();
         assert_eq!(canvas.cells(), [Cell::Blank]);
     }
 

@@ -1,5 +1,5 @@
-//! The algorithm: which blanks are filled and which filled cells are erased, given what a model
-//! says. Pure: no tensors, no clock, no channels, no wire formats.
+//! The algorithm: which blanks are filled and which filled cells are erased or replaced, given what
+//! a model says. Pure: no tensors, no clock, no channels, no wire formats.
 
 mod canvas;
 mod plan;
@@ -15,7 +15,7 @@ pub use canvas::{Canvas, Cell, Edit, EditError};
 pub use plan::{Passes, PolicyError};
 pub use policy::{Choice, Pace, Policy, Proofreading};
 pub use random::{DrawKey, Draws, Purpose, Seed, gumbel};
-pub use reading::{Present, Proposal, Reading, Review};
+pub use reading::{Best, Present, Proposal, Reading, Review};
 pub use sequence::{ReadingError, Sequence, StepOutcome, fills};
 pub use token_set::{TokenSet, TokenSetError};
 pub use units::{DOUBTFUL, Position, Probability, TokenId, u32_of};

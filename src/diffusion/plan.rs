@@ -117,10 +117,10 @@ impl Plan {
         }
     }
 
-    /// Records a step of the front block. Returns the cells that can never change again if it has
-    /// finished a block.
-    pub(super) fn advance(&mut self, canvas: &Canvas, edits: u32, erased: u32) -> Option<Range<usize>> {
-        let advance = |block: &mut Block| block.schedule.advance(edits, erased, blanks(canvas, &block.range));
+    /// Records a step of the front block, `changed` of whose edits erase or replace. Returns the
+    /// cells that can never change again if it has finished a block.
+    pub(super) fn advance(&mut self, canvas: &Canvas, edits: u32, changed: u32) -> Option<Range<usize>> {
+        let advance = |block: &mut Block| block.schedule.advance(edits, changed, blanks(canvas, &block.range));
         let Some(hurried) = &mut self.hurried else {
             let is_finished = self.blocks.front_mut().is_some_and(advance);
             return if is_finished { self.blocks.pop_front().map(|block| block.range) } else { None };

@@ -37,6 +37,18 @@ pub struct Present {
     pub confidence: Probability,
 }
 
+/// What the output layer would write into a filled cell: its most probable token as the canvas
+/// stands now, the token that stands there included in what the model sees.
+#[derive(Clone, Copy, Debug, PartialEq)]
+pub struct Best {
+    /// The filled cell.
+    pub at: Position,
+    /// The most probable of the tokens that may stand there; may be the one that does.
+    pub token: TokenId,
+    /// Probability of `token`, untempered, of the whole vocabulary.
+    pub confidence: Probability,
+}
+
 /// One canvas as one forward pass saw it.
 #[derive(Clone, Debug, Default, PartialEq)]
 pub struct Reading {
@@ -46,4 +58,6 @@ pub struct Reading {
     pub reviews: Vec<Review>,
     /// One per filled cell of the window, left to right; empty when the row asked for none.
     pub present: Vec<Present>,
+    /// One per filled cell of the window, left to right; empty when the row asked for none.
+    pub best: Vec<Best>,
 }

@@ -1,12 +1,13 @@
-//! How many cells a step fills and may erase. Counts only: which cells they are is decided by the
-//! rules in `policy`.
+//! How many cells a step fills and may erase or replace. Counts only: which cells they are is
+//! decided by the rules in `policy`.
 //!
 //! The laws, tested over all small inputs: fills made = blanks at the start + erasures made;
-//! nothing is erased on a block's last step; a finished block has no blanks; the budget is never
-//! exceeded. The published PRISM sampler plans erasures that its last steps cannot refill, and
-//! drops those blanks. This one counts the erasures really made and spreads the blanks left over
-//! the steps left.
+//! nothing is erased on a block's last step; a finished block has no blanks; erasures and
+//! replacements together never exceed the budget. The published PRISM sampler plans erasures that
+//! its last steps cannot refill, and drops those blanks. This one counts the erasures really made
+//! and spreads the blanks left over the steps left.
 
+use super::canvas::Edit;
 use super::policy::{Count, Pace, Policy, Stretch};
 
 /// Steps that proofreading needs to change anything: one to erase, one to write.
@@ -23,10 +24,35 @@ pub(super) struct Schedule {
     phase: Phase,
     /// Counted from the phase's start.
     step: u32,
-    erased: u32,
+    /// Erasures and replacements made.
+    changed: u32,
     proofreading_steps: u32,
     /// Rounds of proofreading that erased something.
     rounds: u32,
+}
+
+/// The changes of filled cells that a step may still make.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(super) struct Room {
+    /// Erasures and replacements together.
+    pub(super) changes: u32,
+    /// Erasures among them.
+    pub(super) erasures: u32,
+}
+
+impl Room {
+    /// Whether there is room for this edit, which is then taken. A fill is no change of a filled
+    /// cell.
+    pub(super) fn take(&mut self, edit: &Edit) -> bool {
+        let erasures = match edit {
+            Edit::Erase { .. } => self.erasures.checked_sub(1),
+            Edit::Replace { .. } => Some(self.erasures),
+            Edit::Fill { .. } => None,
+        };
+        let left = self.changes.checked_sub(1).zip(erasures);
+        *self = left.map_or(*self, |(changes, erasures)| Self { changes, erasures });
+        left.is_some()
+    }
 }
 
 /// Phase of a block.
@@ -72,7 +98,7 @@ impl Schedule {
             blanks_at_start: 0,
             phase: Phase::Proofreading,
             step: 0,
-            erased: 0,
+            changed: 0,
             proofreading_steps: steps,
             rounds: 0,
         }
@@ -130,28 +156,38 @@ impl Schedule {
         matches!(self.pace, BlockPace::Adaptive { .. })
     }
 
-    /// Erasures this step may make, with `blanks` blanks of which the pace's rule fills `ready`.
-    pub(super) fn erasures_max(&self, blanks: u32, ready: u32) -> u32 {
-        if self.steps_left() == Some(1) {
-            return 0;
+    /// Erasures and replacements this step may make, with `blanks` blanks of which the pace's rule
+    /// fills `ready`.
+    pub(super) fn room(&self, blanks: u32, ready: u32) -> Room {
+        let is_last = self.steps_left() == Some(1);
+        if self.is_proofreading() {
+            let changes = if is_last || blanks > 0 { 0 } else { u32::MAX };
+            return Room { changes, erasures: changes };
         }
-        match self.pace {
-            BlockPace::Steps(_) | BlockPace::Adaptive { .. } if self.is_proofreading() && blanks > 0 => 0,
-            BlockPace::Steps(_) | BlockPace::Adaptive { .. } if self.is_proofreading() => u32::MAX,
-            // no more than can be filled again: the step ends with as many blanks as planned
-            BlockPace::Steps(steps) if self.count == Count::Own => {
-                let is_inside = self.window.of_steps(steps).contains(&self.step);
-                let room = blanks - self.fills(blanks, ready, 0);
-                if is_inside { room.min(self.budget - self.erased) } else { 0 }
+        let fills = self.fills(blanks, ready, 0);
+        let is_inside = match self.pace {
+            BlockPace::Steps(steps) => self.window.of_steps(steps).contains(&self.step),
+            BlockPace::Adaptive { .. } => self.window.contains(self.progress(blanks)),
+        };
+        let left = if is_inside { self.budget - self.changed } else { 0 };
+        let changes = match (self.pace, self.count) {
+            (BlockPace::Steps(steps), Count::Planned) => {
+                planned_changes(self.budget, self.window.of_steps(steps), self.step)
             }
-            BlockPace::Steps(steps) => planned_erasures(self.budget, self.window.of_steps(steps), self.step),
+            (BlockPace::Adaptive { .. }, Count::Planned) => fills.min(left),
+            (BlockPace::Steps(_) | BlockPace::Adaptive { .. }, Count::Own) => left,
+        };
+        // a replaced cell is not blank: only erasures have to be filled again
+        let erasures = match (self.pace, self.count) {
+            _ if is_last => 0,
+            (BlockPace::Steps(_), Count::Planned) => changes,
+            // no more than can be filled again: the step ends with as many blanks as planned
+            (BlockPace::Steps(_), Count::Own) => changes.min(blanks - fills),
             // never more than are filled, so that an unbounded run moves forward until its budget
             // is spent
-            BlockPace::Adaptive { .. } if self.window.contains(self.progress(blanks)) => {
-                self.fills(blanks, ready, 0).min(self.budget - self.erased)
-            }
-            BlockPace::Adaptive { .. } => 0,
-        }
+            (BlockPace::Adaptive { .. }, Count::Planned | Count::Own) => changes.min(fills),
+        };
+        Room { changes, erasures }
     }
 
     /// Blanks this step fills, with `blanks` blanks of which the pace's rule fills `ready`, and
@@ -168,12 +204,12 @@ impl Schedule {
         fills.min(blanks)
     }
 
-    /// Records a step that made `edits` edits, `erased` of them erasures, and left `blanks` blanks.
-    /// Returns whether the block is finished.
-    pub(super) fn advance(&mut self, edits: u32, erased: u32, blanks: u32) -> bool {
+    /// Records a step that made `edits` edits, `changed` of them erasures and replacements, and
+    /// left `blanks` blanks. Returns whether the block is finished.
+    pub(super) fn advance(&mut self, edits: u32, changed: u32, blanks: u32) -> bool {
         self.step += 1;
-        self.erased += erased;
-        self.rounds += u32::from(self.is_proofreading() && erased > 0);
+        self.changed += changed;
+        self.rounds += u32::from(self.is_proofreading() && changed > 0);
         match self.phase {
             Phase::Filling | Phase::Proofreading if blanks > 0 => false,
             Phase::Filling if self.proofreading_steps < ROUND => true,
@@ -200,10 +236,10 @@ impl Schedule {
     }
 }
 
-/// Erasures planned for step `step` when `budget` is spread over the steps of `window`: an even
+/// Changes planned for step `step` when `budget` is spread over the steps of `window`: an even
 /// share each, the remainder at the steps nearest the middle, ties to the earlier (PRISM's
 /// published LLaDA sampler).
-fn planned_erasures(budget: u32, window: std::ops::Range<u32>, step: u32) -> u32 {
+fn planned_changes(budget: u32, window: std::ops::Range<u32>, step: u32) -> u32 {
     if !window.contains(&step) {
         return 0;
     }
@@ -222,13 +258,13 @@ pub(super) fn share_of_steps(steps: u32, blocks: u32) -> impl Iterator<Item = u3
 #[cfg(test)]
 mod tests {
     use super::super::policy::{BUDGET, Choice, Proofreading, QUALITY, Rule, T2M, THRESHOLD, order};
-    use super::super::units::Probability;
+    use super::super::units::{Position, Probability, TokenId};
     use super::*;
     use std::num::NonZeroU32;
 
     #[test]
     fn the_published_plan_of_erasures_is_kept() {
-        let plan = |budget, steps| (0..steps).map(|j| planned_erasures(budget, 0..steps, j)).collect::<Vec<_>>();
+        let plan = |budget, steps| (0..steps).map(|j| planned_changes(budget, 0..steps, j)).collect::<Vec<_>>();
         assert_eq!(plan(3, 8), [0, 0, 1, 1, 1, 0, 0, 0]);
         assert_eq!(plan(4, 12), [0, 0, 0, 0, 1, 1, 1, 1, 0, 0, 0, 0]);
         assert_eq!(plan(1, 3), [0, 1, 0]);
@@ -241,7 +277,7 @@ mod tests {
         for budget in 0..20 {
             for steps in 1..12 {
                 for from in 0..steps {
-                    let plan: Vec<u32> = (0..steps).map(|j| planned_erasures(budget, from..steps, j)).collect();
+                    let plan: Vec<u32> = (0..steps).map(|j| planned_changes(budget, from..steps, j)).collect();
                     assert_eq!(plan.iter().sum::<u32>(), budget);
                     assert!(plan[..from as usize].iter().all(|&erasures| erasures == 0));
                     let inside = &plan[from as usize..];
@@ -268,25 +304,44 @@ mod tests {
         }
     }
 
-    /// Runs a block in which some of the filled cells (by `pattern`) may be erased, and checks the
-    /// laws.
+    /// How many of so many replacements, and then of so many erasures, there is room for.
+    fn taken(mut room: Room, replacements: u32, erasures: u32) -> [u32; 2] {
+        let (at, was) = (Position(0), TokenId(0));
+        let replace = Edit::Replace { at, was, token: TokenId(1), confidence: Probability::ONE };
+        let erase = Edit::Erase { at, was, quality: None };
+        [(replacements, replace), (erasures, erase)]
+            .map(|(count, edit)| u32::try_from((0..count).filter(|_| room.take(&edit)).count()).unwrap())
+    }
+
+    #[test]
+    fn a_fill_is_no_change_of_a_filled_cell_and_erasures_have_less_room() {
+        let mut room = Room { changes: 3, erasures: 1 };
+        assert!(!room.take(&Edit::Fill { at: Position(0), token: TokenId(0), confidence: Probability::ONE }));
+        assert_eq!(taken(room, 0, 3), [0, 1]);
+        assert_eq!(taken(room, 5, 3), [3, 0]);
+        assert_eq!(taken(room, 2, 3), [2, 1]);
+    }
+
+    /// Runs a block in which some of the filled cells (by `pattern`) may be erased or replaced, and
+    /// checks the laws.
     fn check_laws(policy: &Policy, steps: Option<u32>, blanks_at_start: u32, pattern: u32) {
         let budget = policy.remasking.budget();
         let proofreading = policy.proofreading.map_or(0, |proofreading| proofreading.steps);
         let mut schedule = Schedule::new(policy, steps, blanks_at_start);
         let (mut blanks, mut fills_made, mut erasures_made, mut taken) = (blanks_at_start, 0, 0, 0);
-        let (mut planned, mut is_finished) = (0, false);
+        let (mut changes_made, mut is_finished) = (0, false);
         let case = format!("{policy:?} {steps:?} blanks {blanks_at_start} pattern {pattern}");
         while !is_finished {
             let filled = blanks_at_start - blanks;
             let ready = (pattern >> (taken % 8)) % (blanks + 1);
-            let erasable = (pattern >> (taken % 5)) % (filled + 1);
-            let erased = schedule.erasures_max(blanks, ready).min(erasable);
+            let replaceable = if schedule.is_proofreading() { 0 } else { (pattern >> (taken % 3)) % (filled + 1) };
+            let erasable = (pattern >> (taken % 5)) % (filled - replaceable + 1);
+            let [replaced, erased] = self::taken(schedule.room(blanks, ready), replaceable, erasable);
             let fills = schedule.fills(blanks, ready, erased);
             assert!(fills <= blanks && (fills > 0 || blanks == 0), "{case}");
             taken += 1;
             if !schedule.is_proofreading() {
-                planned += erased;
+                changes_made += replaced + erased;
                 if steps == Some(taken) {
                     assert_eq!(
                         (erased, fills),
@@ -296,14 +351,14 @@ mod tests {
                 }
             }
             blanks = blanks - fills + erased;
-            is_finished = schedule.advance(fills + erased, erased, blanks);
+            is_finished = schedule.advance(fills + replaced + erased, replaced + erased, blanks);
             assert!(!is_finished || blanks == 0 && erased == 0, "a finished block is full: {case}");
             fills_made += fills;
             erasures_made += erased;
             assert!(taken <= steps.unwrap_or(blanks_at_start + budget) + proofreading, "{case}");
         }
         assert_eq!(fills_made, blanks_at_start + erasures_made, "{case}");
-        assert!(planned <= budget, "{case}");
+        assert!(changes_made <= budget, "{case}");
     }
 
     #[test]

@@ -6,7 +6,7 @@ use super::plan::{Block, Passes, Plan, PolicyError};
 use super::policy::{Choice, FilledCell, Needs, OFF, Pace, Policy, Proofreading, View};
 use super::random::{DrawKey, Seed};
 use super::reading::{Proposal, Reading};
-use super::schedule::Schedule;
+use super::schedule::{Room, Schedule};
 use super::token_set::TokenSet;
 use super::units::{Position, Probability, TokenId, u32_of};
 use std::collections::{BTreeMap, BTreeSet};
@@ -34,7 +34,7 @@ pub enum ReadingError {
 pub struct StepOutcome {
     /// Counted from 0 over the whole run; also the number of the forward pass.
     pub step: u32,
-    /// The changes, erasures first; no cell appears twice.
+    /// The changes, those of filled cells first; no cell appears twice.
     pub edits: Vec<Edit>,
     /// The cells that can never change again from now on, if this step finished a block.
     pub finished: Option<Range<usize>>,
@@ -53,7 +53,7 @@ pub struct Sequence {
     traces: Vec<Trace>,
     /// Tokens that are filled in only where nothing else is left.
     postponed: Vec<TokenId>,
-    /// Tokens that may be judged and erased; `None` is all.
+    /// Tokens that may be judged, erased and replaced; `None` is all.
     judged: Option<TokenSet>,
     /// Of a text that was full at the start; `None` for others.
     rewritten: Option<Rewritten>,
@@ -73,7 +73,7 @@ impl Rewritten {
         match edit {
             Edit::Erase { at, was, .. } => drop(self.was.insert(*at, *was)),
             Edit::Fill { at, token, .. } if self.was.remove(at) == Some(*token) => drop(self.same.insert(*at)),
-            Edit::Fill { .. } => self.same.clear(),
+            Edit::Fill { .. } | Edit::Replace { .. } => self.same.clear(),
         }
     }
 }
@@ -133,7 +133,7 @@ impl Sequence {
 
     /// The same, but blanks for which one of these tokens is proposed are filled after all others
     /// of their block, whatever the order and the pace (LLaDA's `confidence_eos_eot_inf`, arXiv
-    /// 2502.09992, appendix B.4).
+    /// 2502.09992, appendix B.4). No token is replaced by one of these.
     #[must_use]
     pub fn postponing(self, postponed: Vec<TokenId>) -> Self {
         Self { postponed, ..self }
@@ -144,14 +144,14 @@ impl Sequence {
         Self { seed, ..self }
     }
 
-    /// The same, but only these tokens are judged and erased: others stay once they are written,
-    /// whatever the policy. A quality head's opinion on tokens that its training never masked says
-    /// nothing.
+    /// The same, but only these tokens are judged, erased and replaced: others stay once they are
+    /// written, whatever the policy. A quality head's opinion on tokens that its training never
+    /// masked says nothing.
     pub fn judging(self, judged: Option<TokenSet>) -> Self {
         Self { judged, ..self }
     }
 
-    /// Whether this token may be judged and erased.
+    /// Whether this token may be judged, erased and replaced.
     pub fn judges(&self, token: TokenId) -> bool {
         self.judged.as_ref().is_none_or(|judged| judged.contains(token))
     }
@@ -221,9 +221,9 @@ impl Sequence {
         self.plan.clear();
     }
 
-    /// Takes one step: erases and fills from one reading of the current window. The cells filled
-    /// were blank before the step, the cells erased were filled before it, so no cell is changed
-    /// twice.
+    /// Takes one step: erases, replaces and fills from one reading of the current window. The cells
+    /// filled were blank before the step, the cells erased and replaced were filled before it, so
+    /// no cell is changed twice.
     ///
     /// # Errors
     /// When the reading is not one of this canvas and window; the canvas is then unchanged.
@@ -240,8 +240,8 @@ impl Sequence {
 
         let step = self.step;
         self.step += 1;
-        let erased = count(edits.iter().filter(|edit| matches!(edit, Edit::Erase { .. })));
-        let finished = self.plan.advance(&self.canvas, count(edits.iter()), erased);
+        let changed = count(edits.iter().filter(|edit| !matches!(edit, Edit::Fill { .. })));
+        let finished = self.plan.advance(&self.canvas, count(edits.iter()), changed);
         Ok(StepOutcome { step, edits, finished })
     }
 
@@ -251,24 +251,22 @@ impl Sequence {
         is_adaptive || self.is_proofreading() || self.policy.remasking.rule != &OFF
     }
 
-    /// The filled cells of a block as rules see them: those that may be erased.
+    /// The filled cells of a block as rules see them: those that may be erased and replaced.
     fn filled(&self, range: Range<usize>, reading: &Reading) -> Vec<FilledCell> {
-        let mut reviews = reading.reviews.iter().peekable();
-        let mut presents = reading.present.iter().peekable();
+        let Reading { reviews, present, best, .. } = reading;
         let cell = |(at, token): (Position, TokenId)| {
-            while reviews.next_if(|review| review.at < at).is_some() {}
-            let quality = reviews.next_if(|review| review.at == at).map(|review| review.quality);
-            while presents.next_if(|present| present.at < at).is_some() {}
-            let present = presents.next_if(|present| present.at == at).map(|present| present.confidence);
+            let quality = find(reviews, at, |review| review.at).map(|review| review.quality);
+            let present = find(present, at, |present| present.at).map(|present| present.confidence);
+            let best = find(best, at, |best| best.at).filter(|best| !self.postponed.contains(&best.token));
             let Trace { confidence, seen_from, memory } = self.traces[at.index()];
-            FilledCell { at, token, confidence, age: self.step - seen_from + 1, quality, present, memory }
+            FilledCell { at, token, confidence, age: self.step - seen_from + 1, quality, present, best, memory }
         };
         let is_same = |at: &Position| self.rewritten.as_ref().is_some_and(|rewritten| rewritten.same.contains(at));
         let may_go = |(at, token): &(Position, TokenId)| self.judges(*token) && !is_same(at);
         self.canvas.filled(range).filter(may_go).map(cell).collect()
     }
 
-    /// The edits of one step, erasures first.
+    /// The edits of one step, those of filled cells first.
     fn choose(&self, block: &Block, reading: &Reading, filled: &[FilledCell]) -> Result<Vec<Edit>, ReadingError> {
         let (schedule, proposals) = (&block.schedule, &reading.proposals[..]);
         let blanks = count(self.canvas.blanks(block.range.clone()));
@@ -289,33 +287,34 @@ impl Sequence {
         };
         let ready = count(at_once.iter().filter(|fill| class(fill) == Class::AtOnce));
 
-        let remasking = self.remasking(schedule, filled, schedule.erasures_max(blanks, ready));
-        let mut edits = remasking.map_or_else(Vec::new, |(rule, most)| {
+        let remasking = self.remasking(schedule, filled, schedule.room(blanks, ready));
+        let mut edits = remasking.map_or_else(Vec::new, |(rule, mut room)| {
             let due = schedule.fills(blanks, ready, 0);
-            let mut erasures = rule.decide(View { due, blanks_at_start: schedule.blanks_at_start(), ..view });
-            erasures.truncate(most as usize);
-            erasures
+            let mut changes = rule.decide(View { due, blanks_at_start: schedule.blanks_at_start(), ..view });
+            changes.retain(|edit| room.take(edit));
+            changes
         });
-        let fills_max = schedule.fills(blanks, ready, count(edits.iter()));
+        let erased = count(edits.iter().filter(|edit| matches!(edit, Edit::Erase { .. })));
+        let fills_max = schedule.fills(blanks, ready, erased);
         edits.extend(fills(&self.policy.order, proposals, class, fills_max, key));
         Ok(edits)
     }
 
-    /// What erases in this step, if anything: the policy's remasking, or a round of proofreading.
-    /// And how many cells at most, where the schedule has room for `most`.
-    fn remasking(&self, schedule: &Schedule, filled: &[FilledCell], most: u32) -> Option<(Choice, u32)> {
+    /// What erases or replaces in this step, if anything: the policy's remasking, or a round of
+    /// proofreading. And how many cells at most, where the schedule has this room.
+    fn remasking(&self, schedule: &Schedule, filled: &[FilledCell], room: Room) -> Option<(Choice, Room)> {
         match self.policy.proofreading {
-            _ if most == 0 => None,
+            _ if room.changes == 0 => None,
             Some(proofreading) if schedule.is_proofreading() => {
-                let most = proofreading.most.map_or(most, |limit| most.min(limit.get()));
-                proofreading.remasking(schedule.rounds(), filled).map(|rule| (rule, most))
+                let changes = proofreading.most.map_or(room.changes, |limit| room.changes.min(limit.get()));
+                proofreading.remasking(schedule.rounds(), filled).map(|rule| (rule, Room { changes, ..room }))
             }
-            Some(_) | None => Some((self.policy.remasking, most)),
+            Some(_) | None => Some((self.policy.remasking, room)),
         }
     }
 
-    /// Keeps what the next steps may ask about the cells: of those that stay, and of those just
-    /// filled.
+    /// Keeps what the next steps may ask about the cells: of those that stay, and of the tokens
+    /// just written.
     fn remember(&mut self, filled: &[FilledCell], edits: &[Edit]) {
         if let Some(remember) = self.policy.remasking.rule.remember {
             for cell in filled {
@@ -326,12 +325,8 @@ impl Sequence {
             if let Some(rewritten) = &mut self.rewritten {
                 rewritten.take(edit);
             }
-            match edit {
-                Edit::Fill { at, confidence, .. } => {
-                    let seen_from = self.step + 1;
-                    self.traces[at.index()] = Trace { confidence: *confidence, seen_from, memory: 0.0 };
-                }
-                Edit::Erase { .. } => {}
+            if let Some((_, confidence)) = edit.written() {
+                self.traces[edit.at().index()] = Trace { confidence, seen_from: self.step + 1, memory: 0.0 };
             }
         }
     }
@@ -366,6 +361,11 @@ pub fn fills<C: Ord>(
     fills.sort_by_key(class); // the sort is stable
     fills.truncate(count as usize);
     fills
+}
+
+/// The entry of cell `at`, of entries that are in the order of their cells.
+fn find<T: Copy>(entries: &[T], at: Position, place: impl Fn(&T) -> Position) -> Option<T> {
+    entries.binary_search_by_key(&at, place).ok().map(|index| entries[index])
 }
 
 fn count<T>(items: impl Iterator<Item = T>) -> u32 {

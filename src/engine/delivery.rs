@@ -27,7 +27,8 @@ pub(super) struct Client {
     pub(super) place: Place,
     pub(super) submitted: Instant,
     pub(super) has_edits: AtomicBool,
-    /// The policy that erases cells without a quality, as the label of a metric.
+    /// The policy that erases cells without a quality, or replaces tokens, as the label of a
+    /// metric.
     pub(super) policy: &'static str,
     pub(super) trace: Trace,
 }
@@ -116,6 +117,7 @@ fn record_edits(metrics: &Metrics, step: &StepEvent, policy: &str) {
         match edit {
             Edit::Fill { confidence, .. } => metrics.filled(*confidence),
             Edit::Erase { quality, .. } => metrics.erased(if quality.is_some() { "quality" } else { policy }),
+            Edit::Replace { confidence, .. } => metrics.replaced(policy, *confidence),
         }
     }
 }

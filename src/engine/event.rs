@@ -27,22 +27,54 @@ pub struct StepEvent {
     pub step: u32,
     /// Blanks on the canvas after it.
     pub blanks: usize,
-    /// The changes, erasures first. Applying them in order gives the canvas after `step`.
+    /// The changes, those of filled cells first. Applying them in order gives the canvas after
+    /// `step`.
     pub edits: Vec<Edit>,
     /// Text that is final from this step on, following that of earlier steps; empty for infills.
     pub text: String,
 }
 
+/// Edits by their kind.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub struct EditCounts {
+    /// Fills.
+    pub filled: u32,
+    /// Erasures.
+    pub erased: u32,
+    /// Replacements.
+    pub replaced: u32,
+}
+
+impl EditCounts {
+    /// Counts some edits.
+    pub fn of(edits: &[Edit]) -> Self {
+        let mut counts = Self::default();
+        counts.add(edits);
+        counts
+    }
+
+    /// Counts more edits.
+    pub(super) fn add(&mut self, edits: &[Edit]) {
+        for edit in edits {
+            match edit {
+                Edit::Fill { .. } => self.filled += 1,
+                Edit::Erase { .. } => self.erased += 1,
+                Edit::Replace { .. } => self.replaced += 1,
+            }
+        }
+    }
+}
+
 impl StepEvent {
     /// Merges the next step into this one: applying the result gives the same canvas as applying
-    /// both. A fill that was erased again is dropped, so that at most two edits per cell remain.
+    /// both. What was written in between is left out, so that at most two edits per cell remain.
     pub fn absorb(&mut self, later: Self) {
         let mut cells: BTreeMap<Position, Vec<Edit>> = BTreeMap::new();
         for edit in self.edits.drain(..).chain(later.edits) {
             let edits = cells.entry(edit.at()).or_default();
-            match (edits.last(), &edit) {
-                (Some(Edit::Fill { .. }), Edit::Erase { .. }) => drop(edits.pop()),
-                (Some(Edit::Fill { .. } | Edit::Erase { .. }) | None, _) => edits.push(edit),
+            match edits.pop() {
+                Some(earlier) => edits.extend(merged(earlier, edit)),
+                None => edits.push(edit),
             }
         }
         self.edits = cells.into_values().flatten().collect();
@@ -50,6 +82,21 @@ impl StepEvent {
         self.step = later.step;
         self.blanks = later.blanks;
         self.text.push_str(&later.text);
+    }
+}
+
+/// Two edits of a cell that follow each other, in as few as have the same effect.
+fn merged(earlier: Edit, later: Edit) -> Vec<Edit> {
+    match (earlier, later) {
+        (Edit::Fill { .. }, Edit::Erase { .. }) => Vec::new(),
+        (Edit::Fill { .. }, Edit::Replace { at, token, confidence, .. }) => vec![Edit::Fill { at, token, confidence }],
+        (Edit::Replace { was, .. }, Edit::Replace { token, .. }) if was == token => Vec::new(),
+        (Edit::Replace { was, .. }, Edit::Replace { at, token, confidence, .. }) => {
+            vec![Edit::Replace { at, was, token, confidence }]
+        }
+        // the token that was judged is not the one that was there before
+        (Edit::Replace { at, was, .. }, Edit::Erase { .. }) => vec![Edit::Erase { at, was, quality: None }],
+        (Edit::Fill { .. } | Edit::Erase { .. } | Edit::Replace { .. }, _) => vec![earlier, later],
     }
 }
 
@@ -93,8 +140,8 @@ pub struct Part {
     /// Bytes of the text. They may be fewer or others than the tokens spell: JSON is closed, and a
     /// value ends before its cells do.
     pub bytes: usize,
-    /// The tokens, left to right: each with its probability when it was filled, or `None` if it was
-    /// fixed.
+    /// The tokens, left to right: each with its probability when it was written, or `None` if it
+    /// was fixed.
     pub tokens: Vec<(TokenId, Option<Probability>)>,
 }
 
@@ -120,7 +167,7 @@ pub struct Written {
     pub at: Position,
     /// The token.
     pub token: TokenId,
-    /// Its probability when it was filled; 1 for a token that was given.
+    /// Its probability when it was written; 1 for a token that was given.
     pub confidence: Probability,
     /// Its quality on the final canvas, if requested. A token that the quality head was not trained
     /// to judge has none.
@@ -153,6 +200,8 @@ pub struct Answer {
     pub filled: u32,
     /// Erasures made.
     pub erased: u32,
+    /// Tokens replaced.
+    pub replaced: u32,
     /// Whether steps were dropped, to meet the deadline or because many requests were queued.
     pub degraded: bool,
     /// Whether the finished canvas was read for the quality of its tokens.
@@ -204,15 +253,18 @@ mod tests {
 
     proptest! {
         #[test]
-        fn merged_steps_lead_to_the_same_canvas(script in prop::collection::vec((0u32..5, 0u32..9), 0..60)) {
+        fn merged_steps_lead_to_the_same_canvas(
+            script in prop::collection::vec((0u32..5, 0u32..4, any::<bool>()), 0..60)
+        ) {
             let start = Canvas::continuing(&[], 5);
             let mut canvas = start.clone();
             let mut merged = StepEvent::default();
-            for (number, (at, token)) in script.into_iter().enumerate() {
-                let at = Position(at);
+            for (number, (at, token, is_replaced)) in script.into_iter().enumerate() {
+                let (at, token, confidence) = (Position(at), TokenId(token), Probability::ONE);
                 let edit = match canvas.cells()[at.index()].token() {
+                    Some(was) if is_replaced && was != token => Edit::Replace { at, was, token, confidence },
                     Some(was) => Edit::Erase { at, was, quality: None },
-                    None => Edit::Fill { at, token: TokenId(token), confidence: Probability::ONE },
+                    None => Edit::Fill { at, token, confidence },
                 };
                 canvas.apply(&edit).unwrap();
                 merged.absorb(step(u32::try_from(number).unwrap(), vec![edit]));

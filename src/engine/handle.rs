@@ -163,7 +163,7 @@ impl Handle {
         &self.admission.spec
     }
 
-    /// The tokens that may be judged and erased; `None` is all.
+    /// The tokens that may be judged, erased and replaced; `None` is all.
     pub fn judged(&self) -> Option<&TokenSet> {
         self.admission.judged()
     }

@@ -1,13 +1,13 @@
 //! One admitted request: the sequence it refines, and the text made of it. Says what the next
 //! forward pass has to read and takes the reading. Out of scope: other requests of the batch.
 
-use super::event::{Answer, Event, Failure, Finish, Output, Part, Start, StepEvent, Written};
+use super::event::{Answer, EditCounts, Event, Failure, Finish, Output, Part, Start, StepEvent, Written};
 use super::layout::{Accepted, Layout};
 use super::likelihoods::Likelihoods;
 use super::origin::Origin;
 use super::template::Segment;
 use crate::diffusion::policy::{Needs, OFF, QUALITY};
-use crate::diffusion::{Cell, Edit, Position, Probability, Reading, Sequence, TokenId, u32_of};
+use crate::diffusion::{Cell, Position, Probability, Reading, Sequence, TokenId, u32_of};
 use crate::model::{Filter, ModelError, Restriction, Row, RowError, Sampling};
 use crate::text::{Brackets, Tokenizer, Transcript, heal};
 use std::{collections::BTreeMap, ops::Range, sync::Arc, time::Duration};
@@ -83,8 +83,7 @@ pub(super) struct Job {
     /// Whether it has had a place among the running sequences.
     is_started: bool,
     passes: u32,
-    filled: u32,
-    erased: u32,
+    made: EditCounts,
     degraded: bool,
 }
 
@@ -113,8 +112,7 @@ impl Job {
             ended: false,
             is_started: false,
             passes: 0,
-            filled: 0,
-            erased: 0,
+            made: EditCounts::default(),
         };
         job.restrictions = job.restrictions();
         job
@@ -130,7 +128,7 @@ impl Job {
         self.passes > 0
     }
 
-    /// The policy that erases cells while blanks are left, as the label of a metric.
+    /// The policy that erases or replaces while blanks are left, as the label of a metric.
     pub(super) fn policy(&self) -> &'static str {
         match self.sequence.policy().remasking.rule {
             rule if rule == &OFF => QUALITY.name, // only proofreading erases then
@@ -201,9 +199,9 @@ impl Job {
         match (self.sequence.window(), self.quality_pending) {
             (Some(window), _) => {
                 let (only, needs) = (&self.restrictions[..], self.sequence.needs());
-                let Needs { quality: review, present } = needs;
+                let Needs { quality: review, present, best } = needs;
                 let biases = &self.options.biases;
-                vec![Row { window, guidance: *guidance, biases, only, review, present, ..plain }]
+                vec![Row { window, guidance: *guidance, biases, only, review, present, best, ..plain }]
             }
             (None, true) => vec![Row { window: self.written_range(), review: true, ..plain }],
             (None, false) => self.likelihoods.rows(&plain),
@@ -239,17 +237,14 @@ impl Job {
     fn step(&mut self, reading: &Reading) -> Result<StepEvent, Failure> {
         self.degraded |= self.sequence.is_hurried();
         let outcome = self.sequence.advance(reading).map_err(|error| ModelError::Failed(error.to_string()))?;
-        for edit in &outcome.edits {
-            match *edit {
-                Edit::Fill { at, token, confidence } => {
-                    self.filled += 1;
-                    self.written.insert(at, Written { at, token, confidence, quality: None, likelihood: None });
+        self.made.add(&outcome.edits);
+        for (at, written) in outcome.edits.iter().map(|edit| (edit.at(), edit.written())) {
+            match written {
+                Some((token, confidence)) => {
+                    self.written.insert(at, Written { at, token, confidence, quality: None, likelihood: None })
                 }
-                Edit::Erase { at, .. } => {
-                    self.erased += 1;
-                    self.written.remove(&at);
-                }
-            }
+                None => self.written.remove(&at),
+            };
         }
         self.restrictions = self.restrictions();
         let text = outcome.finished.map(|block| self.close_block(&block)).unwrap_or_default();
@@ -344,7 +339,7 @@ impl Job {
                 let tokens: Vec<TokenId> =
                     self.sequence.canvas().cells().iter().filter_map(|cell| cell.token()).collect();
                 let text = tokenizer.as_ref().map(|tokenizer| tokenizer.decode(&tokens)).unwrap_or_default();
-                (Output::Revision(text), Vec::new(), String::new(), Finish::Stop, self.filled as usize)
+                (Output::Revision(text), Vec::new(), String::new(), Finish::Stop, self.made.filled as usize)
             }
         };
         Answer {
@@ -356,8 +351,9 @@ impl Job {
             completion_tokens,
             steps: self.sequence.step(),
             forward_passes: self.passes,
-            filled: self.filled,
-            erased: self.erased,
+            filled: self.made.filled,
+            erased: self.made.erased,
+            replaced: self.made.replaced,
             degraded: self.degraded,
             is_judged: self.is_judged,
             tail,

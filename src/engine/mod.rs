@@ -33,7 +33,7 @@ mod worker;
 pub use crate::diffusion::DOUBTFUL;
 pub(crate) use admission::STOPS_MAX;
 pub use clock::Clock;
-pub use event::{Answer, Event, Failure, Finish, Output, Part, Start, StepEvent, Written};
+pub use event::{Answer, EditCounts, Event, Failure, Finish, Output, Part, Start, StepEvent, Written};
 pub use handle::{Admitted, Handle, Readiness, Session};
 pub use occupancy::Shortage;
 pub use origin::Origin;

@@ -5,14 +5,13 @@
 use super::clock::Clock;
 use super::delivery::{Clients, Delivery};
 use super::dispatch::State;
-use super::event::{Event, Failure, StepEvent};
+use super::event::{EditCounts, Event, Failure, StepEvent};
 use super::job::SequenceId;
 use super::pool::{Begun, Running, Sequence};
 use super::restart::Restart;
 use super::shared::{Condition, FAILURES_MAX, ReplicaState, Shared};
 use super::throughput::{Rates, Throughput};
 use super::tick::{Engine, Tick};
-use crate::diffusion::{Edit, u32_of};
 use crate::model::ModelError;
 use crate::telemetry::DeviceMetrics;
 use std::panic::{AssertUnwindSafe, catch_unwind};
@@ -303,19 +302,20 @@ impl Worker {
 /// Tokens that a tick filled in.
 fn filled(tick: &Tick) -> u32 {
     let steps = tick.events.iter().filter_map(|(_, event)| match event {
-        Event::Step(step) => Some(&step.edits),
+        Event::Step(step) => Some(EditCounts::of(&step.edits).filled),
         Event::Finished(_) | Event::Failed(_) => None,
     });
-    u32_of(steps.flatten().filter(|edit| matches!(edit, Edit::Fill { .. })).count())
+    steps.sum()
 }
 
 /// The attributes of a step's span.
-fn attributes(tick: &Tick, step: &StepEvent) -> [(&'static str, usize); 6] {
-    let erased = step.edits.iter().filter(|edit| matches!(edit, Edit::Erase { .. })).count();
+fn attributes(tick: &Tick, step: &StepEvent) -> [(&'static str, usize); 7] {
+    let EditCounts { filled, erased, replaced } = EditCounts::of(&step.edits);
     [
         ("remask.step", step.step as usize),
-        ("remask.filled", step.edits.len() - erased),
-        ("remask.erased", erased),
+        ("remask.filled", filled as usize),
+        ("remask.erased", erased as usize),
+        ("remask.replaced", replaced as usize),
         ("remask.blanks", step.blanks),
         ("remask.batch.sequences", tick.sequences),
         ("remask.batch.tokens", tick.tokens),

@@ -40,8 +40,20 @@ struct Asked {
     at: Position,
     state: usize,
     unguided: Option<usize>,
-    /// The token of a filled cell; `None` is a blank, to be proposed for.
-    token: Option<TokenId>,
+    question: Question,
+}
+
+/// What is asked about a cell.
+#[derive(Clone, Copy)]
+enum Question {
+    /// A token to write into a blank.
+    Proposal,
+    /// The probability of the token of a filled cell.
+    Present(TokenId),
+    /// The most probable token of a filled cell.
+    Best,
+    /// The quality of a filled cell.
+    Quality,
 }
 
 /// A chunk of cells that the output layer runs on.
@@ -85,27 +97,33 @@ impl NetworkDenoiser {
         let Plan { mut pass, mut readouts, mut reviewed } = Plan::default();
         for (index, row) in batch.iter().enumerate().filter(|(index, _)| readings[*index].is_ok()) {
             let unmasked: Vec<usize> = row.canvas.blanks(row.window.clone()).map(Position::index).collect();
-            let filled = if row.review || row.present { row.window.clone() } else { 0..0 };
-            let filled = row.canvas.filled(filled).map(|(at, _)| at.index());
-            let mut asked: Vec<usize> = unmasked.iter().copied().chain(filled).collect();
-            asked.sort_unstable();
+            let filled = |wanted: bool| if wanted { row.window.clone() } else { 0..0 };
+            let with_filled = |wanted: bool| {
+                let filled = row.canvas.filled(filled(wanted)).map(|(at, _)| at.index());
+                let mut cells: Vec<usize> = unmasked.iter().copied().chain(filled).collect();
+                cells.sort_unstable();
+                cells
+            };
+            let asked = with_filled(row.review || row.present || row.best);
             if asked.is_empty() {
                 continue;
             }
             let states = pass.push(self.ids(row, false), asked.clone())..;
             let mut unguided = 0..0;
-            if row.guidance.is_some() && !unmasked.is_empty() {
-                let first = pass.push(self.ids(row, true), unmasked.clone());
-                unguided = first..first + unmasked.len();
+            let guided = if row.guidance.is_some() { with_filled(row.best) } else { Vec::new() };
+            if !guided.is_empty() {
+                let (count, first) = (guided.len(), pass.push(self.ids(row, true), guided));
+                unguided = first..first + count;
             }
             for (state, at) in states.zip(asked.into_iter().map(Position::at)) {
-                let cell = Asked { row: index, at, state, unguided: None, token: None };
+                let cell = |question| Asked { row: index, at, state, unguided: None, question };
                 match row.canvas.cells()[at.index()] {
-                    Cell::Blank => readouts.push(Asked { unguided: unguided.next(), ..cell }),
+                    Cell::Blank => readouts.push(Asked { unguided: unguided.next(), ..cell(Question::Proposal) }),
                     Cell::Filled(token) => {
-                        let cell = Asked { token: Some(token), ..cell };
-                        reviewed.extend(row.review.then_some(cell));
-                        readouts.extend(row.present.then_some(cell));
+                        reviewed.extend(row.review.then(|| cell(Question::Quality)));
+                        readouts.extend(row.present.then(|| cell(Question::Present(token))));
+                        let best = || Asked { unguided: unguided.next(), ..cell(Question::Best) };
+                        readouts.extend(row.best.then(best));
                     }
                     Cell::Fixed(_) => {}
                 }
@@ -133,16 +151,17 @@ impl NetworkDenoiser {
             let row = &batch[cell.row];
             let unguided = cell.unguided.and_then(|_| next_unguided.next());
             let guidance = row.guidance.zip(unguided).map(|(weight, unguided)| Guidance { weight, unguided });
-            let (noise, only) = match &cell.token {
-                None => (row.sampling.noise(cell.at), row.allowed(cell.at)),
-                Some(token) => (None, Some(std::slice::from_ref(token))),
+            let (noise, only) = match &cell.question {
+                Question::Proposal => (row.sampling.noise(cell.at), row.allowed(cell.at)),
+                Question::Present(token) => (None, Some(std::slice::from_ref(token))),
+                Question::Best | Question::Quality => (None, row.allowed(cell.at)),
             };
             SummaryOptions { noise, biases: row.biases, only, guidance }
         });
         Readout { index, asks: self.backend.ask(options.collect(), inputs) }
     }
 
-    /// What the output layer says about cells: a proposal, or the confidence of the token there.
+    /// What the output layer says about cells.
     fn read_out(&self, hidden: &Tensor, readout: &Readout<'_>, inputs: &Tensor) -> candle_core::Result<Answers> {
         let states = self.backend.gather(hidden, &part(inputs, &readout.index)?)?;
         let logits = self.network.logits(&states)?; // (states, embedding_size)
@@ -178,10 +197,12 @@ impl NetworkDenoiser {
         let summaries = unfilled(summaries, chunks, readouts.chunks(most).map(<[Asked]>::len));
         let chunks = judged.iter().map(Range::len);
         let qualities = unfilled(qualities, chunks, reviewed.chunks(most).map(<[Asked]>::len));
-        for (&Asked { row, at, token, .. }, summary) in readouts.iter().zip(summaries) {
-            self.record(&mut readings[row], "a logit", summary, |reading, summary| match token {
-                None => reading.proposals.push(summary.proposal(at)),
-                Some(_) => reading.present.push(Present { at, confidence: summary.confidence }),
+        for (&Asked { row, at, question, .. }, summary) in readouts.iter().zip(summaries) {
+            self.record(&mut readings[row], "a logit", summary, |reading, summary| match question {
+                Question::Proposal => reading.proposals.push(summary.proposal(at)),
+                Question::Present(_) => reading.present.push(Present { at, confidence: summary.confidence }),
+                Question::Best => reading.best.push(summary.best(at)),
+                Question::Quality => {} // not of the output layer
             });
         }
         for (&Asked { row, at, .. }, logit) in reviewed.iter().zip(qualities) {

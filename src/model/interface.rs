@@ -200,6 +200,9 @@ pub struct Row<'a> {
     pub review: bool,
     /// Whether the present confidence of filled cells is reported. Guidance does not apply to it.
     pub present: bool,
+    /// Whether the most probable token of filled cells is reported, of those that may be written
+    /// there. Guidance applies to it as to proposals, the temperature does not.
+    pub best: bool,
 }
 
 /// Rows that share a forward pass, concatenated without padding.
@@ -212,7 +215,17 @@ impl<'a> Row<'a> {
     /// `window` of a canvas without any option: the most probable tokens, and no reviews.
     pub const fn plain(canvas: &'a Canvas, window: Range<usize>) -> Self {
         let sampling = Sampling { temperature: 0.0, seed: Seed(0), step: 0, filter: Filter::ALL };
-        Self { canvas, window, sampling, guidance: None, biases: &[], only: &[], review: false, present: false }
+        Self {
+            canvas,
+            window,
+            sampling,
+            guidance: None,
+            biases: &[],
+            only: &[],
+            review: false,
+            present: false,
+            best: false,
+        }
     }
 
     /// Tokens that this row adds to a forward pass.

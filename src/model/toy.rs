@@ -4,10 +4,10 @@
 //! filled early, and corrected once the neighbours stand.
 
 use super::backend::cpu::summary::{guided, summarise};
-use super::backend::summary::{SummaryOptions, Vocabulary};
+use super::backend::summary::{Summary, SummaryOptions, Vocabulary};
 use super::error::{ModelError, RowError};
-use super::interface::{Batch, Defaults, Denoiser, Inspection, ModelSpec, Readings, Row};
-use crate::diffusion::{Cell, Draws, Position, Present, Probability, Purpose, Reading, Review, Seed, TokenId};
+use super::interface::{Batch, Defaults, Denoiser, Inspection, ModelSpec, Noise, Readings, Row};
+use crate::diffusion::{Best, Cell, Draws, Position, Present, Probability, Purpose, Reading, Review, Seed, TokenId};
 use std::num::NonZeroU32;
 
 /// Ids 0 to 255 are bytes, as in `models/toy/tokenizer.json`.
@@ -107,18 +107,18 @@ impl Toy {
         let story = Story::of(cells);
         let unprompted: Vec<Cell> =
             cells.iter().map(|cell| if let Cell::Fixed(_) = cell { Cell::Blank } else { *cell }).collect();
-        let propose = |at: Position| {
+        let summary = |at: Position, noise: Option<Noise>| -> Result<Summary, RowError> {
             let mut logits = story.logits(cells, at.index());
             if let Some(weight) = row.guidance {
                 logits = guided(&logits, &story.logits(&unprompted, at.index()), weight);
             }
-            let (noise, biases, only) = (row.sampling.noise(at), row.biases, row.allowed(at));
+            let (biases, only) = (row.biases, row.allowed(at));
             let options = SummaryOptions { noise, biases, only, guidance: None };
             let vocabulary = Vocabulary { size: VOCABULARY, mask: MASK.0 as usize };
             let summary = summarise(logits.into(), vocabulary, &options);
-            let summary = summary.ok_or(RowError::NotFinite { what: "a logit", dtype: self.spec.dtype.clone() })?;
-            Ok(summary.proposal(at))
+            summary.ok_or(RowError::NotFinite { what: "a logit", dtype: self.spec.dtype.clone() })
         };
+        let propose = |at: Position| Ok(summary(at, row.sampling.noise(at))?.proposal(at));
         let proposals = row.canvas.blanks(row.window.clone()).map(propose).collect::<Result<_, RowError>>()?;
         let filled = |wanted: bool| row.canvas.filled(row.window.clone()).filter(move |_| wanted);
         // what a quality head learns to predict: the probability of the token without its own cell
@@ -128,7 +128,10 @@ impl Toy {
         let review = |(at, token)| Review { at, quality: likely(at, token) };
         let reviews = filled(row.review && self.spec.has_quality).map(review).collect();
         let present = |(at, token)| Present { at, confidence: likely(at, token) };
-        Ok(Reading { proposals, reviews, present: filled(row.present).map(present).collect() })
+        let present = filled(row.present).map(present).collect();
+        let best = |(at, _)| Ok(summary(at, None)?.best(at));
+        let best = filled(row.best).map(best).collect::<Result<Vec<Best>, RowError>>()?;
+        Ok(Reading { proposals, reviews, present, best })
     }
 }
 

@@ -32,6 +32,7 @@ pub struct Metrics {
     devices: Devices,
     cells_filled: IntCounter,
     cells_erased: IntCounterVec,
+    cells_replaced: IntCounterVec,
     fill_confidence: Histogram,
     fill_quality: Histogram,
     pub(crate) degraded: IntCounter,
@@ -95,6 +96,10 @@ impl Metrics {
         let erased = counters("cells_erased_total", "Filled cells erased again", &["policy"])?;
         let erasing = rules(Kind::Remasking).into_iter().filter(|rule| *rule != &OFF);
         erasing.for_each(|rule| drop(erased.with_label_values(&[rule.name])));
+        let help = "Filled cells that got another token without being erased";
+        let replaced = counters("cells_replaced_total", help, &["policy"])?;
+        let replacing = rules(Kind::Remasking).into_iter().filter(|rule| rule.needs.best);
+        replacing.for_each(|rule| drop(replaced.with_label_values(&[rule.name])));
         Ok(Self {
             requests: counters("requests_total", "Requests ended", &["endpoint", "outcome"])?,
             request_duration: {
@@ -116,6 +121,7 @@ impl Metrics {
             devices: Devices::new(&registry)?,
             cells_filled: counter("cells_filled_total", "Blanks filled, refills included")?,
             cells_erased: erased,
+            cells_replaced: replaced,
             fill_confidence: histogram("fill_confidence", "Probability of a token when written", PROBABILITY_BUCKETS)?,
             fill_quality: histogram(
                 "fill_quality",
@@ -200,6 +206,12 @@ impl Metrics {
         self.cells_erased.with_label_values(&[policy]).inc();
     }
 
+    /// The token of a filled cell was replaced.
+    pub fn replaced(&self, policy: &str, confidence: Probability) {
+        self.cells_replaced.with_label_values(&[policy]).inc();
+        self.fill_confidence.observe(f64::from(confidence.get()));
+    }
+
     /// Also exports metrics under the names that vLLM's dashboards and Kubernetes' inference
     /// routers read, summed over devices. For the usage of a key-value cache: the fraction of the
     /// running places in use.
@@ -246,6 +258,7 @@ mod tests {
         let metrics = Metrics::new().unwrap();
         metrics.request("/v1/infill", Outcome::Ok, Duration::from_millis(30));
         metrics.erased("quality");
+        metrics.replaced("token_editing", Probability::ONE);
         for (device, running) in [("cuda:0", 2), ("cuda:1", 1)] {
             metrics.device(device).running(running);
         }
@@ -258,6 +271,8 @@ mod tests {
         for line in [
             "remask_requests_total{endpoint=\"/v1/infill\",outcome=\"ok\"} 1",
             "remask_cells_erased_total{policy=\"quality\"} 1",
+            "remask_cells_replaced_total{policy=\"token_editing\"} 1",
+            "remask_fill_confidence_count 1",
             "remask_sequences_running{device=\"cuda:0\"} 2",
             "remask_forward_passes_total{device=\"cuda:0\"} 0",
             "remask_forward_passes_total{device=\"cuda:1\"} 1",

@@ -44,7 +44,8 @@ def replayed(events):
         canvas[cell.at] = cell.token
     for step in steps:
         for edit in step.edits:
-            canvas[edit.at] = edit.fill.token if edit.HasField("fill") else None
+            kind = edit.WhichOneof("kind")
+            canvas[edit.at] = None if kind == "erase" else getattr(edit, kind).token
     return start, canvas, "".join(step.text for step in steps), done
 
 

@@ -31,6 +31,10 @@ fn replay(start: &proto::Start, steps: &[proto::Step]) -> Vec<u32> {
                     assert_eq!(*cell, Some(erase.was), "{edit:?}");
                     *cell = None;
                 }
+                edit::Kind::Replace(replace) => {
+                    assert!(*cell == Some(replace.was) && replace.text.is_some(), "{edit:?}");
+                    *cell = Some(replace.token);
+                }
             }
         }
         assert_eq!(step.blanks as usize, canvas.iter().filter(|cell| cell.is_none()).count());
@@ -120,6 +124,45 @@ async fn a_generation_is_the_completion_that_http_gives() {
     let ended = "remask_requests_total{endpoint=\"/remask.v1.Remask/Generate\",outcome=\"ok\"} 30";
     server.until(ended).await;
     server.until("remask_time_to_first_text_seconds_count 30").await;
+}
+
+#[tokio::test]
+async fn replaced_tokens_are_streamed_and_counted_as_over_http() {
+    let server = Server::toy().await;
+    let mut client = client(&server);
+    let mut all = 0;
+    for seed in 0..3 {
+        let remasking = json!({"policy": "token_editing", "above": 0.4, "budget": 30});
+        let http = json!({"template": "Once<blank:50>.", "seed": seed, "temperature": 1.5,
+                          "diffusion": {"steps": 16, "unmasking": "random", "remasking": remasking}});
+        let value = |value| proto::rule::Value { value: Some(value) };
+        let above = ("above".to_owned(), value(proto::rule::value::Value::Number(0.4)));
+        let budget = ("budget".to_owned(), value(proto::rule::value::Value::Count(30)));
+        let rule = proto::Rule { name: "token_editing".to_owned(), knobs: [above, budget].into() };
+        let diffusion = proto::Diffusion {
+            steps: Some(16),
+            unmasking: Some(proto::Unmasking { order: proto::Order::Random.into(), ..Default::default() }),
+            remasking: Some(proto::Remasking { policy: Some(remasking::Policy::Rule(rule)) }),
+            ..Default::default()
+        };
+        let whole = server.answer(INFILL, &http).await;
+        let grpc = proto::InfillRequest {
+            seed: Some(seed),
+            temperature: 1.5,
+            diffusion: Some(diffusion),
+            ..template("Once<blank:50>.")
+        };
+        let (start, steps, done) = told(client.infill(grpc).await.unwrap().into_inner()).await;
+        check_counts(done.usage, done.diffusion, &whole);
+        let bytes: Vec<u8> = replay(&start, &steps).into_iter().map(|token| u8::try_from(token).unwrap()).collect();
+        assert_eq!(String::from_utf8_lossy(&bytes), done.text);
+        assert_eq!(whole["choices"][0]["text"], done.text);
+        let edits = steps.iter().flat_map(|step| &step.edits);
+        let replaced = edits.filter(|edit| matches!(edit.kind, Some(edit::Kind::Replace(_)))).count();
+        assert_eq!(whole["diffusion"]["replaced"], replaced);
+        all += replaced;
+    }
+    assert!(all > 3, "{all} tokens were replaced");
 }
 
 #[tokio::test]

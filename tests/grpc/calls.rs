@@ -77,7 +77,7 @@ pub(super) fn check_counts(usage: Option<proto::Usage>, diffusion: Option<proto:
     assert_eq!(http["usage"], expected);
     let expected = json!({
         "steps": diffusion.steps, "forward_passes": diffusion.forward_passes, "filled": diffusion.filled,
-        "erased": diffusion.erased, "degraded": diffusion.degraded,
+        "erased": diffusion.erased, "replaced": diffusion.replaced, "degraded": diffusion.degraded,
     });
     assert_eq!(http["diffusion"], expected);
 }

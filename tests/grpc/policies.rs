@@ -61,11 +61,13 @@ async fn every_policy_gives_what_it_gives_over_http() {
             let call = proto::GenerateRequest { temperature: 1.0, seed: Some(3), ..diffusing(grpc) };
             let (_, _, done) = told(client.generate(call).await.unwrap().into_inner()).await;
             assert_eq!(json!(done.text), whole["choices"][0]["text"], "{kind} {}", rule.name);
-            assert_eq!(json!(done.diffusion.unwrap().erased), whole["diffusion"]["erased"], "{kind} {}", rule.name);
+            let summary = done.diffusion.unwrap();
+            assert_eq!(json!(summary.erased), whole["diffusion"]["erased"], "{kind} {}", rule.name);
+            assert_eq!(json!(summary.replaced), whole["diffusion"]["replaced"], "{kind} {}", rule.name);
             (count, _) = (count + 1, texts.insert(done.text));
         }
     }
-    assert!(count >= 21 && texts.len() > 5, "{count} rules, {} texts", texts.len());
+    assert!(count >= 23 && texts.len() > 5, "{count} rules, {} texts", texts.len());
 }
 
 #[tokio::test]
@@ -84,6 +86,7 @@ async fn what_a_rule_does_not_take_is_named() {
         (remasked(named("", [])), "diffusion.remasking.rule: given \"\"; give one of \"off\", \"quality\""),
         (remasked(named("present", [("budget", Number(0.5))])), "budget is 0.5; give 0 to 65536"),
         (remasked(named("present", [("below", Count(1))])), "below is 1; give a number from 0 to 1"),
+        (remasked(named("token_editing", [("above", Number(2.0))])), "above is 2; give a number from 0 to 1"),
         (remasked(named("p2", [("weight", span)])), "weight is [0.1, 0.2]; give a number from 0 to 100"),
         (remasked(named("remdm_cap", [("eta", Number(f32::NAN))])), "eta is NaN; give a number from 0 to 1"),
         (remasked(named("off", [("budget", Count(1))])), "off has no knob \"budget\"; it takes none"),

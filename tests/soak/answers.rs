@@ -68,8 +68,12 @@ impl Canvas {
             }
             let at = edit["at"].as_u64().and_then(|at| usize::try_from(at).ok());
             let cell = at.and_then(|at| self.0.get_mut(at)).and_then(Option::take);
-            let is_erased = edit["kind"] == "erase" && cell.is_some_and(|(token, _)| edit["was"] == token);
-            ensure(is_erased, || format!("{edit} does not fit {}", self.text()))?;
+            let is_change = edit["kind"] == "erase" || edit["kind"] == "replace";
+            let is_fit = is_change && cell.is_some_and(|(token, _)| edit["was"] == token);
+            ensure(is_fit, || format!("{edit} does not fit {}", self.text()))?;
+            if edit["kind"] == "replace" {
+                self.put(edit)?;
+            }
         }
         let blanks = self.0.iter().filter(|cell| cell.is_none()).count();
         ensure(step["blanks"] == blanks, || format!("{blanks} blanks are left after {step}"))

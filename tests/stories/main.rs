@@ -6,6 +6,7 @@ mod blocks;
 mod erasing;
 mod filling;
 mod proofreading;
+mod replacing;
 mod script;
 
 use remask::diffusion::policy::{BELOW, BUDGET, OFF, QUALITY, THRESHOLD, order};

@@ -2,7 +2,7 @@
 //! or erase.
 
 use remask::diffusion::{
-    Canvas, Cell, Edit, Policy, Position, Probability, Proposal, Reading, Review, Seed, Sequence, TokenId,
+    Best, Canvas, Cell, Edit, Policy, Position, Probability, Proposal, Reading, Review, Seed, Sequence, TokenId,
 };
 
 /// A word written in place of the right one.
@@ -21,7 +21,7 @@ pub(super) fn slip(step: u32, at: usize, word: &'static str, quality: u8) -> Sli
 }
 
 /// The readings of a story: the right words, `[pinned]` ones fixed from the start, and a confidence
-/// for each in tenths.
+/// for each in tenths. In a filled cell, too, the right word is the most probable one.
 pub(super) struct Script {
     words: &'static str,
     confidence: &'static str,
@@ -80,9 +80,14 @@ impl Script {
             let slip = self.slips.iter().find(|slip| slip.at == at.index() && self.id(slip.word) == token);
             Review { at, quality: tenths(slip.map_or(RIGHT, |slip| slip.quality)) }
         };
+        let best = |(at, _): (Position, TokenId)| {
+            let (token, confidence) = (self.id(self.words()[at.index()]), tenths(confidences[at.index()]));
+            Best { at, token, confidence }
+        };
         Reading {
             proposals: canvas.blanks(window.clone()).map(propose).collect(),
-            reviews: canvas.filled(window).map(review).collect(),
+            reviews: canvas.filled(window.clone()).map(review).collect(),
+            best: canvas.filled(window).map(best).collect(),
             ..Reading::default()
         }
     }
@@ -96,6 +101,9 @@ impl Script {
         match edit {
             Edit::Fill { token, .. } => format!("+{}", self.vocabulary()[token.0 as usize]),
             Edit::Erase { was, .. } => format!("-{}", self.vocabulary()[was.0 as usize]),
+            Edit::Replace { was, token, .. } => {
+                format!("{}>{}", self.vocabulary()[was.0 as usize], self.vocabulary()[token.0 as usize])
+            }
         }
     }
 }

@@ -68,6 +68,15 @@ enum EditObject {
         #[schema(required)]
         quality: Option<f32>,
     },
+    /// A filled cell got another token in one step.
+    Replace {
+        at: usize,
+        was: u32,
+        token: u32,
+        #[schema(required)]
+        text: Option<String>,
+        confidence: f32,
+    },
 }
 
 impl EditObject {
@@ -78,6 +87,10 @@ impl EditObject {
                 Self::Fill { at, token: token.0, text: detokenizer.piece(*token), confidence: confidence.get() }
             }
             Edit::Erase { was, quality, .. } => Self::Erase { at, was: was.0, quality: quality.map(Probability::get) },
+            Edit::Replace { was, token, confidence, .. } => {
+                let (was, text) = (was.0, detokenizer.piece(*token));
+                Self::Replace { at, was, token: token.0, text, confidence: confidence.get() }
+            }
         }
     }
 }
@@ -174,6 +187,8 @@ pub(crate) struct Refinement {
     filled: u32,
     /// Cells erased.
     erased: u32,
+    /// Filled cells that got another token without being erased.
+    replaced: u32,
     /// True if steps were dropped to meet the deadline.
     degraded: bool,
 }
@@ -187,6 +202,7 @@ impl Refinement {
             forward_passes: sum(|answer| answer.forward_passes),
             filled: sum(|answer| answer.filled),
             erased: sum(|answer| answer.erased),
+            replaced: sum(|answer| answer.replaced),
             degraded: answers.iter().any(|answer| answer.degraded),
         }
     }

@@ -12,7 +12,7 @@ pub(super) struct Policies {
     unmasking: Vec<Policy>,
     /// Paces: how many blanks a step fills. A request chooses one by its knob of the same name.
     paces: Vec<Policy>,
-    /// Which filled cells are erased.
+    /// Which filled cells are erased or replaced.
     remasking: Vec<Policy>,
 }
 

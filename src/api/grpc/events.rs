@@ -111,6 +111,10 @@ impl MessageWriter {
             Edit::Erase { was, quality, .. } => {
                 edit::Kind::Erase(edit::Erase { was: was.0, quality: quality.map(Probability::get) })
             }
+            Edit::Replace { was, token, confidence, .. } => {
+                let (was, text) = (was.0, self.detokenizer().piece(token));
+                edit::Kind::Replace(edit::Replace { was, token: token.0, text, confidence: confidence.get() })
+            }
         };
         proto::Edit { at: u32_of(edit.at().index() - self.start.offset), kind: Some(kind) }
     }
@@ -169,8 +173,8 @@ fn usage(answer: &Answer) -> proto::Usage {
 }
 
 fn summary(answer: &Answer) -> proto::Summary {
-    let &Answer { steps, forward_passes, filled, erased, degraded, .. } = answer;
-    proto::Summary { steps, forward_passes, filled, erased, degraded }
+    let &Answer { steps, forward_passes, filled, erased, replaced, degraded, .. } = answer;
+    proto::Summary { steps, forward_passes, filled, erased, degraded, replaced }
 }
 
 /// The tokens of an answer up to the end of its text, or all tokens of a given text.

@@ -161,6 +161,7 @@ impl RequestContext {
             ("remask.forward_passes", answer.forward_passes as usize),
             ("remask.filled", answer.filled as usize),
             ("remask.erased", answer.erased as usize),
+            ("remask.replaced", answer.replaced as usize),
         ];
         trace::counted(&self.0.span, counts);
     }

@@ -40,7 +40,7 @@ pub(crate) struct Diffusion {
     #[serde(default, deserialize_with = "field::cfg_scale")]
     #[schema(minimum = 0, maximum = 100)]
     cfg_scale: Option<f32>,
-    /// With `stream`: also send every fill and erasure; default false.
+    /// With `stream`: also send every edit; default false.
     pub(super) stream_edits: Option<bool>,
     /// Judge every token of the finished answer: one more forward pass. Needs a quality head.
     return_quality: Option<bool>,

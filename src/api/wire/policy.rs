@@ -123,7 +123,7 @@ fn orders(knob: fn(&Knob) -> RefOr<Schema>, description: &str) -> RefOr<Schema> 
 
 /// A remasking by name, or an object with the knobs that go with its name.
 pub(super) fn remasking_schema() -> RefOr<Schema> {
-    let description = "Which filled cells may be erased; default: those of quality below 0.5 if the model has a head, \
+    let description = "Which filled cells may be erased or replaced; default: those of quality below 0.5 if the model has a head, \
                        else none. `quality` needs a head.";
     let mut groups: Vec<(&'static [&'static Knob], Vec<&str>)> = Vec::new();
     let named = |knobs: &[&Knob]| knobs.iter().map(|knob| knob.name).collect::<Vec<_>>();

@@ -1,5 +1,5 @@
 //! Policies: which blanks are filled first, how many at once, and which filled cells are erased
-//! again. Each rule is one file here and one entry in the registry.
+//! or replaced. Each rule is one file here and one entry in the registry.
 
 pub mod confidence;
 mod knob;
@@ -13,6 +13,7 @@ mod registry;
 mod remask;
 mod remdm;
 mod rule;
+mod token_editing;
 
 pub use knob::{COUNT_MAX, Knob, KnobError, Range, Setting, Settings, Stretch};
 pub use pace::{ANCESTRAL, ENTROPY_BOUND, FACTOR, HIERARCHICAL, LEAP, Pace, THRESHOLD};
@@ -23,6 +24,7 @@ pub use registry::{RegistryError, find, knobs, pace, register, rules, table};
 pub use remask::{BELOW, BUDGET, OFF, WINDOW};
 pub use remdm::{CAP as REMDM_CAP, REMDM, RESCALE as REMDM_RESCALE};
 pub use rule::{Choice, Count, FilledCell, Kind, Needs, Rule, View};
+pub use token_editing::TOKEN_EDITING;
 
 use std::num::NonZeroU32;
 
@@ -33,8 +35,8 @@ pub struct Policy {
     pub order: Choice,
     /// How many blanks per step.
     pub pace: Pace,
-    /// Which filled cells are erased: a rule of [`Kind::Remasking`], its knobs checked and
-    /// complete.
+    /// Which filled cells are erased or replaced: a rule of [`Kind::Remasking`], its knobs checked
+    /// and complete.
     pub remasking: Choice,
     /// Cells per block; blocks are refined left to right, and a finished block never changes again.
     pub block_length: NonZeroU32,

@@ -324,7 +324,16 @@ mod tests {
 
     fn cell(at: u32) -> FilledCell {
         let (token, confidence) = (TokenId(at), Probability::ONE);
-        FilledCell { at: Position(at), token, confidence, age: 1, quality: None, present: None, memory: 0.0 }
+        FilledCell {
+            at: Position(at),
+            token,
+            confidence,
+            age: 1,
+            quality: None,
+            present: None,
+            best: None,
+            memory: 0.0,
+        }
     }
 
     #[test]

@@ -95,7 +95,7 @@ mod tests {
 
     fn cell(at: u32, present: f32, age: u32, memory: f32) -> FilledCell {
         let (confidence, present) = (Probability::ONE, Some(probability(present)));
-        FilledCell { at: Position(at), token: TokenId(at), confidence, age, quality: None, present, memory }
+        FilledCell { at: Position(at), token: TokenId(at), confidence, age, quality: None, present, best: None, memory }
     }
 
     fn erased(choice: Choice, proposals: &[Proposal], filled: &[FilledCell], due: u32) -> Vec<u32> {

@@ -11,11 +11,12 @@ use super::random;
 use super::remask::{BUDGET, OFF};
 use super::remdm::{CAP, REMDM, RESCALE};
 use super::rule::{Choice, Kind, Rule};
+use super::token_editing::TOKEN_EDITING;
 use std::collections::BTreeSet;
 use std::sync::{PoisonError, RwLock};
 
 /// The rules that every program has, in the order in which they are listed.
-static BUILT_IN: [&Rule; 22] = [
+static BUILT_IN: [&Rule; 23] = [
     &order::CONFIDENCE,
     &order::MARGIN,
     &order::ENTROPY,
@@ -34,6 +35,7 @@ static BUILT_IN: [&Rule; 22] = [
     &RUNNING,
     &T2M,
     &P2,
+    &TOKEN_EDITING,
     &REMDM,
     &CAP,
     &RESCALE,
@@ -249,7 +251,7 @@ mod tests {
         );
         assert_eq!(
             message(Choice::of(&OFF).with("budget", 1)),
-            "policy \"off\" takes no budget, below, window, weight or eta; choose another policy, as \"quality\""
+            "policy \"off\" takes no budget, below, window, weight, above or eta; choose another policy, as \"quality\""
         );
         assert_eq!(pace(&Settings::EMPTY), Ok(None));
         let threshold = Choice::of(&THRESHOLD).with("threshold", 0.9);

@@ -6,10 +6,11 @@ use super::rule::{Choice, FilledCell, Rule};
 use crate::diffusion::canvas::Edit;
 use crate::diffusion::units::DOUBTFUL;
 
-/// Erasures per block at most. Every remasking that erases anything has this knob: it bounds a run.
+/// Erasures and replacements per block at most. Every remasking that changes anything has this
+/// knob: it bounds a run.
 pub static BUDGET: Knob = Knob {
     name: "budget",
-    help: "Erasures per block at most; default: one per blank of the block.",
+    help: "Erasures and replacements per block at most; default: one per blank of the block.",
     range: Range::Count { min: 0 },
     default: |_, blanks| Some(Setting::Count(blanks)),
 };
@@ -23,10 +24,10 @@ pub static BELOW: Knob = Knob {
     default: |asked, _| asked.count(BUDGET.name).is_none().then_some(Setting::Number(DOUBTFUL)),
 };
 
-/// When erasing is allowed.
+/// When erasing and replacing are allowed.
 pub static WINDOW: Knob = Knob {
     name: "window",
-    help: "Part of each block's steps in which erasing is allowed, as two fractions, the second \
+    help: "Part of each block's steps in which erasing and replacing are allowed, as two fractions, the second \
            above the first.",
     range: Range::Span,
     default: |_, _| Some(Setting::Span([0.0, 1.0])),
@@ -36,12 +37,12 @@ pub static WINDOW: Knob = Knob {
 pub static OFF: Rule = Rule { name: "off", help: "Nothing is erased.", ..Rule::NONE };
 
 impl Choice {
-    /// Erasures per block at most.
+    /// Erasures and replacements per block at most.
     pub fn budget(&self) -> u32 {
         self.settings.count(BUDGET.name).unwrap_or(0)
     }
 
-    /// The part of a block's steps in which erasing is allowed.
+    /// The part of a block's steps in which erasing and replacing are allowed.
     pub fn window(&self) -> Stretch {
         self.settings.stretch(WINDOW.name).unwrap_or(Stretch::WHOLE)
     }

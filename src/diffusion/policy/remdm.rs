@@ -138,6 +138,7 @@ mod tests {
             age: 1,
             quality: None,
             present: None,
+            best: None,
             memory: 0.0,
         }
     }

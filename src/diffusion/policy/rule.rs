@@ -4,7 +4,7 @@
 use super::knob::{Knob, Setting, Settings};
 use crate::diffusion::canvas::Edit;
 use crate::diffusion::random::DrawKey;
-use crate::diffusion::reading::Proposal;
+use crate::diffusion::reading::{Best, Proposal};
 use crate::diffusion::units::{Position, Probability, TokenId};
 use std::fmt;
 
@@ -15,7 +15,7 @@ pub enum Kind {
     Order,
     /// Which blanks are filled at once, however many they are.
     Pace,
-    /// Which filled cells are erased ("remasking").
+    /// Which filled cells are erased or replaced ("remasking").
     Remasking,
 }
 
@@ -42,7 +42,7 @@ pub struct Rule {
     /// What a request may set. A remasking has [`super::BUDGET`] among them, unless it erases
     /// nothing.
     pub knobs: &'static [&'static Knob],
-    /// Of a remasking: how many cells a step erases.
+    /// Of a remasking: how many cells a step erases or replaces.
     pub count: Count,
     /// What it needs of the model.
     pub needs: Needs,
@@ -50,19 +50,20 @@ pub struct Rule {
     /// that depends on its own past. 0 when a cell is filled. `None` remembers nothing.
     pub remember: Option<fn(&FilledCell) -> f32>,
     /// The decision. An order returns a fill for every blank, the first to fill first. A pace
-    /// returns the fills of the blanks to fill at once. A remasking returns the erasures it
-    /// proposes, the first to make first. The schedule takes as many from the front as the step has
-    /// room for.
+    /// returns the fills of the blanks to fill at once. A remasking returns the erasures and
+    /// replacements it proposes, the first to make first. The schedule takes as many from the front
+    /// as the step has room for.
     pub decide: fn(&View<'_>) -> Vec<Edit>,
 }
 
-/// How many cells a remasking erases in a step, of those that it proposes.
+/// How many cells a remasking erases or replaces in a step, of those that it proposes.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
 pub enum Count {
     /// The step's even share of the budget.
     #[default]
     Planned,
-    /// All, as far as the budget and the blanks allow: the step fills as many blanks more.
+    /// All, as far as the budget allows, and of the erasures as far as the blanks allow: the step
+    /// fills as many blanks more.
     Own,
 }
 
@@ -73,20 +74,28 @@ pub struct Needs {
     pub quality: bool,
     /// The present confidence of each filled cell: the output layer runs on it as on a blank.
     pub present: bool,
+    /// The most probable token of each filled cell: the output layer runs on it as on a blank.
+    pub best: bool,
 }
 
 impl Needs {
     /// Nothing but the proposals.
-    pub const NOTHING: Self = Self { quality: false, present: false };
+    pub const NOTHING: Self = Self { quality: false, present: false, best: false };
     /// The quality of each filled cell.
-    pub const QUALITY: Self = Self { quality: true, present: false };
+    pub const QUALITY: Self = Self { quality: true, ..Self::NOTHING };
     /// The present confidence of each filled cell.
-    pub const PRESENT: Self = Self { quality: false, present: true };
+    pub const PRESENT: Self = Self { present: true, ..Self::NOTHING };
+    /// The most probable token of each filled cell.
+    pub const BEST: Self = Self { best: true, ..Self::NOTHING };
 
     /// What either of two rules needs.
     #[must_use]
     pub const fn and(self, other: Self) -> Self {
-        Self { quality: self.quality || other.quality, present: self.present || other.present }
+        Self {
+            quality: self.quality || other.quality,
+            present: self.present || other.present,
+            best: self.best || other.best,
+        }
     }
 }
 
@@ -122,6 +131,9 @@ pub struct FilledCell {
     pub quality: Option<Probability>,
     /// Probability of the token as the canvas stands now; `None` unless asked for.
     pub present: Option<Probability>,
+    /// The most probable token of the cell as the canvas stands now; `None` unless asked for, and
+    /// where that token may not be written yet.
+    pub best: Option<Best>,
     /// What the rule remembered of this cell (see [`Rule::remember`]).
     pub memory: f32,
 }
@@ -145,6 +157,13 @@ impl FilledCell {
     /// The edit that erases it, with the quality it was judged by if the rule looked at that.
     pub const fn erase(&self, quality: Option<Probability>) -> Edit {
         Edit::Erase { at: self.at, was: self.token, quality }
+    }
+
+    /// The edit that writes the most probable token in place of the one that stands there; `None`
+    /// where that is the same, or was not asked for.
+    pub fn replace(&self) -> Option<Edit> {
+        let Best { token, confidence, .. } = self.best.filter(|best| best.token != self.token)?;
+        Some(Edit::Replace { at: self.at, was: self.token, token, confidence })
     }
 }
 

@@ -34,7 +34,7 @@ const BIAS_MAX: f32 = 100.0;
 pub(super) struct Admission {
     pub(super) spec: Arc<ModelSpec>,
     canvases: CanvasBuilder,
-    /// The tokens that may be judged and erased; `None` is all.
+    /// The tokens that may be judged, erased and replaced; `None` is all.
     judged: Option<TokenSet>,
 }
 
@@ -46,7 +46,7 @@ impl Admission {
         Self { canvases, spec, judged }
     }
 
-    /// The tokens that may be judged and erased; `None` is all.
+    /// The tokens that may be judged, erased and replaced; `None` is all.
     pub(super) const fn judged(&self) -> Option<&TokenSet> {
         self.judged.as_ref()
     }

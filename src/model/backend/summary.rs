@@ -1,8 +1,8 @@
-//! What a policy needs to know about one blank: a token, its probability, the margin, the entropy.
+//! What a policy needs to know about one cell: a token, its probability, the margin, the entropy.
 //! Out of scope: how they are computed from a row of logits.
 
 use super::inputs::AskPlaces;
-use crate::diffusion::{Position, Probability, Proposal, TokenId, u32_of};
+use crate::diffusion::{Best, Position, Probability, Proposal, TokenId, u32_of};
 use crate::model::interface::Noise;
 use candle_core::{Result, Tensor, bail};
 
@@ -89,6 +89,11 @@ impl Summary {
     pub(crate) fn proposal(self, at: Position) -> Proposal {
         let Self { token, confidence, margin, entropy } = self;
         Proposal { at, token: TokenId(token), confidence, margin, entropy }
+    }
+
+    /// What the output layer would write into the filled cell at `at`.
+    pub(crate) fn best(self, at: Position) -> Best {
+        Best { at, token: TokenId(self.token), confidence: self.confidence }
     }
 }
 

@@ -47,6 +47,7 @@ fn readings(model: &mut dyn Denoiser, canvases: &[Canvas]) -> Vec<Reading> {
             only: &[],
             review: has_quality,
             present: index == 1,
+            best: index % 3 == 2, // with guidance
         })
         .collect();
     model.read(&rows).unwrap().into_iter().map(Result::unwrap).collect()
@@ -60,7 +61,9 @@ fn compare(found: &[Reading], expected: &[Reading]) {
     let (mut blanks, mut same) = (0, 0);
     assert_eq!(found.len(), expected.len());
     for (found, expected) in found.iter().zip(expected) {
-        let counts = |reading: &Reading| [reading.proposals.len(), reading.reviews.len(), reading.present.len()];
+        let counts = |reading: &Reading| {
+            [reading.proposals.len(), reading.reviews.len(), reading.present.len(), reading.best.len()]
+        };
         assert_eq!(counts(found), counts(expected));
         for (a, b) in found.proposals.iter().zip(&expected.proposals) {
             assert_eq!(a.at, b.at);
@@ -75,6 +78,9 @@ fn compare(found: &[Reading], expected: &[Reading]) {
             assert!(a.at == b.at && (a.quality.get() - b.quality.get()).abs() < 1e-3, "{a:?} {b:?}");
         }
         for (a, b) in found.present.iter().zip(&expected.present) {
+            assert!(a.at == b.at && (a.confidence.get() - b.confidence.get()).abs() < 1e-3, "{a:?} {b:?}");
+        }
+        for (a, b) in found.best.iter().zip(&expected.best) {
             assert!(a.at == b.at && (a.confidence.get() - b.confidence.get()).abs() < 1e-3, "{a:?} {b:?}");
         }
     }
