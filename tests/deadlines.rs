@@ -9,7 +9,9 @@ use remask::diffusion::policy::{BUDGET, QUALITY, THRESHOLD, order};
 use remask::diffusion::{
     Canvas, Choice, Pace, Policy, Probability, Proofreading, Proposal, Reading, Review, Seed, Sequence, TokenId,
 };
-use remask::engine::{Clock, EndOfText, Event, Failure, Handle, Limits, Prompt, Request, Session, Task, start_by};
+use remask::engine::{
+    Clock, EndOfText, Event, Failure, Handle, Limits, Prompt, Rejected, Request, Session, Task, start_by,
+};
 use remask::model::{Batch, Denoiser, Inspection, ModelError, ModelSpec, Readings, Toy};
 use remask::telemetry::Metrics;
 use serde_json::{Value, json};
@@ -36,8 +38,14 @@ impl Time {
     }
 }
 
-/// A toy whose passes take a while.
-struct Slow(Toy, Time);
+/// A toy whose passes take a while: each one step, or each row.
+struct Slow(Toy, Time, Each);
+
+#[derive(Clone, Copy, PartialEq, Eq)]
+enum Each {
+    Pass,
+    Row,
+}
 
 impl Denoiser for Slow {
     fn spec(&self) -> &ModelSpec {
@@ -46,7 +54,8 @@ impl Denoiser for Slow {
 
     fn read(&mut self, batch: &Batch<'_>) -> Result<Readings, ModelError> {
         let readings = self.0.read(batch);
-        self.1.0.fetch_add(1, Ordering::SeqCst);
+        let steps = if self.2 == Each::Row { batch.len() } else { 1 };
+        self.1.0.fetch_add(u32::try_from(steps).unwrap(), Ordering::SeqCst);
         readings
     }
 
@@ -56,15 +65,15 @@ impl Denoiser for Slow {
 }
 
 fn slow(limits: Limits) -> (Handle, Time) {
-    let (handle, hand, time) = slow_stage(limits);
+    let (handle, hand, time) = slow_stage(limits, Each::Pass);
     drop(hand);
     (handle, time)
 }
 
 /// The same, whose passes begin and end on command of the test.
-fn slow_stage(limits: Limits) -> (Handle, Hand, Time) {
+fn slow_stage(limits: Limits, each: Each) -> (Handle, Hand, Time) {
     let time = Time::default();
-    let (model, hand) = puppet(Box::new(Slow(Toy::new(), time.clone())));
+    let (model, hand) = puppet(Box::new(Slow(Toy::new(), time.clone(), each)));
     let metrics = Arc::new(Metrics::new().unwrap());
     (start_by(time.clock(), model, Some(toy_tokenizer()), limits, metrics).unwrap(), hand, time)
 }
@@ -149,7 +158,7 @@ async fn a_queued_request_loses_no_steps_to_those_before_it() {
 
 #[tokio::test]
 async fn a_sequence_that_gave_up_its_place_is_full_by_its_deadline() {
-    let (handle, hand, time) = slow_stage(Limits { running_max: 2, ..Limits::default() });
+    let (handle, hand, time) = slow_stage(Limits { running_max: 2, ..Limits::default() }, Each::Pass);
     let first = handle.submit(&ask("z", 1)).unwrap();
     assert_eq!(hand.begun(), ["z"]);
     let hurried = Request { deadline: Some(12 * STEP), ..full("a", 100) };
@@ -176,6 +185,85 @@ async fn a_sequence_that_gave_up_its_place_is_full_by_its_deadline() {
         assert!(answer.degraded && answer.filled == 100, "{answer:?}");
     }
     assert_eq!((finished(first).await.degraded, finished(other).await.degraded), (false, false));
+}
+
+fn choices(handle: &Handle, request: Request, count: usize) -> Vec<Session> {
+    let tasks = vec![request.task.clone()];
+    let admitted = handle.admit_all(request, tasks, count).unwrap();
+    admitted.into_iter().map(|admitted| handle.queue(admitted).unwrap()).collect()
+}
+
+/// Lets passes end while they have rows of `prompt`: the time when the last one of these has ended.
+fn until_without(hand: &Hand, time: &Time, prompt: &str) -> Duration {
+    let mut ended = Duration::ZERO;
+    for _ in 0..400 {
+        let has_rows = hand.begun().iter().any(|row| row.starts_with(prompt));
+        ended = if has_rows { time.passed() + STEP } else { ended };
+        hand.end(Verdict::Read);
+    }
+    ended
+}
+
+#[tokio::test]
+async fn all_choices_of_a_request_that_has_begun_are_answered_by_its_deadline() {
+    for (running_max, batch_tokens_max, count, others) in
+        [(2, 8192, 8, 0), (4, 256, 8, 0), (4, 128, 8, 0), (4, 256, 8, 8), (4, 128, 12, 4), (8, 512, 4, 8)]
+    {
+        let limits = Limits { running_max, batch_tokens_max, ..Limits::default() };
+        let (handle, hand, time) = slow_stage(limits, Each::Pass);
+        let first = handle.submit(&ask("z", 1)).unwrap();
+        hand.begun();
+        let others = choices(&handle, full("b", 100), others);
+        let last = handle.submit(&full("c", 1000)).unwrap(); // so that there always is a next pass
+        let hurried = Request { deadline: Some(70 * STEP), ..full("a", 100) };
+        let hurried = choices(&handle, hurried, count);
+        hand.end(Verdict::Read);
+        let ended = until_without(&hand, &time, "a");
+        drop((hand, others, first, last));
+        for session in hurried {
+            let answer = finished(session).await;
+            assert!(answer.degraded && answer.filled == 100, "{limits:?}: {answer:?}");
+        }
+        assert!(ended <= 71 * STEP && ended >= 30 * STEP, "{limits:?}: {ended:?}");
+    }
+}
+
+#[tokio::test]
+async fn a_full_pass_is_expected_to_take_longer_than_a_small_one() {
+    let (handle, hand, time) = slow_stage(Limits::default(), Each::Row);
+    drop(hand);
+    for _ in 0..4 {
+        finished(handle.submit(&full("b", 100)).unwrap()).await; // passes of one row
+    }
+    let begun = time.passed();
+    let hurried = Request { deadline: Some(100 * STEP), ..full("a", 100) };
+    for session in choices(&handle, hurried, 20) {
+        let answer = finished(session).await;
+        assert!(answer.degraded && answer.filled == 100, "{answer:?}");
+    }
+    assert!(time.passed() - begun <= 120 * STEP, "{:?}", time.passed() - begun); // a pass takes 20 steps
+}
+
+#[tokio::test]
+async fn a_refused_request_is_told_how_long_so_many_places_take() {
+    let (handle, hand, time) = slow_stage(Limits { running_max: 2, queue_max: 2, ..Limits::default() }, Each::Pass);
+    let held: Vec<_> = (0..4).map(|_| handle.submit(&full("a", 290)).unwrap()).collect();
+    for _ in 0..50 {
+        hand.begun();
+        hand.end(Verdict::Read);
+    }
+    hand.begun(); // 50 passes are measured
+    assert_eq!(time.passed(), 50 * STEP);
+    let told = |count: usize| {
+        let (request, tasks) = (ask("b", 4), vec![ask("b", 4).task]);
+        match handle.admit_all(request, tasks, count) {
+            Err(Rejected::Full { retry_after, .. }) => retry_after,
+            other => panic!("{other:?}"),
+        }
+    };
+    // two run for 240 steps of 20 ms more, the two that wait for 290 after them
+    assert_eq!([1, 2, 3, 4].map(told), [5, 5, 11, 11]);
+    drop((hand, held));
 }
 
 #[tokio::test]

@@ -9,8 +9,13 @@ use std::net::TcpStream;
 use std::process::Command;
 
 fn server() -> Process {
+    server_with(&[])
+}
+
+fn server_with(flags: &[&str]) -> Process {
     let mut command = Command::new(env!("CARGO_BIN_EXE_remask"));
-    Process::of(command.args(["serve", "--port", "0", "--model-id", "toy", "--log-format", "json"]).env("RUST_LOG", ""))
+    let command = command.args(["serve", "--port", "0", "--model-id", "toy", "--log-format", "json"]).args(flags);
+    Process::of(command.env("RUST_LOG", ""))
 }
 
 /// The line of the request that ends next, as its fields and its id.
@@ -112,10 +117,12 @@ async fn admitted(client: &reqwest::Client, server: &Process) -> String {
 /// What fails for each choice of a request is told once.
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn a_request_that_fails_has_one_warning_however_many_choices_it_has() {
-    let server = server();
+    let server = server_with(&["--max-concurrent-requests", "1"]);
     let client = reqwest::Client::builder().no_proxy().build().unwrap();
+    // has the only place until the end
+    let first = json!({"prompt": "Once", "max_tokens": 900, "n": 8, "stream": true});
+    let _first = client.post(server.url("/v1/completions")).json(&first).send().await.unwrap();
     for stream in [false, true] {
-        // 64 choices wait while the others run
         let body =
             json!({"prompt": "Once", "max_tokens": 900, "n": 128, "stream": stream, "diffusion": {"deadline_ms": 1}});
         let text = client.post(server.url("/v1/completions")).json(&body).send().await.unwrap().text().await.unwrap();

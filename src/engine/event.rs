@@ -216,7 +216,7 @@ pub enum Failure {
     /// The forward pass failed.
     #[error("{0}")]
     Model(#[from] ModelError),
-    /// The deadline passed while the request was queued.
+    /// The deadline passed while the request was queued, and no choice of it had begun.
     #[error("the deadline of {} ms came before this request's turn; give it longer, or try when fewer are waiting", deadline.as_millis())]
     TooLate {
         /// The deadline.

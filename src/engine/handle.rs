@@ -9,6 +9,7 @@ use super::job::{Job, SequenceId};
 use super::mailbox::{Inbox, Outbox, UNREAD_MAX, mailbox, mailbox_of_answer};
 use super::occupancy::{Occupancy, Place, Shortage};
 use super::origin::Origin;
+use super::pace::retry_after;
 use super::request::{Rejected, Request, Task};
 use super::shared::{Condition, FAILURES_MAX, Limits, ReplicaState, Shared};
 use crate::diffusion::{TokenId, TokenSet};
@@ -88,7 +89,7 @@ impl Handle {
     /// As [`Self::submit`].
     pub fn admit(&self, request: &Request) -> Result<Admitted, Rejected> {
         let mut admitted = self.admit_all(request.clone(), vec![request.task.clone()], 1)?;
-        admitted.pop().ok_or_else(|| self.full(Shortage::OfAll { taken: 0, limit: 0, asked: 1 }))
+        admitted.pop().ok_or(Rejected::GivenUp) // one was asked for
     }
 
     /// As [`Self::admit`], for `choices` choices of each task, all with the options of `request`,
@@ -107,7 +108,7 @@ impl Handle {
         };
         let origin = request.origin.unwrap_or_else(|| Origin::new(None));
         let (asked, limit) = (tasks.len().saturating_mul(choices), running_max.saturating_add(self.limits.queue_max));
-        let places = self.occupancy.take(origin, asked, limit).map_err(|shortage| self.full(shortage))?;
+        let places = self.occupancy.take(origin, asked, limit).map_err(|shortage| self.full(origin, shortage))?;
         let request = Request { origin: Some(origin), ..request };
         let jobs = self.admission.admit(request, tasks, choices, self.share_of_steps())?;
         let admitted = jobs.into_iter().zip(places).map(|((job, start), place)| Admitted { job, start, place });
@@ -153,9 +154,15 @@ impl Handle {
         brown_out.map_or(1.0, |least| 1.0 - (1.0 - least) * waiting.min(1.0))
     }
 
-    fn full(&self, shortage: Shortage) -> Rejected {
-        let retry_after = self.shared.remaining().map(|replica| replica.step_time.retry_after()).min();
-        Rejected::Full { shortage, retry_after: retry_after.unwrap_or(1) }
+    fn full(&self, origin: Origin, shortage: Shortage) -> Rejected {
+        let (missing, of) = match shortage {
+            Shortage::OfAll { taken, limit, asked } => (taken.saturating_add(asked).saturating_sub(limit), None),
+            Shortage::OfKey { held, share, asked } => ((held + asked).saturating_sub(share), Some(origin.caller)),
+        };
+        let step = |replica: usize, tokens| self.shared.replicas[replica].step_time.of(tokens);
+        let state = self.shared.dispatcher.lock();
+        let seconds = state.pool.until_free(missing, of, self.limits.batch_tokens_max, step);
+        Rejected::Full { shortage, retry_after: retry_after(seconds) }
     }
 
     /// The limits, abilities and defaults of the model.

@@ -7,7 +7,7 @@ use super::likelihoods::Likelihoods;
 use super::origin::Origin;
 use super::template::Segment;
 use crate::diffusion::policy::{Needs, OFF, QUALITY};
-use crate::diffusion::{Cell, Position, Probability, Reading, Sequence, TokenId, u32_of};
+use crate::diffusion::{Cell, Passes, Position, Probability, Reading, Sequence, TokenId, u32_of};
 use crate::model::{Filter, ModelError, Restriction, Row, RowError, Sampling};
 use crate::text::{Brackets, Tokenizer, Transcript, heal};
 use std::{collections::BTreeMap, ops::Range, sync::Arc, time::Duration};
@@ -160,11 +160,12 @@ impl Job {
         }
     }
 
-    /// Passes this job may still need, where its pace has a bound, if a pass has `batch_tokens`.
-    pub(super) fn passes_left(&self, batch_tokens: usize) -> Option<u32> {
+    /// Passes this job may still need, if a pass has `batch_tokens`.
+    pub(super) fn passes_at_most(&self, batch_tokens: usize) -> u32 {
         let likelihoods = self.likelihoods.len().div_ceil((batch_tokens / self.sequence.canvas().len().max(1)).max(1));
-        let extra = u32::from(self.quality_pending) + u32_of(likelihoods);
-        self.sequence.steps_max().map(|steps| steps.saturating_sub(self.sequence.step()).saturating_add(extra))
+        let Passes { filling, proofreading, .. } = self.sequence.passes();
+        let measuring = usize::from(self.quality_pending) + likelihoods;
+        u32::try_from(filling + proofreading + measuring as u64).unwrap_or(u32::MAX)
     }
 
     /// Tokens of one row of the next pass; `None` when the answer is complete.

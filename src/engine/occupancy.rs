@@ -28,6 +28,7 @@ struct Holder {
 struct Held {
     places: usize,
     has_failed: bool,
+    has_begun: bool,
 }
 
 /// Why a request gets no places.
@@ -125,6 +126,11 @@ impl Taken {
         holder.requests.entry(request).or_default().places += places;
     }
 
+    /// What a request holds.
+    fn held(&mut self, Origin { caller, request, .. }: Origin) -> Option<&mut Held> {
+        self.callers.get_mut(&caller)?.requests.get_mut(&request)
+    }
+
     fn free(&mut self, Origin { caller, request, .. }: Origin) {
         self.all -= 1;
         let Some(holder) = self.callers.get_mut(&caller) else { return };
@@ -149,13 +155,28 @@ pub(super) struct Place {
 }
 
 impl Place {
+    /// Notes that the sequence has had a place among the running ones.
+    pub(super) fn begins(&self) {
+        self.occupancy.0.send_if_modified(|taken| {
+            if let Some(held) = taken.held(self.origin) {
+                held.has_begun = true;
+            }
+            false
+        });
+    }
+
+    /// Whether a sequence of the same request has begun, also one that is finished.
+    pub(super) fn request_has_begun(&self) -> bool {
+        let taken = self.occupancy.0.borrow();
+        let holder = taken.callers.get(&self.origin.caller);
+        holder.and_then(|holder| holder.requests.get(&self.origin.request)).is_some_and(|held| held.has_begun)
+    }
+
     /// Notes that the sequence has failed. True for the first of the sequences of its request.
     pub(super) fn fails_first(&self) -> bool {
-        let Origin { caller, request, .. } = self.origin;
         let mut is_first = false;
         self.occupancy.0.send_if_modified(|taken| {
-            let holder = taken.callers.get_mut(&caller);
-            let held = holder.and_then(|holder| holder.requests.get_mut(&request));
+            let held = taken.held(self.origin);
             is_first = held.is_some_and(|held| !std::mem::replace(&mut held.has_failed, true));
             false
         });
@@ -237,5 +258,15 @@ mod tests {
         let (one, other) = (held(occupancy.take(key(1), 3, 320)), held(occupancy.take(key(1), 1, 320)));
         assert_eq!(one.iter().map(Place::fails_first).collect::<Vec<_>>(), [true, false, false]);
         assert!(other[0].fails_first(), "another request");
+    }
+
+    #[test]
+    fn a_request_has_begun_with_its_first_sequence() {
+        let occupancy = Arc::new(Occupancy::default());
+        let (mut one, other) = (held(occupancy.take(key(1), 3, 320)), held(occupancy.take(key(1), 1, 320)));
+        assert!(!one[1].request_has_begun());
+        one[0].begins();
+        drop(one.remove(0)); // it is finished
+        assert!(one.iter().all(Place::request_has_begun) && !other[0].request_has_begun());
     }
 }

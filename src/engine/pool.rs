@@ -3,7 +3,8 @@
 
 use super::event::{Event, Failure};
 use super::job::{Job, SequenceId};
-use super::origin::Origin;
+use super::origin::{Caller, Origin};
+use super::pace::{self, Holder};
 use super::queue::Queue;
 use super::turns::{Shares, in_turn};
 use crate::diffusion::u32_of;
@@ -42,6 +43,50 @@ pub(super) struct InPass {
     pub(super) origin: Origin,
     /// Tokens of its row.
     pub(super) tokens: usize,
+    /// Passes until it ends, this one included, at most.
+    passes_left: u32,
+}
+
+/// What the planning of passes has to know of clocks and of requests.
+pub(super) struct Timing<'a> {
+    /// The time that a sequence has until its deadline; `None` after it.
+    pub(super) left: &'a dyn Fn(SequenceId, Duration) -> Option<Duration>,
+    /// The expected time of a pass of so many tokens.
+    pub(super) step: &'a dyn Fn(usize) -> Duration,
+    /// Whether a sequence of the same request has had a place among the running ones.
+    pub(super) has_begun: &'a dyn Fn(SequenceId) -> bool,
+}
+
+/// Sequences that are read in turn.
+#[derive(Clone, Copy, Debug, Default)]
+struct Load {
+    tokens: usize,
+    sequences: usize,
+}
+
+impl Load {
+    /// Adds a row. One larger than the limit of a pass has a pass of its own.
+    fn add(&mut self, tokens: usize, batch_tokens: usize) -> usize {
+        let tokens = tokens.min(batch_tokens);
+        self.tokens += tokens;
+        self.sequences += 1;
+        tokens
+    }
+
+    /// Sequences of the mean length that a pass has room for.
+    fn rows(self, batch_tokens: usize) -> usize {
+        (batch_tokens.saturating_mul(self.sequences) / self.tokens.max(1)).max(1)
+    }
+
+    /// Passes in which each of them is read once, at least one.
+    fn passes(self, batch_tokens: usize) -> u32 {
+        u32_of(self.sequences.div_ceil(self.rows(batch_tokens))).max(1)
+    }
+
+    /// Tokens that a pass can have, as rows are not divided.
+    fn capacity(self, batch_tokens: usize) -> usize {
+        self.tokens.saturating_mul(self.rows(batch_tokens)) / self.sequences.max(1)
+    }
 }
 
 impl Running {
@@ -49,17 +94,15 @@ impl Running {
         self.parked.len() + self.in_pass.len()
     }
 
-    /// Tokens of one row of each of its sequences in no pass, by whose they are.
-    fn shares(&self) -> Shares {
-        let mut shares = Shares::default();
-        self.parked.iter().for_each(|(_, job)| shares.add(job.options.origin, job.row_tokens().unwrap_or(0)));
-        shares
+    /// Tokens of one row of each of its sequences.
+    fn row_tokens(&self) -> impl Iterator<Item = usize> {
+        let parked = self.parked.iter().map(|(_, job)| job.row_tokens().unwrap_or(0));
+        parked.chain(self.in_pass.iter().map(|sequence| sequence.tokens))
     }
 
-    /// Tokens of one row of each of its sequences.
+    /// The same together.
     pub(super) fn tokens(&self) -> usize {
-        let parked: usize = self.parked.iter().map(|(_, job)| job.row_tokens().unwrap_or(0)).sum();
-        parked + self.in_pass.iter().map(|sequence| sequence.tokens).sum::<usize>()
+        self.row_tokens().sum()
     }
 }
 
@@ -98,25 +141,22 @@ impl Pool {
 
     /// All sequences that are in no pass.
     pub(super) fn ids(&self) -> BTreeSet<SequenceId> {
-        let mut ids = self.waiting.ids();
+        let mut ids: BTreeSet<_> = self.waiting.all().into_iter().map(|(id, _)| *id).collect();
         ids.extend(self.replicas.iter().flat_map(|replica| &replica.parked).map(|(id, _)| *id));
         ids
     }
 
     /// Before a pass of this replica: starts queued sequences, and plans every running one that has
     /// a deadline anew: steps that a moment of load took are given back when it is over.
-    /// `batch_tokens` is the most tokens of its passes. `passes_left` gets a sequence, its deadline
-    /// and the passes of the replica per pass of a sequence; it returns how many passes of its own
-    /// the sequence has time for, or `None` after the deadline: if queued, it fails then.
-    pub(super) fn begin(
-        &mut self,
-        replica: usize,
-        batch_tokens: usize,
-        passes_left: impl Fn(SequenceId, Duration, u32) -> Option<u32>,
-    ) -> Begun {
+    /// `batch_tokens` is the most tokens of its passes. A queued sequence whose deadline has passed
+    /// fails, unless its request has begun: then it is read as often as there is time for, at least
+    /// once, and those that wait are counted as if they ran, so that there is time for all of them.
+    pub(super) fn begin(&mut self, replica: usize, batch_tokens: usize, timing: &Timing<'_>) -> Begun {
+        let Timing { left, step, has_begun } = timing;
+        let is_owed = |id, job: &Job| job.options.deadline.is_some() && (job.has_begun() || has_begun(id));
         let late = self.waiting.extract(|id, job| {
-            let deadline = job.options.deadline.filter(|_| !job.has_begun());
-            deadline.is_some_and(|deadline| passes_left(id, deadline, 1).is_none())
+            let deadline = job.options.deadline.filter(|_| !is_owed(id, job));
+            deadline.is_some_and(|deadline| left(id, deadline).is_none())
         });
         let failed = |(id, job): Sequence| {
             let deadline = job.options.deadline.unwrap_or_default();
@@ -127,18 +167,26 @@ impl Pool {
         let running = &mut self.replicas[replica].parked;
         let started = running.iter_mut().filter_map(|(id, job)| job.start().then_some(*id)).collect();
         self.balance(replica);
-        let rounds = self.passes_per_round(replica, batch_tokens).max(1);
-        let shares = self.replicas[replica].shares();
-        let last_chance = self.waiting.extract(|id, job| {
-            let deadline = job.options.deadline.filter(|_| job.has_begun());
-            deadline.is_some_and(|deadline| passes_left(id, deadline, rounds).is_none_or(|left| left <= 1))
-        });
+
+        let serving = self.replicas.iter().filter(|replica| replica.is_serving).count().max(1);
+        let owed = self.waiting.all().into_iter().filter(|(id, job)| is_owed(*id, job));
+        let (mut shares, mut all) = (Shares::default(), Load::default());
+        for (_, job) in self.replicas[replica].parked.iter().chain(owed.skip(replica).step_by(serving)) {
+            shares.add(job.options.origin, all.add(job.row_tokens().unwrap_or(0), batch_tokens));
+        }
+        let (capacity, step) = (all.capacity(batch_tokens), step(all.tokens.min(batch_tokens)));
+        let passes_left = |id, job: &Job| {
+            let left = job.options.deadline.map(|deadline| left(id, deadline).unwrap_or_default())?;
+            let round = step.as_secs_f64() * shares.passes_per_round(job.options.origin, capacity);
+            Some((left.as_secs_f64() / round.max(1e-9) + 1e-6) as u32) // saturates
+        };
+        let is_last_chance = |id, job: &Job| is_owed(id, job) && passes_left(id, job).is_some_and(|left| left <= 1);
+        let last_chance = self.waiting.extract(is_last_chance);
         let running = &mut self.replicas[replica].parked;
         last_chance.into_iter().for_each(|sequence| running.push_front(sequence));
         for (id, job) in running {
-            if let Some(deadline) = job.options.deadline {
-                let own = u32_of(shares.passes_per_round(job.options.origin, batch_tokens)).min(rounds);
-                job.limit_passes(passes_left(*id, deadline, own).unwrap_or(0));
+            if let Some(passes) = passes_left(*id, job) {
+                job.limit_passes(passes);
             }
         }
         Begun { started, late }
@@ -159,8 +207,11 @@ impl Pool {
                 passed_over.push_back((id, job));
             }
         }
-        let in_pass =
-            |(_, job): &Sequence| InPass { origin: job.options.origin, tokens: job.row_tokens().unwrap_or(0) };
+        let in_pass = |(_, job): &Sequence| InPass {
+            origin: job.options.origin,
+            tokens: job.row_tokens().unwrap_or(0),
+            passes_left: job.passes_at_most(batch_tokens),
+        };
         replica.in_pass = chosen.iter().map(in_pass).collect();
         replica.parked = passed_over;
         replica.passes += u64::from(!chosen.is_empty());
@@ -188,19 +239,35 @@ impl Pool {
         replica.parked.drain(..).for_each(|(id, job)| self.waiting.push(id, job));
     }
 
-    /// Passes of the replica in which each of its sequences is read once.
-    fn passes_per_round(&self, replica: usize, batch_tokens: usize) -> u32 {
-        let running = &self.replicas[replica];
-        // a canvas larger than the limit takes one pass, too
-        u32_of(running.tokens().div_ceil(batch_tokens.max(1)).min(running.len()))
-    }
-
-    /// Expected passes until the first running sequence of a replica ends, as far as their paces
-    /// have bounds. Between two passes.
-    pub(super) fn passes_until_room(&self, replica: usize, batch_tokens: usize) -> u32 {
-        let running = &self.replicas[replica].parked;
-        let passes_left = running.iter().filter_map(|(_, job)| job.passes_left(batch_tokens)).min();
-        passes_left.unwrap_or(1).saturating_mul(self.passes_per_round(replica, batch_tokens))
+    /// Expected seconds until `places` more are free, of all or of one caller; 0 if none is taken.
+    /// `step` is the expected time of a pass of a replica with so many tokens.
+    pub(super) fn until_free(
+        &self,
+        places: usize,
+        of: Option<Caller>,
+        batch_tokens: usize,
+        step: impl Fn(usize, usize) -> Duration,
+    ) -> f64 {
+        let (mut running, mut slowest) = (Vec::new(), 0.0_f64);
+        let counts = |origin: Origin| of.is_none_or(|caller| caller == origin.caller);
+        for (number, replica) in self.replicas.iter().enumerate() {
+            let mut load = Load::default();
+            replica.row_tokens().for_each(|tokens| _ = load.add(tokens, batch_tokens));
+            let round = step(number, load.tokens.min(batch_tokens)).mul_f64(f64::from(load.passes(batch_tokens)));
+            let holder = |passes: u32, origin| {
+                let seconds = f64::from(passes.max(1)) * round.as_secs_f64();
+                Holder { seconds, counts: counts(origin) }
+            };
+            let parked = replica.parked.iter().map(|(_, job)| (job.passes_at_most(batch_tokens), job.options.origin));
+            let in_pass = replica.in_pass.iter().map(|sequence| (sequence.passes_left, sequence.origin));
+            running.extend(parked.chain(in_pass).map(|(passes, origin)| holder(passes, origin)));
+            slowest = slowest.max(round.as_secs_f64());
+        }
+        let waiting = self.waiting.all().into_iter().map(|(_, job)| {
+            let seconds = f64::from(job.passes_at_most(batch_tokens)) * slowest;
+            Holder { seconds, counts: counts(job.options.origin) }
+        });
+        pace::until_free(places, &running, waiting)
     }
 }
 

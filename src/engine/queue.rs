@@ -3,7 +3,7 @@
 
 use super::job::{Job, SequenceId};
 use super::origin::Caller;
-use std::collections::{BTreeMap, BTreeSet, VecDeque};
+use std::collections::{BTreeMap, VecDeque};
 
 /// Starts in a row that may pass over the caller whose turn it is, for others with a lower priority
 /// number. The next start is its own: whatever priorities others ask for, the caller at place n of
@@ -19,8 +19,8 @@ trait Line: Default {
     /// Takes the sequence that starts next.
     fn take(&mut self) -> Option<Queued>;
     fn sequences(&self) -> usize;
-    /// Adds the ids of all its sequences to `ids`.
-    fn add_ids(&self, ids: &mut BTreeSet<SequenceId>);
+    /// Shows all its sequences.
+    fn each<'a>(&'a self, visit: &mut dyn FnMut(&'a Queued));
     /// Moves the sequences that match to `found`.
     fn extract(&mut self, matches: &dyn Fn(&Queued) -> bool, found: &mut Vec<Queued>);
 }
@@ -41,8 +41,8 @@ impl Line for Choices {
         self.len()
     }
 
-    fn add_ids(&self, ids: &mut BTreeSet<SequenceId>) {
-        ids.extend(self.iter().map(|(id, _)| *id));
+    fn each<'a>(&'a self, visit: &mut dyn FnMut(&'a Queued)) {
+        self.iter().for_each(visit);
     }
 
     fn extract(&mut self, matches: &dyn Fn(&Queued) -> bool, found: &mut Vec<Queued>) {
@@ -130,8 +130,8 @@ impl<K: Copy + Ord, L: Line> Line for Turns<K, L> {
         self.lines.values().map(|turn| turn.line.sequences()).sum()
     }
 
-    fn add_ids(&self, ids: &mut BTreeSet<SequenceId>) {
-        self.lines.values().for_each(|turn| turn.line.add_ids(ids));
+    fn each<'a>(&'a self, visit: &mut dyn FnMut(&'a Queued)) {
+        self.lines.values().for_each(|turn| turn.line.each(visit));
     }
 
     fn extract(&mut self, matches: &dyn Fn(&Queued) -> bool, found: &mut Vec<Queued>) {
@@ -183,10 +183,11 @@ impl Queue {
         self.0 = Turns::default();
     }
 
-    pub(super) fn ids(&self) -> BTreeSet<SequenceId> {
-        let mut ids = BTreeSet::new();
-        self.0.add_ids(&mut ids);
-        ids
+    /// All its sequences, by caller and request.
+    pub(super) fn all(&self) -> Vec<&Queued> {
+        let mut all = Vec::new();
+        self.0.each(&mut |queued| all.push(queued));
+        all
     }
 
     pub(super) fn len(&self) -> usize {

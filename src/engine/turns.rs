@@ -33,13 +33,32 @@ impl Shares {
         *self.0.entry(caller).or_default().entry(request).or_default() += tokens;
     }
 
-    /// Passes of `batch_tokens` tokens in which each sequence of this request is read once, if it
-    /// gets no more than its even share of a pass. At least one.
-    pub(super) fn passes_per_round(&self, origin: Origin, batch_tokens: usize) -> usize {
-        let Some(requests) = self.0.get(&origin.caller) else { return 1 };
-        let share = batch_tokens / self.0.len() / requests.len();
-        requests.get(&origin.request).map_or(1, |tokens| tokens.div_ceil(share.max(1)).max(1))
+    /// Passes of `capacity` tokens until each sequence of this request is read once, on average. At
+    /// least 1. What others do not need of their even share of a pass is shared, too.
+    pub(super) fn passes_per_round(&self, origin: Origin, capacity: usize) -> f64 {
+        let sum = |requests: &BTreeMap<u64, usize>| requests.values().sum::<usize>();
+        let Some(requests) = self.0.get(&origin.caller) else { return 1.0 };
+        let of_caller = even_share(self.0.values().map(sum).collect(), capacity as f64).min(sum(requests) as f64);
+        let own = requests.get(&origin.request).map_or(0.0, |tokens| *tokens as f64);
+        let share = even_share(requests.values().copied().collect(), of_caller).min(own);
+        if share < own { own / share.max(1.0) } else { 1.0 }
     }
+}
+
+/// The most that each of some demands gets of a capacity: all the same, but none more than it asks
+/// for (max-min fairness).
+fn even_share(mut demands: Vec<usize>, capacity: f64) -> f64 {
+    demands.sort_unstable();
+    let (mut left, mut others) = (capacity, demands.len());
+    for demand in demands {
+        let share = left / others as f64;
+        if share < demand as f64 {
+            return share;
+        }
+        left -= demand as f64;
+        others -= 1;
+    }
+    f64::INFINITY
 }
 
 #[cfg(test)]
@@ -63,11 +82,19 @@ mod tests {
         let mut shares = Shares::default();
         (0..63).for_each(|_| shares.add(origin(1, 1), 89));
         shares.add(origin(2, 2), 89);
-        assert_eq!(shares.passes_per_round(origin(2, 2), 1024), 1);
-        assert_eq!(shares.passes_per_round(origin(1, 1), 1024), 11); // 63 * 89 / 512
+        let passes = |shares: &Shares, caller, request, capacity| {
+            (shares.passes_per_round(origin(caller, request), capacity) * 10.0).round() / 10.0
+        };
+        assert_eq!(passes(&shares, 2, 2, 979), 1.0);
+        assert_eq!(passes(&shares, 1, 1, 979), 6.3, "the other one needs 89 tokens of a pass alone");
         shares.add(origin(2, 3), 1024);
-        assert_eq!(shares.passes_per_round(origin(2, 3), 1024), 4);
-        assert_eq!(shares.passes_per_round(origin(3, 4), 1024), 1);
-        assert_eq!(shares.passes_per_round(origin(2, 2), 1), 89);
+        assert_eq!(passes(&shares, 1, 1, 979), 11.5, "half of each pass");
+        assert_eq!((passes(&shares, 2, 2, 979), passes(&shares, 2, 3, 979)), (1.0, 2.6));
+        assert_eq!(passes(&shares, 3, 4, 979), 1.0);
+        assert_eq!(passes(&shares, 1, 1, 1 << 20), 1.0, "all fit");
+        let mut shares = Shares::default();
+        (0..8).for_each(|_| shares.add(origin(1, 1), 101));
+        shares.add(origin(1, 2), 101);
+        assert_eq!(passes(&shares, 1, 1, 101), 16.0, "every second pass has one row of it");
     }
 }

@@ -7,7 +7,7 @@ use super::delivery::{Clients, Delivery};
 use super::dispatch::State;
 use super::event::{EditCounts, Event, Failure, StepEvent};
 use super::job::SequenceId;
-use super::pool::{Begun, Running, Sequence};
+use super::pool::{Begun, Running, Sequence, Timing};
 use super::restart::Restart;
 use super::shared::{Condition, FAILURES_MAX, ReplicaState, Shared};
 use super::throughput::{Rates, Throughput};
@@ -123,8 +123,7 @@ impl Worker {
         state.pool.put_back(self.replica, tick.unfinished, tick.shrunk.is_some());
         state.clients.append(&mut self.clients);
         if is_read {
-            let passes = state.pool.passes_until_room(self.replica, self.engine.batch.tokens());
-            self.state().step_time.record(ended.duration_since(begun), passes);
+            self.state().step_time.record(ended.duration_since(begun), tick.tokens);
         }
         self.measure_running(&state);
         drop(state);
@@ -238,23 +237,24 @@ impl Worker {
         });
     }
 
-    /// Starts queued sequences, and limits those with a deadline to the passes they have time for,
-    /// by the average step time.
+    /// Starts queued sequences, and limits those with a deadline to the passes they have time for.
     fn begin(&self, state: &mut State, now: Instant) -> Begun {
-        let step = self.state().step_time.average();
         let State { clients, pool, .. } = state;
-        pool.begin(self.replica, self.engine.batch.tokens(), |id, deadline, rounds| {
+        let left = |id, deadline: Duration| {
             let waited = clients.get(&id).map_or(Duration::ZERO, |client| now.duration_since(client.submitted));
-            let left = deadline.checked_sub(waited)?.as_secs_f64();
-            let passes = (left / (step.as_secs_f64() * f64::from(rounds)).max(1e-9)) as u32; // saturates
-            Some(passes)
-        })
+            deadline.checked_sub(waited)
+        };
+        let has_begun = |id| clients.get(&id).is_some_and(|client| client.place.request_has_begun());
+        let step = |tokens| self.state().step_time.of(tokens);
+        let timing = Timing { left: &left, step: &step, has_begun: &has_begun };
+        pool.begin(self.replica, self.engine.batch.tokens(), &timing)
     }
 
     fn record_starts(&self, clients: &Clients, started: &[SequenceId], now: Instant) {
         for client in started.iter().filter_map(|id| clients.get(id)) {
             self.shared.metrics.queue_duration.observe(now.duration_since(client.submitted).as_secs_f64());
             client.trace.part("queue", client.submitted, now, || []);
+            client.place.begins();
         }
     }
 

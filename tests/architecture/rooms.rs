@@ -105,7 +105,7 @@ const ENGINE: [Room; 29] = [
     ("dispatch", &["delivery", "pool", "placement", "job"]),
     ("tick", &["batch_limit", "pool", "job", "event", "request"]),
     ("placement", &["pool", "places"]),
-    ("pool", &["queue", "turns", "job", "event", "request", "origin"]),
+    ("pool", &["queue", "turns", "job", "event", "request", "pace", "origin"]),
     ("delivery", &["mailbox", "job", "event", "occupancy", "clock"]),
     ("queue", &["job", "origin"]),
     ("places", &["origin"]),
