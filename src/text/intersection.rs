@@ -1,6 +1,6 @@
 //! Patterns whose texts match several expressions. Out of scope: how one expression is read.
 
-use super::pattern::{Characters, Pattern, Step, too_large};
+use super::pattern::{Characters, Pattern, Step, no_text, too_large};
 use std::collections::BTreeMap;
 
 /// Most comparisons of characters; a pattern that needs more is too large.
@@ -39,6 +39,11 @@ impl Pattern {
     /// When there is none of up to [`LENGTH_MAX`](super::LENGTH_MAX) characters, or the pattern
     /// would be too large.
     pub fn and(&self, other: &Self) -> Result<Self, String> {
+        self.shared(other)?.ok_or_else(no_text)
+    }
+
+    /// As [`Self::and`], but `None` when there is no text.
+    pub(super) fn shared(&self, other: &Self) -> Result<Option<Self>, String> {
         let mut pairs = Pairs { of: (self, other), known: BTreeMap::new(), all: Vec::new(), work: 0 };
         let first = pairs.among(&self.first, &other.first)?;
         let mut steps: Vec<Step> = Vec::new();
@@ -47,7 +52,7 @@ impl Pattern {
             let next = pairs.among(&one.next, &two.next)?;
             steps.push(Step { characters, next, may_end: one.may_end && two.may_end });
         }
-        Self::new(steps, first, self.may_be_empty && other.may_be_empty)
+        Self::of_steps(steps, first, self.may_be_empty && other.may_be_empty)
     }
 }
 

@@ -4,6 +4,7 @@ mod alignment;
 mod bpe;
 mod chat_template;
 mod conversation;
+mod disjoint;
 mod distinct;
 mod error;
 mod expression;

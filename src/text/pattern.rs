@@ -62,12 +62,16 @@ impl Pattern {
 
     /// A pattern of these steps. At least one text must be in it.
     pub(crate) fn new(steps: Vec<Step>, first: Vec<usize>, may_be_empty: bool) -> Result<Self, String> {
+        Self::of_steps(steps, first, may_be_empty)?.ok_or_else(no_text)
+    }
+
+    /// A pattern of these steps; `None` if no text is in it.
+    pub(super) fn of_steps(steps: Vec<Step>, first: Vec<usize>, may_be_empty: bool) -> Result<Option<Self>, String> {
         if steps.iter().map(|step| step.next.len()).sum::<usize>() > ARROWS_MAX {
             return Err(too_large());
         }
-        let mut pattern = Self { steps, first, may_be_empty, lengths: (0, 0) };
-        pattern.lengths = pattern.count().ok_or_else(|| format!("no text of up to {LENGTH_MAX} characters matches"))?;
-        Ok(pattern)
+        let pattern = Self { steps, first, may_be_empty, lengths: (0, 0) };
+        Ok(pattern.count().map(|lengths| Self { lengths, ..pattern }))
     }
 
     /// The fewest and the most characters of a text, of those up to [`LENGTH_MAX`].
@@ -77,7 +81,6 @@ impl Pattern {
     }
 
     /// Whether a text is in the set.
-    #[cfg(test)]
     pub(crate) fn holds(&self, text: &str) -> bool {
         let mut here: Option<Vec<usize>> = None;
         for character in text.chars() {
@@ -111,6 +114,10 @@ impl Pattern {
         }
         lengths
     }
+}
+
+pub(super) fn no_text() -> String {
+    format!("no text of up to {LENGTH_MAX} characters matches")
 }
 
 pub(super) fn too_large() -> String {

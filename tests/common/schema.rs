@@ -18,9 +18,7 @@ pub fn faults(root: &Value, schema: &Value, value: &Value) -> Vec<String> {
         let size = || bound.as_f64().unwrap() as usize;
         let holds = match (keyword.as_str(), value) {
             ("$ref", _) => {
-                let fragment = bound.as_str().unwrap().strip_prefix('#').unwrap();
-                let pointer = percent_encoding::percent_decode_str(fragment).decode_utf8().unwrap();
-                let schema = root.pointer(&pointer).unwrap_or_else(|| panic!("{bound} leads nowhere"));
+                let schema = target(root, bound.as_str().unwrap());
                 faults.extend(self::faults(root, schema, value));
                 true
             }
@@ -135,7 +133,7 @@ pub fn faults(root: &Value, schema: &Value, value: &Value) -> Vec<String> {
             ("$schema" | "$defs" | "definitions" | "deprecated" | "readOnly" | "writeOnly" | "nullable", _) => true,
             ("uniqueItems" | "additionalItems" | "minProperties" | "maxProperties", _) => true,
             ("propertyNames" | "patternProperties" | "discriminator" | "contentEncoding", _) => true,
-            ("$id" | "propertyOrdering", _) => true,
+            ("$id" | "$anchor" | "propertyOrdering", _) => true,
             (extension, _) if extension.starts_with("x-") => true,
             ("not", _) => !self::faults(root, bound, value).is_empty(),
             _ => panic!("{keyword} is not checked"),
@@ -145,6 +143,35 @@ pub fn faults(root: &Value, schema: &Value, value: &Value) -> Vec<String> {
         }
     }
     faults
+}
+
+/// What a reference leads to: a pointer, or the one schema whose `$id` ends so, and an anchor in it.
+fn target<'a>(root: &'a Value, reference: &str) -> &'a Value {
+    let (address, fragment) = reference.split_once('#').unwrap_or((reference, ""));
+    let end = address.rsplit('/').next().unwrap();
+    let is_named = |schema: &Value| schema["$id"].as_str().is_some_and(|id| id.rsplit('/').next() == Some(end));
+    let document = if address.is_empty() { Some(root) } else { find(root, &is_named) };
+    let pointer = percent_encoding::percent_decode_str(fragment).decode_utf8().unwrap();
+    let found = document.and_then(|document| match &*pointer {
+        "" => Some(document),
+        pointer if pointer.starts_with('/') => {
+            let is_there = |schema: &Value| schema.pointer(pointer).is_some();
+            find(document, &is_there)?.pointer(pointer)
+        }
+        anchor => find(document, &|schema: &Value| schema["$anchor"] == anchor),
+    });
+    found.unwrap_or_else(|| panic!("{reference} leads nowhere"))
+}
+
+/// The first value of which something is true, outer ones first.
+fn find<'a>(value: &'a Value, is_it: &dyn Fn(&Value) -> bool) -> Option<&'a Value> {
+    let parts: Vec<&Value> = match value {
+        _ if is_it(value) => return Some(value),
+        Value::Object(members) => members.values().collect(),
+        Value::Array(items) => items.iter().collect(),
+        _ => return None,
+    };
+    parts.into_iter().find_map(|part| find(part, is_it))
 }
 
 /// Whether two values are equal. In JSON 3 and 3.0 are the same number.

@@ -24,6 +24,9 @@ const PATTERNS_MAX: usize = 256;
 /// Limit on the checks of listed values; one by a pattern counts as several.
 const CHECKS_MAX: usize = 1 << 16;
 const CHECKS_OF_PATTERN: usize = 16;
+/// Limit on the comparisons of the alternatives of `oneOf`; one of two patterns counts as several.
+const PROOFS_MAX: usize = 1 << 17;
+const PROOFS_OF_PATTERN: usize = 512;
 
 #[derive(Debug, Default)]
 pub(super) struct Budget {
@@ -33,6 +36,7 @@ pub(super) struct Budget {
     combined: usize,
     patterns: usize,
     checks: usize,
+    proofs: usize,
 }
 
 /// Checks the bytes of a whole format, which stands at `path`.
@@ -130,5 +134,19 @@ impl Budget {
             return Err(path.invalid("too many listed values with keywords beside them; leave those keywords out"));
         }
         Ok(())
+    }
+
+    /// So many comparisons of an alternative of `oneOf` with another.
+    pub(super) fn proofs(&mut self, path: &Path<'_>, count: usize) -> ApiResult<()> {
+        self.proofs += count;
+        if self.proofs > PROOFS_MAX {
+            return Err(path.invalid("too many alternatives to compare each with each; give fewer, or use anyOf"));
+        }
+        Ok(())
+    }
+
+    /// A comparison of two patterns.
+    pub(super) fn pattern_proof(&mut self, path: &Path<'_>) -> ApiResult<()> {
+        self.proofs(path, PROOFS_OF_PATTERN)
     }
 }

@@ -1,26 +1,18 @@
-//! References and combined schemas: `$ref` and `allOf`. Out of scope: the shape that they ask for.
+//! Combined schemas: `$ref` and `allOf`. Out of scope: the shape that they ask for.
 
 use super::budget::Budget;
 use super::decimal::{Decimal, is_same};
 use super::keywords::is_annotation;
 use super::path::Path;
-use crate::api::error::{ApiError, ApiResult};
+use super::references::target;
+use crate::api::error::ApiResult;
 use crate::api::wire::field::shown;
 use crate::text::quoted;
-use percent_encoding::percent_decode_str;
 use serde_json::{Map, Value, json};
 use std::borrow::Cow;
 
 /// Most comparisons of the options of two parts.
 const COMPARED_MAX: usize = 1_000_000;
-
-/// The schema that a reference leads to: a JSON pointer in a URI fragment (RFC 6901, section 6).
-pub(super) fn target<'a>(root: &'a Value, reference: &Value, path: &Path<'_>) -> Result<&'a Value, ApiError> {
-    let pointer = reference.as_str().and_then(|reference| reference.strip_prefix('#'));
-    let decoded = pointer.and_then(|pointer| percent_decode_str(pointer).decode_utf8().ok());
-    let found = decoded.and_then(|pointer| root.pointer(&pointer));
-    found.ok_or_else(|| path.at("$ref").refused(reference, "leads nowhere; give one like #/$defs/NAME"))
-}
 
 /// A schema without references and `allOf`: one that has everything they ask for.
 pub(super) fn resolved<'s, 'a: 's>(

@@ -1,13 +1,16 @@
 //! `response_format`: a JSON Schema, or a skeleton with typed blanks, as a shape of answers.
 //! Constraints that cannot be kept are errors. Out of scope: how many cells a shape takes.
 
+mod alternatives;
 mod budget;
 mod combine;
 mod decimal;
+mod exclusive;
 mod keywords;
 mod numbers;
 mod options;
 mod path;
+mod references;
 mod schema;
 mod skeleton;
 mod strings;

@@ -152,7 +152,7 @@ fn matching<'s>(values: Vec<&'s Value>, schema: &Map<String, Value>, path: &Path
     Ok(kept)
 }
 
-fn is_a(kind: &str, value: &Value) -> bool {
+pub(super) fn is_a(kind: &str, value: &Value) -> bool {
     match kind {
         "object" => value.is_object(),
         "array" => value.is_array(),

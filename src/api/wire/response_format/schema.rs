@@ -3,11 +3,11 @@
 use super::budget::Budget;
 use super::combine::resolved;
 use super::keywords::{array_of, for_kind, further, is_annotation, kinds, known_of, required, size, upper_size};
-use super::options::{listed, only_null};
+use super::options::listed;
 use super::path::Path;
-use super::union::either;
+use super::references::with_pointers;
 use super::{numbers, strings};
-use crate::api::error::{ApiError, ApiResult};
+use crate::api::error::ApiResult;
 use crate::engine::{Format, Shape};
 use crate::text::quoted;
 use serde_json::{Map, Value, json};
@@ -24,6 +24,7 @@ const NESTED_MAX: usize = 2;
 
 /// The answers that satisfy `schema`: any object, if it asks for nothing else, or a shape.
 pub(super) fn format(schema: &Value, path: &Path<'_>, budget: &mut Budget) -> ApiResult<Format> {
+    let schema = &*with_pointers(schema);
     if is_open(resolved(schema, schema, path, 0, budget)?.as_ref()) {
         return Ok(Format::Json);
     }
@@ -40,18 +41,18 @@ fn is_open(schema: &Map<String, Value>) -> bool {
     })
 }
 
-struct Reader<'a> {
+pub(super) struct Reader<'a> {
     /// What references lead into.
-    root: &'a Value,
-    budget: &'a mut Budget,
+    pub(super) root: &'a Value,
+    pub(super) budget: &'a mut Budget,
     /// The references that are being followed.
     open: Vec<String>,
     /// Whether the last error was that a definition is nested in itself too often.
-    is_cut: bool,
+    pub(super) is_cut: bool,
 }
 
 impl Reader<'_> {
-    fn shape(&mut self, schema: &Value, path: &Path<'_>, depth: usize) -> ApiResult<Shape> {
+    pub(super) fn shape(&mut self, schema: &Value, path: &Path<'_>, depth: usize) -> ApiResult<Shape> {
         let all = schema.get("allOf").and_then(Value::as_array).into_iter().flatten();
         let reference = [schema].into_iter().chain(all).find_map(|part| part.get("$ref")?.as_str());
         let Some(reference) = reference else {
@@ -75,8 +76,9 @@ impl Reader<'_> {
                 let options = given.as_array().filter(|options| !options.is_empty());
                 let options = options.ok_or_else(|| at.refused(given, "give an array of at least one schema"))?;
                 let is_beside = |own: &&String| *own != word && !is_annotation(own);
+                let exclusive = (word == "oneOf").then_some(&options[..]);
                 if !schema.keys().any(|own| is_beside(&own)) {
-                    return self.alternatives(options, &at, depth + 1);
+                    return self.alternatives(options, exclusive, &at, depth + 1);
                 }
                 // what stands beside them is asked of each
                 let beside = schema.iter().filter(|(own, _)| is_beside(own));
@@ -85,8 +87,8 @@ impl Reader<'_> {
                     let option = json!({"allOf": [beside, option]});
                     self.budget.combined(&at, &option).map(|()| option)
                 };
-                let options = options.iter().map(each).collect::<ApiResult<Vec<Value>>>()?;
-                return self.alternatives(&options, &at, depth + 1);
+                let combined = options.iter().map(each).collect::<ApiResult<Vec<Value>>>()?;
+                return self.alternatives(&combined, exclusive, &at, depth + 1);
             }
         }
         if let Some(values) = listed(schema, path, self.budget)? {
@@ -102,12 +104,12 @@ impl Reader<'_> {
             // whatever it may be: a single value
             [] => {
                 let all = ["string", "number", "boolean"].map(|kind| json!({"type": kind}));
-                self.alternatives(&all, path, depth + 1)
+                self.alternatives(&all, None, path, depth + 1)
             }
             ref several => {
                 let options: Vec<Value> = several.iter().map(|kind| Value::Object(for_kind(schema, kind))).collect();
                 options.iter().try_for_each(|option| self.budget.combined(path, option))?;
-                self.alternatives(&options, &path.at("type"), depth + 1)
+                self.alternatives(&options, None, &path.at("type"), depth + 1)
             }
         }
     }
@@ -126,68 +128,10 @@ impl Reader<'_> {
         }
     }
 
-    fn one_of(&mut self, options: &[&Value], path: &Path<'_>) -> ApiResult<Shape> {
+    pub(super) fn one_of(&mut self, options: &[&Value], path: &Path<'_>) -> ApiResult<Shape> {
         let options: Vec<String> = options.iter().map(ToString::to_string).collect();
         self.budget.options(path, &options)?;
         Ok(Shape::OneOf(options))
-    }
-
-    /// One of several schemas. Those that cannot be kept are left out if another one can; null is
-    /// written only if nothing else can be.
-    fn alternatives(&mut self, options: &[Value], path: &Path<'_>, depth: usize) -> ApiResult<Shape> {
-        let (mut lists, mut open, mut has_null) = (Vec::new(), Vec::new(), false);
-        let mut refused: Option<ApiError> = None;
-        for option in options {
-            let found = resolved(self.root, option, path, depth, self.budget).and_then(|schema| {
-                let values = listed(&schema, path, self.budget)?;
-                let values: Option<Vec<Value>> = values.map(|values| values.into_iter().cloned().collect());
-                Ok((only_null(&schema, values.as_deref()), values))
-            });
-            match found {
-                Ok((true, _)) => has_null = true,
-                Ok((false, values)) => {
-                    lists.push(values);
-                    open.push(option);
-                }
-                Err(error) => refused = refused.or(Some(error)),
-            }
-        }
-        if open.is_empty() {
-            let null = Shape::Constant("null".to_owned());
-            return refused.map_or(Ok(null), Err);
-        }
-        if let Some(lists) = lists.into_iter().collect::<Option<Vec<_>>>() {
-            let mut values: Vec<&Value> = Vec::new();
-            for value in lists.iter().flatten().take(2048) {
-                if !values.contains(&value) {
-                    values.push(value);
-                }
-            }
-            return self.one_of(&values, path);
-        }
-        if is_decimal(&open, self.root, path, depth, self.budget)? {
-            open.truncate(1);
-        }
-        let (mut shapes, mut is_cut) = (Vec::new(), false);
-        for option in open {
-            self.is_cut = false;
-            match self.shape(option, path, depth + 1) {
-                Ok(shape) => shapes.push(shape),
-                Err(error) => {
-                    is_cut |= self.is_cut;
-                    refused = refused.or(Some(error));
-                }
-            }
-        }
-        self.is_cut = false;
-        match refused {
-            Some(_) if shapes.is_empty() && is_cut && has_null => Ok(Shape::Constant("null".to_owned())),
-            Some(error) if shapes.is_empty() => {
-                self.is_cut = is_cut;
-                Err(error)
-            }
-            _ => Ok(either(shapes)),
-        }
     }
 
     fn object(&mut self, schema: &Map<String, Value>, path: &Path<'_>, depth: usize) -> ApiResult<Shape> {
@@ -357,14 +301,4 @@ impl Reader<'_> {
         self.is_cut = false;
         Ok(Shape::List { items, least, is_distinct })
     }
-}
-
-/// Whether the alternatives are those of a decimal number, as pydantic writes it: a number, or a
-/// string that spells one. As the string's schema does not say so, the number is written.
-fn is_decimal(options: &[&Value], root: &Value, path: &Path<'_>, depth: usize, budget: &mut Budget) -> ApiResult<bool> {
-    let [first, second] = options else { return Ok(false) };
-    let mut is_a = |option: &Value, kind: &str| -> ApiResult<bool> {
-        Ok(resolved(root, option, path, depth, budget)?.get("type").is_some_and(|own| own == kind))
-    };
-    Ok(is_a(first, "number")? && is_a(second, "string")?)
 }

@@ -181,15 +181,28 @@ fn form(format: &str) -> Option<Form> {
 
 /// Tells whether a text has a format, in any of its forms. Every text has one that is not known.
 pub(super) fn has_format(format: &str) -> Box<dyn Fn(&str) -> bool> {
-    const DAY: &str = "[0-9]{4}-(0[1-9]|1[0-2])-(0[1-9]|[12][0-9]|3[01])";
-    const CLOCK: &str = "([01][0-9]|2[0-3]):[0-5][0-9]:([0-5][0-9]|60)(\\.[0-9]+)?([Zz]|[+-][0-9]{2}:[0-9]{2})";
-    let expression = match format {
+    match format {
         "ipv4" => return Box::new(|text| text.parse::<Ipv4Addr>().is_ok()),
         "ipv6" => return Box::new(|text| text.parse::<Ipv6Addr>().is_ok()),
+        _ => {}
+    }
+    match expression_of(format).map(|expression| Expression::new(&expression)) {
+        Some(Ok(expression)) => Box::new(move |text| expression.is_match(text).unwrap_or(true)),
+        Some(Err(_)) | None => Box::new(|_| true),
+    }
+}
+
+/// What every text of a format matches, in any of its forms; `None` for one that is not known.
+pub(super) fn expression_of(format: &str) -> Option<String> {
+    const DAY: &str = "[0-9]{4}-(0[1-9]|1[0-2])-(0[1-9]|[12][0-9]|3[01])";
+    const CLOCK: &str = "([01][0-9]|2[0-3]):[0-5][0-9]:([0-5][0-9]|60)(\\.[0-9]+)?([Zz]|[+-][0-9]{2}:[0-9]{2})";
+    Some(match format {
+        "ipv4" => "^[0-9]{1,3}(\\.[0-9]{1,3}){3}$".to_owned(),
+        "ipv6" => "^[0-9A-Fa-f]*:[0-9A-Fa-f:]*:[0-9A-Fa-f:.]*$".to_owned(),
         "date" => format!("^{DAY}$"),
         "time" => format!("^{CLOCK}$"),
         "date-time" => format!("^{DAY}[Tt ]{CLOCK}$"),
-        "duration" => "^P(?=[0-9T])([0-9.]+[YMWD])*(T([0-9.]+[HMS])+)?$".to_owned(),
+        "duration" => "^P([0-9.]+[YMWD]([0-9.]+[YMWD])*(T([0-9.]+[HMS])+)?|T([0-9.]+[HMS])+)$".to_owned(),
         "email" | "idn-email" => "^[^@\\s]+@[^@\\s]+$".to_owned(),
         "uri" | "url" | "iri" => "^[A-Za-z][A-Za-z0-9+.-]*:\\S*$".to_owned(),
         "uri-reference" | "iri-reference" => "^\\S*$".to_owned(),
@@ -197,10 +210,6 @@ pub(super) fn has_format(format: &str) -> Box<dyn Fn(&str) -> bool> {
         "base64" => "^[A-Za-z0-9+/]*={0,2}$".to_owned(),
         "base64url" => "^[A-Za-z0-9_-]*={0,2}$".to_owned(),
         format if format.starts_with("uuid") => "^[0-9A-Fa-f]{8}(-[0-9A-Fa-f]{4}){3}-[0-9A-Fa-f]{12}$".to_owned(),
-        _ => return Box::new(|_| true),
-    };
-    match Expression::new(&expression) {
-        Ok(expression) => Box::new(move |text| expression.is_match(text).unwrap_or(true)),
-        Err(_) => Box::new(|_| true),
-    }
+        _ => return None,
+    })
 }

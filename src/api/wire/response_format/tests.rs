@@ -126,3 +126,16 @@ fn the_schemas_of_generators_are_read_as_they_are_meant() {
     }
     assert!(wrong.is_empty(), "{}", wrong.join("\n"));
 }
+
+#[test]
+fn the_alternatives_of_one_of_are_compared_within_a_budget() {
+    let tagged = |count: usize| -> Value {
+        let one = |at: usize| json!({"type": "object", "properties": {"k": {"const": at}}, "required": ["k"]});
+        json!({"oneOf": (0..count).map(one).collect::<Vec<_>>()})
+    };
+    let format = |schema: Value| json!({"type": "json_schema", "json_schema": {"schema": schema}});
+    assert!(read(Some(&format(tagged(100)))).is_ok());
+    assert!(refusal(&tagged(400)).contains("oneOf: too many alternatives to compare each with each; give fewer"));
+    let described: Vec<Value> = (0..1000).map(|at| json!({"const": at, "title": "one"})).collect();
+    assert!(read(Some(&format(json!({"oneOf": described})))).is_ok());
+}
