@@ -68,7 +68,6 @@ fn values_that_cannot_be_meant_are_refused_with_what_is_allowed() {
     }
 }
 
-/// Every flag of every command, with the words of its command.
 #[test]
 fn an_error_of_a_request_names_the_flag_that_was_typed() {
     let long = "x".repeat(5000);
@@ -80,7 +79,10 @@ fn an_error_of_a_request_names_the_flag_that_was_typed() {
             "remask: --prompt: the template holds no \".\"; mark each cell to fill with it, or name another --blank",
         ),
         (vec!["infill", "--prompt", "1", "--blank", &long], "holds no \"xxx"),
-        (vec!["infill", "--prompt-ids", "9999,_"], "remask: --prompt: token 0 of the template is 9999; ids are below"),
+        (
+            vec!["infill", "--prompt-ids", "9999,_"],
+            "remask: --prompt-ids: token 0 of the template is 9999; ids are below",
+        ),
         (vec!["infill", "--prompt-ids", &long], "is no token id; give numbers"),
         (toy(&["--max-tokens", "5000"]), "remask: --max-tokens 5000 does not fit"),
         (toy(&["--total-length", "1"]), "remask: --total-length 1 must be above"),
@@ -97,6 +99,68 @@ fn an_error_of_a_request_names_the_flag_that_was_typed() {
     }
 }
 
+/// The words of an error in which each field has its flag.
+#[test]
+fn an_error_of_knobs_names_flags_of_the_command() {
+    let dir = tempfile::tempdir().unwrap();
+    let data = dir.path().join("texts.jsonl");
+    std::fs::write(&data, "{\"template\": \"a<blank>\", \"text\": \"ab\"}\n").unwrap();
+    let data = data.to_str().unwrap();
+    let commands = [
+        vec!["generate", "--model-id", "toy", "--prompt", "a", "--max-tokens", "4"],
+        vec!["infill", "--model-id", "toy", "--prompt", "a<blank:4>"],
+        vec!["eval", "infill", "--model-id", "toy", "--data", data],
+    ];
+    let rows: [(&[&str], &str); 7] = [
+        (&["--leap-near", "0.5"], "--leap-near goes with --leap; give that too"),
+        (&["--hierarchical-all", "0.5"], "--hierarchical-all goes with --hierarchical; give that too"),
+        (&["--threshold", "0.5", "--factor", "1"], "--factor does not go with --threshold; give one of them"),
+        (&["--remasking", "remdm", "--remask-below", "0.5"], "with \"remdm\" give --remask-budget and --remask-window"),
+        (
+            &["--remasking", "off", "--remask-window", "0,0.5"],
+            "policy \"off\" takes no --remask-budget, --remask-below, ",
+        ),
+        (
+            &["--remasking", "t2m", "--remask-eta", "0.5"],
+            "--remask-eta goes with the policies \"remdm_cap\" and \"remdm_rescale\"; ",
+        ),
+        (&["--block-length", "1", "--steps", "2"], "--steps: 2 steps are too few for 4 blocks"),
+    ];
+    for command in &commands {
+        let names: Vec<String> = known(&command[..if command[0] == "eval" { 2 } else { 1 }]);
+        for (more, words) in &rows {
+            if command[0] == "eval" && words.contains("blocks") {
+                continue; // its text has one blank
+            }
+            let (code, error) = refused(&[command, *more].concat(), &[]);
+            assert_eq!(code, Some(1), "{command:?} {more:?}: {error}");
+            assert!(error.contains(words), "{command:?}: {error} lacks {words}");
+            for flag in error.split([' ', ',', ';', ':', '.', '\n']).filter(|word| word.starts_with("--")) {
+                assert!(names.contains(&flag[2..].to_owned()), "{command:?} has no {flag}: {error}");
+            }
+        }
+    }
+    let far = refused(&["bench", "--model-id", "toy", "--canvas", "5000"], &[]).1;
+    assert!(far.contains("--canvas"), "{far}");
+    let window = |span: &str| remask(&[&commands[1][..], &["--remask-window", span, "--json"]].concat(), &[]);
+    assert!(window("0.5,1").status.success());
+    for span in ["0.5", "0.5,0.2", "0,2", "a,b", "0,nan"] {
+        let output = window(span);
+        let error = String::from_utf8_lossy(&output.stderr).into_owned();
+        assert!(error.contains("--remask-window") && error.contains("give two numbers from 0 to 1"), "{span}: {error}");
+    }
+}
+
+/// The flags of a command.
+fn known(words: &[&str]) -> Vec<String> {
+    let mut command = remask::cmd::command();
+    for word in words {
+        command = command.find_subcommand(word).unwrap().clone();
+    }
+    command.get_arguments().filter_map(|arg| arg.get_long().map(str::to_owned)).collect()
+}
+
+/// Every flag of every command, with the words of its command.
 fn flags(command: &clap::Command, words: &[String]) -> Vec<(Vec<String>, String)> {
     let own = command.get_arguments().filter(|arg| arg.get_action().takes_values());
     let own = own.filter_map(|arg| Some((words.to_vec(), arg.get_long()?.to_owned())));

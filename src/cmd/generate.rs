@@ -42,5 +42,5 @@ pub(super) fn run(args: GenerateArgs) -> anyhow::Result<()> {
     };
     let mut request = args.refine.request(Task::Continue { prompt, length });
     request.stop = args.stop;
-    print_answer(args.model.load()?, &request, args.output)
+    print_answer(args.model.load()?, &request, args.output, args.prompt.names())
 }

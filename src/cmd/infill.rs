@@ -37,5 +37,5 @@ pub(super) fn run(args: InfillArgs) -> anyhow::Result<()> {
         (None, None) => bail!("give a text with blanks: --prompt TEXT (or - for standard input) or --prompt-ids 1,_,3"),
     };
     let request = args.refine.request(task);
-    print_answer(args.model.load()?, &request, args.output)
+    print_answer(args.model.load()?, &request, args.output, args.prompt.names())
 }

@@ -1,7 +1,7 @@
 //! The output of `generate` and `infill`: text, JSON, or the canvas drawn step by step.
 
 use super::ask::{answer, engine};
-use super::flag_names::in_flags;
+use super::flag_names::{Names, in_flags};
 use super::print::{self, OutputError};
 use super::{model::Loaded, watch::Screen};
 use crate::diffusion::{Edit, Probability};
@@ -20,9 +20,14 @@ pub(super) struct OutputArgs {
 }
 
 #[tokio::main(flavor = "current_thread")]
-pub(super) async fn print_answer(loaded: Loaded, request: &Request, output: OutputArgs) -> anyhow::Result<()> {
+pub(super) async fn print_answer(
+    loaded: Loaded,
+    request: &Request,
+    output: OutputArgs,
+    names: Names,
+) -> anyhow::Result<()> {
     let handle = engine(loaded.model, loaded.tokenizer)?;
-    let mut session = handle.submit_unmerged(request).map_err(in_flags)?;
+    let mut session = handle.submit_unmerged(request).map_err(|rejected| in_flags(rejected, names))?;
     let offset = session.start.offset;
     let mut screen = output.watch.then(|| Screen::new(&session.start, &handle));
     let mut steps = Vec::new();

@@ -1,11 +1,9 @@
 //! Command line flags for policies, made from the registry of rules: their names, help and ranges.
 
-use super::words::{named, number, whole};
+use super::flag_names::{REMASK, of_knobs};
+use super::words::{named, number, span, whole};
 use crate::diffusion::policy::{COUNT_MAX, Choice, Kind, Knob, QUALITY, Range, Rule, Setting, Settings, knobs};
 use clap::{Arg, ArgMatches, Args, Command, FromArgMatches, error::ErrorKind};
-
-/// What comes before a remasking's knob in its flag.
-const REMASK: &str = "remask-";
 
 /// The flags `--unmasking`, `--remasking` and those of the rules' knobs.
 #[derive(Clone, Copy, Debug)]
@@ -21,13 +19,13 @@ impl Args for PolicyArgs {
         let remasking = Arg::new("remasking").long("remasking").value_parser(named(Kind::Remasking));
         command
             .arg(order.default_value("confidence").help("Which blank is filled first"))
-            .args(knobs(Kind::Pace).into_iter().filter_map(|knob| flag("", knob)))
+            .args(knobs(Kind::Pace).into_iter().map(|knob| flag("", knob)))
             .arg(
                 remasking.help(
                     "Which filled cells are erased again or replaced; default: by quality if the model has a head",
                 ),
             )
-            .args(knobs(Kind::Remasking).into_iter().filter_map(|knob| flag(REMASK, knob)))
+            .args(knobs(Kind::Remasking).into_iter().map(|knob| flag(REMASK, knob)))
     }
 
     fn augment_args_for_update(command: Command) -> Command {
@@ -52,15 +50,15 @@ impl FromArgMatches for PolicyArgs {
     }
 }
 
-/// The flag of a knob; a knob of two numbers has none.
-fn flag(prefix: &str, knob: &'static Knob) -> Option<Arg> {
+/// The flag of a knob.
+fn flag(prefix: &str, knob: &'static Knob) -> Arg {
     let name = flag_name(prefix, knob);
     let arg = Arg::new(name.clone()).long(name).help(knob.help.trim_end_matches('.'));
     match knob.range {
-        Range::Count { min } => Some(arg.value_name("N").value_parser(whole::<u32>(min.into(), COUNT_MAX.into()))),
-        Range::Fraction => Some(arg.value_name("0..1").value_parser(number(0.0_f32, 1.0))),
-        Range::Number { max } => Some(arg.value_name("X").value_parser(number(0.0_f32, max as f32))),
-        Range::Span => None,
+        Range::Count { min } => arg.value_name("N").value_parser(whole::<u32>(min.into(), COUNT_MAX.into())),
+        Range::Fraction => arg.value_name("0..1").value_parser(number(0.0_f32, 1.0)),
+        Range::Number { max } => arg.value_name("X").value_parser(number(0.0_f32, max as f32)),
+        Range::Span => arg.value_name("FROM,TO").value_parser(span()),
     }
 }
 
@@ -75,10 +73,10 @@ fn settings(prefix: &str, kind: Kind, matches: &ArgMatches) -> Result<Settings, 
         Range::Fraction | Range::Number { .. } => {
             matches.get_one::<f32>(&flag_name(prefix, knob)).copied().map(Setting::Number)
         }
-        Range::Span => None,
+        Range::Span => matches.get_one::<[f32; 2]>(&flag_name(prefix, knob)).copied().map(Setting::Span),
     };
     let mut given = knobs(kind).into_iter().filter_map(|knob| Some((knob.name, value(knob)?)));
     given
         .try_fold(Settings::EMPTY, |settings, (name, value)| settings.try_with(name, value))
-        .map_err(|error| clap::Error::raw(ErrorKind::TooManyValues, error))
+        .map_err(|error| clap::Error::raw(ErrorKind::TooManyValues, of_knobs(kind, &error)))
 }

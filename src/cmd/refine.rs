@@ -1,6 +1,7 @@
 //! The flags that commands about requests share: the prompt, and refinement.
 
 use super::{
+    flag_names::{IDS, Names, TEXT},
     policy::PolicyArgs,
     sampling::SamplingArgs,
     words::{count, number, one_of, whole},
@@ -21,6 +22,13 @@ pub(super) struct PromptArgs {
     /// The prompt as token ids, for example 1,2,3. For `infill`, `_` is a blank
     #[arg(long, value_name = "IDS")]
     pub(super) prompt_ids: Option<String>,
+}
+
+impl PromptArgs {
+    /// What errors call the prompt.
+    pub(super) const fn names(&self) -> Names {
+        if self.prompt_ids.is_some() { IDS } else { TEXT }
+    }
 }
 
 /// Most bytes of a prompt on standard input: a canvas of a million cells.

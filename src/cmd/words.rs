@@ -60,6 +60,16 @@ where
     })
 }
 
+/// Reads two numbers from 0 to 1, the second above the first.
+pub(super) fn span() -> impl TypedValueParser<Value = [f32; 2]> {
+    StringValueParser::new().try_map(|word: String| {
+        let ends =
+            word.split_once(',').and_then(|(from, to)| Some([from.trim().parse().ok()?, to.trim().parse().ok()?]));
+        let ends = ends.filter(|[from, to]: &[f32; 2]| 0.0 <= *from && from < to && *to <= 1.0);
+        ends.ok_or("give two numbers from 0 to 1 with a comma between, the second above the first, as 0.25,0.75")
+    })
+}
+
 /// Reads a sampling temperature.
 pub(super) fn temperature() -> impl TypedValueParser<Value = f32> {
     StringValueParser::new().try_map(|word: String| {

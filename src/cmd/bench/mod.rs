@@ -5,6 +5,7 @@ mod figures;
 mod timed;
 
 use super::ask::{answer_all, engine};
+use super::flag_names::{BENCH, in_flags};
 use super::model::ModelArgs;
 use super::print;
 use super::sampling::SamplingArgs;
@@ -194,7 +195,7 @@ impl Bench {
         self.meter.take();
         let begun = Instant::now();
         let (mut passes, mut token_forwards, mut written) = (0, 0, 0);
-        let submit = |_| Ok(self.handle.submit(&self.request)?);
+        let submit = |_| Ok(self.handle.submit(&self.request).map_err(|rejected| in_flags(rejected, BENCH))?);
         answer_all(streams, streams, submit, |_, start, answer| {
             passes = passes.max(answer.forward_passes);
             token_forwards += answer.forward_passes as usize * (start.offset + start.cells.len());

@@ -4,6 +4,7 @@
 use super::input::read_lines;
 use super::statistics::{Share, area_under_curve};
 use crate::cmd::ask::{answer_all, engine};
+use crate::cmd::flag_names::{FILE, in_flags};
 use crate::cmd::model::ModelArgs;
 use crate::cmd::print;
 use crate::cmd::refine::RefineArgs;
@@ -76,7 +77,8 @@ pub(super) async fn run(args: &InfillArgs) -> anyhow::Result<()> {
         let task = Task::Infill { template: template.clone(), blank: blank.clone() };
         let mut request = args.refine.request(task);
         request.return_quality = has_quality;
-        handle.submit(&request).with_context(|| format!("{}, line {line}", args.data.display()))
+        let session = handle.submit(&request).map_err(|rejected| in_flags(rejected, FILE));
+        session.with_context(|| format!("{}, line {line}", args.data.display()))
     };
     answer_all(cases.len(), RUNNING_MAX, submit, |number, start, answer| {
         let Output::Infill { text, .. } = &answer.output else { bail!("an infill was answered with something else") };

@@ -5,6 +5,7 @@ use super::plot::{check_name, draw};
 use super::puzzles::{PuzzleArgs, is_solved, task};
 use super::statistics::Share;
 use crate::cmd::ask::{answer_all, engine};
+use crate::cmd::flag_names::{SUDOKU, in_flags};
 use crate::cmd::model::ModelArgs;
 use crate::cmd::print;
 use crate::cmd::words::{count, named, number, one_of, temperature, whole};
@@ -164,7 +165,10 @@ async fn measure(
     steps: u32,
 ) -> anyhow::Result<Line> {
     let (mut solved, mut forward_passes, mut erased) = (0, 0u64, 0u64);
-    let submit = |number| Ok(handle.submit(&args.request(&puzzles[number], number, policy, steps))?);
+    let submit = |number| {
+        let session = handle.submit(&args.request(&puzzles[number], number, policy, steps));
+        Ok(session.map_err(|rejected| in_flags(rejected, SUDOKU))?)
+    };
     answer_all(puzzles.len(), RUNNING_MAX, submit, |number, start, answer| {
         solved += usize::from(is_solved(&puzzles[number], start, answer));
         forward_passes += u64::from(answer.forward_passes);
