@@ -3,6 +3,7 @@
 mod common;
 
 use common::server::Server;
+use remask::diffusion::policy::{Kind, Knob, Range, knobs};
 use remask::engine::Limits;
 use remask::model::Toy;
 use serde_json::{Value, json};
@@ -109,6 +110,64 @@ async fn what_is_pinned_stays_and_the_worst_go_first() {
 }
 
 #[tokio::test]
+async fn an_infill_and_a_repair_draw_from_the_likeliest() {
+    let server = Server::toy().await;
+    for (path, body) in [
+        ("/v1/infill", json!({"template": "Once upon <blank:24>."})),
+        (REPAIR, json!({"text": "~".repeat(24), "steps": 2})),
+    ] {
+        let ask = async |more: Value| {
+            let mut body = body.clone();
+            body["temperature"] = json!(3);
+            body["seed"] = json!(8);
+            body.as_object_mut().unwrap().extend(more.as_object().unwrap().clone());
+            let answer = server.answer(path, &body).await;
+            let whole = if path == REPAIR { &answer } else { &answer["choices"][0] };
+            text(whole)
+        };
+        let (greedy, hot) = (ask(json!({"temperature": 0})).await, ask(json!({})).await);
+        assert_ne!(hot, greedy, "{path}");
+        for few in [json!({"top_k": 1}), json!({"top_p": 0}), json!({"min_p": 1})] {
+            assert_eq!(ask(few.clone()).await, greedy, "{path} {few}");
+        }
+        assert_eq!(ask(json!({"top_k": 0, "top_p": 1, "min_p": 0})).await, hot, "{path}");
+        let some = ask(json!({"min_p": 0.05})).await;
+        assert!(some != hot && some != greedy, "{path}: min_p leaves out some tokens, not all but one: {some:?}");
+    }
+}
+
+#[tokio::test]
+async fn a_repair_refuses_what_is_for_blanks_by_its_name() {
+    let server = Server::toy().await;
+    let value = |knob: &Knob| match knob.range {
+        Range::Count { min } => json!(min),
+        Range::Fraction | Range::Number { .. } => json!(0.5),
+        Range::Span => json!([0.25, 0.5]),
+    };
+    let mut rows = vec![
+        ("steps".to_owned(), json!({"steps": 4})),
+        ("block_length".to_owned(), json!({"block_length": 4})),
+        ("remasking".to_owned(), json!({"remasking": "quality"})),
+        ("proofreading".to_owned(), json!({"proofreading": {"steps": 4}})),
+    ];
+    rows.extend(knobs(Kind::Pace).into_iter().map(|knob| {
+        let unmasking = json!({knob.name: value(knob), "order": "entropy"});
+        (format!("unmasking.{}", knob.name), json!({"unmasking": unmasking}))
+    }));
+    assert!(rows.len() > 10);
+    for (field, diffusion) in rows {
+        let response = server.post(REPAIR, &json!({"text": "abc", "diffusion": diffusion})).await;
+        let status = response.status().as_u16();
+        let error = response.json::<Value>().await.unwrap()["error"].clone();
+        let param = format!("diffusion.{field}");
+        let message = format!("{param} does not go with a repair, which has steps, below and worst beside its text");
+        assert_eq!((status, &error["param"], &error["message"]), (400, &json!(param), &json!(message)));
+    }
+    let ordered = json!({"text": "abc", "diffusion": {"unmasking": {"order": "entropy", "leap": null}}});
+    server.answer(REPAIR, &ordered).await;
+}
+
+#[tokio::test]
 async fn a_streamed_repair_is_its_edits() {
     let server = Server::toy().await;
     let given = wrong(&right(&server).await, &[3, 4, 20]);
@@ -159,7 +218,7 @@ async fn what_is_wrong_with_a_given_text_is_said() {
         (REPAIR, json!({"text": "abc", "pinned": [[2, 4]]}), "pinned", "has [2, 4]; give pairs of characters"),
         (REPAIR, json!({"text": [1, 2], "pinned": [[1, 1]]}), "pinned", "give pairs of tokens"),
         (REPAIR, json!({"text": "abc", "steps": 0}), "steps", "give 2 to 65536"),
-        (REPAIR, json!({"text": "abc", "diffusion": {"steps": 3}}), "diffusion", "beside its text"),
+        (REPAIR, json!({"text": "abc", "diffusion": {"steps": 3}}), "diffusion.steps", "beside its text"),
         (REPAIR, json!({"text": "abc", "worst": 0}), "worst", "worst is 0; give 1 to"),
         ("/tokenize", json!({}), "prompt", "prompt is missing"),
         ("/detokenize", json!({"tokens": "x"}), "tokens", "given \"x\"; give an array"),

@@ -66,6 +66,14 @@ async fn an_error_of_a_number_gives_its_range() {
         ("/v1/repair", &repair, "below", &[json!(-1), json!(2)], "from 0 to 1"),
         ("/v1/score", &repair, "below", &[json!(-1), json!(2), json!({})], "from 0 to 1"),
         ("/v1/infill", &infill, "temperature", &[json!(-1), json!(true)], "from 0 to 3.4e38"),
+        ("/v1/infill", &infill, "top_p", &[json!(-1), json!(2), json!([])], "from 0 to 1"),
+        ("/v1/infill", &infill, "min_p", &[json!(-0.1), json!(1.1), json!([])], "from 0 to 1"),
+        ("/v1/infill", &infill, "top_k", &[json!(-2), json!(1.5), json!(1e12)], "from 1 to 65536, or 0 or -1"),
+        ("/v1/infill", &infill, "top_k", &[json!(70000)], "give 1 to 65536"),
+        ("/v1/repair", &repair, "top_p", &[json!(-1), json!(2), json!([])], "from 0 to 1"),
+        ("/v1/repair", &repair, "min_p", &[json!(-0.1), json!(1.1), json!([])], "from 0 to 1"),
+        ("/v1/repair", &repair, "top_k", &[json!(-2), json!(1.5), json!(1e12)], "from 1 to 65536, or 0 or -1"),
+        ("/v1/repair", &repair, "top_k", &[json!(70000)], "give 1 to 65536"),
     ];
     for (path, body, field, values, range) in rows {
         let quoted = json!("1");

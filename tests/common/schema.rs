@@ -145,7 +145,7 @@ pub fn faults(root: &Value, schema: &Value, value: &Value) -> Vec<String> {
     faults
 }
 
-/// What a reference leads to: a pointer, or the one schema whose `$id` ends so, and an anchor in it.
+/// What a reference leads to: a pointer, or the schema whose `$id` ends so, and an anchor in it.
 fn target<'a>(root: &'a Value, reference: &str) -> &'a Value {
     let (address, fragment) = reference.split_once('#').unwrap_or((reference, ""));
     let end = address.rsplit('/').next().unwrap();

@@ -253,6 +253,7 @@ async fn an_infill_is_its_edits_and_what_http_gives() {
             _ => "confidence",
         };
         let http = json!({"template": "On__ upon ____ time", "blank": "_", "seed": 4, "temperature": 0.7,
+                          "top_p": 0.9, "top_k": 40, "min_p": 0.02,
                           "diffusion": {"remasking": {"policy": name, "budget": 5}, "proofreading": "off"}});
         let off = Some(proofreading::Mode::Off(proofreading::Off {}));
         let diffusion = proto::Diffusion {
@@ -264,6 +265,9 @@ async fn an_infill_is_its_edits_and_what_http_gives() {
             blank: Some("_".to_owned()),
             seed: Some(4),
             temperature: 0.7,
+            top_p: Some(0.9),
+            top_k: 40,
+            min_p: Some(0.02),
             diffusion: Some(diffusion),
             ..template("On__ upon ____ time")
         };
@@ -316,6 +320,17 @@ async fn a_given_text_is_judged_and_mended_as_over_http() {
         (
             proto::RepairRequest { worst: Some(1), steps: Some(2), ..mended(&wrong) },
             json!({"text": wrong, "worst": 1, "steps": 2}),
+        ),
+        (
+            proto::RepairRequest {
+                temperature: 2.0,
+                seed: Some(3),
+                top_p: Some(0.9),
+                top_k: 40,
+                min_p: Some(0.02),
+                ..mended(&wrong)
+            },
+            json!({"text": wrong, "temperature": 2, "seed": 3, "top_p": 0.9, "top_k": 40, "min_p": 0.02}),
         ),
         (
             proto::RepairRequest { given: Some(repair_request::Given::TokenIds(ids)), ..mended("") },

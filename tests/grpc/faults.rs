@@ -177,6 +177,27 @@ async fn a_fault_is_told_in_https_words() {
             }),
             (REPAIR, json!({"text": "abc", "diffusion": {"steps": 3}})),
         ),
+        (
+            Call::Repair(proto::RepairRequest {
+                diffusion: Some(proto::Diffusion {
+                    unmasking: Some(proto::Unmasking {
+                        pace: Some(proto::unmasking::Pace::Threshold(0.5)),
+                        ..Default::default()
+                    }),
+                    ..none()
+                }),
+                ..mended("abc")
+            }),
+            (REPAIR, json!({"text": "abc", "diffusion": {"unmasking": {"threshold": 0.5}}})),
+        ),
+        (
+            Call::Repair(proto::RepairRequest { min_p: Some(1.5), ..mended("abc") }),
+            (REPAIR, json!({"text": "abc", "min_p": 1.5})),
+        ),
+        (
+            Call::Infill(proto::InfillRequest { top_p: Some(1.5), ..template("<blank>") }),
+            (INFILL, json!({"template": "<blank>", "top_p": 1.5})),
+        ),
     ];
     for (call, (path, body)) in rows {
         let response = server.post(path, &body).await;

@@ -104,6 +104,9 @@ pub(super) fn infill(asked: proto::InfillRequest) -> Result<CallParams, ApiError
     let blank = asked.blank.unwrap_or_else(|| DEFAULT_BLANK.to_owned());
     let request = Request {
         temperature: asked.temperature,
+        top_p: asked.top_p,
+        min_p: asked.min_p,
+        top_k: Some(asked.top_k).filter(|top_k| *top_k > 0),
         seed: asked.seed,
         priority: asked.priority,
         ..Request::new(Task::Infill { template: asked.template, blank })
@@ -133,6 +136,9 @@ pub(super) fn repair(asked: proto::RepairRequest) -> Result<CallParams, ApiError
     let pinned = asked.pinned.into_iter().map(|proto::Span { start, end }| start as usize..end as usize).collect();
     let request = Request {
         temperature: asked.temperature,
+        top_p: asked.top_p,
+        min_p: asked.min_p,
+        top_k: Some(asked.top_k).filter(|top_k| *top_k > 0),
         seed: asked.seed,
         priority: asked.priority,
         ..Request::new(Task::Repair { text, pinned })

@@ -2,7 +2,7 @@
 
 use super::common::named_events;
 use super::diffusion::Diffusion;
-use super::field::{object, rank, seed, temperature};
+use super::field::{fraction, limit, object, rank, seed, temperature};
 use super::params::{Delivery, missing};
 use crate::api::error::ApiError;
 use crate::api::schema;
@@ -28,6 +28,20 @@ pub(crate) struct InfillRequest {
     #[serde(default, deserialize_with = "temperature")]
     #[schema(minimum = 0, maximum = 3.4e38)]
     temperature: Option<f32>,
+    /// Sample from the most probable tokens whose probabilities add up to this; 0 takes the most
+    /// probable one.
+    #[serde(default, deserialize_with = "fraction")]
+    #[schema(minimum = 0, maximum = 1)]
+    top_p: Option<f32>,
+    /// Sample from the tokens whose probability is at least this share of the largest one; 0 means
+    /// all tokens.
+    #[serde(default, deserialize_with = "fraction")]
+    #[schema(minimum = 0, maximum = 1)]
+    min_p: Option<f32>,
+    /// Sample from this many of the most probable tokens; 0 and -1 mean all tokens.
+    #[serde(default, deserialize_with = "limit")]
+    #[schema(value_type = Option<i64>, minimum = -1, maximum = 65536)]
+    top_k: Option<u32>,
     /// The same seed gives the same answer.
     #[serde(default, deserialize_with = "seed")]
     #[schema(schema_with = schema::seed)]
@@ -55,6 +69,9 @@ impl InfillRequest {
         let delivery = named_events(self.stream, &diffusion)?;
         let request = Request {
             temperature: self.temperature.unwrap_or(0.0),
+            top_p: self.top_p,
+            min_p: self.min_p,
+            top_k: self.top_k,
             seed: self.seed,
             priority: self.priority.unwrap_or(0),
             ..Request::new(Task::Infill { template, blank })

@@ -2,7 +2,7 @@
 
 use super::common::named_events;
 use super::diffusion::Diffusion;
-use super::field::{Offset, count, fraction, object, rank, seed, temperature};
+use super::field::{Offset, count, fraction, limit, object, rank, seed, temperature};
 use super::params::Delivery;
 use super::score::TextField;
 use crate::api::error::{ApiError, ApiResult};
@@ -41,6 +41,20 @@ pub(crate) struct RepairRequest {
     #[serde(default, deserialize_with = "temperature")]
     #[schema(minimum = 0, maximum = 3.4e38)]
     temperature: Option<f32>,
+    /// Sample from the most probable tokens whose probabilities add up to this; 0 takes the most
+    /// probable one.
+    #[serde(default, deserialize_with = "fraction")]
+    #[schema(minimum = 0, maximum = 1)]
+    top_p: Option<f32>,
+    /// Sample from the tokens whose probability is at least this share of the largest one; 0 means
+    /// all tokens.
+    #[serde(default, deserialize_with = "fraction")]
+    #[schema(minimum = 0, maximum = 1)]
+    min_p: Option<f32>,
+    /// Sample from this many of the most probable tokens; 0 and -1 mean all tokens.
+    #[serde(default, deserialize_with = "limit")]
+    #[schema(value_type = Option<i64>, minimum = -1, maximum = 65536)]
+    top_k: Option<u32>,
     /// The same seed gives the same answer.
     #[serde(default, deserialize_with = "seed")]
     #[schema(schema_with = schema::seed)]
@@ -69,6 +83,9 @@ impl RepairRequest {
         let delivery = named_events(self.stream, &diffusion)?;
         let request = Request {
             temperature: self.temperature.unwrap_or(0.0),
+            top_p: self.top_p,
+            min_p: self.min_p,
+            top_k: self.top_k,
             seed: self.seed,
             priority: self.priority.unwrap_or(0),
             ..Request::new(Task::Repair { text, pinned })
@@ -84,11 +101,18 @@ pub(crate) fn with_repair_fields(
     below: Option<f32>,
     worst: Option<u32>,
 ) -> ApiResult<Request> {
-    let is_for_blanks = request.steps.is_some() || request.block_length.is_some() || !request.pace.is_empty();
-    if is_for_blanks || request.proofreading.is_some() || request.remasking.is_some() {
-        let message = "a repair takes steps, below and worst beside its text; in diffusion it takes none of steps, \
-                       block_length, unmasking.threshold, remasking and proofreading";
-        return Err(ApiError::invalid("diffusion", message));
+    let pace = request.pace.iter().next().map(|(knob, _)| format!("unmasking.{knob}"));
+    let fields = [
+        ("steps", request.steps.is_some()),
+        ("block_length", request.block_length.is_some()),
+        ("remasking", request.remasking.is_some()),
+        ("proofreading", request.proofreading.is_some()),
+    ];
+    let field = fields.into_iter().find_map(|(field, is_given)| is_given.then(|| field.to_owned()));
+    if let Some(field) = field.or(pace) {
+        let param = format!("diffusion.{field}");
+        let message = format!("{param} does not go with a repair, which has steps, below and worst beside its text");
+        return Err(ApiError::invalid(param, message));
     }
     let below = below.or(worst.map(|_| 1.0));
     let is_given = steps.is_some() || below.is_some(); // as it is with `worst`

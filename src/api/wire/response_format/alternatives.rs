@@ -144,9 +144,9 @@ impl Reader<'_> {
         }
     }
 
-    /// Makes sure that no answer of `shape`, the alternative `at`, satisfies another one. If nothing
-    /// else tells the two apart, a member that only the other one requires is left out, and an array
-    /// or an object of any names is not empty.
+    /// Makes sure that no answer of `shape`, the alternative `at`, satisfies another one. If
+    /// nothing else tells the two apart, a member that only the other one requires is left out, and
+    /// an array or an object of any names is not empty.
     fn set_apart(
         &mut self,
         shape: &mut Shape,
@@ -156,7 +156,7 @@ impl Reader<'_> {
         depth: usize,
     ) -> ApiResult<()> {
         let own = resolved(self.root, &options[at], path, depth, self.budget)?.into_owned();
-        let needed: Vec<String> = required(&own, path)?.into_iter().map(str::to_owned).collect();
+        let needed: Vec<String> = required(&own, path)?.into_iter().map(|(_, name)| name.to_owned()).collect();
         let own = Value::Object(own);
         let mut proofs = Proofs { root: self.root, path, budget: &mut *self.budget, patterns: HashMap::new() };
         let mut overlapping = Vec::new();

@@ -101,7 +101,8 @@ impl Proofs<'_, '_> {
             Some(word) => is_type(word),
         };
         let is_null = matches!(shape, Shape::Constant(text) if text == "null");
-        if !is_of_type && !(is_null && words.get("nullable") == Some(&Value::Bool(true))) {
+        let may_be_null = is_null && words.get("nullable") == Some(&Value::Bool(true));
+        if !is_of_type && !may_be_null {
             return Ok(true);
         }
         let lists =
@@ -318,10 +319,10 @@ fn size(words: &Map<String, Value>, word: &str) -> Option<usize> {
 /// Whether a number is outside the bounds. A flag, as drafts before 6 had it, is not looked at.
 fn is_outside(number: Decimal, words: &Map<String, Value>) -> bool {
     let compared = |word: &str| Some(number.compare(Decimal::of(words.get(word)?)?));
-    compared("minimum").is_some_and(|order| order.is_lt())
-        || compared("maximum").is_some_and(|order| order.is_gt())
-        || compared("exclusiveMinimum").is_some_and(|order| order.is_le())
-        || compared("exclusiveMaximum").is_some_and(|order| order.is_ge())
+    compared("minimum").is_some_and(Ordering::is_lt)
+        || compared("maximum").is_some_and(Ordering::is_gt)
+        || compared("exclusiveMinimum").is_some_and(Ordering::is_le)
+        || compared("exclusiveMaximum").is_some_and(Ordering::is_ge)
 }
 
 /// Whether the numbers of one schema are all below, or all above those of another.

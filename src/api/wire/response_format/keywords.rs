@@ -154,9 +154,9 @@ fn allowed_sizes() -> String {
     format!("give a whole number from 0 to {VALUES_MAX}")
 }
 
-/// The names that an object must have. A flag, as drafts before 4 had it, asks for nothing here, as
-/// every property is written.
-pub(super) fn required<'s>(schema: &'s Map<String, Value>, path: &Path<'_>) -> ApiResult<Vec<&'s str>> {
+/// The names that an object must have, and the keyword that says so. A flag, as drafts before 4 had
+/// it, asks for nothing here, as every property is written.
+pub(super) fn required<'s>(schema: &'s Map<String, Value>, path: &Path<'_>) -> ApiResult<Vec<(&'static str, &'s str)>> {
     let wrong = |word, given| path.at(word).refused(given, "give an array of names");
     let mut lists = Vec::new();
     if let Some(given) = schema.get("required").filter(|given| !given.is_boolean()) {
@@ -169,7 +169,7 @@ pub(super) fn required<'s>(schema: &'s Map<String, Value>, path: &Path<'_>) -> A
     let mut names = Vec::new();
     for (word, given) in lists {
         let list: Option<Vec<&str>> = given.as_array().and_then(|list| list.iter().map(Value::as_str).collect());
-        names.extend(list.ok_or_else(|| wrong(word, given))?);
+        names.extend(list.ok_or_else(|| wrong(word, given))?.into_iter().map(|name| (word, name)));
     }
     Ok(names)
 }

@@ -23,6 +23,11 @@ impl<'p> Path<'p> {
         Self { above: Some(self), word }
     }
 
+    /// The last part.
+    pub(super) const fn word(&self) -> &'p str {
+        self.word
+    }
+
     /// The error of what stands here.
     pub(super) fn invalid(&self, message: &str) -> ApiError {
         let path = self.to_string();

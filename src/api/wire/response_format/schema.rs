@@ -148,15 +148,15 @@ impl Reader<'_> {
             let is_listed = names.iter().flatten().any(|known| known == name);
             is_listed || properties.is_some_and(|known| known.contains_key(name))
         };
-        let strangers: Vec<&str> = required.into_iter().filter(|name| !is_known(name)).collect();
+        let strangers: Vec<(&str, &str)> = required.into_iter().filter(|(_, name)| !is_known(name)).collect();
         let everything = json!({});
         let further = match further(schema, path)? {
             Some((_, Value::Bool(true))) => Some(&everything),
             further => further.map(|(_, further)| further).filter(|further| further.is_object()),
         };
-        if let (Some(name), None) = (strangers.first(), further) {
+        if let (Some((word, name)), None) = (strangers.first(), further) {
             let message = format!("{} is none of the properties; say what it is", quoted(name));
-            return Err(path.at("required").invalid(&message));
+            return Err(path.at(word).invalid(&message));
         }
         let values = further.unwrap_or(&everything);
         let mut properties: Vec<(&str, &Value)> = match (properties, &names) {
@@ -172,7 +172,7 @@ impl Reader<'_> {
             (None, None) if strangers.is_empty() => return self.map(schema, path, depth),
             (None, None) => Vec::new(),
         };
-        properties.extend(strangers.into_iter().map(|name| (name, values)));
+        properties.extend(strangers.into_iter().map(|(_, name)| (name, values)));
         let (least, most) = (size(schema, path, "minProperties")?, upper_size(schema, path, "maxProperties")?);
         let word = if least.is_some_and(|least| least > properties.len()) { "minProperties" } else { "maxProperties" };
         if word == "minProperties" || most.is_some_and(|most| most < properties.len()) {
@@ -254,10 +254,11 @@ impl Reader<'_> {
         known_of(schema, path, "array")?;
         // before 2020, a tuple was an array of `items`
         let (word, prefix, further) = match schema.get("items") {
-            Some(Value::Array(all)) => ("items", Some(all), schema.get("additionalItems")),
-            items => ("prefixItems", array_of(schema, path, "prefixItems", "schemas")?, items),
+            Some(Value::Array(all)) => ("items", Some(all), "additionalItems"),
+            _ => ("prefixItems", array_of(schema, path, "prefixItems", "schemas")?, "items"),
         };
-        let further = further.or_else(|| schema.get("unevaluatedItems"));
+        let further_word = if schema.contains_key(further) { further } else { "unevaluatedItems" };
+        let further = schema.get(further_word);
         let mut items = Vec::new();
         for item in prefix.into_iter().flatten() {
             items.push(self.shape(item, &path.at(word), depth + 1)?);
@@ -277,7 +278,10 @@ impl Reader<'_> {
             }
         };
         if most < least || most < items.len() && least != most {
-            return Err(path.at("maxItems").invalid("it is below minItems, or below the number of prefixItems"));
+            return Err(match schema.contains_key("maxItems") {
+                true => path.at("maxItems").invalid("it is below minItems, or below the number of prefixItems"),
+                false => path.at("minItems").invalid("it is above the number of elements that may be there"),
+            });
         }
         let is_distinct = match schema.get("uniqueItems") {
             None | Some(Value::Bool(false)) => false,
@@ -291,7 +295,7 @@ impl Reader<'_> {
         items.truncate(most);
         while items.len() < most {
             self.is_cut = false;
-            match self.shape(further, &path.at("items"), depth + 1) {
+            match self.shape(further, &path.at(further_word), depth + 1) {
                 Ok(item) => items.push(item),
                 // a model that contains itself ends here
                 Err(_) if self.is_cut && items.len() >= least => break,

@@ -84,9 +84,14 @@ pub(super) fn shape(schema: &Map<String, Value>, path: &Path<'_>, budget: &mut B
     let Some(pattern) = pattern else { return Ok(Shape::Text { cells, least, characters }) };
     let (shortest, longest) = pattern.lengths();
     if least > longest || characters.is_some_and(|most| most < shortest) {
-        let message =
-            format!("its texts have {shortest} to {longest} characters (up to {LENGTH_MAX}), against the lengths");
-        return Err(at.invalid(&message));
+        let (bound, word) = if least > longest { (least, "minLength") } else { (characters.unwrap_or(0), "maxLength") };
+        let sizes = match (shortest, longest) {
+            (_, LENGTH_MAX) => format!("at least {shortest} and here at most {LENGTH_MAX}"),
+            (one, other) if one == other => one.to_string(),
+            (fewest, most) => format!("{fewest} to {most}"),
+        };
+        let message = format!("its texts have {sizes} characters, but {word} is {bound}; change one of the two");
+        return Err(at.refused(&schema[at.word()], &message));
     }
     Ok(Shape::Pattern { pattern: Arc::new(pattern), cells: cells.or(width), least, characters })
 }
