@@ -76,6 +76,7 @@ fn a_row_is_read_the_same_alone_and_in_company() {
             biases: &[],
             only: &[],
             review: true,
+            exact: false,
             present: false,
             best: false,
         })

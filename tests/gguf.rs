@@ -158,6 +158,7 @@ fn the_sudoku_model_in_eight_bits_reads_as_the_whole_one() {
         biases: &[],
         only: &[],
         review: true,
+        exact: false,
         present: false,
         best: false,
     };
@@ -195,6 +196,7 @@ fn the_company_in_a_pass_changes_no_bit_of_quantised_readings() {
         biases: &[],
         only: &[],
         review: true,
+        exact: false,
         present: false,
         best: false,
     };

@@ -70,6 +70,7 @@ fn row(index: usize, canvas: &Canvas, review: bool) -> Row<'_> {
         guidance: (index % 3 == 2).then_some(0.6),
         biases: if canvas.len() > 40 { &BIASES } else { &[] },
         review,
+        exact: false,
         present: index == 1,
         best: index % 3 == 2, // with guidance
         ..Row::plain(canvas, 0..canvas.len())

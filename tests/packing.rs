@@ -49,6 +49,7 @@ fn read_both_ways(model: &mut dyn Denoiser, shape: Shape, temperature: f32, guid
         biases: &[],
         only: &[],
         review: true,
+        exact: false,
         present: true,
         best: true,
     };

@@ -200,6 +200,7 @@ fn row(canvas: &Canvas) -> Row<'_> {
         biases: &[],
         only: &[],
         review: true,
+        exact: false,
         present: false,
         best: false,
     }
@@ -228,7 +229,7 @@ fn a_reading_says_what_an_inspection_shows() {
         }
         let filled: Vec<Position> = canvas.filled(window.clone()).map(|(at, _)| at).collect();
         assert_eq!(reading.present.iter().map(|present| present.at).collect::<Vec<_>>(), filled);
-        for (present, (at, token)) in reading.present.iter().zip(canvas.filled(window)) {
+        for (present, (at, token)) in reading.present.iter().zip(canvas.filled(window.clone())) {
             let logits = &inspection.logits[at.index()][..263]; // without the mask
             let mass: f64 = logits.iter().map(|logit| f64::from(*logit).exp()).sum();
             let probability = f64::from(logits[token.0 as usize]).exp() / mass;
@@ -238,6 +239,24 @@ fn a_reading_says_what_an_inspection_shows() {
         for review in &reading.reviews {
             let logit = inspection.quality_logits.as_ref().unwrap()[review.at.index()];
             assert!((review.quality.get() - 1.0 / (1.0 + (-logit).exp())).abs() < 1e-5);
+        }
+        // exact reviews: the token's probability where its own cell is masked
+        let exact = Row { window: window.clone(), review: false, exact: true, ..self::row(&canvas) };
+        assert_eq!(exact.tokens(), canvas.len() * (1 + filled.len()));
+        let exact = model.read(&[exact]).unwrap().remove(0).unwrap();
+        assert_eq!(exact.reviews.iter().map(|review| review.at).collect::<Vec<_>>(), filled);
+        for (review, (at, token)) in exact.reviews.iter().zip(canvas.filled(window)) {
+            let mut without = ids.clone();
+            without[at.index()] = TokenId(263);
+            let logits = &model.inspect(&without).unwrap().logits[at.index()][..263];
+            let mass: f64 = logits.iter().map(|logit| f64::from(*logit).exp()).sum();
+            let probability = f64::from(logits[token.0 as usize]).exp() / mass;
+            assert!((f64::from(review.quality.get()) - probability).abs() < 1e-5);
+        }
+        assert!(exact.present.is_empty());
+        for (one, other) in exact.proposals.iter().zip(&reading.proposals) {
+            assert_eq!((one.at, one.token), (other.at, other.token));
+            assert!((one.confidence.get() - other.confidence.get()).abs() < 1e-5);
         }
         assert!(!blanks.is_empty() && !filled.is_empty(), "the row tests nothing");
     }

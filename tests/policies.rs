@@ -9,6 +9,8 @@ use remask::diffusion::policy::{
     BUDGET, Choice, Kind, Knob, Needs, Range, Rule, Setting, find, knobs, register, rules, table,
 };
 use remask::diffusion::{Edit, Proposal};
+use remask::engine::Limits;
+use remask::model::Toy;
 use serde_json::{Value, json};
 use std::cmp::Reverse;
 use std::sync::Once;
@@ -130,6 +132,30 @@ async fn a_rule_gets_the_present_confidence_it_asks_for() {
 }
 
 #[tokio::test]
+async fn exact_quality_needs_no_head_and_its_rows_are_counted_and_bounded() {
+    let diffusion = json!({"steps": 4, "remasking": {"policy": "exact", "budget": 2}, "proofreading": "off"});
+    let server = Server::of(Box::new(Toy::without_head()), Limits::default()).await;
+    let body = |blanks: usize| json!({"template": format!("a<blank:{blanks}>b"), "seed": 1, "diffusion": diffusion});
+    let answer: Value = server.post("/v1/infill", &body(8)).await.json().await.unwrap();
+    let report = &answer["diffusion"];
+    assert_eq!(report["erased"], 2, "{answer}");
+    // a row for each step, and in each one for each cell that was filled before it
+    let rows = report["forward_passes"].as_u64().unwrap();
+    assert!(rows > 4 && rows <= 4 + 3 * 8, "{answer}");
+
+    let few = Limits { batch_tokens_max: 90, ..Limits::default() };
+    let server = Server::of(Box::new(Toy::without_head()), few).await;
+    assert_eq!(server.post("/v1/infill", &body(8)).await.status(), 200, "9 rows of 10 tokens");
+    let refused: Value = server.post("/v1/infill", &body(9)).await.json().await.unwrap();
+    assert_eq!(
+        refused["error"]["message"],
+        "remasking by exact reads up to 10 rows of 11 tokens in a step, 110 in all; 90 are allowed (--max-batch-tokens \
+         of the server): give a smaller block_length, or another policy"
+    );
+    assert_eq!(refused["error"]["param"], "diffusion.remasking");
+}
+
+#[tokio::test]
 async fn an_order_decides_what_is_filled_first() {
     registered();
     let handle = common::toy();
@@ -157,7 +183,7 @@ async fn faults_name_it() {
     assert_eq!(
         message(json!({"remasking": "youngest"})).await,
         "diffusion.remasking: unknown variant `youngest`, expected one of \
-         `off`, `quality`, `confidence`, `present`, `running`, `t2m`, `p2`, `token_editing`, `remdm`, `remdm_cap`, `remdm_rescale`, \
+         `off`, `quality`, `exact`, `confidence`, `present`, `running`, `t2m`, `p2`, `token_editing`, `remdm`, `remdm_cap`, `remdm_rescale`, \
          `random`, `oldest`, `unlikely`"
     );
     assert_eq!(

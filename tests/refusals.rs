@@ -164,7 +164,7 @@ async fn a_field_at_fault_is_named_with_what_is_allowed() {
         (
             r#"{"prompt": "a", "diffusion": {"remasking": "worst"}}"#,
             "diffusion.remasking",
-            "expected one of `off`, `quality`, `confidence`, `present`",
+            "expected one of `off`, `quality`, `exact`, `confidence`, `present`",
         ),
         (
             r#"{"prompt": "a", "diffusion": {"remasking": {"budget": 1}}}"#,
@@ -184,7 +184,7 @@ async fn a_field_at_fault_is_named_with_what_is_allowed() {
         (
             r#"{"prompt": "a", "diffusion": {"remasking": {"policy": "random", "below": 0.5}}}"#,
             "diffusion.remasking.below",
-            "goes with the policies \"quality\", \"confidence\", \"present\"",
+            "goes with the policies \"quality\", \"exact\", \"confidence\", \"present\"",
         ),
         (
             r#"{"prompt": "a", "diffusion": {"remasking": {"policy": "off", "budget": 1}}}"#,

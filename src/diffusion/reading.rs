@@ -23,7 +23,7 @@ pub struct Review {
     /// The filled cell.
     pub at: Position,
     /// Probability that the token there is right given everything else (PRISM, arXiv 2510.01384,
-    /// eq. 5).
+    /// eq. 5): as the quality head says, or exact.
     pub quality: Probability,
 }
 

@@ -208,6 +208,13 @@ impl Sequence {
         if self.is_proofreading() { self.policy.needs().and(Needs::QUALITY) } else { self.policy.needs() }
     }
 
+    /// Rows that the next step reads besides the canvas itself: one for each filled cell if the
+    /// policy goes by exact qualities.
+    pub fn rows_beside(&self) -> usize {
+        let window = self.window().filter(|_| self.needs().exact);
+        window.map_or(0, |window| self.canvas.filled(window).count())
+    }
+
     /// Plans for at most `passes` more steps, at least one. Where the policy may take more, the run
     /// is shortened: the steps are shared anew, and nothing is erased or proofread; with fewer
     /// passes than blocks these become one. With time for it again, the policy's own plan goes on.

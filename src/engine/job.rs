@@ -172,8 +172,10 @@ impl Job {
     pub(super) fn row_tokens(&self) -> Option<usize> {
         let tokens = self.sequence.canvas().len();
         match (self.sequence.window(), self.quality_pending || !self.likelihoods.is_empty()) {
-            (Some(_), _) if self.options.guidance.is_some() => Some(2 * tokens),
-            (Some(_), _) | (None, true) => Some(tokens),
+            (Some(_), _) => {
+                Some(tokens * (self.sequence.rows_beside() + 1 + usize::from(self.options.guidance.is_some())))
+            }
+            (None, true) => Some(tokens),
             (None, false) => None,
         }
     }
@@ -200,9 +202,9 @@ impl Job {
         match (self.sequence.window(), self.quality_pending) {
             (Some(window), _) => {
                 let (only, needs) = (&self.restrictions[..], self.sequence.needs());
-                let Needs { quality: review, present, best } = needs;
+                let Needs { quality: review, present, best, exact } = needs;
                 let biases = &self.options.biases;
-                vec![Row { window, guidance: *guidance, biases, only, review, present, best, ..plain }]
+                vec![Row { window, guidance: *guidance, biases, only, review, exact, present, best, ..plain }]
             }
             (None, true) => vec![Row { window: self.written_range(), review: true, ..plain }],
             (None, false) => self.likelihoods.rows(&plain),
@@ -224,7 +226,7 @@ impl Job {
         readings: impl Iterator<Item = Result<Reading, RowError>>,
     ) -> Result<Vec<Event>, Failure> {
         let readings = readings.collect::<Result<Vec<Reading>, RowError>>().map_err(ModelError::from)?;
-        self.passes += u32_of(readings.len());
+        self.passes += u32_of(readings.len() + self.sequence.rows_beside());
         let mut events = Vec::new();
         match (&readings[..], self.sequence.window(), self.quality_pending) {
             ([reading, ..], Some(_), _) => events.push(Event::Step(self.step(reading)?)),

@@ -116,7 +116,7 @@ pub fn start_replicas(
         let name = if is_single { "remask-model".to_owned() } else { format!("remask-model-{number}") };
         thread::Builder::new().name(name).spawn(move || worker.work())?;
     }
-    let admission = Arc::new(Admission::new(Arc::new(spec), tokenizer, canvas_max));
+    let admission = Arc::new(Admission::new(Arc::new(spec), tokenizer, canvas_max, limits.batch_tokens_max));
     Ok(Handle { admission, occupancy: Arc::default(), limits, clock, shared, _open: open })
 }
 

@@ -50,6 +50,8 @@ enum Question {
     Proposal,
     /// The probability of the token of a filled cell.
     Present(TokenId),
+    /// The same, where the cell was masked in a sequence of its own.
+    LeftOut(TokenId),
     /// The most probable token of a filled cell.
     Best,
     /// The quality of a filled cell.
@@ -104,7 +106,13 @@ impl NetworkDenoiser {
                 cells.sort_unstable();
                 cells
             };
-            let asked = with_filled(row.review || row.present || row.best);
+            let by_head = row.review && !row.exact;
+            let asked = with_filled(by_head || row.present || row.best);
+            for (at, token) in row.canvas.filled(filled(row.exact)) {
+                let state = pass.push(self.ids_without(row, at), vec![at.index()]);
+                let question = Question::LeftOut(token);
+                readouts.push(Asked { row: index, at, state, unguided: None, question });
+            }
             if asked.is_empty() {
                 continue;
             }
@@ -120,7 +128,7 @@ impl NetworkDenoiser {
                 match row.canvas.cells()[at.index()] {
                     Cell::Blank => readouts.push(Asked { unguided: unguided.next(), ..cell(Question::Proposal) }),
                     Cell::Filled(token) => {
-                        reviewed.extend(row.review.then(|| cell(Question::Quality)));
+                        reviewed.extend(by_head.then(|| cell(Question::Quality)));
                         readouts.extend(row.present.then(|| cell(Question::Present(token))));
                         let best = || Asked { unguided: unguided.next(), ..cell(Question::Best) };
                         readouts.extend(row.best.then(best));
@@ -141,6 +149,12 @@ impl NetworkDenoiser {
         })
     }
 
+    /// The row as the network reads it, with one cell masked.
+    fn ids_without<'a>(&self, row: &'a Row<'_>, at: Position) -> impl Iterator<Item = u32> + use<'a> {
+        let mask = self.spec.mask.0;
+        self.ids(row, false).enumerate().map(move |(index, id)| if index == at.index() { mask } else { id })
+    }
+
     /// Adds what a chunk of cells needs of the output layer to the inputs.
     fn ask<'a>(&self, batch: &'a Batch<'_>, cells: &'a [Asked], inputs: &mut Inputs) -> Readout<'a> {
         // the cells' own states, then their unguided ones
@@ -153,7 +167,7 @@ impl NetworkDenoiser {
             let guidance = row.guidance.zip(unguided).map(|(weight, unguided)| Guidance { weight, unguided });
             let (noise, only) = match &cell.question {
                 Question::Proposal => (row.sampling.noise(cell.at), row.allowed(cell.at)),
-                Question::Present(token) => (None, Some(std::slice::from_ref(token))),
+                Question::Present(token) | Question::LeftOut(token) => (None, Some(std::slice::from_ref(token))),
                 Question::Best | Question::Quality => (None, row.allowed(cell.at)),
             };
             SummaryOptions { noise, biases: row.biases, only, guidance }
@@ -201,6 +215,7 @@ impl NetworkDenoiser {
             self.record(&mut readings[row], "a logit", summary, |reading, summary| match question {
                 Question::Proposal => reading.proposals.push(summary.proposal(at)),
                 Question::Present(_) => reading.present.push(Present { at, confidence: summary.confidence }),
+                Question::LeftOut(_) => reading.reviews.push(Review { at, quality: summary.confidence }),
                 Question::Best => reading.best.push(summary.best(at)),
                 Question::Quality => {} // not of the output layer
             });

@@ -198,6 +198,10 @@ pub struct Row<'a> {
     pub only: &'a [Restriction],
     /// Whether filled cells are reviewed. Needs a model with a quality head.
     pub review: bool,
+    /// Whether the reviews of filled cells are exact: the probability of each token with its own
+    /// cell masked, instead of what a head says. Adds a sequence to the pass for each of them.
+    /// Guidance does not apply to it.
+    pub exact: bool,
     /// Whether the present confidence of filled cells is reported. Guidance does not apply to it.
     pub present: bool,
     /// Whether the most probable token of filled cells is reported, of those that may be written
@@ -225,12 +229,14 @@ impl<'a> Row<'a> {
             review: false,
             present: false,
             best: false,
+            exact: false,
         }
     }
 
     /// Tokens that this row adds to a forward pass.
     pub fn tokens(&self) -> usize {
-        self.canvas.len() * if self.guidance.is_some() { 2 } else { 1 }
+        let exact = if self.exact { self.canvas.filled(self.window.clone()).count() } else { 0 };
+        self.canvas.len() * (exact + if self.guidance.is_some() { 2 } else { 1 })
     }
 
     /// The tokens that may be written at `at`; `None` is all.
@@ -267,7 +273,7 @@ impl<'a> Row<'a> {
                 "only {tokens:?} in the cells {cells:?}; give at least one id below {size} that is not the mask"
             ));
         }
-        if self.review && !spec.has_quality {
+        if self.review && !self.exact && !spec.has_quality {
             return refuse("reviews need a model with a quality head".to_owned());
         }
         match self.guidance {

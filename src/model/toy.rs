@@ -126,7 +126,7 @@ impl Toy {
             Probability::rounded(probability(&story.logits(cells, at.index()), token)).unwrap_or(Probability::ZERO)
         };
         let review = |(at, token)| Review { at, quality: likely(at, token) };
-        let reviews = filled(row.review && self.spec.has_quality).map(review).collect();
+        let reviews = filled(row.exact || row.review && self.spec.has_quality).map(review).collect();
         let present = |(at, token)| Present { at, confidence: likely(at, token) };
         let present = filled(row.present).map(present).collect();
         let best = |(at, _)| Ok(summary(at, None)?.best(at));

@@ -19,7 +19,7 @@ pub use knob::{COUNT_MAX, Knob, KnobError, Range, Setting, Settings, Stretch};
 pub use pace::{ANCESTRAL, ENTROPY_BOUND, FACTOR, HIERARCHICAL, LEAP, Pace, THRESHOLD};
 pub use present::{P2, PRESENT, RUNNING, T2M};
 pub use proofreading::Proofreading;
-pub use quality::QUALITY;
+pub use quality::{EXACT, QUALITY};
 pub use registry::{RegistryError, find, knobs, pace, register, rules, table};
 pub use remask::{BELOW, BUDGET, OFF, WINDOW};
 pub use remdm::{CAP as REMDM_CAP, REMDM, RESCALE as REMDM_RESCALE};

@@ -1,5 +1,5 @@
 //! Remasking by quality: the cells that the quality head judges worst (PRISM, arXiv 2510.01384,
-//! section 4).
+//! section 4), or those that are worst by the exact number which the head predicts.
 
 use super::remask::{BELOW, BUDGET, WINDOW};
 use super::rule::{FilledCell, Needs, Rule, View};
@@ -15,6 +15,15 @@ pub static QUALITY: Rule = Rule {
     needs: Needs::QUALITY,
     decide,
     ..Rule::NONE
+};
+
+/// The cells of the block with the lowest exact quality: what a perfect head would erase.
+pub static EXACT: Rule = Rule {
+    name: "exact",
+    help: "The cells with the lowest exact quality: the probability of the token with its own cell masked. Reads a row \
+           for each filled cell: it is for measurements.",
+    needs: Needs::EXACT,
+    ..QUALITY
 };
 
 fn decide(view: &View<'_>) -> Vec<Edit> {

@@ -6,7 +6,7 @@ use super::knob::{KNOBS_MAX, Knob, KnobError, Settings};
 use super::order;
 use super::pace::{ANCESTRAL, ENTROPY_BOUND, FACTOR, HIERARCHICAL, LEAP, THRESHOLD};
 use super::present::{P2, PRESENT, RUNNING, T2M};
-use super::quality::QUALITY;
+use super::quality::{EXACT, QUALITY};
 use super::random;
 use super::remask::{BUDGET, OFF};
 use super::remdm::{CAP, REMDM, RESCALE};
@@ -16,7 +16,7 @@ use std::collections::BTreeSet;
 use std::sync::{PoisonError, RwLock};
 
 /// The rules that every program has, in the order in which they are listed.
-static BUILT_IN: [&Rule; 23] = [
+static BUILT_IN: [&Rule; 24] = [
     &order::CONFIDENCE,
     &order::MARGIN,
     &order::ENTROPY,
@@ -30,6 +30,7 @@ static BUILT_IN: [&Rule; 23] = [
     &ANCESTRAL,
     &OFF,
     &QUALITY,
+    &EXACT,
     &confidence::CONFIDENCE,
     &PRESENT,
     &RUNNING,
@@ -246,7 +247,7 @@ mod tests {
         assert_eq!(message(Choice::of(&QUALITY).with("budget", 0.5)), "budget is 0.5; give 0 to 65536");
         assert_eq!(
             message(Choice::of(&REMDM).with("below", 0.5)),
-            "below goes with the policies \"quality\", \"confidence\", \"present\", \"running\" and \"t2m\"; \
+            "below goes with the policies \"quality\", \"exact\", \"confidence\", \"present\", \"running\" and \"t2m\"; \
              with \"remdm\" give budget and window"
         );
         assert_eq!(

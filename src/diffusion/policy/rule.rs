@@ -76,17 +76,22 @@ pub struct Needs {
     pub present: bool,
     /// The most probable token of each filled cell: the output layer runs on it as on a blank.
     pub best: bool,
+    /// The exact quality of each filled cell, in place of a head's: the token's probability with
+    /// its own cell masked. Costs a row for each of them.
+    pub exact: bool,
 }
 
 impl Needs {
     /// Nothing but the proposals.
-    pub const NOTHING: Self = Self { quality: false, present: false, best: false };
+    pub const NOTHING: Self = Self { quality: false, present: false, best: false, exact: false };
     /// The quality of each filled cell.
     pub const QUALITY: Self = Self { quality: true, ..Self::NOTHING };
     /// The present confidence of each filled cell.
     pub const PRESENT: Self = Self { present: true, ..Self::NOTHING };
     /// The most probable token of each filled cell.
     pub const BEST: Self = Self { best: true, ..Self::NOTHING };
+    /// The exact quality of each filled cell.
+    pub const EXACT: Self = Self { exact: true, ..Self::NOTHING };
 
     /// What either of two rules needs.
     #[must_use]
@@ -95,6 +100,7 @@ impl Needs {
             quality: self.quality || other.quality,
             present: self.present || other.present,
             best: self.best || other.best,
+            exact: self.exact || other.exact,
         }
     }
 }
@@ -127,7 +133,8 @@ pub struct FilledCell {
     pub confidence: Probability,
     /// Steps since it was written; 1 in the first step that sees it.
     pub age: u32,
-    /// Probability that the token is right, from the quality head; `None` unless asked for.
+    /// Probability that the token is right, as a quality head says or exact; `None` unless asked
+    /// for.
     pub quality: Option<Probability>,
     /// Probability of the token as the canvas stands now; `None` unless asked for.
     pub present: Option<Probability>,

@@ -36,14 +36,22 @@ pub(super) struct Admission {
     canvases: CanvasBuilder,
     /// The tokens that may be judged, erased and replaced; `None` is all.
     judged: Option<TokenSet>,
+    /// Most tokens of a pass.
+    batch_tokens_max: usize,
 }
 
 impl Admission {
-    /// `canvas_max`: most cells of a canvas, at most the model's own limit.
-    pub(super) fn new(spec: Arc<ModelSpec>, tokenizer: Option<Arc<Tokenizer>>, canvas_max: usize) -> Self {
+    /// `canvas_max`: most cells of a canvas, at most the model's own limit. `batch_tokens_max`:
+    /// most tokens of a pass.
+    pub(super) fn new(
+        spec: Arc<ModelSpec>,
+        tokenizer: Option<Arc<Tokenizer>>,
+        canvas_max: usize,
+        batch_tokens_max: usize,
+    ) -> Self {
         let canvases = CanvasBuilder::new(Arc::clone(&spec), tokenizer, canvas_max);
         let judged = spec.judged.clone().or_else(|| not_special(&canvases));
-        Self { canvases, spec, judged }
+        Self { canvases, spec, judged, batch_tokens_max }
     }
 
     /// The tokens that may be judged, erased and replaced; `None` is all.
@@ -130,8 +138,12 @@ impl Admission {
                 let order = checked(UNMASKING, Kind::Order, request.order, u32_of(cells.len()))?;
                 Sequence::proofread(draft.canvas, order, proofreading, seed)
             }
-            _ => Sequence::new(draft.canvas, fewer_steps(self.policy(request, blanks)?, cells.len(), share), seed)
-                .map_err(|error| invalid("diffusion.steps", error.to_string()))?,
+            _ => {
+                let policy = self.policy(request, blanks)?;
+                passes::of_step(&policy, cells.len(), blanks, self.batch_tokens_max)?;
+                Sequence::new(draft.canvas, fewer_steps(policy, cells.len(), share), seed)
+                    .map_err(|error| invalid("diffusion.steps", error.to_string()))?
+            }
         };
         if request.return_quality && !self.spec.has_quality {
             return Err(invalid("diffusion.return_quality", format!("return_quality {}", no_head())));
@@ -335,7 +347,7 @@ mod tests {
     #[test]
     fn choices_share_what_they_have_in_common() {
         let tokenizer = Tokenizer::from_bytes(include_bytes!("../../../models/toy/tokenizer.json")).unwrap();
-        let admission = Admission::new(Arc::new(Toy::new().spec().clone()), Some(Arc::new(tokenizer)), 1024);
+        let admission = Admission::new(Arc::new(Toy::new().spec().clone()), Some(Arc::new(tokenizer)), 1024, 8192);
         let task = Task::Continue { prompt: Prompt::Text("a".to_owned()), length: Length::New(4) };
         let request = Request { logit_bias: vec![(TokenId(97), 1.0)], ..Request::new(task.clone()) };
         let jobs = admission.admit(request, vec![task.clone(), task], 8, 1.0).unwrap();

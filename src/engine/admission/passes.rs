@@ -1,7 +1,7 @@
 //! Bounds the forward passes of a request. Out of scope: the range of a single option.
 
 use crate::diffusion::Passes;
-use crate::diffusion::policy::{BUDGET, COUNT_MAX};
+use crate::diffusion::policy::{BUDGET, COUNT_MAX, Policy};
 use crate::engine::request::{Rejected, Request, Task, invalid};
 
 /// Most forward passes of one choice: its steps, those that proofread its blocks, and those that
@@ -44,6 +44,20 @@ pub(super) fn of_choice(request: &Request, passes: Passes, measuring: u64) -> Re
     let parts = format!("{filling} to fill {blocks} blocks, {proofreading} to proofread them, {measuring} to measure");
     let message = format!("{param}: the request may take {all} forward passes ({parts}); {PASSES_MAX} are allowed");
     Err(invalid(param, format!("{message}: {advice}")))
+}
+
+/// Checks the tokens of a step whose policy reads a row for each filled cell of a block. All other
+/// rows are at most two canvases.
+pub(super) fn of_step(policy: &Policy, cells: usize, blanks: usize, most: usize) -> Result<(), Rejected> {
+    let rows = 1 + blanks.min(policy.block_length.get() as usize);
+    let tokens = cells.saturating_mul(rows);
+    if !policy.needs().exact || tokens <= most {
+        return Ok(());
+    }
+    let rule = policy.remasking.rule.name;
+    let message = format!("remasking by {rule} reads up to {rows} rows of {cells} tokens in a step, {tokens} in all");
+    let advice = format!("{most} are allowed (--max-batch-tokens of the server): give a smaller block_length");
+    Err(invalid("diffusion.remasking", format!("{message}; {advice}, or another policy")))
 }
 
 /// Checks the passes of all choices, of which there are `choices` for each prompt.

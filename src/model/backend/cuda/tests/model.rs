@@ -46,6 +46,7 @@ fn readings(model: &mut dyn Denoiser, canvases: &[Canvas]) -> Vec<Reading> {
             biases: if canvas.len() > 40 { &BANNED } else { &[] },
             only: &[],
             review: has_quality,
+            exact: false,
             present: index == 1,
             best: index % 3 == 2, // with guidance
         })
