@@ -146,6 +146,42 @@ async fn a_request_is_stopped_by_its_name() {
 }
 
 #[tokio::test]
+async fn every_request_can_be_asked_how_far_it_is() {
+    let (model, gate) = Gated::new();
+    let server = Server::of(model, Limits::default()).await;
+    let body = |stream: bool| json!({"prompt": "Once", "max_tokens": 4, "stream": stream});
+    let status = async |id: &str| {
+        let answer = server.get(&format!("/v1/requests/{id}")).await.json::<Value>().await.unwrap();
+        assert!(answer["created"].as_u64().unwrap() > 1_700_000_000, "{answer}");
+        assert_eq!((&answer["id"], &answer["object"]), (&json!(id), &json!("request")));
+        answer["status"].as_str().unwrap().to_owned()
+    };
+    let waiting = ["a", "b"].map(|id| tokio::spawn(named(&server, id, COMPLETIONS, &body(false)).send()));
+    gate.reached().await;
+    let streamed = named(&server, "s", COMPLETIONS, &body(true)).send().await.unwrap();
+    while server.get("/v1/requests/a").await.status() != 200 || server.get("/v1/requests/b").await.status() != 200 {}
+    for id in ["a", "b", "s"] {
+        assert_eq!(status(id).await, "in_progress");
+    }
+    let resumed = server.client.get(server.url("/v1/requests/a")).header("last-event-id", "a:0").send().await.unwrap();
+    assert_eq!(refused(resumed).await.0, 400, "it has no events");
+    assert_eq!(delete(&server, "b").await.status(), 200);
+    assert_eq!(status("b").await, "cancelled", "also before its client has the answer");
+    gate.open();
+    assert!(streamed.text().await.unwrap().ends_with("data: [DONE]\n\n"));
+    for (request, code) in waiting.into_iter().zip([200, 499]) {
+        assert_eq!(request.await.unwrap().unwrap().status().as_u16(), code);
+    }
+    assert_eq!(named(&server, "x", COMPLETIONS, &json!({"prompt": 1.5})).send().await.unwrap().status(), 400);
+    for (id, wanted) in [("a", "completed"), ("b", "cancelled"), ("s", "completed"), ("x", "failed")] {
+        assert_eq!(status(id).await, wanted, "{id}");
+    }
+    let message = delete(&server, "a").await.json::<Value>().await.unwrap()["error"]["message"].clone();
+    assert!(message.as_str().unwrap().contains("\"a\" has ended"), "{message}");
+    assert_eq!(refused(server.get("/v1/requests/y").await).await, (404, "request_not_found".to_owned()));
+}
+
+#[tokio::test]
 async fn a_request_that_is_sent_twice_is_served_once() {
     let (model, gate) = Gated::new();
     let server = Server::of(model, Limits::default()).await;

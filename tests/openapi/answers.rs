@@ -53,6 +53,10 @@ async fn its_examples_work_and_are_answered_as_it_says() {
         assert_eq!(response.status(), 200, "{method}");
         document.check_response(&operation, response).await;
     }
+    let named = gated.client.post(gated.url("/v1/score")).header("x-request-id", "my-request");
+    named.json(&json!({})).send().await.unwrap(); // it is no stream
+    let operation = document.operation("get", "/v1/requests/{id}");
+    document.check_response(&operation, gated.get("/v1/requests/my-request").await).await;
     // forms of answers that no example asks for
     for (path, body) in [
         ("/v1/completions", json!({"prompt": "12", "max_tokens": 3, "logprobs": 1, "echo": true})),

@@ -2,6 +2,7 @@
 
 use super::policies::Policies;
 use crate::api::state::Service;
+use crate::api::state::under_way::Progress;
 use serde::Serialize;
 use utoipa::ToSchema;
 
@@ -26,6 +27,16 @@ pub(crate) struct Version {
 #[derive(Debug, Serialize, ToSchema)]
 pub(crate) struct Status {
     pub(crate) status: &'static str,
+}
+
+/// A request that is under way or ended less than a minute ago.
+#[derive(Debug, Serialize, ToSchema)]
+pub(crate) struct RequestStatus {
+    pub(crate) id: String,
+    pub(crate) object: &'static str,
+    /// When it arrived, in seconds since 1970.
+    pub(crate) created: u64,
+    pub(crate) status: Progress,
 }
 
 /// A cancelled request.

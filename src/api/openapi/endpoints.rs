@@ -8,7 +8,7 @@ use crate::api::answer::objects::{StartObject, StepObject};
 use crate::api::answer::repair::Repair;
 use crate::api::answer::score::Score;
 use crate::api::answer::server::{
-    Cancelled, Detokenized, Model, ModelList, PROMETHEUS, Root, Status, Tokenized, Version,
+    Cancelled, Detokenized, Model, ModelList, PROMETHEUS, RequestStatus, Root, Status, Tokenized, Version,
 };
 use crate::api::error::ErrorBody;
 use crate::api::schema::{self, SchemaRef, reference};
@@ -147,13 +147,15 @@ pub(crate) fn repair() -> EndpointDoc {
 const NAMED: &str = "The request's id: the X-Request-Id that the caller sent, or that of the answer.";
 
 pub(crate) fn resume() -> EndpointDoc {
-    let description = "The events of a stream of `/v1/infill` or `/v1/repair` that is under way or ended less than a minute ago. Behind \
-                       `Last-Event-ID`, else from its beginning. Another connection that reads the same stream ends.";
+    let description = "Of a stream of `/v1/infill` or `/v1/repair` that is under way or ended less than a minute ago: its events behind \
+                       `Last-Event-ID`, else from its beginning. Another connection that reads the same stream ends. Of another \
+                       request: its status.";
     let events = events(schema::any([reference::<Infill<'_>>(), reference::<Repair<'_>>()]));
-    EndpointDoc::new("readOn", REQUESTS, "Resume a stream", description)
+    EndpointDoc::new("readOn", REQUESTS, "Resume a stream, or see how far a request is", description)
         .path_parameter("id", NAMED, schema::text(1), "my-request")
         .resumes()
-        .only_streams("The events.", events)
+        .answers::<RequestStatus>("The status, or the events of a stream.")
+        .streams("The events.", events)
 }
 
 pub(crate) fn cancel() -> EndpointDoc {

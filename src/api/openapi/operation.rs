@@ -101,11 +101,6 @@ impl EndpointDoc {
         self
     }
 
-    pub(super) fn only_streams(mut self, description: &str, events: impl IntoIterator<Item = EventSchema>) -> Self {
-        self.answer = self.answer.description(description);
-        self.streams(description, events)
-    }
-
     pub(super) fn resumes(self) -> Self {
         let description = "The id of the last event received, after which the stream resumes. An id that is malformed, \
                            or of a request with another id, path or body, is an error.";

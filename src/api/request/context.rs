@@ -4,7 +4,7 @@ use crate::api::error::{self, ApiError, ApiResult, CLIENT_CLOSED_REQUEST, Code};
 use crate::api::protocol::{Protocol, is_probe, is_resumable, is_work};
 use crate::api::state::AppState;
 use crate::api::state::keys::{Fingerprint, Owner};
-use crate::api::state::under_way::{UnderWay, Work};
+use crate::api::state::under_way::{Progress, UnderWay, Work};
 use crate::engine::{Answer, Origin};
 use crate::telemetry::trace::{self, Trace};
 use crate::telemetry::{Metrics, Outcome};
@@ -188,7 +188,7 @@ impl RequestContext {
 
     fn set(&self, outcome: Outcome) {
         let _ = self.0.outcome.set(outcome);
-        self.0.under_way.end(&self.0.work);
+        self.0.under_way.end(&self.0.work, outcome.into());
     }
 
     /// What is computed for this request.
@@ -214,7 +214,7 @@ impl RequestContext {
 
 impl Drop for Inner {
     fn drop(&mut self) {
-        self.under_way.end(&self.work);
+        self.under_way.end(&self.work, Progress::Cancelled);
         if let Some(began) = self.stream_began.get() {
             Trace::of(self.span.clone()).part("stream", *began, Instant::now(), || []);
         }
