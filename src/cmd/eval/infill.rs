@@ -61,6 +61,7 @@ struct InfillFigures {
     /// Means per text.
     forward_passes: f64,
     erased: f64,
+    replaced: f64,
 }
 
 #[tokio::main(flavor = "current_thread")]
@@ -71,7 +72,7 @@ pub(super) async fn run(args: &InfillArgs) -> anyhow::Result<()> {
     let has_quality = loaded.model.spec().has_quality;
     let handle = engine(loaded.model, loaded.tokenizer)?;
     let (mut exact, mut comparable, mut right, mut tokens) = (0, 0, 0, 0);
-    let (mut forward_passes, mut erased, mut scored) = (0u64, 0u64, Vec::new());
+    let (mut forward_passes, mut erased, mut replaced, mut scored) = (0u64, 0u64, 0u64, Vec::new());
     let submit = |number: usize| {
         let Case { template, blank, line, .. } = &cases[number];
         let task = Task::Infill { template: template.clone(), blank: blank.clone() };
@@ -85,6 +86,7 @@ pub(super) async fn run(args: &InfillArgs) -> anyhow::Result<()> {
         exact += usize::from(*text == cases[number].text);
         forward_passes += u64::from(answer.steps); // without the pass that judges the final text
         erased += u64::from(answer.erased);
+        replaced += u64::from(answer.replaced);
         // the written tokens can be compared where the fixed ones equal those of the whole text
         let wanted = tokenizer.encode(&cases[number].text, Special::AsText)?;
         let is_aligned = wanted.len() == start.cells.len()
@@ -110,6 +112,7 @@ pub(super) async fn run(args: &InfillArgs) -> anyhow::Result<()> {
         quality_area_under_curve: area_under_curve(&scored),
         forward_passes: mean(forward_passes),
         erased: mean(erased),
+        replaced: mean(replaced),
     };
     figures.print(args.json)
 }
@@ -128,7 +131,9 @@ impl InfillFigures {
             Some(area) => print::line(format_args!("{:<24} {area:.3}", "quality AUC"))?,
             None => print::line(format_args!("{:<24} needs a head, and both right and wrong tokens", "quality AUC"))?,
         }
-        Ok(print::line(format_args!("{:<24} {:.1}, {:.1} erased", "forward passes", self.forward_passes, self.erased))?)
+        let Self { forward_passes, erased, replaced, .. } = self;
+        let counts = format!("{forward_passes:.1}, {erased:.1} erased, {replaced:.1} replaced");
+        Ok(print::line(format_args!("{:<24} {counts}", "forward passes"))?)
     }
 }
 

@@ -81,6 +81,7 @@ struct Line {
     /// Means per puzzle.
     forward_passes: f64,
     erased: f64,
+    replaced: f64,
 }
 
 pub(super) fn run(args: &SudokuArgs) -> anyhow::Result<()> {
@@ -104,8 +105,8 @@ pub(super) fn run(args: &SudokuArgs) -> anyhow::Result<()> {
             args.temperature
         ))?;
         print::line(format_args!(
-            "{:<13} {:>5} {:>26} {:>14} {:>7}",
-            "remasking", "steps", "solved (95 % interval)", "forward passes", "erased"
+            "{:<13} {:>5} {:>26} {:>14} {:>7} {:>8}",
+            "remasking", "steps", "solved (95 % interval)", "forward passes", "erased", "replaced"
         ))?;
     }
     let mut drawn = Vec::new();
@@ -164,7 +165,7 @@ async fn measure(
     policy: Contender,
     steps: u32,
 ) -> anyhow::Result<Line> {
-    let (mut solved, mut forward_passes, mut erased) = (0, 0u64, 0u64);
+    let (mut solved, mut forward_passes, mut erased, mut replaced) = (0, 0u64, 0u64, 0u64);
     let submit = |number| {
         let session = handle.submit(&args.request(&puzzles[number], number, policy, steps));
         Ok(session.map_err(|rejected| in_flags(rejected, SUDOKU))?)
@@ -173,12 +174,20 @@ async fn measure(
         solved += usize::from(is_solved(&puzzles[number], start, answer));
         forward_passes += u64::from(answer.forward_passes);
         erased += u64::from(answer.erased);
+        replaced += u64::from(answer.replaced);
         Ok(())
     })
     .await?;
     let mean = |sum: u64| sum as f64 / puzzles.len() as f64;
-    let (forward_passes, erased) = (mean(forward_passes), mean(erased));
-    Ok(Line { policy: name(policy), steps, solved: Share::new(solved, puzzles.len()), forward_passes, erased })
+    let (forward_passes, erased, replaced) = (mean(forward_passes), mean(erased), mean(replaced));
+    Ok(Line {
+        policy: name(policy),
+        steps,
+        solved: Share::new(solved, puzzles.len()),
+        forward_passes,
+        erased,
+        replaced,
+    })
 }
 
 impl Line {
@@ -188,7 +197,9 @@ impl Line {
         }
         let Share { share, from, until, .. } = self.solved;
         let solved = format!("{:.1} % ({:.1} to {:.1})", 100.0 * share, 100.0 * from, 100.0 * until);
-        let Self { policy, steps, forward_passes, erased, .. } = self;
-        Ok(print::line(format_args!("{policy:<11} {steps:>5} {solved:>26} {forward_passes:>14.1} {erased:>7.1}"))?)
+        let Self { policy, steps, forward_passes, erased, replaced, .. } = self;
+        Ok(print::line(format_args!(
+            "{policy:<13} {steps:>5} {solved:>26} {forward_passes:>14.1} {erased:>7.1} {replaced:>8.1}"
+        ))?)
     }
 }

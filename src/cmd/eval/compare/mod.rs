@@ -86,6 +86,7 @@ struct Line<'a> {
     /// Means per answer.
     forward_passes: f64,
     erased: f64,
+    replaced: f64,
     /// Time for all answers, without the user's command.
     seconds: f64,
 }
@@ -105,6 +106,7 @@ struct Run {
     answers: Vec<Answered>,
     forward_passes: u64,
     erased: u64,
+    replaced: u64,
     time: Duration,
 }
 
@@ -179,12 +181,13 @@ impl CompareArgs {
             let request = contender.request(tasks.task(number), seed, steps, self.erase_per_step);
             handle.submit(&request).with_context(|| format!("policy {}, task {}", contender.name, number + 1))
         };
-        let mut run = Run { answers: Vec::new(), forward_passes: 0, erased: 0, time: Duration::ZERO };
+        let mut run = Run { answers: Vec::new(), forward_passes: 0, erased: 0, replaced: 0, time: Duration::ZERO };
         let start = Instant::now();
         answer_all(tasks.count(), RUNNING_MAX, submit, |number, start, answer| {
             run.answers.push(tasks.answered(number, start, answer));
             run.forward_passes += u64::from(answer.forward_passes);
             run.erased += u64::from(answer.erased);
+            run.replaced += u64::from(answer.replaced);
             Ok(())
         })
         .await?;
@@ -202,6 +205,7 @@ impl Run {
             difference,
             forward_passes: mean(self.forward_passes),
             erased: mean(self.erased),
+            replaced: mean(self.replaced),
             seconds: self.time.as_secs_f64(),
         }
     }
@@ -211,14 +215,14 @@ fn heading(width: usize, success: &str, first: &str) -> String {
     let right = format!("{success} (95 % interval)");
     let against = format!("against {}", first.chars().take(14).collect::<String>());
     format!(
-        "{:<width$} {:>5} {right:>26} {against:>24} {:>6} {:>6} {:>8}",
-        "policy", "steps", "passes", "erased", "seconds"
+        "{:<width$} {:>5} {right:>26} {against:>24} {:>6} {:>6} {:>8} {:>8}",
+        "policy", "steps", "passes", "erased", "replaced", "seconds"
     )
 }
 
 impl Line<'_> {
     fn row(&self, width: usize) -> String {
-        let Self { policy, steps, right, difference, forward_passes, erased, seconds } = self;
+        let Self { policy, steps, right, difference, forward_passes, erased, replaced, seconds } = self;
         let percent = |share: f64| 100.0 * share;
         let right =
             format!("{:.1} % ({:.1} to {:.1})", percent(right.share), percent(right.from), percent(right.until));
@@ -227,7 +231,7 @@ impl Line<'_> {
         });
         let policy: String = policy.chars().take(width).collect();
         format!(
-            "{policy:<width$} {steps:>5} {right:>26} {against:>24} {forward_passes:>6.1} {erased:>6.1} {seconds:>8.1}"
+            "{policy:<width$} {steps:>5} {right:>26} {against:>24} {forward_passes:>6.1} {erased:>6.1} {replaced:>8.1} {seconds:>8.1}"
         )
     }
 }
