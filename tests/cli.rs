@@ -324,6 +324,18 @@ fn replaced_tokens_are_printed_drawn_and_counted() {
 }
 
 #[test]
+fn penalties_change_what_is_generated() {
+    let generate = ["generate", "--model-id", "toy", "--prompt", "Once", "--max-tokens", "40", "--seed", "1"];
+    let with = |more: &[&str]| printed(&[&generate[..], more].concat());
+    let plain = with(&[]);
+    assert_eq!(with(&["--presence-penalty", "0", "--frequency-penalty", "0"]), plain);
+    assert_ne!(with(&["--frequency-penalty", "2"]), plain);
+    assert_ne!(with(&["--frequency-penalty", "-2", "--presence-penalty", "-2"]), plain);
+    let wrong = [&generate[..], &["--presence-penalty", "2.5"]].concat();
+    check_error(&wrong, "'2.5' for '--presence-penalty <PRESENCE_PENALTY>': give a number from -2 to 2");
+}
+
+#[test]
 fn a_bound_on_keys_needs_keys() {
     check_error(&["serve", "--model-id", "toy", "--port", "0", "--max-requests-per-key", "2"], "and there are none");
     check_error(&["serve", "--max-requests-per-key", "0", "--api-key", "a"], "--max-requests-per-key");

@@ -74,6 +74,7 @@ fn a_row_is_read_the_same_alone_and_in_company() {
             sampling,
             guidance: Some(0.5),
             biases: &[],
+            blank_biases: None,
             only: &[],
             review: true,
             exact: false,

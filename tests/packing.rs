@@ -47,6 +47,7 @@ fn read_both_ways(model: &mut dyn Denoiser, shape: Shape, temperature: f32, guid
         sampling,
         guidance,
         biases: &[],
+        blank_biases: None,
         only: &[],
         review: true,
         exact: false,

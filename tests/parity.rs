@@ -198,6 +198,7 @@ fn row(canvas: &Canvas) -> Row<'_> {
         sampling,
         guidance: None,
         biases: &[],
+        blank_biases: None,
         only: &[],
         review: true,
         exact: false,

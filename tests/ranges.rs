@@ -30,6 +30,8 @@ async fn an_error_of_a_number_gives_its_range() {
         ("/v1/completions", &prompt, "min_p", &[json!(-0.1), json!(1.1), json!([])], "from 0 to 1"),
         ("/v1/completions", &prompt, "top_k", &[json!(-2), json!(1.5), json!(1e12)], "from 1 to 65536, or 0 or -1"),
         ("/v1/completions", &prompt, "top_k", &[json!(70000)], "give 1 to 65536"),
+        ("/v1/completions", &prompt, "presence_penalty", &[json!(-2.1), json!(3), json!("1")], "from -2 to 2"),
+        ("/v1/completions", &prompt, "frequency_penalty", &[json!(2.1), json!(-9), json!([])], "from -2 to 2"),
         ("/v1/completions", &prompt, "max_tokens", &[json!(-2), json!(1e12), json!(true)], "from 1 to the room"),
         ("/v1/completions", &prompt, "logprobs", &[json!(-1), json!(2), json!(true)], "give 0 or 1"),
         (

@@ -90,6 +90,12 @@ pub(super) struct RefineArgs {
     cfg_scale: f32,
     #[command(flatten)]
     sampling: SamplingArgs,
+    /// Taken off the logit of each token that stands in the answer, in blanks; -2 to 2
+    #[arg(long, default_value_t = 0.0, allow_hyphen_values = true, value_parser = number(-2.0_f32, 2.0))]
+    presence_penalty: f32,
+    /// Taken off the logit of a token for each cell of the answer that it stands in; -2 to 2
+    #[arg(long, default_value_t = 0.0, allow_hyphen_values = true, value_parser = number(-2.0_f32, 2.0))]
+    frequency_penalty: f32,
     /// Random seed. The same seed gives the same answer
     #[arg(long, value_name = "N", value_parser = whole::<u64>(0, u64::MAX))]
     seed: Option<u64>,
@@ -114,6 +120,8 @@ impl RefineArgs {
             top_k: self.sampling.top_k,
             top_p: self.sampling.top_p,
             min_p: self.sampling.min_p,
+            presence_penalty: self.presence_penalty,
+            frequency_penalty: self.frequency_penalty,
             seed: self.seed,
             ..Request::new(task)
         }

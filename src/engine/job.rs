@@ -1,6 +1,7 @@
 //! One admitted request: the sequence it refines, and the text made of it. Says what the next
 //! forward pass has to read and takes the reading. Out of scope: other requests of the batch.
 
+use super::biases::Biases;
 use super::event::{Answer, EditCounts, Event, Failure, Finish, Output, Part, Start, StepEvent, Written};
 use super::layout::{Accepted, Layout};
 use super::likelihoods::Likelihoods;
@@ -46,7 +47,7 @@ pub(super) struct Options {
     pub(super) guidance: Option<f32>,
     pub(super) filter: Filter,
     /// Added to the logits of these tokens.
-    pub(super) biases: Arc<[(TokenId, f32)]>,
+    pub(super) biases: Biases,
     /// Jobs with a lower number leave the queue first, within the bounds of the rotation.
     pub(super) priority: i32,
     /// Whose turn in the rotation it takes.
@@ -114,7 +115,7 @@ impl Job {
             passes: 0,
             made: EditCounts::default(),
         };
-        job.restrictions = job.restrictions();
+        job.refresh();
         job
     }
 
@@ -141,11 +142,13 @@ impl Job {
         &self.writing
     }
 
-    fn restrictions(&mut self) -> Vec<Restriction> {
-        match &self.writing {
+    /// Works out what depends on the tokens of the canvas.
+    fn refresh(&mut self) {
+        self.options.biases.refresh(self.written.values().map(|written| written.token));
+        self.restrictions = match &self.writing {
             Writing::Shaped { layout, .. } => layout.restrictions(self.sequence.canvas(), &mut self.accepted),
             Writing::Continuation { .. } | Writing::Infill { .. } | Writing::Revision { .. } => Vec::new(),
-        }
+        };
     }
 
     /// Plans for at most so many passes, at least one: drops the steps that do not fit, and takes
@@ -201,10 +204,11 @@ impl Job {
         let plain = Row { sampling, ..Row::plain(canvas, 0..0) };
         match (self.sequence.window(), self.quality_pending) {
             (Some(window), _) => {
-                let (only, needs) = (&self.restrictions[..], self.sequence.needs());
-                let Needs { quality: review, present, best, exact } = needs;
-                let biases = &self.options.biases;
-                vec![Row { window, guidance: *guidance, biases, only, review, exact, present, best, ..plain }]
+                let Needs { quality: review, present, best, exact } = self.sequence.needs();
+                let (only, own) = (&self.restrictions[..], &self.options.biases);
+                let (blank_biases, biases) = (Some(own.of_blanks()), &own.requested[..]);
+                let asked = Row { review, exact, present, best, ..plain };
+                vec![Row { window, guidance: *guidance, biases, blank_biases, only, ..asked }]
             }
             (None, true) => vec![Row { window: self.written_range(), review: true, ..plain }],
             (None, false) => self.likelihoods.rows(&plain),
@@ -249,7 +253,7 @@ impl Job {
                 None => self.written.remove(&at),
             };
         }
-        self.restrictions = self.restrictions();
+        self.refresh();
         let text = outcome.finished.map(|block| self.close_block(&block)).unwrap_or_default();
         let canvas = self.sequence.canvas();
         let blanks = canvas.blanks(0..canvas.len()).count();

@@ -3,6 +3,7 @@
 
 mod admission;
 mod batch_limit;
+mod biases;
 mod clock;
 mod delivery;
 mod dispatch;

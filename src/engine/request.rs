@@ -219,6 +219,11 @@ pub struct Request {
     /// Samples from the tokens with at least this share of the largest probability, 0 to 1; `None`
     /// and 0 are all.
     pub min_p: Option<f32>,
+    /// Taken off the logit of each token that stands in the answer, in blanks; -2 to 2.
+    pub presence_penalty: f32,
+    /// Taken off the logit of a token for each cell of the answer that it stands in, in blanks; -2
+    /// to 2.
+    pub frequency_penalty: f32,
     /// Added to the logits of these tokens, -100 to 100.
     pub logit_bias: Vec<(TokenId, f32)>,
     /// Default: a random one.
@@ -256,6 +261,8 @@ impl Request {
             top_k: None,
             top_p: None,
             min_p: None,
+            presence_penalty: 0.0,
+            frequency_penalty: 0.0,
             logit_bias: Vec::new(),
             seed: None,
             format: Format::Text,

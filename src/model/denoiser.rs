@@ -165,12 +165,17 @@ impl NetworkDenoiser {
             let row = &batch[cell.row];
             let unguided = cell.unguided.and_then(|_| next_unguided.next());
             let guidance = row.guidance.zip(unguided).map(|(weight, unguided)| Guidance { weight, unguided });
-            let (noise, only) = match &cell.question {
-                Question::Proposal => (row.sampling.noise(cell.at), row.allowed(cell.at)),
-                Question::Present(token) | Question::LeftOut(token) => (None, Some(std::slice::from_ref(token))),
-                Question::Best | Question::Quality => (None, row.allowed(cell.at)),
-            };
-            SummaryOptions { noise, biases: row.biases, only, guidance }
+            let plain = SummaryOptions { noise: None, biases: row.biases, only: row.allowed(cell.at), guidance };
+            match &cell.question {
+                Question::Proposal => {
+                    let biases = row.blank_biases.unwrap_or(row.biases);
+                    SummaryOptions { noise: row.sampling.noise(cell.at), biases, ..plain }
+                }
+                Question::Present(token) | Question::LeftOut(token) => {
+                    SummaryOptions { only: Some(std::slice::from_ref(token)), ..plain }
+                }
+                Question::Best | Question::Quality => plain,
+            }
         });
         Readout { index, asks: self.backend.ask(options.collect(), inputs) }
     }

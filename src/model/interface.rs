@@ -192,6 +192,8 @@ pub struct Row<'a> {
     pub guidance: Option<f32>,
     /// Added to the logits of these tokens before the softmax; minus infinity bans a token.
     pub biases: &'a [(TokenId, f32)],
+    /// In place of `biases` in the blanks; `None` is the same there.
+    pub blank_biases: Option<&'a [(TokenId, f32)]>,
     /// Entries from left to right, no cell in two of them. The entry that contains a cell applies
     /// there, instead of the filter. Confidence, margin and entropy still refer to the whole
     /// distribution.
@@ -225,6 +227,7 @@ impl<'a> Row<'a> {
             sampling,
             guidance: None,
             biases: &[],
+            blank_biases: None,
             only: &[],
             review: false,
             present: false,
@@ -258,7 +261,8 @@ impl<'a> Row<'a> {
             return refuse(format!("token id {id}; this model's ids are below {size}"));
         }
         let is_wrong = |(token, bias): &&(TokenId, f32)| token.0 >= size || bias.is_nan() || *bias == f32::INFINITY;
-        if let Some((TokenId(id), bias)) = self.biases.iter().find(is_wrong) {
+        let of_blanks = self.blank_biases.unwrap_or_default();
+        if let Some((TokenId(id), bias)) = self.biases.iter().chain(of_blanks).find(is_wrong) {
             return refuse(format!(
                 "a bias of {bias} for token {id}; ids are below {size}, and a bias is finite or minus infinity"
             ));

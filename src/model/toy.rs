@@ -107,18 +107,18 @@ impl Toy {
         let story = Story::of(cells);
         let unprompted: Vec<Cell> =
             cells.iter().map(|cell| if let Cell::Fixed(_) = cell { Cell::Blank } else { *cell }).collect();
-        let summary = |at: Position, noise: Option<Noise>| -> Result<Summary, RowError> {
+        let summary = |at: Position, noise: Option<Noise>, biases| -> Result<Summary, RowError> {
             let mut logits = story.logits(cells, at.index());
             if let Some(weight) = row.guidance {
                 logits = guided(&logits, &story.logits(&unprompted, at.index()), weight);
             }
-            let (biases, only) = (row.biases, row.allowed(at));
-            let options = SummaryOptions { noise, biases, only, guidance: None };
+            let options = SummaryOptions { noise, biases, only: row.allowed(at), guidance: None };
             let vocabulary = Vocabulary { size: VOCABULARY, mask: MASK.0 as usize };
             let summary = summarise(logits.into(), vocabulary, &options);
             summary.ok_or(RowError::NotFinite { what: "a logit", dtype: self.spec.dtype.clone() })
         };
-        let propose = |at: Position| Ok(summary(at, row.sampling.noise(at))?.proposal(at));
+        let blank_biases = row.blank_biases.unwrap_or(row.biases);
+        let propose = |at: Position| Ok(summary(at, row.sampling.noise(at), blank_biases)?.proposal(at));
         let proposals = row.canvas.blanks(row.window.clone()).map(propose).collect::<Result<_, RowError>>()?;
         let filled = |wanted: bool| row.canvas.filled(row.window.clone()).filter(move |_| wanted);
         // what a quality head learns to predict: the probability of the token without its own cell
@@ -129,7 +129,7 @@ impl Toy {
         let reviews = filled(row.exact || row.review && self.spec.has_quality).map(review).collect();
         let present = |(at, token)| Present { at, confidence: likely(at, token) };
         let present = filled(row.present).map(present).collect();
-        let best = |(at, _)| Ok(summary(at, None)?.best(at));
+        let best = |(at, _)| Ok(summary(at, None, row.biases)?.best(at));
         let best = filled(row.best).map(best).collect::<Result<Vec<Best>, RowError>>()?;
         Ok(Reading { proposals, reviews, present, best })
     }

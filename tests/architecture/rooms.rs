@@ -46,7 +46,7 @@ const API: [Room; 12] = [
 ];
 
 /// From the front door down to what knows no other.
-const ENGINE: [Room; 29] = [
+const ENGINE: [Room; 30] = [
     (
         "mod",
         &[
@@ -100,7 +100,7 @@ const ENGINE: [Room; 29] = [
         ],
     ),
     ("warm_up", &[]),
-    ("admission", &["job", "layout", "template", "event", "request", "origin"]),
+    ("admission", &["biases", "job", "layout", "template", "event", "request", "origin"]),
     ("shared", &["dispatch", "pace", "clock"]),
     ("dispatch", &["delivery", "pool", "placement", "job"]),
     ("tick", &["batch_limit", "pool", "job", "event", "request"]),
@@ -112,9 +112,10 @@ const ENGINE: [Room; 29] = [
     ("turns", &["origin"]),
     ("throughput", &[]),
     ("restart", &["clock"]),
-    ("job", &["layout", "likelihoods", "template", "event", "request", "origin"]),
+    ("job", &["biases", "layout", "likelihoods", "template", "event", "request", "origin"]),
     ("layout", &["event", "request"]),
     ("likelihoods", &[]),
+    ("biases", &[]),
     ("mailbox", &["event"]),
     ("event", &["request"]),
     ("template", &[]),

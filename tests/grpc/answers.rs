@@ -59,6 +59,7 @@ async fn a_generation_is_the_completion_that_http_gives() {
             let http = json!({
                 "prompt": prompt, "max_tokens": 64, "seed": seed, "temperature": temperature, "stop": stop, "top_p": 0.9, "min_p": 0.02,
                 "top_k": 40, "logit_bias": {"101": -2.5}, "stop_token_ids": [0],
+                "presence_penalty": 0.25, "frequency_penalty": -0.125,
                 "diffusion": {"steps": 40, "block_length": 16, "unmasking": "random", "return_quality": true,
                               "remasking": {"policy": "quality", "budget": budget, "below": 0.6, "window": [0.25, 0.75]},
                               "proofreading": {"steps": 4, "below": 0.4, "most": 3, "temperature": 0.1}},
@@ -85,6 +86,8 @@ async fn a_generation_is_the_completion_that_http_gives() {
                 top_p: Some(0.9),
                 min_p: Some(0.02),
                 top_k: 40,
+                presence_penalty: 0.25,
+                frequency_penalty: -0.125,
                 logit_bias: [(101, -2.5)].into(),
                 stop_token_ids: vec![0],
                 diffusion: Some(diffusion),

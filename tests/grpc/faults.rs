@@ -81,6 +81,11 @@ async fn a_fault_is_told_in_https_words() {
         (generate(proto::GenerateRequest { top_p: Some(1.5), ..a() }), completion(json!({"top_p": 1.5}))),
         (generate(proto::GenerateRequest { top_p: Some(-0.5), ..a() }), completion(json!({"top_p": -0.5}))),
         (generate(proto::GenerateRequest { min_p: Some(1.5), ..a() }), completion(json!({"min_p": 1.5}))),
+        (generate(proto::GenerateRequest { presence_penalty: 3.0, ..a() }), completion(json!({"presence_penalty": 3}))),
+        (
+            generate(proto::GenerateRequest { frequency_penalty: -3.0, ..a() }),
+            completion(json!({"frequency_penalty": -3})),
+        ),
         (generate(proto::GenerateRequest { top_k: 70_000, ..a() }), completion(json!({"top_k": 70_000}))),
         (generate(proto::GenerateRequest { stop: vec![String::new()], ..a() }), completion(json!({"stop": ""}))),
         (

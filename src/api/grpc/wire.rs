@@ -70,6 +70,8 @@ pub(super) fn generate(asked: proto::GenerateRequest) -> Result<CallParams, ApiE
         top_p: asked.top_p,
         min_p: asked.min_p,
         top_k: Some(asked.top_k).filter(|top_k| *top_k > 0),
+        presence_penalty: asked.presence_penalty,
+        frequency_penalty: asked.frequency_penalty,
         logit_bias: asked.logit_bias.into_iter().map(|(token, bias)| (TokenId(token), bias)).collect(),
         seed: asked.seed,
         stop: asked.stop,

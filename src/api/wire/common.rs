@@ -122,6 +122,15 @@ macro_rules! body {
             #[serde(default, deserialize_with = "field::limit")]
             #[schema(value_type = Option<i64>, minimum = -1, maximum = 65536)]
             top_k: Option<u32>,
+            /// Taken off the logit of each token that stands in the answer, in blanks; default 0.
+            #[serde(default, deserialize_with = "field::penalty")]
+            #[schema(minimum = -2, maximum = 2)]
+            presence_penalty: Option<f32>,
+            /// Taken off the logit of a token for each cell of the answer that it stands in, in
+            /// blanks; default 0.
+            #[serde(default, deserialize_with = "field::penalty")]
+            #[schema(minimum = -2, maximum = 2)]
+            frequency_penalty: Option<f32>,
             /// The same seed gives the same answer.
             #[serde(default, deserialize_with = "field::seed")]
             #[schema(schema_with = schema::seed)]
@@ -178,6 +187,8 @@ macro_rules! body {
                         top_p: self.top_p,
                         min_p: self.min_p,
                         top_k: self.top_k,
+                        presence_penalty: self.presence_penalty.unwrap_or(0.0),
+                        frequency_penalty: self.frequency_penalty.unwrap_or(0.0),
                         stop: self.stop.take().map(|common::Stop(texts)| texts).unwrap_or_default(),
                         stop_tokens: self.stop_token_ids.take().into_iter().flatten().map(TokenId::from).collect(),
                         priority: self.priority.unwrap_or(0),

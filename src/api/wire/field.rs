@@ -69,6 +69,11 @@ pub(crate) fn fraction<'de, D: Deserializer<'de>>(input: D) -> Result<Option<f32
 }
 
 /// As [`temperature`].
+pub(crate) fn penalty<'de, D: Deserializer<'de>>(input: D) -> Result<Option<f32>, D::Error> {
+    optional(input, "give a number from -2 to 2", nearest)
+}
+
+/// As [`temperature`].
 pub(crate) fn number_to<'de, D: Deserializer<'de>>(input: D, max: u32) -> Result<Option<f32>, D::Error> {
     optional(input, &format!("give a number from 0 to {max}"), nearest)
 }

@@ -33,7 +33,7 @@ pub(super) struct Draft {
 pub(super) struct Common {
     stop: Arc<[String]>,
     /// Tokens that end the text: the model's, and those of the request.
-    ends: Arc<[TokenId]>,
+    pub(super) ends: Arc<[TokenId]>,
     pub(super) biases: Arc<[(TokenId, f32)]>,
     pub(super) origin: Origin,
 }

@@ -11,6 +11,7 @@ mod values;
 
 pub(crate) use canvas::STOPS_MAX;
 
+use super::biases::Biases;
 use super::event::Start;
 use super::job::{Job, Options};
 use super::request::{self, EndOfText, Format, Rejected, Request, Task, invalid};
@@ -21,7 +22,7 @@ use crate::text::{Conversation, Tokenizer};
 use canvas::{CanvasBuilder, Common};
 use std::hash::{BuildHasher, RandomState};
 use std::{borrow::Cow, num::NonZeroU32, sync::Arc, time::Duration};
-use values::{check_sampling, count, filter, probability, refill_temperature};
+use values::{check_sampling, count, filter, penalties, probability, refill_temperature};
 
 /// The field of orders and paces.
 const UNMASKING: &str = "diffusion.unmasking";
@@ -166,7 +167,7 @@ impl Admission {
             refill_temperature: refill_temperature(request),
             guidance: (request.cfg_scale != 0.0).then_some(request.cfg_scale),
             filter: filter(request)?,
-            biases: Arc::clone(&common.biases),
+            biases: Biases::new(Arc::clone(&common.biases), penalties(request, &common.ends)?),
             priority: request.priority,
             origin: common.origin,
             deadline: request.deadline,
@@ -357,7 +358,7 @@ mod tests {
             other => panic!("{other:?}"),
         };
         for (job, _) in &jobs {
-            assert!(Arc::ptr_eq(&job.options.biases, &jobs[0].0.options.biases));
+            assert!(Arc::ptr_eq(&job.options.biases.requested, &jobs[0].0.options.biases.requested));
             assert!(Arc::ptr_eq(&ends(job), &ends(&jobs[0].0)));
         }
     }

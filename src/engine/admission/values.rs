@@ -1,15 +1,33 @@
 //! The options of a request that are single numbers: their ranges, and what they ask of sampling.
 
 use crate::diffusion::Probability;
+use crate::diffusion::TokenId;
 use crate::diffusion::policy::COUNT_MAX;
+use crate::engine::biases::Penalties;
 use crate::engine::request::{Rejected, Request, invalid};
 use crate::model::Filter;
 use std::num::NonZeroU32;
+use std::sync::Arc;
 
 /// Largest weight of classifier-free guidance. Published samplers use 0 to 4. At 100 a difference
 /// of one logit is a factor of e^101, so that a larger weight changes no choice of a token; far
 /// above, the products are no finite numbers.
 const CFG_SCALE_MAX: f32 = 100.0;
+
+/// Largest absolute value of a penalty, as in OpenAI's API.
+const PENALTY_MAX: f32 = 2.0;
+
+/// The penalties on tokens that were written, those that end a text excepted; `None` where all are
+/// 0.
+pub(super) fn penalties(request: &Request, ends: &Arc<[TokenId]>) -> Result<Option<Penalties>, Rejected> {
+    let (presence, frequency) = (request.presence_penalty, request.frequency_penalty);
+    let given = [("presence_penalty", presence), ("frequency_penalty", frequency)];
+    if let Some((param, value)) = given.iter().find(|(_, value)| !(-PENALTY_MAX..=PENALTY_MAX).contains(value)) {
+        return Err(invalid(param, format!("{param} is {value}; give a number from -{PENALTY_MAX} to {PENALTY_MAX}")));
+    }
+    let exempt = Arc::clone(ends);
+    Ok((presence != 0.0 || frequency != 0.0).then_some(Penalties { presence, frequency, exempt }))
+}
 
 /// Which tokens may be drawn.
 pub(super) fn filter(request: &Request) -> Result<Filter, Rejected> {

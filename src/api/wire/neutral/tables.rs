@@ -31,8 +31,6 @@ const fn ignored(name: &'static str) -> Neutral {
 /// Of completions and chat completions.
 pub(crate) const COMMON: &[Neutral] = &[
     // OpenAI
-    only("presence_penalty", ZERO),
-    only("frequency_penalty", ZERO),
     only("store", OFF),
     ignored("user"),
     ignored("metadata"),
