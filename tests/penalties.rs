@@ -106,4 +106,14 @@ async fn a_letter_that_was_written_is_written_less() {
     let [less, more] = [text(json!({"frequency_penalty": 2})).await, text(json!({"frequency_penalty": -2})).await];
     assert!(most(&less) < most(&plain) && most(&plain) < most(&more), "{less:?} {plain:?} {more:?}");
     assert_ne!(text(json!({"presence_penalty": 2})).await, plain);
+
+    // a template's own text does not count, what is written into its gaps does
+    let fill = async |frequency: i32| {
+        let body = json!({"template": "eeeee<blank:50>", "temperature": 1, "seed": 3, "frequency_penalty": frequency,
+                          "diffusion": {"remasking": "off", "unmasking": "leftmost"}});
+        let answer = server.answer("/v1/infill", &body).await;
+        answer["choices"][0]["text"].as_str().unwrap().trim_start_matches("eeeee").to_owned()
+    };
+    let [less, plain, more] = [fill(2).await, fill(0).await, fill(-2).await];
+    assert!(most(&less) < most(&plain) && most(&plain) < most(&more), "{less:?} {plain:?} {more:?}");
 }

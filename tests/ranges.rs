@@ -67,6 +67,8 @@ async fn an_error_of_a_number_gives_its_range() {
         ("/v1/repair", &repair, "worst", &[json!(-1), json!(0), json!(70000)], "1 to 65536"),
         ("/v1/repair", &repair, "below", &[json!(-1), json!(2)], "from 0 to 1"),
         ("/v1/score", &repair, "below", &[json!(-1), json!(2), json!({})], "from 0 to 1"),
+        ("/v1/infill", &infill, "presence_penalty", &[json!(-2.1), json!(3)], "from -2 to 2"),
+        ("/v1/infill", &infill, "frequency_penalty", &[json!(-2.1), json!(3)], "from -2 to 2"),
         ("/v1/infill", &infill, "temperature", &[json!(-1), json!(true)], "from 0 to 3.4e38"),
         ("/v1/infill", &infill, "top_p", &[json!(-1), json!(2), json!([])], "from 0 to 1"),
         ("/v1/infill", &infill, "min_p", &[json!(-0.1), json!(1.1), json!([])], "from 0 to 1"),

@@ -5,7 +5,7 @@ use super::calls::{
     told,
 };
 use super::proto;
-use super::proto::{edit, generate_request, proofreading, remasking, repair_request, score_request, unmasking};
+use super::proto::{edit, generate_request, proofreading, remasking, repair_request, rule, score_request, unmasking};
 use crate::common::server::Server;
 use serde_json::{Value, json};
 
@@ -136,22 +136,24 @@ async fn replaced_tokens_are_streamed_and_counted_as_over_http() {
     let mut all = 0;
     for seed in 0..3 {
         let remasking = json!({"policy": "token_editing", "above": 0.4, "budget": 30});
-        let http = json!({"template": "Once<blank:50>.", "seed": seed, "temperature": 1.5,
+        let http = json!({"template": "Once<blank:50>.", "seed": seed, "temperature": 1.5, "presence_penalty": 0.5,
+                          "frequency_penalty": 0.25,
                           "diffusion": {"steps": 16, "unmasking": "random", "remasking": remasking}});
-        let value = |value| proto::rule::Value { value: Some(value) };
-        let above = ("above".to_owned(), value(proto::rule::value::Value::Number(0.4)));
-        let budget = ("budget".to_owned(), value(proto::rule::value::Value::Count(30)));
-        let rule = proto::Rule { name: "token_editing".to_owned(), knobs: [above, budget].into() };
+        let knobs = [("above", rule::value::Value::Number(0.4)), ("budget", rule::value::Value::Count(30))];
+        let knobs = knobs.map(|(name, value)| (name.to_owned(), rule::Value { value: Some(value) }));
+        let editing = proto::Rule { name: "token_editing".to_owned(), knobs: knobs.into() };
         let diffusion = proto::Diffusion {
             steps: Some(16),
             unmasking: Some(proto::Unmasking { order: proto::Order::Random.into(), ..Default::default() }),
-            remasking: Some(proto::Remasking { policy: Some(remasking::Policy::Rule(rule)) }),
+            remasking: Some(proto::Remasking { policy: Some(remasking::Policy::Rule(editing)) }),
             ..Default::default()
         };
         let whole = server.answer(INFILL, &http).await;
         let grpc = proto::InfillRequest {
             seed: Some(seed),
             temperature: 1.5,
+            presence_penalty: 0.5,
+            frequency_penalty: 0.25,
             diffusion: Some(diffusion),
             ..template("Once<blank:50>.")
         };

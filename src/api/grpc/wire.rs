@@ -109,6 +109,8 @@ pub(super) fn infill(asked: proto::InfillRequest) -> Result<CallParams, ApiError
         top_p: asked.top_p,
         min_p: asked.min_p,
         top_k: Some(asked.top_k).filter(|top_k| *top_k > 0),
+        presence_penalty: asked.presence_penalty,
+        frequency_penalty: asked.frequency_penalty,
         seed: asked.seed,
         priority: asked.priority,
         ..Request::new(Task::Infill { template: asked.template, blank })

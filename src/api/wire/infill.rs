@@ -2,7 +2,7 @@
 
 use super::common::named_events;
 use super::diffusion::Diffusion;
-use super::field::{fraction, limit, object, rank, seed, temperature};
+use super::field::{fraction, limit, object, penalty, rank, seed, temperature};
 use super::params::{Delivery, missing};
 use crate::api::error::ApiError;
 use crate::api::schema;
@@ -42,6 +42,15 @@ pub(crate) struct InfillRequest {
     #[serde(default, deserialize_with = "limit")]
     #[schema(value_type = Option<i64>, minimum = -1, maximum = 65536)]
     top_k: Option<u32>,
+    /// Taken off the logit of each token that stands in the gaps, in blanks; default 0.
+    #[serde(default, deserialize_with = "penalty")]
+    #[schema(minimum = -2, maximum = 2)]
+    presence_penalty: Option<f32>,
+    /// Taken off the logit of a token for each cell of the gaps that it stands in, in blanks;
+    /// default 0.
+    #[serde(default, deserialize_with = "penalty")]
+    #[schema(minimum = -2, maximum = 2)]
+    frequency_penalty: Option<f32>,
     /// The same seed gives the same answer.
     #[serde(default, deserialize_with = "seed")]
     #[schema(schema_with = schema::seed)]
@@ -72,6 +81,8 @@ impl InfillRequest {
             top_p: self.top_p,
             min_p: self.min_p,
             top_k: self.top_k,
+            presence_penalty: self.presence_penalty.unwrap_or(0.0),
+            frequency_penalty: self.frequency_penalty.unwrap_or(0.0),
             seed: self.seed,
             priority: self.priority.unwrap_or(0),
             ..Request::new(Task::Infill { template, blank })
