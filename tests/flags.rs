@@ -115,7 +115,10 @@ fn an_error_of_knobs_names_flags_of_the_command() {
         (&["--leap-near", "0.5"], "--leap-near goes with --leap; give that too"),
         (&["--hierarchical-all", "0.5"], "--hierarchical-all goes with --hierarchical; give that too"),
         (&["--threshold", "0.5", "--factor", "1"], "--factor does not go with --threshold; give one of them"),
-        (&["--remasking", "remdm", "--remask-below", "0.5"], "with \"remdm\" give --remask-budget and --remask-window"),
+        (
+            &["--remasking", "remdm", "--remask-below", "0.5"],
+            "with \"remdm\" give --remask-budget, --remask-window and --remask-hold",
+        ),
         (
             &["--remasking", "off", "--remask-window", "0,0.5"],
             "policy \"off\" takes no --remask-budget, --remask-below, ",

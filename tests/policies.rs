@@ -193,7 +193,7 @@ async fn faults_name_it() {
     assert_eq!(
         message(json!({"remasking": {"policy": "quality", "patience": 2}})).await,
         "patience goes with the policy \"oldest\"; \
-         with \"quality\" give budget, below and window"
+         with \"quality\" give budget, below, window and hold"
     );
     assert_eq!(
         message(json!({"unmasking": {"group": 2, "threshold": 0.5}})).await,

@@ -87,7 +87,7 @@ fn request(new_max: usize) -> impl Strategy<Value = Request> {
             return_quality,
         )| Request {
             order,
-            pace,
+            pace: if remasking.is_some_and(|choice| choice.hold().is_some()) { Settings::EMPTY } else { pace },
             steps: Some(steps),
             block_length: Some(block),
             remasking,

@@ -174,7 +174,7 @@ async fn a_field_at_fault_is_named_with_what_is_allowed() {
         (
             r#"{"prompt": "a", "diffusion": {"remasking": {"policy": "remdm", "below": 0.5}}}"#,
             "diffusion.remasking.below",
-            "with \"remdm\" give budget and window",
+            "with \"remdm\" give budget, window and hold",
         ),
         (
             r#"{"prompt": "a", "diffusion": {"remasking": {"policy": "confidence", "below": 1.5}}}"#,

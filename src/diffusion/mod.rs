@@ -6,8 +6,10 @@ mod plan;
 pub mod policy;
 mod random;
 mod reading;
+mod rewritten;
 mod schedule;
 mod sequence;
+mod shares;
 mod token_set;
 mod units;
 

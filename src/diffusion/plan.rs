@@ -3,7 +3,8 @@
 
 use super::canvas::Canvas;
 use super::policy::Policy;
-use super::schedule::{Schedule, share_of_steps};
+use super::schedule::Schedule;
+use super::shares::share_of_steps;
 use super::units::{Position, u32_of};
 use std::collections::VecDeque;
 use std::num::NonZeroU32;
@@ -117,6 +118,13 @@ impl Plan {
         }
     }
 
+    /// So many steps of the front block are not taken.
+    pub(super) fn skip(&mut self, steps: u32) {
+        if let Some(block) = self.hurried.as_mut().unwrap_or(&mut self.blocks).front_mut() {
+            block.schedule.skip(steps);
+        }
+    }
+
     /// Records a step of the front block, `changed` of whose edits erase or replace. Returns the
     /// cells that can never change again if it has finished a block.
     pub(super) fn advance(&mut self, canvas: &Canvas, edits: u32, changed: u32) -> Option<Range<usize>> {
@@ -126,7 +134,7 @@ impl Plan {
             return if is_finished { self.blocks.pop_front().map(|block| block.range) } else { None };
         };
         if let Some(block) = self.blocks.front_mut() {
-            block.schedule.skip();
+            block.schedule.skip(1);
         }
         let is_finished = hurried.front_mut().is_some_and(advance);
         let finished = if is_finished { hurried.pop_front()?.range } else { return None };

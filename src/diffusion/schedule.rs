@@ -9,6 +9,7 @@
 
 use super::canvas::Edit;
 use super::policy::{Count, Pace, Policy, Stretch};
+use super::shares::{Hold, planned_changes};
 
 /// Steps that proofreading needs to change anything: one to erase, one to write.
 const ROUND: u32 = 2;
@@ -20,6 +21,7 @@ pub(super) struct Schedule {
     budget: u32,
     count: Count,
     window: Stretch,
+    hold: Option<Hold>,
     blanks_at_start: u32,
     phase: Phase,
     /// Counted from the phase's start.
@@ -77,8 +79,13 @@ impl Schedule {
             Pace::Steps(all) => BlockPace::Steps(steps.unwrap_or(all.get())),
             Pace::Adaptive { .. } => BlockPace::Adaptive { steps_max: steps },
         };
+        let hold = match pace {
+            BlockPace::Steps(steps) => policy.remasking.hold().and_then(|part| Hold::new(part, steps, blanks)),
+            BlockPace::Adaptive { .. } => None,
+        };
         Self {
             pace,
+            hold,
             budget: policy.remasking.budget(),
             count: policy.remasking.rule.count,
             window: policy.remasking.window(),
@@ -95,6 +102,7 @@ impl Schedule {
             budget: 0,
             count: Count::Planned,
             window: Stretch::WHOLE,
+            hold: None,
             blanks_at_start: 0,
             phase: Phase::Proofreading,
             step: 0,
@@ -114,9 +122,11 @@ impl Schedule {
     /// Steps until the block is full at the latest; in a block that is proofread, none.
     pub(super) fn fill_steps(&self) -> u32 {
         match self.phase {
-            // a step fills at least one blank, and each erasure makes one
             Phase::Filling => {
-                self.steps_left().unwrap_or(u32::MAX).min(self.blanks_at_start.saturating_add(self.budget))
+                // a step fills at least one blank, and each erasure makes one, but in a hold
+                let edits_max = self.blanks_at_start.saturating_add(self.budget);
+                let edits_max = if self.hold.is_some() { u32::MAX } else { edits_max };
+                self.steps_left().unwrap_or(u32::MAX).min(edits_max)
             }
             Phase::Proofreading => 0,
         }
@@ -131,9 +141,15 @@ impl Schedule {
         }
     }
 
-    /// A step of another plan was taken in place of one of this schedule's.
-    pub(super) fn skip(&mut self) {
-        self.step += 1;
+    /// So many steps are not taken, or steps of another plan were taken in their place.
+    pub(super) fn skip(&mut self, steps: u32) {
+        self.step += steps;
+    }
+
+    /// Whether a step that changes nothing may be skipped: one of a block with a hold, in which
+    /// steps need not fill anything.
+    pub(super) fn may_skip(&self) -> bool {
+        self.hold.is_some() && self.phase == Phase::Filling
     }
 
     /// Whether the block has been full, and is now proofread.
@@ -180,9 +196,9 @@ impl Schedule {
         // a replaced cell is not blank: only erasures have to be filled again
         let erasures = match (self.pace, self.count) {
             _ if is_last => 0,
-            (BlockPace::Steps(_), Count::Planned) => changes,
+            (BlockPace::Steps(_), Count::Planned) if self.hold.is_none() => changes,
             // no more than can be filled again: the step ends with as many blanks as planned
-            (BlockPace::Steps(_), Count::Own) => changes.min(blanks - fills),
+            (BlockPace::Steps(_), Count::Planned | Count::Own) => changes.min(blanks - fills),
             // never more than are filled, so that an unbounded run moves forward until its budget
             // is spent
             (BlockPace::Adaptive { .. }, Count::Planned | Count::Own) => changes.min(fills),
@@ -191,11 +207,11 @@ impl Schedule {
     }
 
     /// Blanks this step fills, with `blanks` blanks of which the pace's rule fills `ready`, and
-    /// `erased` erasures made in the same step. At least one while there is a blank, at most
-    /// `blanks`. What proofreading erases is written again one cell a step, as far as its steps
-    /// allow, before anything else is erased.
+    /// `erased` erasures made in the same step. At most `blanks`; at least one while there is a
+    /// blank, except that a hold fills no more than was erased. What proofreading erases is written
+    /// again one cell a step, as far as its steps allow, before anything else is erased.
     pub(super) fn fills(&self, blanks: u32, ready: u32, erased: u32) -> u32 {
-        let share = self.steps_left().map_or(1, |left| blanks.div_ceil(left));
+        let share = self.share(blanks);
         let fills = match self.pace {
             BlockPace::Steps(_) if self.is_proofreading() => share,
             BlockPace::Steps(_) => share + erased,
@@ -221,6 +237,14 @@ impl Schedule {
         }
     }
 
+    /// The even share of `blanks` blanks that this step fills, whatever it erases.
+    fn share(&self, blanks: u32) -> u32 {
+        match (&self.hold, self.phase, self.steps_left()) {
+            (Some(hold), Phase::Filling, Some(left)) => hold.share(blanks, self.step, left),
+            (_, _, left) => left.map_or(1, |left| blanks.div_ceil(left)),
+        }
+    }
+
     /// Steps left, this one included and at least one; `None` without a bound.
     fn steps_left(&self) -> Option<u32> {
         let steps = match self.pace {
@@ -236,62 +260,12 @@ impl Schedule {
     }
 }
 
-/// Changes planned for step `step` when `budget` is spread over the steps of `window`: an even
-/// share each, the remainder at the steps nearest the middle, ties to the earlier (PRISM's
-/// published LLaDA sampler).
-fn planned_changes(budget: u32, window: std::ops::Range<u32>, step: u32) -> u32 {
-    if !window.contains(&step) {
-        return 0;
-    }
-    let (steps, step) = (window.end - window.start, step - window.start);
-    let twice_from_middle = (2 * i64::from(step) - i64::from(steps - 1)).unsigned_abs();
-    let nearer_steps = twice_from_middle - u64::from(2 * step + 1 < steps);
-    budget / steps + u32::from(nearer_steps < u64::from(budget % steps))
-}
-
-/// Steps of each of `blocks` blocks when a run has `steps`: an even share, the remainder to the
-/// first blocks.
-pub(super) fn share_of_steps(steps: u32, blocks: u32) -> impl Iterator<Item = u32> {
-    (0..blocks).map(move |block| steps / blocks + u32::from(block < steps % blocks))
-}
-
 #[cfg(test)]
 mod tests {
-    use super::super::policy::{BUDGET, Choice, Proofreading, QUALITY, Rule, T2M, THRESHOLD, order};
+    use super::super::policy::{BUDGET, Choice, HOLD, Proofreading, QUALITY, Rule, T2M, THRESHOLD, order};
     use super::super::units::{Position, Probability, TokenId};
     use super::*;
     use std::num::NonZeroU32;
-
-    #[test]
-    fn the_published_plan_of_erasures_is_kept() {
-        let plan = |budget, steps| (0..steps).map(|j| planned_changes(budget, 0..steps, j)).collect::<Vec<_>>();
-        assert_eq!(plan(3, 8), [0, 0, 1, 1, 1, 0, 0, 0]);
-        assert_eq!(plan(4, 12), [0, 0, 0, 0, 1, 1, 1, 1, 0, 0, 0, 0]);
-        assert_eq!(plan(1, 3), [0, 1, 0]);
-        assert_eq!(plan(7, 3), [2, 3, 2]);
-        assert_eq!(plan(5, 3), [2, 2, 1]);
-    }
-
-    #[test]
-    fn a_plan_spends_its_budget_inside_its_window() {
-        for budget in 0..20 {
-            for steps in 1..12 {
-                for from in 0..steps {
-                    let plan: Vec<u32> = (0..steps).map(|j| planned_changes(budget, from..steps, j)).collect();
-                    assert_eq!(plan.iter().sum::<u32>(), budget);
-                    assert!(plan[..from as usize].iter().all(|&erasures| erasures == 0));
-                    let inside = &plan[from as usize..];
-                    assert!(inside.iter().max().unwrap() - inside.iter().min().unwrap() <= 1);
-                }
-            }
-        }
-    }
-
-    #[test]
-    fn steps_are_shared_evenly_the_first_blocks_taking_the_remainder() {
-        assert_eq!(share_of_steps(8, 3).collect::<Vec<_>>(), [3, 3, 2]);
-        assert_eq!(share_of_steps(2, 2).collect::<Vec<_>>(), [1, 1]);
-    }
 
     fn policy(rule: &'static Rule, pace: Pace, budget: u32, proofreading_steps: u32) -> Policy {
         let proofreading = Some(Proofreading { steps: proofreading_steps, below: Probability::ONE, most: None });
@@ -329,7 +303,7 @@ mod tests {
         let proofreading = policy.proofreading.map_or(0, |proofreading| proofreading.steps);
         let mut schedule = Schedule::new(policy, steps, blanks_at_start);
         let (mut blanks, mut fills_made, mut erasures_made, mut taken) = (blanks_at_start, 0, 0, 0);
-        let (mut changes_made, mut is_finished) = (0, false);
+        let (mut changes_made, mut skipped, mut is_finished) = (0, 0, false);
         let case = format!("{policy:?} {steps:?} blanks {blanks_at_start} pattern {pattern}");
         while !is_finished {
             let filled = blanks_at_start - blanks;
@@ -338,11 +312,24 @@ mod tests {
             let erasable = (pattern >> (taken % 5)) % (filled - replaceable + 1);
             let [replaced, erased] = self::taken(schedule.room(blanks, ready), replaceable, erasable);
             let fills = schedule.fills(blanks, ready, erased);
-            assert!(fills <= blanks && (fills > 0 || blanks == 0), "{case}");
+            if fills + replaced + erased == 0 && schedule.may_skip() {
+                schedule.skip(1);
+                skipped += 1;
+                continue;
+            }
+            assert!(fills <= blanks && (fills + replaced > 0 || blanks == 0), "{case}");
+            if let (Some(part), Some(steps), Phase::Filling) = (policy.remasking.hold(), steps, schedule.phase) {
+                let (step, part) = (taken + skipped, part.of_steps(steps));
+                let is_held = blanks_at_start > 1 && part.contains(&step) && (1..steps - 1).contains(&step);
+                assert!(!is_held || fills == erased, "the number of filled cells stands still: {case}");
+                assert!(step < part.end || is_held || fills > 0, "{case}");
+            } else {
+                assert!(fills > 0 || blanks == 0, "{case}");
+            }
             taken += 1;
             if !schedule.is_proofreading() {
                 changes_made += replaced + erased;
-                if steps == Some(taken) {
+                if steps == Some(taken + skipped) {
                     assert_eq!(
                         (erased, fills),
                         (0, blanks),
@@ -357,8 +344,29 @@ mod tests {
             erasures_made += erased;
             assert!(taken <= steps.unwrap_or(blanks_at_start + budget) + proofreading, "{case}");
         }
+        assert!(schedule.hold.is_none() || taken <= blanks_at_start + budget + proofreading, "{case}");
         assert_eq!(fills_made, blanks_at_start + erasures_made, "{case}");
         assert!(changes_made <= budget, "{case}");
+    }
+
+    #[test]
+    fn the_laws_hold_with_any_hold() {
+        let spans = (0..8u8).flat_map(|from| (from + 1..=8).map(move |until| [from, until]));
+        for (rule, span) in spans.flat_map(|span| [&QUALITY, &T2M].map(|rule| (rule, span))) {
+            let span = span.map(|eighths| f32::from(eighths) / 8.0);
+            for (steps, blanks, budget) in
+                (1..=9).flat_map(|s| (1..=6).flat_map(move |b| [0, 1, 4, 9].map(|r| (s, b, r))))
+            {
+                let policy = policy(rule, Pace::Steps(NonZeroU32::new(steps).unwrap()), budget, 3);
+                for remasking in
+                    [policy.remasking.with(HOLD.name, span), policy.remasking.with(HOLD.name, span).with_defaults(9)]
+                {
+                    for pattern in (0..256).step_by(5) {
+                        check_laws(&Policy { remasking, ..policy }, Some(steps), blanks, pattern);
+                    }
+                }
+            }
+        }
     }
 
     #[test]

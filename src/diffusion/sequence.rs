@@ -6,12 +6,17 @@ use super::plan::{Block, Passes, Plan, PolicyError};
 use super::policy::{Choice, FilledCell, Needs, OFF, Pace, Policy, Proofreading, View};
 use super::random::{DrawKey, Seed};
 use super::reading::{Proposal, Reading};
+use super::rewritten::Rewritten;
 use super::schedule::{Room, Schedule};
 use super::token_set::TokenSet;
 use super::units::{Position, Probability, TokenId, u32_of};
-use std::collections::{BTreeMap, BTreeSet};
+use std::collections::BTreeSet;
 use std::num::NonZeroU32;
 use std::ops::Range;
+
+/// Steps that one pass skips at most, so that a hold of many steps does not keep other requests
+/// waiting. A step more than that is taken without an edit.
+const SKIPPED_MAX: u32 = 1 << 10;
 
 /// A reading that does not fit its canvas: a fault of the model, never of the user.
 #[derive(Clone, Debug, PartialEq, Eq, thiserror::Error)]
@@ -57,25 +62,6 @@ pub struct Sequence {
     judged: Option<TokenSet>,
     /// Of a text that was full at the start; `None` for others.
     rewritten: Option<Rewritten>,
-}
-
-/// What was erased and written again, so that a repair does not erase the same token for ever.
-#[derive(Clone, Debug, Default)]
-struct Rewritten {
-    /// What stood in the cells that are erased now.
-    was: BTreeMap<Position, TokenId>,
-    /// Cells that were written again as they were, since another cell last changed.
-    same: BTreeSet<Position>,
-}
-
-impl Rewritten {
-    fn take(&mut self, edit: &Edit) {
-        match edit {
-            Edit::Erase { at, was, .. } => drop(self.was.insert(*at, *was)),
-            Edit::Fill { at, token, .. } if self.was.remove(at) == Some(*token) => drop(self.same.insert(*at)),
-            Edit::Fill { .. } | Edit::Replace { .. } => self.same.clear(),
-        }
-    }
 }
 
 /// What a sequence keeps of a cell besides its token.
@@ -239,7 +225,7 @@ impl Sequence {
             return Ok(StepOutcome { step: self.step, edits: Vec::new(), finished: None });
         };
         let filled = if self.sees_filled() { self.filled(block.range.clone(), reading) } else { Vec::new() };
-        let edits = self.choose(block, reading, &filled)?;
+        let (edits, skipped) = self.choose(block, reading, &filled)?;
         let mut canvas = self.canvas.clone();
         edits.iter().try_for_each(|edit| canvas.apply(edit))?;
         self.canvas = canvas;
@@ -247,6 +233,7 @@ impl Sequence {
 
         let step = self.step;
         self.step += 1;
+        self.plan.skip(skipped);
         let changed = count(edits.iter().filter(|edit| !matches!(edit, Edit::Fill { .. })));
         let finished = self.plan.advance(&self.canvas, count(edits.iter()), changed);
         Ok(StepOutcome { step, edits, finished })
@@ -268,20 +255,41 @@ impl Sequence {
             let Trace { confidence, seen_from, memory } = self.traces[at.index()];
             FilledCell { at, token, confidence, age: self.step - seen_from + 1, quality, present, best, memory }
         };
-        let is_same = |at: &Position| self.rewritten.as_ref().is_some_and(|rewritten| rewritten.same.contains(at));
+        let is_same = |at: &Position| self.rewritten.as_ref().is_some_and(|rewritten| rewritten.is_same(*at));
         let may_go = |(at, token): &(Position, TokenId)| self.judges(*token) && !is_same(at);
         self.canvas.filled(range).filter(may_go).map(cell).collect()
     }
 
-    /// The edits of one step, those of filled cells first.
-    fn choose(&self, block: &Block, reading: &Reading, filled: &[FilledCell]) -> Result<Vec<Edit>, ReadingError> {
-        let (schedule, proposals) = (&block.schedule, &reading.proposals[..]);
-        let blanks = count(self.canvas.blanks(block.range.clone()));
+    /// The edits of the next step that makes any, those of filled cells first, and how many steps
+    /// were skipped before it. The canvas stays as it is in those, so the reading serves them all.
+    fn choose(
+        &self,
+        block: &Block,
+        reading: &Reading,
+        filled: &[FilledCell],
+    ) -> Result<(Vec<Edit>, u32), ReadingError> {
+        let proposals = &reading.proposals[..];
         if !self.canvas.blanks(block.range.clone()).eq(proposals.iter().map(|proposal| proposal.at)) {
-            return Err(ReadingError::NotTheBlanks { given: proposals.len(), blanks: blanks as usize });
+            let blanks = self.canvas.blanks(block.range.clone()).count();
+            return Err(ReadingError::NotTheBlanks { given: proposals.len(), blanks });
         }
-        let key = DrawKey { seed: self.seed, step: self.step };
-        let view = View::of(proposals, filled, key);
+        let mut schedule = block.schedule.clone();
+        let mut skipped = 0;
+        loop {
+            // each skipped step draws anew; the passes of a run are fewer than 2^17
+            let key = DrawKey { seed: self.seed, step: self.step.wrapping_add(skipped << 17) };
+            let edits = self.edits(&schedule, View::of(proposals, filled, key));
+            if !edits.is_empty() || !schedule.may_skip() || skipped == SKIPPED_MAX {
+                return Ok((edits, skipped));
+            }
+            schedule.skip(1);
+            skipped += 1;
+        }
+    }
+
+    /// The edits of one step, those of filled cells first.
+    fn edits(&self, schedule: &Schedule, view: View<'_>) -> Vec<Edit> {
+        let blanks = count(view.proposals.iter());
         let at_once = match self.policy.pace {
             Pace::Adaptive { rule, .. } if schedule.is_adaptive() => rule.decide(view),
             Pace::Adaptive { .. } | Pace::Steps(_) => Vec::new(),
@@ -294,7 +302,7 @@ impl Sequence {
         };
         let ready = count(at_once.iter().filter(|fill| class(fill) == Class::AtOnce));
 
-        let remasking = self.remasking(schedule, filled, schedule.room(blanks, ready));
+        let remasking = self.remasking(schedule, view.filled, schedule.room(blanks, ready));
         let mut edits = remasking.map_or_else(Vec::new, |(rule, mut room)| {
             let due = schedule.fills(blanks, ready, 0);
             let mut changes = rule.decide(View { due, blanks_at_start: schedule.blanks_at_start(), ..view });
@@ -303,8 +311,8 @@ impl Sequence {
         });
         let erased = count(edits.iter().filter(|edit| matches!(edit, Edit::Erase { .. })));
         let fills_max = schedule.fills(blanks, ready, erased);
-        edits.extend(fills(&self.policy.order, proposals, class, fills_max, key));
-        Ok(edits)
+        edits.extend(fills(&self.policy.order, view.proposals, class, fills_max, view.key));
+        edits
     }
 
     /// What erases or replaces in this step, if anything: the policy's remasking, or a round of
@@ -359,6 +367,9 @@ pub fn fills<C: Ord>(
     count: u32,
     key: DrawKey,
 ) -> Vec<Edit> {
+    if count == 0 {
+        return Vec::new();
+    }
     let mut fills = order.decide(View::of(proposals, &[], key));
     if fills.len() < proposals.len() {
         // no blank is lost: those that the order leaves out come last

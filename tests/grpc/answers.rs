@@ -65,7 +65,7 @@ async fn a_generation_is_the_completion_that_http_gives() {
                               "proofreading": {"steps": 4, "below": 0.4, "most": 3, "temperature": 0.1}},
             });
             let window = Some(remasking::Window { from: 0.25, until: 0.75 });
-            let quality = remasking::Quality { budget, below: Some(0.6), window };
+            let quality = remasking::Quality { budget, below: Some(0.6), window, hold: None };
             let rounds =
                 proofreading::Rounds { steps: Some(4), below: Some(0.4), most: Some(3), temperature: Some(0.1) };
             let diffusion = proto::Diffusion {
@@ -247,10 +247,11 @@ async fn an_infill_is_its_edits_and_what_http_gives() {
     let server = Server::toy().await;
     let mut client = client(&server);
     let mut erased = 0;
+    let hold = Some(remasking::Window { from: 0.25, until: 0.75 });
     for policy in [
-        remasking::Policy::Random(remasking::Random { budget: Some(5), window: None }),
-        remasking::Policy::Remdm(remasking::ReMdm { budget: Some(5), window: None }),
-        remasking::Policy::Confidence(remasking::Confidence { budget: Some(5), below: None, window: None }),
+        remasking::Policy::Random(remasking::Random { budget: Some(5), window: None, hold }),
+        remasking::Policy::Remdm(remasking::ReMdm { budget: Some(5), window: None, hold }),
+        remasking::Policy::Confidence(remasking::Confidence { budget: Some(5), below: None, window: None, hold }),
     ] {
         let name = match policy {
             remasking::Policy::Random(_) => "random",
@@ -259,11 +260,10 @@ async fn an_infill_is_its_edits_and_what_http_gives() {
         };
         let http = json!({"template": "On__ upon ____ time", "blank": "_", "seed": 4, "temperature": 0.7,
                           "top_p": 0.9, "top_k": 40, "min_p": 0.02,
-                          "diffusion": {"remasking": {"policy": name, "budget": 5}, "proofreading": "off"}});
-        let off = Some(proofreading::Mode::Off(proofreading::Off {}));
+                          "diffusion": {"remasking": {"policy": name, "budget": 5, "hold": [0.25, 0.75]}, "proofreading": "off"}});
         let diffusion = proto::Diffusion {
             remasking: Some(proto::Remasking { policy: Some(policy) }),
-            proofreading: Some(proto::Proofreading { mode: off }),
+            proofreading: Some(proto::Proofreading { mode: Some(proofreading::Mode::Off(proofreading::Off {})) }),
             ..Default::default()
         };
         let grpc = proto::InfillRequest {

@@ -145,12 +145,17 @@ async fn a_fault_is_told_in_https_words() {
         (
             diffusion(policy(remasking::Policy::Random(remasking::Random {
                 window: Some(remasking::Window { from: 0.5, until: 0.5 }),
+                hold: None,
                 budget: None,
             }))),
             completion(json!({"diffusion": {"remasking": {"policy": "random", "window": [0.5, 0.5]}}})),
         ),
         (
-            diffusion(policy(remasking::Policy::Remdm(remasking::ReMdm { budget: Some(70_000), window: None }))),
+            diffusion(policy(remasking::Policy::Remdm(remasking::ReMdm {
+                budget: Some(70_000),
+                window: None,
+                hold: None,
+            }))),
             completion(json!({"diffusion": {"remasking": {"policy": "remdm", "budget": 70_000}}})),
         ),
         (diffusion(rounds(Some(1), None)), completion(json!({"diffusion": {"proofreading": {"steps": 1}}}))),

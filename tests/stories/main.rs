@@ -5,6 +5,7 @@
 mod blocks;
 mod erasing;
 mod filling;
+mod holding;
 mod proofreading;
 mod replacing;
 mod script;

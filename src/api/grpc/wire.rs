@@ -254,20 +254,25 @@ fn remasking(asked: proto::Remasking) -> Result<Choice, ApiError> {
     use remasking::Policy as P;
     // empty, or a policy that only a newer server knows
     let wanted = "one of off, quality, confidence, remdm, random and rule";
-    let (rule, budget, below, window): (&'static Rule, _, _, _) =
-        match asked.policy.ok_or_else(|| missing("diffusion.remasking", wanted))? {
-            P::Off(remasking::Off {}) => (&policy::OFF, None, None, None),
-            P::Quality(remasking::Quality { budget, below, window }) => (&policy::QUALITY, budget, below, window),
-            P::Confidence(remasking::Confidence { budget, below, window }) => {
-                (&policy::confidence::CONFIDENCE, budget, below, window)
-            }
-            P::Remdm(remasking::ReMdm { budget, window }) => (&policy::REMDM, budget, None, window),
-            P::Random(remasking::Random { budget, window }) => (&policy::random::RANDOM, budget, None, window),
-            P::Rule(asked) => return named(Kind::Remasking, "diffusion.remasking.rule", asked),
-        };
-    let window = window.map(|window| [window.from, window.until]);
+    let (rule, budget, below, window, hold): (&'static Rule, _, _, _, _) = match asked
+        .policy
+        .ok_or_else(|| missing("diffusion.remasking", wanted))?
+    {
+        P::Off(remasking::Off {}) => (&policy::OFF, None, None, None, None),
+        P::Quality(remasking::Quality { budget, below, window, hold }) => {
+            (&policy::QUALITY, budget, below, window, hold)
+        }
+        P::Confidence(remasking::Confidence { budget, below, window, hold }) => {
+            (&policy::confidence::CONFIDENCE, budget, below, window, hold)
+        }
+        P::Remdm(remasking::ReMdm { budget, window, hold }) => (&policy::REMDM, budget, None, window, hold),
+        P::Random(remasking::Random { budget, window, hold }) => (&policy::random::RANDOM, budget, None, window, hold),
+        P::Rule(asked) => return named(Kind::Remasking, "diffusion.remasking.rule", asked),
+    };
+    let [window, hold] = [window, hold].map(|part| part.map(|part| [part.from, part.until]));
     let choice = Choice::of(rule).with_some(policy::BUDGET.name, budget);
-    Ok(choice.with_some(policy::BELOW.name, below).with_some(policy::WINDOW.name, window))
+    let choice = choice.with_some(policy::BELOW.name, below).with_some(policy::WINDOW.name, window);
+    Ok(choice.with_some(policy::HOLD.name, hold))
 }
 
 fn proofreading(asked: proto::Proofreading) -> Result<Proofreading, ApiError> {

@@ -21,7 +21,7 @@ pub use present::{P2, PRESENT, RUNNING, T2M};
 pub use proofreading::Proofreading;
 pub use quality::{EXACT, QUALITY};
 pub use registry::{RegistryError, find, knobs, pace, register, rules, table};
-pub use remask::{BELOW, BUDGET, OFF, WINDOW};
+pub use remask::{BELOW, BUDGET, HOLD, OFF, WINDOW};
 pub use remdm::{CAP as REMDM_CAP, REMDM, RESCALE as REMDM_RESCALE};
 pub use rule::{Choice, Count, FilledCell, Kind, Needs, Rule, View};
 pub use token_editing::TOKEN_EDITING;

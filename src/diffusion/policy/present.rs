@@ -4,7 +4,7 @@
 //! of a blank; only their order and large differences mean something.
 
 use super::knob::{Knob, Range, Setting};
-use super::remask::{BELOW, BUDGET, WINDOW, erase_by};
+use super::remask::{BELOW, BUDGET, HOLD, WINDOW, erase_by};
 use super::rule::{Count, FilledCell, Needs, Rule, View};
 use crate::diffusion::canvas::Edit;
 use crate::diffusion::units::Probability;
@@ -13,7 +13,7 @@ use crate::diffusion::units::Probability;
 pub static PRESENT: Rule = Rule {
     name: "present",
     help: "The cells whose token is the least probable on the canvas as it is now.",
-    knobs: &[&BUDGET, &BELOW, &WINDOW],
+    knobs: &[&BUDGET, &BELOW, &WINDOW, &HOLD],
     needs: Needs::PRESENT,
     decide: |view| lowest(view, |cell| cell.present),
     ..Rule::NONE
@@ -35,7 +35,7 @@ pub static T2M: Rule = Rule {
     name: "t2m",
     help: "All cells whose token is improbable on the canvas as it is now.",
     source: "arXiv 2604.18738",
-    knobs: &[&BUDGET, &Knob { default: |_, _| Some(Setting::Number(0.1)), ..BELOW }, &WINDOW],
+    knobs: &[&BUDGET, &Knob { default: |_, _| Some(Setting::Number(0.1)), ..BELOW }, &WINDOW, &HOLD],
     count: Count::Own,
     ..PRESENT
 };
@@ -54,7 +54,7 @@ pub static P2: Rule = Rule {
     name: "p2",
     help: "The cells that are less probable than blanks that could be filled in their place (path planning).",
     source: "arXiv 2502.03540",
-    knobs: &[&BUDGET, &WEIGHT, &WINDOW],
+    knobs: &[&BUDGET, &WEIGHT, &WINDOW, &HOLD],
     count: Count::Own,
     decide: |view| {
         let weight = view.settings.number(WEIGHT.name).unwrap_or(1.0);

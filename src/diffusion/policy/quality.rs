@@ -1,7 +1,7 @@
 //! Remasking by quality: the cells that the quality head judges worst (PRISM, arXiv 2510.01384,
 //! section 4), or those that are worst by the exact number which the head predicts.
 
-use super::remask::{BELOW, BUDGET, WINDOW};
+use super::remask::{BELOW, BUDGET, HOLD, WINDOW};
 use super::rule::{FilledCell, Needs, Rule, View};
 use crate::diffusion::canvas::Edit;
 use crate::diffusion::units::Probability;
@@ -11,7 +11,7 @@ pub static QUALITY: Rule = Rule {
     name: "quality",
     help: "The cells with the lowest quality; needs a quality head.",
     source: "arXiv 2510.01384",
-    knobs: &[&BUDGET, &BELOW, &WINDOW],
+    knobs: &[&BUDGET, &BELOW, &WINDOW, &HOLD],
     needs: Needs::QUALITY,
     decide,
     ..Rule::NONE

@@ -248,11 +248,11 @@ mod tests {
         assert_eq!(
             message(Choice::of(&REMDM).with("below", 0.5)),
             "below goes with the policies \"quality\", \"exact\", \"confidence\", \"present\", \"running\" and \"t2m\"; \
-             with \"remdm\" give budget and window"
+             with \"remdm\" give budget, window and hold"
         );
         assert_eq!(
             message(Choice::of(&OFF).with("budget", 1)),
-            "policy \"off\" takes no budget, below, window, weight, above or eta; choose another policy, as \"quality\""
+            "policy \"off\" takes no budget, below, window, hold, weight, above or eta; choose another policy, as \"quality\""
         );
         assert_eq!(pace(&Settings::EMPTY), Ok(None));
         let threshold = Choice::of(&THRESHOLD).with("threshold", 0.9);

@@ -28,9 +28,18 @@ pub static BELOW: Knob = Knob {
 pub static WINDOW: Knob = Knob {
     name: "window",
     help: "Part of each block's steps in which erasing and replacing are allowed, as two fractions, the second \
-           above the first.",
+           above the first; default: `hold` if that is given, else all.",
     range: Range::Span,
-    default: |_, _| Some(Setting::Span([0.0, 1.0])),
+    default: |asked, _| Some(asked.get(HOLD.name).unwrap_or(Setting::Span([0.0, 1.0]))),
+};
+
+/// When the number of filled cells stands still.
+pub static HOLD: Knob = Knob {
+    name: "hold",
+    help: "Part of each block's steps, as two fractions, in which a step fills only as many blanks as it erases cells, \
+           so that cells are written anew and none is added; default: none.",
+    range: Range::Span,
+    default: |_, _| None,
 };
 
 /// What is filled stays.
@@ -45,6 +54,11 @@ impl Choice {
     /// The part of a block's steps in which erasing and replacing are allowed.
     pub fn window(&self) -> Stretch {
         self.settings.stretch(WINDOW.name).unwrap_or(Stretch::WHOLE)
+    }
+
+    /// The part of a block's steps in which the number of filled cells stands still.
+    pub fn hold(&self) -> Option<Stretch> {
+        self.settings.stretch(HOLD.name)
     }
 }
 

@@ -7,7 +7,7 @@
 //! planned number of cells is drawn from the same softmax.
 
 use super::knob::{Knob, Range, Setting};
-use super::remask::{BUDGET, WINDOW, erase_by};
+use super::remask::{BUDGET, HOLD, WINDOW, erase_by};
 use super::rule::{Count, Rule, View};
 use crate::diffusion::canvas::Edit;
 use crate::diffusion::random::Purpose;
@@ -18,7 +18,7 @@ pub static REMDM: Rule = Rule {
     name: "remdm",
     help: "Cells drawn at random; a low confidence when filled raises the chance (ReMDM-conf).",
     source: "arXiv 2503.00307",
-    knobs: &[&BUDGET, &WINDOW],
+    knobs: &[&BUDGET, &WINDOW, &HOLD],
     // An exponential clock of rate exp(-confidence) for each cell: the first ones to ring are a
     // draw without replacement with chances proportional to the rates.
     decide: |view| {
@@ -45,7 +45,7 @@ pub static CAP: Rule = Rule {
     name: "remdm_cap",
     help: "Each cell with the probability `eta`, as far as blanks are left for it (ReMDM-cap).",
     source: "arXiv 2503.00307",
-    knobs: &[&BUDGET, &ETA, &WINDOW],
+    knobs: &[&BUDGET, &ETA, &WINDOW, &HOLD],
     count: Count::Own,
     decide: |view| each(view, f64::min),
     ..Rule::NONE
@@ -121,6 +121,9 @@ mod tests {
                 "{rate} {expected}"
             );
         }
+        // while the number of filled cells is held: (1 - 6 / 8) / (6 / 8)
+        let held = rate(&RESCALE, 0.6, 2, 0);
+        assert!((held - 0.2).abs() < 0.015, "{held}");
         // a step that fills the rest erases nothing, since nothing could be filled again
         assert!(rate(&CAP, 1.0, 4, 4) == 0.0);
     }

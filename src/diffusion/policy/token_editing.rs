@@ -4,7 +4,7 @@
 //! trained on wrong tokens mostly confirms it.
 
 use super::knob::{Knob, Range, Setting};
-use super::remask::{BUDGET, WINDOW};
+use super::remask::{BUDGET, HOLD, WINDOW};
 use super::rule::{Count, FilledCell, Needs, Rule, View};
 use crate::diffusion::canvas::Edit;
 use std::cmp::Reverse;
@@ -23,7 +23,7 @@ pub static TOKEN_EDITING: Rule = Rule {
     name: "token_editing",
     help: "Nothing is erased; a cell in which another token has become the most probable gets that one at once.",
     source: "arXiv 2602.08676",
-    knobs: &[&BUDGET, &ABOVE, &WINDOW],
+    knobs: &[&BUDGET, &ABOVE, &WINDOW, &HOLD],
     count: Count::Own,
     needs: Needs::BEST,
     decide,

@@ -223,6 +223,14 @@ impl Admission {
         };
         let order = checked(UNMASKING, Kind::Order, request.order, per_block.get())?;
         let remasking = self.remasking(request.remasking, per_block)?;
+        if let (Pace::Adaptive { rule, .. }, Some(_)) = (pace, remasking.hold()) {
+            let message = format!(
+                "hold is a part of a fixed number of steps, but {0} fills as many blanks a step as are ready; leave \
+                 out hold, or {0} of unmasking",
+                rule.rule.name
+            );
+            return Err(invalid("diffusion.remasking.hold", message));
+        }
         let proofreading = self.proofreading(request, blanks.get())?;
         Ok(Policy { order, pace, remasking, block_length, proofreading })
     }
