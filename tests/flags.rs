@@ -199,9 +199,9 @@ fn every_number_is_refused_with_its_range_when_it_is_none_or_outside() {
             continue; // one of some words, or a text
         }
         numbers += 1;
-        for value in
-            ["-1", "-0.5", "ten", "1s", "2MB", "1 000", "1e999", "nan", "99999999999999999999999999999999999999999"]
-        {
+        let below = if flag.ends_with("-penalty") { ["-3", "-2.5"] } else { ["-1", "-0.5"] };
+        let others = ["ten", "1s", "2MB", "1 000", "1e999", "nan", "99999999999999999999999999999999999999999"];
+        for value in below.into_iter().chain(others) {
             let told = said(&words, &flag, &of(value)).unwrap_or_else(|| panic!("{words:?} {flag} {value} is taken"));
             let is_clear = [
                 "give a whole number from ",

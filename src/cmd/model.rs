@@ -111,6 +111,11 @@ pub(super) fn place(model_id: &str) -> Place {
 }
 
 impl ModelArgs {
+    /// The only device.
+    pub(super) fn device(&self) -> Option<Device> {
+        if let [device] = self.device.all() { Some(*device) } else { None }
+    }
+
     /// Loads the model onto the only device; a model of the hub is downloaded first if it is not in
     /// the cache.
     pub(super) fn load(&self) -> anyhow::Result<Loaded> {
@@ -180,20 +185,7 @@ impl ModelArgs {
             );
         }
         let file = PathBuf::from(&self.model_id);
-        let (tokens, config) = GgufVocabulary::read(&file)?.map(|read| (read.tokens, read.tokenizer_config)).unzip();
-        let config = config.flatten();
-        let config = config.as_deref().map(str::as_bytes);
-        let beside = file.with_file_name("tokenizer.json");
-        let tokenizer = match &tokens {
-            Some(Tokens::Whole(json)) => Some(Tokenizer::from_texts(json.as_bytes(), config)?),
-            _ if files::is_there(&beside) => {
-                Some(Tokenizer::from_texts(&files::read(&beside, files::TOKENIZER_MAX)?, config)?)
-            }
-            Some(Tokens::Parts { words, special, merges, cut }) => {
-                Some(Tokenizer::from_lists(&Lists { words, special, merges, cut }, config)?)
-            }
-            None => None,
-        };
+        let tokenizer = gguf_tokenizer(&file)?;
         let source = Source::Gguf { file, prism_head: self.prism_head.clone() };
         Ok((load_with(&source, device, self.options())?, tokenizer))
     }
@@ -220,4 +212,21 @@ impl ModelArgs {
         };
         Ok((load_with(&source, device, self.options())?, tokenizer))
     }
+}
+
+/// The tokenizer of a GGUF file: the one in it, or the one beside it.
+pub(super) fn gguf_tokenizer(file: &Path) -> anyhow::Result<Option<Tokenizer>> {
+    let (tokens, config) = GgufVocabulary::read(file)?.map(|read| (read.tokens, read.tokenizer_config)).unzip();
+    let config = config.flatten();
+    let config = config.as_deref().map(str::as_bytes);
+    let beside = file.with_file_name("tokenizer.json");
+    let tokenizer = match &tokens {
+        Some(Tokens::Whole(json)) => Tokenizer::from_texts(json.as_bytes(), config)?,
+        _ if files::is_there(&beside) => Tokenizer::from_texts(&files::read(&beside, files::TOKENIZER_MAX)?, config)?,
+        Some(Tokens::Parts { words, special, merges, cut }) => {
+            Tokenizer::from_lists(&Lists { words, special, merges, cut }, config)?
+        }
+        None => return Ok(None),
+    };
+    Ok(Some(tokenizer))
 }

@@ -1,6 +1,7 @@
 //! Models: canvases go in, readings come out, and tensors stay inside.
 
 mod backend;
+mod causal;
 mod config;
 mod denoiser;
 mod device;
@@ -16,6 +17,7 @@ pub use backend::cost::{Cost, Speed};
 pub use backend::counts::Counts;
 pub(crate) use backend::summary::{SummaryOptions, Vocabulary, sigmoid};
 pub(crate) use backend::{cpu::summary::summarise, has_fused_gradients, is_parallel};
+pub use causal::Causal;
 pub use config::llada::Config;
 pub use device::{CudaGraphs, Device, Devices, Precision, Threads, settle_threads, threads};
 pub(crate) use error::words;

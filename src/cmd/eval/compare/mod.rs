@@ -3,10 +3,12 @@
 
 mod check;
 mod contender;
+mod judge;
 mod task;
 
 use self::check::Check;
 use self::contender::Contender;
+use self::judge::{Fluency, Judge};
 use self::task::{Answered, Tasks};
 use super::plot::{check_name, draw};
 use super::puzzles::PuzzleArgs;
@@ -17,7 +19,7 @@ use crate::cmd::print;
 use crate::cmd::words::{count, number};
 use crate::diffusion::policy::COUNT_MAX;
 use crate::engine::Handle;
-use anyhow::{Context, bail};
+use anyhow::{Context, bail, ensure};
 use clap::Args;
 use serde::Serialize;
 use std::fs::File;
@@ -43,7 +45,7 @@ pub(crate) struct CompareArgs {
     #[arg(long, value_delimiter = ',', default_values_t = [8, 16, 32], value_parser = count::<u32>(COUNT_MAX.into()))]
     steps: Vec<u32>,
     /// Erasures per step on average: the budget of policies that set none is this many times the
-    /// number of steps [default: one per blank]
+    /// number of steps, for each block [default: one per blank]
     #[arg(long, value_name = "X", value_parser = number(0.0, 1000.0))]
     erase_per_step: Option<f64>,
     /// Texts to write instead of puzzles to solve, one JSON object on each line: a `prompt` to
@@ -59,6 +61,11 @@ pub(crate) struct CompareArgs {
     /// Seconds after which the command is ended, and the text is wrong
     #[arg(long, value_name = "N", default_value_t = 10.0, value_parser = number(0.01, 86400.0))]
     check_seconds: f64,
+    /// Autoregressive model that measures the texts: their perplexity, and the entropy of their
+    /// tokens. A name on the Hugging Face hub, a directory or a GGUF file; of Llama, Mistral, Qwen2
+    /// or Qwen3. It is computed on --device
+    #[arg(long, value_name = "OWNER/NAME|DIR|FILE.gguf", requires = "data")]
+    judge: Option<String>,
     /// Number of tokens that may follow a prompt [default: the model's]
     #[arg(long, value_name = "N", requires = "data", value_parser = count::<usize>(u32::MAX.into()))]
     max_tokens: Option<usize>,
@@ -80,9 +87,13 @@ pub(crate) struct CompareArgs {
 struct Line<'a> {
     policy: &'a str,
     steps: u32,
-    right: Share,
+    /// `None` if nothing says which answers are right.
+    right: Option<Share>,
     /// Against the first policy with as many steps; `None` for that itself.
     difference: Option<Difference>,
+    /// `None` without a judge.
+    #[serde(flatten)]
+    fluency: Option<Fluency>,
     /// Means per answer.
     forward_passes: f64,
     erased: f64,
@@ -98,7 +109,7 @@ struct Kept<'a> {
     steps: u32,
     number: usize,
     text: &'a str,
-    right: bool,
+    right: Option<bool>,
 }
 
 /// A policy with a number of steps on all tasks.
@@ -116,10 +127,16 @@ pub(super) async fn run(args: &CompareArgs) -> anyhow::Result<()> {
     let tasks = args.tasks()?;
     if let Some(file) = &args.plot {
         check_name(file)?;
+        ensure!(tasks.has_success(), "a plot shows the share of right answers; give each text, or a --check");
     }
     let create = |file: &PathBuf| File::create(file).with_context(|| format!("cannot write {}", file.display()));
     let mut kept = args.answers.as_ref().map(create).transpose()?.map(BufWriter::new);
     tasks.try_check().await?;
+    let judge = |name: &String| {
+        let device = args.model.device().context("--device names several devices; give one")?;
+        Judge::load(name, device).with_context(|| format!("--judge {name}"))
+    };
+    let mut judge = args.judge.as_ref().map(judge).transpose()?;
     let loaded = args.model.load()?;
     if matches!(tasks, Tasks::Texts { .. }) && loaded.tokenizer.is_none() {
         bail!("texts need a model with a tokenizer.json");
@@ -133,7 +150,7 @@ pub(super) async fn run(args: &CompareArgs) -> anyhow::Result<()> {
     let width = contenders.iter().map(|one| one.name.chars().count()).max().unwrap_or(0).clamp(6, 40);
     if !args.json {
         print::line(tasks.title())?;
-        print::line(heading(width, tasks.success(), &contenders[0].name))?;
+        print::line(heading(width, tasks.success(), &contenders[0].name, judge.is_some()))?;
     }
     let mut base: Vec<(u32, Vec<bool>)> = Vec::new();
     let mut drawn = Vec::new();
@@ -143,23 +160,24 @@ pub(super) async fn run(args: &CompareArgs) -> anyhow::Result<()> {
         for &steps in steps {
             let run = args.measure(&handle, &tasks, contender, steps).await?;
             let steps = contender.steps(steps);
-            let right = tasks.judge(&run.answers).await?;
+            let right = tasks.right(&run.answers).await?;
+            let fluency = judge.as_mut().map(|judge| judge.fluency(tasks.written(&run.answers))).transpose()?;
             let name = contender.name.as_str();
             if let Some(file) = &mut kept {
-                for (number, (answer, &right)) in run.answers.iter().zip(&right).enumerate() {
+                for (number, answer) in run.answers.iter().enumerate() {
+                    let right = right.as_ref().map(|right| right[number]);
                     let kept = Kept { policy: name, steps, number, text: &answer.text, right };
                     writeln!(file, "{}", serde_json::to_string(&kept)?).context("cannot write the --answers")?;
                 }
                 file.flush().context("cannot write the --answers")?;
             }
             let first = base.iter().find(|(own, _)| *own == steps).filter(|_| index > 0);
-            let difference = first.map(|(_, first)| Difference::new(first, &right));
-            let line = run.line(name, steps, &right, difference);
+            let pairs = first.map(|(_, first)| first).zip(right.as_ref());
+            let difference = pairs.map(|(first, right)| Difference::new(first, right));
+            let line = Line { difference, fluency, ..run.line(name, steps, right.as_deref()) };
             print::line(if args.json { serde_json::to_string(&line)? } else { line.row(width) })?;
-            points.push((line.forward_passes, line.right));
-            if index == 0 {
-                base.push((steps, right));
-            }
+            points.extend(line.right.map(|right| (line.forward_passes, right)));
+            base.extend(right.filter(|_| index == 0).map(|right| (steps, right)));
         }
         drawn.push((contender.name.as_str(), points));
     }
@@ -172,7 +190,7 @@ impl CompareArgs {
         let Some(file) = &self.data else { return Tasks::puzzles(&self.puzzles) };
         let limit = Duration::from_secs_f64(self.check_seconds);
         let check = self.check.clone().map(|command| Check { command, limit });
-        Tasks::texts(file, self.puzzles.count(), check, self.max_tokens)
+        Tasks::texts(file, self.puzzles.count(), check, self.judge.is_some(), self.max_tokens)
     }
 
     async fn measure(&self, handle: &Handle, tasks: &Tasks, contender: &Contender, steps: u32) -> anyhow::Result<Run> {
@@ -196,13 +214,15 @@ impl CompareArgs {
 }
 
 impl Run {
-    fn line<'a>(&self, policy: &'a str, steps: u32, right: &[bool], difference: Option<Difference>) -> Line<'a> {
-        let mean = |sum: u64| sum as f64 / right.len() as f64;
+    fn line<'a>(&self, policy: &'a str, steps: u32, right: Option<&[bool]>) -> Line<'a> {
+        let mean = |sum: u64| sum as f64 / self.answers.len() as f64;
+        let share = |right: &[bool]| Share::new(right.iter().filter(|is_right| **is_right).count(), right.len());
         Line {
             policy,
             steps,
-            right: Share::new(right.iter().filter(|is_right| **is_right).count(), right.len()),
-            difference,
+            right: right.map(share),
+            difference: None,
+            fluency: None,
             forward_passes: mean(self.forward_passes),
             erased: mean(self.erased),
             replaced: mean(self.replaced),
@@ -211,27 +231,33 @@ impl Run {
     }
 }
 
-fn heading(width: usize, success: &str, first: &str) -> String {
+fn heading(width: usize, success: &str, first: &str, is_judged: bool) -> String {
     let right = format!("{success} (95 % interval)");
     let against = format!("against {}", first.chars().take(14).collect::<String>());
+    let fluency = if is_judged { format!(" {:>10} {:>7}", "perplexity", "entropy") } else { String::new() };
     format!(
-        "{:<width$} {:>5} {right:>26} {against:>24} {:>6} {:>6} {:>8} {:>8}",
+        "{:<width$} {:>5} {right:>26} {against:>24} {:>6} {:>6} {:>8} {:>8}{fluency}",
         "policy", "steps", "passes", "erased", "replaced", "seconds"
     )
 }
 
 impl Line<'_> {
     fn row(&self, width: usize) -> String {
-        let Self { policy, steps, right, difference, forward_passes, erased, replaced, seconds } = self;
+        let Self { policy, steps, right, difference, fluency, forward_passes, erased, replaced, seconds } = self;
         let percent = |share: f64| 100.0 * share;
-        let right =
-            format!("{:.1} % ({:.1} to {:.1})", percent(right.share), percent(right.from), percent(right.until));
+        let right = right.map_or_else(String::new, |Share { share, from, until, .. }| {
+            format!("{:.1} % ({:.1} to {:.1})", percent(share), percent(from), percent(until))
+        });
         let against = difference.map_or_else(String::new, |Difference { share, from, until }| {
             format!("{:+.1} ({:+.1} to {:+.1})", percent(share), percent(from), percent(until))
         });
+        let fluency = fluency.map_or_else(String::new, |Fluency { perplexity, entropy, .. }| {
+            let perplexity = perplexity.map_or_else(|| "-".to_owned(), |perplexity| format!("{perplexity:.2}"));
+            format!(" {perplexity:>10} {entropy:>7.3}")
+        });
         let policy: String = policy.chars().take(width).collect();
         format!(
-            "{policy:<width$} {steps:>5} {right:>26} {against:>24} {forward_passes:>6.1} {erased:>6.1} {replaced:>8.1} {seconds:>8.1}"
+            "{policy:<width$} {steps:>5} {right:>26} {against:>24} {forward_passes:>6.1} {erased:>6.1} {replaced:>8.1} {seconds:>8.1}{fluency}"
         )
     }
 }

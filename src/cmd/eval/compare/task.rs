@@ -59,9 +59,10 @@ impl Tasks {
         file: &Path,
         most: Option<usize>,
         check: Option<Check>,
+        has_judge: bool,
         max_tokens: Option<usize>,
     ) -> anyhow::Result<Self> {
-        let mut cases = read_lines(file, |_, line| Case::parse(line, check.is_some()))?;
+        let mut cases = read_lines(file, |_, line| Case::parse(line, check.is_some() || has_judge))?;
         cases.truncate(most.unwrap_or(usize::MAX));
         if cases.is_empty() {
             bail!("{} has no text", file.display());
@@ -84,12 +85,20 @@ impl Tasks {
         }
     }
 
+    /// Whether something says which answers are right.
+    pub(super) fn has_success(&self) -> bool {
+        match self {
+            Self::Puzzles(_) => true,
+            Self::Texts { cases, check, .. } => check.is_some() || cases.iter().all(|case| case.text.is_some()),
+        }
+    }
+
     /// What they are, in words.
     pub(super) fn title(&self) -> String {
         let count = self.count();
         match self {
             Self::Puzzles(_) => format!("{count} Sudoku puzzles"),
-            Self::Texts { check: None, .. } => format!("{count} texts, compared with the expected ones"),
+            Self::Texts { check: None, .. } => format!("{count} texts"),
             Self::Texts { check: Some(check), .. } => format!("{count} texts, judged by {}", check.command),
         }
     }
@@ -109,25 +118,34 @@ impl Tasks {
             }
             Self::Texts { cases, check, .. } => {
                 let (case, written) = (&cases[number], answer.output.text());
-                let is_right = check.is_none().then(|| case.text.as_deref() == Some(written));
+                let is_right = case.text.as_ref().filter(|_| check.is_none()).map(|text| text == written);
                 Answered { text: format!("{}{written}", case.prompt.as_deref().unwrap_or_default()), is_right }
             }
         }
     }
 
-    /// Which answers are right, in the order of the tasks.
+    /// Which answers are right, in the order of the tasks; `None` if nothing says so.
     ///
     /// # Errors
     /// When the user's command cannot be run.
-    pub(super) async fn judge(&self, answers: &[Answered]) -> anyhow::Result<Vec<bool>> {
+    pub(super) async fn right(&self, answers: &[Answered]) -> anyhow::Result<Option<Vec<bool>>> {
         match self {
             Self::Texts { cases, check: Some(check), .. } => {
                 let texts = answers.iter().zip(cases);
                 let texts = texts.map(|(answer, case)| Judged { text: answer.text.clone(), case: &case.line });
-                check.all(texts.collect()).await
+                Ok(Some(check.all(texts.collect()).await?))
             }
-            _ => Ok(answers.iter().map(|answer| answer.is_right == Some(true)).collect()),
+            _ => Ok(answers.iter().map(|answer| answer.is_right).collect()),
         }
+    }
+
+    /// Each answer after its prompt, which is empty for a template.
+    pub(super) fn written<'a>(&'a self, answers: &'a [Answered]) -> impl Iterator<Item = (&'a str, &'a str)> {
+        let cases: &[Case] = if let Self::Texts { cases, .. } = self { cases } else { &[] };
+        answers.iter().zip(cases).map(|(answer, case)| {
+            let prompt = case.prompt.as_deref().unwrap_or_default();
+            (prompt, answer.text.strip_prefix(prompt).unwrap_or(&answer.text))
+        })
     }
 
     /// Runs the user's command once, so that one that cannot be run is told before a measurement
@@ -141,12 +159,12 @@ impl Tasks {
 }
 
 impl Case {
-    fn parse(line: &str, has_check: bool) -> anyhow::Result<Self> {
+    fn parse(line: &str, is_judged: bool) -> anyhow::Result<Self> {
         let case: Self = serde_json::from_str(line).context("give an object with prompt or template")?;
         match (&case.prompt, &case.template) {
             (Some(_), Some(_)) | (None, None) => bail!("give either a prompt or a template"),
-            _ if case.text.is_none() && !has_check => {
-                bail!("has no text, which the answer is compared with; give it, or a command with --check")
+            _ if case.text.is_none() && !is_judged => {
+                bail!("has no text, which the answer is compared with; give it, a command with --check, or a --judge")
             }
             _ => Ok(Self { line: line.to_owned(), ..case }),
         }
