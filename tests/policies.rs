@@ -183,7 +183,7 @@ async fn faults_name_it() {
     assert_eq!(
         message(json!({"remasking": "youngest"})).await,
         "diffusion.remasking: unknown variant `youngest`, expected one of \
-         `off`, `quality`, `exact`, `confidence`, `present`, `running`, `t2m`, `p2`, `token_editing`, `remdm`, `remdm_cap`, `remdm_rescale`, \
+         `off`, `quality`, `exact`, `confidence`, `present`, `running`, `t2m`, `p2`, `saber`, `token_editing`, `remdm`, `remdm_cap`, `remdm_rescale`, \
          `random`, `oldest`, `unlikely`"
     );
     assert_eq!(

@@ -13,6 +13,7 @@ mod registry;
 mod remask;
 mod remdm;
 mod rule;
+mod saber;
 mod token_editing;
 
 pub use knob::{COUNT_MAX, Knob, KnobError, Range, Setting, Settings, Stretch};
@@ -24,6 +25,7 @@ pub use registry::{RegistryError, find, knobs, pace, register, rules, table};
 pub use remask::{BELOW, BUDGET, HOLD, OFF, WINDOW};
 pub use remdm::{CAP as REMDM_CAP, REMDM, RESCALE as REMDM_RESCALE};
 pub use rule::{Choice, Count, FilledCell, Kind, Needs, Rule, View};
+pub use saber::{PACE as SABER_PACE, SABER};
 pub use token_editing::TOKEN_EDITING;
 
 use std::num::NonZeroU32;

@@ -226,7 +226,7 @@ fn most_confident(blanks: &[Proposal]) -> Option<Proposal> {
 }
 
 /// Fills of the blanks that are ready, and of the most confident one.
-fn with_best(view: &View<'_>, is_ready: impl Fn(&&Proposal) -> bool) -> Vec<Edit> {
+pub(super) fn with_best(view: &View<'_>, is_ready: impl Fn(&&Proposal) -> bool) -> Vec<Edit> {
     let best = most_confident(view.proposals).map(|best| best.at);
     view.proposals.iter().filter(|blank| is_ready(blank) || best == Some(blank.at)).map(Proposal::fill).collect()
 }

@@ -11,12 +11,13 @@ use super::random;
 use super::remask::{BUDGET, OFF};
 use super::remdm::{CAP, REMDM, RESCALE};
 use super::rule::{Choice, Kind, Rule};
+use super::saber;
 use super::token_editing::TOKEN_EDITING;
 use std::collections::BTreeSet;
 use std::sync::{PoisonError, RwLock};
 
 /// The rules that every program has, in the order in which they are listed.
-static BUILT_IN: [&Rule; 24] = [
+static BUILT_IN: [&Rule; 26] = [
     &order::CONFIDENCE,
     &order::MARGIN,
     &order::ENTROPY,
@@ -27,6 +28,7 @@ static BUILT_IN: [&Rule; 24] = [
     &ENTROPY_BOUND,
     &LEAP,
     &HIERARCHICAL,
+    &saber::PACE,
     &ANCESTRAL,
     &OFF,
     &QUALITY,
@@ -36,6 +38,7 @@ static BUILT_IN: [&Rule; 24] = [
     &RUNNING,
     &T2M,
     &P2,
+    &saber::SABER,
     &TOKEN_EDITING,
     &REMDM,
     &CAP,
@@ -252,7 +255,7 @@ mod tests {
         );
         assert_eq!(
             message(Choice::of(&OFF).with("budget", 1)),
-            "policy \"off\" takes no budget, below, window, hold, weight, above or eta; choose another policy, as \"quality\""
+            "policy \"off\" takes no budget, below, window, hold, weight, every, above or eta; choose another policy, as \"quality\""
         );
         assert_eq!(pace(&Settings::EMPTY), Ok(None));
         let threshold = Choice::of(&THRESHOLD).with("threshold", 0.9);
