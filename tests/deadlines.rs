@@ -5,7 +5,7 @@ mod common;
 use common::server::Server;
 use common::{Hand, Verdict, ask, finished, puppet, toy_tokenizer};
 use remask::api::{BODY_MAX, Service};
-use remask::diffusion::policy::{BUDGET, QUALITY, THRESHOLD, order};
+use remask::diffusion::policy::{BUDGET, HOLD, QUALITY, THRESHOLD, order};
 use remask::diffusion::{
     Canvas, Choice, Pace, Policy, Probability, Proofreading, Proposal, Reading, Review, Seed, Sequence, TokenId,
 };
@@ -312,7 +312,8 @@ async fn the_wire_says_degraded_or_504() {
     drop(long);
 }
 
-/// Whatever the plan: the run ends within the passes it has, and no blank is left.
+/// Whatever the plan: the run ends within the passes it has, and no blank is left. In every second
+/// run there is time for the whole plan again two steps later.
 #[test]
 fn a_hurried_run_is_full_in_time() {
     let number = |number: u32| NonZeroU32::new(number).unwrap();
@@ -322,18 +323,20 @@ fn a_hurried_run_is_full_in_time() {
         Pace::Adaptive { rule: Choice::of(&THRESHOLD).with(THRESHOLD.name, 0.9), steps_max: None },
     ];
     let worst = Choice::of(&QUALITY).with(BUDGET.name, 12);
+    let held = worst.with(HOLD.name, [0.3, 0.8]).with_defaults(24);
     let proofreading = Some(Proofreading { steps: 9, below: tenth(9), most: None });
-    for (pace, block_length, proofreading) in paces
+    for (pace, remasking, block_length, proofreading) in paces
         .iter()
-        .flat_map(|pace| [4, 9, 24].map(|length| (*pace, length, None)))
-        .chain([(paces[0], 24, proofreading)])
+        .flat_map(|pace| [4, 9, 24].map(|length| (*pace, worst, length, None)))
+        .chain([(paces[0], worst, 24, proofreading)])
+        .chain([9, 24].map(|length| (paces[0], held, length, None)))
     {
         for before in 0..24 {
-            for passes in 0..12 {
+            for (passes, is_relieved) in (0..12).flat_map(|passes| [(passes, false), (passes, true)]) {
                 let policy = Policy {
                     order: Choice::of(&order::LEFTMOST),
                     pace,
-                    remasking: worst,
+                    remasking,
                     block_length: number(block_length),
                     proofreading,
                 };
@@ -343,6 +346,10 @@ fn a_hurried_run_is_full_in_time() {
                     if step == before {
                         sequence.fit(passes);
                         left = Some(passes.max(1));
+                    }
+                    if is_relieved && step == before + 2 {
+                        sequence.fit(1000);
+                        left = None;
                     }
                     let Some(window) = sequence.window() else { break };
                     if let Some(left) = &mut left {
@@ -362,6 +369,8 @@ fn a_hurried_run_is_full_in_time() {
                 }
                 let canvas = sequence.canvas();
                 assert_eq!(canvas.blanks(0..canvas.len()).count(), 0);
+                let most = pace.steps_max().map(|steps| steps.get() + proofreading.map_or(0, |more| more.steps));
+                assert!(most.is_none_or(|most| sequence.step() <= most), "{pace:?} {before} {passes}");
             }
         }
     }

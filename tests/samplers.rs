@@ -1,12 +1,13 @@
-//! Published samplers: each request of the documentation's table runs, and first hitting is
-//! ancestral sampling in distribution.
+//! Published samplers: each request of the documentation's table runs, first hitting is ancestral
+//! sampling in distribution, and ReMDM's loop erases as often as in its paper.
 
 mod common;
 
 use common::server::Server;
-use remask::diffusion::policy::{ANCESTRAL, Choice, Kind, OFF, order, rules};
+use remask::diffusion::policy::{ANCESTRAL, BUDGET, Choice, HOLD, Kind, OFF, REMDM_CAP, order, rules};
 use remask::diffusion::{
-    Canvas, Cell, DrawKey, Pace, Policy, Position, Probability, Proposal, Purpose, Reading, Seed, Sequence, TokenId,
+    Canvas, Cell, DrawKey, Edit, Pace, Policy, Position, Probability, Proposal, Purpose, Reading, Seed, Sequence,
+    TokenId,
 };
 use serde_json::{Value, json};
 use std::collections::BTreeSet;
@@ -159,4 +160,39 @@ fn first_hitting_is_ancestral_sampling_in_distribution() {
     // with few times blanks that share one do not see each other
     let (coarse, _) = distance(ancestral(2));
     assert!(coarse > 1_000.0, "{coarse}");
+}
+
+/// Of twenty cells eighteen are filled, and each of 180 steps erases each of them with probability
+/// 0.02. A step that erases nothing takes no pass, and the next one draws anew.
+#[test]
+fn the_passes_of_a_loop_are_its_steps_that_erase() {
+    const RUNS: u64 = 50;
+    let policy = Policy {
+        order: Choice::of(&order::RANDOM),
+        pace: Pace::Steps(NonZeroU32::new(200).unwrap()),
+        remasking: Choice::of(&REMDM_CAP).with("eta", 0.02).with(BUDGET.name, 65_536).with(HOLD.name, [0.09, 0.99]),
+        block_length: NonZeroU32::MAX,
+        proofreading: None,
+    };
+    let policy = Policy { remasking: policy.remasking.with_defaults(20), ..policy };
+    let (mut passes, mut erased) = (0, 0);
+    for seed in (0..RUNS).map(Seed) {
+        let mut sequence = Sequence::new(Canvas::new(vec![Cell::Blank; 20]), policy, seed).unwrap();
+        while sequence.window().is_some() {
+            let (token, confidence) = (TokenId(0), Probability::ONE);
+            let propose = |at| Proposal { at, token, confidence, margin: confidence, entropy: 0.0 };
+            let proposals = sequence.canvas().blanks(0..20).map(propose).collect();
+            let edits = sequence.advance(&Reading { proposals, ..Reading::default() }).unwrap().edits;
+            let count = edits.iter().filter(|edit| matches!(edit, Edit::Erase { .. })).count();
+            assert!(!edits.is_empty(), "a pass changes something");
+            (passes, erased) = (passes + u32::from(count > 0), erased + count);
+        }
+        assert!(sequence.step() <= 200);
+    }
+    let chance = 1.0 - 0.98f64.powi(18);
+    let mean = f64::from(passes) / RUNS as f64;
+    // five standard errors
+    let error = 5.0 * (180.0 * chance * (1.0 - chance) / RUNS as f64).sqrt();
+    assert!((mean - 180.0 * chance).abs() < error, "{mean} passes, {} expected", 180.0 * chance);
+    assert!(erased > passes as usize, "some erase two cells");
 }
