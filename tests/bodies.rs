@@ -130,3 +130,30 @@ async fn values_of_free_json_are_counted_before_they_are_kept() {
     let ids = json!({"tokens": vec![1; 100_000]});
     assert_eq!(server.post("/detokenize", &ids).await.status(), 200, "ids are no free JSON");
 }
+
+/// Half-sent long bodies take the room of other long ones, and nothing from short ones.
+#[tokio::test(flavor = "multi_thread")]
+async fn long_bodies_under_way_have_a_common_limit() {
+    let server = Server::toy().await;
+    let address = server.base.strip_prefix("http://").unwrap().to_owned();
+    let half = |_| {
+        let mut half = TcpStream::connect(&address).unwrap();
+        let head =
+            "POST /v1/completions HTTP/1.1\r\nHost: a\r\nContent-Type: application/json\r\nContent-Length: 2097152";
+        half.write_all(format!("{head}\r\n\r\n").as_bytes()).unwrap();
+        half.write_all(&[b' '; 80 << 10]).unwrap();
+        half
+    };
+    let halves: Vec<TcpStream> = (0..64).map(half).collect();
+    let long = json!({"prompt": "a", "max_tokens": 1, "user": "u".repeat(100 << 10)}).to_string();
+    let send = |body: String| server.client.post(server.url("/v1/completions")).body(body).send();
+    tokio::time::sleep(Duration::from_millis(500)).await; // until they are read
+    let refused = tokio::spawn(send(long.clone()));
+    let short = send(json!({"prompt": "a", "max_tokens": 1}).to_string()).await.unwrap();
+    assert_eq!(short.status(), 200);
+    let refused = refused.await.unwrap().unwrap();
+    assert_eq!((refused.status().as_u16(), refused.headers()["retry-after"].to_str().unwrap()), (503, "5"));
+    assert_eq!(refused.json::<Value>().await.unwrap()["error"]["code"], "bodies_full");
+    drop(halves);
+    assert_eq!(send(long).await.unwrap().status(), 200, "there is room again");
+}

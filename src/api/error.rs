@@ -57,6 +57,8 @@ pub(crate) enum Code {
     /// The body did not arrive in time.
     BodyTooSlow,
     BodyTooLarge,
+    /// As many long bodies are being received as there is memory for.
+    BodiesFull,
     UnsupportedMediaType,
     QueueFull,
     ModelFailure,
@@ -102,6 +104,7 @@ const TABLE: &[Statuses; Code::Draining as usize + 1] = &[
     row(C::BodyTooSlow, S::REQUEST_TIMEOUT, G::DeadlineExceeded, USER, Some("body_timeout")),
     // as gRPC's libraries in C, Go and Java answer; tonic would say OUT_OF_RANGE
     row(C::BodyTooLarge, S::PAYLOAD_TOO_LARGE, G::ResourceExhausted, USER, Some("body_too_large")),
+    row(C::BodiesFull, S::SERVICE_UNAVAILABLE, G::Unavailable, LIMIT, Some("bodies_full")),
     row(C::UnsupportedMediaType, S::UNSUPPORTED_MEDIA_TYPE, G::Unimplemented, USER, Some("unsupported_media_type")),
     row(C::QueueFull, S::TOO_MANY_REQUESTS, G::ResourceExhausted, LIMIT, Some("queue_full")),
     row(C::ModelFailure, S::INTERNAL_SERVER_ERROR, G::Internal, SERVER, Some("model_failure")),

@@ -17,7 +17,7 @@ use endpoints::ops;
 use futures_util::{FutureExt, future::OptionFuture};
 use openapi::endpoint::Endpoint;
 use request::connections::{self, Places};
-use request::{auth, context, idempotency};
+use request::{auth, context, idempotency, room};
 pub use state::keys::{Guard, GuardError};
 use std::future::Future;
 use std::sync::Arc;
@@ -67,6 +67,7 @@ fn with_layers(endpoints: Router<AppState>, state: AppState) -> Router {
         .layer(CatchPanicLayer::custom(error::panicked))
         .layer(middleware::from_fn_with_state(state.clone(), context::register))
         .layer(middleware::from_fn_with_state(state.clone(), idempotency::replay)) // gives a request that is sent again its ids
+        .layer(middleware::from_fn_with_state(state.clone(), room::bound))
         .layer(middleware::from_fn_with_state(state.clone(), auth::authenticate))
         .layer(middleware::from_fn_with_state(state.clone(), grpc::status::translate))
         .layer(middleware::from_fn_with_state(state.clone(), context::open))

@@ -6,6 +6,7 @@ use crate::api::error::{ApiError, ApiResult, Code};
 use crate::api::protocol::Protocol;
 use crate::api::request::connections::{SlowBody, is_slow_body};
 use crate::api::request::context::RequestContext;
+use crate::api::request::room::NoRoom;
 use crate::api::state::AppState;
 use crate::text::shown;
 use axum::extract::{Request, State};
@@ -86,10 +87,11 @@ pub(crate) async fn translate(
         return response;
     }
     // an error of tonic's own: it could not decode the message
-    let error = match status.code() {
+    let error = match (status.code(), NoRoom::of(status)) {
+        (_, Some(error)) => error,
         _ if is_slow_body(status) => ApiError::new(Code::BodyTooSlow, SlowBody.to_string()),
-        tonic::Code::OutOfRange => ApiError::body_too_large(state.shared.body_max),
-        tonic::Code::Internal => {
+        (tonic::Code::OutOfRange, None) => ApiError::body_too_large(state.shared.body_max),
+        (tonic::Code::Internal, None) => {
             ApiError::new(Code::InvalidRequest, format!("the message could not be read: {}", status.message()))
         }
         _ => {

@@ -2,6 +2,7 @@
 
 use super::connections::is_slow_body;
 use super::context::RequestContext;
+use super::room::NoRoom;
 use super::{digest, values};
 use crate::api::error::{ApiError, ApiResult, Code};
 use crate::api::state::keys::Fingerprint;
@@ -112,7 +113,7 @@ fn unread(error: &axum::Error) -> ApiError {
     if is_slow_body(error) {
         return ApiError::new(Code::BodyTooSlow, error.to_string());
     }
-    invalid(format!("the body could not be read: {error}"))
+    NoRoom::of(error).unwrap_or_else(|| invalid(format!("the body could not be read: {error}")))
 }
 
 /// Accepts the media types that clients send with JSON: of a form in `curl -d`, text in browsers.

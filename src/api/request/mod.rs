@@ -6,4 +6,5 @@ pub(crate) mod connections;
 pub(crate) mod context;
 mod digest;
 pub(crate) mod idempotency;
+pub(crate) mod room;
 mod values;

@@ -20,10 +20,14 @@ use std::sync::{Arc, OnceLock};
 use std::time::Duration;
 use stream_logs::StreamLogs;
 use text_work::TextWork;
+use tokio::sync::Semaphore;
 use under_way::UnderWay;
 
 /// Default limit on the bytes of a body. 8,192 token ids take less than 0.1 MB.
 pub const BODY_MAX: usize = 2 << 20;
+
+/// Bytes of all long bodies that are being received or read: 64 of [`BODY_MAX`].
+pub(crate) const BODIES_MAX: usize = 128 << 20;
 /// Default time for which a stream of named events goes on without a reader.
 pub const RESUME_GRACE: Duration = Duration::from_secs(10);
 
@@ -39,6 +43,8 @@ pub(crate) struct Shared {
     service: OnceLock<Service>,
     pub(crate) metrics: Arc<Metrics>,
     pub(crate) body_max: usize,
+    /// Room for the bytes of long bodies, [`BODIES_MAX`] in all.
+    pub(crate) body_room: Arc<Semaphore>,
     pub(crate) access: Access,
     draining: AtomicBool,
     patience: OnceLock<Patience>,
@@ -78,6 +84,7 @@ impl AppState {
             service: OnceLock::new(),
             metrics,
             body_max,
+            body_room: Arc::new(Semaphore::new(BODIES_MAX)),
             access,
             draining: AtomicBool::new(false),
             patience: OnceLock::new(),
