@@ -203,7 +203,11 @@ async fn a_rule_of_another_kind_is_refused() {
                 unmasking,
                 "\"leftmost\" takes no knobs; leave out budget",
             ),
-            (remasked(&LEFTMOST), remasking, "\"leftmost\" is no remasking; give one of off, quality, exact, confidence"),
+            (
+                remasked(&LEFTMOST),
+                remasking,
+                "\"leftmost\" is no remasking; give one of off, quality, exact, confidence",
+            ),
             (remasked(&THRESHOLD), remasking, "\"threshold\" is no remasking"),
         ],
     );
