@@ -77,7 +77,7 @@ async fn read_bytes<T: DeserializeOwned + 'static, R: Send + 'static>(
     Ok((service, state.shared.text_work.run(length, work).await??))
 }
 
-/// The [digest] of a request's body.
+/// The digest of a request's body.
 pub(crate) async fn digest(state: &AppState, request: Request) -> ApiResult<Fingerprint> {
     let bytes = whole(state, request).await?;
     state.shared.text_work.run(bytes.len(), move || digest::of(&bytes)).await
