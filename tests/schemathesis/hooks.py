@@ -26,7 +26,9 @@ TOGETHER = [
     r"n: given \d+; give 1 to \d+: all choices together",
     r"the template holds no ",
     r"steps are too few for \d+ blocks",
-    r"window is \[.*\]; its end must lie after its start",
+    r"(window|hold) is \[.*\]; its end must lie after its start",
+    r"^(diffusion\.remasking\.)?hold ",  # goes with steps, not with a pace
+    r"^remasking by exact reads up to \d+ rows of \d+ tokens in a step",
     # a schema within the schema: what could not be kept is named
     r"^(response_format|guided_json|guided_choice|json_schema|structured_outputs)",
     r"^tools\[\d+\]\.function\.parameters",  # a schema within the schema, too
@@ -36,6 +38,7 @@ TOGETHER = [
     r"stop does not go with a (response_format|guided_|json_schema|structured_outputs)",
     r"this model's vocabulary has no digits",
     r"the Idempotency-Key is not",  # header values that are no text
+    r"^the request .* has no events to resume",
     r"^the Last-Event-ID .* (is no id of an event|has no number of an event|is of (another request|a stream of|a request with))",
     r"^n: given \d+ for each of \d+ prompts",
     r"pinned has \[\d+, \d+\]; give pairs of",
