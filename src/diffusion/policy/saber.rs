@@ -2,7 +2,7 @@
 //! remasking that takes back what has become less probable.
 //!
 //! Both go by the block: its filled cells, and their confidences as they stand. The paper takes all
-//! cells that were filled so far.
+//! cells that were filled so far. The number of erasures is set by a knob whose default is ours.
 
 use super::knob::{Knob, Range, Setting};
 use super::pace::with_best;
@@ -20,7 +20,7 @@ pub static PACE: Rule = Rule {
     source: "arXiv 2510.18165",
     knobs: &[&Knob {
         name: "saber",
-        help: "The factor of the mean; 1 in the paper. The larger, the fewer blanks are filled at once.",
+        help: "The factor of the mean; 1 is the mean itself. The larger, the fewer blanks are filled at once.",
         range: Range::Number { max: 1000 },
         default: |_, _| None,
     }],

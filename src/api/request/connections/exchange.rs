@@ -68,7 +68,7 @@ where
     fn call(&mut self, request: Request<B>) -> Self::Future {
         let open = OpenRequest::new(&self.activity);
         open.is_at_work(request.body().is_end_stream());
-        // HTTP/2 ends a stream whose body nobody reads, and a client that expects 100 waits for it
+        // HTTP/2 ends a stream whose body is not read, and a client that expects 100 waits for it
         let is_read_on = request.version() < Version::HTTP_2 && !request.headers().contains_key(EXPECT);
         let request = request.map(|body| {
             let (body, open) = (Some(body).filter(|body| !body.is_end_stream()), Arc::clone(&open));
@@ -94,7 +94,7 @@ where
     open: Arc<OpenRequest>,
     /// Set while more is to come.
     limit: Option<Limit>,
-    /// Whether the rest is read, and thrown away, if nobody reads it.
+    /// Whether the rest is read, and thrown away, if it was answered before.
     is_read_on: bool,
 }
 
@@ -112,8 +112,8 @@ where
     }
 }
 
-/// Reads the rest of a body that nobody wants, up to a limit, and throws it away. While this runs,
-/// the connection stays open, and counts as one that waits for its client.
+/// Reads the rest of a body whose request was answered early, up to a limit, and throws it away.
+/// While this runs, the connection stays open, and counts as one that waits for its client.
 async fn read_on<B: HttpBody<Data = Bytes> + Unpin>(mut body: B, open: Arc<OpenRequest>) {
     let mut left = UNWANTED_BYTES_MAX;
     loop {
@@ -253,7 +253,7 @@ mod tests {
     }
 
     #[tokio::test(start_paused = true)]
-    async fn what_nobody_reads_is_read_on_within_limits() {
+    async fn the_rest_of_a_body_answered_early_is_read_within_limits() {
         let early = |request: Request<Body>| async move {
             let mut exchanges = Exchanges { app: Router::new().fallback(async || "early"), activity: Activity::new() };
             drop(exchanges.call(request).await.unwrap()); // answered, and sent

@@ -148,7 +148,7 @@ impl Tasks {
         })
     }
 
-    /// Runs the user's command once, so that one that cannot be run is told before a measurement
+    /// Runs the user's command once, so that a wrong one is an error before a measurement
     /// that may take hours.
     pub(super) async fn try_check(&self) -> anyhow::Result<()> {
         if let Self::Texts { cases, check: Some(check), .. } = self {
