@@ -12,7 +12,7 @@ use rustix::process::{Resource, Rlimit, getrlimit, setrlimit};
 use serde_json::{Value, json};
 use std::io::{Read, Write};
 use std::net::{TcpListener, TcpStream};
-use std::process::{Command, Stdio};
+use std::process::{Child, Command};
 use std::time::{Duration, Instant};
 
 const PUZZLE: &str =
@@ -226,22 +226,40 @@ fn a_log_that_nobody_takes_keeps_nobody_waiting() {
     }
 }
 
+/// Whether the server of this name answers at this address.
+fn serves(address: &str, name: &str) -> bool {
+    let Ok(mut stream) = TcpStream::connect(address) else { return false };
+    let (mut answer, request) = (String::new(), "GET /v1/models HTTP/1.1\r\nHost: here\r\nConnection: close\r\n\r\n");
+    stream.set_read_timeout(Some(PATIENCE)).unwrap();
+    stream.write_all(request.as_bytes()).is_ok() && stream.read_to_string(&mut answer).is_ok() && answer.contains(name)
+}
+
+/// A server whose log goes to a full disk, and its address. The greeting with the port cannot be
+/// read from there, so the test chooses ports until the server gets one: anything that runs beside
+/// the test may take a port that was free a moment ago.
+fn with_a_full_disk() -> (Child, String) {
+    let (begun, name) = (Instant::now(), format!("full-disk-{}", std::process::id()));
+    loop {
+        let address = TcpListener::bind("127.0.0.1:0").unwrap().local_addr().unwrap().to_string();
+        let (_, port) = address.rsplit_once(':').unwrap();
+        let mut server = Command::new(env!("CARGO_BIN_EXE_remask"))
+            .args(["serve", "--model-id", "toy", "--served-model-name", &name, "--port", port])
+            .stderr(std::fs::File::options().write(true).open("/dev/full").unwrap())
+            .spawn()
+            .unwrap();
+        while server.try_wait().unwrap().is_none() {
+            assert!(begun.elapsed() < PATIENCE, "it does not serve");
+            if serves(&address, &name) {
+                return (server, address);
+            }
+            std::thread::sleep(Duration::from_millis(5));
+        }
+    }
+}
+
 #[test]
 fn a_full_disk_for_the_log_is_no_fault_of_the_server() {
-    // the greeting with the port cannot be read from a full disk, so the test picks a free port
-    // below the range that the system assigns
-    let mut ports = 10_000 + (std::process::id() % 10_000) as u16..;
-    let port = ports.find(|port| TcpListener::bind(("127.0.0.1", *port)).is_ok()).unwrap();
-    let full = std::fs::File::options().write(true).open("/dev/full").unwrap();
-    let mut server = Command::new(env!("CARGO_BIN_EXE_remask"))
-        .args(["serve", "--model-id", "toy", "--port", &port.to_string()])
-        .stderr(Stdio::from(full))
-        .spawn()
-        .unwrap();
-    let (begun, address) = (Instant::now(), format!("127.0.0.1:{port}"));
-    while TcpStream::connect(&address).is_err() {
-        assert!(begun.elapsed() < PATIENCE && server.try_wait().unwrap().is_none(), "it does not serve");
-    }
+    let (mut server, address) = with_a_full_disk();
     talk(&address);
     assert!(is_answered(&mut said(&address, HEALTH)));
     signal(server.id(), "TERM");

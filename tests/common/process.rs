@@ -21,24 +21,36 @@ pub struct Process {
 impl Process {
     /// `remask serve` on a free port.
     pub fn serve(flags: &[&str]) -> Self {
-        Self::at(0, flags)
+        Self::of(serve_at(0).args(flags))
     }
 
-    /// The same on a given port.
+    /// The same on a given port, as soon as nothing else has it.
     pub fn at(port: u16, flags: &[&str]) -> Self {
-        Self::of(Command::new(env!("CARGO_BIN_EXE_remask")).args(["serve", "--port", &port.to_string()]).args(flags))
+        let begun = Instant::now();
+        loop {
+            if let Some(server) = Self::greeted_by(serve_at(port).args(flags)) {
+                return server;
+            }
+            assert!(begun.elapsed() < PATIENCE, "port {port} stays taken");
+        }
     }
 
     /// A command that starts a server and prints its greeting on standard error.
     pub fn of(command: &mut Command) -> Self {
+        Self::greeted_by(command).unwrap_or_else(|| panic!("{command:?} does not serve"))
+    }
+
+    /// None if it ends without a greeting.
+    fn greeted_by(command: &mut Command) -> Option<Self> {
         let mut child = command.stdout(Stdio::null()).stderr(Stdio::piped()).spawn().unwrap();
         let stderr = BufReader::new(child.stderr.take().unwrap());
         let (say, lines) = mpsc::sync_channel(64);
         std::thread::spawn(move || stderr.lines().map_while(Result::ok).try_for_each(|line| say.send(line)));
         let mut greeting = std::iter::from_fn(|| lines.recv_timeout(PATIENCE).ok());
         let base = greeting.find_map(|line| Some(line.split_once(") on http://")?.1.to_owned()));
-        let base = base.unwrap_or_else(|| panic!("{command:?} does not serve"));
-        Self { child, base: format!("http://{base}"), lines }
+        let mut server = Self { child, base: String::new(), lines };
+        server.base = format!("http://{}", base?);
+        Some(server)
     }
 
     pub fn url(&self, path: &str) -> String {
@@ -101,6 +113,12 @@ impl Process {
             }
         }
     }
+}
+
+fn serve_at(port: u16) -> Command {
+    let mut command = Command::new(env!("CARGO_BIN_EXE_remask"));
+    command.args(["serve", "--port", &port.to_string()]);
+    command
 }
 
 /// Sends a signal to a process.
