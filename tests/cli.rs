@@ -331,6 +331,10 @@ fn penalties_change_what_is_generated() {
     assert_eq!(with(&["--presence-penalty", "0", "--frequency-penalty", "0"]), plain);
     assert_ne!(with(&["--frequency-penalty", "2"]), plain);
     assert_ne!(with(&["--frequency-penalty", "-2", "--presence-penalty", "-2"]), plain);
+    assert_eq!(with(&["--repetition-penalty", "1"]), plain);
+    assert_ne!(with(&["--repetition-penalty", "100"]), plain);
+    let wrong = [&generate[..], &["--repetition-penalty", "0"]].concat();
+    check_error(&wrong, "'0' for '--repetition-penalty <REPETITION_PENALTY>': give a number from 0.01 to 100");
     let wrong = [&generate[..], &["--presence-penalty", "2.5"]].concat();
     check_error(&wrong, "'2.5' for '--presence-penalty <PRESENCE_PENALTY>': give a number from -2 to 2");
 }

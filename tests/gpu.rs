@@ -8,7 +8,9 @@ mod common;
 use candle_core::safetensors::load as load_tensors;
 use common::golden::Golden;
 use remask::diffusion::{Canvas, Cell, Reading, Seed, TokenId};
-use remask::model::{Config, Denoiser, Device, Filter, Format, Precision, Row, Sampling, Source, load_in, quantise};
+use remask::model::{
+    Change, Config, Denoiser, Device, Filter, Format, Precision, Row, Sampling, Source, load_in, quantise,
+};
 use remask::train::data::Data;
 use remask::train::sudoku::Split;
 use remask::train::{Base, Progress, RunConfig, Schedule, Start};
@@ -58,7 +60,11 @@ fn row(index: usize, canvas: &Canvas, review: bool) -> Row<'_> {
         Filter { top_p: Some(0.8), ..Filter::ALL },
         Filter { min_p: Some(0.2), ..Filter::ALL },
     ];
-    const BIASES: [(TokenId, f32); 2] = [(TokenId(17), f32::NEG_INFINITY), (TokenId(3), 1.5)];
+    const BIASES: [(TokenId, Change); 3] = [
+        (TokenId(17), Change::Add(f32::NEG_INFINITY)),
+        (TokenId(3), Change::Scale(1.3)),
+        (TokenId(3), Change::Add(1.5)),
+    ];
     Row {
         sampling: Sampling {
             // three rows of four are drawn, so that filters apply

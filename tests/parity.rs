@@ -10,7 +10,7 @@ use candle_core::{DType, Device as Cpu, Tensor};
 use common::data;
 use common::golden::{Golden, Tensors, model, near, tiny};
 use remask::diffusion::{Canvas, Cell, Position, Reading, Seed, TokenId};
-use remask::model::{Config, Denoiser, Device, Filter, Inspection, Row, Sampling, Source, load};
+use remask::model::{Change, Config, Denoiser, Device, Filter, Inspection, Row, Sampling, Source, load};
 use serde_json::{Value, json};
 use tempfile::TempDir;
 
@@ -338,23 +338,24 @@ fn a_biased_token_is_likelier_by_that_and_a_banned_one_is_never_proposed() {
     let mut model = model(&tiny(""), None, None);
     let canvas = canvas(&golden.ids(2), 4);
     let mut read =
-        |biases: &[(TokenId, f32)]| model.read(&[Row { biases, ..row(&canvas) }]).unwrap().remove(0).unwrap();
+        |biases: &[(TokenId, Change)]| model.read(&[Row { biases, ..row(&canvas) }]).unwrap().remove(0).unwrap();
     let plain = read(&[]);
     let first = plain.proposals[0];
     let odds = |confidence: f32| (confidence / (1.0 - confidence)).ln();
-    let raised = read(&[(first.token, 2.0)]).proposals[0];
+    let raised = read(&[(first.token, Change::Add(2.0))]).proposals[0];
     assert_eq!(raised.token, first.token);
     let (before, after) = (odds(first.confidence.get()), odds(raised.confidence.get()));
     assert!((after - before - 2.0).abs() < 1e-3, "{before} {after}");
 
-    let banned: Vec<(TokenId, f32)> = plain.proposals.iter().map(|p| (p.token, f32::NEG_INFINITY)).collect();
+    let ban = Change::Add(f32::NEG_INFINITY);
+    let banned: Vec<(TokenId, Change)> = plain.proposals.iter().map(|p| (p.token, ban)).collect();
     let others = read(&banned);
     assert!(others.proposals.iter().all(|proposal| banned.iter().all(|(token, _)| *token != proposal.token)));
     assert!(others.proposals.iter().all(|proposal| proposal.confidence.get() > 0.0 && proposal.entropy.is_finite()));
     assert_eq!(others.reviews, plain.reviews, "what stands is judged as it is");
 
     for (id, bias) in [(264, 1.0), (5, f32::NAN), (5, f32::INFINITY)] {
-        let row = Row { biases: &[(TokenId(id), bias)], ..row(&canvas) };
+        let row = Row { biases: &[(TokenId(id), Change::Add(bias))], ..row(&canvas) };
         let error = model.read(&[row]).unwrap().remove(0).unwrap_err().to_string();
         assert!(error.contains(&format!("a bias of {bias} for token {id}")), "{error}");
     }

@@ -104,6 +104,11 @@ async fn a_field_at_fault_is_named_with_what_is_allowed() {
         (r#"{"prompt": "a", "top_k": 1.5}"#, "top_k", "given 1.5; give a whole number"),
         (r#"{"prompt": "a", "top_k": 1e6}"#, "top_k", "top_k is 1000000; give 1 to 65536"),
         (r#"{"prompt": "a", "presence_penalty": 2.5}"#, "presence_penalty", "is 2.5; give a number from -2 to 2"),
+        (
+            r#"{"prompt": "a", "repetition_penalty": 0}"#,
+            "repetition_penalty",
+            "is 0; give a number from 0.01 to 100, 1 for none",
+        ),
         (r#"{"prompt": "a", "frequency_penalty": "a"}"#, "frequency_penalty", "give a number from -2 to 2"),
         (r#"{"prompt": "a", "logprobs": 5}"#, "logprobs", "given 5; give 0 or 1"),
         (r#"{"prompt": "a", "echo": 1}"#, "echo", "given 1; give true or false"),

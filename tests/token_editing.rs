@@ -11,7 +11,7 @@ use remask::diffusion::{
     Best, Canvas, Cell, Choice, Edit, Pace, Policy, Position, Probability, Proposal, Reading, Seed, Sequence, TokenId,
 };
 use remask::engine::{Length, Prompt, Request, Task};
-use remask::model::{Restriction, Row};
+use remask::model::{Change, Restriction, Row};
 use serde_json::{Value, json};
 use std::num::NonZeroU32;
 
@@ -226,7 +226,8 @@ fn the_best_token_is_that_of_an_inspection_restricted_biased_and_guided() {
     let unconditional = model.inspect(&ids(true)).unwrap().logits;
     let every: Vec<u32> = (0..size).filter(|id| TokenId(*id) != mask).collect();
     let only = [Restriction { cells: 6..9, tokens: [3, 77, 200].map(TokenId).into() }];
-    let biases = [(TokenId(5), 4.0f32), (TokenId(9), f32::NEG_INFINITY)];
+    let added = [(TokenId(5), 4.0f32), (TokenId(9), f32::NEG_INFINITY)];
+    let biases = added.map(|(token, bias)| (token, Change::Add(bias)));
     for (guidance, only, biases) in [
         (None, &[][..], &[][..]),
         (None, &only[..], &[][..]),
@@ -246,7 +247,7 @@ fn the_best_token_is_that_of_an_inspection_restricted_biased_and_guided() {
                 let other = f64::from(*other);
                 *logit = other + (1.0 + f64::from(guidance.unwrap_or(0.0))) * (*logit - other);
             }
-            for (token, bias) in biases {
+            for (token, bias) in &added[..biases.len()] {
                 logits[token.0 as usize] += f64::from(*bias);
             }
             logits[mask.0 as usize] = f64::NEG_INFINITY;

@@ -96,6 +96,10 @@ pub(super) struct RefineArgs {
     /// Taken off the logit of a token for each cell of the answer that it stands in; -2 to 2
     #[arg(long, default_value_t = 0.0, allow_hyphen_values = true, value_parser = number(-2.0_f32, 2.0))]
     frequency_penalty: f32,
+    /// Divides the logit of each token that stands on the canvas, prompt included, in blanks, where
+    /// it is above 0, and multiplies it elsewhere; 0.01 to 100
+    #[arg(long, default_value_t = 1.0, value_parser = number(0.01_f32, 100.0))]
+    repetition_penalty: f32,
     /// Random seed. The same seed gives the same answer
     #[arg(long, value_name = "N", value_parser = whole::<u64>(0, u64::MAX))]
     seed: Option<u64>,
@@ -122,6 +126,7 @@ impl RefineArgs {
             min_p: self.sampling.min_p,
             presence_penalty: self.presence_penalty,
             frequency_penalty: self.frequency_penalty,
+            repetition_penalty: self.repetition_penalty,
             seed: self.seed,
             ..Request::new(task)
         }

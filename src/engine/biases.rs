@@ -1,12 +1,13 @@
-//! What is added to the logits of some tokens: the biases of a request, and in blanks also the
-//! penalties on tokens that the model has already written. Out of scope: how they are applied.
+//! What is done to the logits of some tokens: the biases of a request, and in blanks also the
+//! penalties on tokens that stand on the canvas. Out of scope: how it is applied.
 
-use crate::diffusion::TokenId;
-use std::collections::BTreeMap;
+use crate::diffusion::{Canvas, Cell, TokenId};
+use crate::model::Change;
+use std::collections::{BTreeMap, BTreeSet};
 use std::sync::Arc;
 
-/// Tokens, each with the number that is added to its logit.
-type List = Arc<[(TokenId, f32)]>;
+/// Changes of logits; those of one token in their order.
+type List = Arc<[(TokenId, Change)]>;
 
 /// The biases of one job.
 #[derive(Clone, Debug)]
@@ -18,14 +19,45 @@ pub(super) struct Biases {
     penalised: Option<List>,
 }
 
-/// Presence and frequency penalties as in OpenAI's API: a logit loses `presence` if the token
-/// stands in the answer, and `frequency` for each cell that it stands in.
+/// Presence and frequency penalties as in OpenAI's API, and the repetition penalty as in
+/// transformers and vLLM.
 #[derive(Clone, Debug)]
 pub(super) struct Penalties {
+    /// Taken off the logit of a token that the model has written.
     pub(super) presence: f32,
+    /// Taken off it for each cell in which the model has written it.
     pub(super) frequency: f32,
+    /// The logit of a token that stands anywhere on the canvas, given or written, is divided by
+    /// this above 0, and multiplied elsewhere.
+    pub(super) repetition: f32,
     /// Tokens that are never penalised: those that end a text, which fill all cells behind it.
     pub(super) exempt: Arc<[TokenId]>,
+}
+
+impl Penalties {
+    /// Whether any of them changes a logit.
+    pub(super) fn has_effect(&self) -> bool {
+        self.presence != 0.0 || self.frequency != 0.0 || self.repetition != 1.0
+    }
+
+    /// The changes that follow from a canvas, in the order in which vLLM makes them.
+    fn of(&self, canvas: &Canvas) -> Vec<(TokenId, Change)> {
+        let (mut standing, mut written) = (BTreeSet::new(), BTreeMap::<TokenId, f32>::new());
+        for cell in canvas.cells() {
+            let Some(token) = cell.token().filter(|token| !self.exempt.contains(token)) else { continue };
+            standing.insert(token);
+            if let Cell::Filled(_) = cell {
+                *written.entry(token).or_default() += 1.0;
+            }
+        }
+        let scale = Change::Scale(self.repetition);
+        let scaled = standing.into_iter().filter(|_| self.repetition != 1.0).map(|token| (token, scale));
+        let (presence, frequency) = (self.presence, self.frequency);
+        let is_lowered = presence != 0.0 || frequency != 0.0;
+        let lowered = written.into_iter().filter(|_| is_lowered);
+        let lowered = lowered.map(|(token, count)| (token, Change::Add(-presence - frequency * count)));
+        scaled.chain(lowered).collect()
+    }
 }
 
 impl Biases {
@@ -34,23 +66,21 @@ impl Biases {
     }
 
     /// Those of blanks.
-    pub(super) fn of_blanks(&self) -> &[(TokenId, f32)] {
+    pub(super) fn of_blanks(&self) -> &[(TokenId, Change)] {
         self.penalised.as_ref().unwrap_or(&self.requested)
     }
 
-    /// Takes the tokens that the model has written up to now.
-    pub(super) fn refresh(&mut self, written: impl Iterator<Item = TokenId>) {
-        let Some(Penalties { presence, frequency, exempt }) = &self.penalties else { return };
-        let mut counts: BTreeMap<TokenId, f32> = BTreeMap::new();
-        for token in written.filter(|token| !exempt.contains(token)) {
-            *counts.entry(token).or_default() += 1.0;
-        }
-        let mut all: BTreeMap<TokenId, f32> =
-            counts.into_iter().map(|(token, count)| (token, -presence - frequency * count)).collect();
-        for (token, bias) in self.requested.iter() {
-            *all.entry(*token).or_default() += bias;
-        }
-        self.penalised = Some(all.into_iter().collect());
+    /// Takes the canvas as it stands now. A banned token has no other change.
+    pub(super) fn refresh(&mut self, canvas: &Canvas) {
+        let Some(penalties) = &self.penalties else { return };
+        let is_ban = |change: &Change| *change == Change::Add(f32::NEG_INFINITY);
+        let banned: BTreeSet<TokenId> =
+            self.requested.iter().filter(|(_, change)| is_ban(change)).map(|(token, _)| *token).collect();
+        let mut all = self.requested.to_vec();
+        all.extend(penalties.of(canvas));
+        all.retain(|(token, change)| is_ban(change) || !banned.contains(token));
+        all.sort_by_key(|(token, _)| *token); // keeps the order of a token's changes
+        self.penalised = Some(all.into());
     }
 }
 
@@ -58,21 +88,52 @@ impl Biases {
 mod tests {
     use super::*;
 
+    const BAN: Change = Change::Add(f32::NEG_INFINITY);
+
+    fn biases(presence: f32, frequency: f32, repetition: f32) -> Biases {
+        let requested: List = [(TokenId(1), Change::Add(2.0)), (TokenId(9), BAN)].into();
+        let penalties = Penalties { presence, frequency, repetition, exempt: [TokenId(7)].into() };
+        Biases::new(requested, Some(penalties))
+    }
+
+    /// The prompt 1 3 7, and what the model has written around a blank.
+    fn canvas(written: &[u32]) -> Canvas {
+        let prompt = [1, 3, 7].map(|token| Cell::Fixed(TokenId(token)));
+        let written = written.iter().map(|token| Cell::Filled(TokenId(*token)));
+        Canvas::new(prompt.into_iter().chain([Cell::Blank]).chain(written).collect())
+    }
+
     #[test]
     fn a_token_is_penalised_once_for_being_there_and_once_for_each_cell() {
-        let requested: List = [(TokenId(1), 2.0), (TokenId(9), f32::NEG_INFINITY)].into();
-        let penalties = Penalties { presence: 0.5, frequency: 0.25, exempt: [TokenId(7)].into() };
-        let mut biases = Biases::new(Arc::clone(&requested), Some(penalties));
-        assert_eq!(biases.of_blanks(), &*requested);
-        biases.refresh([1, 4, 7, 4, 9, 7, 4].map(TokenId).into_iter());
-        let expected = [(1, 1.25), (4, -1.25), (9, f32::NEG_INFINITY)].map(|(token, bias)| (TokenId(token), bias));
+        let mut biases = biases(0.5, 0.25, 1.0);
+        assert_eq!(biases.of_blanks(), &*biases.requested);
+        biases.refresh(&canvas(&[1, 4, 7, 4, 9, 7, 4]));
+        let [asked, once, thrice] = [2.0, -0.75, -1.25].map(Change::Add);
+        let expected = [(1, asked), (1, once), (4, thrice), (9, BAN)].map(|(token, change)| (TokenId(token), change));
         assert_eq!(biases.of_blanks(), expected);
-        assert_eq!(biases.requested, requested);
+        assert_eq!(biases.requested[..], [(TokenId(1), asked), (TokenId(9), BAN)]);
         // what was erased is not penalised any more
-        biases.refresh([4].map(TokenId).into_iter());
-        assert_eq!(biases.of_blanks()[1], (TokenId(4), -0.75));
-        let mut plain = Biases::new(Arc::clone(&requested), None);
-        plain.refresh([4].map(TokenId).into_iter());
-        assert_eq!(plain.of_blanks(), &*requested);
+        biases.refresh(&canvas(&[4]));
+        assert_eq!(biases.of_blanks()[1], (TokenId(4), once));
+        let mut plain = Biases::new(Arc::clone(&biases.requested), None);
+        plain.refresh(&canvas(&[4]));
+        assert_eq!(plain.of_blanks(), &*biases.requested);
+    }
+
+    #[test]
+    fn repetition_counts_the_prompt_too_and_comes_between_biases_and_other_penalties() {
+        let mut biases = biases(0.5, 0.0, 1.25);
+        biases.refresh(&canvas(&[4, 4, 9, 1]));
+        let (scale, lowered) = (Change::Scale(1.25), Change::Add(-0.5));
+        let expected = [
+            (1, Change::Add(2.0)),
+            (1, scale),
+            (1, lowered),
+            (3, scale), // given alone
+            (4, scale),
+            (4, lowered),
+            (9, BAN),
+        ];
+        assert_eq!(biases.of_blanks(), expected.map(|(token, change)| (TokenId(token), change)));
     }
 }

@@ -144,7 +144,7 @@ impl Job {
 
     /// Works out what depends on the tokens of the canvas.
     fn refresh(&mut self) {
-        self.options.biases.refresh(self.written.values().map(|written| written.token));
+        self.options.biases.refresh(self.sequence.canvas());
         self.restrictions = match &self.writing {
             Writing::Shaped { layout, .. } => layout.restrictions(self.sequence.canvas(), &mut self.accepted),
             Writing::Continuation { .. } | Writing::Infill { .. } | Writing::Revision { .. } => Vec::new(),

@@ -224,6 +224,9 @@ pub struct Request {
     /// Taken off the logit of a token for each cell of the answer that it stands in, in blanks; -2
     /// to 2.
     pub frequency_penalty: f32,
+    /// In blanks, the logit of each token that stands on the canvas, prompt included, is divided by
+    /// this where it is above 0, and multiplied where it is not; 0.01 to 100.
+    pub repetition_penalty: f32,
     /// Added to the logits of these tokens, -100 to 100.
     pub logit_bias: Vec<(TokenId, f32)>,
     /// Default: a random one.
@@ -263,6 +266,7 @@ impl Request {
             min_p: None,
             presence_penalty: 0.0,
             frequency_penalty: 0.0,
+            repetition_penalty: 1.0,
             logit_bias: Vec::new(),
             seed: None,
             format: Format::Text,

@@ -169,6 +169,50 @@ impl Filter {
     pub const ALL: Self = Self { top_k: None, top_p: None, min_p: None };
 }
 
+/// What is done to a logit.
+#[derive(Clone, Copy, Debug, PartialEq)]
+pub enum Change {
+    /// This is added: a finite number, or minus infinity, which bans the token and is its last
+    /// change.
+    Add(f32),
+    /// A logit above 0 is divided by this, another one multiplied (arXiv 1909.05858, section 4.1):
+    /// a finite number above 0.
+    Scale(f32),
+}
+
+impl Change {
+    /// The logit of a token that is banned: the lowest finite one. It has no weight and is not
+    /// proposed, and a logit that is not finite still means a broken model.
+    const BANNED: f32 = f32::MIN;
+
+    /// The logit after the change.
+    pub(crate) fn of(self, logit: f32) -> f32 {
+        match self {
+            Self::Add(f32::NEG_INFINITY) => Self::BANNED,
+            Self::Add(bias) => logit + bias,
+            Self::Scale(penalty) if logit > 0.0 => logit / penalty,
+            Self::Scale(penalty) => logit * penalty,
+        }
+    }
+
+    /// Whether it is one of those that a row may have.
+    fn is_valid(self) -> bool {
+        match self {
+            Self::Add(bias) => !bias.is_nan() && bias != f32::INFINITY,
+            Self::Scale(penalty) => penalty > 0.0 && penalty.is_finite(),
+        }
+    }
+}
+
+impl fmt::Display for Change {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        match self {
+            Self::Add(bias) => write!(f, "a bias of {bias}"),
+            Self::Scale(penalty) => write!(f, "a repetition penalty of {penalty}"),
+        }
+    }
+}
+
 /// Cells in which only some tokens may be written.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Restriction {
@@ -190,10 +234,11 @@ pub struct Row<'a> {
     /// Classifier-free guidance weight w: `l = l_u + (1 + w) (l - l_u)`, where `l_u` is read in the
     /// same pass with every fixed cell masked (LLaDA, arXiv 2502.09992, appendix A.2).
     pub guidance: Option<f32>,
-    /// Added to the logits of these tokens before the softmax; minus infinity bans a token.
-    pub biases: &'a [(TokenId, f32)],
+    /// What is done to the logits of these tokens before the softmax, and after guidance; several
+    /// changes of a token in their order.
+    pub biases: &'a [(TokenId, Change)],
     /// In place of `biases` in the blanks; `None` is the same there.
-    pub blank_biases: Option<&'a [(TokenId, f32)]>,
+    pub blank_biases: Option<&'a [(TokenId, Change)]>,
     /// Entries from left to right, no cell in two of them. The entry that contains a cell applies
     /// there, instead of the filter. Confidence, margin and entropy still refer to the whole
     /// distribution.
@@ -260,11 +305,12 @@ impl<'a> Row<'a> {
         if let Some(TokenId(id)) = tokens.find(|token| token.0 >= size) {
             return refuse(format!("token id {id}; this model's ids are below {size}"));
         }
-        let is_wrong = |(token, bias): &&(TokenId, f32)| token.0 >= size || bias.is_nan() || *bias == f32::INFINITY;
+        let is_wrong = |(token, change): &&(TokenId, Change)| token.0 >= size || !change.is_valid();
         let of_blanks = self.blank_biases.unwrap_or_default();
-        if let Some((TokenId(id), bias)) = self.biases.iter().chain(of_blanks).find(is_wrong) {
+        if let Some((TokenId(id), change)) = self.biases.iter().chain(of_blanks).find(is_wrong) {
             return refuse(format!(
-                "a bias of {bias} for token {id}; ids are below {size}, and a bias is finite or minus infinity"
+                "{change} for token {id}; ids are below {size}, a bias is finite or minus infinity, and a penalty is \
+                 finite and above 0"
             ));
         }
         let is_writable = |token: &TokenId| token.0 < size && *token != spec.mask;

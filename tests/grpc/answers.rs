@@ -58,8 +58,7 @@ async fn a_generation_is_the_completion_that_http_gives() {
         {
             let http = json!({
                 "prompt": prompt, "max_tokens": 64, "seed": seed, "temperature": temperature, "stop": stop, "top_p": 0.9, "min_p": 0.02,
-                "top_k": 40, "logit_bias": {"101": -2.5}, "stop_token_ids": [0],
-                "presence_penalty": 0.25, "frequency_penalty": -0.125,
+                "top_k": 40, "logit_bias": {"101": -2.5}, "stop_token_ids": [0], "presence_penalty": 0.25, "frequency_penalty": -0.125, "repetition_penalty": 1.5,
                 "diffusion": {"steps": 40, "block_length": 16, "unmasking": "random", "return_quality": true,
                               "remasking": {"policy": "quality", "budget": budget, "below": 0.6, "window": [0.25, 0.75]},
                               "proofreading": {"steps": 4, "below": 0.4, "most": 3, "temperature": 0.1}},
@@ -88,6 +87,7 @@ async fn a_generation_is_the_completion_that_http_gives() {
                 top_k: 40,
                 presence_penalty: 0.25,
                 frequency_penalty: -0.125,
+                repetition_penalty: Some(1.5),
                 logit_bias: [(101, -2.5)].into(),
                 stop_token_ids: vec![0],
                 diffusion: Some(diffusion),
@@ -137,8 +137,7 @@ async fn replaced_tokens_are_streamed_and_counted_as_over_http() {
     for seed in 0..3 {
         let remasking = json!({"policy": "token_editing", "above": 0.4, "budget": 30});
         let http = json!({"template": "Once<blank:50>.", "seed": seed, "temperature": 1.5, "presence_penalty": 0.5,
-                          "frequency_penalty": 0.25,
-                          "diffusion": {"steps": 16, "unmasking": "random", "remasking": remasking}});
+                          "frequency_penalty": 0.25, "repetition_penalty": 0.75, "diffusion": {"steps": 16, "unmasking": "random", "remasking": remasking}});
         let knobs = [("above", rule::value::Value::Number(0.4)), ("budget", rule::value::Value::Count(30))];
         let knobs = knobs.map(|(name, value)| (name.to_owned(), rule::Value { value: Some(value) }));
         let editing = proto::Rule { name: "token_editing".to_owned(), knobs: knobs.into() };
@@ -154,6 +153,7 @@ async fn replaced_tokens_are_streamed_and_counted_as_over_http() {
             temperature: 1.5,
             presence_penalty: 0.5,
             frequency_penalty: 0.25,
+            repetition_penalty: Some(0.75),
             diffusion: Some(diffusion),
             ..template("Once<blank:50>.")
         };

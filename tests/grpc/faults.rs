@@ -48,6 +48,8 @@ async fn a_fault_is_told_in_https_words() {
     };
     let format = |format| Call::Generate(proto::GenerateRequest { format: Some(format), ..asked("a") });
     let object = generate_request::Format::JsonObject(proto::JsonObject {});
+    let frequency = proto::GenerateRequest { frequency_penalty: -3.0, ..a() };
+    let repetition = proto::GenerateRequest { repetition_penalty: Some(0.0), ..a() };
     let rows: Vec<(Call, (&str, Value))> = vec![
         (generate(asked("")), completion(json!({"prompt": ""}))),
         (
@@ -82,10 +84,8 @@ async fn a_fault_is_told_in_https_words() {
         (generate(proto::GenerateRequest { top_p: Some(-0.5), ..a() }), completion(json!({"top_p": -0.5}))),
         (generate(proto::GenerateRequest { min_p: Some(1.5), ..a() }), completion(json!({"min_p": 1.5}))),
         (generate(proto::GenerateRequest { presence_penalty: 3.0, ..a() }), completion(json!({"presence_penalty": 3}))),
-        (
-            generate(proto::GenerateRequest { frequency_penalty: -3.0, ..a() }),
-            completion(json!({"frequency_penalty": -3})),
-        ),
+        (generate(frequency), completion(json!({"frequency_penalty": -3}))),
+        (generate(repetition), completion(json!({"repetition_penalty": 0}))),
         (generate(proto::GenerateRequest { top_k: 70_000, ..a() }), completion(json!({"top_k": 70_000}))),
         (generate(proto::GenerateRequest { stop: vec![String::new()], ..a() }), completion(json!({"stop": ""}))),
         (

@@ -72,6 +72,7 @@ pub(super) fn generate(asked: proto::GenerateRequest) -> Result<CallParams, ApiE
         top_k: Some(asked.top_k).filter(|top_k| *top_k > 0),
         presence_penalty: asked.presence_penalty,
         frequency_penalty: asked.frequency_penalty,
+        repetition_penalty: asked.repetition_penalty.unwrap_or(1.0),
         logit_bias: asked.logit_bias.into_iter().map(|(token, bias)| (TokenId(token), bias)).collect(),
         seed: asked.seed,
         stop: asked.stop,
@@ -111,6 +112,7 @@ pub(super) fn infill(asked: proto::InfillRequest) -> Result<CallParams, ApiError
         top_k: Some(asked.top_k).filter(|top_k| *top_k > 0),
         presence_penalty: asked.presence_penalty,
         frequency_penalty: asked.frequency_penalty,
+        repetition_penalty: asked.repetition_penalty.unwrap_or(1.0),
         seed: asked.seed,
         priority: asked.priority,
         ..Request::new(Task::Infill { template: asked.template, blank })

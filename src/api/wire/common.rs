@@ -69,6 +69,24 @@ impl<'de> Deserialize<'de> for LogitBias {
     }
 }
 
+impl LogitBias {
+    /// Each token with what is added to its logit.
+    ///
+    /// # Errors
+    /// When a key is no token id.
+    pub(super) fn read(self) -> ApiResult<Vec<(TokenId, f32)>> {
+        let bias = |(token, Bias(bias)): (String, Bias)| match token.parse() {
+            Ok(id) => Ok((TokenId(id), bias)),
+            Err(_) => {
+                let keys = "its keys are ids, its values numbers from -100 to 100";
+                let message = format!("logit_bias: {} is no token id; {keys}", quoted(&token));
+                Err(ApiError::invalid(format!("logit_bias.{token}"), message))
+            }
+        };
+        self.0.into_iter().map(bias).collect()
+    }
+}
+
 struct LogitBiasVisitor;
 
 impl<'de> Visitor<'de> for LogitBiasVisitor {
@@ -131,6 +149,11 @@ macro_rules! body {
             #[serde(default, deserialize_with = "field::penalty")]
             #[schema(minimum = -2, maximum = 2)]
             frequency_penalty: Option<f32>,
+            /// vLLM's: in blanks, divides the logit of each token that stands on the canvas, prompt
+            /// included, where it is above 0, and multiplies it elsewhere; default 1.
+            #[serde(default, deserialize_with = "field::repetition")]
+            #[schema(minimum = 0.01, maximum = 100)]
+            repetition_penalty: Option<f32>,
             /// The same seed gives the same answer.
             #[serde(default, deserialize_with = "field::seed")]
             #[schema(schema_with = schema::seed)]
@@ -189,6 +212,7 @@ macro_rules! body {
                         top_k: self.top_k,
                         presence_penalty: self.presence_penalty.unwrap_or(0.0),
                         frequency_penalty: self.frequency_penalty.unwrap_or(0.0),
+                        repetition_penalty: self.repetition_penalty.unwrap_or(1.0),
                         stop: self.stop.take().map(|common::Stop(texts)| texts).unwrap_or_default(),
                         stop_tokens: self.stop_token_ids.take().into_iter().flatten().map(TokenId::from).collect(),
                         priority: self.priority.unwrap_or(0),
@@ -241,18 +265,10 @@ impl CommonFields {
         };
         let choices = self.choices;
         check_choices(tasks.len(), choices)?;
-        let bias = |(token, Bias(bias)): (String, Bias)| match token.parse() {
-            Ok(id) => Ok((TokenId(id), bias)),
-            Err(_) => {
-                let keys = "its keys are ids, its values numbers from -100 to 100";
-                let message = format!("logit_bias: {} is no token id; {keys}", quoted(&token));
-                Err(ApiError::invalid(format!("logit_bias.{token}"), message))
-            }
-        };
         let Given { format, field: format_field } = self.format.read()?;
         let request = self.diffusion.read(Request {
             seed: self.seed,
-            logit_bias: self.logit_bias.0.into_iter().map(bias).collect::<Result<_, _>>()?,
+            logit_bias: self.logit_bias.read()?,
             format,
             ..self.request
         })?;

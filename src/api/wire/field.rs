@@ -74,6 +74,11 @@ pub(crate) fn penalty<'de, D: Deserializer<'de>>(input: D) -> Result<Option<f32>
 }
 
 /// As [`temperature`].
+pub(crate) fn repetition<'de, D: Deserializer<'de>>(input: D) -> Result<Option<f32>, D::Error> {
+    optional(input, "give a number from 0.01 to 100, 1 for none", nearest)
+}
+
+/// As [`temperature`].
 pub(crate) fn number_to<'de, D: Deserializer<'de>>(input: D, max: u32) -> Result<Option<f32>, D::Error> {
     optional(input, &format!("give a number from 0 to {max}"), nearest)
 }

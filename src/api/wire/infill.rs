@@ -2,7 +2,7 @@
 
 use super::common::named_events;
 use super::diffusion::Diffusion;
-use super::field::{fraction, limit, object, penalty, rank, seed, temperature};
+use super::field::{fraction, limit, object, penalty, rank, repetition, seed, temperature};
 use super::params::{Delivery, missing};
 use crate::api::error::ApiError;
 use crate::api::schema;
@@ -51,6 +51,11 @@ pub(crate) struct InfillRequest {
     #[serde(default, deserialize_with = "penalty")]
     #[schema(minimum = -2, maximum = 2)]
     frequency_penalty: Option<f32>,
+    /// In blanks, divides the logit of each token that stands on the canvas, the template included,
+    /// where it is above 0, and multiplies it elsewhere; default 1.
+    #[serde(default, deserialize_with = "repetition")]
+    #[schema(minimum = 0.01, maximum = 100)]
+    repetition_penalty: Option<f32>,
     /// The same seed gives the same answer.
     #[serde(default, deserialize_with = "seed")]
     #[schema(schema_with = schema::seed)]
@@ -83,6 +88,7 @@ impl InfillRequest {
             top_k: self.top_k,
             presence_penalty: self.presence_penalty.unwrap_or(0.0),
             frequency_penalty: self.frequency_penalty.unwrap_or(0.0),
+            repetition_penalty: self.repetition_penalty.unwrap_or(1.0),
             seed: self.seed,
             priority: self.priority.unwrap_or(0),
             ..Request::new(Task::Infill { template, blank })

@@ -1,6 +1,7 @@
 //! How an answer is refined, apart from what is asked: the fields of a request that are the same
 //! for every task. `remask eval compare` reads its policies in these words.
 
+use super::common::LogitBias;
 use super::diffusion::Diffusion;
 use super::field::{self, object, temperature};
 use crate::api::error::ApiResult;
@@ -22,6 +23,13 @@ pub(crate) struct Refinement {
     top_p: Option<f32>,
     #[serde(default, deserialize_with = "field::fraction")]
     min_p: Option<f32>,
+    #[serde(default, deserialize_with = "field::penalty")]
+    presence_penalty: Option<f32>,
+    #[serde(default, deserialize_with = "field::penalty")]
+    frequency_penalty: Option<f32>,
+    #[serde(default, deserialize_with = "field::repetition")]
+    repetition_penalty: Option<f32>,
+    logit_bias: Option<LogitBias>,
     #[serde(default, deserialize_with = "object")]
     diffusion: Option<Diffusion>,
 }
@@ -38,13 +46,17 @@ impl Refinement {
     /// Its name, if it has one, and the request for `task`.
     ///
     /// # Errors
-    /// When a field that another one needs is missing.
+    /// When a field that another one needs is missing, or a key of `logit_bias` is no token id.
     pub(crate) fn read(self, task: Task) -> ApiResult<(Option<String>, Request)> {
         let request = Request {
             temperature: self.temperature.unwrap_or(0.0),
             top_k: self.top_k,
             top_p: self.top_p,
             min_p: self.min_p,
+            presence_penalty: self.presence_penalty.unwrap_or(0.0),
+            frequency_penalty: self.frequency_penalty.unwrap_or(0.0),
+            repetition_penalty: self.repetition_penalty.unwrap_or(1.0),
+            logit_bias: self.logit_bias.unwrap_or_default().read()?,
             ..Request::new(task)
         };
         Ok((self.name, self.diffusion.unwrap_or_default().read(request)?))

@@ -9,7 +9,7 @@ use crate::engine::job::{Until, Writing};
 use crate::engine::origin::Origin;
 use crate::engine::request::{Format, Length, Prompt, Rejected, Request, Task, invalid, too_long};
 use crate::engine::template::{self, Segment};
-use crate::model::ModelSpec;
+use crate::model::{Change, ModelSpec};
 use crate::text::{Brackets, Conversation, Tokenizer, Transcript, quoted};
 use std::ops::Range;
 use std::sync::{Arc, OnceLock};
@@ -34,7 +34,7 @@ pub(super) struct Common {
     stop: Arc<[String]>,
     /// Tokens that end the text: the model's, and those of the request.
     pub(super) ends: Arc<[TokenId]>,
-    pub(super) biases: Arc<[(TokenId, f32)]>,
+    pub(super) biases: Arc<[(TokenId, Change)]>,
     pub(super) origin: Origin,
 }
 
@@ -59,7 +59,7 @@ impl CanvasBuilder {
     ///
     /// # Errors
     /// When a stop token is no token.
-    pub(super) fn common(&self, request: &Request, biases: Arc<[(TokenId, f32)]>) -> Result<Common, Rejected> {
+    pub(super) fn common(&self, request: &Request, biases: Arc<[(TokenId, Change)]>) -> Result<Common, Rejected> {
         let mut ends = self.ends();
         self.check_ids("stop_token_ids", &request.stop_tokens)?;
         ends.extend(&request.stop_tokens);

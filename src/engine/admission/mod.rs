@@ -17,7 +17,7 @@ use super::job::{Job, Options};
 use super::request::{self, EndOfText, Format, Rejected, Request, Task, invalid};
 use crate::diffusion::policy::{COUNT_MAX, Choice, Kind, KnobError, OFF, QUALITY, pace, rules};
 use crate::diffusion::{Cell, DOUBTFUL, Pace, Policy, Proofreading, Seed, Sequence, TokenId, TokenSet, u32_of};
-use crate::model::ModelSpec;
+use crate::model::{Change, ModelSpec};
 use crate::text::{Conversation, Tokenizer};
 use canvas::{CanvasBuilder, Common};
 use std::hash::{BuildHasher, RandomState};
@@ -185,7 +185,7 @@ impl Admission {
         Ok(passes)
     }
 
-    fn biases(&self, request: &Request) -> Result<Arc<[(TokenId, f32)]>, Rejected> {
+    fn biases(&self, request: &Request) -> Result<Arc<[(TokenId, Change)]>, Rejected> {
         const PARAM: &str = "logit_bias";
         let mut biases = request.logit_bias.clone();
         self.canvases.check_ids(PARAM, &biases.iter().map(|(token, _)| *token).collect::<Vec<_>>())?;
@@ -202,7 +202,7 @@ impl Admission {
         if request.end_of_text == EndOfText::Never {
             biases.extend(self.canvases.ends().into_iter().map(|end| (end, f32::NEG_INFINITY)));
         }
-        Ok(biases.into())
+        Ok(biases.into_iter().map(|(token, bias)| (token, Change::Add(bias))).collect())
     }
 
     fn policy(&self, request: &Request, blanks: usize) -> Result<Policy, Rejected> {

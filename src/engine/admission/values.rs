@@ -7,6 +7,7 @@ use crate::engine::biases::Penalties;
 use crate::engine::request::{Rejected, Request, invalid};
 use crate::model::Filter;
 use std::num::NonZeroU32;
+use std::ops::RangeInclusive;
 use std::sync::Arc;
 
 /// Largest weight of classifier-free guidance. Published samplers use 0 to 4. At 100 a difference
@@ -17,16 +18,26 @@ const CFG_SCALE_MAX: f32 = 100.0;
 /// Largest absolute value of a penalty, as in OpenAI's API.
 const PENALTY_MAX: f32 = 2.0;
 
-/// The penalties on tokens that were written, those that end a text excepted; `None` where all are
-/// 0.
+/// The repetition penalties that may be asked for; those of published settings are 1 to 2. A logit
+/// that is scaled by any of them is still finite.
+const REPETITION: RangeInclusive<f32> = 0.01..=100.0;
+
+/// The penalties on tokens that stand on the canvas, those that end a text excepted; `None` where
+/// all are neutral.
 pub(super) fn penalties(request: &Request, ends: &Arc<[TokenId]>) -> Result<Option<Penalties>, Rejected> {
     let (presence, frequency) = (request.presence_penalty, request.frequency_penalty);
     let given = [("presence_penalty", presence), ("frequency_penalty", frequency)];
     if let Some((param, value)) = given.iter().find(|(_, value)| !(-PENALTY_MAX..=PENALTY_MAX).contains(value)) {
         return Err(invalid(param, format!("{param} is {value}; give a number from -{PENALTY_MAX} to {PENALTY_MAX}")));
     }
-    let exempt = Arc::clone(ends);
-    Ok((presence != 0.0 || frequency != 0.0).then_some(Penalties { presence, frequency, exempt }))
+    let repetition = request.repetition_penalty;
+    if !REPETITION.contains(&repetition) {
+        let (least, most) = (REPETITION.start(), REPETITION.end());
+        let message = format!("repetition_penalty is {repetition}; give a number from {least} to {most}, 1 for none");
+        return Err(invalid("repetition_penalty", message));
+    }
+    let penalties = Penalties { presence, frequency, repetition, exempt: Arc::clone(ends) };
+    Ok(penalties.has_effect().then_some(penalties))
 }
 
 /// Which tokens may be drawn.

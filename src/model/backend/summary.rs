@@ -3,7 +3,7 @@
 
 use super::inputs::AskPlaces;
 use crate::diffusion::{Best, Position, Probability, Proposal, TokenId, u32_of};
-use crate::model::interface::Noise;
+use crate::model::interface::{Change, Noise};
 use candle_core::{Result, Tensor, bail};
 
 /// A distribution over the vocabulary in the numbers that a policy compares.
@@ -54,8 +54,8 @@ impl Answers {
 pub(crate) struct SummaryOptions<'a> {
     /// How the token is drawn; `None` takes the most probable one.
     pub(crate) noise: Option<Noise>,
-    /// Added to the logits of some tokens; minus infinity bans a token.
-    pub(crate) biases: &'a [(TokenId, f32)],
+    /// What is done to the logits of some tokens; several changes of a token in their order.
+    pub(crate) biases: &'a [(TokenId, Change)],
     /// The tokens that may be drawn; `None` is all.
     pub(crate) only: Option<&'a [TokenId]>,
     /// Classifier-free guidance, applied before the biases.

@@ -41,7 +41,6 @@ pub(crate) const COMMON: &[Neutral] = &[
     ignored("parallel_tool_calls"),
     only("best_of", ONE),
     // vLLM
-    only("repetition_penalty", ONE),
     only("length_penalty", ONE),
     only("min_tokens", ZERO),
     only("ignore_eos", OFF),

@@ -102,6 +102,7 @@ fn compact(json: &str) -> String {
 #[cfg(test)]
 mod tests {
     use super::*;
+    use crate::diffusion::TokenId;
     use crate::diffusion::policy::{QUALITY, Setting};
 
     #[test]
@@ -115,10 +116,17 @@ mod tests {
         assert!(hot.name == "hot" && hot.has_steps() && !named.has_steps());
         let request = hot.request(nothing().task, 3, 16, None);
         assert_eq!((request.steps, request.temperature, request.top_k, request.seed), (Some(7), 1.0, Some(5), Some(3)));
+        let penalised =
+            r#"{"presence_penalty": 0.5, "frequency_penalty": -1, "repetition_penalty": 1.5, "logit_bias": {"3": 2}}"#;
+        let request = read(penalised).unwrap().request(nothing().task, 3, 16, None);
+        let penalties = [request.presence_penalty, request.frequency_penalty, request.repetition_penalty];
+        assert_eq!((penalties, request.logit_bias), ([0.5, -1.0, 1.5], vec![(TokenId(3), 2.0)]));
         assert_eq!(read(r#"{ "temperature": 1 }"#).unwrap().name, r#"{"temperature":1}"#);
         for (text, words) in [
             ("best", "\"best\" is no policy; give a JSON object of fields of a request, or a remasking: off, quality"),
             (r#"{"temprature": 1}"#, "unknown field `temprature`, expected"),
+            (r#"{"repetition_penalty": "1"}"#, "a string; give a number from 0.01 to 100, 1 for none"),
+            (r#"{"logit_bias": {"a": 1}}"#, "logit_bias: \"a\" is no token id"),
             (r#"{"diffusion": {"steps": 0.5}}"#, "diffusion.steps: given 0.5; give a whole number"),
             (r#"{"diffusion": {"#, "the body is not valid JSON"),
         ] {

@@ -3,7 +3,7 @@
 use super::sampling::{allowed, sample, sample_among};
 use crate::diffusion::TokenId;
 use crate::model::backend::summary::{Summary, SummaryOptions, Vocabulary, larger};
-use crate::model::interface::Filter;
+use crate::model::interface::{Change, Filter};
 use std::borrow::Cow;
 
 /// Further below the maximum nothing counts: exp of it is zero in f32.
@@ -49,16 +49,15 @@ pub(crate) fn guided(logits: &[f32], unguided: &[f32], weight: f32) -> Vec<f32> 
     logits.iter().zip(unguided).map(|(l, u)| u + (1.0 + weight) * (l - u)).collect()
 }
 
-/// The logits with biases added. A banned token gets the lowest finite number: it has no weight and
-/// is not proposed, and a logit that is not finite still means a broken model.
-fn biased<'a>(logits: Cow<'a, [f32]>, biases: &[(TokenId, f32)]) -> Cow<'a, [f32]> {
+/// The logits with their changes.
+fn biased<'a>(logits: Cow<'a, [f32]>, biases: &[(TokenId, Change)]) -> Cow<'a, [f32]> {
     if biases.is_empty() {
         return logits;
     }
     let mut logits = logits.into_owned();
-    for (token, bias) in biases {
+    for (token, change) in biases {
         if let Some(logit) = logits.get_mut(token.0 as usize) {
-            *logit = if *bias == f32::NEG_INFINITY { f32::MIN } else { *logit + bias };
+            *logit = change.of(*logit);
         }
     }
     Cow::Owned(logits)

@@ -6,7 +6,7 @@ use super::gpu::{Gpu, THREADS};
 use crate::diffusion::{TokenId, u32_of};
 use crate::model::backend::inputs::{AskPlaces, Inputs, part};
 use crate::model::backend::summary::{Summaries, Summary, SummaryOptions, Vocabulary};
-use crate::model::interface::{Filter, Noise};
+use crate::model::interface::{Change, Filter, Noise};
 use candle_core::{DType, Result, Tensor, bail};
 use std::collections::HashMap;
 use std::num::NonZeroU32;
@@ -16,7 +16,8 @@ use std::ops::Range;
 #[derive(Debug, Default)]
 struct Words {
     asks: Vec<u32>,
-    /// The tokens of biases, then those that may be drawn.
+    /// The tokens of biases, with [`SCALE`] where the logit is scaled; then those that may be
+    /// drawn.
     tokens: Vec<u32>,
     /// As many as there are tokens of biases.
     biases: Vec<f32>,
@@ -26,6 +27,8 @@ struct Words {
 const ASK: usize = 16;
 /// Words of a row's result.
 const ANSWER: usize = 8;
+/// The bit of a bias's token that says that the logit is scaled.
+const SCALE: u32 = 1 << 31;
 /// Bits of a token in the order of a filter.
 const TOKEN_BITS: u32 = 20;
 
@@ -49,12 +52,18 @@ impl Words {
     }
 
     /// Ascending, as the kernel looks for them.
-    fn add_biases(&mut self, biases: &[(TokenId, f32)]) -> Range<usize> {
+    fn add_biases(&mut self, biases: &[(TokenId, Change)]) -> Range<usize> {
         let first = self.tokens.len();
         let mut biases = biases.to_vec();
         biases.sort_by_key(|(token, _)| *token); // keeps the order of equals
-        self.tokens.extend(biases.iter().map(|(token, _)| token.0));
-        self.biases.extend(biases.iter().map(|(_, bias)| *bias));
+        for (token, change) in biases {
+            let (flag, number) = match change {
+                Change::Add(bias) => (0, bias),
+                Change::Scale(penalty) => (SCALE, penalty),
+            };
+            self.tokens.push(token.0 | flag);
+            self.biases.push(number);
+        }
         first..self.tokens.len()
     }
 

@@ -8,6 +8,8 @@ constexpr uint32_t THREADS = 256;
 // are none), the row of unguided logits, the weight of the difference to it (f32; 1 is no guidance), then from where to where
 // in `tokens` the row's biases stand, and the tokens that may be drawn (none are all).
 constexpr uint32_t ASK = 16;
+// The bit of a bias's token that says that the logit is scaled: divided by the bias above 0, multiplied elsewhere.
+constexpr uint32_t SCALE = 0x80000000u;
 // Words of an answer: token, whether all logits are finite, then as f32 the token's logit, the largest, the second largest, the
 // sum of exp(l - largest), the sum of exp(l - largest) (l - largest), reserved.
 constexpr uint32_t ANSWER = 8;
@@ -133,7 +135,7 @@ struct Row {
     uint32_t bias_count, size, mask;
 };
 
-// The logit of a token, guidance and then biases applied; `bias_tokens` ascends.
+// The logit of a token, guidance and then biases applied; `bias_tokens` ascends, SCALE left out.
 template <typename T>
 __device__ float logit_of(const Row<T> &row, uint32_t token) {
     float logit = widened(row.own[token]);
@@ -145,14 +147,19 @@ __device__ float logit_of(const Row<T> &row, uint32_t token) {
         uint32_t from = 0, until = row.bias_count;
         while (from < until) {
             const uint32_t middle = (from + until) / 2u;
-            if (row.bias_tokens[middle] < token) {
+            if ((row.bias_tokens[middle] & ~SCALE) < token) {
                 from = middle + 1u;
             } else {
                 until = middle;
             }
         }
-        for (; from < row.bias_count && row.bias_tokens[from] == token; from++) {
-            logit = row.biases[from] == -INFINITY ? LOWEST : logit + row.biases[from];
+        for (; from < row.bias_count && (row.bias_tokens[from] & ~SCALE) == token; from++) {
+            const float bias = row.biases[from];
+            if (row.bias_tokens[from] & SCALE) {
+                logit = logit > 0.0f ? logit / bias : logit * bias;
+            } else {
+                logit = bias == -INFINITY ? LOWEST : logit + bias;
+            }
         }
     }
     return logit;

@@ -4,7 +4,7 @@ use super::super::Cuda;
 use super::{cuda, distance};
 use crate::diffusion::{Canvas, Cell, Reading, Seed, TokenId};
 use crate::model::backend::{Backend, Span, counts::Counts, cpu::Cpu};
-use crate::model::interface::{Denoiser, Filter, Row, Sampling};
+use crate::model::interface::{Change, Denoiser, Filter, Row, Sampling};
 use crate::model::load::{Place, Source, load_on};
 use candle_core::{DType, Device, Tensor};
 use std::path::Path;
@@ -55,7 +55,8 @@ fn readings(model: &mut dyn Denoiser, canvases: &[Canvas]) -> Vec<Reading> {
     model.read(&rows).unwrap().into_iter().map(Result::unwrap).collect()
 }
 
-const BANNED: [(TokenId, f32); 1] = [(TokenId(17), f32::NEG_INFINITY)];
+const BANNED: [(TokenId, Change); 2] =
+    [(TokenId(17), Change::Add(f32::NEG_INFINITY)), (TokenId(21), Change::Scale(1.5))];
 
 /// The same tokens and numbers but for rounding; only tokens of nearly equal probability may change
 /// places.

@@ -5,7 +5,7 @@ use crate::diffusion::{Draws, Position, Purpose, Seed, TokenId};
 use crate::model::backend::inputs::Inputs;
 use crate::model::backend::summary::{Answers, Guidance, SummaryOptions, Vocabulary};
 use crate::model::backend::{Backend, Computed, cpu::Cpu};
-use crate::model::interface::{Filter, Noise};
+use crate::model::interface::{Change, Filter, Noise};
 use candle_core::{DType, Result, Tensor};
 use std::num::NonZeroU32;
 
@@ -13,7 +13,7 @@ use std::num::NonZeroU32;
 #[derive(Default)]
 struct Ask {
     noise: Option<Noise>,
-    biases: Vec<(TokenId, f32)>,
+    biases: Vec<(TokenId, Change)>,
     only: Option<Vec<TokenId>>,
     guidance: Option<Guidance>,
 }
@@ -49,17 +49,24 @@ fn asks(size: usize) -> Vec<Ask> {
     let filtered = (10..).zip(filters).flat_map(|(at, filter)| {
         [0.4, 1.3].map(|temperature| Ask { noise: noise(at, temperature, filter), ..Ask::default() })
     });
-    let banned: Vec<_> = (0..size / 2).rev().map(|at| (id(at), f32::NEG_INFINITY)).collect();
+    let ban = Change::Add(f32::NEG_INFINITY);
+    let banned: Vec<_> = (0..size / 2).rev().map(|at| (id(at), ban)).collect();
+    // several changes of a token, in their order
+    let changed =
+        vec![(id(7), Change::Add(1.5)), (id(2), ban), (id(7), Change::Scale(1.7)), (id(7), Change::Add(0.25))];
+    let scaled: Vec<_> = (0..size).step_by(2).map(|at| (id(at), Change::Scale(2.5))).collect();
     let listed: Vec<TokenId> = (0..size).rev().step_by(3).map(id).collect();
     let guidance = Some(Guidance { weight: 1.5, unguided: 0 });
     let others = [
-        Ask { biases: vec![(id(7), 1.5), (id(2), f32::NEG_INFINITY), (id(7), 0.25)], ..Ask::default() },
+        Ask { biases: changed, ..Ask::default() },
+        Ask { biases: scaled.clone(), ..Ask::default() },
+        Ask { biases: scaled, noise: noise(43, 1.2, p(0.7)), ..Ask::default() },
         Ask { biases: banned.clone(), noise: noise(40, 1.0, p(0.6)), ..Ask::default() },
         Ask { only: Some(listed.clone()), ..Ask::default() },
         Ask { only: Some(vec![id(3)]), biases: banned, ..Ask::default() },
         Ask { only: Some(listed), noise: noise(41, 0.9, k(2)), ..Ask::default() },
         Ask { guidance, ..Ask::default() },
-        Ask { guidance, noise: noise(42, 0.8, p(0.9)), biases: vec![(id(1), -2.0)], ..Ask::default() },
+        Ask { guidance, noise: noise(42, 0.8, p(0.9)), biases: vec![(id(1), Change::Add(-2.0))], ..Ask::default() },
     ];
     [Ask::default()].into_iter().chain(drawn).chain(filtered).chain(others).collect()
 }
