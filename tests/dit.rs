@@ -75,6 +75,7 @@ fn a_row_is_read_the_same_alone_and_in_company() {
             guidance: Some(0.5),
             biases: &[],
             blank_biases: None,
+            credit: None,
             only: &[],
             review: true,
             exact: false,

@@ -111,6 +111,7 @@ fn worst(canvas: &Canvas) -> Reading {
         reviews: filled.iter().map(|at| Review { at: *at, quality: Probability::ZERO }).collect(),
         present: filled.iter().map(|at| Present { at: *at, confidence: Probability::ZERO }).collect(),
         best: filled.iter().map(|at| Best { at: *at, token: TokenId(2), confidence: Probability::ONE }).collect(),
+        ..Reading::default()
     }
 }
 

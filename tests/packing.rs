@@ -48,6 +48,7 @@ fn read_both_ways(model: &mut dyn Denoiser, shape: Shape, temperature: f32, guid
         guidance,
         biases: &[],
         blank_biases: None,
+        credit: None,
         only: &[],
         review: true,
         exact: false,

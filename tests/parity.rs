@@ -199,6 +199,7 @@ fn row(canvas: &Canvas) -> Row<'_> {
         guidance: None,
         biases: &[],
         blank_biases: None,
+        credit: None,
         only: &[],
         review: true,
         exact: false,

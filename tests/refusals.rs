@@ -164,7 +164,7 @@ async fn a_field_at_fault_is_named_with_what_is_allowed() {
         (
             r#"{"prompt": "a", "diffusion": {"unmasking": {"speed": 1.5}}}"#,
             "diffusion.unmasking.speed",
-            "expected one of `order`, `threshold`, `factor`",
+            "expected one of `order`, `credit`, `credit_decay`",
         ),
         (
             r#"{"prompt": "a", "diffusion": {"remasking": "worst"}}"#,

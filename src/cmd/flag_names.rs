@@ -94,8 +94,10 @@ fn with_flags(message: &str, param: &str, names: Names) -> String {
         }
         None => message.to_owned(),
     };
-    let knobs: Vec<(&str, String)> = [("diffusion.unmasking", Kind::Pace), ("diffusion.remasking", Kind::Remasking)]
+    let unmasking = [Kind::Order, Kind::Pace].map(|kind| ("diffusion.unmasking", kind));
+    let knobs: Vec<(&str, String)> = unmasking
         .into_iter()
+        .chain([("diffusion.remasking", Kind::Remasking)])
         .filter(|(field, _)| param.starts_with(field))
         .flat_map(|(field, kind)| {
             knobs(kind).into_iter().map(move |knob| (knob.name, format!("{field}.{}", knob.name)))

@@ -19,6 +19,7 @@ impl Args for PolicyArgs {
         let remasking = Arg::new("remasking").long("remasking").value_parser(named(Kind::Remasking));
         command
             .arg(order.default_value("confidence").help("Which blank is filled first"))
+            .args(knobs(Kind::Order).into_iter().map(|knob| flag("", knob)))
             .args(knobs(Kind::Pace).into_iter().map(|knob| flag("", knob)))
             .arg(
                 remasking.help(
@@ -41,7 +42,8 @@ impl FromArgMatches for PolicyArgs {
             (rule, settings) => Some(Choice { rule: rule.unwrap_or(&QUALITY), settings }),
         };
         let order = rule("unmasking").ok_or_else(|| clap::Error::new(ErrorKind::MissingRequiredArgument))?;
-        Ok(Self { order: Choice::of(order), pace: settings("", Kind::Pace, matches)?, remasking })
+        let order = Choice { rule: order, settings: settings("", Kind::Order, matches)? };
+        Ok(Self { order, pace: settings("", Kind::Pace, matches)?, remasking })
     }
 
     fn update_from_arg_matches(&mut self, matches: &ArgMatches) -> Result<(), clap::Error> {

@@ -2,6 +2,8 @@
 //! a model says. Pure: no tensors, no clock, no channels, no wire formats.
 
 mod canvas;
+mod credit;
+mod fills;
 mod plan;
 pub mod policy;
 mod random;
@@ -14,10 +16,12 @@ mod token_set;
 mod units;
 
 pub use canvas::{Canvas, Cell, Edit, EditError};
+pub use credit::{Credit, Credits};
+pub use fills::fills;
 pub use plan::{Passes, PolicyError};
 pub use policy::{Choice, Pace, Policy, Proofreading};
 pub use random::{DrawKey, Draws, Purpose, Seed, gumbel};
 pub use reading::{Best, Present, Proposal, Reading, Review};
-pub use sequence::{ReadingError, Sequence, StepOutcome, fills};
+pub use sequence::{ReadingError, Sequence, StepOutcome};
 pub use token_set::{TokenSet, TokenSetError};
 pub use units::{DOUBTFUL, Position, Probability, TokenId, u32_of};

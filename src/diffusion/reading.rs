@@ -37,11 +37,11 @@ pub struct Present {
     pub confidence: Probability,
 }
 
-/// What the output layer would write into a filled cell: its most probable token as the canvas
-/// stands now, the token that stands there included in what the model sees.
+/// What the output layer would write into a cell: its most probable token as the canvas stands now,
+/// the token that stands in a filled cell included in what the model sees.
 #[derive(Clone, Copy, Debug, PartialEq)]
 pub struct Best {
-    /// The filled cell.
+    /// The cell.
     pub at: Position,
     /// The most probable of the tokens that may stand there; may be the one that does.
     pub token: TokenId,
@@ -60,4 +60,7 @@ pub struct Reading {
     pub present: Vec<Present>,
     /// One per filled cell of the window, left to right; empty when the row asked for none.
     pub best: Vec<Best>,
+    /// What is the most probable without credit, one per blank of the window, left to right; empty
+    /// when the row has no credit.
+    pub favourites: Vec<Best>,
 }

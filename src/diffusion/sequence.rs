@@ -2,10 +2,12 @@
 //! Out of scope: where a reading comes from, and who receives the edits.
 
 use super::canvas::{Canvas, Edit, EditError};
+use super::credit::Credits;
+use super::fills::fills;
 use super::plan::{Block, Passes, Plan, PolicyError};
 use super::policy::{Choice, FilledCell, Needs, OFF, Pace, Policy, Proofreading, View};
 use super::random::{DrawKey, Seed};
-use super::reading::{Proposal, Reading};
+use super::reading::Reading;
 use super::rewritten::Rewritten;
 use super::schedule::{Room, Schedule};
 use super::token_set::TokenSet;
@@ -56,6 +58,8 @@ pub struct Sequence {
     plan: Plan,
     /// One per cell of the canvas.
     traces: Vec<Trace>,
+    /// What blanks keep of earlier passes; `None` without credit.
+    credits: Option<Credits>,
     /// Tokens that are filled in only where nothing else is left.
     postponed: Vec<TokenId>,
     /// Tokens that may be judged, erased and replaced; `None` is all.
@@ -114,7 +118,8 @@ impl Sequence {
     fn of(canvas: Canvas, policy: Policy, seed: Seed, plan: Plan, steps_max: Option<u32>) -> Self {
         let traces = vec![Trace::GIVEN; canvas.len()];
         let (postponed, judged, rewritten) = (Vec::new(), None, None);
-        Self { canvas, policy, seed, step: 0, steps_max, plan, traces, postponed, judged, rewritten }
+        let credits = Credits::of(&policy.order.settings);
+        Self { canvas, policy, seed, step: 0, steps_max, plan, traces, credits, postponed, judged, rewritten }
     }
 
     /// The same, but blanks for which one of these tokens is proposed are filled after all others
@@ -194,6 +199,11 @@ impl Sequence {
         if self.is_proofreading() { self.policy.needs().and(Needs::QUALITY) } else { self.policy.needs() }
     }
 
+    /// The credits of blanks, if the policy has any.
+    pub const fn credits(&self) -> Option<&Credits> {
+        self.credits.as_ref()
+    }
+
     /// Rows that the next step reads besides the canvas itself: one for each filled cell if the
     /// policy goes by exact qualities.
     pub fn rows_beside(&self) -> usize {
@@ -230,6 +240,10 @@ impl Sequence {
         edits.iter().try_for_each(|edit| canvas.apply(edit))?;
         self.canvas = canvas;
         self.remember(&filled, &edits);
+        if let Some(credits) = &mut self.credits {
+            credits.take(&reading.favourites);
+            edits.iter().for_each(|edit| credits.forget(edit.at()));
+        }
 
         let step = self.step;
         self.step += 1;
@@ -356,29 +370,6 @@ enum Class {
     InTurn,
     /// Its token is filled in only where nothing else is left.
     Postponed,
-}
-
-/// Fills of the first `count` blanks in `order`; fills of a lower class come before all of a higher
-/// one. Training fills blanks in the same way.
-pub fn fills<C: Ord>(
-    order: &Choice,
-    proposals: &[Proposal],
-    class: impl Fn(&Edit) -> C,
-    count: u32,
-    key: DrawKey,
-) -> Vec<Edit> {
-    if count == 0 {
-        return Vec::new();
-    }
-    let mut fills = order.decide(View::of(proposals, &[], key));
-    if fills.len() < proposals.len() {
-        // no blank is lost: those that the order leaves out come last
-        let ranked: BTreeSet<Position> = fills.iter().map(Edit::at).collect();
-        fills.extend(proposals.iter().filter(|proposal| !ranked.contains(&proposal.at)).map(Proposal::fill));
-    }
-    fills.sort_by_key(class); // the sort is stable
-    fills.truncate(count as usize);
-    fills
 }
 
 /// The entry of cell `at`, of entries that are in the order of their cells.

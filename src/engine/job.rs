@@ -207,7 +207,7 @@ impl Job {
                 let Needs { quality: review, present, best, exact } = self.sequence.needs();
                 let (only, own) = (&self.restrictions[..], &self.options.biases);
                 let (blank_biases, biases) = (Some(own.of_blanks()), &own.requested[..]);
-                let asked = Row { review, exact, present, best, ..plain };
+                let asked = Row { review, exact, present, best, credit: self.sequence.credits(), ..plain };
                 vec![Row { window, guidance: *guidance, biases, blank_biases, only, ..asked }]
             }
             (None, true) => vec![Row { window: self.written_range(), review: true, ..plain }],

@@ -165,11 +165,13 @@ impl NetworkDenoiser {
             let row = &batch[cell.row];
             let unguided = cell.unguided.and_then(|_| next_unguided.next());
             let guidance = row.guidance.zip(unguided).map(|(weight, unguided)| Guidance { weight, unguided });
-            let plain = SummaryOptions { noise: None, biases: row.biases, only: row.allowed(cell.at), guidance };
+            let (biases, only) = (row.biases, row.allowed(cell.at));
+            let plain = SummaryOptions { biases, only, guidance, ..SummaryOptions::default() };
             match &cell.question {
                 Question::Proposal => {
                     let biases = row.blank_biases.unwrap_or(row.biases);
-                    SummaryOptions { noise: row.sampling.noise(cell.at), biases, ..plain }
+                    let credit = row.credit.map(|credits| credits.at(cell.at));
+                    SummaryOptions { noise: row.sampling.noise(cell.at), biases, credit, ..plain }
                 }
                 Question::Present(token) | Question::LeftOut(token) => {
                     SummaryOptions { only: Some(std::slice::from_ref(token)), ..plain }
@@ -218,7 +220,10 @@ impl NetworkDenoiser {
         let qualities = unfilled(qualities, chunks, reviewed.chunks(most).map(<[Asked]>::len));
         for (&Asked { row, at, question, .. }, summary) in readouts.iter().zip(summaries) {
             self.record(&mut readings[row], "a logit", summary, |reading, summary| match question {
-                Question::Proposal => reading.proposals.push(summary.proposal(at)),
+                Question::Proposal => {
+                    reading.proposals.push(summary.proposal(at));
+                    reading.favourites.extend(summary.favourite(at));
+                }
                 Question::Present(_) => reading.present.push(Present { at, confidence: summary.confidence }),
                 Question::LeftOut(_) => reading.reviews.push(Review { at, quality: summary.confidence }),
                 Question::Best => reading.best.push(summary.best(at)),

@@ -4,7 +4,9 @@
 use super::backend::cost::{Cost, Speed};
 use super::backend::counts::Counts;
 use super::error::{ModelError, RowError};
-use crate::diffusion::{Canvas, Draws, Position, Probability, Proofreading, Purpose, Reading, Seed, TokenId, TokenSet};
+use crate::diffusion::{
+    Canvas, Credits, Draws, Position, Probability, Proofreading, Purpose, Reading, Seed, TokenId, TokenSet,
+};
 use std::{collections::BTreeSet, fmt, num::NonZeroU32, ops::Range, sync::Arc};
 
 /// A masked diffusion model, its quality head included. Tensors stay behind this trait.
@@ -239,6 +241,9 @@ pub struct Row<'a> {
     pub biases: &'a [(TokenId, Change)],
     /// In place of `biases` in the blanks; `None` is the same there.
     pub blank_biases: Option<&'a [(TokenId, Change)]>,
+    /// Credits of the blanks, which change their logits after biases, and before all that is drawn
+    /// and measured. With them, the most probable token of each blank without credit is reported.
+    pub credit: Option<&'a Credits>,
     /// Entries from left to right, no cell in two of them. The entry that contains a cell applies
     /// there, instead of the filter. Confidence, margin and entropy still refer to the whole
     /// distribution.
@@ -273,6 +278,7 @@ impl<'a> Row<'a> {
             guidance: None,
             biases: &[],
             blank_biases: None,
+            credit: None,
             only: &[],
             review: false,
             present: false,

@@ -6,7 +6,7 @@
 use super::backend::cpu::summary::{guided, summarise};
 use super::backend::summary::{Summary, SummaryOptions, Vocabulary};
 use super::error::{ModelError, RowError};
-use super::interface::{Batch, Defaults, Denoiser, Inspection, ModelSpec, Noise, Readings, Row};
+use super::interface::{Batch, Defaults, Denoiser, Inspection, ModelSpec, Readings, Row};
 use crate::diffusion::{Best, Cell, Draws, Position, Present, Probability, Purpose, Reading, Review, Seed, TokenId};
 use std::num::NonZeroU32;
 
@@ -107,19 +107,25 @@ impl Toy {
         let story = Story::of(cells);
         let unprompted: Vec<Cell> =
             cells.iter().map(|cell| if let Cell::Fixed(_) = cell { Cell::Blank } else { *cell }).collect();
-        let summary = |at: Position, noise: Option<Noise>, biases| -> Result<Summary, RowError> {
+        let summary = |at: Position, options: SummaryOptions<'_>| -> Result<Summary, RowError> {
             let mut logits = story.logits(cells, at.index());
             if let Some(weight) = row.guidance {
                 logits = guided(&logits, &story.logits(&unprompted, at.index()), weight);
             }
-            let options = SummaryOptions { noise, biases, only: row.allowed(at), guidance: None };
+            let options = SummaryOptions { only: row.allowed(at), ..options };
             let vocabulary = Vocabulary { size: VOCABULARY, mask: MASK.0 as usize };
             let summary = summarise(logits.into(), vocabulary, &options);
             summary.ok_or(RowError::NotFinite { what: "a logit", dtype: self.spec.dtype.clone() })
         };
         let blank_biases = row.blank_biases.unwrap_or(row.biases);
-        let propose = |at: Position| Ok(summary(at, row.sampling.noise(at), blank_biases)?.proposal(at));
-        let proposals = row.canvas.blanks(row.window.clone()).map(propose).collect::<Result<_, RowError>>()?;
+        let of_blank = |at: Position| {
+            let (noise, credit) = (row.sampling.noise(at), row.credit.map(|credits| credits.at(at)));
+            let options = SummaryOptions { noise, biases: blank_biases, credit, ..SummaryOptions::default() };
+            Ok((at, summary(at, options)?))
+        };
+        let of_blanks = row.canvas.blanks(row.window.clone()).map(of_blank).collect::<Result<Vec<_>, RowError>>()?;
+        let proposals = of_blanks.iter().map(|(at, summary)| summary.proposal(*at)).collect();
+        let favourites = of_blanks.iter().filter_map(|(at, summary)| summary.favourite(*at)).collect();
         let filled = |wanted: bool| row.canvas.filled(row.window.clone()).filter(move |_| wanted);
         // what a quality head learns to predict: the probability of the token without its own cell
         let likely = |at: Position, token| {
@@ -129,9 +135,10 @@ impl Toy {
         let reviews = filled(row.exact || row.review && self.spec.has_quality).map(review).collect();
         let present = |(at, token)| Present { at, confidence: likely(at, token) };
         let present = filled(row.present).map(present).collect();
-        let best = |(at, _)| Ok(summary(at, None, row.biases)?.best(at));
+        let plain = SummaryOptions { biases: row.biases, ..SummaryOptions::default() };
+        let best = |(at, _)| Ok(summary(at, plain)?.best(at));
         let best = filled(row.best).map(best).collect::<Result<Vec<Best>, RowError>>()?;
-        Ok(Reading { proposals, reviews, present, best })
+        Ok(Reading { proposals, reviews, present, best, favourites })
     }
 }
 

@@ -22,8 +22,8 @@ fn value(knob: &Knob) -> (rule::value::Value, Value) {
     }
 }
 
-fn ordered(order: &str) -> proto::Diffusion {
-    let unmasking = proto::Unmasking { order_name: order.to_owned(), ..Default::default() };
+fn ordered(proto::Rule { name, knobs }: proto::Rule) -> proto::Diffusion {
+    let unmasking = proto::Unmasking { order_name: name, order_knobs: knobs, ..Default::default() };
     proto::Diffusion { unmasking: Some(unmasking), ..Default::default() }
 }
 
@@ -49,7 +49,10 @@ async fn every_policy_gives_what_it_gives_over_http() {
                 values.iter().map(|(name, (_, json))| ((*name).to_owned(), json.clone())).collect();
             let asked = named(rule.name, values.into_iter().map(|(name, (value, _))| (name, value)));
             let (grpc, diffusion) = match kind {
-                Kind::Order => (ordered(rule.name), json!({"unmasking": rule.name})),
+                Kind::Order => {
+                    json.insert("order".to_owned(), json!(rule.name));
+                    (ordered(asked), json!({"unmasking": json}))
+                }
                 Kind::Pace => (paced(asked), json!({"unmasking": json})),
                 Kind::Remasking => {
                     json.insert("policy".to_owned(), json!(rule.name));
@@ -79,7 +82,16 @@ async fn what_a_rule_does_not_take_is_named() {
     let nothing =
         proto::Rule { name: "present".to_owned(), knobs: [("below".to_owned(), rule::Value::default())].into() };
     for (diffusion, words) in [
-        (ordered("rightmost"), "diffusion.unmasking.order_name: given \"rightmost\"; give one of \"confidence\""),
+        (
+            ordered(named("rightmost", [])),
+            "diffusion.unmasking.order_name: given \"rightmost\"; give one of \"confidence\"",
+        ),
+        (
+            ordered(named("margin", [("eta", Number(0.5))])),
+            "diffusion.unmasking.order_knobs: margin has no knob \"eta\"",
+        ),
+        (ordered(named("margin", [("credit", Number(-1.0))])), "credit is -1; give a number from 0 to 100"),
+        (ordered(named("", [("credit_power", Number(0.5))])), "credit_power goes with credit; give that too"),
         (paced(named("fast", [])), "diffusion.unmasking.rule: given \"fast\"; give one of \"threshold\", \"factor\""),
         (paced(named("factor", [])), "diffusion.unmasking.rule.knobs is missing; give a value for factor"),
         (paced(named("factor", [("eta", Number(0.5))])), "factor has no knob \"eta\"; its knobs are factor"),

@@ -13,6 +13,7 @@ use crate::diffusion::policy::{self, Choice, Kind, Rule, Setting, Settings, THRE
 use crate::engine::{DEFAULT_BLANK, EndOfText, Format, Prompt, Proofreading, Request, Task};
 use crate::text::{Message, quoted};
 use serde_json::{Value, json};
+use std::collections::BTreeMap;
 use std::time::Duration;
 use tonic::metadata::MetadataMap;
 
@@ -164,8 +165,10 @@ fn no_text() -> ApiError {
 fn diffusion(asked: Option<proto::Diffusion>, request: Request) -> Result<Request, ApiError> {
     let asked = asked.unwrap_or_default();
     let unmasking = asked.unmasking.unwrap_or_default();
+    let order = order(unmasking.order, &unmasking.order_name)?.unwrap_or(request.order.rule);
+    const ORDER_KNOBS: &str = "diffusion.unmasking.order_knobs";
     Ok(Request {
-        order: order(unmasking.order, &unmasking.order_name)?.unwrap_or(request.order),
+        order: with_knobs(order, unmasking.order_knobs, ORDER_KNOBS, ORDER_KNOBS)?,
         pace: unmasking.pace.map_or(Ok(Settings::EMPTY), pace)?,
         steps: asked.steps,
         block_length: asked.block_length,
@@ -179,13 +182,13 @@ fn diffusion(asked: Option<proto::Diffusion>, request: Request) -> Result<Reques
     })
 }
 
-fn order(number: i32, name: &str) -> Result<Option<Choice>, ApiError> {
+fn order(number: i32, name: &str) -> Result<Option<&'static Rule>, ApiError> {
     if !name.is_empty() {
-        return rule(Kind::Order, "diffusion.unmasking.order_name", name).map(|rule| Some(Choice::of(rule)));
+        return rule(Kind::Order, "diffusion.unmasking.order_name", name).map(Some);
     }
     let member = proto::Order::try_from(number)
         .map_err(|_| no_member("diffusion.unmasking.order", number, "1 (confidence) to 5 (leftmost)"))?;
-    Ok(find(Kind::Order, &word("ORDER_", member.as_str_name())).map(Choice::of))
+    Ok(find(Kind::Order, &word("ORDER_", member.as_str_name())))
 }
 
 fn pace(asked: unmasking::Pace) -> Result<Settings, ApiError> {
@@ -212,11 +215,20 @@ fn rule(kind: Kind, field: &'static str, name: &str) -> Result<&'static Rule, Ap
 
 /// A rule by its name, with its knobs.
 fn named(kind: Kind, field: &'static str, asked: proto::Rule) -> Result<Choice, ApiError> {
+    with_knobs(rule(kind, field, &asked.name)?, asked.knobs, field, &format!("{field}.knobs"))
+}
+
+/// A rule with knobs. Errors are of a field, and begin with the place of the knobs.
+fn with_knobs(
+    rule: &'static Rule,
+    knobs: BTreeMap<String, proto::rule::Value>,
+    field: &'static str,
+    place: &str,
+) -> Result<Choice, ApiError> {
     use proto::rule::value::Value as V;
-    let rule = rule(kind, field, &asked.name)?;
     let mut choice = Choice::of(rule);
-    for (name, value) in asked.knobs {
-        let fault = |problem: String| ApiError::invalid(field, format!("{field}.knobs: {problem}"));
+    for (name, value) in knobs {
+        let fault = |problem: String| ApiError::invalid(field, format!("{place}: {problem}"));
         let Some(knob) = rule.knob(&name) else {
             let own: Vec<_> = rule.knobs.iter().map(|knob| knob.name).collect();
             let own =

@@ -132,9 +132,9 @@ impl Diffusion {
     }
 
     pub(super) fn read(self, request: Request) -> Result<Request, ApiError> {
-        let Unmasking { order, pace } = self.unmasking.unwrap_or_default();
+        let Unmasking { order, of_order, pace } = self.unmasking.unwrap_or_default();
         Ok(Request {
-            order: order.unwrap_or(request.order),
+            order: Choice { rule: order.unwrap_or(request.order.rule), settings: of_order },
             pace,
             steps: self.steps,
             block_length: self.block_length,

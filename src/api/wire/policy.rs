@@ -12,17 +12,23 @@ use utoipa::openapi::schema::{
 };
 use utoipa::openapi::{RefOr, Schema};
 
-/// `unmasking`: an order, and the knobs of paces.
+/// `unmasking`: an order with its knobs, and the knobs of paces.
 #[derive(Clone, Copy, Debug, Default)]
 pub(super) struct Unmasking {
-    pub(super) order: Option<Choice>,
+    pub(super) order: Option<&'static Rule>,
+    pub(super) of_order: Settings,
     pub(super) pace: Settings,
 }
 
 pub(super) fn unmasking<'de, D: Deserializer<'de>>(input: D) -> Result<Option<Unmasking>, D::Error> {
-    let field = Field { name: "order", kind: Kind::Order, knobs: knobs(Kind::Pace) };
-    let read = input.deserialize_any(field)?;
-    Ok(read.map(|(order, pace)| Unmasking { order: order.map(Choice::of), pace }))
+    let of_orders = knobs(Kind::Order);
+    let is_of_order = |name: &str| of_orders.iter().any(|knob| knob.name == name);
+    let all = of_orders.iter().copied().chain(knobs(Kind::Pace)).collect();
+    let read = input.deserialize_any(Field { name: "order", kind: Kind::Order, knobs: all })?;
+    Ok(read.map(|(order, settings)| {
+        let (of_order, pace) = settings.parted(is_of_order);
+        Unmasking { order, of_order, pace }
+    }))
 }
 
 /// `remasking`: a rule and its knobs, unchecked.
@@ -115,9 +121,14 @@ pub(super) fn order_schema() -> RefOr<Schema> {
     orders(|_| schema::null(), "The order in which erased cells are filled again.")
 }
 
-fn orders(knob: fn(&Knob) -> RefOr<Schema>, description: &str) -> RefOr<Schema> {
+fn orders(of_pace: fn(&Knob) -> RefOr<Schema>, description: &str) -> RefOr<Schema> {
     let names = schema::words(names(Kind::Order));
-    let object = with_knobs("order", schema::either([names.clone(), schema::null()]), Kind::Pace, knob);
+    let object = with_knobs("order", schema::either([names.clone(), schema::null()]), Kind::Order, knob_schema);
+    let with_pace = |mut object: Object, knob: &'static Knob| {
+        object.properties.insert(knob.name.to_owned(), of_pace(knob));
+        object
+    };
+    let object = knobs(Kind::Pace).into_iter().fold(object, with_pace);
     schema::either_or_null([names, object.into()], description)
 }
 

@@ -177,6 +177,15 @@ impl Settings {
         self.0.iter().flatten().copied()
     }
 
+    /// Those of the knobs that `is_first` is true of, and the others.
+    pub fn parted(&self, is_first: impl Fn(&str) -> bool) -> (Self, Self) {
+        let add = |(first, others): (Self, Self), (knob, value)| match is_first(knob) {
+            true => (first.with(knob, value), others),
+            false => (first, others.with(knob, value)),
+        };
+        self.iter().fold((Self::EMPTY, Self::EMPTY), add)
+    }
+
     /// The value of a knob, if it was set.
     pub fn get(&self, knob: &str) -> Option<Setting> {
         self.iter().find(|(name, _)| *name == knob).map(|(_, value)| value)

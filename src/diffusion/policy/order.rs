@@ -1,5 +1,6 @@
 //! Orders: which blank is filled first. Ties go to the left.
 
+use super::knob::{Knob, Range, Setting, Settings};
 use super::rule::{Kind, Rule, View};
 use crate::diffusion::canvas::Edit;
 use crate::diffusion::random::Purpose;
@@ -34,13 +35,51 @@ pub static LEFTMOST: Rule = order("leftmost", "From left to right.", "", |view| 
     sorted(view, |proposals| proposals.sort_by_key(|proposal| proposal.at))
 });
 
+/// The knob that gives blanks credit for what earlier passes found most probable there.
+pub static CREDIT: Knob = Knob {
+    name: "credit",
+    help: "Weight of credit, 0.7 in the paper: the logit of a token in a blank gains this times ln(1 + C), where C sums \
+           up the passes in which it was the most probable one there; default: 0, no credit.",
+    range: Range::Number { max: 100 },
+    default: |_, _| None,
+};
+
+/// The knob that lets credit fade.
+pub static CREDIT_DECAY: Knob = Knob {
+    name: "credit_decay",
+    help: "What is left of credit after a pass; default: 0.8.",
+    range: Range::Fraction,
+    default: |asked, _| with_credit(asked, 0.8),
+};
+
+/// The knob that says how much credit depends on probability.
+pub static CREDIT_POWER: Knob = Knob {
+    name: "credit_power",
+    help: "The most probable token's credit gains its probability to this power; default: 0.2.",
+    range: Range::Fraction,
+    default: |asked, _| with_credit(asked, 0.2),
+};
+
+fn with_credit(asked: &Settings, default: f32) -> Option<Setting> {
+    asked.get(CREDIT.name).map(|_| Setting::Number(default))
+}
+
+/// A knob of credit, without which it does nothing.
+pub(super) fn without_credit(asked: &Settings) -> Option<&'static str> {
+    let is_set = |knob: &&&Knob| asked.get(knob.name).is_some();
+    if is_set(&&&CREDIT) { None } else { KNOBS.iter().find(is_set).map(|knob| knob.name) }
+}
+
+/// The knobs that every order has: the model applies them, whatever the order.
+static KNOBS: [&Knob; 3] = [&CREDIT, &CREDIT_DECAY, &CREDIT_POWER];
+
 const fn order(
     name: &'static str,
     help: &'static str,
     source: &'static str,
     decide: fn(&View<'_>) -> Vec<Edit>,
 ) -> Rule {
-    Rule { kind: Kind::Order, name, help, source, decide, ..Rule::NONE }
+    Rule { kind: Kind::Order, name, help, source, knobs: &KNOBS, decide, ..Rule::NONE }
 }
 
 /// Fills of all blanks, in the order that `sort` brings them into. `sort` has to be stable.

@@ -134,12 +134,20 @@ impl Choice {
     /// Checks every setting.
     ///
     /// # Errors
-    /// When the rule has no such knob, or the value is outside the knob's range.
+    /// When the rule has no such knob, the value is outside the knob's range, or the knob does
+    /// nothing without another one.
     pub fn check(&self) -> Result<(), KnobError> {
         self.settings.iter().try_for_each(|(name, value)| match self.rule.knob(name) {
             Some(knob) => knob.check(value),
             None => Err(foreign(self.rule, name)),
-        })
+        })?;
+        match order::without_credit(&self.settings).filter(|_| self.rule.kind == Kind::Order) {
+            None => Ok(()),
+            Some(knob) => {
+                let message = format!("{knob} goes with {}; give that too", order::CREDIT.name);
+                Err(KnobError { knob: Some(knob), message })
+            }
+        }
     }
 }
 
@@ -257,6 +265,9 @@ mod tests {
             message(Choice::of(&OFF).with("budget", 1)),
             "policy \"off\" takes no budget, below, window, hold, weight, every, above or eta; choose another policy, as \"quality\""
         );
+        let fading = Choice::of(&order::ENTROPY).with("credit_decay", 0.5);
+        assert_eq!(message(fading), "credit_decay goes with credit; give that too");
+        assert_eq!(fading.with("credit", 0.7).check(), Ok(()));
         assert_eq!(pace(&Settings::EMPTY), Ok(None));
         let threshold = Choice::of(&THRESHOLD).with("threshold", 0.9);
         assert_eq!(pace(&threshold.settings), Ok(Some(threshold)));

@@ -2,7 +2,7 @@
 //! Out of scope: how they are computed from a row of logits.
 
 use super::inputs::AskPlaces;
-use crate::diffusion::{Best, Position, Probability, Proposal, TokenId, u32_of};
+use crate::diffusion::{Best, Credit, Position, Probability, Proposal, TokenId, u32_of};
 use crate::model::interface::{Change, Noise};
 use candle_core::{Result, Tensor, bail};
 
@@ -13,6 +13,8 @@ pub(crate) struct Summary {
     pub(crate) confidence: Probability,
     pub(crate) margin: Probability,
     pub(crate) entropy: f32,
+    /// With credit, the most probable token without it, and its probability.
+    pub(crate) favourite: Option<(u32, Probability)>,
 }
 
 /// Summaries of several rows; `None` for a row with a logit that is not finite.
@@ -56,6 +58,8 @@ pub(crate) struct SummaryOptions<'a> {
     pub(crate) noise: Option<Noise>,
     /// What is done to the logits of some tokens; several changes of a token in their order.
     pub(crate) biases: &'a [(TokenId, Change)],
+    /// Credit, which is added after that.
+    pub(crate) credit: Option<Credit<'a>>,
     /// The tokens that may be drawn; `None` is all.
     pub(crate) only: Option<&'a [TokenId]>,
     /// Classifier-free guidance, applied before the biases.
@@ -82,12 +86,18 @@ impl Summary {
             margin: Probability::rounded(narrow(1.0 / mass - probability(second)))?,
             // H = ln Z - sum p (l - max), with Z relative to the maximum
             entropy: narrow(mass.ln() - moment / mass).max(0.0),
+            favourite: None,
         })
+    }
+
+    /// What is the most probable without credit in the cell at `at`.
+    pub(crate) fn favourite(self, at: Position) -> Option<Best> {
+        self.favourite.map(|(token, confidence)| Best { at, token: TokenId(token), confidence })
     }
 
     /// The proposal for the blank at `at`.
     pub(crate) fn proposal(self, at: Position) -> Proposal {
-        let Self { token, confidence, margin, entropy } = self;
+        let Self { token, confidence, margin, entropy, favourite: _ } = self;
         Proposal { at, token: TokenId(token), confidence, margin, entropy }
     }
 

@@ -1,7 +1,7 @@
 //! A row of logits summarised on the CPU, in one order of sums whatever the other rows are.
 
 use super::sampling::{allowed, sample, sample_among};
-use crate::diffusion::TokenId;
+use crate::diffusion::{Credit, Probability, TokenId};
 use crate::model::backend::summary::{Summary, SummaryOptions, Vocabulary, larger};
 use crate::model::interface::{Change, Filter};
 use std::borrow::Cow;
@@ -19,7 +19,15 @@ pub(crate) fn summarise(
     vocabulary: Vocabulary,
     options: &SummaryOptions<'_>,
 ) -> Option<Summary> {
-    let logits = &*biased(logits, options.biases);
+    let logits = biased(logits, options.biases);
+    let Some(credit) = options.credit else { return measured(&logits, vocabulary, options) };
+    let favourite = Favourite::of(&logits, vocabulary, options.only)?;
+    let summary = measured(&credited(logits, credit, &favourite), vocabulary, options)?;
+    Some(Summary { favourite: Some((favourite.token, favourite.probability)), ..summary })
+}
+
+/// The summary of logits that are as they are to be.
+fn measured(logits: &[f32], vocabulary: Vocabulary, options: &SummaryOptions<'_>) -> Option<Summary> {
     let best = Best::of(logits, vocabulary)?;
     let token = match (options.only, options.noise) {
         (Some(only), None) => likeliest(only, logits)?,
@@ -28,12 +36,18 @@ pub(crate) fn summarise(
         (None, Some(noise)) if noise.filter == Filter::ALL => sample(logits, vocabulary, noise, best.token),
         (None, Some(noise)) => sample_among(allowed(logits, vocabulary, noise).into_iter(), logits, noise),
     };
+    let [mass, moment] = sums(logits, vocabulary, best.logit);
+    Summary::of(token, [logits[token as usize], best.logit, best.second], mass, moment)
+}
+
+/// The sums of exp(l - largest) and of exp(l - largest) (l - largest).
+fn sums(logits: &[f32], vocabulary: Vocabulary, largest: f32) -> [f64; 2] {
     let (mut mass, mut moment) = (0.0, 0.0);
     for (_, chunk) in vocabulary.chunks(logits) {
         // in f32 within a chunk, in f64 between them
         let (mut chunk_mass, mut chunk_moment) = (0.0f32, 0.0f32);
         for logit in chunk {
-            let below = (logit - best.logit).max(FLOOR);
+            let below = (logit - largest).max(FLOOR);
             let weight = below.exp();
             chunk_mass += weight;
             chunk_moment += weight * below;
@@ -41,7 +55,37 @@ pub(crate) fn summarise(
         mass += f64::from(chunk_mass);
         moment += f64::from(chunk_moment);
     }
-    Summary::of(token, [logits[token as usize], best.logit, best.second], mass, moment)
+    [mass, moment]
+}
+
+/// The most probable of the tokens that may be written.
+struct Favourite {
+    token: u32,
+    probability: Probability,
+}
+
+impl Favourite {
+    fn of(logits: &[f32], vocabulary: Vocabulary, only: Option<&[TokenId]>) -> Option<Self> {
+        let best = Best::of(logits, vocabulary)?;
+        let token = only.map_or(Some(best.token), |only| likeliest(only, logits))?;
+        let [mass, _] = sums(logits, vocabulary, best.logit);
+        let probability = f64::from(logits[token as usize] - best.logit).exp() / mass;
+        Some(Self { token, probability: Probability::rounded(probability as f32)? })
+    }
+}
+
+/// The logits with credit: that of earlier passes, and of this one.
+fn credited<'a>(logits: Cow<'a, [f32]>, credit: Credit<'_>, favourite: &Favourite) -> Cow<'a, [f32]> {
+    let mut logits = logits.into_owned();
+    let gain = credit.gain(favourite.probability.get());
+    let others = credit.held.iter().filter(|(token, _)| token.0 != favourite.token);
+    let held = credit.held.iter().find(|(token, _)| token.0 == favourite.token).map_or(0.0, |(_, held)| *held);
+    for (token, credit_of_token) in others.copied().chain([(TokenId(favourite.token), held + gain)]) {
+        if let Some(logit) = logits.get_mut(token.0 as usize) {
+            *logit += credit.bonus(credit_of_token);
+        }
+    }
+    Cow::Owned(logits)
 }
 
 /// Classifier-free guidance, as [`crate::model::backend::summary::Guidance`] defines it.

@@ -3,7 +3,7 @@
 
 use super::call::{Call, word};
 use super::gpu::{Gpu, THREADS};
-use crate::diffusion::{TokenId, u32_of};
+use crate::diffusion::{Credit, Probability, TokenId, u32_of};
 use crate::model::backend::inputs::{AskPlaces, Inputs, part};
 use crate::model::backend::summary::{Summaries, Summary, SummaryOptions, Vocabulary};
 use crate::model::interface::{Change, Filter, Noise};
@@ -16,19 +16,23 @@ use std::ops::Range;
 #[derive(Debug, Default)]
 struct Words {
     asks: Vec<u32>,
-    /// The tokens of biases, with [`SCALE`] where the logit is scaled; then those that may be
-    /// drawn.
+    /// The tokens of biases, with [`SCALE`] where the logit is scaled, and [`CREDIT`] where the
+    /// number is a credit; then those that may be drawn.
     tokens: Vec<u32>,
     /// As many as there are tokens of biases.
     biases: Vec<f32>,
 }
 
 /// Words of what is asked of a row.
-const ASK: usize = 16;
+const ASK: usize = 18;
 /// Words of a row's result.
-const ANSWER: usize = 8;
+const ANSWER: usize = 9;
 /// The bit of a bias's token that says that the logit is scaled.
 const SCALE: u32 = 1 << 31;
+/// The bit of a bias's token that says that the number is the token's credit.
+const CREDIT: u32 = 1 << 30;
+/// What a row without credit has in place of its favourite.
+const NONE: u32 = u32::MAX;
 /// Bits of a token in the order of a filter.
 const TOKEN_BITS: u32 = 20;
 
@@ -37,14 +41,16 @@ impl Words {
     fn of(options: &[SummaryOptions<'_>]) -> Self {
         let mut words = Self::default();
         let (mut biases, mut lists) = (HashMap::new(), HashMap::new());
-        for SummaryOptions { biases: own, .. } in options {
-            biases.entry(own.as_ptr_range()).or_insert_with(|| words.add_biases(own));
+        // credit is each row's own
+        let list = |options: &SummaryOptions<'_>| (options.biases.as_ptr_range(), held(options).as_ptr_range());
+        for options in options {
+            biases.entry(list(options)).or_insert_with(|| words.add_biases(options.biases, held(options)));
         }
         for only in options.iter().filter_map(|options| options.only) {
             lists.entry(only.as_ptr_range()).or_insert_with(|| words.add_tokens(only));
         }
         for (row, options) in options.iter().enumerate() {
-            let biases = biases[&options.biases.as_ptr_range()].clone();
+            let biases = biases[&list(options)].clone();
             let only = options.only.map_or(0..0, |only| lists[&only.as_ptr_range()].clone());
             words.ask(row, options, &biases, &only);
         }
@@ -52,18 +58,17 @@ impl Words {
     }
 
     /// Ascending, as the kernel looks for them.
-    fn add_biases(&mut self, biases: &[(TokenId, Change)]) -> Range<usize> {
+    fn add_biases(&mut self, biases: &[(TokenId, Change)], credits: &[(TokenId, f32)]) -> Range<usize> {
         let first = self.tokens.len();
-        let mut biases = biases.to_vec();
-        biases.sort_by_key(|(token, _)| *token); // keeps the order of equals
-        for (token, change) in biases {
-            let (flag, number) = match change {
-                Change::Add(bias) => (0, bias),
-                Change::Scale(penalty) => (SCALE, penalty),
-            };
-            self.tokens.push(token.0 | flag);
-            self.biases.push(number);
-        }
+        let changes = biases.iter().map(|(token, change)| match change {
+            Change::Add(bias) => (*token, 0, *bias),
+            Change::Scale(penalty) => (*token, SCALE, *penalty),
+        });
+        let credits = credits.iter().map(|(token, credit)| (*token, CREDIT, *credit));
+        let mut all: Vec<(TokenId, u32, f32)> = changes.chain(credits).collect();
+        all.sort_by_key(|(token, ..)| *token); // keeps the order of equals
+        self.tokens.extend(all.iter().map(|(token, flag, _)| token.0 | flag));
+        self.biases.extend(all.iter().map(|(.., number)| *number));
         first..self.tokens.len()
     }
 
@@ -88,7 +93,14 @@ impl Words {
         self.asks.extend(key.into_iter().chain([step, position, purpose]).chain(temperature));
         self.asks.extend([top_k, top_p.to_bits(), min_p.to_bits(), u32_of(unguided), weight.to_bits()]);
         self.asks.extend([biases.start, biases.end, only.start, only.end].map(u32_of));
+        let credit = options.credit.map_or([0.0; 2], |Credit { weight, power, .. }| [weight, power]);
+        self.asks.extend(credit.map(f32::to_bits));
     }
+}
+
+/// The credits that a row has from earlier passes.
+fn held<'a>(options: &SummaryOptions<'a>) -> &'a [(TokenId, f32)] {
+    options.credit.map_or(&[], |credit| credit.held)
 }
 
 /// Summaries from the kernel's results; `None` where a logit was not finite.
@@ -96,7 +108,10 @@ pub(super) fn read(answers: &[f32]) -> Summaries {
     let read = |answer: &[f32]| {
         let (token, is_finite) = (answer[0].to_bits(), answer[1].to_bits() == 1);
         let [logit, largest, second, mass, moment] = std::array::from_fn(|word| answer[word + 2]);
-        if is_finite { Summary::of(token, [logit, largest, second], mass.into(), moment.into()) } else { None }
+        let summary = Summary::of(token, [logit, largest, second], mass.into(), moment.into()).filter(|_| is_finite)?;
+        let favourite = Some(answer[7].to_bits()).filter(|favourite| *favourite != NONE);
+        let favourite = favourite.and_then(|token| Some((token, Probability::rounded(answer[8])?)));
+        Some(Summary { favourite, ..summary })
     };
     answers.chunks_exact(ANSWER).map(read).collect()
 }

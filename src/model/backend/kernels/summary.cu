@@ -6,13 +6,19 @@
 constexpr uint32_t THREADS = 256;
 // Words of an ask: key (2), step, position, purpose, temperature (2, an f64), top-k (0 is none), top-p and min-p (f32; 1 and 0
 // are none), the row of unguided logits, the weight of the difference to it (f32; 1 is no guidance), then from where to where
-// in `tokens` the row's biases stand, and the tokens that may be drawn (none are all).
-constexpr uint32_t ASK = 16;
-// The bit of a bias's token that says that the logit is scaled: divided by the bias above 0, multiplied elsewhere.
+// in `tokens` the row's biases stand, and the tokens that may be drawn (none are all), then the weight of credit and the power
+// of the favourite's probability (f32; a weight of 0 is no credit).
+constexpr uint32_t ASK = 18;
+// The bits of a bias's token that say that the logit is scaled (divided by the bias above 0, multiplied elsewhere), and that
+// the number is the token's credit. What is left is the token.
 constexpr uint32_t SCALE = 0x80000000u;
+constexpr uint32_t CREDIT = 0x40000000u;
+constexpr uint32_t TOKEN = ~(SCALE | CREDIT);
 // Words of an answer: token, whether all logits are finite, then as f32 the token's logit, the largest, the second largest, the
-// sum of exp(l - largest), the sum of exp(l - largest) (l - largest), reserved.
-constexpr uint32_t ANSWER = 8;
+// sum of exp(l - largest), the sum of exp(l - largest) (l - largest); then the most probable token without credit, all ones if
+// there is no credit, and its probability as f32.
+constexpr uint32_t ANSWER = 9;
+constexpr uint32_t NONE = 0xffffffffu;
 
 // The lowest finite number: what a banned token's logit is.
 constexpr float LOWEST = -3.402823466e38f;
@@ -133,9 +139,13 @@ struct Row {
     const uint32_t *bias_tokens;
     const float *biases;
     uint32_t bias_count, size, mask;
+    // of credit: 0 for none; then the most probable token without it, and what its credit gains
+    float credit_weight;
+    uint32_t favourite;
+    float gain;
 };
 
-// The logit of a token, guidance and then biases applied; `bias_tokens` ascends, SCALE left out.
+// The logit of a token, guidance, then biases, then credit applied; the tokens of `bias_tokens` ascend.
 template <typename T>
 __device__ float logit_of(const Row<T> &row, uint32_t token) {
     float logit = widened(row.own[token]);
@@ -143,26 +153,29 @@ __device__ float logit_of(const Row<T> &row, uint32_t token) {
         const float unguided = widened(row.unguided[token]);
         logit = unguided + row.weight * (logit - unguided);
     }
+    float credit = token == row.favourite ? row.gain : 0.0f;
     if (row.bias_count > 0) {
         uint32_t from = 0, until = row.bias_count;
         while (from < until) {
             const uint32_t middle = (from + until) / 2u;
-            if ((row.bias_tokens[middle] & ~SCALE) < token) {
+            if ((row.bias_tokens[middle] & TOKEN) < token) {
                 from = middle + 1u;
             } else {
                 until = middle;
             }
         }
-        for (; from < row.bias_count && (row.bias_tokens[from] & ~SCALE) == token; from++) {
+        for (; from < row.bias_count && (row.bias_tokens[from] & TOKEN) == token; from++) {
             const float bias = row.biases[from];
-            if (row.bias_tokens[from] & SCALE) {
+            if (row.bias_tokens[from] & CREDIT) {
+                credit += bias;
+            } else if (row.bias_tokens[from] & SCALE) {
                 logit = logit > 0.0f ? logit / bias : logit * bias;
             } else {
                 logit = bias == -INFINITY ? LOWEST : logit + bias;
             }
         }
     }
-    return logit;
+    return row.credit_weight > 0.0f && credit > 0.0f ? logit + row.credit_weight * log1pf(credit) : logit;
 }
 
 // The order in which a filter takes tokens, from the highest key down: by logit, among equals the lower token first. Tokens
@@ -311,12 +324,49 @@ __device__ float number_of(uint32_t bits) {
     return word.value;
 }
 
+// What all threads have read together; only the first thread may use it.
+__device__ Summary reduced(const Summary &own, Summary *summaries) {
+    const uint32_t thread = threadIdx.x;
+    summaries[thread] = own;
+    __syncthreads();
+    for (uint32_t stride = THREADS / 2u; stride > 0; stride /= 2u) {
+        if (thread < stride) {
+            summaries[thread] = merged(summaries[thread], summaries[thread + stride]);
+        }
+        __syncthreads();
+    }
+    return summaries[0];
+}
+
+// The most probable token, of those from `first` to below `end` in `tokens` if there are any, and its probability. All threads
+// get the same.
+template <typename T>
+__device__ uint32_t favourite_of(const Row<T> &row, const uint32_t *tokens, uint32_t first, uint32_t end, float *probability,
+                                 void *shared) {
+    Summary s = nothing();
+    for (uint32_t token = threadIdx.x; token < row.size; token += THREADS) {
+        if (token != row.mask) {
+            take(s, token, logit_of(row, token));
+        }
+    }
+    for (uint32_t at = first + threadIdx.x; at < end; at += THREADS) {
+        const float logit = logit_of(row, tokens[at]);
+        if (isfinite(logit)) {
+            prefer(s, tokens[at], logit, (double)logit);
+        }
+    }
+    s = reduced(s, (Summary *)shared);
+    __syncthreads(); // before `shared` is used for something else
+    const bool is_listed = end > first;
+    *probability = fminf(expf((is_listed ? s.drawn_logit : s.largest) - s.largest) / s.mass, 1.0f);
+    return is_listed ? s.drawn : s.likeliest;
+}
+
 template <typename T>
 __device__ void summarise(const T *logits, const uint32_t *asks, const uint32_t *tokens, const float *biases,
                           uint32_t *answers, uint32_t width, uint32_t size, uint32_t mask) {
     static_assert(sizeof(Summary) <= sizeof(Tally), "both use the same memory");
     __shared__ uint64_t shared[sizeof(Tally) / 8u * THREADS];
-    Summary *const summaries = (Summary *)shared;
     const uint32_t thread = threadIdx.x;
     const uint32_t *const ask = asks + (uint64_t)blockIdx.x * ASK;
     Row<T> row;
@@ -324,6 +374,7 @@ __device__ void summarise(const T *logits, const uint32_t *asks, const uint32_t 
     row.weight = number_of(ask[11]);
     row.bias_tokens = tokens + ask[12], row.biases = biases + ask[12], row.bias_count = ask[13] - ask[12];
     row.size = size, row.mask = mask;
+    row.credit_weight = 0.0f, row.favourite = NONE, row.gain = 0.0f;
     union {
         uint64_t bits;
         double value;
@@ -333,6 +384,13 @@ __device__ void summarise(const T *logits, const uint32_t *asks, const uint32_t 
     const bool is_drawn = temperature > 0.0, is_listed = ask[15] > ask[14];
     const uint32_t top_k = ask[7];
     const float top_p = number_of(ask[8]), min_p = number_of(ask[9]);
+
+    float favourite_probability = 0.0f;
+    if (number_of(ask[16]) > 0.0f) {
+        const uint32_t favourite = favourite_of(row, tokens, ask[14], ask[15], &favourite_probability, shared);
+        row.favourite = favourite, row.gain = powf(favourite_probability, number_of(ask[17]));
+        row.credit_weight = number_of(ask[16]);
+    }
 
     const bool is_filtered = is_drawn && !is_listed && (top_k > 0 || top_p < 1.0f || min_p > 0.0f);
     uint64_t floor = 0;
@@ -371,16 +429,8 @@ __device__ void summarise(const T *logits, const uint32_t *asks, const uint32_t 
             prefer(s, token, logit, (double)logit);
         }
     }
-    summaries[thread] = s;
-    __syncthreads();
-    for (uint32_t stride = THREADS / 2u; stride > 0; stride /= 2u) {
-        if (thread < stride) {
-            summaries[thread] = merged(summaries[thread], summaries[thread + stride]);
-        }
-        __syncthreads();
-    }
+    s = reduced(s, (Summary *)shared);
     if (thread == 0) {
-        s = summaries[0];
         const bool is_chosen = is_drawn || is_listed;
         uint32_t *const answer = answers + (uint64_t)blockIdx.x * ANSWER;
         float *const numbers = (float *)answer;
@@ -391,7 +441,8 @@ __device__ void summarise(const T *logits, const uint32_t *asks, const uint32_t 
         numbers[4] = s.second;
         numbers[5] = s.mass;
         numbers[6] = s.moment;
-        numbers[7] = 0.0f;
+        answer[7] = row.favourite;
+        numbers[8] = favourite_probability;
     }
 }
 

@@ -45,6 +45,7 @@ fn readings(model: &mut dyn Denoiser, canvases: &[Canvas]) -> Vec<Reading> {
             guidance: (index % 3 == 2).then_some(0.6),
             biases: if canvas.len() > 40 { &BANNED } else { &[] },
             blank_biases: None,
+            credit: None,
             only: &[],
             review: has_quality,
             exact: false,

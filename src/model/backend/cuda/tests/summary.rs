@@ -1,19 +1,24 @@
 //! Summaries: noise, every filter, biases, allowed tokens and guidance, in both number formats.
 
 use super::{cuda, random};
-use crate::diffusion::{Draws, Position, Purpose, Seed, TokenId};
+use crate::diffusion::{Credit, Draws, Position, Purpose, Seed, TokenId};
 use crate::model::backend::inputs::Inputs;
-use crate::model::backend::summary::{Answers, Guidance, SummaryOptions, Vocabulary};
+use crate::model::backend::summary::{Answers, Guidance, Summary, SummaryOptions, Vocabulary};
 use crate::model::backend::{Backend, Computed, cpu::Cpu};
 use crate::model::interface::{Change, Filter, Noise};
 use candle_core::{DType, Result, Tensor};
 use std::num::NonZeroU32;
+
+/// The credits of some tokens.
+type Held = Vec<(TokenId, f32)>;
 
 /// How one row is summarised.
 #[derive(Default)]
 struct Ask {
     noise: Option<Noise>,
     biases: Vec<(TokenId, Change)>,
+    /// Weight, power, and what is held.
+    credit: Option<([f32; 2], Held)>,
     only: Option<Vec<TokenId>>,
     guidance: Option<Guidance>,
 }
@@ -57,6 +62,15 @@ fn asks(size: usize) -> Vec<Ask> {
     let scaled: Vec<_> = (0..size).step_by(2).map(|at| (id(at), Change::Scale(2.5))).collect();
     let listed: Vec<TokenId> = (0..size).rev().step_by(3).map(id).collect();
     let guidance = Some(Guidance { weight: 1.5, unguided: 0 });
+    let held: Vec<_> = (0..size).step_by(3).map(|at| (id(at), 0.1 + (at % 7) as f32)).collect();
+    let paper = Some(([0.7, 0.2], held.clone()));
+    let credited = [
+        Ask { credit: Some(([0.7, 0.2], Vec::new())), ..Ask::default() },
+        Ask { credit: paper.clone(), biases: changed.clone(), ..Ask::default() },
+        Ask { credit: paper.clone(), noise: noise(44, 1.0, p(0.8)), biases: scaled.clone(), ..Ask::default() },
+        Ask { credit: Some(([9.0, 1.0], held)), only: Some(listed.clone()), guidance, ..Ask::default() },
+        Ask { credit: paper, noise: noise(45, 0.9, Filter::ALL), only: Some(vec![id(3), id(5)]), ..Ask::default() },
+    ];
     let others = [
         Ask { biases: changed, ..Ask::default() },
         Ask { biases: scaled.clone(), ..Ask::default() },
@@ -68,7 +82,7 @@ fn asks(size: usize) -> Vec<Ask> {
         Ask { guidance, ..Ask::default() },
         Ask { guidance, noise: noise(42, 0.8, p(0.9)), biases: vec![(id(1), Change::Add(-2.0))], ..Ask::default() },
     ];
-    [Ask::default()].into_iter().chain(drawn).chain(filtered).chain(others).collect()
+    [Ask::default()].into_iter().chain(drawn).chain(filtered).chain(others).chain(credited).collect()
 }
 
 fn summaries(
@@ -99,6 +113,7 @@ fn check(case: &str, logits: &Tensor, width: usize, vocabulary: Vocabulary) -> R
         .map(|(ask, only)| SummaryOptions {
             noise: ask.noise,
             biases: &ask.biases,
+            credit: ask.credit.as_ref().map(|([weight, power], held)| Credit { weight: *weight, power: *power, held }),
             only: only.as_deref(),
             guidance: ask.guidance,
         })
@@ -113,7 +128,16 @@ fn check(case: &str, logits: &Tensor, width: usize, vocabulary: Vocabulary) -> R
         for (row, (found, expected)) in found.into_iter().zip(&expected).enumerate() {
             assert_eq!(found.map(|s| s.token), expected.map(|s| s.token), "{case}, row {row}, {dtype:?}");
             let (Some(found), Some(expected)) = (found, expected) else { continue };
-            let numbers = |s: &crate::model::backend::summary::Summary| [s.confidence.get(), s.margin.get(), s.entropy];
+            let favourite = |s: &Summary| s.favourite.map(|(token, _)| token);
+            assert_eq!(favourite(&found), favourite(expected), "{case}, row {row}, {dtype:?}");
+            let numbers = |s: &Summary| {
+                [
+                    s.confidence.get(),
+                    s.margin.get(),
+                    s.entropy,
+                    s.favourite.map_or(0.0, |(_, probability)| probability.get()),
+                ]
+            };
             for (a, b) in numbers(&found).into_iter().zip(numbers(expected)) {
                 assert!(
                     (a - b).abs() < 2e-5 * b.abs().max(1.0),
