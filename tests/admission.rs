@@ -185,11 +185,11 @@ async fn impossible_remasking_is_refused() {
 #[tokio::test]
 async fn a_rule_of_another_kind_is_refused() {
     let (unmasking, remasking) = ("diffusion.unmasking", "diffusion.remasking");
-    let ordered = |rule| Request { order: Choice::of(rule), ..plain() };
+    let ordered = |rule| Request { order: Some(Choice::of(rule)), ..plain() };
     let remasked = |rule| Request { remasking: Some(Choice::of(rule)), ..plain() };
-    let repaired = |order| {
+    let repaired = |order: Choice| {
         let (text, pinned) = (Prompt::Text("hello".to_owned()), Vec::new());
-        Request { order, ..Request::new(Task::Repair { text, pinned }) }
+        Request { order: Some(order), ..Request::new(Task::Repair { text, pinned }) }
     };
     let names = "\"quality\" is no order of unmasking; give one of confidence, margin, entropy, random, leftmost";
     check(

@@ -80,7 +80,7 @@ fn slow_stage(limits: Limits, each: Each) -> (Handle, Hand, Time) {
 
 /// A request whose text fills the whole canvas.
 fn full(prompt: &str, new: usize) -> Request {
-    Request { end_of_text: EndOfText::Never, block_length: Some(300), ..ask(prompt, new) }
+    Request { end_of_text: Some(EndOfText::Never), block_length: Some(300), ..ask(prompt, new) }
 }
 
 #[tokio::test]
@@ -130,7 +130,9 @@ async fn who_shares_passes_counts_on_them_all_the_same() {
 /// Requests with as large a canvas as `full("a", 100)` has, and five passes each.
 fn short(handle: &Handle, count: usize) -> Vec<Session> {
     let prompt = "b".repeat(96);
-    (0..count).map(|_| handle.submit(&Request { end_of_text: EndOfText::Never, ..ask(&prompt, 5) }).unwrap()).collect()
+    (0..count)
+        .map(|_| handle.submit(&Request { end_of_text: Some(EndOfText::Never), ..ask(&prompt, 5) }).unwrap())
+        .collect()
 }
 
 #[tokio::test]

@@ -331,12 +331,12 @@ async fn blocks_after_the_end_of_the_text_are_never_computed() {
 async fn the_end_of_a_text_may_be_banned_or_put_off() {
     const END: TokenId = TokenId(257);
     let free = in_blocks(16, ask("a", 160)).await;
-    let never = in_blocks(16, Request { end_of_text: EndOfText::Never, ..ask("a", 160) }).await;
+    let never = in_blocks(16, Request { end_of_text: Some(EndOfText::Never), ..ask("a", 160) }).await;
     assert_eq!((never.finish, never.completion_tokens), (Finish::Length, 160));
     assert!(never.written.iter().all(|written| written.token != END));
     assert_eq!(never.output.text()[..free.completion_tokens], *free.output.text(), "what comes before stays");
 
-    let request = Request { end_of_text: EndOfText::Last, block_length: Some(16), ..ask("a", 160) };
+    let request = Request { end_of_text: Some(EndOfText::Last), block_length: Some(16), ..ask("a", 160) };
     let mut session = toy().submit_unmerged(&request).unwrap();
     let mut blocks: Vec<Vec<TokenId>> = vec![Vec::new(); 10];
     while let Some(event) = session.next().await {

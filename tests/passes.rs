@@ -99,7 +99,7 @@ async fn a_row_without_finite_numbers_fails_its_request_and_no_other() {
 #[tokio::test]
 async fn after_a_moment_without_memory_passes_grow_again() {
     let (handle, hand) = stage(200);
-    let ask = |prompt| Request { end_of_text: EndOfText::Never, block_length: Some(99), ..ask(prompt, 99) };
+    let ask = |prompt| Request { end_of_text: Some(EndOfText::Never), block_length: Some(99), ..ask(prompt, 99) };
     let first = handle.submit(&ask("a")).unwrap();
     assert_eq!(hand.begun(), ["a"]);
     let second = handle.submit(&ask("b")).unwrap();

@@ -161,7 +161,7 @@ async fn an_order_decides_what_is_filled_first() {
     let handle = common::toy();
     let task = remask::engine::Task::Infill { template: "<blank:4>".to_owned(), blank: "<blank>".to_owned() };
     let request = remask::engine::Request {
-        order: Choice::of(&RIGHTMOST),
+        order: Some(Choice::of(&RIGHTMOST)),
         remasking: Some(Choice::of(&remask::diffusion::policy::OFF)),
         ..remask::engine::Request::new(task)
     };

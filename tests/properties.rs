@@ -86,7 +86,7 @@ fn request(new_max: usize) -> impl Strategy<Value = Request> {
             seed,
             return_quality,
         )| Request {
-            order,
+            order: Some(order),
             pace: if remasking.is_some_and(|choice| choice.hold().is_some()) { Settings::EMPTY } else { pace },
             steps: Some(steps),
             block_length: Some(block),
@@ -243,7 +243,7 @@ fn seeds_make_a_difference_where_something_is_drawn() {
     // in order of confidence the unlikely fills come last, and remasking by quality erases them:
     // the seed would hardly matter
     let request = |seed, temperature| Request {
-        order: Choice::of(&order::LEFTMOST),
+        order: Some(Choice::of(&order::LEFTMOST)),
         seed: Some(seed),
         temperature,
         ..ask("hello", 40)
@@ -281,7 +281,7 @@ fn mixed() -> Vec<Request> {
         Task::Continue { prompt: Prompt::Text(letters.to_owned()), length: Length::New(1 + index as usize * 11 % 61) }
     };
     let request = |index: u32| Request {
-        order: Choice::of(orders[index as usize % orders.len()]),
+        order: Some(Choice::of(orders[index as usize % orders.len()])),
         pace: Choice::of(&THRESHOLD).with_some("threshold", threshold(index)).settings,
         steps: (index % 6 != 1).then_some(12 + index % 13),
         block_length: Some([8, 61, 7, 16, 32][index as usize % 5]),

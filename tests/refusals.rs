@@ -138,7 +138,7 @@ async fn a_field_at_fault_is_named_with_what_is_allowed() {
         (
             r#"{"prompt": "a", "diffusion": {"stesp": 8}}"#,
             "diffusion.stesp",
-            "expected one of `steps`, `block_length`, `unmasking`",
+            "expected one of `preset`, `steps`, `block_length`, `unmasking`",
         ),
         (r#"{"prompt": "a", "diffusion": {"steps": 0}}"#, "diffusion.steps", "steps is 0; give 1 to 65536"),
         (r#"{"prompt": "a", "diffusion": {"steps": -1}}"#, "diffusion.steps", "diffusion.steps: given -1"),

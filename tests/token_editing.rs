@@ -274,7 +274,7 @@ async fn a_seed_gives_one_answer_and_what_is_replaced_has_its_new_confidence() {
     let task = Task::Continue { prompt: Prompt::Text("Once".to_owned()), length: Length::New(60) };
     let request = Request {
         remasking: Some(Choice::of(&TOKEN_EDITING).with("above", 0.4)),
-        order: Choice::of(&order::RANDOM),
+        order: Some(Choice::of(&order::RANDOM)),
         temperature: 1.5,
         steps: Some(20),
         ..Request::new(task)

@@ -28,6 +28,7 @@ use tower_http::catch_panic::CatchPanicLayer;
 use tower_http::normalize_path::NormalizePath;
 
 pub use state::{Access, AppState, BODY_MAX, Patience, RESUME_GRACE, Service};
+pub use wire::presets::{PresetError, with_presets};
 pub(crate) use wire::refinement::Refinement;
 
 /// How long clients may take to receive the end of their answers once the engine has drained.

@@ -222,6 +222,14 @@ pub(crate) fn logit_bias() -> SchemaRef {
     either_or_null([biases.into()], "Numbers added to the logits of token ids.")
 }
 
+/// Objects of fields, each under a name.
+pub(crate) fn presets() -> SchemaRef {
+    let fields = ObjectBuilder::new().schema_type(Type::Object);
+    let description = "What each name means that requests may give as `preset`: fields of the `diffusion` object.";
+    let object = ObjectBuilder::new().schema_type(Type::Object).description(Some(description));
+    object.additional_properties(Some(AdditionalProperties::from(fields))).into()
+}
+
 pub(crate) fn pairs() -> SchemaRef {
     let pair = list(token(), 2, Some(2));
     let description = "Ranges that stay fixed, as pairs of start and end: characters of a text, or tokens of ids.";

@@ -1,13 +1,15 @@
 //! Requests to an engine in this process, each run to its answer.
 
+use crate::api::with_presets;
 use crate::engine::{Answer, Event, Handle, Limits, Session, Start, StepEvent, start};
 use crate::{model::Denoiser, telemetry::Metrics, text::Tokenizer};
 use anyhow::bail;
 use std::{collections::VecDeque, sync::Arc};
 
-/// Starts an engine with the default limits.
+/// Starts an engine with the default limits, and reads the presets of the model.
 pub(super) fn engine(model: Box<dyn Denoiser>, tokenizer: Option<Arc<Tokenizer>>) -> anyhow::Result<Handle> {
-    Ok(start(model, tokenizer, Limits::default(), Arc::new(Metrics::new()?))?)
+    let handle = start(model, tokenizer, Limits::default(), Arc::new(Metrics::new()?))?;
+    Ok(with_presets(&handle)?)
 }
 
 /// Reads a session to its answer.

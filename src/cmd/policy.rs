@@ -2,13 +2,14 @@
 
 use super::flag_names::{REMASK, of_knobs};
 use super::words::{named, number, span, whole};
+use crate::diffusion::policy::order::CONFIDENCE;
 use crate::diffusion::policy::{COUNT_MAX, Choice, Kind, Knob, QUALITY, Range, Rule, Setting, Settings, knobs};
 use clap::{Arg, ArgMatches, Args, Command, FromArgMatches, error::ErrorKind};
 
 /// The flags `--unmasking`, `--remasking` and those of the rules' knobs.
 #[derive(Clone, Copy, Debug)]
 pub(super) struct PolicyArgs {
-    pub(super) order: Choice,
+    pub(super) order: Option<Choice>,
     pub(super) pace: Settings,
     pub(super) remasking: Option<Choice>,
 }
@@ -18,7 +19,7 @@ impl Args for PolicyArgs {
         let order = Arg::new("unmasking").long("unmasking").value_parser(named(Kind::Order));
         let remasking = Arg::new("remasking").long("remasking").value_parser(named(Kind::Remasking));
         command
-            .arg(order.default_value("confidence").help("Which blank is filled first"))
+            .arg(order.help("Which blank is filled first [default: confidence]"))
             .args(knobs(Kind::Order).into_iter().map(|knob| flag("", knob)))
             .args(knobs(Kind::Pace).into_iter().map(|knob| flag("", knob)))
             .arg(
@@ -37,12 +38,8 @@ impl Args for PolicyArgs {
 impl FromArgMatches for PolicyArgs {
     fn from_arg_matches(matches: &ArgMatches) -> Result<Self, clap::Error> {
         let rule = |name| matches.get_one::<&'static Rule>(name).copied();
-        let remasking = match (rule("remasking"), settings(REMASK, Kind::Remasking, matches)?) {
-            (None, settings) if settings.is_empty() => None,
-            (rule, settings) => Some(Choice { rule: rule.unwrap_or(&QUALITY), settings }),
-        };
-        let order = rule("unmasking").ok_or_else(|| clap::Error::new(ErrorKind::MissingRequiredArgument))?;
-        let order = Choice { rule: order, settings: settings("", Kind::Order, matches)? };
+        let remasking = QUALITY.unless(rule("remasking"), settings(REMASK, Kind::Remasking, matches)?);
+        let order = CONFIDENCE.unless(rule("unmasking"), settings("", Kind::Order, matches)?);
         Ok(Self { order, pace: settings("", Kind::Pace, matches)?, remasking })
     }
 

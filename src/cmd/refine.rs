@@ -68,6 +68,11 @@ pub(super) fn ids(typed: &str) -> anyhow::Result<Vec<TokenId>> {
 
 #[derive(Args, Clone, Debug)]
 pub(super) struct RefineArgs {
+    /// Preset of the model, for example `fast`, `balanced` or `quality`: it sets those of steps,
+    /// block length, unmasking with its pace, remasking, proofreading and end of text that no flag
+    /// sets
+    #[arg(long, value_name = "NAME")]
+    preset: Option<String>,
     /// Number of steps, one forward pass each [default: one per blank]
     #[arg(long, value_name = "N", value_parser = count::<u32>(COUNT_MAX.into()))]
     steps: Option<u32>,
@@ -82,9 +87,9 @@ pub(super) struct RefineArgs {
     /// Quality below which proofreading writes a token again
     #[arg(long, value_name = "0..1", requires = "proofread", value_parser = number(0.0_f32, 1.0))]
     proofread_below: Option<f32>,
-    /// When tokens that end a text may be filled in
-    #[arg(long, default_value = "free", value_parser = one_of(EndOfText::ALL))]
-    end_of_text: EndOfText,
+    /// When tokens that end a text may be filled in [default: free]
+    #[arg(long, value_parser = one_of(EndOfText::ALL))]
+    end_of_text: Option<EndOfText>,
     /// Classifier-free guidance weight, 0 to 100
     #[arg(long, default_value_t = 0.0, value_parser = number(0.0_f32, 100.0))]
     cfg_scale: f32,
@@ -108,6 +113,7 @@ pub(super) struct RefineArgs {
 impl RefineArgs {
     pub(super) fn request(&self, task: Task) -> Request {
         Request {
+            preset: self.preset.clone(),
             order: self.policy.order,
             pace: self.policy.pace,
             steps: self.steps,

@@ -256,6 +256,7 @@ fn start_service(loaded: Vec<(Device, Loaded)>, args: &ServeArgs, metrics: &Arc<
         brown_out: args.brown_out,
     };
     let handle = start_replicas(Clock::system(), replicas, tokenizer, limits, Arc::clone(metrics))?;
+    let handle = api::with_presets(&handle)?;
     let spec = handle.spec();
     metrics.info("build_info", "The program", &[("version", env!("CARGO_PKG_VERSION")), ("revision", REVISION)])?;
     metrics.info(

@@ -1,7 +1,7 @@
 //! The entry point of the engine. HTTP, gRPC, the command line, evaluation and benchmarks all
 //! submit here, so that every check exists once. Out of scope: protocols.
 
-use super::admission::Admission;
+use super::admission::{Admission, Preset, Presets};
 use super::clock::Clock;
 use super::delivery::Client;
 use super::event::{Event, Start};
@@ -168,6 +168,34 @@ impl Handle {
     /// The limits, abilities and defaults of the model.
     pub fn spec(&self) -> &ModelSpec {
         &self.admission.spec
+    }
+
+    /// The same engine with these presets, in place of those of before.
+    pub(crate) fn with_presets(&self, presets: Presets) -> Self {
+        let mut admission = (*self.admission).clone();
+        admission.presets = presets.into();
+        Self { admission: admission.into(), ..self.clone() }
+    }
+
+    /// The presets that requests may name.
+    pub(crate) fn presets(&self) -> &Presets {
+        &self.admission.presets
+    }
+
+    /// Checks a preset.
+    ///
+    /// # Errors
+    /// When a request with it would be refused, whatever it asks for.
+    pub(crate) fn check_preset(&self, preset: &Preset) -> Result<(), Rejected> {
+        self.admission.check_preset(preset)
+    }
+
+    /// The request with the options of the preset that it names, in place of that name.
+    ///
+    /// # Errors
+    /// When there is no such preset.
+    pub(crate) fn without_preset(&self, request: Request) -> Result<Request, Rejected> {
+        self.admission.presets.fill(request).map(|(request, _)| request)
     }
 
     /// The tokens that may be judged, erased and replaced; `None` is all.

@@ -32,7 +32,7 @@ mod warm_up;
 mod worker;
 
 pub use crate::diffusion::DOUBTFUL;
-pub(crate) use admission::STOPS_MAX;
+pub(crate) use admission::{FIELDS as PRESET_FIELDS, Preset, Presets, STOPS_MAX};
 pub use clock::Clock;
 pub use event::{Answer, EditCounts, Event, Failure, Finish, Output, Part, Start, StepEvent, Written};
 pub use handle::{Admitted, Handle, Readiness, Session};

@@ -4,7 +4,7 @@
 use super::occupancy::Shortage;
 use super::origin::Origin;
 use crate::diffusion::TokenId;
-use crate::diffusion::policy::{Choice, Settings, order};
+use crate::diffusion::policy::{Choice, Settings};
 use crate::text::{Conversation, Pattern};
 use std::{borrow::Cow, ops::Range, sync::Arc, time::Duration};
 
@@ -192,9 +192,12 @@ pub enum Shape {
 pub struct Request {
     /// What to do.
     pub task: Task,
+    /// The name of a preset, which gives the options from `order` to `end_of_text` that are not set
+    /// here. `order` and `pace` count as one option.
+    pub preset: Option<String>,
     /// The order in which blanks are filled: a rule of
-    /// [`Kind::Order`](crate::diffusion::policy::Kind).
-    pub order: Choice,
+    /// [`Kind::Order`](crate::diffusion::policy::Kind). Default: by confidence.
+    pub order: Option<Choice>,
     /// Knobs of the rule that decides how many blanks a step fills; empty fills an even share.
     pub pace: Settings,
     /// Steps of the run. Default: the model's, else one per blank (no bound with a `pace`).
@@ -205,8 +208,8 @@ pub struct Request {
     pub remasking: Option<Choice>,
     /// Default: the model's where remasking is by quality, else off.
     pub proofreading: Option<Proofreading>,
-    /// When end-of-text tokens may be filled in.
-    pub end_of_text: EndOfText,
+    /// When end-of-text tokens may be filled in. Default: like any other token.
+    pub end_of_text: Option<EndOfText>,
     /// Weight of classifier-free guidance, 0 to 100. 0 is off; any other weight doubles the cost.
     pub cfg_scale: f32,
     /// Sampling temperature, at least 0; 0 takes the most probable token.
@@ -252,13 +255,14 @@ impl Request {
     pub const fn new(task: Task) -> Self {
         Self {
             task,
-            order: Choice::of(&order::CONFIDENCE),
+            preset: None,
+            order: None,
             pace: Settings::EMPTY,
             steps: None,
             block_length: None,
             remasking: None,
             proofreading: None,
-            end_of_text: EndOfText::Free,
+            end_of_text: None,
             cfg_scale: 0.0,
             temperature: 0.0,
             top_k: None,

@@ -7,6 +7,7 @@ use super::error::{ModelError, RowError};
 use crate::diffusion::{
     Canvas, Credits, Draws, Position, Probability, Proofreading, Purpose, Reading, Seed, TokenId, TokenSet,
 };
+use serde_json::{Map, Value};
 use std::{collections::BTreeSet, fmt, num::NonZeroU32, ops::Range, sync::Arc};
 
 /// A masked diffusion model, its quality head included. Tensors stay behind this trait.
@@ -94,6 +95,18 @@ pub struct ModelSpec {
     pub parameters: u64,
     /// Options of a request that does not set them.
     pub defaults: Defaults,
+    /// Presets of the model's own; `None` where its files have none.
+    pub presets: Option<PresetsText>,
+}
+
+/// [`ModelSpec::presets`]: options of requests under a name, as `generation_config.json` has them.
+/// They are not checked here: [`crate::api::with_presets`] reads them.
+#[derive(Clone, Debug, Default, PartialEq)]
+pub struct PresetsText {
+    /// The name of the file in errors.
+    pub file: String,
+    /// An object of fields of a request's `diffusion` object for each name.
+    pub presets: Map<String, Value>,
 }
 
 /// [`ModelSpec::defaults`]: from the model's `generation_config.json`, else from its family.

@@ -173,6 +173,7 @@ fn load_llada(config: &Config, files: Vec<TensorFile>, lora: LoraConfig, place: 
         device: name.to_string(),
         parameters: weights.parameters(),
         defaults: config.defaults,
+        presets: config.presets.clone(),
     };
     Ok(Box::new(NetworkDenoiser::new(Box::new(network), backend, spec)))
 }
@@ -215,6 +216,7 @@ fn load_dit(dir: &Path, files: Vec<TensorFile>, head: Option<TensorFile>, place:
         device: name.to_string(),
         parameters: weights.parameters() + head.as_ref().map_or(0, |(head, _)| head.parameters()),
         defaults: Defaults::default(),
+        presets: None,
     };
     Ok(Box::new(NetworkDenoiser::new(Box::new(network), backend, spec)))
 }

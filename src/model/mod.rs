@@ -24,7 +24,8 @@ pub(crate) use error::words;
 pub use error::{LoadError, ModelError, RowError};
 pub(crate) use families::{head::HEAD_EPSILON, rope::Rope};
 pub use interface::{
-    Batch, Change, Defaults, Denoiser, Filter, Inspection, ModelSpec, Readings, Repair, Restriction, Row, Sampling,
+    Batch, Change, Defaults, Denoiser, Filter, Inspection, ModelSpec, PresetsText, Readings, Repair, Restriction, Row,
+    Sampling,
 };
 pub use load::{LoadOptions, Source, load, load_in, load_with};
 pub use toy::Toy;

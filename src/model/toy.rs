@@ -67,6 +67,7 @@ impl Toy {
                     new_tokens: NonZeroU32::new(96),
                     ..Defaults::default()
                 },
+                presets: None,
             },
         }
     }

@@ -102,8 +102,9 @@ pub(super) fn complete(
     config: &Config,
     weights: &Parameters,
 ) -> Result<Map<String, Value>, TrainError> {
-    // defaults of requests have no part in training
-    let config = format!("{:?}", Config { defaults: Defaults::default(), ..config.clone() });
+    // defaults and presets of requests have no part in training
+    let config = format!("{:?}", Config { defaults: Defaults::default(), presets: None, ..config.clone() });
+    let config = config.replace(", presets: None", ""); // which checkpoints of earlier versions do not know
     let digests = [("data", data.digest()), ("config", Sha256::digest(config)), ("weights", weights.digest()?)];
     let digests = digests.into_iter().map(|(name, digest)| (format!("{name}{DIGEST}"), json!(in_hex(&digest))));
     Ok(settings.clone().into_iter().chain(digests).collect())

@@ -8,6 +8,7 @@ pub mod process;
 pub mod schema;
 pub mod server;
 
+use remask::api::with_presets;
 use remask::diffusion::policy::{Choice, OFF};
 use remask::diffusion::{Canvas, Cell, TokenId};
 use remask::engine::{Answer, Event, Failure, Handle, Length, Limits, Prompt, Request, Session, Task, start};
@@ -32,7 +33,7 @@ pub fn toy_tokenizer() -> Arc<Tokenizer> {
 }
 
 pub fn engine(model: Box<dyn Denoiser>, tokenizer: Option<Arc<Tokenizer>>, limits: Limits) -> Handle {
-    start(model, tokenizer, limits, Arc::new(Metrics::new().unwrap())).unwrap()
+    with_presets(&start(model, tokenizer, limits, Arc::new(Metrics::new().unwrap())).unwrap()).unwrap()
 }
 
 pub fn toy() -> Handle {

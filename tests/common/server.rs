@@ -1,7 +1,7 @@
 //! A real server on a free port, models that wait or fail on command, and a reader of events.
 
 use super::{sudoku_model, sudoku_tokenizer, toy_tokenizer};
-use remask::api::{Access, AppState, BODY_MAX, Patience, Service, serve};
+use remask::api::{Access, AppState, BODY_MAX, Patience, Service, serve, with_presets};
 use remask::diffusion::TokenId;
 use remask::engine::{Limits, start};
 use remask::model::{Batch, Denoiser, Inspection, ModelError, ModelSpec, Readings, Toy};
@@ -54,7 +54,7 @@ impl Server {
 
     /// Gives the server its model, under the name `toy`.
     pub fn load(&self, model: Box<dyn Denoiser>, tokenizer: Option<Arc<Tokenizer>>, limits: Limits) {
-        let handle = start(model, tokenizer, limits, Arc::clone(&self.metrics)).unwrap();
+        let handle = with_presets(&start(model, tokenizer, limits, Arc::clone(&self.metrics)).unwrap()).unwrap();
         self.state.loaded(Service { handle, name: "toy".to_owned(), created: 1_700_000_000 }).unwrap();
     }
 

@@ -108,3 +108,41 @@ async fn what_a_rule_does_not_take_is_named() {
         assert!(status.message().contains(words), "{words}: {status:?}");
     }
 }
+
+#[tokio::test]
+async fn every_preset_gives_what_it_gives_over_http() {
+    let server = Server::toy().await;
+    let mut client = client(&server);
+    let info = client.info(proto::InfoRequest::default()).await.unwrap().into_inner();
+    let model: Value = server.get("/v1/models/toy").await.json().await.unwrap();
+    let listed: Map<String, Value> =
+        info.presets.iter().map(|(name, text)| (name.clone(), serde_json::from_str(text).unwrap())).collect();
+    assert_eq!(model["diffusion"]["presets"], Value::Object(listed.clone()));
+    assert!(["fast", "balanced", "quality"].iter().all(|name| listed.contains_key(*name)), "{listed:?}");
+
+    let mut passes = std::collections::BTreeSet::new();
+    for name in listed.keys() {
+        // a field of the request wins over the preset's
+        for end_of_text in [proto::EndOfText::Unspecified, proto::EndOfText::Never] {
+            let preset = Some(name.clone());
+            let grpc = proto::Diffusion { preset, end_of_text: end_of_text.into(), ..Default::default() };
+            let mut diffusion = json!({"preset": name});
+            if end_of_text == proto::EndOfText::Never {
+                diffusion["end_of_text"] = json!("never");
+            }
+            let whole = server.answer(COMPLETIONS, &json!({"prompt": "a", "diffusion": diffusion})).await;
+            let (_, _, done) = told(client.generate(diffusing(grpc)).await.unwrap().into_inner()).await;
+            assert_eq!(json!(done.text), whole["choices"][0]["text"], "{diffusion}");
+            let count = done.diffusion.unwrap().forward_passes;
+            assert_eq!(json!(count), whole["diffusion"]["forward_passes"], "{diffusion}");
+            passes.insert(count);
+        }
+    }
+    assert!(passes.len() >= 3, "presets differ: {passes:?}");
+
+    let preset = Some("turbo".to_owned());
+    let status =
+        refused(&mut client, Call::Generate(diffusing(proto::Diffusion { preset, ..Default::default() }))).await;
+    let words = "diffusion.preset: given \"turbo\"; give one of \"balanced\", \"fast\", \"quality\"";
+    assert_eq!(status.message(), words);
+}

@@ -3,7 +3,7 @@
 use super::document::{Document, Operation};
 use crate::common::server::{Failing, Gated, Server};
 use crate::common::{sudoku_model, sudoku_tokenizer, toy_tokenizer};
-use remask::api::{Access, BODY_MAX, Guard, Service};
+use remask::api::{Access, BODY_MAX, Guard, Service, with_presets};
 use remask::engine::{Limits, start};
 use remask::model::Toy;
 use remask::telemetry::Metrics;
@@ -16,6 +16,7 @@ async fn sudoku() -> Server {
     let server = Server::loading(BODY_MAX, Duration::ZERO).await;
     let metrics = Arc::new(Metrics::new().unwrap());
     let handle = start(sudoku_model(), Some(sudoku_tokenizer()), Limits::default(), metrics).unwrap();
+    let handle = with_presets(&handle).unwrap();
     server.state.loaded(Service { handle, name: "sudoku".to_owned(), created: 1_700_000_000 }).unwrap();
     server
 }

@@ -15,6 +15,7 @@ MODEL = [
     r"the model's vocabulary has nothing for ",
     r"^(tools|messages\[\d+\]\.(tool_calls|role)): this model's chat template ",
     r"^messages\[\d+\]\.role: .* is no role; give one of ",  # a template may name others
+    r"^diffusion\.preset: given .*; give one of ",
     r"the prompt is empty; give at least one token",  # without a suffix; or a template's of no content
 ]
 # fields that need or exclude each other

@@ -2,7 +2,7 @@
 
 use axum::body::{Body, to_bytes};
 use axum::http::Request;
-use remask::api::{Access, AppState, BODY_MAX, Service, router};
+use remask::api::{Access, AppState, BODY_MAX, Service, router, with_presets};
 use remask::engine::{Limits, start};
 use remask::model::Toy;
 use remask::telemetry::Metrics;
@@ -21,6 +21,7 @@ static SERVER: LazyLock<axum::Router> = LazyLock::new(|| {
     let tokenizer = Arc::new(Tokenizer::from_texts(tokenizer, Some(config)).unwrap());
     let limits = Limits { canvas_max: Some(48), ..Limits::default() };
     let handle = start(Box::new(Toy::new()), Some(tokenizer), limits, metrics).unwrap();
+    let handle = with_presets(&handle).unwrap();
     state.loaded(Service { handle, name: "toy".to_owned(), created: 0 }).unwrap();
     router(state)
 });

@@ -1,9 +1,11 @@
 //! Answers of the endpoints that do not run the model.
 
 use super::policies::Policies;
+use crate::api::schema;
 use crate::api::state::Service;
 use crate::api::state::under_way::Progress;
 use serde::Serialize;
+use serde_json::{Map, Value};
 use utoipa::ToSchema;
 
 pub(crate) const PROMETHEUS: &str = "text/plain; version=0.0.4; charset=utf-8";
@@ -108,11 +110,14 @@ struct ModelFacts {
     parameters: u64,
     /// What requests may choose for `unmasking` and `remasking`.
     policies: Policies,
+    /// What each name means that requests may give as `preset`: fields of the `diffusion` object.
+    #[schema(schema_with = schema::presets)]
+    presets: Map<String, Value>,
 }
 
 impl Model {
     pub(crate) fn new(service: &Service) -> Self {
-        let spec = service.handle.spec();
+        let (spec, presets) = (service.handle.spec(), service.handle.presets().0.iter());
         Self {
             id: service.name.clone(),
             object: "model",
@@ -130,6 +135,7 @@ impl Model {
                 device: spec.device.clone(),
                 parameters: spec.parameters,
                 policies: Policies::all(),
+                presets: presets.map(|(name, preset)| (name.clone(), preset.text.clone().into())).collect(),
             },
         }
     }

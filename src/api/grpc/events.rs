@@ -9,6 +9,7 @@ use crate::api::stream::sessions::{EventStream, EventWriter};
 use crate::diffusion::{Cell, Edit, Probability, TokenId, u32_of};
 use crate::engine::{Answer, Finish, Handle, Output, Session, Start, StepEvent, Written};
 use futures_util::Stream;
+use serde_json::json;
 use std::pin::Pin;
 use tonic::Status;
 
@@ -209,7 +210,7 @@ pub(super) fn score(answer: &Answer, below: f32, context: &RequestContext, servi
 }
 
 pub(super) fn info(service: &Service) -> proto::InfoResponse {
-    let spec = service.handle.spec();
+    let (spec, presets) = (service.handle.spec(), service.handle.presets().0.iter());
     proto::InfoResponse {
         model: service.name.clone(),
         created: service.created,
@@ -224,5 +225,6 @@ pub(super) fn info(service: &Service) -> proto::InfoResponse {
         parameters: spec.parameters,
         has_tokenizer: service.handle.tokenizer().is_some(),
         version: env!("CARGO_PKG_VERSION").to_owned(),
+        presets: presets.map(|(name, preset)| (name.clone(), json!(preset.text).to_string())).collect(),
     }
 }

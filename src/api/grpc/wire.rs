@@ -9,6 +9,7 @@ use crate::api::wire::repair::with_repair_fields;
 use crate::api::wire::response_format;
 use crate::api::wire::score::threshold;
 use crate::diffusion::TokenId;
+use crate::diffusion::policy::order::CONFIDENCE;
 use crate::diffusion::policy::{self, Choice, Kind, Rule, Setting, Settings, THRESHOLD, find, rules};
 use crate::engine::{DEFAULT_BLANK, EndOfText, Format, Prompt, Proofreading, Request, Task};
 use crate::text::{Message, quoted};
@@ -165,10 +166,13 @@ fn no_text() -> ApiError {
 fn diffusion(asked: Option<proto::Diffusion>, request: Request) -> Result<Request, ApiError> {
     let asked = asked.unwrap_or_default();
     let unmasking = asked.unmasking.unwrap_or_default();
-    let order = order(unmasking.order, &unmasking.order_name)?.unwrap_or(request.order.rule);
     const ORDER_KNOBS: &str = "diffusion.unmasking.order_knobs";
+    let rule = order(unmasking.order, &unmasking.order_name)?;
+    let knobs = with_knobs(rule.unwrap_or(&CONFIDENCE), unmasking.order_knobs, ORDER_KNOBS, ORDER_KNOBS)?.settings;
+    let order = CONFIDENCE.unless(rule, knobs);
     Ok(Request {
-        order: with_knobs(order, unmasking.order_knobs, ORDER_KNOBS, ORDER_KNOBS)?,
+        preset: asked.preset,
+        order,
         pace: unmasking.pace.map_or(Ok(Settings::EMPTY), pace)?,
         steps: asked.steps,
         block_length: asked.block_length,
@@ -246,12 +250,12 @@ fn with_knobs(
     Ok(choice)
 }
 
-fn end_of_text(number: i32) -> Result<EndOfText, ApiError> {
+fn end_of_text(number: i32) -> Result<Option<EndOfText>, ApiError> {
     let member = proto::EndOfText::try_from(number)
         .map_err(|_| no_member("diffusion.end_of_text", number, "1 (free) to 3 (never)"))?;
     let word = word("END_OF_TEXT_", member.as_str_name());
     let known = EndOfText::ALL.into_iter().find(|(known, ..)| *known == word);
-    Ok(known.map(|(_, choice, _)| choice).unwrap_or_default())
+    Ok(known.map(|(_, choice, _)| choice))
 }
 
 /// The word for a member of the protocol's enum, as `margin` for `ORDER_MARGIN`.
@@ -306,9 +310,9 @@ mod tests {
     #[test]
     fn every_end_of_text_has_a_member_of_its_name() {
         for (number, (word, choice, _)) in (1..).zip(EndOfText::ALL) {
-            assert_eq!(end_of_text(number).unwrap(), choice, "{word}");
+            assert_eq!(end_of_text(number).unwrap(), Some(choice), "{word}");
         }
-        assert_eq!(end_of_text(0).unwrap(), EndOfText::default());
+        assert_eq!(end_of_text(0).unwrap(), None);
         assert!(end_of_text(4).is_err());
     }
 

@@ -168,7 +168,8 @@ pub(crate) enum Reads {
 /// A loaded model.
 #[derive(Debug)]
 pub struct Service {
-    /// Submits requests to it.
+    /// Submits requests to it. Requests may name presets if it comes from
+    /// [`with_presets`](crate::api::with_presets).
     pub handle: Handle,
     /// The name that clients use for it.
     pub name: String,

@@ -6,7 +6,7 @@ use super::params::{missing, needs_stream};
 use super::policy::{self, Unmasking};
 use crate::api::{error::ApiError, schema, schema::SchemaRef};
 use crate::diffusion::Choice;
-use crate::diffusion::policy::COUNT_MAX;
+use crate::diffusion::policy::{COUNT_MAX, order::CONFIDENCE};
 use crate::engine::{EndOfText, Proofreading, Request};
 use serde::{Deserialize, Deserializer, de::DeserializeSeed};
 use std::time::Duration;
@@ -16,6 +16,9 @@ use utoipa::{PartialSchema, ToSchema, openapi::schema::Object};
 #[derive(Debug, Default, Deserialize, ToSchema)]
 #[serde(deny_unknown_fields)]
 pub(crate) struct Diffusion {
+    /// A name of `presets` in `/v1/models`, as `fast`: it sets the fields of this object that are
+    /// not given here.
+    preset: Option<String>,
     /// Forward passes for the whole answer; default: the model's, else one per blank.
     #[serde(default, deserialize_with = "count::<_, 1, COUNT_MAX>")]
     #[schema(minimum = 1, maximum = 65536)]
@@ -121,7 +124,8 @@ impl Diffusion {
             object.properties.extend(fields.iter().map(|field| ((*field).to_owned(), schema::null())));
             object
         };
-        let mut object = without(schema::object::<Self>(), &["steps", "block_length", "remasking", "proofreading"]);
+        let mut object =
+            without(schema::object::<Self>(), &["preset", "steps", "block_length", "remasking", "proofreading"]);
         object.properties.insert("unmasking".to_owned(), policy::order_schema());
         schema::either_or_null([object.into()], "Options of the refinement; a repair has its `steps` beside the text.")
     }
@@ -134,13 +138,14 @@ impl Diffusion {
     pub(super) fn read(self, request: Request) -> Result<Request, ApiError> {
         let Unmasking { order, of_order, pace } = self.unmasking.unwrap_or_default();
         Ok(Request {
-            order: Choice { rule: order.unwrap_or(request.order.rule), settings: of_order },
+            preset: self.preset,
+            order: CONFIDENCE.unless(order, of_order),
             pace,
             steps: self.steps,
             block_length: self.block_length,
             remasking: self.remasking,
             proofreading: self.proofreading.map(ProofreadingField::read).transpose()?,
-            end_of_text: self.end_of_text.unwrap_or_default(),
+            end_of_text: self.end_of_text,
             deadline: self.deadline_ms.map(|millis| Duration::from_millis(millis.into())),
             cfg_scale: self.cfg_scale.unwrap_or(0.0),
             return_quality: self.return_quality == Some(true),

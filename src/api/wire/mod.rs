@@ -14,6 +14,7 @@ mod message;
 pub(crate) mod neutral;
 pub(crate) mod params;
 mod policy;
+pub(crate) mod presets;
 mod prompt;
 pub(crate) mod refinement;
 pub(crate) mod repair;

@@ -149,7 +149,7 @@ impl SudokuArgs {
             remasking: policy.map(remasking),
             proofreading: policy.map(proofreading),
             steps: policy.map(|_| steps),
-            order: Choice::of(self.order),
+            order: Some(Choice::of(self.order)),
             temperature: self.temperature,
             seed: Some(self.puzzles.seed_of(number)),
             ..Request::new(task(puzzle))

@@ -195,6 +195,13 @@ impl Rule {
         decide: |_| Vec::new(),
     };
 
+    /// What a request asks for that may name a rule and set knobs: this rule, unless it names
+    /// another; nothing if it does neither.
+    pub(crate) fn unless(&'static self, named: Option<&'static Self>, settings: Settings) -> Option<Choice> {
+        let is_asked = named.is_some() || !settings.is_empty();
+        is_asked.then_some(Choice { rule: named.unwrap_or(self), settings })
+    }
+
     /// The knob of this name.
     pub fn knob(&self, name: &str) -> Option<&'static Knob> {
         self.knobs.iter().copied().find(|knob| knob.name == name)

@@ -6,22 +6,28 @@ mod canvas;
 mod encoding;
 mod json_layout;
 mod passes;
+mod presets;
 mod spellings;
+mod under_load;
 mod values;
 
 pub(crate) use canvas::STOPS_MAX;
+pub(crate) use presets::{FIELDS, Preset, Presets};
 
 use super::biases::Biases;
 use super::event::Start;
 use super::job::{Job, Options};
 use super::request::{self, EndOfText, Format, Rejected, Request, Task, invalid};
+use crate::diffusion::policy::order::CONFIDENCE;
 use crate::diffusion::policy::{COUNT_MAX, Choice, Kind, KnobError, OFF, QUALITY, pace, rules};
 use crate::diffusion::{Cell, DOUBTFUL, Pace, Policy, Proofreading, Seed, Sequence, TokenId, TokenSet, u32_of};
 use crate::model::{Change, ModelSpec};
 use crate::text::{Conversation, Tokenizer};
 use canvas::{CanvasBuilder, Common};
+use presets::check_tasks;
 use std::hash::{BuildHasher, RandomState};
 use std::{borrow::Cow, num::NonZeroU32, sync::Arc, time::Duration};
+use under_load::{fewer_steps, less_proofreading};
 use values::{check_sampling, count, filter, penalties, probability, refill_temperature};
 
 /// The field of orders and paces.
@@ -37,6 +43,7 @@ pub(super) struct Admission {
     canvases: CanvasBuilder,
     /// The tokens that may be judged, erased and replaced; `None` is all.
     judged: Option<TokenSet>,
+    pub(super) presets: Arc<Presets>,
     /// Most tokens of a pass.
     batch_tokens_max: usize,
 }
@@ -52,7 +59,7 @@ impl Admission {
     ) -> Self {
         let canvases = CanvasBuilder::new(Arc::clone(&spec), tokenizer, canvas_max);
         let judged = spec.judged.clone().or_else(|| not_special(&canvases));
-        Self { canvases, spec, judged, batch_tokens_max }
+        Self { canvases, spec, judged, presets: Arc::default(), batch_tokens_max }
     }
 
     /// The tokens that may be judged, erased and replaced; `None` is all.
@@ -76,6 +83,15 @@ impl Admission {
         self.canvases.canvas_max
     }
 
+    /// Checks a preset with a canvas of one blank: whatever is refused there, is refused on every
+    /// canvas.
+    pub(super) fn check_preset(&self, preset: &Preset) -> Result<(), Rejected> {
+        let (request, _) = preset.fill(Request::new(Task::InfillTokens { cells: vec![None] }));
+        check_sampling(&request)?;
+        let common = self.canvases.common(&request, self.biases(&request)?)?;
+        self.choices(&request, &common, 1, 1.0, &mut Vec::new()).map(drop)
+    }
+
     /// The jobs for `choices` choices of each task, all with the options of `request`, and their
     /// first canvases for the client. The first choice has the request's seed, the next one the
     /// seed behind it. `share`: the fraction of their steps that they keep, in (0, 1]; below 1 when
@@ -84,6 +100,23 @@ impl Admission {
     /// # Errors
     /// When an option is out of its range, or the model cannot serve the request.
     pub(super) fn admit(
+        &self,
+        request: Request,
+        tasks: Vec<Task>,
+        choices: usize,
+        share: f32,
+    ) -> Result<Vec<(Job, Start)>, Rejected> {
+        check_tasks(&request, &tasks)?;
+        let (request, taken) = self.presets.fill(request)?;
+        let jobs = self.admit_filled(request, tasks, choices, share);
+        match taken {
+            Some(taken) => jobs.map_err(|rejected| taken.explain(rejected)),
+            None => jobs,
+        }
+    }
+
+    /// The same for a request that names no preset.
+    fn admit_filled(
         &self,
         mut request: Request,
         tasks: Vec<Task>,
@@ -136,7 +169,7 @@ impl Admission {
                     (asked.below, asked.most) = (Some(own.below.get()), own.worst.map(NonZeroU32::get));
                 }
                 let proofreading = less_proofreading(proofread(&asked, u32_of(cells.len()), REPAIR)?, share);
-                let order = checked(UNMASKING, Kind::Order, request.order, u32_of(cells.len()))?;
+                let order = checked(UNMASKING, Kind::Order, order(request), u32_of(cells.len()))?;
                 Sequence::proofread(draft.canvas, order, proofreading, seed)
             }
             _ => {
@@ -158,7 +191,7 @@ impl Admission {
         };
         let sequence = sequence.judging(self.judged.clone());
         let is_scored = matches!(request.task, Task::Score { .. });
-        let sequence = match request.end_of_text {
+        let sequence = match request.end_of_text.unwrap_or_default() {
             EndOfText::Free | EndOfText::Never => sequence,
             EndOfText::Last => sequence.postponing(self.canvases.ends()),
         };
@@ -199,7 +232,7 @@ impl Admission {
             let TokenId(id) = twice[0].0;
             return Err(invalid(PARAM, format!("logit_bias has token {id} twice; give each token once")));
         }
-        if request.end_of_text == EndOfText::Never {
+        if request.end_of_text == Some(EndOfText::Never) {
             biases.extend(self.canvases.ends().into_iter().map(|end| (end, f32::NEG_INFINITY)));
         }
         Ok(biases.into_iter().map(|(token, bias)| (token, Change::Add(bias))).collect())
@@ -221,7 +254,7 @@ impl Admission {
                 Pace::Adaptive { rule: checked(UNMASKING, Kind::Pace, rule, per_block.get())?, steps_max: steps }
             }
         };
-        let order = checked(UNMASKING, Kind::Order, request.order, per_block.get())?;
+        let order = checked(UNMASKING, Kind::Order, order(request), per_block.get())?;
         let remasking = self.remasking(request.remasking, per_block)?;
         if let (Pace::Adaptive { rule, .. }, Some(_)) = (pace, remasking.hold()) {
             let message = format!(
@@ -266,6 +299,11 @@ fn not_special(canvases: &CanvasBuilder) -> Option<TokenSet> {
     let ends = canvases.ends();
     let special = canvases.tokenizer.as_ref()?.special_ids().filter(|id| !ends.contains(id));
     Some(special.collect::<TokenSet>().complement())
+}
+
+/// The order of a request, by confidence unless it says another.
+fn order(request: &Request) -> Choice {
+    request.order.unwrap_or(Choice::of(&CONFIDENCE))
 }
 
 /// A rule as it runs: its knobs checked, others at their defaults for blocks of `blanks` blanks.
@@ -316,29 +354,6 @@ fn proofread(asked: &request::Proofreading, cells: u32, [steps, below, most]: Na
         below: probability(below, asked.below.unwrap_or(DOUBTFUL))?,
         most: asked.most.map(|given| count(most, given)).transpose()?,
     })
-}
-
-/// `policy` with a share of its steps, at least one for each block of a canvas of `cells` cells.
-fn fewer_steps(policy: Policy, cells: usize, share: f32) -> Policy {
-    // the first block may begin anywhere
-    let blocks = u32_of(cells.div_ceil(policy.block_length.get() as usize) + 1);
-    let pace = match policy.pace {
-        Pace::Steps(steps) => Pace::Steps(reduced(steps, share).max(steps.min(blocks.try_into().unwrap_or(steps)))),
-        Pace::Adaptive { .. } => policy.pace,
-    };
-    let proofreading = policy.proofreading.map(|proofreading| less_proofreading(proofreading, share));
-    Policy { pace, proofreading, ..policy }
-}
-
-fn less_proofreading(proofreading: Proofreading, share: f32) -> Proofreading {
-    let steps = NonZeroU32::new(proofreading.steps).map_or(0, |steps| reduced(steps, share).get().max(2));
-    Proofreading { steps: steps.min(proofreading.steps), ..proofreading }
-}
-
-/// A share of some steps, rounded up.
-fn reduced(steps: NonZeroU32, share: f32) -> NonZeroU32 {
-    let fewer = (f64::from(steps.get()) * f64::from(share)).ceil() as u32;
-    NonZeroU32::new(fewer).map_or(steps, |fewer| fewer.min(steps))
 }
 
 /// A random seed, for a request that names none: the keys of std's hashers are random.

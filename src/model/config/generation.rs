@@ -4,7 +4,7 @@ use super::strict;
 use crate::diffusion::{Probability, Proofreading, TokenId};
 use crate::model::{
     error::LoadError,
-    interface::{Defaults, Repair},
+    interface::{Defaults, PresetsText, Repair},
 };
 use serde::Deserialize;
 use serde_json::{Map, Value};
@@ -39,6 +39,7 @@ struct Keys {
     max_new_tokens: Option<NonZeroU32>,
     proofreading: Option<ProofreadingKeys>,
     repair: Option<RepairKeys>,
+    presets: Option<Map<String, Value>>,
 }
 
 #[derive(Deserialize)]
@@ -55,13 +56,13 @@ struct ProofreadingKeys {
     below: f32,
 }
 
-/// Adds what the file sets to the ids that end a text and to the defaults.
+/// Adds what the file sets to the ids that end a text and to the defaults. Returns its presets.
 pub(super) fn apply(
     keys: Map<String, Value>,
     file: &str,
     ends: &mut Vec<TokenId>,
     defaults: &mut Defaults,
-) -> Result<(), LoadError> {
+) -> Result<Option<PresetsText>, LoadError> {
     let keys: Keys = strict::take(keys, file)?;
     let more = keys.eos_token_id.map(Ids::ascending).unwrap_or_default();
     ends.extend(more);
@@ -81,5 +82,5 @@ pub(super) fn apply(
     if let Some(RepairKeys { below, worst }) = keys.repair {
         defaults.repair = Some(Repair { below: probability("repair", below)?, worst });
     }
-    Ok(())
+    Ok(keys.presets.map(|presets| PresetsText { file: file.to_owned(), presets }))
 }

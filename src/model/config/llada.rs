@@ -4,7 +4,10 @@ use super::generation::{self, Ids};
 use super::strict::{self, BLOCKS_MAX, CHANGES, IDS_MAX, Rules, SEQUENCE_MAX, WIDTH_MAX};
 use crate::diffusion::TokenId;
 use crate::files;
-use crate::model::{error::LoadError, interface::Defaults};
+use crate::model::{
+    error::LoadError,
+    interface::{Defaults, PresetsText},
+};
 use serde::Deserialize;
 use serde_json::{Map, Value, json};
 use std::{num::NonZeroU32, path::Path};
@@ -53,6 +56,8 @@ pub struct Config {
     pub pad: Option<TokenId>,
     /// Options of a request that does not set them.
     pub defaults: Defaults,
+    /// As [`ModelSpec::presets`](crate::model::ModelSpec::presets).
+    pub presets: Option<PresetsText>,
 }
 
 /// Blocks of 32 cells and one step per cell, as LLaDA's authors run their instruct model; 128 new
@@ -118,7 +123,7 @@ impl Config {
     }
 
     fn generating(mut self, keys: Map<String, Value>, file: &str) -> Result<Self, LoadError> {
-        generation::apply(keys, file, &mut self.ends, &mut self.defaults)?;
+        self.presets = generation::apply(keys, file, &mut self.ends, &mut self.defaults)?;
         self.check(file)?;
         Ok(self)
     }
@@ -176,6 +181,7 @@ impl Config {
             ends: keys.eos_token_id.map(Ids::ascending).unwrap_or_default(),
             pad: keys.pad_token_id.map(Ids::ascending).unwrap_or_default().first().copied(),
             defaults: DEFAULTS,
+            presets: None,
         };
         config.check(file)?;
         if let Some(width) = keys.head_dim.filter(|width| *width != config.head_dim()) {

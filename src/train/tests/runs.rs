@@ -14,7 +14,7 @@ use super::super::tuning::{Learns, Tuned, Tuning};
 use super::{numbers, tiny};
 use crate::diffusion::TokenId;
 use crate::diffusion::policy::{Choice, order};
-use crate::model::{self, Config, Source, load};
+use crate::model::{self, Config, PresetsText, Source, load};
 use candle_core::Device;
 use serde_json::{Map, Value, json};
 use std::num::NonZeroU32;
@@ -120,6 +120,7 @@ fn a_run_with_other_data_weights_or_code_is_not_resumed() {
     check(other, Start::Sudoku, &["config_sha256"]);
     let mut other = base();
     other.config.defaults.block_length = NonZeroU32::new(8); // of requests
+    other.config.presets = Some(PresetsText::default());
     assert!(pretrain_from(other, Start::Sudoku, &file, &json!({}), 1).is_ok());
 
     // one token, and whether one may be masked

@@ -3,7 +3,7 @@
 use crate::api::Refinement;
 use crate::cmd::eval::input::read_lines;
 use crate::diffusion::policy::{BUDGET, Choice, Kind, rules};
-use crate::engine::{Proofreading, Request, Task};
+use crate::engine::{Handle, Proofreading, Request, Task};
 use anyhow::{Context, anyhow, bail};
 use serde_json::Value;
 use std::path::Path;
@@ -59,6 +59,15 @@ impl Contender {
         let read = Refinement::parse(text).and_then(|fields| fields.read(nothing().task));
         let (name, request) = read.map_err(|error| anyhow!("{error}"))?;
         Ok(Self { name: name.unwrap_or_else(|| compact(text)), request })
+    }
+
+    /// The same with the options of the model's preset, if it names one.
+    ///
+    /// # Errors
+    /// When the model has no such preset.
+    pub(super) fn of_model(self, handle: &Handle) -> anyhow::Result<Self> {
+        let request = handle.without_preset(self.request).with_context(|| format!("policy {}", self.name))?;
+        Ok(Self { request, ..self })
     }
 
     /// The name of its remasking, if it has one.

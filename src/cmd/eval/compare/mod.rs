@@ -141,12 +141,12 @@ pub(super) async fn run(args: &CompareArgs) -> anyhow::Result<()> {
     if matches!(tasks, Tasks::Texts { .. }) && loaded.tokenizer.is_none() {
         bail!("texts need a model with a tokenizer.json");
     }
+    let handle = engine(loaded.model, loaded.tokenizer)?;
+    let contenders = contenders.into_iter().map(|one| one.of_model(&handle)).collect::<anyhow::Result<Vec<_>>>()?;
     let needs_head = |one: &&Contender| one.remasking().is_some_and(|choice| choice.rule.needs.quality);
-    if let (Some(Contender { name, .. }), false) = (contenders.iter().find(needs_head), loaded.model.spec().has_quality)
-    {
+    if let (Some(Contender { name, .. }), false) = (contenders.iter().find(needs_head), handle.spec().has_quality) {
         bail!("this model has no quality head for the policy {name}; give one with --prism-head, or other policies");
     }
-    let handle = engine(loaded.model, loaded.tokenizer)?;
     let width = contenders.iter().map(|one| one.name.chars().count()).max().unwrap_or(0).clamp(6, 40);
     if !args.json {
         print::line(tasks.title())?;
