@@ -200,8 +200,8 @@ async fn a_rule_of_another_kind_is_refused() {
             (repaired(Choice::of(&QUALITY)), unmasking, names),
             (
                 repaired(Choice::of(&LEFTMOST).with("budget", 1)),
-                unmasking,
-                "\"leftmost\" takes no knobs; leave out budget",
+                "diffusion.unmasking.budget",
+                "budget goes with no order of unmasking; with \"leftmost\" give credit",
             ),
             (
                 remasked(&LEFTMOST),

@@ -169,11 +169,12 @@ fn foreign(rule: &'static Rule, knob: &'static str) -> KnobError {
     let owners = rules.iter().filter(|other| other.knob(knob).is_some());
     let owners: Vec<_> = owners.map(|owner| format!("{:?}", owner.name)).collect();
     let policies = if owners.len() == 1 { "policy" } else { "policies" };
-    let (owners, name, own) = (listed(&owners, "and"), rule.name, listed(&knob_names(rule), "and"));
-    KnobError {
-        knob: Some(knob),
-        message: format!("{knob} goes with the {policies} {owners}; with {name:?} give {own}"),
-    }
+    let (name, own) = (rule.name, listed(&knob_names(rule), "and"));
+    let belongs = match owners.is_empty() {
+        true => format!("goes with no {}", rule.kind), // a knob of another kind of rule
+        false => format!("goes with the {policies} {}", listed(&owners, "and")),
+    };
+    KnobError { knob: Some(knob), message: format!("{knob} {belongs}; with {name:?} give {own}") }
 }
 
 /// `a, b and c`.
