@@ -5,7 +5,7 @@ mod common;
 use common::server::Server;
 use common::{ask, engine, finished, toy, toy_tokenizer};
 use remask::diffusion::TokenId;
-use remask::diffusion::policy::{Choice, QUALITY, THRESHOLD};
+use remask::diffusion::policy::{CORRECT_EVERY, CORRECTOR_PASSES, Choice, PROSECO, QUALITY, THRESHOLD};
 use remask::engine::{DEFAULT_BLANK, Event, Length, Limits, Prompt, Proofreading, Rejected, Request, Task};
 use remask::model::Toy;
 use remask::text::{Conversation, Message, TextError};
@@ -23,6 +23,11 @@ fn proofread(steps: u32, request: Request) -> Request {
 
 fn erasing(budget: u32, request: Request) -> Request {
     Request { remasking: Some(Choice::of(&QUALITY).with("budget", budget)), ..request }
+}
+
+fn correcting(every: u32, passes: u32, request: Request) -> Request {
+    let remasking = Choice::of(&PROSECO).with(CORRECT_EVERY.name, every).with(CORRECTOR_PASSES.name, passes);
+    Request { remasking: Some(remasking), ..request }
 }
 
 fn repair(steps: u32) -> Request {
@@ -57,7 +62,16 @@ async fn the_passes_of_a_whole_request_are_bounded_and_the_field_is_named() {
     refused(&erasing(65_536, unbounded.clone()), "diffusion.remasking.budget", &["327720 forward passes"]);
     let many = Request { steps: Some(65_536), return_quality: true, ..erasing(65_536, ask("a", 20)) };
     refused(&many, steps, &["65537 forward passes", "give at most 65535"]);
+    // 500 blocks of two steps, one of which corrects
+    let blocks = correcting(2, 65_536, blocks_of(2, 1000));
+    let message = ["32769000 forward passes (1000 to fill 500 blocks, 32768000 to correct", "give at most 129"];
+    refused(&blocks, "diffusion.remasking.corrector_passes", &message);
+    refused(&correcting(2, 130, blocks_of(2, 1000)), "diffusion.remasking.corrector_passes", &["give at most 129"]);
+    refused(&correcting(1, 65_536, ask("a", 1)), "diffusion.remasking.corrector_passes", &["give at most 65535"]);
     for request in [
+        correcting(2, 129, blocks_of(2, 1000)),
+        correcting(1, 65_535, ask("a", 1)),
+        correcting(2, 65_536, ask("a", 1)), // its only step does not correct
         proofread(16_383, blocks_of(1, 4)),
         proofread(64, blocks_of(1, 1000)),
         repair(65_536),

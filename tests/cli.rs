@@ -324,6 +324,21 @@ fn replaced_tokens_are_printed_drawn_and_counted() {
 }
 
 #[test]
+fn a_corrector_is_asked_for_by_its_flags_and_its_passes_are_printed() {
+    let words = "generate --model-id toy --prompt Once --max-tokens 48 --steps 12 --temperature 2 --seed 1 \
+                 --block-length 16 --remasking proseco --remask-correct-every 2 --remask-corrector-passes 3 --json";
+    let words: Vec<&str> = words.split_whitespace().collect();
+    let answer: Value = serde_json::from_str(&printed(&words)).unwrap();
+    let passes = answer["forward_passes"].as_u64().unwrap();
+    assert!(
+        (13..=12 + 6 * 3).contains(&passes) && answer["steps"].as_array().unwrap().len() as u64 == passes,
+        "{answer}"
+    );
+    assert!(answer["replaced"].as_u64() > Some(0) && answer["erased"] == 0, "{answer}");
+    check_error(&[&words[..], &["--remask-budget", "3"]].concat(), "with \"proseco\" give --remask-correct-every and");
+}
+
+#[test]
 fn penalties_change_what_is_generated() {
     let generate = ["generate", "--model-id", "toy", "--prompt", "Once", "--max-tokens", "40", "--seed", "1"];
     let with = |more: &[&str]| printed(&[&generate[..], more].concat());

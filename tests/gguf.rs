@@ -152,6 +152,7 @@ fn the_sudoku_model_in_eight_bits_reads_as_the_whole_one() {
     let sampling = Sampling { temperature: 0.0, seed: Seed(0), step: 0, filter: Filter::ALL };
     let row = Row {
         canvas: &canvas,
+        shown: None,
         window: 0..canvas.len(),
         sampling,
         guidance: None,
@@ -192,6 +193,7 @@ fn the_company_in_a_pass_changes_no_bit_of_quantised_readings() {
     let sampling = Sampling { temperature: 1.0, seed: Seed(4), step: 2, filter: Filter::ALL };
     let row = |canvas| Row {
         canvas,
+        shown: None,
         window: 0..Canvas::len(canvas),
         sampling,
         guidance: None,

@@ -194,6 +194,7 @@ fn row(canvas: &Canvas) -> Row<'_> {
     let sampling = Sampling { temperature: 0.0, seed: Seed(1), step: 0, filter: Filter::ALL };
     Row {
         canvas,
+        shown: None,
         window: 0..canvas.len(),
         sampling,
         guidance: None,

@@ -183,8 +183,8 @@ async fn faults_name_it() {
     assert_eq!(
         message(json!({"remasking": "youngest"})).await,
         "diffusion.remasking: unknown variant `youngest`, expected one of \
-         `off`, `quality`, `exact`, `confidence`, `present`, `running`, `t2m`, `p2`, `saber`, `token_editing`, `remdm`, `remdm_cap`, `remdm_rescale`, \
-         `random`, `oldest`, `unlikely`"
+         `off`, `quality`, `exact`, `confidence`, `present`, `running`, `t2m`, `p2`, `saber`, `token_editing`, `proseco`, `remdm`, \
+         `remdm_cap`, `remdm_rescale`, `random`, `oldest`, `unlikely`"
     );
     assert_eq!(
         message(json!({"remasking": {"policy": "oldest", "patience": 0}})).await,

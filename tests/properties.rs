@@ -6,8 +6,8 @@ mod common;
 use common::{ask, engine, finished, llada_tiny_model, puppet, toy, toy_tokenizer};
 use proptest::prelude::*;
 use remask::diffusion::policy::{
-    EXACT, Kind, Knob, OFF, QUALITY, REMDM, Range, Rule, Setting, Settings, THRESHOLD, confidence::CONFIDENCE, order,
-    random::RANDOM, rules,
+    CORRECT_EVERY, CORRECTOR_PASSES, EXACT, Kind, Knob, OFF, PROSECO, QUALITY, REMDM, Range, Rule, Setting, Settings,
+    THRESHOLD, confidence::CONFIDENCE, order, random::RANDOM, rules,
 };
 use remask::diffusion::{Canvas, Cell, Choice, Edit, TokenId};
 use remask::engine::{
@@ -123,7 +123,7 @@ fn budget(request: &Request, per_block: u32) -> u32 {
 
 /// Checks every law of one run.
 fn check_laws(request: &Request) -> Result<(), TestCaseError> {
-    let session = TOY.submit(request).unwrap();
+    let session = TOY.submit_unmerged(request).unwrap();
     let start = session.start.clone();
     let (steps, answer) = wait(run(session));
     prop_assert_eq!(steps.len(), answer.steps as usize, "the steps arrived unmerged");
@@ -138,15 +138,19 @@ fn check_laws(request: &Request) -> Result<(), TestCaseError> {
     let mut canvas = Canvas::new(prompt.chain(start.cells.iter().copied()).collect());
     let mut confidences = vec![None; canvas.len()];
     let (mut block, mut changed_in_block, mut filled, mut erased, mut replaced) = (0, 0, 0, 0, 0);
+    // passes of a corrector make no edits, and its replacements reach into finished blocks
+    let is_corrected = request.remasking.is_some_and(|choice| choice.rule == &PROSECO);
     for (number, step) in steps.iter().enumerate() {
         prop_assert_eq!(step.step as usize, number);
         if step.edits.is_empty() {
-            prop_assert!(request.proofreading.is_some(), "every step brings something, but where all is read through");
+            let may_be_empty = request.proofreading.is_some() || is_corrected;
+            prop_assert!(may_be_empty, "every step brings something, but where all is read through");
             continue;
         }
         let mut edited: Vec<usize> = step.edits.iter().map(|edit| edit.at().index()).collect();
         let touched = edited.iter().map(|at| (at - start.offset - first_blank) / block_length);
         let (first, last) = (touched.clone().min().unwrap(), touched.max().unwrap());
+        let first = if is_corrected { last } else { first };
         prop_assert_eq!(first, last, "a step stays in one block");
         prop_assert!(first >= block, "blocks are finished left to right");
         if first > block {
@@ -177,7 +181,7 @@ fn check_laws(request: &Request) -> Result<(), TestCaseError> {
             }
         }
         // what proofreading erases is bounded by its steps
-        let is_bounded = request.proofreading.is_none();
+        let is_bounded = request.proofreading.is_none() && !is_corrected;
         prop_assert!(!is_bounded || changed_in_block <= budget(request, per_block), "{} changes", changed_in_block);
         prop_assert_eq!(step.blanks, canvas.blanks(0..canvas.len()).count());
     }
@@ -196,7 +200,12 @@ fn check_laws(request: &Request) -> Result<(), TestCaseError> {
     prop_assert!(answer.steps <= start.steps_planned.unwrap());
     let blocks = u32::try_from(blanks_at_start.div_ceil(block_length)).unwrap() + 1; // a gap may reach into one more
     let proofreading = request.proofreading.as_ref().map_or(0, |proofreading| proofreading.steps.unwrap_or(0));
-    prop_assert!(start.steps_planned.unwrap() <= request.steps.unwrap() + proofreading * blocks);
+    let count = |choice: Choice, knob: &Knob| choice.with_defaults(1).settings.count(knob.name).unwrap();
+    let correcting = request
+        .remasking
+        .filter(|_| is_corrected)
+        .map_or(0, |choice| request.steps.unwrap() / count(choice, &CORRECT_EVERY) * count(choice, &CORRECTOR_PASSES));
+    prop_assert!(start.steps_planned.unwrap() <= request.steps.unwrap() + proofreading * blocks + correcting);
     let rows = answer.forward_passes - u32::from(request.return_quality);
     let is_exact = request.remasking.is_some_and(|choice| choice.rule == &EXACT);
     let most = if is_exact { u32::try_from(1 + blanks_at_start).unwrap() } else { 1 }; // in a step

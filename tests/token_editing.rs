@@ -304,11 +304,12 @@ async fn json_keeps_its_schema_and_each_replacement_the_tokens_of_its_cell() {
         (json!({"enum": ["abab", "baba", "bbbb"]}), "ab\"", |a| ["abab", "baba", "bbbb"].iter().any(|word| a == word)),
         (json!({"type": "string", "pattern": "^(ab|ba){6}$"}), "ab", |a| a.as_str().is_some_and(|a| a.len() == 12)),
     ];
-    let mut replaced = [0; 4];
+    // little is likely on the toy: every other most probable letter replaces one
+    let editing = json!({"policy": "token_editing", "above": 0, "budget": 40});
+    let correcting = json!({"policy": "proseco", "correct_every": 1});
+    let mut replaced = [[0; 4]; 2];
     for (index, (property, letters, holds)) in cases.into_iter().enumerate() {
-        for seed in 0..6 {
-            // little is likely on the toy: every other most probable letter replaces one
-            let remasking = json!({"policy": "token_editing", "above": 0, "budget": 40});
+        for (seed, remasking) in (0..12).map(|run| (run / 2, [&editing, &correcting][run % 2])) {
             let body = json!({"prompt": "Who?", "response_format": schema(property.clone()), "seed": seed,
                               "temperature": 3, "stream": true, "logit_bias": {"97": seed, "50": seed},
                               "diffusion": {"stream_edits": true, "remasking": remasking, "unmasking": "random"}});
@@ -322,9 +323,9 @@ async fn json_keeps_its_schema_and_each_replacement_the_tokens_of_its_cell() {
                 // a value that is shorter than its cells has ends of text behind it
                 let is_one = edit["text"].as_str().is_some_and(|text| letters.contains(text) || text == "<|end|>");
                 assert!(is_one || edit["kind"] == "erase", "{edit} of {letters:?}");
-                replaced[index] += usize::from(edit["kind"] == "replace");
+                replaced[usize::from(remasking == &correcting)][index] += usize::from(edit["kind"] == "replace");
             }
         }
     }
-    assert!(replaced[0] > 0 && replaced[1] > 0, "{replaced:?}");
+    assert!(replaced.iter().all(|replaced| replaced[0] > 0 && replaced[1] > 0), "{replaced:?}");
 }

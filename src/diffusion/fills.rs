@@ -1,4 +1,4 @@
-//! The fills of a step: the first blanks in an order.
+//! Which blanks a step fills, of those that it may fill. Out of scope: how many they are.
 
 use super::canvas::Edit;
 use super::policy::{Choice, View};
@@ -6,6 +6,17 @@ use super::random::DrawKey;
 use super::reading::Proposal;
 use super::units::Position;
 use std::collections::BTreeSet;
+
+/// Classes of fills, the first to be made first, whatever the order.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord)]
+pub(super) enum Class {
+    /// The pace's rule fills it in this step.
+    AtOnce,
+    /// It waits for its turn in the order.
+    InTurn,
+    /// Its token is filled in only where nothing else is left.
+    Postponed,
+}
 
 /// Fills of the first `count` blanks in `order`; fills of a lower class come before all of a higher
 /// one. Training fills blanks in the same way.

@@ -2,26 +2,31 @@
 //! a model says. Pure: no tensors, no clock, no channels, no wire formats.
 
 mod canvas;
+mod correction;
 mod credit;
 mod fills;
+mod outcome;
 mod plan;
 pub mod policy;
 mod random;
 mod reading;
 mod rewritten;
+mod room;
 mod schedule;
 mod sequence;
 mod shares;
 mod token_set;
+mod traces;
 mod units;
 
 pub use canvas::{Canvas, Cell, Edit, EditError};
 pub use credit::{Credit, Credits};
 pub use fills::fills;
+pub use outcome::{ReadingError, StepOutcome};
 pub use plan::{Passes, PolicyError};
 pub use policy::{Choice, Pace, Policy, Proofreading};
 pub use random::{DrawKey, Draws, Purpose, Seed, gumbel};
 pub use reading::{Best, Present, Proposal, Reading, Review};
-pub use sequence::{ReadingError, Sequence, StepOutcome};
+pub use sequence::Sequence;
 pub use token_set::{TokenSet, TokenSetError};
 pub use units::{DOUBTFUL, Position, Probability, TokenId, u32_of};

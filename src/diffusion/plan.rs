@@ -31,10 +31,19 @@ pub enum PolicyError {
 pub struct Passes {
     /// Blocks that are left.
     pub blocks: u32,
-    /// Passes until every block is full.
+    /// Passes over the canvas until every block is full.
     pub filling: u64,
+    /// Passes over the working copies of the steps that correct.
+    pub correcting: u64,
     /// Passes that proofread full blocks.
     pub proofreading: u64,
+}
+
+impl Passes {
+    /// All of them.
+    pub const fn all(&self) -> u64 {
+        self.filling + self.correcting + self.proofreading
+    }
 }
 
 /// One block and its schedule.
@@ -49,6 +58,8 @@ pub(super) struct Block {
 pub(super) struct Plan {
     /// As the policy has them.
     blocks: VecDeque<Block>,
+    /// Passes of the first block's next step that were made already.
+    begun: u32,
     /// What is done in their place while there is no time for them: the same cells in fewer steps.
     hurried: Option<VecDeque<Block>>,
 }
@@ -72,7 +83,7 @@ impl Plan {
         }
         let mut shares = steps_max.into_iter().flat_map(|steps| share_of_steps(steps, blocks.max(1)));
         let block = |(range, blanks)| Block { range, schedule: Schedule::new(policy, shares.next(), blanks) };
-        Ok(Self { blocks: with_blanks.into_iter().map(block).collect(), hurried: None })
+        Ok(Self { blocks: with_blanks.into_iter().map(block).collect(), begun: 0, hurried: None })
     }
 
     /// A full canvas as one block, to be proofread in at most `steps` steps; nothing where it is
@@ -80,7 +91,7 @@ impl Plan {
     pub(super) fn proofreading(canvas: &Canvas, steps: u32) -> Self {
         let block = Block { range: 0..canvas.len(), schedule: Schedule::proofreading(steps) };
         let can_change = blanks(canvas, &block.range) == 0 && steps >= 2;
-        Self { blocks: can_change.then_some(block).into_iter().collect(), hurried: None }
+        Self { blocks: can_change.then_some(block).into_iter().collect(), begun: 0, hurried: None }
     }
 
     /// The block of the next step.
@@ -95,13 +106,25 @@ impl Plan {
 
     /// Passes that are left at most.
     pub(super) fn passes(&self) -> Passes {
-        passes(self.hurried.as_ref().unwrap_or(&self.blocks))
+        self.hurried.as_ref().map_or_else(|| self.own_passes(), passes)
+    }
+
+    /// The same by the plan of the policy.
+    fn own_passes(&self) -> Passes {
+        let all = passes(&self.blocks);
+        // the next step counts as one that fills, and as those of its passes that correct
+        Passes { correcting: all.correcting.saturating_sub(self.begun.into()), ..all }
+    }
+
+    /// Records a pass of the next step that is not its last.
+    pub(super) fn begin(&mut self) {
+        self.begun += 1;
     }
 
     /// Nothing is left.
     pub(super) fn clear(&mut self) {
         self.blocks.clear();
-        self.hurried = None;
+        (self.begun, self.hurried) = (0, None);
     }
 
     /// Plans for at most `passes` more steps, at least one. Where the policy's own plan may take
@@ -110,11 +133,11 @@ impl Plan {
     /// policy's plan goes on with the cells that are left.
     pub(super) fn fit(&mut self, canvas: &Canvas, passes: u32) {
         let steps = passes.max(1);
-        let Passes { filling, proofreading, .. } = self::passes(&self.blocks);
-        if filling + proofreading > u64::from(steps) {
-            self.hurried = Some(shortened(&self.blocks, canvas, steps));
-        } else if self.hurried.take().is_some() {
+        if self.hurried.take().is_some() {
             self.blocks = joined(&self.blocks, canvas);
+        }
+        if self.own_passes().all() > u64::from(steps) {
+            self.hurried = Some(shortened(&self.blocks, canvas, steps));
         }
     }
 
@@ -128,6 +151,7 @@ impl Plan {
     /// Records a step of the front block, `changed` of whose edits erase or replace. Returns the
     /// cells that can never change again if it has finished a block.
     pub(super) fn advance(&mut self, canvas: &Canvas, edits: u32, changed: u32) -> Option<Range<usize>> {
+        self.begun = 0;
         let advance = |block: &mut Block| block.schedule.advance(edits, changed, blanks(canvas, &block.range));
         let Some(hurried) = &mut self.hurried else {
             let is_finished = self.blocks.front_mut().is_some_and(advance);
@@ -151,9 +175,13 @@ fn blanks(canvas: &Canvas, range: &Range<usize>) -> u32 {
 }
 
 fn passes(blocks: &VecDeque<Block>) -> Passes {
-    let sum = |steps: fn(&Schedule) -> u32| blocks.iter().map(|block| u64::from(steps(&block.schedule))).sum();
-    let blocks_left = u32_of(blocks.len());
-    Passes { blocks: blocks_left, filling: sum(Schedule::fill_steps), proofreading: sum(Schedule::proofread_steps) }
+    let schedules = || blocks.iter().map(|block| &block.schedule);
+    Passes {
+        blocks: u32_of(blocks.len()),
+        filling: schedules().map(|schedule| u64::from(schedule.fill_steps())).sum(),
+        correcting: schedules().map(Schedule::corrector_passes_left).sum(),
+        proofreading: schedules().map(|schedule| u64::from(schedule.proofread_steps())).sum(),
+    }
 }
 
 /// The blocks in so many steps.
@@ -260,6 +288,19 @@ mod tests {
         assert_eq!(plan.front().unwrap().range, 0..12, "two full blocks with the third");
         let finished: Vec<_> = (0..8).filter_map(|_| step(&mut plan, &mut canvas).1).collect();
         assert_eq!(finished, [0..12, 12..16]);
+        assert!(plan.front().is_none());
+    }
+
+    #[test]
+    fn blocks_that_are_full_take_no_pass_of_a_shorter_plan() {
+        let (mut plan, mut canvas) = plan(4);
+        plan.fit(&canvas, 2);
+        assert_eq!(step(&mut plan, &mut canvas), (8, None));
+        plan.fit(&canvas, 4); // more time, but not enough for the plan of the policy
+        assert!(plan.is_hurried());
+        assert_eq!(plan.front().unwrap().range, 0..12, "two full blocks with the third");
+        let filled: Vec<u32> = (0..4).map(|_| step(&mut plan, &mut canvas).0).collect();
+        assert_eq!(filled, [2; 4]);
         assert!(plan.front().is_none());
     }
 

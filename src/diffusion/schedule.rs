@@ -7,8 +7,8 @@
 //! its last steps cannot refill, and drops those blanks. This one counts the erasures really made
 //! and spreads the blanks left over the steps left.
 
-use super::canvas::Edit;
-use super::policy::{Count, Pace, Policy, Stretch};
+use super::policy::{Correcting, Count, Pace, Policy, Stretch};
+use super::room::Room;
 use super::shares::{Hold, planned_changes};
 
 /// Steps that proofreading needs to change anything: one to erase, one to write.
@@ -22,39 +22,18 @@ pub(super) struct Schedule {
     count: Count,
     window: Stretch,
     hold: Option<Hold>,
+    correcting: Option<Correcting>,
     blanks_at_start: u32,
     phase: Phase,
     /// Counted from the phase's start.
     step: u32,
+    /// Those of the steps that were not taken, or not on this schedule.
+    skipped: u32,
     /// Erasures and replacements made.
     changed: u32,
     proofreading_steps: u32,
     /// Rounds of proofreading that erased something.
     rounds: u32,
-}
-
-/// The changes of filled cells that a step may still make.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub(super) struct Room {
-    /// Erasures and replacements together.
-    pub(super) changes: u32,
-    /// Erasures among them.
-    pub(super) erasures: u32,
-}
-
-impl Room {
-    /// Whether there is room for this edit, which is then taken. A fill is no change of a filled
-    /// cell.
-    pub(super) fn take(&mut self, edit: &Edit) -> bool {
-        let erasures = match edit {
-            Edit::Erase { .. } => self.erasures.checked_sub(1),
-            Edit::Replace { .. } => Some(self.erasures),
-            Edit::Fill { .. } => None,
-        };
-        let left = self.changes.checked_sub(1).zip(erasures);
-        *self = left.map_or(*self, |(changes, erasures)| Self { changes, erasures });
-        left.is_some()
-    }
 }
 
 /// Phase of a block.
@@ -89,6 +68,7 @@ impl Schedule {
             budget: policy.remasking.budget(),
             count: policy.remasking.rule.count,
             window: policy.remasking.window(),
+            correcting: policy.remasking.correcting(),
             blanks_at_start: blanks,
             phase: Phase::Filling,
             ..Self::proofreading(policy.proofreading.map_or(0, |proofreading| proofreading.steps))
@@ -103,9 +83,11 @@ impl Schedule {
             count: Count::Planned,
             window: Stretch::WHOLE,
             hold: None,
+            correcting: None,
             blanks_at_start: 0,
             phase: Phase::Proofreading,
             step: 0,
+            skipped: 0,
             changed: 0,
             proofreading_steps: steps,
             rounds: 0,
@@ -124,7 +106,8 @@ impl Schedule {
         match self.phase {
             Phase::Filling => {
                 // a step fills at least one blank, and each erasure makes one, but in a hold
-                let edits_max = self.blanks_at_start.saturating_add(self.budget);
+                let taken = self.step - self.skipped;
+                let edits_max = self.blanks_at_start.saturating_add(self.budget).saturating_sub(taken).max(1);
                 let edits_max = if self.hold.is_some() { u32::MAX } else { edits_max };
                 self.steps_left().unwrap_or(u32::MAX).min(edits_max)
             }
@@ -141,9 +124,25 @@ impl Schedule {
         }
     }
 
+    /// Passes over a working copy that this step takes at most, after the one over the canvas; 0 if
+    /// it does not correct.
+    pub(super) fn corrector_passes(&self) -> u32 {
+        let is_due = |correcting: &Correcting| (self.step + 1).is_multiple_of(correcting.every);
+        let correcting = self.correcting.filter(|_| self.phase == Phase::Filling).filter(is_due);
+        correcting.map_or(0, |correcting| correcting.passes)
+    }
+
+    /// The same for all steps that are left until the block is full.
+    pub(super) fn corrector_passes_left(&self) -> u64 {
+        let Some(Correcting { every, passes }) = self.correcting else { return 0 };
+        let [first, end] = [self.step, self.step.saturating_add(self.fill_steps())];
+        u64::from(end / every - first / every) * u64::from(passes)
+    }
+
     /// So many steps are not taken, or steps of another plan were taken in their place.
     pub(super) fn skip(&mut self, steps: u32) {
         self.step += steps;
+        self.skipped += steps;
     }
 
     /// Whether a step that changes nothing may be skipped: one of a block with a hold, in which
@@ -180,6 +179,9 @@ impl Schedule {
             let changes = if is_last || blanks > 0 { 0 } else { u32::MAX };
             return Room { changes, erasures: changes };
         }
+        if self.count == Count::Replacements {
+            return Room { changes: u32::MAX, erasures: 0 };
+        }
         let fills = self.fills(blanks, ready, 0);
         let is_inside = match self.pace {
             BlockPace::Steps(steps) => self.window.of_steps(steps).contains(&self.step),
@@ -191,17 +193,17 @@ impl Schedule {
                 planned_changes(self.budget, self.window.of_steps(steps), self.step)
             }
             (BlockPace::Adaptive { .. }, Count::Planned) => fills.min(left),
-            (BlockPace::Steps(_) | BlockPace::Adaptive { .. }, Count::Own) => left,
+            (BlockPace::Steps(_) | BlockPace::Adaptive { .. }, Count::Own | Count::Replacements) => left,
         };
         // a replaced cell is not blank: only erasures have to be filled again
         let erasures = match (self.pace, self.count) {
             _ if is_last => 0,
             (BlockPace::Steps(_), Count::Planned) if self.hold.is_none() => changes,
             // no more than can be filled again: the step ends with as many blanks as planned
-            (BlockPace::Steps(_), Count::Planned | Count::Own) => changes.min(blanks - fills),
+            (BlockPace::Steps(_), _) => changes.min(blanks - fills),
             // never more than are filled, so that an unbounded run moves forward until its budget
             // is spent
-            (BlockPace::Adaptive { .. }, Count::Planned | Count::Own) => changes.min(fills),
+            (BlockPace::Adaptive { .. }, _) => changes.min(fills),
         };
         Room { changes, erasures }
     }
@@ -230,7 +232,7 @@ impl Schedule {
             Phase::Filling | Phase::Proofreading if blanks > 0 => false,
             Phase::Filling if self.proofreading_steps < ROUND => true,
             Phase::Filling => {
-                (self.phase, self.step) = (Phase::Proofreading, 0);
+                (self.phase, self.step, self.skipped) = (Phase::Proofreading, 0, 0);
                 false
             }
             Phase::Proofreading => edits == 0 || self.proofreading_steps - self.step < ROUND,
@@ -262,8 +264,12 @@ impl Schedule {
 
 #[cfg(test)]
 mod tests {
-    use super::super::policy::{BUDGET, Choice, HOLD, Proofreading, QUALITY, Rule, T2M, THRESHOLD, order};
-    use super::super::units::{Position, Probability, TokenId};
+    use super::super::policy::{
+        BUDGET, CORRECT_EVERY, CORRECTOR_PASSES, Choice, HOLD, PROSECO, Proofreading, QUALITY, Rule, T2M, THRESHOLD,
+        order,
+    };
+    use super::super::room::tests::taken;
+    use super::super::units::Probability;
     use super::*;
     use std::num::NonZeroU32;
 
@@ -272,28 +278,13 @@ mod tests {
         Policy {
             order: Choice::of(&order::LEFTMOST),
             pace,
-            remasking: Choice::of(rule).with(BUDGET.name, budget),
+            remasking: Choice::of(rule)
+                .with(BUDGET.name, budget)
+                .with(CORRECT_EVERY.name, 1 + budget % 4)
+                .with(CORRECTOR_PASSES.name, 3),
             block_length: NonZeroU32::MAX,
             proofreading,
         }
-    }
-
-    /// How many of so many replacements, and then of so many erasures, there is room for.
-    fn taken(mut room: Room, replacements: u32, erasures: u32) -> [u32; 2] {
-        let (at, was) = (Position(0), TokenId(0));
-        let replace = Edit::Replace { at, was, token: TokenId(1), confidence: Probability::ONE };
-        let erase = Edit::Erase { at, was, quality: None };
-        [(replacements, replace), (erasures, erase)]
-            .map(|(count, edit)| u32::try_from((0..count).filter(|_| room.take(&edit)).count()).unwrap())
-    }
-
-    #[test]
-    fn a_fill_is_no_change_of_a_filled_cell_and_erasures_have_less_room() {
-        let mut room = Room { changes: 3, erasures: 1 };
-        assert!(!room.take(&Edit::Fill { at: Position(0), token: TokenId(0), confidence: Probability::ONE }));
-        assert_eq!(taken(room, 0, 3), [0, 1]);
-        assert_eq!(taken(room, 5, 3), [3, 0]);
-        assert_eq!(taken(room, 2, 3), [2, 1]);
     }
 
     /// Runs a block in which some of the filled cells (by `pattern`) may be erased or replaced, and
@@ -304,6 +295,7 @@ mod tests {
         let mut schedule = Schedule::new(policy, steps, blanks_at_start);
         let (mut blanks, mut fills_made, mut erasures_made, mut taken) = (blanks_at_start, 0, 0, 0);
         let (mut changes_made, mut skipped, mut is_finished) = (0, 0, false);
+        let (mut corrector_passes, announced) = (0, schedule.corrector_passes_left());
         let case = format!("{policy:?} {steps:?} blanks {blanks_at_start} pattern {pattern}");
         while !is_finished {
             let filled = blanks_at_start - blanks;
@@ -317,6 +309,8 @@ mod tests {
                 skipped += 1;
                 continue;
             }
+            assert!(corrector_passes + schedule.corrector_passes_left() <= announced, "{case}");
+            corrector_passes += u64::from(schedule.corrector_passes());
             assert!(fills <= blanks && (fills + replaced > 0 || blanks == 0), "{case}");
             if let (Some(part), Some(steps), Phase::Filling) = (policy.remasking.hold(), steps, schedule.phase) {
                 let (step, part) = (taken + skipped, part.of_steps(steps));
@@ -346,7 +340,8 @@ mod tests {
         }
         assert!(schedule.hold.is_none() || taken <= blanks_at_start + budget + proofreading, "{case}");
         assert_eq!(fills_made, blanks_at_start + erasures_made, "{case}");
-        assert!(changes_made <= budget, "{case}");
+        assert!(changes_made <= budget || policy.remasking.rule.count == Count::Replacements, "{case}");
+        assert!(corrector_passes <= announced, "{case}");
     }
 
     #[test]
@@ -374,7 +369,8 @@ mod tests {
         let rule = Choice::of(&THRESHOLD).with("threshold", 0.9);
         let budgets = (1..=7).flat_map(|blanks| (0..=7).map(move |budget| (blanks, budget)));
         // an even share of the budget in each step, and as many as the rule says
-        for (remasking, (blanks, budget)) in budgets.flat_map(|case| [(&QUALITY, case), (&T2M, case)]) {
+        for (remasking, (blanks, budget)) in budgets.flat_map(|case| [(&QUALITY, case), (&T2M, case), (&PROSECO, case)])
+        {
             for (proofreading, pattern) in [0, 1, 2, 3, 5].into_iter().flat_map(|p| (0..256).map(move |q| (p, q))) {
                 let policy = |pace| policy(remasking, pace, budget, proofreading);
                 for steps in 1..=9 {

@@ -1,17 +1,21 @@
 //! One sequence: a canvas, its blocks, and how far refinement has come. Turns readings into edits.
 //! Out of scope: where a reading comes from, and who receives the edits.
 
-use super::canvas::{Canvas, Edit, EditError};
+use super::canvas::{Canvas, Cell, Edit};
+use super::correction::Correction;
 use super::credit::Credits;
-use super::fills::fills;
+use super::fills::{Class, fills};
+use super::outcome::{ReadingError, StepOutcome};
 use super::plan::{Block, Passes, Plan, PolicyError};
 use super::policy::{Choice, FilledCell, Needs, OFF, Pace, Policy, Proofreading, View};
 use super::random::{DrawKey, Seed};
-use super::reading::Reading;
+use super::reading::{Best, Reading};
 use super::rewritten::Rewritten;
-use super::schedule::{Room, Schedule};
+use super::room::Room;
+use super::schedule::Schedule;
 use super::token_set::TokenSet;
-use super::units::{Position, Probability, TokenId, u32_of};
+use super::traces::{Trace, Traces};
+use super::units::{Position, TokenId, u32_of};
 use std::collections::BTreeSet;
 use std::num::NonZeroU32;
 use std::ops::Range;
@@ -19,33 +23,6 @@ use std::ops::Range;
 /// Steps that one pass skips at most, so that a hold of many steps does not keep other requests
 /// waiting. A step more than that is taken without an edit.
 const SKIPPED_MAX: u32 = 1 << 10;
-
-/// A reading that does not fit its canvas: a fault of the model, never of the user.
-#[derive(Clone, Debug, PartialEq, Eq, thiserror::Error)]
-pub enum ReadingError {
-    /// Proposals are not exactly the window's blanks, left to right.
-    #[error("the reading has {given} proposals that are not the {blanks} blanks of the window")]
-    NotTheBlanks {
-        /// Proposals in the reading.
-        given: usize,
-        /// Blanks in the window.
-        blanks: usize,
-    },
-    /// An edit made from it does not fit.
-    #[error(transparent)]
-    Edit(#[from] EditError),
-}
-
-/// What one step did.
-#[derive(Clone, Debug, PartialEq)]
-pub struct StepOutcome {
-    /// Counted from 0 over the whole run; also the number of the forward pass.
-    pub step: u32,
-    /// The changes, those of filled cells first; no cell appears twice.
-    pub edits: Vec<Edit>,
-    /// The cells that can never change again from now on, if this step finished a block.
-    pub finished: Option<Range<usize>>,
-}
 
 /// A canvas being refined.
 #[derive(Clone, Debug)]
@@ -56,8 +33,9 @@ pub struct Sequence {
     step: u32,
     steps_max: Option<u32>,
     plan: Plan,
-    /// One per cell of the canvas.
-    traces: Vec<Trace>,
+    /// Of a step that corrects, once its blanks are proposed.
+    correction: Option<Correction>,
+    traces: Traces,
     /// What blanks keep of earlier passes; `None` without credit.
     credits: Option<Credits>,
     /// Tokens that are filled in only where nothing else is left.
@@ -66,21 +44,6 @@ pub struct Sequence {
     judged: Option<TokenSet>,
     /// Of a text that was full at the start; `None` for others.
     rewritten: Option<Rewritten>,
-}
-
-/// What a sequence keeps of a cell besides its token.
-#[derive(Clone, Copy, Debug)]
-struct Trace {
-    /// Probability of the token when it was written; 1 where it was given.
-    confidence: Probability,
-    /// The first step that sees the token.
-    seen_from: u32,
-    /// What the remasking's rule remembers.
-    memory: f32,
-}
-
-impl Trace {
-    const GIVEN: Self = Self { confidence: Probability::ONE, seen_from: 0, memory: 0.0 };
 }
 
 impl Sequence {
@@ -92,8 +55,10 @@ impl Sequence {
     pub fn new(canvas: Canvas, policy: Policy, seed: Seed) -> Result<Self, PolicyError> {
         let plan = Plan::new(&canvas, &policy)?;
         let proofreading = policy.proofreading.map_or(0, |proofreading| proofreading.steps);
-        let proofreading = proofreading.saturating_mul(plan.passes().blocks);
-        let steps_max = policy.pace.steps_max().map(|steps| steps.get().saturating_add(proofreading));
+        let Passes { blocks, correcting, .. } = plan.passes();
+        let more = u64::from(proofreading.saturating_mul(blocks)) + correcting;
+        let more = u32::try_from(more).unwrap_or(u32::MAX);
+        let steps_max = policy.pace.steps_max().map(|steps| steps.get().saturating_add(more));
         let steps_max = if plan.front().is_none() { Some(0) } else { steps_max };
         Ok(Self::of(canvas, policy, seed, plan, steps_max))
     }
@@ -116,10 +81,10 @@ impl Sequence {
     }
 
     fn of(canvas: Canvas, policy: Policy, seed: Seed, plan: Plan, steps_max: Option<u32>) -> Self {
-        let traces = vec![Trace::GIVEN; canvas.len()];
-        let (postponed, judged, rewritten) = (Vec::new(), None, None);
-        let credits = Credits::of(&policy.order.settings);
-        Self { canvas, policy, seed, step: 0, steps_max, plan, traces, credits, postponed, judged, rewritten }
+        let (traces, credits) = (Traces::new(canvas.len()), Credits::of(&policy.order.settings));
+        let (postponed, correction, judged, rewritten) = (Vec::new(), None, None, None);
+        let step = 0;
+        Self { canvas, policy, seed, step, steps_max, plan, correction, traces, credits, postponed, judged, rewritten }
     }
 
     /// The same, but blanks for which one of these tokens is proposed are filled after all others
@@ -169,8 +134,7 @@ impl Sequence {
 
     /// Steps the run takes at most, where the policy or a hurry bounds them.
     pub fn steps_max(&self) -> Option<u32> {
-        let Passes { filling, proofreading, .. } = self.plan.passes();
-        let left = u32::try_from(filling + proofreading).unwrap_or(u32::MAX);
+        let left = u32::try_from(self.plan.passes().all()).unwrap_or(u32::MAX);
         if self.is_hurried() { Some(self.step.saturating_add(left)) } else { self.steps_max }
     }
 
@@ -186,7 +150,29 @@ impl Sequence {
 
     /// The cells to read next; `None` once nothing can change any more.
     pub fn window(&self) -> Option<Range<usize>> {
-        self.plan.front().map(|block| block.range.clone())
+        let range = self.plan.front()?.range.clone();
+        Some(match &self.correction {
+            None if self.is_proposing() => range.start..self.canvas.len(),
+            Some(_) if !self.is_hurried() => 0..range.end,
+            Some(_) | None => range,
+        })
+    }
+
+    /// What the next pass reads in place of the canvas: the same without blanks, in a step that
+    /// corrects. What is proposed for the blanks of the canvas is then read there, too.
+    pub fn shown(&self) -> Option<&Canvas> {
+        self.correction.as_ref().map(Correction::canvas)
+    }
+
+    /// Whether the next pass proposes the tokens of a working copy, which are the most probable
+    /// ones at any temperature.
+    pub fn is_proposing(&self) -> bool {
+        self.correction.is_none() && self.plan.front().is_some_and(|block| block.schedule.corrector_passes() > 0)
+    }
+
+    /// Whether no cell is final before the last step: the policy corrects finished blocks.
+    pub fn is_final_at_end(&self) -> bool {
+        self.policy.remasking.correcting().is_some()
     }
 
     /// Whether the next block to read has been full, and is now proofread.
@@ -196,7 +182,12 @@ impl Sequence {
 
     /// What the next step needs to know about every filled cell.
     pub fn needs(&self) -> Needs {
-        if self.is_proofreading() { self.policy.needs().and(Needs::QUALITY) } else { self.policy.needs() }
+        let needs = self.policy.needs();
+        match self.correction {
+            Some(_) if !self.is_hurried() => needs.and(Needs::BEST),
+            None if self.is_proofreading() => needs.and(Needs::QUALITY),
+            Some(_) | None => needs,
+        }
     }
 
     /// The credits of blanks, if the policy has any.
@@ -222,24 +213,42 @@ impl Sequence {
     /// Drops the blocks that were not begun: what is blank stays blank.
     pub fn stop(&mut self) {
         self.plan.clear();
+        self.correction = None;
     }
 
     /// Takes one step: erases, replaces and fills from one reading of the current window. The cells
     /// filled were blank before the step, the cells erased and replaced were filled before it, so
-    /// no cell is changed twice.
+    /// no cell is changed twice. Of the passes that correct, each is a step, but only the last one
+    /// makes edits.
     ///
     /// # Errors
     /// When the reading is not one of this canvas and window; the canvas is then unchanged.
     pub fn advance(&mut self, reading: &Reading) -> Result<StepOutcome, ReadingError> {
-        let Some(block) = self.plan.front() else {
+        let Some(block) = self.plan.front().cloned() else {
             return Ok(StepOutcome { step: self.step, edits: Vec::new(), finished: None });
         };
-        let filled = if self.sees_filled() { self.filled(block.range.clone(), reading) } else { Vec::new() };
-        let (edits, skipped) = self.choose(block, reading, &filled)?;
+        let passes = if self.is_proposing() { block.schedule.corrector_passes() } else { 0 };
+        if passes > 0 {
+            self.check(block.range.start..self.canvas.len(), reading)?;
+            self.correction = Some(Correction::new(&self.canvas, &reading.proposals, passes));
+            return Ok(self.go_on());
+        }
+        self.check(block.range.clone(), reading)?;
+        let is_corrected = self.correction.is_some() && !self.is_hurried();
+        let range = if is_corrected { 0..block.range.end } else { block.range.clone() };
+        let filled = if self.sees_filled() { self.filled(range, reading) } else { Vec::new() };
+        if is_corrected && self.correct(reading, &filled) {
+            return Ok(self.go_on());
+        }
+        let (edits, skipped) = self.choose(&block, reading, &filled);
         let mut canvas = self.canvas.clone();
         edits.iter().try_for_each(|edit| canvas.apply(edit))?;
         self.canvas = canvas;
-        self.remember(&filled, &edits);
+        self.correction = None;
+        self.traces.remember(&self.policy.remasking, &filled, &edits, self.step + 1);
+        if let Some(rewritten) = &mut self.rewritten {
+            edits.iter().for_each(|edit| rewritten.take(edit));
+        }
         if let Some(credits) = &mut self.credits {
             credits.take(&reading.favourites);
             edits.iter().for_each(|edit| credits.forget(edit.at()));
@@ -253,20 +262,46 @@ impl Sequence {
         Ok(StepOutcome { step, edits, finished })
     }
 
+    /// Checks that the proposals are those of the blanks in `range`.
+    fn check(&self, range: Range<usize>, reading: &Reading) -> Result<(), ReadingError> {
+        if self.canvas.blanks(range.clone()).eq(reading.proposals.iter().map(|proposal| proposal.at)) {
+            return Ok(());
+        }
+        let blanks = self.canvas.blanks(range).count();
+        Err(ReadingError::NotTheBlanks { given: reading.proposals.len(), blanks })
+    }
+
+    /// Takes the most probable tokens into the working copy, but of the filled cells only those
+    /// that may be replaced. True if it has to be read again.
+    fn correct(&mut self, reading: &Reading, filled: &[FilledCell]) -> bool {
+        let is_blank = |best: &&Best| self.canvas.cells().get(best.at.index()) == Some(&Cell::Blank);
+        let best = reading.best.iter().filter(is_blank).copied();
+        let best: Vec<Best> = best.chain(filled.iter().filter_map(|cell| cell.best)).collect();
+        self.correction.as_mut().is_some_and(|correction| correction.rewrite(&best))
+    }
+
+    /// A pass that makes no edits.
+    fn go_on(&mut self) -> StepOutcome {
+        let step = self.step;
+        self.step += 1;
+        self.plan.begin();
+        StepOutcome { step, edits: Vec::new(), finished: None }
+    }
+
     /// Whether a rule of this step decides by what is filled.
     fn sees_filled(&self) -> bool {
         let is_adaptive = matches!(self.policy.pace, Pace::Adaptive { .. });
         is_adaptive || self.is_proofreading() || self.policy.remasking.rule != &OFF
     }
 
-    /// The filled cells of a block as rules see them: those that may be erased and replaced.
+    /// The filled cells of a range as rules see them: those that may be erased and replaced.
     fn filled(&self, range: Range<usize>, reading: &Reading) -> Vec<FilledCell> {
         let Reading { reviews, present, best, .. } = reading;
         let cell = |(at, token): (Position, TokenId)| {
             let quality = find(reviews, at, |review| review.at).map(|review| review.quality);
             let present = find(present, at, |present| present.at).map(|present| present.confidence);
             let best = find(best, at, |best| best.at).filter(|best| !self.postponed.contains(&best.token));
-            let Trace { confidence, seen_from, memory } = self.traces[at.index()];
+            let Trace { confidence, seen_from, memory } = self.traces.of(at);
             FilledCell { at, token, confidence, age: self.step - seen_from + 1, quality, present, best, memory }
         };
         let is_same = |at: &Position| self.rewritten.as_ref().is_some_and(|rewritten| rewritten.is_same(*at));
@@ -276,36 +311,28 @@ impl Sequence {
 
     /// The edits of the next step that makes any, those of filled cells first, and how many steps
     /// were skipped before it. The canvas stays as it is in those, so the reading serves them all.
-    fn choose(
-        &self,
-        block: &Block,
-        reading: &Reading,
-        filled: &[FilledCell],
-    ) -> Result<(Vec<Edit>, u32), ReadingError> {
-        let proposals = &reading.proposals[..];
-        if !self.canvas.blanks(block.range.clone()).eq(proposals.iter().map(|proposal| proposal.at)) {
-            let blanks = self.canvas.blanks(block.range.clone()).count();
-            return Err(ReadingError::NotTheBlanks { given: proposals.len(), blanks });
-        }
+    fn choose(&self, block: &Block, reading: &Reading, filled: &[FilledCell]) -> (Vec<Edit>, u32) {
+        let of_block = &filled[filled.partition_point(|cell| cell.at.index() < block.range.start)..];
         let mut schedule = block.schedule.clone();
         let mut skipped = 0;
         loop {
             // each skipped step draws anew; the passes of a run are fewer than 2^17
             let key = DrawKey { seed: self.seed, step: self.step.wrapping_add(skipped << 17) };
-            let edits = self.edits(&schedule, View::of(proposals, filled, key));
+            let edits = self.edits(&schedule, View::of(&reading.proposals, filled, key), of_block);
             if !edits.is_empty() || !schedule.may_skip() || skipped == SKIPPED_MAX {
-                return Ok((edits, skipped));
+                return (edits, skipped);
             }
             schedule.skip(1);
             skipped += 1;
         }
     }
 
-    /// The edits of one step, those of filled cells first.
-    fn edits(&self, schedule: &Schedule, view: View<'_>) -> Vec<Edit> {
+    /// The edits of one step, those of filled cells first. A pace sees the filled cells of the
+    /// block alone.
+    fn edits(&self, schedule: &Schedule, view: View<'_>, of_block: &[FilledCell]) -> Vec<Edit> {
         let blanks = count(view.proposals.iter());
         let at_once = match self.policy.pace {
-            Pace::Adaptive { rule, .. } if schedule.is_adaptive() => rule.decide(view),
+            Pace::Adaptive { rule, .. } if schedule.is_adaptive() => rule.decide(View { filled: of_block, ..view }),
             Pace::Adaptive { .. } | Pace::Steps(_) => Vec::new(),
         };
         let places: BTreeSet<Position> = at_once.iter().map(Edit::at).collect();
@@ -341,35 +368,6 @@ impl Sequence {
             Some(_) | None => Some((self.policy.remasking, room)),
         }
     }
-
-    /// Keeps what the next steps may ask about the cells: of those that stay, and of the tokens
-    /// just written.
-    fn remember(&mut self, filled: &[FilledCell], edits: &[Edit]) {
-        if let Some(remember) = self.policy.remasking.rule.remember {
-            for cell in filled {
-                self.traces[cell.at.index()].memory = remember(cell);
-            }
-        }
-        for edit in edits {
-            if let Some(rewritten) = &mut self.rewritten {
-                rewritten.take(edit);
-            }
-            if let Some((_, confidence)) = edit.written() {
-                self.traces[edit.at().index()] = Trace { confidence, seen_from: self.step + 1, memory: 0.0 };
-            }
-        }
-    }
-}
-
-/// Classes of fills, the first to be made first, whatever the order.
-#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord)]
-enum Class {
-    /// The pace's rule fills it in this step.
-    AtOnce,
-    /// It waits for its turn in the order.
-    InTurn,
-    /// Its token is filled in only where nothing else is left.
-    Postponed,
 }
 
 /// The entry of cell `at`, of entries that are in the order of their cells.

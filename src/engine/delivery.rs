@@ -94,7 +94,7 @@ impl Courier {
             match &event {
                 Event::Step(step) => {
                     record_edits(metrics, step, client.policy);
-                    if !client.has_edits.swap(true, Ordering::Relaxed) {
+                    if !step.edits.is_empty() && !client.has_edits.swap(true, Ordering::Relaxed) {
                         let after = clock.now().duration_since(client.submitted);
                         metrics.time_to_first_edit.observe(after.as_secs_f64());
                     }
@@ -169,6 +169,20 @@ mod tests {
         assert_eq!(inbox.next().await, Some(Event::Failed(Failure::ShutDown)));
         assert_eq!(inbox.next().await, None);
         places.all_free().await;
+    }
+
+    #[tokio::test]
+    async fn the_first_edit_is_timed_and_not_a_step_without_any() {
+        use crate::diffusion::{Position, Probability, TokenId};
+        let metrics = Arc::new(Metrics::new().unwrap());
+        let courier = Courier { metrics: Arc::clone(&metrics), clock: Clock::system() };
+        let (client, _inbox) = client(&Arc::default());
+        let fill = Edit::Fill { at: Position(0), token: TokenId(1), confidence: Probability::ONE };
+        for (edits, count) in [(vec![], 0), (vec![fill], 1), (vec![], 1), (vec![fill], 1)] {
+            let step = StepEvent { edits, ..StepEvent::default() };
+            courier.send(vec![(Arc::clone(&client), Event::Step(step))]);
+            assert_eq!(metrics.time_to_first_edit.get_sample_count(), count);
+        }
     }
 
     #[tokio::test]

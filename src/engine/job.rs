@@ -2,39 +2,19 @@
 //! forward pass has to read and takes the reading. Out of scope: other requests of the batch.
 
 use super::biases::Biases;
-use super::event::{Answer, EditCounts, Event, Failure, Finish, Output, Part, Start, StepEvent, Written};
-use super::layout::{Accepted, Layout};
+use super::event::{Answer, EditCounts, Event, Failure, Start, StepEvent, Written};
+use super::layout::Accepted;
 use super::likelihoods::Likelihoods;
 use super::origin::Origin;
-use super::template::Segment;
+use super::writing::{Ending, Finished, Writing};
 use crate::diffusion::policy::{Needs, OFF, QUALITY};
-use crate::diffusion::{Cell, Passes, Position, Probability, Reading, Sequence, TokenId, u32_of};
+use crate::diffusion::{Cell, Position, Probability, Reading, Sequence, TokenId, u32_of};
 use crate::model::{Filter, ModelError, Restriction, Row, RowError, Sampling};
-use crate::text::{Brackets, Tokenizer, Transcript, heal};
-use std::{collections::BTreeMap, ops::Range, sync::Arc, time::Duration};
+use crate::text::heal;
+use std::{collections::BTreeMap, ops::Range, time::Duration};
 
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Hash)]
 pub(super) struct SequenceId(pub(super) u64);
-
-/// How the tokens of a sequence become its answer. A clone shares what does not change.
-#[derive(Clone, Debug)]
-pub(super) enum Writing {
-    /// Text that grows block by block, up to one of `ends` or the end of its value if it is JSON.
-    Continuation { transcript: Transcript, ends: Arc<[TokenId]>, json: Option<Brackets> },
-    /// JSON of a given shape, whose gaps are filled.
-    Shaped { tokenizer: Option<Arc<Tokenizer>>, layout: Arc<Layout> },
-    /// A template whose gaps are filled. If it has one gap, its text may end before its cells do.
-    Infill { tokenizer: Option<Arc<Tokenizer>>, segments: Arc<[Segment]>, until: Option<Box<Until>> },
-    /// A text that was complete at the start, and is scored or repaired.
-    Revision { tokenizer: Option<Arc<Tokenizer>> },
-}
-
-/// The text of a gap, up to a stop string or one of `ends`.
-#[derive(Clone, Debug)]
-pub(super) struct Until {
-    pub(super) transcript: Transcript,
-    pub(super) ends: Arc<[TokenId]>,
-}
 
 /// How a job is run, beyond the policy of its sequence.
 #[derive(Clone, Debug)]
@@ -166,9 +146,8 @@ impl Job {
     /// Passes this job may still need, if a pass has `batch_tokens`.
     pub(super) fn passes_at_most(&self, batch_tokens: usize) -> u32 {
         let likelihoods = self.likelihoods.len().div_ceil((batch_tokens / self.sequence.canvas().len().max(1)).max(1));
-        let Passes { filling, proofreading, .. } = self.sequence.passes();
         let measuring = usize::from(self.quality_pending) + likelihoods;
-        u32::try_from(filling + proofreading + measuring as u64).unwrap_or(u32::MAX)
+        u32::try_from(self.sequence.passes().all() + measuring as u64).unwrap_or(u32::MAX)
     }
 
     /// Tokens of one row of the next pass; `None` when the answer is complete.
@@ -197,17 +176,22 @@ impl Job {
     /// What the next pass has to read; nothing when the answer is complete.
     pub(super) fn rows(&self) -> Vec<Row<'_>> {
         let Options { temperature, refill_temperature, guidance, filter, .. } = &self.options;
-        let temperature = *if self.sequence.is_proofreading() { refill_temperature } else { temperature };
+        let temperature = match &self.sequence {
+            sequence if sequence.is_proposing() => 0.0,
+            sequence if sequence.is_proofreading() => *refill_temperature,
+            _ => *temperature,
+        };
         let (seed, step) = (self.sequence.seed(), self.sequence.step());
         let sampling = Sampling { temperature, seed, step, filter: *filter };
         let canvas = self.sequence.canvas();
         let plain = Row { sampling, ..Row::plain(canvas, 0..0) };
         match (self.sequence.window(), self.quality_pending) {
             (Some(window), _) => {
-                let Needs { quality: review, present, best, exact } = self.sequence.needs();
+                let Needs { quality: review, present, best, exact, .. } = self.sequence.needs();
                 let (only, own) = (&self.restrictions[..], &self.options.biases);
                 let (blank_biases, biases) = (Some(own.of_blanks()), &own.requested[..]);
-                let asked = Row { review, exact, present, best, credit: self.sequence.credits(), ..plain };
+                let (shown, credit) = (self.sequence.shown(), self.sequence.credits());
+                let asked = Row { shown, review, exact, present, best, credit, ..plain };
                 vec![Row { window, guidance: *guidance, biases, blank_biases, only, ..asked }]
             }
             (None, true) => vec![Row { window: self.written_range(), review: true, ..plain }],
@@ -254,14 +238,14 @@ impl Job {
             };
         }
         self.refresh();
-        let text = outcome.finished.map(|block| self.close_block(&block)).unwrap_or_default();
+        let text = outcome.finished.map(|block| self.close_block(block)).unwrap_or_default();
         let canvas = self.sequence.canvas();
         let blanks = canvas.blanks(0..canvas.len()).count();
         Ok(StepEvent { step: outcome.step, blanks, edits: outcome.edits, text })
     }
 
-    /// The text that a finished block adds. Stops the sequence where the text ends.
-    fn close_block(&mut self, block: &Range<usize>) -> String {
+    /// The text that is final with a finished block. Stops the sequence where the text ends.
+    fn close_block(&mut self, mut block: Range<usize>) -> String {
         let (transcript, ends, json, is_sent) = match &mut self.writing {
             Writing::Continuation { transcript, ends, json } => (transcript, ends, json.as_mut(), true),
             Writing::Infill { until: Some(until), .. } => (&mut until.transcript, &mut until.ends, None, false),
@@ -270,7 +254,17 @@ impl Job {
             }
         };
         let is_sent = is_sent && json.is_none();
-        let tokens: Vec<TokenId> = self.sequence.canvas().filled(block.clone()).map(|(_, token)| token).collect();
+        if self.sequence.is_final_at_end() {
+            let last = self.sequence.canvas().filled(block.clone()).last();
+            if last.is_some_and(|(_, token)| ends.contains(&token)) {
+                self.sequence.stop(); // as in the published sampler of ProSeCo
+            }
+            if self.sequence.window().is_some() {
+                return String::new();
+            }
+            block.start = 0;
+        }
+        let tokens: Vec<TokenId> = self.sequence.canvas().filled(block).map(|(_, token)| token).collect();
         let end = tokens.iter().position(|token| ends.contains(token));
         self.text_tokens += end.unwrap_or(tokens.len());
         let delta = transcript.push(&tokens[..end.unwrap_or(tokens.len())]);
@@ -311,48 +305,19 @@ impl Job {
     }
 
     fn answer(&mut self) -> Answer {
-        let written: Vec<Written> = self.written.values().copied().collect();
-        let of_text = &written[..self.text_tokens.min(written.len())];
-        let (output, parts, tail, finish, completion_tokens) = match &mut self.writing {
-            Writing::Continuation { transcript, json: Some(_), .. } => {
-                transcript.finish();
-                let healed = heal(transcript.text());
-                let finish = if healed.is_whole { Finish::Stop } else { Finish::Length };
-                let opening = self.sequence.canvas().fixed(self.offset..usize::MAX);
-                let parts = vec![Part::of(&healed.json, of_text).behind(opening)];
-                (Output::Continuation(healed.json.clone()), parts, healed.json, finish, self.text_tokens)
-            }
-            Writing::Shaped { tokenizer, layout } => {
-                let (canvas, given) = (self.sequence.canvas(), self.offset);
-                let (json, parts) = layout.json(&self.written, canvas, given, tokenizer.as_deref());
-                (Output::Continuation(json.clone()), parts, json, Finish::Stop, written.len())
-            }
-            Writing::Continuation { transcript, .. } => {
-                let tail = transcript.finish();
-                let finish = if self.ended { Finish::Stop } else { Finish::Length };
-                let parts = vec![Part::of(transcript.text(), of_text)];
-                (Output::Continuation(transcript.text().to_owned()), parts, tail, finish, self.text_tokens)
-            }
-            Writing::Infill { tokenizer, segments, until } => {
-                let text = until.as_mut().filter(|_| self.ended).map(|until| {
-                    until.transcript.finish();
-                    until.transcript.text().to_owned()
-                });
-                let written = if text.is_some() { of_text } else { &written };
-                let (output, parts) = fill_in(segments, written, tokenizer.as_deref(), text);
-                (output, parts, String::new(), Finish::Stop, written.len())
-            }
-            Writing::Revision { tokenizer } => {
-                let tokens: Vec<TokenId> =
-                    self.sequence.canvas().cells().iter().filter_map(|cell| cell.token()).collect();
-                let text = tokenizer.as_ref().map(|tokenizer| tokenizer.decode(&tokens)).unwrap_or_default();
-                (Output::Revision(text), Vec::new(), String::new(), Finish::Stop, self.made.filled as usize)
-            }
+        let of = Finished {
+            canvas: self.sequence.canvas(),
+            written: &self.written,
+            offset: self.offset,
+            text_tokens: self.text_tokens,
+            is_ended: self.ended,
+            filled: self.made.filled,
         };
+        let Ending { output, parts, tail, finish, completion_tokens } = self.writing.end(&of);
         Answer {
             output,
             finish,
-            written,
+            written: self.written.values().copied().collect(),
             parts,
             prompt_tokens: self.prompt_tokens,
             completion_tokens,
@@ -366,35 +331,4 @@ impl Job {
             tail,
         }
     }
-}
-
-/// The template, its gaps filled with the written tokens in order, and the part of each gap. The
-/// first gap has the text `text_of_first`, if it is given.
-fn fill_in(
-    segments: &[Segment],
-    written: &[Written],
-    tokenizer: Option<&Tokenizer>,
-    mut text_of_first: Option<String>,
-) -> (Output, Vec<Part>) {
-    let mut rest = written;
-    let (mut text, mut gaps, mut parts) = (String::new(), Vec::new(), Vec::new());
-    for (index, segment) in segments.iter().enumerate() {
-        match segment {
-            Segment::Text(pinned) => text.push_str(pinned),
-            Segment::Blanks(cells) => {
-                let (filling, after) = rest.split_at(rest.len().min(*cells));
-                rest = after;
-                let tokens: Vec<TokenId> = filling.iter().map(|written| written.token).collect();
-                let gap = tokenizer.map(|tokenizer| match index {
-                    0 => tokenizer.decode(&tokens),
-                    _ => tokenizer.decode_after(&tokens),
-                });
-                let gap = text_of_first.take().unwrap_or(gap.unwrap_or_default());
-                text.push_str(&gap);
-                parts.push(Part::of(&gap, filling));
-                gaps.push(gap);
-            }
-        }
-    }
-    (Output::Infill { text, gaps }, parts)
 }

@@ -30,6 +30,7 @@ mod tick;
 mod turns;
 mod warm_up;
 mod worker;
+mod writing;
 
 pub use crate::diffusion::DOUBTFUL;
 pub(crate) use admission::{FIELDS as PRESET_FIELDS, Preset, Presets, STOPS_MAX};

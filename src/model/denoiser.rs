@@ -12,6 +12,7 @@ use super::interface::{Batch, Denoiser, Inspection, ModelSpec, Readings, Row};
 use super::network::{Network, Pass, States};
 use crate::diffusion::{Canvas, Cell, Position, Present, Probability, Reading, Review, TokenId, u32_of};
 use candle_core::{Tensor, utils::with_threadpool};
+use std::collections::{BTreeMap, BTreeSet};
 use std::ops::Range;
 use std::sync::Arc;
 
@@ -101,14 +102,12 @@ impl NetworkDenoiser {
             let unmasked: Vec<usize> = row.canvas.blanks(row.window.clone()).map(Position::index).collect();
             let filled = |wanted: bool| if wanted { row.window.clone() } else { 0..0 };
             let with_filled = |wanted: bool| {
-                let filled = row.canvas.filled(filled(wanted)).map(|(at, _)| at.index());
-                let mut cells: Vec<usize> = unmasked.iter().copied().chain(filled).collect();
-                cells.sort_unstable();
-                cells
+                let filled = row.seen().filled(filled(wanted)).map(|(at, _)| at.index());
+                unmasked.iter().copied().chain(filled).collect::<BTreeSet<usize>>()
             };
             let by_head = row.review && !row.exact;
             let asked = with_filled(by_head || row.present || row.best);
-            for (at, token) in row.canvas.filled(filled(row.exact)) {
+            for (at, token) in row.seen().filled(filled(row.exact)) {
                 let state = pass.push(self.ids_without(row, at), vec![at.index()]);
                 let question = Question::LeftOut(token);
                 readouts.push(Asked { row: index, at, state, unguided: None, question });
@@ -116,24 +115,23 @@ impl NetworkDenoiser {
             if asked.is_empty() {
                 continue;
             }
-            let states = pass.push(self.ids(row, false), asked.clone())..;
-            let mut unguided = 0..0;
-            let guided = if row.guidance.is_some() { with_filled(row.best) } else { Vec::new() };
+            let states = pass.push(self.ids(row, false), asked.iter().copied().collect())..;
+            let guided = if row.guidance.is_some() { with_filled(row.best) } else { BTreeSet::new() };
+            let mut unguided = BTreeMap::new();
             if !guided.is_empty() {
-                let (count, first) = (guided.len(), pass.push(self.ids(row, true), guided));
-                unguided = first..first + count;
+                let first = pass.push(self.ids(row, true), guided.iter().copied().collect());
+                unguided.extend(guided.into_iter().zip(first..));
             }
             for (state, at) in states.zip(asked.into_iter().map(Position::at)) {
                 let cell = |question| Asked { row: index, at, state, unguided: None, question };
-                match row.canvas.cells()[at.index()] {
-                    Cell::Blank => readouts.push(Asked { unguided: unguided.next(), ..cell(Question::Proposal) }),
-                    Cell::Filled(token) => {
-                        reviewed.extend(by_head.then(|| cell(Question::Quality)));
-                        readouts.extend(row.present.then(|| cell(Question::Present(token))));
-                        let best = || Asked { unguided: unguided.next(), ..cell(Question::Best) };
-                        readouts.extend(row.best.then(best));
-                    }
-                    Cell::Fixed(_) => {}
+                let guided = |question| Asked { unguided: unguided.get(&at.index()).copied(), ..cell(question) };
+                if row.canvas.cells()[at.index()] == Cell::Blank {
+                    readouts.push(guided(Question::Proposal));
+                }
+                if let Cell::Filled(token) = row.seen().cells()[at.index()] {
+                    reviewed.extend(by_head.then(|| cell(Question::Quality)));
+                    readouts.extend(row.present.then(|| cell(Question::Present(token))));
+                    readouts.extend(row.best.then(|| guided(Question::Best)));
                 }
             }
         }
@@ -143,7 +141,7 @@ impl NetworkDenoiser {
     /// The row as the network reads it, with or without the fixed tokens.
     fn ids<'a>(&self, row: &'a Row<'_>, is_unguided: bool) -> impl Iterator<Item = u32> + use<'a> {
         let mask = self.spec.mask.0;
-        row.canvas.cells().iter().map(move |cell| match cell {
+        row.seen().cells().iter().map(move |cell| match cell {
             Cell::Fixed(_) if is_unguided => mask,
             cell => cell.token().map_or(mask, |token| token.0),
         })

@@ -242,6 +242,10 @@ pub struct Restriction {
 pub struct Row<'a> {
     /// The whole canvas; attention covers every cell.
     pub canvas: &'a Canvas,
+    /// What the network reads in place of `canvas`: the same with its blanks filled. Proposals are
+    /// for the blanks of `canvas` all the same, and what is asked about filled cells is asked about
+    /// those of `shown`.
+    pub shown: Option<&'a Canvas>,
     /// The cells to report on: proposals for its blanks, reviews for its filled cells.
     pub window: Range<usize>,
     /// How proposals are drawn.
@@ -286,6 +290,7 @@ impl<'a> Row<'a> {
         let sampling = Sampling { temperature: 0.0, seed: Seed(0), step: 0, filter: Filter::ALL };
         Self {
             canvas,
+            shown: None,
             window,
             sampling,
             guidance: None,
@@ -300,9 +305,14 @@ impl<'a> Row<'a> {
         }
     }
 
+    /// What the network reads.
+    pub const fn seen(&self) -> &'a Canvas {
+        if let Some(shown) = self.shown { shown } else { self.canvas }
+    }
+
     /// Tokens that this row adds to a forward pass.
     pub fn tokens(&self) -> usize {
-        let exact = if self.exact { self.canvas.filled(self.window.clone()).count() } else { 0 };
+        let exact = if self.exact { self.seen().filled(self.window.clone()).count() } else { 0 };
         self.canvas.len() * (exact + if self.guidance.is_some() { 2 } else { 1 })
     }
 
@@ -320,7 +330,11 @@ impl<'a> Row<'a> {
         if cells > allowed {
             return refuse(format!("a canvas of {cells} cells; this model reads up to {allowed}"));
         }
-        let mut tokens = self.canvas.cells().iter().filter_map(|cell| cell.token());
+        let shown = self.seen().len();
+        if shown != cells {
+            return refuse(format!("{shown} cells shown in place of a canvas of {cells}"));
+        }
+        let mut tokens = self.seen().cells().iter().filter_map(|cell| cell.token());
         if let Some(TokenId(id)) = tokens.find(|token| token.0 >= size) {
             return refuse(format!("token id {id}; this model's ids are below {size}"));
         }

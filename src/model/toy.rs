@@ -104,7 +104,7 @@ impl Denoiser for Toy {
 
 impl Toy {
     fn read_row(&self, row: &Row<'_>) -> Result<Reading, RowError> {
-        let cells = row.canvas.cells();
+        let cells = row.seen().cells();
         let story = Story::of(cells);
         let unprompted: Vec<Cell> =
             cells.iter().map(|cell| if let Cell::Fixed(_) = cell { Cell::Blank } else { *cell }).collect();
@@ -127,7 +127,7 @@ impl Toy {
         let of_blanks = row.canvas.blanks(row.window.clone()).map(of_blank).collect::<Result<Vec<_>, RowError>>()?;
         let proposals = of_blanks.iter().map(|(at, summary)| summary.proposal(*at)).collect();
         let favourites = of_blanks.iter().filter_map(|(at, summary)| summary.favourite(*at)).collect();
-        let filled = |wanted: bool| row.canvas.filled(row.window.clone()).filter(move |_| wanted);
+        let filled = |wanted: bool| row.seen().filled(row.window.clone()).filter(move |_| wanted);
         // what a quality head learns to predict: the probability of the token without its own cell
         let likely = |at: Position, token| {
             Probability::rounded(probability(&story.logits(cells, at.index()), token)).unwrap_or(Probability::ZERO)

@@ -46,7 +46,7 @@ const API: [Room; 12] = [
 ];
 
 /// From the front door down to what knows no other.
-const ENGINE: [Room; 30] = [
+const ENGINE: [Room; 31] = [
     (
         "mod",
         &[
@@ -100,7 +100,7 @@ const ENGINE: [Room; 30] = [
         ],
     ),
     ("warm_up", &[]),
-    ("admission", &["biases", "job", "layout", "template", "event", "request", "origin"]),
+    ("admission", &["biases", "job", "writing", "layout", "template", "event", "request", "origin"]),
     ("shared", &["dispatch", "pace", "clock"]),
     ("dispatch", &["delivery", "pool", "placement", "job"]),
     ("tick", &["batch_limit", "pool", "job", "event", "request"]),
@@ -112,7 +112,8 @@ const ENGINE: [Room; 30] = [
     ("turns", &["origin"]),
     ("throughput", &[]),
     ("restart", &["clock"]),
-    ("job", &["biases", "layout", "likelihoods", "template", "event", "request", "origin"]),
+    ("job", &["writing", "biases", "layout", "likelihoods", "event", "request", "origin"]),
+    ("writing", &["layout", "template", "event"]),
     ("layout", &["event", "request"]),
     ("likelihoods", &[]),
     ("biases", &[]),

@@ -7,6 +7,7 @@ pub mod order;
 mod pace;
 mod present;
 mod proofreading;
+mod proseco;
 mod quality;
 pub mod random;
 mod registry;
@@ -21,6 +22,8 @@ pub use order::{CREDIT, CREDIT_DECAY, CREDIT_POWER};
 pub use pace::{ANCESTRAL, ENTROPY_BOUND, FACTOR, HIERARCHICAL, LEAP, Pace, THRESHOLD};
 pub use present::{P2, PRESENT, RUNNING, T2M};
 pub use proofreading::Proofreading;
+pub(super) use proseco::Correcting;
+pub use proseco::{CORRECT_EVERY, CORRECTOR_PASSES, PROSECO};
 pub use quality::{EXACT, QUALITY};
 pub use registry::{RegistryError, find, knobs, pace, register, rules, table};
 pub use remask::{BELOW, BUDGET, HOLD, OFF, WINDOW};
@@ -41,7 +44,8 @@ pub struct Policy {
     /// Which filled cells are erased or replaced: a rule of [`Kind::Remasking`], its knobs checked
     /// and complete.
     pub remasking: Choice,
-    /// Cells per block; blocks are refined left to right, and a finished block never changes again.
+    /// Cells per block; blocks are refined left to right. A finished block never changes again,
+    /// unless the remasking corrects.
     pub block_length: NonZeroU32,
     /// What happens to a block that is full; `None` finishes it at once.
     pub proofreading: Option<Proofreading>,

@@ -6,18 +6,19 @@ use super::knob::{KNOBS_MAX, Knob, KnobError, Settings};
 use super::order;
 use super::pace::{ANCESTRAL, ENTROPY_BOUND, FACTOR, HIERARCHICAL, LEAP, THRESHOLD};
 use super::present::{P2, PRESENT, RUNNING, T2M};
+use super::proseco::PROSECO;
 use super::quality::{EXACT, QUALITY};
 use super::random;
 use super::remask::{BUDGET, OFF};
 use super::remdm::{CAP, REMDM, RESCALE};
-use super::rule::{Choice, Kind, Rule};
+use super::rule::{Choice, Count, Kind, Rule};
 use super::saber;
 use super::token_editing::TOKEN_EDITING;
 use std::collections::BTreeSet;
 use std::sync::{PoisonError, RwLock};
 
 /// The rules that every program has, in the order in which they are listed.
-static BUILT_IN: [&Rule; 26] = [
+static BUILT_IN: [&Rule; 27] = [
     &order::CONFIDENCE,
     &order::MARGIN,
     &order::ENTROPY,
@@ -40,6 +41,7 @@ static BUILT_IN: [&Rule; 26] = [
     &P2,
     &saber::SABER,
     &TOKEN_EDITING,
+    &PROSECO,
     &REMDM,
     &CAP,
     &RESCALE,
@@ -80,7 +82,8 @@ pub fn register(rule: &'static Rule) -> Result<(), RegistryError> {
     if rule.knobs.len() > KNOBS_MAX {
         return Err(RegistryError::TooManyKnobs(rule.name, rule.knobs.len()));
     }
-    if rule.kind == Kind::Remasking && rule.knob(BUDGET.name).is_none() {
+    let is_bounded = rule.count == Count::Replacements || rule.knob(BUDGET.name).is_some();
+    if rule.kind == Kind::Remasking && !is_bounded {
         return Err(RegistryError::Unbounded(rule.name));
     }
     if rule.kind == Kind::Pace && rule.knob(rule.name).is_none() {
@@ -264,7 +267,8 @@ mod tests {
         );
         assert_eq!(
             message(Choice::of(&OFF).with("budget", 1)),
-            "policy \"off\" takes no budget, below, window, hold, weight, every, above or eta; choose another policy, as \"quality\""
+            "policy \"off\" takes no budget, below, window, hold, weight, every, above, correct_every, \
+             corrector_passes or eta; choose another policy, as \"quality\""
         );
         let fading = Choice::of(&order::ENTROPY).with("credit_decay", 0.5);
         assert_eq!(message(fading), "credit_decay goes with credit; give that too");

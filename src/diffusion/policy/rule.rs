@@ -40,7 +40,7 @@ pub struct Rule {
     /// Where it is from, as `arXiv 2510.01384`; empty where there is nothing to cite.
     pub source: &'static str,
     /// What a request may set. A remasking has [`super::BUDGET`] among them, unless it erases
-    /// nothing.
+    /// nothing or has [`Count::Replacements`].
     pub knobs: &'static [&'static Knob],
     /// Of a remasking: how many cells a step erases or replaces.
     pub count: Count,
@@ -65,6 +65,8 @@ pub enum Count {
     /// All, as far as the budget allows, and of the erasures as far as the blanks allow: the step
     /// fills as many blanks more.
     Own,
+    /// All replacements, without a budget, since they take no steps. Nothing is erased.
+    Replacements,
 }
 
 /// What a rule needs of a reading besides the proposals for blanks.
@@ -79,11 +81,15 @@ pub struct Needs {
     /// The exact quality of each filled cell, in place of a head's: the token's probability with
     /// its own cell masked. Costs a row for each of them.
     pub exact: bool,
+    /// The most probable token of each filled cell, also of finished blocks, in a corrected working
+    /// copy of the canvas. There are such tokens in every [`super::CORRECT_EVERY`]th step of a
+    /// block, which takes up to [`super::CORRECTOR_PASSES`] passes more.
+    pub corrected: bool,
 }
 
 impl Needs {
     /// Nothing but the proposals.
-    pub const NOTHING: Self = Self { quality: false, present: false, best: false, exact: false };
+    pub const NOTHING: Self = Self { quality: false, present: false, best: false, exact: false, corrected: false };
     /// The quality of each filled cell.
     pub const QUALITY: Self = Self { quality: true, ..Self::NOTHING };
     /// The present confidence of each filled cell.
@@ -92,6 +98,8 @@ impl Needs {
     pub const BEST: Self = Self { best: true, ..Self::NOTHING };
     /// The exact quality of each filled cell.
     pub const EXACT: Self = Self { exact: true, ..Self::NOTHING };
+    /// The most probable token of each filled cell in a corrected working copy.
+    pub const CORRECTED: Self = Self { corrected: true, ..Self::NOTHING };
 
     /// What either of two rules needs.
     #[must_use]
@@ -101,6 +109,7 @@ impl Needs {
             present: self.present || other.present,
             best: self.best || other.best,
             exact: self.exact || other.exact,
+            corrected: self.corrected || other.corrected,
         }
     }
 }
@@ -110,7 +119,8 @@ impl Needs {
 pub struct View<'a> {
     /// What the model would write into the block's blanks, left to right.
     pub proposals: &'a [Proposal],
-    /// The cells of the block that the model filled, left to right. Empty for orders.
+    /// The cells of the block that the model filled, left to right. For a remasking, in a step
+    /// that corrects, also those of the blocks before it. Empty for orders.
     pub filled: &'a [FilledCell],
     /// Blanks that the step fills if it erases nothing. 0 for orders and paces.
     pub due: u32,
@@ -138,8 +148,9 @@ pub struct FilledCell {
     pub quality: Option<Probability>,
     /// Probability of the token as the canvas stands now; `None` unless asked for.
     pub present: Option<Probability>,
-    /// The most probable token of the cell as the canvas stands now; `None` unless asked for, and
-    /// where that token may not be written yet.
+    /// The most probable token of the cell as the canvas stands now, or as the working copy does
+    /// in a step that corrects; `None` unless asked for, and where that token may not be written
+    /// yet.
     pub best: Option<Best>,
     /// What the rule remembered of this cell (see [`Rule::remember`]).
     pub memory: f32,

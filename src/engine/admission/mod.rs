@@ -364,8 +364,8 @@ fn fresh_seed() -> u64 {
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::engine::job::Writing;
     use crate::engine::request::{Length, Prompt};
+    use crate::engine::writing::Writing;
     use crate::model::{Denoiser, Toy};
 
     #[test]

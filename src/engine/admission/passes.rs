@@ -1,7 +1,7 @@
 //! Bounds the forward passes of a request. Out of scope: the range of a single option.
 
 use crate::diffusion::Passes;
-use crate::diffusion::policy::{BUDGET, COUNT_MAX, Policy};
+use crate::diffusion::policy::{BUDGET, CORRECT_EVERY, CORRECTOR_PASSES, COUNT_MAX, Knob, Policy};
 use crate::engine::request::{Rejected, Request, Task, invalid};
 
 /// Most forward passes of one choice: its steps, those that proofread its blocks, and those that
@@ -18,18 +18,25 @@ const ALL_PASSES_MAX: u64 = 128 * 8192;
 /// # Errors
 /// When they are too many; the error names the field that asks for most of them.
 pub(super) fn of_choice(request: &Request, passes: Passes, measuring: u64) -> Result<u64, Rejected> {
-    let Passes { blocks, filling, proofreading } = passes;
-    let all = filling + proofreading + measuring;
+    let Passes { blocks, filling, correcting, proofreading } = passes;
+    let all = passes.all() + measuring;
     if all <= PASSES_MAX {
         return Ok(all);
     }
     let is_repair = matches!(request.task, Task::Repair { .. });
     let left = |others: u64| PASSES_MAX.saturating_sub(others);
-    let each = left(filling + measuring) / u64::from(blocks.max(1));
+    let each = left(filling + correcting + measuring) / u64::from(blocks.max(1));
     let is_budget = request.remasking.is_some_and(|remasking| remasking.settings.count(BUDGET.name).is_some());
     let most = |param, most: u64| (param, format!("give at most {most}"));
-    let (param, advice) = if measuring > filling + proofreading {
+    let remasking = request.remasking.map(|remasking| remasking.with_defaults(1));
+    let knob = |knob: &Knob| remasking.and_then(|remasking| remasking.settings.count(knob.name)).map(u64::from);
+    let corrector = knob(&CORRECT_EVERY).zip(knob(&CORRECTOR_PASSES)).filter(|_| correcting > 0);
+    let each_correction = |passes: u64| left(filling + proofreading + measuring) / (correcting / passes).max(1);
+    let each_correction = corrector.map_or(0, |(_, passes)| each_correction(passes));
+    let (param, advice) = if measuring > passes.all() {
         ("likelihood", format!("give a text of at most {PASSES_MAX} tokens"))
+    } else if correcting >= filling.max(proofreading) && each_correction > 0 {
+        most("diffusion.remasking.corrector_passes", each_correction)
     } else if proofreading >= filling && is_repair {
         most("steps", each)
     } else if proofreading >= filling && request.proofreading.is_some() && each >= 2 {
@@ -39,9 +46,13 @@ pub(super) fn of_choice(request: &Request, passes: Passes, measuring: u64) -> Re
     } else if is_budget && request.steps.is_none() {
         ("diffusion.remasking.budget", "give less, or diffusion.steps".to_owned())
     } else {
-        most("diffusion.steps", left(proofreading + measuring))
+        let left = left(proofreading + measuring);
+        most("diffusion.steps", corrector.map_or(left, |(every, passes)| left * every / (every + passes)))
     };
-    let parts = format!("{filling} to fill {blocks} blocks, {proofreading} to proofread them, {measuring} to measure");
+    let parts = format!(
+        "{filling} to fill {blocks} blocks, {correcting} to correct them, {proofreading} to proofread them, {measuring} \
+         to measure"
+    );
     let message = format!("{param}: the request may take {all} forward passes ({parts}); {PASSES_MAX} are allowed");
     Err(invalid(param, format!("{message}: {advice}")))
 }

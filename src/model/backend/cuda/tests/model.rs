@@ -30,11 +30,17 @@ fn canvas(length: u32) -> Canvas {
 
 fn readings(model: &mut dyn Denoiser, canvases: &[Canvas]) -> Vec<Reading> {
     let has_quality = model.spec().has_quality;
+    let full = |canvas: &Canvas| {
+        let filled = |cell: &Cell| if *cell == Cell::Blank { Cell::Filled(TokenId(5)) } else { *cell };
+        Canvas::new(canvas.cells().iter().map(filled).collect())
+    };
+    let full: Vec<Canvas> = canvases.iter().map(full).collect();
     let rows: Vec<Row<'_>> = canvases
         .iter()
         .enumerate()
         .map(|(index, canvas)| Row {
             canvas,
+            shown: (index % 6 == 5).then_some(&full[index]),
             window: 0..canvas.len(),
             sampling: Sampling {
                 temperature: if index % 2 == 0 { 0.0 } else { 1.0 },
