@@ -77,6 +77,7 @@ fn a_row_is_read_the_same_alone_and_in_company() {
             biases: &[],
             blank_biases: None,
             credit: None,
+            distributions: false,
             only: &[],
             review: true,
             exact: false,

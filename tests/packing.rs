@@ -58,6 +58,7 @@ fn read_both_ways(
         biases: &[],
         blank_biases: None,
         credit: None,
+        distributions: false,
         only: &[],
         review: true,
         exact: false,

@@ -201,6 +201,7 @@ fn row(canvas: &Canvas) -> Row<'_> {
         biases: &[],
         blank_biases: None,
         credit: None,
+        distributions: false,
         only: &[],
         review: true,
         exact: false,

@@ -1,6 +1,7 @@
 //! What a model returns for a canvas in one forward pass, in numbers that a policy can compare.
 
 use super::units::{Position, Probability, TokenId};
+use std::sync::Arc;
 
 /// What the model would write into one blank.
 #[derive(Clone, Copy, Debug, PartialEq)]
@@ -49,6 +50,15 @@ pub struct Best {
     pub confidence: Probability,
 }
 
+/// The model's own distribution in a blank: without guidance, biases, penalties and credit.
+#[derive(Clone, Debug, PartialEq)]
+pub struct Distribution {
+    /// The blank.
+    pub at: Position,
+    /// (vocabulary without the mask): natural logarithms of the probabilities, by token id.
+    pub log_probabilities: Arc<[f32]>,
+}
+
 /// One canvas as one forward pass saw it.
 #[derive(Clone, Debug, Default, PartialEq)]
 pub struct Reading {
@@ -63,4 +73,6 @@ pub struct Reading {
     /// What is the most probable without credit, one per blank of the window, left to right; empty
     /// when the row has no credit.
     pub favourites: Vec<Best>,
+    /// One per blank of the window, left to right; empty when the row asked for none.
+    pub distributions: Vec<Distribution>,
 }

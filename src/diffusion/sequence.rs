@@ -13,6 +13,7 @@ use super::reading::{Best, Reading};
 use super::rewritten::Rewritten;
 use super::room::Room;
 use super::schedule::Schedule;
+use super::shifts::Shifts;
 use super::token_set::TokenSet;
 use super::traces::{Trace, Traces};
 use super::units::{Position, TokenId, u32_of};
@@ -38,6 +39,8 @@ pub struct Sequence {
     traces: Traces,
     /// What blanks keep of earlier passes; `None` without credit.
     credits: Option<Credits>,
+    /// How far their distributions moved, if the policy asks for it.
+    shifts: Shifts,
     /// Tokens that are filled in only where nothing else is left.
     postponed: Vec<TokenId>,
     /// Tokens that may be judged, erased and replaced; `None` is all.
@@ -81,10 +84,21 @@ impl Sequence {
     }
 
     fn of(canvas: Canvas, policy: Policy, seed: Seed, plan: Plan, steps_max: Option<u32>) -> Self {
-        let (traces, credits) = (Traces::new(canvas.len()), Credits::of(&policy.order.settings));
-        let (postponed, correction, judged, rewritten) = (Vec::new(), None, None, None);
-        let step = 0;
-        Self { canvas, policy, seed, step, steps_max, plan, correction, traces, credits, postponed, judged, rewritten }
+        Self {
+            traces: Traces::new(canvas.len()),
+            credits: Credits::of(&policy.order.settings),
+            canvas,
+            policy,
+            seed,
+            step: 0,
+            steps_max,
+            plan,
+            correction: None,
+            shifts: Shifts::default(),
+            postponed: Vec::new(),
+            judged: None,
+            rewritten: None,
+        }
     }
 
     /// The same, but blanks for which one of these tokens is proposed are filled after all others
@@ -180,9 +194,11 @@ impl Sequence {
         self.plan.front().is_some_and(|block| block.schedule.is_proofreading())
     }
 
-    /// What the next step needs to know about every filled cell.
+    /// What the next step needs to know about the cells of its block. The pace has no say while a
+    /// run is shortened, whose blocks may be larger, and while a block is proofread.
     pub fn needs(&self) -> Needs {
         let needs = self.policy.needs();
+        let needs = Needs { shift: needs.shift && !self.is_hurried() && !self.is_proofreading(), ..needs };
         match self.correction {
             Some(_) if !self.is_hurried() => needs.and(Needs::BEST),
             None if self.is_proofreading() => needs.and(Needs::QUALITY),
@@ -240,7 +256,8 @@ impl Sequence {
         if is_corrected && self.correct(reading, &filled) {
             return Ok(self.go_on());
         }
-        let (edits, skipped) = self.choose(&block, reading, &filled);
+        let shifts = self.shifts.take(&reading.distributions);
+        let (edits, skipped) = self.choose(&block, reading, &shifts, &filled);
         let mut canvas = self.canvas.clone();
         edits.iter().try_for_each(|edit| canvas.apply(edit))?;
         self.canvas = canvas;
@@ -253,6 +270,7 @@ impl Sequence {
             credits.take(&reading.favourites);
             edits.iter().for_each(|edit| credits.forget(edit.at()));
         }
+        edits.iter().for_each(|edit| self.shifts.forget(edit.at()));
 
         let step = self.step;
         self.step += 1;
@@ -311,14 +329,15 @@ impl Sequence {
 
     /// The edits of the next step that makes any, those of filled cells first, and how many steps
     /// were skipped before it. The canvas stays as it is in those, so the reading serves them all.
-    fn choose(&self, block: &Block, reading: &Reading, filled: &[FilledCell]) -> (Vec<Edit>, u32) {
+    fn choose(&self, block: &Block, reading: &Reading, shifts: &[f32], filled: &[FilledCell]) -> (Vec<Edit>, u32) {
         let of_block = &filled[filled.partition_point(|cell| cell.at.index() < block.range.start)..];
         let mut schedule = block.schedule.clone();
         let mut skipped = 0;
         loop {
             // each skipped step draws anew; the passes of a run are fewer than 2^17
             let key = DrawKey { seed: self.seed, step: self.step.wrapping_add(skipped << 17) };
-            let edits = self.edits(&schedule, View::of(&reading.proposals, filled, key), of_block);
+            let view = View { shifts, ..View::of(&reading.proposals, filled, key) };
+            let edits = self.edits(&schedule, view, of_block);
             if !edits.is_empty() || !schedule.may_skip() || skipped == SKIPPED_MAX {
                 return (edits, skipped);
             }

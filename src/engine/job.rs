@@ -187,11 +187,11 @@ impl Job {
         let plain = Row { sampling, ..Row::plain(canvas, 0..0) };
         match (self.sequence.window(), self.quality_pending) {
             (Some(window), _) => {
-                let Needs { quality: review, present, best, exact, .. } = self.sequence.needs();
+                let Needs { quality: review, present, best, exact, shift: distributions, .. } = self.sequence.needs();
                 let (only, own) = (&self.restrictions[..], &self.options.biases);
                 let (blank_biases, biases) = (Some(own.of_blanks()), &own.requested[..]);
                 let (shown, credit) = (self.sequence.shown(), self.sequence.credits());
-                let asked = Row { shown, review, exact, present, best, credit, ..plain };
+                let asked = Row { shown, review, exact, present, best, distributions, credit, ..plain };
                 vec![Row { window, guidance: *guidance, biases, blank_biases, only, ..asked }]
             }
             (None, true) => vec![Row { window: self.written_range(), review: true, ..plain }],

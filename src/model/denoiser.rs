@@ -5,13 +5,14 @@ use super::backend::cost::{Cost, Speed};
 use super::backend::counts::Counts;
 use super::backend::inputs::{Inputs, part};
 use super::backend::speed::measure;
-use super::backend::summary::{Answers, Asks, Guidance, SummaryOptions, Vocabulary, sigmoid};
+use super::backend::summary::{Answers, Asks, Guidance, SummaryOptions, Vocabulary, log_probabilities, sigmoid};
 use super::backend::{Backend, Computed};
 use super::error::{ModelError, RowError};
 use super::interface::{Batch, Denoiser, Inspection, ModelSpec, Readings, Row};
 use super::network::{Network, Pass, States};
-use crate::diffusion::{Canvas, Cell, Position, Present, Probability, Reading, Review, TokenId, u32_of};
-use candle_core::{Tensor, utils::with_threadpool};
+use crate::diffusion::{Canvas, Cell, Distribution, Position, Present, Probability, Reading, Review, TokenId, u32_of};
+use candle_core::{DType, Tensor, utils::with_threadpool};
+use rayon::prelude::*;
 use std::collections::{BTreeMap, BTreeSet};
 use std::ops::Range;
 use std::sync::Arc;
@@ -64,6 +65,8 @@ struct Readout<'a> {
     /// The place of the indices of their states among the inputs.
     index: Range<usize>,
     asks: Asks<'a>,
+    /// The place of the indices of the logits that come to the host as they are, if there are any.
+    whole_rows: Option<Range<usize>>,
 }
 
 /// Indices of states that are multiplied with matrices.
@@ -76,6 +79,11 @@ fn whole(states: impl Iterator<Item = usize>) -> Vec<u32> {
         states.push(lone);
     }
     states
+}
+
+/// Whether all logits of a cell come to the host.
+fn is_whole(batch: &Batch<'_>, cell: &Asked) -> bool {
+    batch[cell.row].distributions && matches!(cell.question, Question::Proposal)
 }
 
 /// The numbers of chunks (of `lengths`, laid end to end), of each the first few (`counts`).
@@ -177,14 +185,29 @@ impl NetworkDenoiser {
                 Question::Best | Question::Quality => plain,
             }
         });
-        Readout { index, asks: self.backend.ask(options.collect(), inputs) }
+        let asks = self.backend.ask(options.collect(), inputs);
+        let asked: Vec<u32> =
+            cells.iter().zip(0..).filter(|(cell, _)| is_whole(batch, cell)).map(|(_, row)| row).collect();
+        let whole_rows = (!asked.is_empty()).then(|| inputs.add(asked));
+        Readout { index, asks, whole_rows }
     }
 
-    /// What the output layer says about cells.
-    fn read_out(&self, hidden: &Tensor, readout: &Readout<'_>, inputs: &Tensor) -> candle_core::Result<Answers> {
+    /// What the output layer says about cells, and the logits that come to the host as they are:
+    /// (rows * vocabulary).
+    fn read_out(
+        &self,
+        hidden: &Tensor,
+        readout: &Readout<'_>,
+        inputs: &Tensor,
+    ) -> candle_core::Result<(Answers, Option<Tensor>)> {
         let states = self.backend.gather(hidden, &part(inputs, &readout.index)?)?;
         let logits = self.network.logits(&states)?; // (states, embedding_size)
-        self.backend.summaries(&logits, self.vocabulary, &readout.asks, inputs)
+        let rows = |place: &Range<usize>| {
+            let rows = self.backend.gather(&logits, &part(inputs, place)?)?; // (rows, embedding_size)
+            rows.narrow(1, 0, self.vocabulary.size)?.to_dtype(DType::F32)?.flatten_all()
+        };
+        let rows = readout.whole_rows.as_ref().map(rows).transpose()?;
+        Ok((self.backend.summaries(&logits, self.vocabulary, &readout.asks, inputs)?, rows))
     }
 
     /// What the quality head says of states, before the sigmoid: (states); `None` without a head.
@@ -204,13 +227,21 @@ impl NetworkDenoiser {
         let asked: Vec<Readout<'_>> = readouts.chunks(most).map(|cells| self.ask(batch, cells, &mut inputs)).collect();
         let index = |cells: &[Asked]| inputs.add(whole(cells.iter().map(|cell| cell.state)));
         let judged: Vec<Range<usize>> = reviewed.chunks(most).map(index).collect();
+        let whole_rows: Vec<usize> =
+            asked.iter().map(|readout| readout.whole_rows.as_ref().map_or(0, Range::len)).collect();
         inputs.shape.extend([asked.len(), judged.len()]);
-        let (summaries, qualities) = self.backend.pass(&inputs, &|inputs| {
+        inputs.brings_rows = whole_rows.iter().any(|rows| *rows > 0);
+        let (summaries, mut numbers) = self.backend.pass(&inputs, &|inputs| {
             let states = self.network.run(&plan, inputs)?;
             let answers = self.backend.each(&asked, |_, readout| self.read_out(&states.hidden, readout, inputs))?;
             let qualities = self.backend.each(&judged, |_, index| self.review(&states.judged, index, inputs))?;
-            Ok(Computed { answers, qualities: qualities.into_iter().flatten().collect() })
+            let (answers, rows): (Vec<_>, Vec<_>) = answers.into_iter().unzip();
+            // the logits follow the qualities, in the same copy
+            Ok(Computed { answers, qualities: qualities.into_iter().chain(rows).flatten().collect() })
         })?;
+        let logits =
+            numbers.split_off(numbers.len().saturating_sub(whole_rows.iter().sum::<usize>() * self.vocabulary.size));
+        let qualities = numbers;
         // what fills up a chunk is passed over
         let chunks = asked.iter().map(|readout| readout.asks.rows());
         let summaries = unfilled(summaries, chunks, readouts.chunks(most).map(<[Asked]>::len));
@@ -228,6 +259,7 @@ impl NetworkDenoiser {
                 Question::Quality => {} // not of the output layer
             });
         }
+        self.record_distributions(batch, readouts.chunks(most).zip(whole_rows), &logits, &mut readings);
         for (&Asked { row, at, .. }, logit) in reviewed.iter().zip(qualities) {
             let quality = if logit.is_finite() { Probability::rounded(sigmoid(logit)) } else { None };
             self.record(&mut readings[row], "a quality", quality, |reading, quality| {
@@ -235,6 +267,32 @@ impl NetworkDenoiser {
             });
         }
         Ok(readings)
+    }
+
+    /// Adds distributions from the logits of chunks of cells: of each chunk so many rows, those
+    /// that fill it up included.
+    fn record_distributions<'a>(
+        &self,
+        batch: &Batch<'_>,
+        chunks: impl Iterator<Item = (&'a [Asked], usize)>,
+        mut logits: &[f32],
+        readings: &mut Readings,
+    ) {
+        for (cells, rows) in chunks {
+            let (own, rest) = logits.split_at(logits.len().min(rows * self.vocabulary.size));
+            logits = rest;
+            let asked: Vec<&Asked> = cells.iter().filter(|cell| is_whole(batch, cell)).collect();
+            let rows: Vec<(&Asked, &[f32])> = asked.into_iter().zip(own.chunks(self.vocabulary.size)).collect();
+            let distribution = |(cell, logits): &(&Asked, &[f32])| {
+                (cell.row, Distribution { at: cell.at, log_probabilities: log_probabilities(logits, self.vocabulary) })
+            };
+            for (row, distribution) in rows.par_iter().map(distribution).collect::<Vec<_>>() {
+                // a row with a logit that is not finite has ended
+                if let Ok(reading) = &mut readings[row] {
+                    reading.distributions.push(distribution);
+                }
+            }
+        }
     }
 
     /// Adds a number to a row's reading. A number that is not finite ends that row's reading.

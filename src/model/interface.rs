@@ -276,6 +276,8 @@ pub struct Row<'a> {
     /// Whether the most probable token of filled cells is reported, of those that may be written
     /// there. Guidance applies to it as to proposals, the temperature does not.
     pub best: bool,
+    /// Whether the whole distribution of each blank is reported: `vocabulary` numbers.
+    pub distributions: bool,
 }
 
 /// Rows that share a forward pass, concatenated without padding.
@@ -302,6 +304,7 @@ impl<'a> Row<'a> {
             present: false,
             best: false,
             exact: false,
+            distributions: false,
         }
     }
 

@@ -4,10 +4,12 @@
 //! filled early, and corrected once the neighbours stand.
 
 use super::backend::cpu::summary::{guided, summarise};
-use super::backend::summary::{Summary, SummaryOptions, Vocabulary};
+use super::backend::summary::{Summary, SummaryOptions, Vocabulary, log_probabilities};
 use super::error::{ModelError, RowError};
 use super::interface::{Batch, Defaults, Denoiser, Inspection, ModelSpec, Readings, Row};
-use crate::diffusion::{Best, Cell, Draws, Position, Present, Probability, Purpose, Reading, Review, Seed, TokenId};
+use crate::diffusion::{
+    Best, Cell, Distribution, Draws, Position, Present, Probability, Purpose, Reading, Review, Seed, TokenId,
+};
 use std::num::NonZeroU32;
 
 /// Ids 0 to 255 are bytes, as in `models/toy/tokenizer.json`.
@@ -127,6 +129,13 @@ impl Toy {
         let of_blanks = row.canvas.blanks(row.window.clone()).map(of_blank).collect::<Result<Vec<_>, RowError>>()?;
         let proposals = of_blanks.iter().map(|(at, summary)| summary.proposal(*at)).collect();
         let favourites = of_blanks.iter().filter_map(|(at, summary)| summary.favourite(*at)).collect();
+        let vocabulary = Vocabulary { size: VOCABULARY, mask: MASK.0 as usize };
+        let distribution = |at: Position| {
+            let log_probabilities = log_probabilities(&story.logits(cells, at.index()), vocabulary);
+            Distribution { at, log_probabilities }
+        };
+        let distributions = row.canvas.blanks(row.window.clone()).filter(|_| row.distributions);
+        let distributions = distributions.map(distribution).collect();
         let filled = |wanted: bool| row.seen().filled(row.window.clone()).filter(move |_| wanted);
         // what a quality head learns to predict: the probability of the token without its own cell
         let likely = |at: Position, token| {
@@ -139,7 +148,7 @@ impl Toy {
         let plain = SummaryOptions { biases: row.biases, ..SummaryOptions::default() };
         let best = |(at, _)| Ok(summary(at, plain)?.best(at));
         let best = filled(row.best).map(best).collect::<Result<Vec<Best>, RowError>>()?;
-        Ok(Reading { proposals, reviews, present, best, favourites })
+        Ok(Reading { proposals, reviews, present, best, favourites, distributions })
     }
 }
 

@@ -19,7 +19,7 @@ mod token_editing;
 
 pub use knob::{COUNT_MAX, Knob, KnobError, Range, Setting, Settings, Stretch};
 pub use order::{CREDIT, CREDIT_DECAY, CREDIT_POWER};
-pub use pace::{ANCESTRAL, ENTROPY_BOUND, FACTOR, HIERARCHICAL, LEAP, Pace, THRESHOLD};
+pub use pace::{ANCESTRAL, ENTROPY_BOUND, FACTOR, HIERARCHICAL, KLASS, LEAP, Pace, THRESHOLD};
 pub use present::{P2, PRESENT, RUNNING, T2M};
 pub use proofreading::Proofreading;
 pub(super) use proseco::Correcting;

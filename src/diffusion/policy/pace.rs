@@ -2,7 +2,7 @@
 //! order; if that is nothing, the first in order is filled.
 
 use super::knob::{Knob, Range, Setting};
-use super::rule::{Choice, Kind, Rule, View};
+use super::rule::{Choice, Kind, Needs, Rule, View};
 use crate::diffusion::canvas::Edit;
 use crate::diffusion::random::{DrawKey, Purpose};
 use crate::diffusion::reading::Proposal;
@@ -182,6 +182,37 @@ pub static HIERARCHICAL: Rule = Rule {
         let gaps = view.proposals.chunk_by(|blank, next| blank.at.0 + 1 == next.at.0);
         let best: Vec<_> = gaps.filter_map(most_confident).filter(|blank| blank.confidence > least).collect();
         with_best(view, |blank| blank.confidence > all || best.iter().any(|best| best.at == blank.at))
+    },
+    ..Rule::NONE
+};
+
+/// Every confident blank whose distribution has come to rest (KLASS).
+pub static KLASS: Rule = Rule {
+    kind: Kind::Pace,
+    name: "klass",
+    help: "Every blank whose confidence is above `klass`, if its distribution moved by less than `klass_shift` in each \
+           of the last two passes.",
+    source: "arXiv 2511.05664",
+    knobs: &[
+        &Knob {
+            name: "klass",
+            help: "Confidence above which a blank is filled; 0.6 to 0.9 in the paper.",
+            range: Range::Fraction,
+            default: |_, _| None,
+        },
+        &Knob {
+            name: "klass_shift",
+            help: "Divergence from the pass before, in nats, below which a distribution is at rest; default: 0.01.",
+            range: Range::Number { max: 1000 },
+            default: |_, _| Some(Setting::Number(0.01)),
+        },
+    ],
+    needs: Needs::SHIFT,
+    decide: |view| {
+        let confidence = view.settings.fraction("klass").unwrap_or(Probability::ONE);
+        let most = view.settings.number("klass_shift").unwrap_or(0.0);
+        let is_ready = |(blank, shift): &(&Proposal, &f32)| blank.confidence > confidence && **shift < most;
+        view.proposals.iter().zip(view.shifts).filter(is_ready).map(|(blank, _)| blank.fill()).collect()
     },
     ..Rule::NONE
 };

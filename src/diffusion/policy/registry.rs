@@ -4,7 +4,7 @@
 use super::confidence;
 use super::knob::{KNOBS_MAX, Knob, KnobError, Settings};
 use super::order;
-use super::pace::{ANCESTRAL, ENTROPY_BOUND, FACTOR, HIERARCHICAL, LEAP, THRESHOLD};
+use super::pace::{ANCESTRAL, ENTROPY_BOUND, FACTOR, HIERARCHICAL, KLASS, LEAP, THRESHOLD};
 use super::present::{P2, PRESENT, RUNNING, T2M};
 use super::proseco::PROSECO;
 use super::quality::{EXACT, QUALITY};
@@ -18,7 +18,7 @@ use std::collections::BTreeSet;
 use std::sync::{PoisonError, RwLock};
 
 /// The rules that every program has, in the order in which they are listed.
-static BUILT_IN: [&Rule; 27] = [
+static BUILT_IN: [&Rule; 28] = [
     &order::CONFIDENCE,
     &order::MARGIN,
     &order::ENTROPY,
@@ -30,6 +30,7 @@ static BUILT_IN: [&Rule; 27] = [
     &LEAP,
     &HIERARCHICAL,
     &saber::PACE,
+    &KLASS,
     &ANCESTRAL,
     &OFF,
     &QUALITY,

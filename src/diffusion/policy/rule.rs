@@ -85,11 +85,15 @@ pub struct Needs {
     /// copy of the canvas. There are such tokens in every [`super::CORRECT_EVERY`]th step of a
     /// block, which takes up to [`super::CORRECTOR_PASSES`] passes more.
     pub corrected: bool,
+    /// How far the distribution of each blank moved in the last passes: the whole distribution
+    /// comes to the host.
+    pub shift: bool,
 }
 
 impl Needs {
     /// Nothing but the proposals.
-    pub const NOTHING: Self = Self { quality: false, present: false, best: false, exact: false, corrected: false };
+    pub const NOTHING: Self =
+        Self { quality: false, present: false, best: false, exact: false, corrected: false, shift: false };
     /// The quality of each filled cell.
     pub const QUALITY: Self = Self { quality: true, ..Self::NOTHING };
     /// The present confidence of each filled cell.
@@ -100,6 +104,8 @@ impl Needs {
     pub const EXACT: Self = Self { exact: true, ..Self::NOTHING };
     /// The most probable token of each filled cell in a corrected working copy.
     pub const CORRECTED: Self = Self { corrected: true, ..Self::NOTHING };
+    /// How far the distributions of blanks moved.
+    pub const SHIFT: Self = Self { shift: true, ..Self::NOTHING };
 
     /// What either of two rules needs.
     #[must_use]
@@ -110,6 +116,7 @@ impl Needs {
             best: self.best || other.best,
             exact: self.exact || other.exact,
             corrected: self.corrected || other.corrected,
+            shift: self.shift || other.shift,
         }
     }
 }
@@ -119,6 +126,10 @@ impl Needs {
 pub struct View<'a> {
     /// What the model would write into the block's blanks, left to right.
     pub proposals: &'a [Proposal],
+    /// One per proposal: the largest of the last two divergences KL(p_t || p_t-1) of the blank's
+    /// distribution, in nats; infinite in the first two passes. Empty unless asked for, and for
+    /// orders.
+    pub shifts: &'a [f32],
     /// The cells of the block that the model filled, left to right. For a remasking, in a step
     /// that corrects, also those of the blocks before it. Empty for orders.
     pub filled: &'a [FilledCell],
@@ -159,7 +170,7 @@ pub struct FilledCell {
 impl<'a> View<'a> {
     /// A view for orders and paces, without knobs.
     pub const fn of(proposals: &'a [Proposal], filled: &'a [FilledCell], key: DrawKey) -> Self {
-        Self { proposals, filled, due: 0, blanks_at_start: 0, settings: &Settings::EMPTY, key }
+        Self { proposals, shifts: &[], filled, due: 0, blanks_at_start: 0, settings: &Settings::EMPTY, key }
     }
 
     /// The filled share of the block's cells before and after this step, 0 to 1: the paper's

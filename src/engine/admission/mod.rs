@@ -175,6 +175,7 @@ impl Admission {
             _ => {
                 let policy = self.policy(request, blanks)?;
                 passes::of_step(&policy, cells.len(), blanks, self.batch_tokens_max)?;
+                passes::of_distributions(&policy, blanks, self.spec.vocabulary)?;
                 Sequence::new(draft.canvas, fewer_steps(policy, cells.len(), share), seed)
                     .map_err(|error| invalid("diffusion.steps", error.to_string()))?
             }

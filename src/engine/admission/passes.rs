@@ -1,7 +1,7 @@
 //! Bounds the forward passes of a request. Out of scope: the range of a single option.
 
-use crate::diffusion::Passes;
 use crate::diffusion::policy::{BUDGET, CORRECT_EVERY, CORRECTOR_PASSES, COUNT_MAX, Knob, Policy};
+use crate::diffusion::{Pace, Passes};
 use crate::engine::request::{Rejected, Request, Task, invalid};
 
 /// Most forward passes of one choice: its steps, those that proofread its blocks, and those that
@@ -57,6 +57,28 @@ pub(super) fn of_choice(request: &Request, passes: Passes, measuring: u64) -> Re
     Err(invalid(param, format!("{message}: {advice}")))
 }
 
+/// Most bytes of the distributions that a choice keeps from pass to pass: those of a block of 64
+/// blanks of LLaDA-8B, as KLASS has it in its paper.
+const DISTRIBUTIONS_MAX: usize = 32 << 20;
+
+/// Checks the distributions that a policy compares from pass to pass, each of `vocabulary` numbers.
+pub(super) fn of_distributions(policy: &Policy, blanks: usize, vocabulary: u32) -> Result<(), Rejected> {
+    let each = vocabulary as usize * size_of::<f32>();
+    let blanks = blanks.min(policy.block_length.get() as usize);
+    let most = DISTRIBUTIONS_MAX / each.max(1);
+    if !policy.needs().shift || blanks <= most {
+        return Ok(());
+    }
+    let pace = match policy.pace {
+        Pace::Adaptive { rule, .. } => rule.rule.name,
+        Pace::Steps(_) => "the policy",
+    };
+    let message =
+        format!("{pace} keeps {vocabulary} numbers for each blank of a block, of which there may be {blanks}");
+    let advice = format!("{most} are allowed: give a block_length of at most {most}, or another pace");
+    Err(invalid("diffusion.unmasking", format!("{message}; {advice}")))
+}
+
 /// Checks the tokens of a step whose policy reads a row for each filled cell of a block. All other
 /// rows are at most two canvases.
 pub(super) fn of_step(policy: &Policy, cells: usize, blanks: usize, most: usize) -> Result<(), Rejected> {
@@ -81,5 +103,31 @@ pub(super) fn check_all(all: u64, choices: usize) -> Result<(), Rejected> {
     match ALL_PASSES_MAX / one.max(1) {
         0 => Err(invalid("prompt", format!("prompt: {message}: give fewer prompts, or fewer steps"))),
         most => Err(invalid("n", format!("n: {message}: give at most {most}"))),
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::diffusion::policy::{Choice, KLASS, OFF, THRESHOLD, order};
+    use std::num::NonZeroU32;
+
+    #[test]
+    fn the_distributions_of_a_block_are_bounded() {
+        let policy = |rule, block_length| Policy {
+            order: Choice::of(&order::CONFIDENCE),
+            pace: Pace::Adaptive { rule: Choice::of(rule), steps_max: None },
+            remasking: Choice::of(&OFF),
+            block_length: NonZeroU32::new(block_length).unwrap(),
+            proofreading: None,
+        };
+        let llada = 126_464;
+        assert_eq!(of_distributions(&policy(&KLASS, 64), 256, llada), Ok(()), "as in the paper");
+        assert_eq!(of_distributions(&policy(&KLASS, 1024), 66, llada), Ok(()));
+        assert_eq!(of_distributions(&policy(&THRESHOLD, 1024), 1024, llada), Ok(()));
+        let error = of_distributions(&policy(&KLASS, 128), 256, llada).unwrap_err();
+        let words = "klass keeps 126464 numbers for each blank of a block, of which there may be 128; 66 are allowed: \
+                     give a block_length of at most 66, or another pace";
+        assert_eq!(error.to_string(), words);
     }
 }

@@ -9,6 +9,9 @@ pub(crate) struct Inputs {
     pub(crate) words: Vec<u32>,
     /// What decides, with the model, which kernels run on which places: the end of each addition.
     pub(crate) shape: Vec<usize>,
+    /// Whether whole rows of logits come to the host: too many numbers to keep a place for them in
+    /// a recorded pass.
+    pub(crate) brings_rows: bool,
     /// How many rows there are to be of so many.
     filled_up: fn(usize) -> usize,
 }
@@ -23,7 +26,7 @@ impl Inputs {
     /// Each addition is filled up with rows of zeros, so that passes of nearly the same size have
     /// the same shape.
     pub(crate) fn filled_up_by(filled_up: fn(usize) -> usize) -> Self {
-        Self { words: Vec::new(), shape: Vec::new(), filled_up }
+        Self { words: Vec::new(), shape: Vec::new(), brings_rows: false, filled_up }
     }
 
     /// Adds words; returns their place, filled up.

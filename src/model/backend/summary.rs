@@ -5,6 +5,7 @@ use super::inputs::AskPlaces;
 use crate::diffusion::{Best, Credit, Position, Probability, Proposal, TokenId, u32_of};
 use crate::model::interface::{Change, Noise};
 use candle_core::{Result, Tensor, bail};
+use std::sync::Arc;
 
 /// A distribution over the vocabulary in the numbers that a policy compares.
 #[derive(Clone, Copy, Debug, PartialEq)]
@@ -133,6 +134,15 @@ impl Vocabulary {
             starts.zip(logits[range].chunks(CHUNK))
         })
     }
+}
+
+/// The logarithms of the probabilities of the tokens that may be proposed, from a row of logits.
+pub(crate) fn log_probabilities(logits: &[f32], vocabulary: Vocabulary) -> Arc<[f32]> {
+    let logits: Vec<f32> = vocabulary.chunks(logits).flat_map(|(_, chunk)| chunk).copied().collect();
+    let largest = logits.iter().copied().fold(f32::NEG_INFINITY, larger);
+    let mass: f64 = logits.iter().map(|logit| f64::from((logit - largest).exp())).sum();
+    let below = largest + mass.ln() as f32;
+    logits.into_iter().map(|logit| logit - below).collect()
 }
 
 /// The larger of two finite numbers; unlike `f32::max` a single instruction.

@@ -92,7 +92,7 @@ mod recorded {
         /// be run without a graph.
         pub(crate) fn run(&self, gpu: &Gpu, inputs: &Inputs, lay: Lay<'_>) -> Result<Option<(Vec<f32>, usize)>> {
             let mut passes = self.passes.lock().unwrap_or_else(PoisonError::into_inner);
-            if passes.is_off || inputs.words.len() > WORDS_MAX {
+            if passes.is_off || inputs.brings_rows || inputs.words.len() > WORDS_MAX {
                 return Ok(None);
             }
             if let Some(at) = passes.recorded.iter().position(|(shape, _)| *shape == inputs.shape) {

@@ -52,6 +52,7 @@ fn readings(model: &mut dyn Denoiser, canvases: &[Canvas]) -> Vec<Reading> {
             biases: if canvas.len() > 40 { &BANNED } else { &[] },
             blank_biases: None,
             credit: None,
+            distributions: index != 1,
             only: &[],
             review: has_quality,
             exact: false,
@@ -72,7 +73,8 @@ fn compare(found: &[Reading], expected: &[Reading]) {
     assert_eq!(found.len(), expected.len());
     for (found, expected) in found.iter().zip(expected) {
         let counts = |reading: &Reading| {
-            [reading.proposals.len(), reading.reviews.len(), reading.present.len(), reading.best.len()]
+            let filled = [reading.reviews.len(), reading.present.len(), reading.best.len()];
+            (reading.proposals.len(), reading.distributions.len(), filled)
         };
         assert_eq!(counts(found), counts(expected));
         for (a, b) in found.proposals.iter().zip(&expected.proposals) {
@@ -83,6 +85,14 @@ fn compare(found: &[Reading], expected: &[Reading]) {
                 let off = (a.confidence.get() - b.confidence.get()).abs();
                 assert!(off < 1e-3 && (a.entropy - b.entropy).abs() < 1e-2, "{a:?} {b:?}");
             }
+        }
+        for (a, b) in found.distributions.iter().zip(&expected.distributions) {
+            let pairs = a.log_probabilities.iter().zip(&*b.log_probabilities);
+            assert!(
+                a.at == b.at && pairs.into_iter().all(|(a, b)| (a - b).abs() < 1e-2 * b.abs().max(1.0)),
+                "{:?}",
+                a.at
+            );
         }
         for (a, b) in found.reviews.iter().zip(&expected.reviews) {
             assert!(a.at == b.at && (a.quality.get() - b.quality.get()).abs() < 1e-3, "{a:?} {b:?}");
