@@ -118,6 +118,11 @@ impl Canvas {
         self.cells.len()
     }
 
+    /// Fixed cells before the first one that is not fixed.
+    pub fn prompt_length(&self) -> usize {
+        self.cells.iter().take_while(|cell| matches!(cell, Cell::Fixed(_))).count()
+    }
+
     /// Positions of the blank cells in `range`, left to right.
     pub fn blanks(&self, range: Range<usize>) -> impl Iterator<Item = Position> + '_ {
         range.filter(|&index| self.cells.get(index) == Some(&Cell::Blank)).map(Position::at)

@@ -115,19 +115,21 @@ impl NetworkDenoiser {
             };
             let by_head = row.review && !row.exact;
             let asked = with_filled(by_head || row.present || row.best);
+            let prompt = row.seen().prompt_length();
             for (at, token) in row.seen().filled(filled(row.exact)) {
-                let state = pass.push(self.ids_without(row, at), vec![at.index()]);
+                let ids = self.ids_without(row, at).take(self.reach(row, at.index()));
+                let state = pass.push(ids, prompt, vec![at.index()]);
                 let question = Question::LeftOut(token);
                 readouts.push(Asked { row: index, at, state, unguided: None, question });
             }
-            if asked.is_empty() {
-                continue;
-            }
-            let states = pass.push(self.ids(row, false), asked.iter().copied().collect())..;
+            let Some(last) = asked.last() else { continue };
+            let ids = self.ids(row, false).take(self.reach(row, *last));
+            let states = pass.push(ids, prompt, asked.iter().copied().collect())..;
             let guided = if row.guidance.is_some() { with_filled(row.best) } else { BTreeSet::new() };
             let mut unguided = BTreeMap::new();
-            if !guided.is_empty() {
-                let first = pass.push(self.ids(row, true), guided.iter().copied().collect());
+            if let Some(last) = guided.last() {
+                let ids = self.ids(row, true).take(self.reach(row, *last));
+                let first = pass.push(ids, prompt, guided.iter().copied().collect());
                 unguided.extend(guided.into_iter().zip(first..));
             }
             for (state, at) in states.zip(asked.into_iter().map(Position::at)) {
@@ -144,6 +146,11 @@ impl NetworkDenoiser {
             }
         }
         Plan { pass, readouts, reviewed }
+    }
+
+    /// How many cells of a row, from the first on, the states of the cells up to `last` depend on.
+    fn reach(&self, row: &Row<'_>, last: usize) -> usize {
+        self.network.sight().reach(last, row.seen().prompt_length(), row.seen().len())
     }
 
     /// The row as the network reads it, with or without the fixed tokens.
@@ -310,7 +317,7 @@ impl NetworkDenoiser {
         }
     }
 
-    fn inspect_all(&self, ids: &[TokenId]) -> Result<Inspection, ModelError> {
+    fn inspect_all(&self, ids: &[TokenId], prompt: Option<usize>) -> Result<Inspection, ModelError> {
         let cells = ids.iter().map(|id| if *id == self.spec.mask { Cell::Blank } else { Cell::Fixed(*id) });
         let canvas = Canvas::new(cells.collect());
         Row::plain(&canvas, 0..0).check(&self.spec)?;
@@ -318,8 +325,9 @@ impl NetworkDenoiser {
             let quality_logits = self.spec.has_quality.then(Vec::new);
             return Ok(Inspection { logits: Vec::new(), hidden: Vec::new(), quality_logits });
         }
+        let prompt = prompt.unwrap_or_else(|| canvas.prompt_length());
         let mut pass = Pass::default();
-        pass.push(ids.iter().map(|id| id.0), (0..ids.len()).collect());
+        pass.push(ids.iter().map(|id| id.0), prompt, (0..ids.len()).collect());
         let mut inputs = Inputs::default();
         let plan = self.network.plan(&pass, &mut inputs);
         let States { hidden, judged } = self.network.run(&plan, &self.backend.bring(&inputs)?)?; // (positions, width) each
@@ -358,6 +366,10 @@ impl Denoiser for NetworkDenoiser {
     }
 
     fn inspect(&mut self, ids: &[TokenId]) -> Result<Inspection, ModelError> {
-        with_threadpool(|| self.inspect_all(ids))
+        with_threadpool(|| self.inspect_all(ids, None))
+    }
+
+    fn inspect_prompted(&mut self, ids: &[TokenId], prompt: usize) -> Result<Inspection, ModelError> {
+        with_threadpool(|| self.inspect_all(ids, Some(prompt)))
     }
 }

@@ -41,11 +41,21 @@ pub trait Denoiser: Send {
         Ok(None)
     }
 
-    /// Every number of one pass over `ids`; ids equal to the mask count as blanks here.
+    /// Every number of one pass over `ids`; ids equal to the mask count as blanks here, and those
+    /// before the first blank are the prompt.
     ///
     /// # Errors
     /// When an id is outside the vocabulary, the row is too long, or the pass fails.
     fn inspect(&mut self, ids: &[TokenId]) -> Result<Inspection, ModelError>;
+
+    /// The same where the first `prompt` ids are the prompt. It matters to block-causal models
+    /// only: the others attend to all cells alike.
+    ///
+    /// # Errors
+    /// As [`Self::inspect`].
+    fn inspect_prompted(&mut self, ids: &[TokenId], _prompt: usize) -> Result<Inspection, ModelError> {
+        self.inspect(ids)
+    }
 }
 
 impl fmt::Debug for dyn Denoiser {

@@ -68,4 +68,8 @@ impl Denoiser for Timed {
     fn inspect(&mut self, ids: &[TokenId]) -> Result<Inspection, ModelError> {
         self.model.inspect(ids)
     }
+
+    fn inspect_prompted(&mut self, ids: &[TokenId], prompt: usize) -> Result<Inspection, ModelError> {
+        self.model.inspect_prompted(ids, prompt)
+    }
 }

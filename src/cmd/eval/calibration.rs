@@ -151,7 +151,7 @@ fn judge(
     for ((at, token), review) in canvas.filled(0..canvas.len()).zip(reading.reviews) {
         let mut ids: Vec<TokenId> = canvas.cells().iter().map(|cell| cell.token().unwrap_or(mask)).collect();
         ids[at.index()] = mask;
-        let logits = &model.inspect(&ids)?.logits[at.index()];
+        let logits = &model.inspect_prompted(&ids, canvas.prompt_length())?.logits[at.index()];
         let allowed = (0u32..model.spec().vocabulary).filter(|id| *id != mask.0);
         let below = |id: u32| f64::from(logits[id as usize] - logits[token.0 as usize]).exp();
         let oracle = allowed.map(below).sum::<f64>().recip();

@@ -1,6 +1,8 @@
 //! Networks, one file a family, and the parts that they share.
 
+mod block;
 pub(crate) mod dit;
 pub(crate) mod head;
 pub(crate) mod llada;
+mod piece;
 pub(crate) mod rope;

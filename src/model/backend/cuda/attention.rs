@@ -31,7 +31,7 @@ pub(crate) enum Mask {
     Full,
     /// Where a row's queries are its keys: the first cells up to `first`, and then blocks of
     /// `length` cells, each of which sees itself and all before it.
-    #[cfg_attr(not(test), allow(dead_code))] // no family that runs here has it yet
+    #[cfg_attr(not(test), allow(dead_code))] // networks give a span for each block instead
     Blocks { first: usize, length: usize },
 }
 
