@@ -1,15 +1,18 @@
 //! Whole runs against the published samplers: every trace, token for token, through the front door.
 //!
 //! `tests/data/llada-tiny/traces.json` holds the canvas each forward pass of LLaDA's `generate.py`
-//! and of PRISM's LLaDA sampler saw, and the result; `tests/data/fast-dllm-sharp/traces.json` those
-//! of Fast-dLLM's sampler without a cache, on a model that is surer of its tokens.
+//! and of PRISM's LLaDA sampler saw, and the result; `tests/data/illada-tiny/traces.json` those of
+//! `generate.py` on a model with grouped heads and tied embeddings; and
+//! `tests/data/fast-dllm-sharp/traces.json` those of Fast-dLLM's sampler without a cache, on a
+//! model that is surer of its tokens.
 
 mod common;
 
+use common::golden::canvases;
 use common::{data, engine, finished, llada_tiny};
 use remask::diffusion::policy::{BUDGET, Choice, OFF, QUALITY, Setting, Settings};
 use remask::diffusion::{Cell, TokenId};
-use remask::engine::{Event, Length, Limits, Prompt, Request, Session, Task};
+use remask::engine::{Length, Limits, Prompt, Request, Session, Task};
 use remask::model::{Device, Source, load};
 use serde::Deserialize;
 
@@ -99,46 +102,24 @@ impl FastTrace {
     }
 }
 
-/// The canvas before each pass and at the end, rebuilt from the events.
-async fn canvases(mut session: Session, mask: u32) -> Vec<Vec<u32>> {
-    let offset = session.start.offset;
-    let mut canvas: Vec<u32> =
-        session.start.cells.iter().map(|cell| cell.token().map_or(mask, |token| token.0)).collect();
-    let mut seen = vec![canvas.clone()];
-    while let Some(event) = session.next().await {
-        match event {
-            Event::Step(step) => {
-                for edit in step.edits {
-                    let now = edit.written().map_or(mask, |(token, _)| token.0);
-                    canvas[edit.at().index() - offset] = now;
-                }
-                seen.push(canvas.clone());
-            }
-            Event::Finished(answer) => {
-                let tokens: Vec<u32> = answer.written.iter().map(|written| written.token.0).collect();
-                assert_eq!(tokens, canvas, "the answer is its edits");
-                assert_eq!(answer.forward_passes as usize, seen.len() - 1);
-            }
-            Event::Failed(failure) => panic!("{failure}"),
-        }
-    }
-    seen
-}
-
 #[tokio::test]
 async fn every_published_trace_is_reproduced_token_for_token() {
-    let traces: Traces = serde_json::from_slice(&std::fs::read(data("llada-tiny/traces.json")).unwrap()).unwrap();
-    assert_eq!(traces.traces.len(), 14);
-    let handle = llada_tiny();
-    for (number, trace) in traces.traces.iter().enumerate() {
-        let session = handle.submit_unmerged(&trace.request()).unwrap();
-        assert!(session.start.cells.iter().all(|cell| *cell == Cell::Blank));
-        let ours = canvases(session, traces.mask).await;
-        let theirs = trace.canvases();
-        for (pass, (ours, theirs)) in ours.iter().zip(&theirs).enumerate() {
-            assert_eq!(ours, theirs, "trace {number} ({}), canvas {pass}", trace.sampler);
+    for (name, count) in [("llada-tiny", 14), ("illada-tiny", 6)] {
+        let (dir, prism_head, adapter) = (data(name), None, None);
+        let traces: Traces = serde_json::from_slice(&std::fs::read(dir.join("traces.json")).unwrap()).unwrap();
+        assert_eq!(traces.traces.len(), count);
+        let model = load(&Source::Directory { dir, prism_head, adapter }, Device::Cpu).unwrap();
+        let handle = engine(model, None, Limits::default());
+        for (number, trace) in traces.traces.iter().enumerate() {
+            let session = handle.submit_unmerged(&trace.request()).unwrap();
+            assert!(session.start.cells.iter().all(|cell| *cell == Cell::Blank));
+            let ours = canvases(session, traces.mask).await;
+            let theirs = trace.canvases();
+            for (pass, (ours, theirs)) in ours.iter().zip(&theirs).enumerate() {
+                assert_eq!(ours, theirs, "{name}: trace {number} ({}), canvas {pass}", trace.sampler);
+            }
+            assert_eq!(ours.len(), theirs.len(), "{name}: trace {number} ({})", trace.sampler);
         }
-        assert_eq!(ours.len(), theirs.len(), "trace {number} ({})", trace.sampler);
     }
 }
 

@@ -8,7 +8,7 @@ use super::{
 };
 use crate::files;
 use crate::model::{
-    Config, CudaGraphs, Denoiser, Device, Devices, GgufVocabulary, LoadOptions, Precision, Source, Tokens, Toy,
+    CudaGraphs, Denoiser, Device, Devices, GgufVocabulary, LoadOptions, Precision, Source, Tokens, Toy, described,
     load_with,
 };
 use crate::text::{Lists, Tokenizer};
@@ -208,7 +208,7 @@ impl ModelArgs {
             LoadFormat::Dummy if prism_head.is_some() || adapter.is_some() => {
                 bail!("--prism-head and --adapter are files of weights, which --load-format dummy does not read")
             }
-            LoadFormat::Dummy => Source::Dummy { config: Config::read(&dir)?, seed: 0 },
+            LoadFormat::Dummy => Source::Dummy { config: described(&dir)?, seed: 0 },
         };
         Ok((load_with(&source, device, self.options())?, tokenizer))
     }

@@ -78,7 +78,7 @@ pub struct Inspection {
 /// What a model can take and what it offers.
 #[derive(Clone, Debug, PartialEq)]
 pub struct ModelSpec {
-    /// The architecture, as `config.json` names it: `llada`, or `toy`.
+    /// The family of networks: `llada`, `remedi` or `mdlm`, or `toy`.
     pub family: String,
     /// Token ids are below this.
     pub vocabulary: u32,
@@ -88,7 +88,7 @@ pub struct ModelSpec {
     pub mask: TokenId,
     /// Ids that end a text; generation stops after the block in which one appears.
     pub ends: Vec<TokenId>,
-    /// Whether a PRISM quality head is loaded.
+    /// Whether there are qualities: a PRISM head is loaded, or the weights judge themselves.
     pub has_quality: bool,
     /// Tokens that the quality head was trained to judge, those that its training masked; `None`
     /// where the head's file does not say.

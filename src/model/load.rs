@@ -1,10 +1,12 @@
 //! Loading: from files, embedded bytes or a configuration alone to a model on a device.
 
-use super::config::{dit, llada::Config};
+use super::config::dit;
+use super::config::llada::{Config, Family};
 use super::device::{CudaGraphs, Device, Precision, backend};
-use super::families::{dit::Dit, llada::Llada};
+use super::families::{dit::Dit, llada::Llada, remedi::Remedi};
 use super::interface::{Defaults, Denoiser, ModelSpec};
-use super::weights::directory::{directory, head_file, model_files, open_head};
+use super::network::Network;
+use super::weights::directory::{config, directory, head_file, model_files, open_head};
 use super::weights::layout::{HEAD, Layout};
 use super::weights::made_for::{MadeFor, check_head};
 use super::weights::{gguf::read::Gguf, lora::LoraConfig, registry::Registry, tensor_file::TensorFile};
@@ -114,7 +116,7 @@ pub(crate) fn load_on(source: &Source, place: Place) -> Result<Box<dyn Denoiser>
         }
         Source::Directory { dir, prism_head, adapter } => {
             let (files, lora) = directory(dir, prism_head.as_deref(), adapter.as_deref())?;
-            (Config::read(dir)?, files, lora)
+            (config(dir, &files)?, files, lora)
         }
         Source::Gguf { file, prism_head } => {
             let gguf = Gguf::open(file)?;
@@ -158,14 +160,18 @@ fn load_llada(config: &Config, files: Vec<TensorFile>, lora: LoraConfig, place: 
     let dtype = if weights.is_quantised() { DType::F32 } else { dtype };
     let weights = weights.computed_in(dtype);
     check_head(&weights, allow_foreign_head)?;
-    let network = Llada::new(config, &weights, Arc::clone(&backend))?;
+    let backend_of = Arc::clone(&backend);
+    let network: Box<dyn Network> = match config.family {
+        Family::Llada => Box::new(Llada::new(config, &weights, backend_of)?),
+        Family::Remedi => Box::new(Remedi::new(config, &weights, backend_of)?),
+    };
     let spec = ModelSpec {
-        family: "llada".to_owned(),
+        family: config.family.name().to_owned(),
         vocabulary: u32_of(config.vocab_size),
         canvas_max: config.max_sequence_length,
         mask: config.mask,
         ends: config.ends.clone(),
-        has_quality: weights.has_head(),
+        has_quality: weights.has_head() || config.family == Family::Remedi,
         judged: weights.judged()?,
         adapters_folded: weights.has_adapters(),
         dtype: dtype.as_str().to_owned(),
@@ -175,7 +181,7 @@ fn load_llada(config: &Config, files: Vec<TensorFile>, lora: LoraConfig, place: 
         defaults: config.defaults,
         presets: config.presets.clone(),
     };
-    Ok(Box::new(NetworkDenoiser::new(Box::new(network), backend, spec)))
+    Ok(Box::new(NetworkDenoiser::new(network, backend, spec)))
 }
 
 /// A DiT is computed in f32 on every device. Its quality head has a file of its own.

@@ -6,6 +6,7 @@ use candle_core::Device as Cpu;
 use candle_core::Tensor;
 use candle_core::safetensors::load as load_tensors;
 use remask::diffusion::TokenId;
+use remask::engine::{Event, Session};
 use remask::model::{Denoiser, Device, Inspection, Source, load};
 use std::collections::HashMap;
 use std::path::{Path, PathBuf};
@@ -66,4 +67,30 @@ pub fn near(what: &str, found: &[f32], expected: &[f32], tolerance: f64) {
     let (whole, worst) = ((square / norm).sqrt(), worst / largest);
     println!("{what}: {whole:.1e} as a whole, {worst:.1e} at worst");
     assert!(whole <= tolerance && worst <= tolerance, "{what}: {whole:e}, {worst:e}");
+}
+
+/// The canvas before each pass and at the end, rebuilt from the events.
+pub async fn canvases(mut session: Session, mask: u32) -> Vec<Vec<u32>> {
+    let offset = session.start.offset;
+    let mut canvas: Vec<u32> =
+        session.start.cells.iter().map(|cell| cell.token().map_or(mask, |token| token.0)).collect();
+    let mut seen = vec![canvas.clone()];
+    while let Some(event) = session.next().await {
+        match event {
+            Event::Step(step) => {
+                for edit in step.edits {
+                    let now = edit.written().map_or(mask, |(token, _)| token.0);
+                    canvas[edit.at().index() - offset] = now;
+                }
+                seen.push(canvas.clone());
+            }
+            Event::Finished(answer) => {
+                let tokens: Vec<u32> = answer.written.iter().map(|written| written.token.0).collect();
+                assert_eq!(tokens, canvas, "the answer is its edits");
+                assert_eq!(answer.forward_passes as usize, seen.len() - 1);
+            }
+            Event::Failed(failure) => panic!("{failure}"),
+        }
+    }
+    seen
 }

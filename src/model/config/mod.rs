@@ -3,4 +3,7 @@
 pub(crate) mod dit;
 mod generation;
 pub(crate) mod llada;
+pub(crate) mod remedi;
 pub(crate) mod strict;
+#[cfg(test)]
+mod tests;

@@ -20,9 +20,9 @@ pub(super) struct Projected {
 }
 
 /// Keys and values of the whole pass, each (tokens of all rows, `n_kv_heads * head_dim`).
-pub(super) fn keys_values(pieces: &[Projected]) -> Result<[Tensor; 2]> {
-    let cat = |part: fn(&Projected) -> &Tensor| Tensor::cat(&pieces.iter().map(part).collect::<Vec<_>>(), 0);
-    Ok([cat(|piece| &piece.k)?, cat(|piece| &piece.v)?])
+pub(super) fn keys_values<'a>(pieces: impl Iterator<Item = &'a Projected>) -> Result<[Tensor; 2]> {
+    let (keys, values): (Vec<_>, Vec<_>) = pieces.map(|piece| (&piece.k, &piece.v)).unzip();
+    Ok([Tensor::cat(&keys, 0)?, Tensor::cat(&values, 0)?])
 }
 
 /// One transformer block.

@@ -19,12 +19,12 @@ pub(crate) struct Llada {
     wte: Stored,         // (embedding_size, d_model)
     wpe: Option<Tensor>, // (max_sequence_length, d_model)
     rope: Option<Rope>,
-    blocks: Vec<Block>,
-    ln_f: Norm,
+    pub(super) blocks: Vec<Block>,
+    pub(super) ln_f: Norm,
     ff_out: Box<dyn Matrix>,
-    ff_out_size: Size,
+    pub(super) ff_out_size: Size,
     head: Option<Head>,
-    backend: Arc<dyn Backend>,
+    pub(super) backend: Arc<dyn Backend>,
 }
 
 impl Network for Llada {
@@ -42,14 +42,14 @@ impl Network for Llada {
             self.blocks[0].project(backend, x, &normed, piece, 0 == last)
         })?;
         for n in 0..last {
-            let kv = keys_values(&projected)?;
+            let kv = keys_values(projected.iter())?;
             projected = backend.each(&pieces, |index, piece| {
                 let (x, update) = self.blocks[n].mix(backend, &projected[index], &kv, &piece.all, inputs)?;
                 let (x, normed) = backend.add_norm(&x, &update, &self.blocks[n + 1].attn_norm)?;
                 self.blocks[n + 1].project(backend, x, &normed, piece, n + 1 == last)
             })?;
         }
-        let kv = keys_values(&projected)?;
+        let kv = keys_values(projected.iter())?;
         let hidden = backend.each(&pieces, |index, piece| match &piece.asked {
             _ if piece.index.elem_count() == 0 => Ok(None),
             asked => {
@@ -100,7 +100,8 @@ impl Llada {
         })
     }
 
-    fn embed(&self, piece: &Piece<'_>) -> Result<Tensor> {
+    /// States before the first block: (tokens, `d_model`).
+    pub(super) fn embed(&self, piece: &Piece<'_>) -> Result<Tensor> {
         let x = self.backend.embed(&self.wte, &piece.ids)?; // (tokens, d_model)
         match &self.wpe {
             Some(wpe) => x + self.backend.gather(wpe, &piece.positions)?,
@@ -108,7 +109,7 @@ impl Llada {
         }
     }
 
-    fn piece<'a>(&self, planned: &'a Planned, inputs: &Tensor) -> Result<Piece<'a>> {
+    pub(super) fn piece<'a>(&self, planned: &'a Planned, inputs: &Tensor) -> Result<Piece<'a>> {
         Piece::of(planned, self.rope.as_ref(), &*self.backend, inputs)
     }
 }

@@ -5,4 +5,5 @@ pub(crate) mod dit;
 pub(crate) mod head;
 pub(crate) mod llada;
 mod piece;
+pub(crate) mod remedi;
 pub(crate) mod rope;

@@ -2,7 +2,7 @@
 //! one file, and separate files for each. Numbers stay in their format.
 
 use super::companions::copy_companions;
-use super::directory::{PRISM_HEAD, directory, entries_of, open_any_head, tensors};
+use super::directory::{PRISM_HEAD, directory, entries_of, open_any_head, tensors, trainable};
 use super::layout::{HEAD, Layout, Part};
 use super::lora::LoraConfig;
 use super::made_for::{MadeFor, check_head};
@@ -11,7 +11,7 @@ use super::save::{Metadata, SaveError, save, save_tensors, save_with_metadata};
 use super::tensor_file::{JUDGED, TensorFile};
 use crate::diffusion::TokenSet;
 use crate::files;
-use crate::model::{backend::cpu::Cpu, config::llada::Config, device::Device, error::LoadError};
+use crate::model::{backend::cpu::Cpu, device::Device, error::LoadError};
 use candle_core::Tensor;
 use serde_json::json;
 use std::collections::{BTreeMap, BTreeSet};
@@ -147,7 +147,7 @@ pub fn put_together(
     allow_foreign_head: bool,
 ) -> Result<(), ConvertError> {
     let (files, lora) = directory(dir, prism_head, adapter)?;
-    let weights = Registry::of(&Layout::llada(&Config::read(dir)?), files, lora, Arc::new(Cpu))?;
+    let weights = Registry::of(&Layout::llada(&trainable(dir, &files)?), files, lora, Arc::new(Cpu))?;
     check_head(&weights, allow_foreign_head)?;
     let files = weights.files();
     let parts = files.iter().flat_map(|file| file.shapes.keys().map(move |name| (file, name)));

@@ -5,7 +5,8 @@ use super::made_for::{check_head, entries_for};
 use super::{lora::LoraConfig, registry::Registry, save::Metadata, tensor_file::TensorFile};
 use crate::diffusion::TokenSet;
 use crate::files;
-use crate::model::config::{dit, llada::Config, strict};
+use crate::model::config::llada::{Config, Family};
+use crate::model::config::{dit, remedi, strict};
 use crate::model::device::{CudaGraphs, Device, backend};
 use crate::model::error::LoadError;
 use candle_core::Tensor;
@@ -39,8 +40,8 @@ pub(crate) fn tensors(
     allow_foreign_head: bool,
 ) -> Result<Tensors, LoadError> {
     let backend = backend(device.open()?.0, CudaGraphs::Off);
-    let config = Config::read(dir)?;
     let (files, lora) = directory(dir, prism_head, None)?;
+    let config = trainable(dir, &files)?;
     let layout = Layout::llada(&config);
     let weights = Registry::of(&layout, files, lora, backend)?;
     check_head(&weights, allow_foreign_head)?;
@@ -55,10 +56,44 @@ pub(crate) fn tensors(
 
 /// Loads the weights of a directory's model in f32, without its quality head.
 pub(crate) fn backbone(dir: &Path, device: Device) -> Result<BTreeMap<String, Tensor>, LoadError> {
-    let layout = Layout::llada(&Config::read(dir)?);
-    let weights =
-        Registry::of(&layout, model_files(dir)?, LoraConfig::PUBLISHED, backend(device.open()?.0, CudaGraphs::Off))?;
+    let files = model_files(dir)?;
+    let layout = Layout::llada(&trainable(dir, &files)?);
+    let weights = Registry::of(&layout, files, LoraConfig::PUBLISHED, backend(device.open()?.0, CudaGraphs::Off))?;
     all_weights(&layout, &weights)
+}
+
+/// The configuration of a directory's model with its weights in `files`, which tell the family
+/// where `config.json` does not.
+pub(crate) fn config(dir: &Path, files: &[TensorFile]) -> Result<Config, LoadError> {
+    let has_sides = files.iter().any(|file| remedi::is_among(file.shapes.keys()));
+    Config::read_as(dir, has_sides.then_some(Family::Remedi))
+}
+
+/// The same of a model without its weights, as far as the headers of weights that are there tell
+/// the family.
+///
+/// # Errors
+/// As [`Config::read`].
+pub fn described(dir: &Path) -> Result<Config, LoadError> {
+    let index = strict::read(&dir.join(SHARD_INDEX)).and_then(|(keys, file)| strict::take::<ShardIndex>(keys, &file));
+    let has_sides = match index {
+        Ok(index) => remedi::is_among(index.weight_map.keys()),
+        Err(_) => model_files(dir).is_ok_and(|files| files.iter().any(|file| remedi::is_among(file.shapes.keys()))),
+    };
+    Config::read_as(dir, has_sides.then_some(Family::Remedi))
+}
+
+/// The same of a model that can be trained.
+pub(crate) fn trainable(dir: &Path, files: &[TensorFile]) -> Result<Config, LoadError> {
+    let config = config(dir, files)?;
+    match config.family {
+        Family::Llada => Ok(config),
+        Family::Remedi => {
+            let problem = "has a RemeDi model, which judges its tokens itself; training and PRISM checkpoints are for \
+                           LLaDA models";
+            Err(LoadError::malformed(&dir.display(), problem))
+        }
+    }
 }
 
 fn all_weights(layout: &Layout, weights: &Registry) -> Result<BTreeMap<String, Tensor>, LoadError> {
@@ -76,7 +111,7 @@ pub(crate) fn entries_of(dir: &Path, adapter: Option<&Path>) -> Result<Metadata,
     }
     let layout = match dit::is_in(dir) {
         true => Layout::dit(&dit::Config::read(&dir.join("config.json"))?),
-        false => Layout::llada(&Config::read(dir)?),
+        false => Layout::llada(&config(dir, &files)?),
     };
     entries_for(&Registry::of(&layout, files, lora, backend(Device::Cpu.open()?.0, CudaGraphs::Off))?)
 }

@@ -1,6 +1,7 @@
 //! What the tensors of a model's files are called and which there must be, for each family.
 
-use crate::model::config::{dit, llada::Config};
+use crate::model::config::llada::{Config, Family};
+use crate::model::config::{dit, remedi::OWN};
 use std::collections::BTreeMap;
 
 /// Before the names of a head's tensors, where they share a file with others.
@@ -20,9 +21,9 @@ pub(crate) enum Part {
 }
 
 impl Part {
-    /// From a name in a file of the LLaDA family. The published layouts (hub checkpoint, PEFT
-    /// adapter, PRISM head alone, PRISM checkpoint with all three) differ only in prefixes and
-    /// infixes. `None` when no layout has such a name.
+    /// From a name in a file of the LLaDA family, or of one made of its blocks. The published
+    /// layouts (hub checkpoint, PEFT adapter, PRISM head alone, PRISM checkpoint with all three)
+    /// differ only in prefixes and infixes. `None` when no layout has such a name.
     pub(crate) fn of(name: &str) -> Option<Self> {
         if let Some(head) = name.strip_prefix(HEAD) {
             return Some(Self::Head(head.to_owned()));
@@ -32,10 +33,12 @@ impl Part {
         }
         let name = name.strip_prefix("backbone.").unwrap_or(name);
         let name = name.strip_prefix("base_model.model.").unwrap_or(name);
+        let is_whole =
+            |name: &str| name.starts_with("model.transformer.") || OWN.iter().any(|own| name.starts_with(own));
         // saved without its outer class
-        let whole = name.starts_with("transformer.").then(|| format!("model.{name}"));
+        let whole = Some(format!("model.{name}")).filter(|name| is_whole(name));
         let name = whole.as_deref().unwrap_or(name);
-        if !name.starts_with("model.transformer.") {
+        if !is_whole(name) {
             return None;
         }
         let of =
@@ -71,14 +74,18 @@ enum Naming {
 }
 
 impl Layout {
-    /// A LLaDA model, with or without adapters and a PRISM head.
+    /// A model of the LLaDA family or of one made of its blocks, with or without adapters, and with
+    /// or without a PRISM head where the weights do not judge themselves.
     pub(crate) fn llada(config: &Config) -> Self {
         Self {
             naming: Naming::Llada,
             weights: config.tensors().collect(),
             // a copy of the embedding that some tools write out
             unread: config.weight_tying.then_some("model.transformer.ff_out.weight"),
-            head: head_tensors(config.d_model).map(|(name, shape)| (name.to_owned(), shape)).into(),
+            head: match config.family {
+                Family::Llada => head_tensors(config.d_model).map(|(name, shape)| (name.to_owned(), shape)).into(),
+                Family::Remedi => Vec::new(), // its weights judge
+            },
         }
     }
 

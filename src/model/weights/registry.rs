@@ -76,13 +76,17 @@ impl Registry {
 
     /// Loads a weight of the network, its adapter folded in before anything is rounded.
     pub(crate) fn weight(&self, name: &str) -> Result<Tensor, LoadError> {
+        Ok(self.full(name)?.to_dtype(self.dtype)?)
+    }
+
+    /// The same in f32, whatever the number format of the computation.
+    pub(crate) fn full(&self, name: &str) -> Result<Tensor, LoadError> {
         let weight = self.load(&Part::Weight(name.to_owned()))?;
         let (a, b) = (Part::LoraA(name.to_owned()), Part::LoraB(name.to_owned()));
-        let weight = match self.locations.contains_key(&a) {
-            false => weight,
-            true => lora::fold(&weight, &self.load(&a)?, &self.load(&b)?, self.lora.scale(module(name)))?,
-        };
-        Ok(weight.to_dtype(self.dtype)?)
+        match self.locations.contains_key(&a) {
+            false => Ok(weight),
+            true => Ok(lora::fold(&weight, &self.load(&a)?, &self.load(&b)?, self.lora.scale(module(name)))?),
+        }
     }
 
     /// Loads a matrix of the network, to multiply with or to take rows from: as it is stored where
@@ -251,7 +255,10 @@ impl Registry {
             self.check_shape(&Part::Head(name.clone()), shape)?;
         }
         let is_stray = |name: &str| !layout.head.iter().any(|(known, _)| known == name);
-        let problem = "has no place in a PRISM head";
+        let problem = match layout.head.as_slice() {
+            [] => "is of a PRISM head, but this model judges its tokens itself; leave the head out",
+            _ => "has no place in a PRISM head",
+        };
         self.check_strays(|part| matches!(part, Part::Head(name) if is_stray(name)), problem)
     }
 

@@ -1,12 +1,16 @@
-//! GGUF files of LLaDA models: what they call things, and the order of their rotated rows.
+//! GGUF files of models of the LLaDA family: what they call things, and the order of their rotated
+//! rows.
 
 mod header;
 pub(crate) mod read;
 pub(crate) mod vocabulary;
 pub(crate) mod write;
 
-/// The architecture's name in `general.architecture`, and before every key of its own.
-const ARCHITECTURE: &str = "llada";
+use crate::model::config::{llada::Family, remedi::OWN};
+
+/// The names of architectures in `general.architecture`, and before every key of their own.
+/// llama.cpp knows the first.
+const ARCHITECTURES: [Family; 2] = [Family::Llada, Family::Remedi];
 /// Our own keys: the content of the model's other files, and what is known of weights and head.
 const GENERATION_CONFIG: &str = "remask.generation_config";
 const TOKENIZER_CONFIG: &str = "remask.tokenizer_config";
@@ -46,8 +50,12 @@ fn renamed(module: &str, from: usize, to: usize) -> Option<String> {
     Some(format!("{}.{block}.{}", BLOCKS[to], other(&BLOCK_NAMES, module)?))
 }
 
-/// The GGUF name of a tensor of the backbone; `None` where it has none.
+/// The GGUF name of a tensor of the backbone; `None` where it has none. Tensors that no
+/// architecture of llama.cpp has keep their names.
 fn name(canonical: &str) -> Option<String> {
+    if OWN.iter().any(|own| canonical.starts_with(own)) {
+        return Some(canonical.to_owned());
+    }
     let module = canonical.strip_prefix("model.transformer.")?.strip_suffix(".weight")?;
     Some(format!("{}.weight", renamed(module, LLADA, GGUF)?))
 }
@@ -88,6 +96,8 @@ mod tests {
             ("model.transformer.ff_out.weight", "output.weight"),
             ("model.transformer.blocks.31.ff_out.weight", "blk.31.ffn_down.weight"),
             ("model.transformer.blocks.0.attn_norm.weight", "blk.0.attn_norm.weight"),
+            ("model.blocks_upm.0.attn_norm.weight", "model.blocks_upm.0.attn_norm.weight"),
+            ("model.linear_confidence.bias", "model.linear_confidence.bias"),
         ] {
             assert_eq!(name(ours).as_deref(), Some(theirs));
             assert_eq!(canonical(theirs), ours);

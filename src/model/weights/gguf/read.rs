@@ -1,10 +1,11 @@
-//! Reading GGUF files of LLaDA models: one file with sizes, vocabulary and weights, as llama.cpp
-//! converts the published checkpoints and `remask quantize` writes them
+//! Reading GGUF files of models of the LLaDA family: one file with sizes, vocabulary and weights,
+//! as llama.cpp converts the published checkpoints and `remask quantize` writes them
 //! (<https://github.com/ggml-org/ggml/blob/master/docs/gguf.md>).
 
-use super::{ARCHITECTURE, GENERATION_CONFIG, canonical, header, interleaved, is_shuffled, reordered};
+use super::{ARCHITECTURES, GENERATION_CONFIG, canonical, header, interleaved, is_shuffled, reordered};
 use crate::files;
-use crate::model::{config::llada::Config, error::LoadError, error::words};
+use crate::model::config::llada::{Config, Family};
+use crate::model::{config::remedi, error::LoadError, error::words};
 use candle_core::Device;
 use candle_core::quantized::gguf_file::{Content, TensorInfo, Value};
 use candle_core::quantized::{GgmlDType, QStorage, QTensor};
@@ -45,7 +46,6 @@ impl Gguf {
             }
         }
         let mut gguf = Self { name, content, file: Mutex::new(file), shuffled: None, names };
-        gguf.require("general.architecture", ARCHITECTURE, &format!("{ARCHITECTURE:?}"))?;
         gguf.check_length(length)?;
         let config = gguf.config()?;
         gguf.shuffled = config.rope.then(|| config.head_dim());
@@ -72,9 +72,21 @@ impl Gguf {
         Ok(())
     }
 
+    /// The family that the file names.
+    fn family(&self) -> Result<Family, LoadError> {
+        const KEY: &str = "general.architecture";
+        let given = self.text(KEY)?;
+        ARCHITECTURES.into_iter().find(|family| given == Some(family.name())).ok_or_else(|| {
+            let given = given.map_or_else(|| "missing".to_owned(), |given| format!("{given:?}"));
+            let supported = ARCHITECTURES.map(|family| format!("{:?}", family.name())).join(" or ");
+            LoadError::unsupported(&self.name, KEY, given, &supported)
+        })
+    }
+
     /// The model's sizes and ids, and the defaults that the file contains.
     pub(crate) fn config(&self) -> Result<Config, LoadError> {
-        let own = |key: &str| format!("{ARCHITECTURE}.{key}");
+        let family = self.family()?;
+        let own = |key: &str| format!("{}.{key}", family.name());
         let needed = |key: &str| self.number(key)?.ok_or_else(|| self.wrong(key, "missing"));
         let needed_own = |key: &str| needed(&own(key));
         let shape = |name: &str| self.content.tensor_infos.get(name).map(|info| info.shape.dims().to_vec());
@@ -93,7 +105,8 @@ impl Gguf {
         let ends = ["eos", "eot"].map(|end| self.number(&format!("tokenizer.ggml.{end}_token_id")));
         let ends = ends.into_iter().collect::<Result<Vec<_>, _>>()?;
         let keys = json!({
-            "model_type": "llada", "block_type": "llama", "layer_norm_type": "rms", "activation_type": "silu",
+            "model_type": match family { Family::Llada => "llada", Family::Remedi => remedi::MODEL_TYPE },
+            "block_type": "llama", "layer_norm_type": "rms", "activation_type": "silu",
             "d_model": d_model,
             "n_layers": needed_own("block_count")?,
             "n_heads": heads,

@@ -1,15 +1,15 @@
 //! Writing GGUF files from model directories, matrices in few bits.
 
 use super::{
-    ARCHITECTURE, FINGERPRINT, GENERATION_CONFIG, HEAD_BASE, HEAD_WEIGHTS, JUDGED, TOKENIZER, TOKENIZER_CONFIG,
-    is_shuffled, name,
+    FINGERPRINT, GENERATION_CONFIG, HEAD_BASE, HEAD_WEIGHTS, JUDGED, TOKENIZER, TOKENIZER_CONFIG, is_shuffled, name,
 };
 use crate::files;
 use crate::model::weights::companions::tokenizer_config;
+use crate::model::weights::directory::{config, directory};
 use crate::model::weights::layout::{HEAD, Layout};
 use crate::model::weights::made_for::{MadeFor, check_head};
 use crate::model::weights::tensor_file::{BASE, SAMPLES};
-use crate::model::weights::{convert::ConvertError, directory::directory, registry::Registry, save::save_with};
+use crate::model::weights::{convert::ConvertError, registry::Registry, save::save_with};
 use crate::model::{backend::cpu::Cpu, config::llada::Config, error::LoadError};
 use candle_core::Tensor;
 use candle_core::quantized::gguf_file::{self, Value};
@@ -87,8 +87,8 @@ pub fn quantise(
     out: &Path,
     allow_foreign_head: bool,
 ) -> Result<(), ConvertError> {
-    let config = Config::read(dir)?;
     let (files, lora) = directory(dir, prism_head, adapter)?;
+    let config = config(dir, &files)?;
     let layout = Layout::llada(&config);
     let weights = Registry::of(&layout, files, lora, Arc::new(Cpu))?;
     check_head(&weights, allow_foreign_head)?;
@@ -100,7 +100,8 @@ pub fn quantise(
         if config.rope && is_shuffled(canonical) {
             weight = shuffled(&weight, config.head_dim())?;
         }
-        let is_matrix = shape.len() == 2 && !canonical.ends_with(".wpe.weight");
+        // a matrix with one output judges: it stays in f32, as a head does
+        let is_matrix = matches!(shape[..], [rows, _] if rows > 1) && !canonical.ends_with(".wpe.weight");
         let format = if is_matrix { format.fitting(shape[1]) } else { GgmlDType::F32 };
         Ok((name, QTensor::quantize(&weight, format)?))
     };
@@ -148,9 +149,10 @@ fn metadata(
             LoadError::malformed(&dir.display(), problem)
         })
     };
-    let own = |key: &str| format!("{ARCHITECTURE}.{key}");
+    let architecture = config.family.name();
+    let own = |key: &str| format!("{architecture}.{key}");
     let mut metadata = vec![
-        ("general.architecture".to_owned(), Value::String(ARCHITECTURE.to_owned())),
+        ("general.architecture".to_owned(), Value::String(architecture.to_owned())),
         ("general.file_type_name".to_owned(), Value::String(format.to_string())),
         (own("embedding_length"), number(config.d_model)?),
         (own("block_count"), number(config.n_layers)?),
