@@ -40,6 +40,7 @@ pub(crate) fn tensors(
     allow_foreign_head: bool,
 ) -> Result<Tensors, LoadError> {
     let backend = backend(device.open()?.0, CudaGraphs::Off);
+    check_is_model(dir)?;
     let (files, lora) = directory(dir, prism_head, None)?;
     let config = trainable(dir, &files)?;
     let layout = Layout::llada(&config);
@@ -56,10 +57,16 @@ pub(crate) fn tensors(
 
 /// Loads the weights of a directory's model in f32, without its quality head.
 pub(crate) fn backbone(dir: &Path, device: Device) -> Result<BTreeMap<String, Tensor>, LoadError> {
+    check_is_model(dir)?;
     let files = model_files(dir)?;
     let layout = Layout::llada(&trainable(dir, &files)?);
     let weights = Registry::of(&layout, files, LoraConfig::PUBLISHED, backend(device.open()?.0, CudaGraphs::Off))?;
     all_weights(&layout, &weights)
+}
+
+/// Checks that there is a `config.json`: without one, its name says more than that of a weight.
+pub(crate) fn check_is_model(dir: &Path) -> Result<(), LoadError> {
+    strict::read(&dir.join("config.json")).map(drop)
 }
 
 /// The configuration of a directory's model with its weights in `files`, which tell the family

@@ -5,7 +5,7 @@ use super::{
 };
 use crate::files;
 use crate::model::weights::companions::tokenizer_config;
-use crate::model::weights::directory::{config, directory};
+use crate::model::weights::directory::{check_is_model, config, directory};
 use crate::model::weights::layout::{HEAD, Layout};
 use crate::model::weights::made_for::{MadeFor, check_head};
 use crate::model::weights::tensor_file::{BASE, SAMPLES};
@@ -87,6 +87,7 @@ pub fn quantise(
     out: &Path,
     allow_foreign_head: bool,
 ) -> Result<(), ConvertError> {
+    check_is_model(dir)?;
     let (files, lora) = directory(dir, prism_head, adapter)?;
     let config = config(dir, &files)?;
     let layout = Layout::llada(&config);
