@@ -71,6 +71,7 @@ fn a_row_is_read_the_same_alone_and_in_company() {
         .map(|canvas| Row {
             canvas,
             shown: None,
+            reuse: None,
             window: 0..canvas.len(),
             sampling,
             guidance: Some(0.5),

@@ -153,6 +153,7 @@ fn the_sudoku_model_in_eight_bits_reads_as_the_whole_one() {
     let row = Row {
         canvas: &canvas,
         shown: None,
+        reuse: None,
         window: 0..canvas.len(),
         sampling,
         guidance: None,
@@ -195,6 +196,7 @@ fn the_company_in_a_pass_changes_no_bit_of_quantised_readings() {
     let row = |canvas| Row {
         canvas,
         shown: None,
+        reuse: None,
         window: 0..Canvas::len(canvas),
         sampling,
         guidance: None,

@@ -149,6 +149,7 @@ async fn a_repair_refuses_what_is_for_blanks_by_its_name() {
         ("block_length".to_owned(), json!({"block_length": 4})),
         ("remasking".to_owned(), json!({"remasking": "quality"})),
         ("proofreading".to_owned(), json!({"proofreading": {"steps": 4}})),
+        ("cache".to_owned(), json!({"cache": "dual"})),
     ];
     rows.extend(knobs(Kind::Pace).into_iter().map(|knob| {
         let unmasking = json!({knob.name: value(knob), "order": "entropy"});

@@ -52,6 +52,7 @@ fn read_both_ways(
     let row = |canvas| Row {
         canvas,
         shown: None,
+        reuse: None,
         window: 0..Canvas::len(canvas),
         sampling,
         guidance,

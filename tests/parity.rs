@@ -193,22 +193,7 @@ fn canvas(ids: &[TokenId], prompt: usize) -> Canvas {
 
 fn row(canvas: &Canvas) -> Row<'_> {
     let sampling = Sampling { temperature: 0.0, seed: Seed(1), step: 0, filter: Filter::ALL };
-    Row {
-        canvas,
-        shown: None,
-        window: 0..canvas.len(),
-        sampling,
-        guidance: None,
-        biases: &[],
-        blank_biases: None,
-        credit: None,
-        distributions: false,
-        only: &[],
-        review: true,
-        exact: false,
-        present: false,
-        best: false,
-    }
+    Row { sampling, review: true, ..Row::plain(canvas, 0..canvas.len()) }
 }
 
 #[test]

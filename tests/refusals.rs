@@ -245,7 +245,7 @@ async fn a_field_at_fault_is_named_with_what_is_allowed() {
         (r#"{"prompt": "a", "diffusion": {"unmasking": {"order": 5}}}"#, "diffusion.unmasking.order", "one of"),
         (r#"{"prompt": "a", "diffusion": {"proofreading": "on"}}"#, "diffusion.proofreading", "`off`"),
         (r#"{"prompt": "a", "diffusion": {"proofreading": 9}}"#, "diffusion.proofreading", "a word or an object"),
-        (r#"{"prompt": "a", "diffusion": {"cache": "prefix"}}"#, "diffusion.cache", "only \"off\" is supported so far"),
+        (r#"{"prompt": "a", "diffusion": {"cache": "all"}}"#, "diffusion.cache", "one of `off`, `prefix`, `dual`"),
         (
             r#"{"prompt": "a", "diffusion": {"deadline_ms": 0}}"#,
             "diffusion.deadline_ms",

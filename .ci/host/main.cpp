@@ -1,8 +1,9 @@
 // Runs kernels on the CPU for a test that asks through standard input, and answers with what they wrote.
 //
-// A call: the length of the kernel's name and the name; grid (3), threads, number of buffers, number of numbers; for each
-// buffer its length in bytes and, if it is not the output, its bytes (a length of all ones is a null pointer); the numbers.
-// The output is the last buffer. All words are u32, little endian.
+// A call: the length of the kernel's name and the name; grid (3), threads, number of buffers, number of numbers, how many of
+// the last buffers the kernel changes (if none, the last buffer is what it writes); for each buffer its length in bytes and,
+// if it is not one to write, its bytes (a length of all ones is a null pointer); the numbers. The answer is the buffer that
+// was written, or those that were changed. All words are u32, little endian.
 
 #include "host.hpp"
 
@@ -116,6 +117,10 @@ int main() {
         KERNEL(layers, gather_f32_wide),
         KERNEL(layers, gather_bf16),
         KERNEL(layers, gather_bf16_wide),
+        KERNEL(layers, keep_f32),
+        KERNEL(layers, keep_f32_wide),
+        KERNEL(layers, keep_bf16),
+        KERNEL(layers, keep_bf16_wide),
         KERNEL(layers, scored),
         KERNEL(summary, summarise_f32),
         KERNEL(summary, summarise_bf16),
@@ -124,16 +129,17 @@ int main() {
     while (std::fread(&length, 4, 1, stdin) == 1) {
         std::string name(length, ' ');
         read(name.data(), length);
-        uint32_t shape[6];
+        uint32_t shape[7];
         read(shape, sizeof shape);
         host::grid = {shape[0], shape[1], shape[2]}, host::size = {shape[3], 1, 1};
         Call call;
-        uint32_t bytes = 0;
+        std::vector<uint32_t> lengths;
         for (uint32_t i = 0; i < shape[4]; i++) {
-            bytes = word();
+            const uint32_t bytes = word();
+            lengths.push_back(bytes);
             call.buffers.emplace_back(bytes == NONE ? 0 : bytes / 8 + 4);
             if (bytes == NONE) continue;
-            if (i + 1 < shape[4]) read(call.start(i), bytes);
+            if (i + 1 < shape[4] || shape[6] > 0) read(call.start(i), bytes);
             else std::memset(call.start(i), 0xff, bytes);
         }
         call.numbers.resize(shape[5]);
@@ -144,7 +150,9 @@ int main() {
             return 1;
         }
         found->second(call);
-        std::fwrite(call.start(call.buffers.size() - 1), 1, bytes, stdout);
+        for (uint32_t i = shape[4] - max(shape[6], 1u); i < shape[4]; i++) {
+            std::fwrite(call.start(i), 1, lengths[i], stdout);
+        }
         std::fflush(stdout);
     }
 }

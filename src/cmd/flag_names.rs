@@ -7,6 +7,9 @@ use crate::engine::Rejected;
 /// What comes before a remasking's knob in its flag.
 pub(super) const REMASK: &str = "remask-";
 
+/// What comes before a cache's knob in its flag.
+pub(super) const CACHE: &str = "cache-";
+
 /// What a command calls fields, where it has names of its own.
 pub(super) type Names = &'static [(&'static str, &'static str)];
 
@@ -49,6 +52,7 @@ fn flag(field: &str, names: Names) -> String {
         None => field.to_owned(),
         Some(field) => match field.split_once('.') {
             Some(("remasking", knob)) => format!("{REMASK}{knob}"),
+            Some(("cache", knob)) => format!("{CACHE}{knob}"),
             Some((_, knob)) => knob.to_owned(),
             None => field.to_owned(),
         },
@@ -71,7 +75,11 @@ pub(super) fn in_flags(rejected: Rejected, names: Names) -> Rejected {
 
 /// The message of an error of knobs that were typed.
 pub(super) fn of_knobs(kind: Kind, error: &KnobError) -> String {
-    let field = if kind == Kind::Remasking { "diffusion.remasking" } else { "diffusion.unmasking" };
+    let field = match kind {
+        Kind::Order | Kind::Pace => "diffusion.unmasking",
+        Kind::Remasking => "diffusion.remasking",
+        Kind::Cache => "diffusion.cache",
+    };
     with_flags(&error.message, field, &[])
 }
 
@@ -97,7 +105,7 @@ fn with_flags(message: &str, param: &str, names: Names) -> String {
     let unmasking = [Kind::Order, Kind::Pace].map(|kind| ("diffusion.unmasking", kind));
     let knobs: Vec<(&str, String)> = unmasking
         .into_iter()
-        .chain([("diffusion.remasking", Kind::Remasking)])
+        .chain([("diffusion.remasking", Kind::Remasking), ("diffusion.cache", Kind::Cache)])
         .filter(|(field, _)| param.starts_with(field))
         .flat_map(|(field, kind)| {
             knobs(kind).into_iter().map(move |knob| (knob.name, format!("{field}.{}", knob.name)))

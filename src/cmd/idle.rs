@@ -19,7 +19,7 @@ struct Rule {
     why: &'static str,
 }
 
-const RULES: [Rule; 18] = [
+const RULES: [Rule; 19] = [
     Rule {
         command: "bench",
         flags: &[
@@ -30,6 +30,7 @@ const RULES: [Rule; 18] = [
             "prism_head",
             "adapter",
             "allow_foreign_head",
+            "cache_bytes",
             "dtype",
             "cuda_graphs",
             "device",
@@ -60,6 +61,12 @@ const RULES: [Rule; 18] = [
         flags: &["load_format"],
         are_idle: |matches| place_of(matches) == Some(Place::BuiltIn) && is_word(matches, "load_format", "dummy"),
         why: "the model is built in with its weights; dummy weights are for a directory with a config.json",
+    },
+    Rule {
+        command: "",
+        flags: &["cache_bytes"],
+        are_idle: is_toy,
+        why: "the model toy has no weights, and keeps no keys and values",
     },
     Rule {
         command: "",

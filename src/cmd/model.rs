@@ -4,7 +4,7 @@ use super::{
     environment::UsageError,
     hub,
     print::say,
-    words::{hub_token, one_of},
+    words::{bytes, hub_token, one_of},
 };
 use crate::files;
 use crate::model::{
@@ -59,6 +59,10 @@ pub(super) struct ModelArgs {
     /// Take a quality head that was made for other weights, with a warning
     #[arg(long, env = "REMASK_ALLOW_FOREIGN_HEAD")]
     allow_foreign_head: bool,
+    /// Most memory for keys and values that requests with a cache keep between passes, as 2GiB.
+    /// With 0 they compute them anew in each pass [default: a quarter of the device's free memory]
+    #[arg(long, env = "REMASK_CACHE_BYTES", value_name = "BYTES", value_parser = bytes())]
+    cache_bytes: Option<u64>,
     /// Data type to compute in. `auto` is bf16 on a GPU and f32 on a CPU
     #[arg(long, env = "REMASK_DTYPE", default_value = "auto", value_parser = one_of(DTYPES))]
     dtype: Precision,
@@ -168,6 +172,7 @@ impl ModelArgs {
             precision: self.dtype,
             cuda_graphs: self.cuda_graphs,
             allow_foreign_head: self.allow_foreign_head,
+            cache_bytes: self.cache_bytes,
         }
     }
 

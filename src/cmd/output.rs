@@ -46,7 +46,7 @@ pub(super) async fn print_answer(
 }
 
 fn print(answer: &Answer, steps: &[Value], output: OutputArgs) -> Result<(), OutputError> {
-    let Answer { steps: taken, forward_passes, filled, erased, replaced, .. } = answer;
+    let Answer { steps: taken, forward_passes, forward_tokens, filled, erased, replaced, .. } = answer;
     if output.json {
         let tokens: Vec<u32> = answer.written.iter().map(|written| written.token.0).collect();
         let finish_reason = match answer.finish {
@@ -55,7 +55,7 @@ fn print(answer: &Answer, steps: &[Value], output: OutputArgs) -> Result<(), Out
         };
         print::line(json!({
             "tokens": tokens, "text": answer.output.text(), "finish_reason": finish_reason, "steps": steps,
-            "forward_passes": forward_passes, "filled": filled, "erased": erased,
+            "forward_passes": forward_passes, "forward_tokens": forward_tokens, "filled": filled, "erased": erased,
             "replaced": replaced,
         }))
     } else if output.watch {

@@ -1,23 +1,25 @@
 //! Command line flags for policies, made from the registry of rules: their names, help and ranges.
 
-use super::flag_names::{REMASK, of_knobs};
+use super::flag_names::{CACHE, REMASK, of_knobs};
 use super::words::{named, number, span, whole};
 use crate::diffusion::policy::order::CONFIDENCE;
-use crate::diffusion::policy::{COUNT_MAX, Choice, Kind, Knob, QUALITY, Range, Rule, Setting, Settings, knobs};
+use crate::diffusion::policy::{COUNT_MAX, Choice, Kind, Knob, PREFIX, QUALITY, Range, Rule, Setting, Settings, knobs};
 use clap::{Arg, ArgMatches, Args, Command, FromArgMatches, error::ErrorKind};
 
-/// The flags `--unmasking`, `--remasking` and those of the rules' knobs.
+/// The flags `--unmasking`, `--remasking`, `--cache` and those of the rules' knobs.
 #[derive(Clone, Copy, Debug)]
 pub(super) struct PolicyArgs {
     pub(super) order: Option<Choice>,
     pub(super) pace: Settings,
     pub(super) remasking: Option<Choice>,
+    pub(super) cache: Option<Choice>,
 }
 
 impl Args for PolicyArgs {
     fn augment_args(command: Command) -> Command {
         let order = Arg::new("unmasking").long("unmasking").value_parser(named(Kind::Order));
         let remasking = Arg::new("remasking").long("remasking").value_parser(named(Kind::Remasking));
+        let cache = Arg::new("cache").long("cache").value_parser(named(Kind::Cache));
         command
             .arg(order.help("Which blank is filled first [default: confidence]"))
             .args(knobs(Kind::Order).into_iter().map(|knob| flag("", knob)))
@@ -28,6 +30,11 @@ impl Args for PolicyArgs {
                 ),
             )
             .args(knobs(Kind::Remasking).into_iter().map(|knob| flag(REMASK, knob)))
+            .arg(cache.help(
+                "Which keys and values of earlier passes a pass uses; default: those of finished blocks where the model \
+                 is block-causal, else off",
+            ))
+            .args(knobs(Kind::Cache).into_iter().map(|knob| flag(CACHE, knob)))
     }
 
     fn augment_args_for_update(command: Command) -> Command {
@@ -40,7 +47,8 @@ impl FromArgMatches for PolicyArgs {
         let rule = |name| matches.get_one::<&'static Rule>(name).copied();
         let remasking = QUALITY.unless(rule("remasking"), settings(REMASK, Kind::Remasking, matches)?);
         let order = CONFIDENCE.unless(rule("unmasking"), settings("", Kind::Order, matches)?);
-        Ok(Self { order, pace: settings("", Kind::Pace, matches)?, remasking })
+        let cache = PREFIX.unless(rule("cache"), settings(CACHE, Kind::Cache, matches)?);
+        Ok(Self { order, pace: settings("", Kind::Pace, matches)?, remasking, cache })
     }
 
     fn update_from_arg_matches(&mut self, matches: &ArgMatches) -> Result<(), clap::Error> {

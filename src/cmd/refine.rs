@@ -119,6 +119,7 @@ impl RefineArgs {
             steps: self.steps,
             block_length: self.block_length,
             remasking: self.policy.remasking,
+            cache: self.policy.cache,
             proofreading: self.proofread.map(|steps| Proofreading {
                 steps: Some(steps),
                 below: self.proofread_below,

@@ -36,6 +36,23 @@ where
     })
 }
 
+/// Reads a number of bytes, as `500000000`, `512MiB` or `2GiB`.
+pub(super) fn bytes() -> impl TypedValueParser<Value = u64> {
+    StringValueParser::new().try_map(|word: String| {
+        let (number, unit) = word.split_at(word.find(|letter: char| !letter.is_ascii_digit()).unwrap_or(word.len()));
+        let unit: u64 = match unit.trim() {
+            "" => 1,
+            "KiB" => 1 << 10,
+            "MiB" => 1 << 20,
+            "GiB" => 1 << 30,
+            "TiB" => 1 << 40,
+            _ => 0,
+        };
+        let bytes = number.parse::<u64>().ok().filter(|_| unit > 0).and_then(|number| number.checked_mul(unit));
+        bytes.ok_or("give a whole number from 0 upwards, or one with KiB, MiB, GiB or TiB behind it, as 512MiB")
+    })
+}
+
 /// Reads a whole number from 1 to `max`.
 pub(super) fn count<T>(max: u64) -> impl TypedValueParser<Value = T>
 where

@@ -2,6 +2,7 @@
 //! a model says. Pure: no tensors, no clock, no channels, no wire formats.
 
 mod canvas;
+mod chooser;
 mod correction;
 mod credit;
 mod fills;
@@ -10,6 +11,7 @@ mod plan;
 pub mod policy;
 mod random;
 mod reading;
+mod reuse;
 mod rewritten;
 mod room;
 mod schedule;
@@ -28,6 +30,7 @@ pub use plan::{Passes, PolicyError};
 pub use policy::{Choice, Pace, Policy, Proofreading};
 pub use random::{DrawKey, Draws, Purpose, Seed, gumbel};
 pub use reading::{Best, Distribution, Present, Proposal, Reading, Review};
+pub use reuse::Reuse;
 pub use sequence::Sequence;
 pub use token_set::{TokenSet, TokenSetError};
 pub use units::{DOUBTFUL, Position, Probability, TokenId, u32_of};

@@ -2,28 +2,22 @@
 //! Out of scope: where a reading comes from, and who receives the edits.
 
 use super::canvas::{Canvas, Cell, Edit};
+use super::chooser::Chooser;
 use super::correction::Correction;
 use super::credit::Credits;
-use super::fills::{Class, fills};
 use super::outcome::{ReadingError, StepOutcome};
-use super::plan::{Block, Passes, Plan, PolicyError};
-use super::policy::{Choice, FilledCell, Needs, OFF, Pace, Policy, Proofreading, View};
-use super::random::{DrawKey, Seed};
+use super::plan::{Passes, Plan, PolicyError};
+use super::policy::{Choice, FilledCell, NO_CACHE, Needs, OFF, Pace, Policy, Proofreading};
+use super::random::Seed;
 use super::reading::{Best, Reading};
+use super::reuse::{Kept, Reuse};
 use super::rewritten::Rewritten;
-use super::room::Room;
-use super::schedule::Schedule;
 use super::shifts::Shifts;
 use super::token_set::TokenSet;
 use super::traces::{Trace, Traces};
 use super::units::{Position, TokenId, u32_of};
-use std::collections::BTreeSet;
-use std::num::NonZeroU32;
+use std::num::{NonZeroU32, NonZeroUsize};
 use std::ops::Range;
-
-/// Steps that one pass skips at most, so that a hold of many steps does not keep other requests
-/// waiting. A step more than that is taken without an edit.
-const SKIPPED_MAX: u32 = 1 << 10;
 
 /// A canvas being refined.
 #[derive(Clone, Debug)]
@@ -41,6 +35,7 @@ pub struct Sequence {
     credits: Option<Credits>,
     /// How far their distributions moved, if the policy asks for it.
     shifts: Shifts,
+    kept: Kept,
     /// Tokens that are filled in only where nothing else is left.
     postponed: Vec<TokenId>,
     /// Tokens that may be judged, erased and replaced; `None` is all.
@@ -95,6 +90,7 @@ impl Sequence {
             plan,
             correction: None,
             shifts: Shifts::default(),
+            kept: Kept::new(Choice::of(&NO_CACHE), None),
             postponed: Vec::new(),
             judged: None,
             rewritten: None,
@@ -119,6 +115,13 @@ impl Sequence {
     /// masked says nothing.
     pub fn judging(self, judged: Option<TokenSet>) -> Self {
         Self { judged, ..self }
+    }
+
+    /// The same, but its passes keep keys and values of earlier ones by `cache`, a rule of
+    /// [`Kind::Cache`](super::policy::Kind) whose knobs are complete. Steps that correct keep none.
+    /// `blocks` is the length of the blocks of a block-causal model.
+    pub fn caching(self, cache: Choice, blocks: Option<NonZeroUsize>) -> Self {
+        Self { kept: Kept::new(cache, blocks), ..self }
     }
 
     /// Whether this token may be judged, erased and replaced.
@@ -172,6 +175,12 @@ impl Sequence {
         })
     }
 
+    /// What the next pass may take from an earlier one; `None` where it reads the whole canvas.
+    pub fn reuse(&self) -> Option<Reuse<'_>> {
+        let corrects = self.correction.is_some() || self.is_proposing();
+        self.plan.front().filter(|_| !corrects).and_then(|block| self.kept.reuse(&self.canvas, &block.range))
+    }
+
     /// What the next pass reads in place of the canvas: the same without blanks, in a step that
     /// corrects. What is proposed for the blanks of the canvas is then read there, too.
     pub fn shown(&self) -> Option<&Canvas> {
@@ -197,7 +206,7 @@ impl Sequence {
     /// What the next step needs to know about the cells of its block. The pace has no say while a
     /// run is shortened, whose blocks may be larger, and while a block is proofread.
     pub fn needs(&self) -> Needs {
-        let needs = self.policy.needs();
+        let needs = self.policy.needs().and(self.kept.needs());
         let needs = Needs { shift: needs.shift && !self.is_hurried() && !self.is_proofreading(), ..needs };
         match self.correction {
             Some(_) if !self.is_hurried() => needs.and(Needs::BEST),
@@ -257,11 +266,13 @@ impl Sequence {
             return Ok(self.go_on());
         }
         let shifts = self.shifts.take(&reading.distributions);
-        let (edits, skipped) = self.choose(&block, reading, &shifts, &filled);
+        let chooser = Chooser { policy: &self.policy, postponed: &self.postponed, seed: self.seed, step: self.step };
+        let (edits, skipped) = chooser.choose(&block, reading, &shifts, &filled);
         let mut canvas = self.canvas.clone();
         edits.iter().try_for_each(|edit| canvas.apply(edit))?;
-        self.canvas = canvas;
+        let before = std::mem::replace(&mut self.canvas, canvas);
         self.correction = None;
+        self.kept.passed(&before, &block.range, &filled);
         self.traces.remember(&self.policy.remasking, &filled, &edits, self.step + 1);
         if let Some(rewritten) = &mut self.rewritten {
             edits.iter().for_each(|edit| rewritten.take(edit));
@@ -309,7 +320,7 @@ impl Sequence {
     /// Whether a rule of this step decides by what is filled.
     fn sees_filled(&self) -> bool {
         let is_adaptive = matches!(self.policy.pace, Pace::Adaptive { .. });
-        is_adaptive || self.is_proofreading() || self.policy.remasking.rule != &OFF
+        is_adaptive || self.is_proofreading() || self.policy.remasking.rule != &OFF || !self.kept.is_off()
     }
 
     /// The filled cells of a range as rules see them: those that may be erased and replaced.
@@ -325,67 +336,6 @@ impl Sequence {
         let is_same = |at: &Position| self.rewritten.as_ref().is_some_and(|rewritten| rewritten.is_same(*at));
         let may_go = |(at, token): &(Position, TokenId)| self.judges(*token) && !is_same(at);
         self.canvas.filled(range).filter(may_go).map(cell).collect()
-    }
-
-    /// The edits of the next step that makes any, those of filled cells first, and how many steps
-    /// were skipped before it. The canvas stays as it is in those, so the reading serves them all.
-    fn choose(&self, block: &Block, reading: &Reading, shifts: &[f32], filled: &[FilledCell]) -> (Vec<Edit>, u32) {
-        let of_block = &filled[filled.partition_point(|cell| cell.at.index() < block.range.start)..];
-        let mut schedule = block.schedule.clone();
-        let mut skipped = 0;
-        loop {
-            // each skipped step draws anew; the passes of a run are fewer than 2^17
-            let key = DrawKey { seed: self.seed, step: self.step.wrapping_add(skipped << 17) };
-            let view = View { shifts, ..View::of(&reading.proposals, filled, key) };
-            let edits = self.edits(&schedule, view, of_block);
-            if !edits.is_empty() || !schedule.may_skip() || skipped == SKIPPED_MAX {
-                return (edits, skipped);
-            }
-            schedule.skip(1);
-            skipped += 1;
-        }
-    }
-
-    /// The edits of one step, those of filled cells first. A pace sees the filled cells of the
-    /// block alone.
-    fn edits(&self, schedule: &Schedule, view: View<'_>, of_block: &[FilledCell]) -> Vec<Edit> {
-        let blanks = count(view.proposals.iter());
-        let at_once = match self.policy.pace {
-            Pace::Adaptive { rule, .. } if schedule.is_adaptive() => rule.decide(View { filled: of_block, ..view }),
-            Pace::Adaptive { .. } | Pace::Steps(_) => Vec::new(),
-        };
-        let places: BTreeSet<Position> = at_once.iter().map(Edit::at).collect();
-        let class = |fill: &Edit| match fill {
-            Edit::Fill { token, .. } if self.postponed.contains(token) => Class::Postponed,
-            fill if places.contains(&fill.at()) => Class::AtOnce,
-            _ => Class::InTurn,
-        };
-        let ready = count(at_once.iter().filter(|fill| class(fill) == Class::AtOnce));
-
-        let remasking = self.remasking(schedule, view.filled, schedule.room(blanks, ready));
-        let mut edits = remasking.map_or_else(Vec::new, |(rule, mut room)| {
-            let due = schedule.fills(blanks, ready, 0);
-            let mut changes = rule.decide(View { due, blanks_at_start: schedule.blanks_at_start(), ..view });
-            changes.retain(|edit| room.take(edit));
-            changes
-        });
-        let erased = count(edits.iter().filter(|edit| matches!(edit, Edit::Erase { .. })));
-        let fills_max = schedule.fills(blanks, ready, erased);
-        edits.extend(fills(&self.policy.order, view.proposals, class, fills_max, view.key));
-        edits
-    }
-
-    /// What erases or replaces in this step, if anything: the policy's remasking, or a round of
-    /// proofreading. And how many cells at most, where the schedule has this room.
-    fn remasking(&self, schedule: &Schedule, filled: &[FilledCell], room: Room) -> Option<(Choice, Room)> {
-        match self.policy.proofreading {
-            _ if room.changes == 0 => None,
-            Some(proofreading) if schedule.is_proofreading() => {
-                let changes = proofreading.most.map_or(room.changes, |limit| room.changes.min(limit.get()));
-                proofreading.remasking(schedule.rounds(), filled).map(|rule| (rule, Room { changes, ..room }))
-            }
-            Some(_) | None => Some((self.policy.remasking, room)),
-        }
     }
 }
 

@@ -196,6 +196,8 @@ pub struct Answer {
     pub steps: u32,
     /// Rows of this request in forward passes: one for each step and measurement.
     pub forward_passes: u32,
+    /// Tokens of these rows that were computed, if all was kept that they reused.
+    pub forward_tokens: u64,
     /// Fills made.
     pub filled: u32,
     /// Erasures made.

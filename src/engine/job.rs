@@ -9,7 +9,7 @@ use super::origin::Origin;
 use super::writing::{Ending, Finished, Writing};
 use crate::diffusion::policy::{Needs, OFF, QUALITY};
 use crate::diffusion::{Cell, Position, Probability, Reading, Sequence, TokenId, u32_of};
-use crate::model::{Filter, ModelError, Restriction, Row, RowError, Sampling};
+use crate::model::{Denoiser, Filter, ModelError, Restriction, Row, RowError, Sampling, SequenceName};
 use crate::text::heal;
 use std::{collections::BTreeMap, ops::Range, time::Duration};
 
@@ -64,8 +64,14 @@ pub(super) struct Job {
     /// Whether it has had a place among the running sequences.
     is_started: bool,
     passes: u32,
+    /// Tokens of the rows of these passes, if all was kept that they reused.
+    tokens: u64,
     made: EditCounts,
     degraded: bool,
+    /// Tokens of the next step's row.
+    own_tokens: usize,
+    /// Further ones, because what the row reuses is not kept any more.
+    lost_tokens: usize,
 }
 
 impl Job {
@@ -93,7 +99,10 @@ impl Job {
             ended: false,
             is_started: false,
             passes: 0,
+            tokens: 0,
             made: EditCounts::default(),
+            own_tokens: 0,
+            lost_tokens: 0,
         };
         job.refresh();
         job
@@ -129,12 +138,30 @@ impl Job {
             Writing::Shaped { layout, .. } => layout.restrictions(self.sequence.canvas(), &mut self.accepted),
             Writing::Continuation { .. } | Writing::Infill { .. } | Writing::Revision { .. } => Vec::new(),
         };
+        self.count_tokens();
+    }
+
+    /// Counts the tokens of the next step, as far as the sequence alone says.
+    fn count_tokens(&mut self) {
+        let tokens = self.sequence.reuse().map_or(self.sequence.canvas().len(), |reuse| reuse.tokens());
+        if std::mem::replace(&mut self.own_tokens, tokens) != tokens {
+            self.lost_tokens = 0;
+        }
+    }
+
+    /// Counts what the next step needs of `model` besides, because it does not keep it any more.
+    pub(super) fn count_lost(&mut self, id: SequenceId, model: &dyn Denoiser) {
+        if self.sequence.reuse().is_some() {
+            let lost = |row: &Row<'_>| model.tokens(row).saturating_sub(row.tokens());
+            self.lost_tokens = self.rows(id).iter().map(lost).sum();
+        }
     }
 
     /// Plans for at most so many passes, at least one: drops the steps that do not fit, and takes
     /// up again those that do. Without a pass left nothing more is measured.
     pub(super) fn limit_passes(&mut self, passes: u32) {
         self.sequence.fit(passes.saturating_sub(u32::from(self.quality_pending)));
+        self.count_tokens();
         let is_pending = self.quality_pending || !self.likelihoods.is_empty();
         if is_pending && passes == 0 && self.passes > 0 && self.sequence.window().is_none() {
             self.quality_pending = false;
@@ -155,7 +182,8 @@ impl Job {
         let tokens = self.sequence.canvas().len();
         match (self.sequence.window(), self.quality_pending || !self.likelihoods.is_empty()) {
             (Some(_), _) => {
-                Some(tokens * (self.sequence.rows_beside() + 1 + usize::from(self.options.guidance.is_some())))
+                let own = self.own_tokens * (1 + usize::from(self.options.guidance.is_some()));
+                Some(tokens * self.sequence.rows_beside() + own + self.lost_tokens)
             }
             (None, true) => Some(tokens),
             (None, false) => None,
@@ -174,7 +202,7 @@ impl Job {
     }
 
     /// What the next pass has to read; nothing when the answer is complete.
-    pub(super) fn rows(&self) -> Vec<Row<'_>> {
+    pub(super) fn rows(&self, id: SequenceId) -> Vec<Row<'_>> {
         let Options { temperature, refill_temperature, guidance, filter, .. } = &self.options;
         let temperature = match &self.sequence {
             sequence if sequence.is_proposing() => 0.0,
@@ -191,7 +219,8 @@ impl Job {
                 let (only, own) = (&self.restrictions[..], &self.options.biases);
                 let (blank_biases, biases) = (Some(own.of_blanks()), &own.requested[..]);
                 let (shown, credit) = (self.sequence.shown(), self.sequence.credits());
-                let asked = Row { shown, review, exact, present, best, distributions, credit, ..plain };
+                let reuse = self.sequence.reuse().map(|reuse| (SequenceName(id.0), reuse));
+                let asked = Row { shown, reuse, review, exact, present, best, distributions, credit, ..plain };
                 vec![Row { window, guidance: *guidance, biases, blank_biases, only, ..asked }]
             }
             (None, true) => vec![Row { window: self.written_range(), review: true, ..plain }],
@@ -215,6 +244,8 @@ impl Job {
     ) -> Result<Vec<Event>, Failure> {
         let readings = readings.collect::<Result<Vec<Reading>, RowError>>().map_err(ModelError::from)?;
         self.passes += u32_of(readings.len() + self.sequence.rows_beside());
+        let row = self.row_tokens().unwrap_or(0).saturating_sub(self.lost_tokens);
+        self.tokens += row as u64 * readings.len() as u64;
         let mut events = Vec::new();
         match (&readings[..], self.sequence.window(), self.quality_pending) {
             ([reading, ..], Some(_), _) => events.push(Event::Step(self.step(reading)?)),
@@ -323,6 +354,7 @@ impl Job {
             completion_tokens,
             steps: self.sequence.step(),
             forward_passes: self.passes,
+            forward_tokens: self.tokens,
             filled: self.made.filled,
             erased: self.made.erased,
             replaced: self.made.replaced,

@@ -135,6 +135,14 @@ impl Pool {
         self.replicas.iter_mut().for_each(|replica| replica.parked.clear());
     }
 
+    /// Whether a replica that is between two passes may read this sequence later: it runs there, or
+    /// waits for a replica.
+    pub(super) fn may_read(&self, replica: usize, id: SequenceId) -> bool {
+        let is_it = |(other, _): &&Sequence| *other == id;
+        self.replicas[replica].parked.iter().find(is_it).is_some()
+            || self.waiting.all().into_iter().any(|(other, _)| *other == id)
+    }
+
     pub(super) fn is_empty(&self) -> bool {
         self.waiting.is_empty() && self.replicas.iter().all(|replica| replica.len() == 0)
     }

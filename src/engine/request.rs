@@ -210,6 +210,9 @@ pub struct Request {
     pub proofreading: Option<Proofreading>,
     /// When end-of-text tokens may be filled in. Default: like any other token.
     pub end_of_text: Option<EndOfText>,
+    /// Which keys and values of earlier passes a pass uses. Default: none, or those of finished
+    /// blocks where the model's are exact.
+    pub cache: Option<Choice>,
     /// Weight of classifier-free guidance, 0 to 100. 0 is off; any other weight doubles the cost.
     pub cfg_scale: f32,
     /// Sampling temperature, at least 0; 0 takes the most probable token.
@@ -263,6 +266,7 @@ impl Request {
             remasking: None,
             proofreading: None,
             end_of_text: None,
+            cache: None,
             cfg_scale: 0.0,
             temperature: 0.0,
             top_k: None,

@@ -47,10 +47,10 @@ impl Engine {
             }
             None => true,
         });
-        let rows: Vec<Vec<Row<'_>>> = batch.iter().map(|(_, job)| job.rows()).collect();
+        let rows: Vec<Vec<Row<'_>>> = batch.iter().map(|(id, job)| job.rows(*id)).collect();
         let counts: Vec<usize> = rows.iter().map(Vec::len).collect();
         let rows: Vec<Row<'_>> = rows.into_iter().flatten().collect();
-        let (sequences, tokens): (usize, usize) = (batch.len(), rows.iter().map(Row::tokens).sum());
+        let (sequences, tokens): (usize, usize) = (batch.len(), rows.iter().map(|row| self.model.tokens(row)).sum());
         let (is_divisible, readings) = (rows.len() > 1, read(self.model.as_mut(), &rows));
         let failure = readings.as_ref().err().cloned();
         drop(rows);

@@ -33,6 +33,8 @@ pub(super) struct Worker {
     throughput: Throughput,
     shared: Arc<Shared>,
     metrics: DeviceMetrics,
+    /// Sequences that the model evicted from its store until the last count.
+    evicted: u64,
 }
 
 /// What follows a turn of the worker's loop.
@@ -56,7 +58,7 @@ impl Worker {
         let metrics = shared.metrics.device(&device);
         metrics.ready(true);
         let (clients, throughput) = (Clients::new(), Throughput::default());
-        Self { replica, device, engine, clients, clock, restart, delivery, throughput, shared, metrics }
+        Self { replica, device, engine, clients, clock, restart, delivery, throughput, shared, metrics, evicted: 0 }
     }
 
     /// Works until all is done and no handle is left, or the model cannot be replaced.
@@ -89,6 +91,7 @@ impl Worker {
             state.pool.clear();
             self.delivery.deliver(&mut state.clients, events);
         }
+        self.keep_what_runs(&mut state);
         let begun = self.clock.now();
         let Begun { started, late } = self.begin(&mut state, begun);
         self.record_starts(&state.clients, &started, begun);
@@ -118,17 +121,34 @@ impl Worker {
         let events = std::mem::take(&mut tick.events);
         // before others may take the sequences: the events of a sequence keep their order
         self.delivery.deliver(&mut self.clients, events);
-        let mut state = self.shared.dispatcher.lock();
+        let shared = Arc::clone(&self.shared);
+        let mut state = shared.dispatcher.lock();
         let is_read = tick.failure.is_none() && tick.sequences > 0;
         state.pool.put_back(self.replica, tick.unfinished, tick.shrunk.is_some());
         state.clients.append(&mut self.clients);
         if is_read {
             self.state().step_time.record(ended.duration_since(begun), tick.tokens);
         }
+        self.keep_what_runs(&mut state);
         self.measure_running(&state);
         drop(state);
         self.shared.dispatcher.wake();
         if is_broken { Next::Restart } else { Next::Turn }
+    }
+
+    /// Has the model drop the keys and values of sequences that are gone, and counts what those
+    /// that run have lost.
+    fn keep_what_runs(&mut self, state: &mut State) {
+        let Some(kept) = self.engine.model.kept() else { return };
+        let pool = &mut state.pool;
+        for name in kept.sequences.iter().filter(|name| !pool.may_read(self.replica, SequenceId(name.0))) {
+            self.engine.model.forget(*name);
+        }
+        let model = &*self.engine.model;
+        pool.replicas[self.replica].parked.iter_mut().for_each(|(id, job)| job.count_lost(*id, model));
+        let kept = model.kept().unwrap_or_default();
+        let before = std::mem::replace(&mut self.evicted, kept.evicted);
+        self.metrics.keeps(kept.bytes, kept.sequences.len(), kept.evicted.saturating_sub(before));
     }
 
     fn state(&self) -> &ReplicaState {

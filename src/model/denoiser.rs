@@ -8,12 +8,16 @@ use super::backend::speed::measure;
 use super::backend::summary::{Answers, Asks, Guidance, SummaryOptions, Vocabulary, log_probabilities, sigmoid};
 use super::backend::{Backend, Computed};
 use super::error::{ModelError, RowError};
-use super::interface::{Batch, Denoiser, Inspection, ModelSpec, Readings, Row};
+use super::interface::{Batch, Denoiser, Inspection, KeptStates, Readings};
 use super::network::{Network, Pass, States};
-use crate::diffusion::{Canvas, Cell, Distribution, Position, Present, Probability, Reading, Review, TokenId, u32_of};
+use super::placing::Placing;
+use super::plan::{Asked, Placings, Plan, Planner, Question};
+use super::row::{Row, SequenceName};
+use super::shelf::Shelf;
+use super::spec::ModelSpec;
+use crate::diffusion::{Canvas, Cell, Distribution, Present, Probability, Reading, Review, TokenId, u32_of};
 use candle_core::{DType, Tensor, utils::with_threadpool};
 use rayon::prelude::*;
-use std::collections::{BTreeMap, BTreeSet};
 use std::ops::Range;
 use std::sync::Arc;
 
@@ -23,41 +27,7 @@ pub(crate) struct NetworkDenoiser {
     backend: Arc<dyn Backend>,
     spec: ModelSpec,
     vocabulary: Vocabulary,
-}
-
-/// The pass that answers a batch, and what its states are for.
-#[derive(Default)]
-struct Plan {
-    pass: Pass,
-    /// Cells that the output layer runs on.
-    readouts: Vec<Asked>,
-    /// Cells that the quality head runs on.
-    reviewed: Vec<Asked>,
-}
-
-/// A cell to report on; `state` and `unguided` index the states of the pass.
-#[derive(Clone, Copy)]
-struct Asked {
-    row: usize,
-    at: Position,
-    state: usize,
-    unguided: Option<usize>,
-    question: Question,
-}
-
-/// What is asked about a cell.
-#[derive(Clone, Copy)]
-enum Question {
-    /// A token to write into a blank.
-    Proposal,
-    /// The probability of the token of a filled cell.
-    Present(TokenId),
-    /// The same, where the cell was masked in a sequence of its own.
-    LeftOut(TokenId),
-    /// The most probable token of a filled cell.
-    Best,
-    /// The quality of a filled cell.
-    Quality,
+    shelf: Shelf,
 }
 
 /// A chunk of cells that the output layer runs on.
@@ -98,74 +68,17 @@ fn unfilled<T>(numbers: Vec<T>, lengths: impl Iterator<Item = usize>, counts: im
 }
 
 impl NetworkDenoiser {
-    pub(crate) fn new(network: Box<dyn Network>, backend: Arc<dyn Backend>, spec: ModelSpec) -> Self {
+    /// `cache_bytes`: most bytes of keys and values that are kept; `None` is a share of the memory
+    /// that is free.
+    pub(crate) fn new(
+        network: Box<dyn Network>,
+        backend: Arc<dyn Backend>,
+        spec: ModelSpec,
+        cache_bytes: Option<u64>,
+    ) -> Self {
         let vocabulary = Vocabulary { size: spec.vocabulary as usize, mask: spec.mask.0 as usize };
-        Self { network, backend, spec, vocabulary }
-    }
-
-    /// The pass over the rows that `readings` has no error for.
-    fn plan(&self, batch: &Batch<'_>, readings: &Readings) -> Plan {
-        let Plan { mut pass, mut readouts, mut reviewed } = Plan::default();
-        for (index, row) in batch.iter().enumerate().filter(|(index, _)| readings[*index].is_ok()) {
-            let unmasked: Vec<usize> = row.canvas.blanks(row.window.clone()).map(Position::index).collect();
-            let filled = |wanted: bool| if wanted { row.window.clone() } else { 0..0 };
-            let with_filled = |wanted: bool| {
-                let filled = row.seen().filled(filled(wanted)).map(|(at, _)| at.index());
-                unmasked.iter().copied().chain(filled).collect::<BTreeSet<usize>>()
-            };
-            let by_head = row.review && !row.exact;
-            let asked = with_filled(by_head || row.present || row.best);
-            let prompt = row.seen().prompt_length();
-            for (at, token) in row.seen().filled(filled(row.exact)) {
-                let ids = self.ids_without(row, at).take(self.reach(row, at.index()));
-                let state = pass.push(ids, prompt, vec![at.index()]);
-                let question = Question::LeftOut(token);
-                readouts.push(Asked { row: index, at, state, unguided: None, question });
-            }
-            let Some(last) = asked.last() else { continue };
-            let ids = self.ids(row, false).take(self.reach(row, *last));
-            let states = pass.push(ids, prompt, asked.iter().copied().collect())..;
-            let guided = if row.guidance.is_some() { with_filled(row.best) } else { BTreeSet::new() };
-            let mut unguided = BTreeMap::new();
-            if let Some(last) = guided.last() {
-                let ids = self.ids(row, true).take(self.reach(row, *last));
-                let first = pass.push(ids, prompt, guided.iter().copied().collect());
-                unguided.extend(guided.into_iter().zip(first..));
-            }
-            for (state, at) in states.zip(asked.into_iter().map(Position::at)) {
-                let cell = |question| Asked { row: index, at, state, unguided: None, question };
-                let guided = |question| Asked { unguided: unguided.get(&at.index()).copied(), ..cell(question) };
-                if row.canvas.cells()[at.index()] == Cell::Blank {
-                    readouts.push(guided(Question::Proposal));
-                }
-                if let Cell::Filled(token) = row.seen().cells()[at.index()] {
-                    reviewed.extend(by_head.then(|| cell(Question::Quality)));
-                    readouts.extend(row.present.then(|| cell(Question::Present(token))));
-                    readouts.extend(row.best.then(|| guided(Question::Best)));
-                }
-            }
-        }
-        Plan { pass, readouts, reviewed }
-    }
-
-    /// How many cells of a row, from the first on, the states of the cells up to `last` depend on.
-    fn reach(&self, row: &Row<'_>, last: usize) -> usize {
-        self.network.sight().reach(last, row.seen().prompt_length(), row.seen().len())
-    }
-
-    /// The row as the network reads it, with or without the fixed tokens.
-    fn ids<'a>(&self, row: &'a Row<'_>, is_unguided: bool) -> impl Iterator<Item = u32> + use<'a> {
-        let mask = self.spec.mask.0;
-        row.seen().cells().iter().map(move |cell| match cell {
-            Cell::Fixed(_) if is_unguided => mask,
-            cell => cell.token().map_or(mask, |token| token.0),
-        })
-    }
-
-    /// The row as the network reads it, with one cell masked.
-    fn ids_without<'a>(&self, row: &'a Row<'_>, at: Position) -> impl Iterator<Item = u32> + use<'a> {
-        let mask = self.spec.mask.0;
-        self.ids(row, false).enumerate().map(move |(index, id)| if index == at.index() { mask } else { id })
+        let shelf = Shelf::new(network.keeps(), cache_bytes, &*backend);
+        Self { network, backend, spec, vocabulary, shelf }
     }
 
     /// Adds what a chunk of cells needs of the output layer to the inputs.
@@ -222,15 +135,61 @@ impl NetworkDenoiser {
         self.network.qualities(&self.backend.gather(judged, &part(inputs, index)?)?)
     }
 
-    fn read_all(&self, batch: &Batch<'_>) -> Result<Readings, ModelError> {
+    fn planner(&self) -> Planner<'_> {
+        Planner { sight: self.network.sight(), mask: self.spec.mask, pages: &self.shelf.pages }
+    }
+
+    /// How the rows of a pass are computed, with room for what they keep.
+    fn place(&mut self, batch: &Batch<'_>, readings: &Readings) -> Vec<Placings> {
+        self.shelf.pages.begin();
+        let of_row = |(row, reading): (&Row<'_>, &Result<Reading, RowError>)| match reading {
+            Ok(_) => self.planner().placings(row),
+            Err(_) => [None, None],
+        };
+        let mut placings: Vec<Placings> = batch.iter().zip(readings).map(of_row).collect();
+        // what a row uses is not to make room for what another one keeps
+        placings.iter().flatten().flatten().for_each(|placing| self.shelf.pages.touch(placing.key()));
+        for (row, placings) in batch.iter().zip(&mut placings) {
+            for (which, placing) in placings.iter_mut().enumerate() {
+                let has_room = placing.as_mut().is_none_or(|placing| placing.reserve(&mut self.shelf.pages));
+                if !has_room {
+                    *placing = self.planner().placings(row)[which].take();
+                }
+            }
+        }
+        placings
+    }
+
+    fn read_all(&mut self, batch: &Batch<'_>) -> Result<Readings, ModelError> {
         let read = |row: &Row<'_>| row.check(&self.spec).map(|()| Reading::default());
-        let mut readings: Readings = batch.iter().map(read).collect();
-        let Plan { pass, readouts, reviewed } = self.plan(batch, &readings);
-        if pass.asked == 0 {
+        let readings: Readings = batch.iter().map(read).collect();
+        if batch.iter().any(|row| row.reuse.is_some()) {
+            self.shelf.set_up(&*self.backend)?;
+        }
+        let placings = self.place(batch, &readings);
+        let plan = self.planner().plan(batch, &readings, &placings);
+        if plan.pass.asked == 0 {
             return Ok(readings);
         }
+        let is_reusing = placings.iter().flatten().any(Option::is_some);
+        let readings = self.read_planned(batch, readings, &plan, is_reusing);
+        if readings.is_err() {
+            self.shelf.clear(); // what was to be kept of the pass is not there
+        }
+        readings
+    }
+
+    fn read_planned(
+        &self,
+        batch: &Batch<'_>,
+        mut readings: Readings,
+        Plan { pass, readouts, reviewed }: &Plan,
+        is_reusing: bool,
+    ) -> Result<Readings, ModelError> {
         let (mut inputs, most) = (self.backend.inputs(), self.backend.states_max());
-        let plan = self.network.plan(&pass, &mut inputs);
+        let keeping = self.backend.lay_out_kept(pass.kept(), &mut inputs);
+        let shelves = is_reusing.then(|| self.shelf.shelves(keeping));
+        let plan = self.network.plan(pass, &mut inputs);
         let asked: Vec<Readout<'_>> = readouts.chunks(most).map(|cells| self.ask(batch, cells, &mut inputs)).collect();
         let index = |cells: &[Asked]| inputs.add(whole(cells.iter().map(|cell| cell.state)));
         let judged: Vec<Range<usize>> = reviewed.chunks(most).map(index).collect();
@@ -239,7 +198,7 @@ impl NetworkDenoiser {
         inputs.shape.extend([asked.len(), judged.len()]);
         inputs.brings_rows = whole_rows.iter().any(|rows| *rows > 0);
         let (summaries, mut numbers) = self.backend.pass(&inputs, &|inputs| {
-            let states = self.network.run(&plan, inputs)?;
+            let states = self.network.run(&plan, inputs, shelves.as_ref())?;
             let answers = self.backend.each(&asked, |_, readout| self.read_out(&states.hidden, readout, inputs))?;
             let qualities = self.backend.each(&judged, |_, index| self.review(&states.judged, index, inputs))?;
             let (answers, rows): (Vec<_>, Vec<_>) = answers.into_iter().unzip();
@@ -330,7 +289,7 @@ impl NetworkDenoiser {
         pass.push(ids.iter().map(|id| id.0), prompt, (0..ids.len()).collect());
         let mut inputs = Inputs::default();
         let plan = self.network.plan(&pass, &mut inputs);
-        let States { hidden, judged } = self.network.run(&plan, &self.backend.bring(&inputs)?)?; // (positions, width) each
+        let States { hidden, judged } = self.network.run(&plan, &self.backend.bring(&inputs)?, None)?; // (positions, width) each
         let logits = self.network.logits(&hidden)?.narrow(1, 0, self.vocabulary.size)?; // (positions, vocab_size)
         let qualities = self.network.qualities(&judged)?; // (positions)
         Ok(Inspection {
@@ -356,9 +315,27 @@ impl Denoiser for NetworkDenoiser {
 
     fn cost(&self, batch: &Batch<'_>) -> Option<Cost> {
         let read = |row: &Row<'_>| row.check(&self.spec).map(|()| Reading::default());
-        let Plan { pass, readouts, reviewed } = self.plan(batch, &batch.iter().map(read).collect());
+        let placings: Vec<Placings> = batch.iter().map(|row| self.planner().placings(row)).collect();
+        let Plan { pass, readouts, reviewed } =
+            self.planner().plan(batch, &batch.iter().map(read).collect(), &placings);
         let unguided = readouts.iter().filter(|cell| cell.unguided.is_some()).count();
         Some(self.network.cost(&pass, readouts.len() + unguided, reviewed.len()))
+    }
+
+    fn tokens(&self, row: &Row<'_>) -> usize {
+        let placings = self.planner().placings(row);
+        if placings.iter().all(Option::is_none) {
+            return row.tokens();
+        }
+        placings.iter().flatten().map(Placing::tokens).sum()
+    }
+
+    fn forget(&mut self, SequenceName(sequence): SequenceName) {
+        self.shelf.pages.forget(sequence);
+    }
+
+    fn kept(&self) -> Option<KeptStates> {
+        self.shelf.kept()
     }
 
     fn speed(&self) -> Result<Option<Speed>, ModelError> {

@@ -4,8 +4,9 @@ use super::config::dit;
 use super::config::llada::{Config, Family};
 use super::device::{CudaGraphs, Device, Precision, backend};
 use super::families::{dit::Dit, llada::Llada, remedi::Remedi};
-use super::interface::{Defaults, Denoiser, ModelSpec};
-use super::network::Network;
+use super::interface::Denoiser;
+use super::network::{Network, Sight};
+use super::spec::{Defaults, Keeping, ModelSpec};
 use super::weights::directory::{config, directory, head_file, model_files, open_head};
 use super::weights::layout::{HEAD, Layout};
 use super::weights::made_for::{MadeFor, check_head};
@@ -88,6 +89,9 @@ pub struct LoadOptions {
     pub cuda_graphs: CudaGraphs,
     /// Whether a quality head that was made for other weights is taken, with a warning.
     pub allow_foreign_head: bool,
+    /// Most bytes of keys and values that are kept between passes; `None` is a share of the memory
+    /// of the device that is free once the weights are there.
+    pub cache_bytes: Option<u64>,
 }
 
 /// Loads a model, adapters folded in.
@@ -95,12 +99,10 @@ pub struct LoadOptions {
 /// # Errors
 /// As [`load_in`].
 pub fn load_with(source: &Source, device: Device, options: LoadOptions) -> Result<Box<dyn Denoiser>, LoadError> {
-    let LoadOptions { precision, cuda_graphs, allow_foreign_head } = options;
+    let LoadOptions { precision, cuda_graphs, allow_foreign_head, cache_bytes } = options;
     let (device, name) = device.open()?;
-    load_on(
-        source,
-        Place { dtype: precision.on(&device)?, backend: backend(device, cuda_graphs), name, allow_foreign_head },
-    )
+    let (dtype, backend) = (precision.on(&device)?, backend(device, cuda_graphs));
+    load_on(source, Place { dtype, backend, name, allow_foreign_head, cache_bytes })
 }
 
 /// Loads a model onto the device of a backend.
@@ -149,12 +151,13 @@ pub(crate) struct Place {
     pub(crate) dtype: DType,
     pub(crate) name: Device,
     pub(crate) allow_foreign_head: bool,
+    pub(crate) cache_bytes: Option<u64>,
 }
 
 type Loaded = Result<Box<dyn Denoiser>, LoadError>;
 
 fn load_llada(config: &Config, files: Vec<TensorFile>, lora: LoraConfig, place: Place) -> Loaded {
-    let Place { backend, dtype, name, allow_foreign_head } = place;
+    let Place { backend, dtype, name, allow_foreign_head, cache_bytes } = place;
     let weights = Registry::of(&Layout::llada(config), files, lora, Arc::clone(&backend))?;
     // products with matrices of few bits take and give f32 on every device
     let dtype = if weights.is_quantised() { DType::F32 } else { dtype };
@@ -171,6 +174,10 @@ fn load_llada(config: &Config, files: Vec<TensorFile>, lora: LoraConfig, place: 
         canvas_max: config.max_sequence_length,
         mask: config.mask,
         ends: config.ends.clone(),
+        keeping: match network.sight() {
+            Sight::All => Keeping::Approximate,
+            Sight::Blocks { length } => Keeping::Exact(length),
+        },
         has_quality: weights.has_head() || config.family == Family::Remedi,
         judged: weights.judged()?,
         adapters_folded: weights.has_adapters(),
@@ -181,12 +188,12 @@ fn load_llada(config: &Config, files: Vec<TensorFile>, lora: LoraConfig, place: 
         defaults: config.defaults,
         presets: config.presets.clone(),
     };
-    Ok(Box::new(NetworkDenoiser::new(network, backend, spec)))
+    Ok(Box::new(NetworkDenoiser::new(network, backend, spec, cache_bytes)))
 }
 
 /// A DiT is computed in f32 on every device. Its quality head has a file of its own.
 fn load_dit(dir: &Path, files: Vec<TensorFile>, head: Option<TensorFile>, place: Place) -> Loaded {
-    let Place { backend, name, allow_foreign_head, .. } = place;
+    let Place { backend, name, allow_foreign_head, cache_bytes, .. } = place;
     let config = dit::Config::read(&dir.join("config.json"))?;
     let registry = |layout: Layout, files: Vec<TensorFile>| {
         Registry::of(&layout, files, LoraConfig::PUBLISHED, Arc::clone(&backend))
@@ -214,6 +221,7 @@ fn load_dit(dir: &Path, files: Vec<TensorFile>, head: Option<TensorFile>, place:
         canvas_max: config.model_length,
         mask: TokenId(config.mask_token_id.unwrap_or(vocabulary - 1)),
         ends: config.eos_token_id.map(TokenId).into_iter().collect(),
+        keeping: Keeping::No,
         has_quality: head.is_some(),
         judged: head.as_ref().map(|(head, _)| head.judged()).transpose()?.flatten(),
         adapters_folded: false,
@@ -224,5 +232,5 @@ fn load_dit(dir: &Path, files: Vec<TensorFile>, head: Option<TensorFile>, place:
         defaults: Defaults::default(),
         presets: None,
     };
-    Ok(Box::new(NetworkDenoiser::new(Box::new(network), backend, spec)))
+    Ok(Box::new(NetworkDenoiser::new(Box::new(network), backend, spec, cache_bytes)))
 }

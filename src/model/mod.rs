@@ -8,8 +8,15 @@ mod device;
 mod error;
 mod families;
 mod interface;
+mod kept;
 mod load;
 mod network;
+mod placing;
+mod plan;
+mod row;
+mod sampling;
+mod shelf;
+mod spec;
 mod toy;
 mod weights;
 
@@ -23,11 +30,11 @@ pub use device::{CudaGraphs, Device, Devices, Precision, Threads, settle_threads
 pub(crate) use error::words;
 pub use error::{LoadError, ModelError, RowError};
 pub(crate) use families::{head::HEAD_EPSILON, rope::Rope};
-pub use interface::{
-    Batch, Change, Defaults, Denoiser, Filter, Inspection, ModelSpec, PresetsText, Readings, Repair, Restriction, Row,
-    Sampling,
-};
+pub use interface::{Batch, Denoiser, Inspection, KeptStates, Readings};
 pub use load::{LoadOptions, Source, load, load_in, load_with};
+pub use row::{Restriction, Row, SequenceName};
+pub use sampling::{Change, Filter, Sampling};
+pub use spec::{Defaults, Keeping, ModelSpec, PresetsText, Repair};
 pub use toy::Toy;
 pub(crate) use weights::companions::{CHAT_TEMPLATE, COMPANIONS, TEMPLATE_FOLDERS, copy_companions};
 pub use weights::convert::{ConvertError, HeadEntry, annotate_head, put_together, take_apart};

@@ -2,8 +2,8 @@
 //! scope: canvases, and the layers in between.
 
 use super::backend::cost::{Cost, Numbers};
-use super::backend::{Spans, inputs::Inputs};
-use candle_core::{Result, Tensor};
+use super::backend::{Part, Shelves, Spans, inputs::Inputs};
+use candle_core::{DType, Result, Tensor};
 use std::num::NonZeroUsize;
 use std::ops::Range;
 
@@ -21,33 +21,87 @@ pub(crate) struct Pass {
 pub(crate) struct PassRow {
     /// Its place among the tokens of the pass.
     pub(crate) tokens: Range<usize>,
-    /// Positions in the row whose states are requested, ascending.
+    /// Tokens of the row whose states are requested, ascending.
     pub(crate) asked: Vec<usize>,
     /// Cells at its start that are the prompt.
     pub(crate) prompt: usize,
+    /// Which cells the tokens are, if they are not the first ones of the row, and what they attend
+    /// to.
+    pub(crate) part: Option<RowPart>,
+}
+
+/// A row of which a pass computes some cells only.
+#[derive(Clone, Debug, PartialEq)]
+pub(crate) struct RowPart {
+    /// The positions of its tokens, ascending.
+    pub(crate) positions: Vec<u32>,
+    /// Where the keys and values of all cells lie that are seen, ascending by position.
+    pub(crate) keys: Vec<(u32, Source)>,
+    /// Tokens whose keys and values are kept, and the slots for them.
+    pub(crate) keep: Vec<(Range<usize>, usize)>,
+}
+
+/// Where a key and a value lie.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(crate) enum Source {
+    /// Those of a token of the pass.
+    Fresh(usize),
+    /// In a slot of the store.
+    Kept(usize),
 }
 
 impl PassRow {
-    /// The requested positions in a range.
+    /// The requested tokens in a range of its tokens.
     pub(crate) fn asked_in(&self, range: &Range<usize>) -> impl Iterator<Item = usize> + '_ {
         let place = |at: usize| self.asked.partition_point(|asked| *asked < at);
         self.asked[place(range.start)..place(range.end.max(range.start))].iter().copied()
     }
 
-    /// A range of positions, cut into runs that attend to the same cells of the row: each with the
-    /// number of these, from the row's first on.
+    /// The position of a token.
+    pub(crate) fn position(&self, token: usize) -> usize {
+        self.part.as_ref().map_or(token, |part| part.positions[token] as usize)
+    }
+
+    /// A range of tokens, cut into runs that attend to the same cells of the row: each with the
+    /// position behind the last of these.
     pub(crate) fn runs(
         &self,
         sight: Sight,
         range: Range<usize>,
-    ) -> impl Iterator<Item = (Range<usize>, usize)> + use<> {
-        let (prompt, cells, mut next) = (self.prompt, self.tokens.len(), range.start);
+    ) -> impl Iterator<Item = (Range<usize>, usize)> + use<'_> {
+        let cells = if self.part.is_some() { usize::MAX } else { self.tokens.len() };
+        let mut next = range.start;
         std::iter::from_fn(move || {
-            let seen = sight.reach(next, prompt, cells);
-            let run = next..seen.min(range.end);
-            next = run.end;
-            (!run.is_empty()).then_some((run, seen))
+            let first = (next < range.end).then_some(next)?;
+            let seen = sight.reach(self.position(first), self.prompt, cells);
+            next = match &self.part {
+                None => seen.min(range.end),
+                Some(part) => first + part.positions[first..range.end].partition_point(|at| (*at as usize) < seen),
+            };
+            Some((first..next, seen))
         })
+    }
+
+    /// The keys of the cells before a position.
+    pub(crate) fn keys(&self, seen: usize) -> Vec<Part> {
+        let Some(part) = &self.part else {
+            return vec![Part::Fresh(self.tokens.start..self.tokens.start + seen)];
+        };
+        let mut parts: Vec<Part> = Vec::new();
+        for (_, source) in part.keys.iter().take_while(|(at, _)| (*at as usize) < seen) {
+            match (parts.last_mut(), *source) {
+                (Some(Part::Fresh(last)), Source::Fresh(token)) if last.end == token => last.end += 1,
+                (Some(Part::Kept(last)), Source::Kept(slot)) if last.end == slot => last.end += 1,
+                (_, Source::Fresh(token)) => parts.push(Part::Fresh(token..token + 1)),
+                (_, Source::Kept(slot)) => parts.push(Part::Kept(slot..slot + 1)),
+            }
+        }
+        parts
+    }
+
+    /// How many keys there are before a position.
+    pub(crate) fn key_count(&self, seen: usize) -> usize {
+        self.part.as_ref().map_or(seen, |part| part.keys.partition_point(|(at, _)| (*at as usize) < seen))
     }
 }
 
@@ -80,11 +134,42 @@ impl Pass {
     /// ascending positions in the row, follow those of the earlier rows; returns the index of the
     /// first.
     pub(crate) fn push(&mut self, ids: impl Iterator<Item = u32>, prompt: usize, asked: Vec<usize>) -> usize {
+        self.push_row(ids, prompt, asked, None)
+    }
+
+    /// The same for a row of which only some cells are computed; `asked` are indices of its tokens.
+    pub(crate) fn push_part(
+        &mut self,
+        ids: impl Iterator<Item = u32>,
+        prompt: usize,
+        asked: Vec<usize>,
+        part: RowPart,
+    ) -> usize {
+        self.push_row(ids, prompt, asked, Some(part))
+    }
+
+    fn push_row(
+        &mut self,
+        ids: impl Iterator<Item = u32>,
+        prompt: usize,
+        asked: Vec<usize>,
+        part: Option<RowPart>,
+    ) -> usize {
         let (first, first_asked) = (self.ids.len(), self.asked);
         self.ids.extend(ids);
         self.asked += asked.len();
-        self.rows.push(PassRow { tokens: first..self.ids.len(), asked, prompt });
+        self.rows.push(PassRow { tokens: first..self.ids.len(), asked, prompt, part });
         first_asked
+    }
+
+    /// What is kept of this pass: tokens of the pass, and the slots for their keys and values.
+    pub(crate) fn kept(&self) -> Vec<(Range<usize>, usize)> {
+        let of_row = |row: &PassRow| {
+            let first = row.tokens.start;
+            let keep = row.part.iter().flat_map(|part| part.keep.clone());
+            keep.map(move |(tokens, slot)| (first + tokens.start..first + tokens.end, slot)).collect::<Vec<_>>()
+        };
+        self.rows.iter().flat_map(of_row).collect()
     }
 }
 
@@ -98,6 +183,23 @@ pub(crate) struct Planned {
     pub(crate) asked: Range<usize>,
     pub(crate) asked_positions: Range<usize>,
     pub(crate) asked_spans: Spans,
+}
+
+/// The keys and values of a cell.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(crate) struct ShelfSize {
+    /// Layers with keys and values.
+    pub(crate) layers: usize,
+    /// Numbers of a key, and of a value.
+    pub(crate) width: usize,
+    pub(crate) dtype: DType,
+}
+
+impl ShelfSize {
+    /// Bytes of a cell.
+    pub(crate) fn bytes(self) -> usize {
+        2 * self.layers * self.width * self.dtype.size_in_bytes()
+    }
 }
 
 /// States of the requested tokens, in order, each (asked, width).
@@ -120,8 +222,13 @@ pub(crate) trait Network: Send + Sync {
     fn plan(&self, pass: &Pass, inputs: &mut Inputs) -> Vec<Planned>;
 
     /// The device's part of a pass: `inputs` are those of the plan. A row's states do not depend on
-    /// the other rows.
-    fn run(&self, plan: &[Planned], inputs: &Tensor) -> Result<States>;
+    /// the other rows. Keys and values are taken from the shelves, and put there, as the plan says.
+    fn run(&self, plan: &[Planned], inputs: &Tensor, shelves: Option<&Shelves<'_>>) -> Result<States>;
+
+    /// The size of the keys and values of a cell; `None` of a network that cannot keep them.
+    fn keeps(&self) -> Option<ShelfSize> {
+        None
+    }
 
     /// Scores before the softmax: (states, width) to (states, at least the size of the vocabulary).
     fn logits(&self, hidden: &Tensor) -> Result<Tensor>;
@@ -143,7 +250,7 @@ mod tests {
     #[test]
     fn blocks_are_counted_from_the_end_of_the_prompt_and_the_last_may_be_shorter() {
         let blocks = Sight::Blocks { length: NonZeroUsize::new(4).unwrap() };
-        let row = |prompt| PassRow { tokens: 5..16, asked: vec![0, 2, 3, 6, 10], prompt };
+        let row = |prompt| PassRow { tokens: 5..16, asked: vec![0, 2, 3, 6, 10], prompt, part: None };
         let runs = |row: &PassRow, sight, range| row.runs(sight, range).collect::<Vec<_>>();
         assert_eq!(runs(&row(3), blocks, 0..11), [(0..3, 3), (3..7, 7), (7..11, 11)]);
         assert_eq!(runs(&row(0), blocks, 0..11), [(0..4, 4), (4..8, 8), (8..11, 11)]);
@@ -154,5 +261,24 @@ mod tests {
         assert_eq!(row(3).asked_in(&(2..6)).collect::<Vec<_>>(), [2, 3]);
         assert_eq!(row(3).asked_in(&(7..10)).count(), 0);
         assert_eq!([2, 3, 6, 7, 10].map(|at| blocks.reach(at, 3, 11)), [3, 7, 7, 11, 11]);
+    }
+
+    #[test]
+    fn tokens_of_a_part_attend_to_the_cells_of_their_block_wherever_these_lie() {
+        let blocks = Sight::Blocks { length: NonZeroUsize::new(4).unwrap() };
+        let keys = [(0, Source::Kept(32)), (1, Source::Kept(33)), (3, Source::Fresh(5)), (4, Source::Fresh(6))];
+        let keys =
+            keys.into_iter().chain([(7, Source::Kept(7)), (8, Source::Fresh(7)), (9, Source::Kept(8))]).collect();
+        let part = Some(RowPart { positions: vec![3, 4, 8], keys, keep: vec![(1..3, 60)] });
+        let row = PassRow { tokens: 5..8, asked: vec![1], prompt: 2, part };
+        assert_eq!(row.runs(blocks, 0..3).collect::<Vec<_>>(), [(0..2, 6), (2..3, 10)]);
+        assert_eq!(row.runs(Sight::All, 1..3).collect::<Vec<_>>(), [(1..3, usize::MAX)]);
+        let before = [Part::Kept(32..34), Part::Fresh(5..7)];
+        assert_eq!(row.keys(6), before);
+        let all = [Part::Kept(7..8), Part::Fresh(7..8), Part::Kept(8..9)];
+        assert_eq!(row.keys(10), [&before[..], &all].concat());
+        assert_eq!([6, 10].map(|seen| row.key_count(seen)), [4, 7]);
+        let pass = Pass { ids: vec![0; 8], rows: vec![row], asked: 1 };
+        assert_eq!(pass.kept(), [(6..8, 60)]);
     }
 }

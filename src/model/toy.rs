@@ -6,7 +6,9 @@
 use super::backend::cpu::summary::{guided, summarise};
 use super::backend::summary::{Summary, SummaryOptions, Vocabulary, log_probabilities};
 use super::error::{ModelError, RowError};
-use super::interface::{Batch, Defaults, Denoiser, Inspection, ModelSpec, Readings, Row};
+use super::interface::{Batch, Denoiser, Inspection, Readings};
+use super::row::Row;
+use super::spec::{Defaults, Keeping, ModelSpec};
 use crate::diffusion::{
     Best, Cell, Distribution, Draws, Position, Present, Probability, Purpose, Reading, Review, Seed, TokenId,
 };
@@ -57,6 +59,7 @@ impl Toy {
                 canvas_max: CANVAS_MAX,
                 mask: MASK,
                 ends: vec![END],
+                keeping: Keeping::No,
                 has_quality: true,
                 judged: None,
                 adapters_folded: false,

@@ -23,6 +23,9 @@ pub(super) struct Devices {
     batch_tokens: HistogramVec,
     pub(super) running: IntGaugeVec,
     ready: IntGaugeVec,
+    cache_bytes: IntGaugeVec,
+    cache_sequences: IntGaugeVec,
+    cache_evictions: IntCounterVec,
     model_failures: IntCounterVec,
     model_restarts: IntCounterVec,
 }
@@ -37,6 +40,9 @@ pub struct DeviceMetrics {
     batch_tokens: Histogram,
     running: IntGauge,
     ready: IntGauge,
+    cache_bytes: IntGauge,
+    cache_sequences: IntGauge,
+    cache_evictions: IntCounter,
     pub(crate) model_failures: IntCounter,
     pub(crate) model_restarts: IntCounter,
 }
@@ -56,6 +62,12 @@ impl Devices {
             batch_tokens: histograms("batch_tokens", "Tokens of a pass", TOKEN_BUCKETS)?,
             running: gauges("sequences_running", "Sequences being refined")?,
             ready: gauges("device_ready", "1 while the device takes sequences, else 0")?,
+            cache_bytes: gauges("cache_bytes", "Keys and values kept between passes")?,
+            cache_sequences: gauges("cache_sequences", "Sequences whose keys and values are kept")?,
+            cache_evictions: counters(
+                "cache_evictions_total",
+                "Sequences whose keys and values made room for those of others",
+            )?,
             model_restarts: counters(
                 "model_restarts_total",
                 "Times that the model broke down and was to be loaded anew",
@@ -75,6 +87,9 @@ impl Devices {
             batch_tokens: self.batch_tokens.with_label_values(label),
             running: self.running.with_label_values(label),
             ready: self.ready.with_label_values(label),
+            cache_bytes: self.cache_bytes.with_label_values(label),
+            cache_sequences: self.cache_sequences.with_label_values(label),
+            cache_evictions: self.cache_evictions.with_label_values(label),
             model_failures: self.model_failures.with_label_values(label),
             model_restarts: self.model_restarts.with_label_values(label),
         }
@@ -95,6 +110,14 @@ impl DeviceMetrics {
     /// The current number of running sequences.
     pub fn running(&self, running: usize) {
         self.running.set(i64::try_from(running).unwrap_or(i64::MAX));
+    }
+
+    /// What is kept between passes: bytes, for so many sequences. `evicted` is the number of those
+    /// that made room for others since the model was loaded.
+    pub fn keeps(&self, bytes: u64, sequences: usize, evicted: u64) {
+        self.cache_bytes.set(i64::try_from(bytes).unwrap_or(i64::MAX));
+        self.cache_sequences.set(i64::try_from(sequences).unwrap_or(i64::MAX));
+        self.cache_evictions.inc_by(evicted);
     }
 
     /// Whether the device takes sequences.

@@ -76,7 +76,8 @@ pub(super) fn check_counts(usage: Option<proto::Usage>, diffusion: Option<proto:
     });
     assert_eq!(http["usage"], expected);
     let expected = json!({
-        "steps": diffusion.steps, "forward_passes": diffusion.forward_passes, "filled": diffusion.filled,
+        "steps": diffusion.steps, "forward_passes": diffusion.forward_passes,
+        "forward_tokens": diffusion.forward_tokens, "filled": diffusion.filled,
         "erased": diffusion.erased, "replaced": diffusion.replaced, "degraded": diffusion.degraded,
     });
     assert_eq!(http["diffusion"], expected);

@@ -4,7 +4,7 @@ use super::calls::{COMPLETIONS, Call, client, diffusing, refused, told};
 use super::proto;
 use super::proto::{remasking, rule, unmasking};
 use crate::common::server::Server;
-use remask::diffusion::policy::{Kind, Knob, Range, rules};
+use remask::diffusion::policy::{Kind, Knob, NO_CACHE, Range, rules};
 use serde_json::{Map, Value, json};
 
 /// A rule by its name, with these knobs.
@@ -32,6 +32,10 @@ fn paced(rule: proto::Rule) -> proto::Diffusion {
     proto::Diffusion { unmasking: Some(unmasking), ..Default::default() }
 }
 
+fn cached(rule: proto::Rule) -> proto::Diffusion {
+    proto::Diffusion { cache: Some(rule), ..Default::default() }
+}
+
 fn remasked(rule: proto::Rule) -> proto::Diffusion {
     let remasking = proto::Remasking { policy: Some(remasking::Policy::Rule(rule)) };
     proto::Diffusion { remasking: Some(remasking), ..Default::default() }
@@ -42,8 +46,9 @@ async fn every_policy_gives_what_it_gives_over_http() {
     let server = Server::toy().await;
     let mut client = client(&server);
     let (mut texts, mut count) = (std::collections::BTreeSet::new(), 0);
-    for kind in [Kind::Order, Kind::Pace, Kind::Remasking] {
-        for rule in rules(kind) {
+    for kind in [Kind::Order, Kind::Pace, Kind::Remasking, Kind::Cache] {
+        // the demo model keeps nothing
+        for rule in rules(kind).into_iter().filter(|rule| kind != Kind::Cache || *rule == &NO_CACHE) {
             let values: Vec<_> = rule.knobs.iter().map(|knob| (knob.name, value(knob))).collect();
             let mut json: Map<String, Value> =
                 values.iter().map(|(name, (_, json))| ((*name).to_owned(), json.clone())).collect();
@@ -57,6 +62,10 @@ async fn every_policy_gives_what_it_gives_over_http() {
                 Kind::Remasking => {
                     json.insert("policy".to_owned(), json!(rule.name));
                     (remasked(asked), json!({"remasking": json}))
+                }
+                Kind::Cache => {
+                    json.insert("policy".to_owned(), json!(rule.name));
+                    (cached(asked), json!({"cache": json}))
                 }
             };
             let http = json!({"prompt": "a", "diffusion": diffusion, "temperature": 1.0, "seed": 3});
@@ -102,6 +111,12 @@ async fn what_a_rule_does_not_take_is_named() {
         (remasked(named("p2", [("weight", span)])), "weight is [0.1, 0.2]; give a number from 0 to 100"),
         (remasked(named("remdm_cap", [("eta", Number(f32::NAN))])), "eta is NaN; give a number from 0 to 1"),
         (remasked(named("off", [("budget", Count(1))])), "off has no knob \"budget\"; it takes none"),
+        (cached(named("dual", [("refresh", Count(0))])), "refresh is 0; give 1 to 65536"),
+        (
+            cached(named("dual", [])),
+            "cache \"dual\" keeps keys and values, which a model of the family \"toy\" does not",
+        ),
+        (cached(named("whole", [])), "diffusion.cache: given \"whole\"; give one of \"off\", \"prefix\", \"dual\""),
         (remasked(nothing), "below has no value; give a number from 0 to 1"),
     ] {
         let status = refused(&mut client, Call::Generate(diffusing(diffusion))).await;

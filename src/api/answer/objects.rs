@@ -183,6 +183,8 @@ pub(crate) struct Refinement {
     steps: u32,
     /// Forward passes; may be more than `steps`.
     forward_passes: u32,
+    /// Tokens that these passes computed: fewer with a cache.
+    forward_tokens: u64,
     /// Cells filled, refills included.
     filled: u32,
     /// Cells erased.
@@ -200,6 +202,7 @@ impl Refinement {
         Self {
             steps: answers.iter().map(|answer| answer.steps).max().unwrap_or(0),
             forward_passes: sum(|answer| answer.forward_passes),
+            forward_tokens: answers.iter().map(|answer| answer.forward_tokens).sum(),
             filled: sum(|answer| answer.filled),
             erased: sum(|answer| answer.erased),
             replaced: sum(|answer| answer.replaced),

@@ -5,7 +5,7 @@ use crate::diffusion::policy::{self, COUNT_MAX, Kind, Range, rules};
 use serde::Serialize;
 use utoipa::ToSchema;
 
-/// The names that `unmasking` and `remasking` take, and their knobs.
+/// The names that `unmasking`, `remasking` and `cache` take, and their knobs.
 #[derive(Debug, Serialize, ToSchema)]
 pub(super) struct Policies {
     /// Orders in which blanks are filled.
@@ -14,6 +14,8 @@ pub(super) struct Policies {
     paces: Vec<Policy>,
     /// Which filled cells are erased or replaced.
     remasking: Vec<Policy>,
+    /// Which keys and values of earlier passes a pass uses.
+    caches: Vec<Policy>,
 }
 
 /// One policy.
@@ -43,7 +45,12 @@ impl Policies {
     /// All policies of this program.
     pub(super) fn all() -> Self {
         let list = |kind| rules(kind).into_iter().map(Policy::of).collect();
-        Self { unmasking: list(Kind::Order), paces: list(Kind::Pace), remasking: list(Kind::Remasking) }
+        Self {
+            unmasking: list(Kind::Order),
+            paces: list(Kind::Pace),
+            remasking: list(Kind::Remasking),
+            caches: list(Kind::Cache),
+        }
     }
 }
 

@@ -100,6 +100,9 @@ struct ModelFacts {
     /// Cells of a canvas at most, prompt included.
     canvas_limit: usize,
     has_quality_head: bool,
+    /// What a cache is to it: `none` (it keeps no keys and values), `approximate`, or `exact`, as
+    /// those of finished blocks are in a block-causal model.
+    caches: &'static str,
     adapters_folded: bool,
     /// Numbers the forward pass is computed in.
     dtype: String,
@@ -108,7 +111,7 @@ struct ModelFacts {
     /// Where it is computed, as `cpu`, or on several devices `cuda:0,cuda:1`.
     device: String,
     parameters: u64,
-    /// What requests may choose for `unmasking` and `remasking`.
+    /// What requests may choose for `unmasking`, `remasking` and `cache`.
     policies: Policies,
     /// What each name means that requests may give as `preset`: fields of the `diffusion` object.
     #[schema(schema_with = schema::presets)]
@@ -129,6 +132,7 @@ impl Model {
                 vocabulary: spec.vocabulary,
                 canvas_limit: service.handle.canvas_max(),
                 has_quality_head: spec.has_quality,
+                caches: spec.keeping.name(),
                 adapters_folded: spec.adapters_folded,
                 dtype: spec.dtype.clone(),
                 weights: spec.weights.clone(),

@@ -174,8 +174,8 @@ fn usage(answer: &Answer) -> proto::Usage {
 }
 
 fn summary(answer: &Answer) -> proto::Summary {
-    let &Answer { steps, forward_passes, filled, erased, replaced, degraded, .. } = answer;
-    proto::Summary { steps, forward_passes, filled, erased, degraded, replaced }
+    let &Answer { steps, forward_passes, forward_tokens, filled, erased, replaced, degraded, .. } = answer;
+    proto::Summary { steps, forward_passes, forward_tokens, filled, erased, degraded, replaced }
 }
 
 /// The tokens of an answer up to the end of its text, or all tokens of a given text.
@@ -218,6 +218,7 @@ pub(super) fn info(service: &Service) -> proto::InfoResponse {
         vocabulary: spec.vocabulary,
         canvas_limit: u32::try_from(service.handle.canvas_max()).unwrap_or(u32::MAX), // an operator may set any limit
         has_quality_head: spec.has_quality,
+        caches: spec.keeping.name().to_owned(),
         adapters_folded: spec.adapters_folded,
         dtype: spec.dtype.clone(),
         weights: spec.weights.clone(),

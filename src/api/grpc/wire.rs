@@ -179,6 +179,7 @@ fn diffusion(asked: Option<proto::Diffusion>, request: Request) -> Result<Reques
         remasking: asked.remasking.map(remasking).transpose()?,
         proofreading: asked.proofreading.map(proofreading).transpose()?,
         end_of_text: end_of_text(asked.end_of_text)?,
+        cache: asked.cache.map(|cache| named(Kind::Cache, "diffusion.cache", cache)).transpose()?,
         cfg_scale: asked.cfg_scale,
         deadline: asked.deadline_ms.map(|millis| Duration::from_millis(millis.into())),
         return_quality: asked.return_quality,

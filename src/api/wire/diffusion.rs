@@ -1,7 +1,7 @@
 //! The `diffusion` object of a request: what only a diffusion model can do. Out of scope: values,
 //! which `engine::admission` checks.
 
-use super::field::{self, OneOf, count, off_word, word_or_object};
+use super::field::{self, OneOf, count, word_or_object};
 use super::params::{missing, needs_stream};
 use super::policy::{self, Unmasking};
 use crate::api::{error::ApiError, schema, schema::SchemaRef};
@@ -47,9 +47,9 @@ pub(crate) struct Diffusion {
     pub(super) stream_edits: Option<bool>,
     /// Judge every token of the finished answer: one more forward pass. Needs a quality head.
     return_quality: Option<bool>,
-    #[serde(default, rename = "cache", deserialize_with = "off_word")]
-    #[schema(schema_with = schema::off_word)]
-    _cache: (),
+    #[serde(default, deserialize_with = "policy::cache")]
+    #[schema(schema_with = policy::cache_schema)]
+    cache: Option<Choice>,
     /// The answer is returned within this time, as good as it can be by then.
     #[serde(default, deserialize_with = "count::<_, 1, { u32::MAX }>")]
     #[schema(minimum = 1, maximum = 4294967295_u32)]
@@ -127,6 +127,7 @@ impl Diffusion {
         let mut object =
             without(schema::object::<Self>(), &["preset", "steps", "block_length", "remasking", "proofreading"]);
         object.properties.insert("unmasking".to_owned(), policy::order_schema());
+        object.properties.insert("cache".to_owned(), schema::off_word());
         schema::either_or_null([object.into()], "Options of the refinement; a repair has its `steps` beside the text.")
     }
 
@@ -146,6 +147,7 @@ impl Diffusion {
             remasking: self.remasking,
             proofreading: self.proofreading.map(ProofreadingField::read).transpose()?,
             end_of_text: self.end_of_text,
+            cache: self.cache,
             deadline: self.deadline_ms.map(|millis| Duration::from_millis(millis.into())),
             cfg_scale: self.cfg_scale.unwrap_or(0.0),
             return_quality: self.return_quality == Some(true),

@@ -173,10 +173,6 @@ pub(crate) fn rank<'de, D: Deserializer<'de>>(input: D) -> Result<Option<i32>, D
     optional(input, "give a whole number from -2147483648 to 2147483647", read)
 }
 
-pub(crate) fn off_word<'de, D: Deserializer<'de>>(input: D) -> Result<(), D::Error> {
-    only(input, "only \"off\" is supported so far", |value| value == "off")
-}
-
 /// A whole number from 1; 0 and -1 stand for no limit.
 pub(crate) fn limit<'de, D: Deserializer<'de>>(input: D) -> Result<Option<u32>, D::Error> {
     let read = |value: &Value| match whole(value)? {
@@ -209,10 +205,6 @@ fn item<'de, D: Deserializer<'de>, T>(
         let kind = if is_quoted { ", a string" } else { "" };
         Error::custom(format!("given {}{kind}; {allowed}", shown(&value)))
     })
-}
-
-fn only<'de, D: Deserializer<'de>>(input: D, allowed: &str, accepts: fn(&Value) -> bool) -> Result<(), D::Error> {
-    optional(input, allowed, |value| accepts(value).then_some(())).map(Option::unwrap_or_default)
 }
 
 /// A value as JSON, cut if it is long.

@@ -33,10 +33,19 @@ pub(super) fn unmasking<'de, D: Deserializer<'de>>(input: D) -> Result<Option<Un
 
 /// `remasking`: a rule and its knobs, unchecked.
 pub(super) fn remasking<'de, D: Deserializer<'de>>(input: D) -> Result<Option<Choice>, D::Error> {
-    let field = Field { name: "policy", kind: Kind::Remasking, knobs: knobs(Kind::Remasking) };
-    match input.deserialize_any(field)? {
+    choice("policy", Kind::Remasking, input)
+}
+
+/// `cache`: a rule and its knobs, unchecked.
+pub(super) fn cache<'de, D: Deserializer<'de>>(input: D) -> Result<Option<Choice>, D::Error> {
+    choice("policy", Kind::Cache, input)
+}
+
+/// A rule, whose name is in the field `name` where it comes with knobs.
+fn choice<'de, D: Deserializer<'de>>(name: &'static str, kind: Kind, input: D) -> Result<Option<Choice>, D::Error> {
+    match input.deserialize_any(Field { name, kind, knobs: knobs(kind) })? {
         None => Ok(None),
-        Some((None, _)) => Err(D::Error::missing_field("policy")),
+        Some((None, _)) => Err(D::Error::missing_field(name)),
         Some((Some(rule), settings)) => Ok(Some(Choice { rule, settings })),
     }
 }
@@ -136,9 +145,21 @@ fn orders(of_pace: fn(&Knob) -> RefOr<Schema>, description: &str) -> RefOr<Schem
 pub(super) fn remasking_schema() -> RefOr<Schema> {
     let description = "Which filled cells may be erased or replaced; default: those of quality below 0.5 if the model has a head, \
                        else none. `quality` needs a head.";
+    choice_schema(Kind::Remasking, description)
+}
+
+/// A cache by name, or an object with the knobs that go with its name.
+pub(super) fn cache_schema() -> RefOr<Schema> {
+    let description = "Which keys and values of earlier passes a pass uses; default `off`, and `prefix` where the model is \
+                       block-causal, which changes nothing there.";
+    choice_schema(Kind::Cache, description)
+}
+
+/// The rules of a kind by name, or as objects: those with the same knobs are one form.
+fn choice_schema(kind: Kind, description: &str) -> RefOr<Schema> {
     let mut groups: Vec<(&'static [&'static Knob], Vec<&str>)> = Vec::new();
     let named = |knobs: &[&Knob]| knobs.iter().map(|knob| knob.name).collect::<Vec<_>>();
-    for rule in rules(Kind::Remasking) {
+    for rule in rules(kind) {
         match groups.iter_mut().find(|(knobs, _)| named(knobs) == named(rule.knobs)) {
             Some((_, names)) => names.push(rule.name),
             None => groups.push((rule.knobs, vec![rule.name])),
@@ -148,11 +169,11 @@ pub(super) fn remasking_schema() -> RefOr<Schema> {
     let group = |(own, names): (&[&Knob], Vec<&str>)| {
         let is_own = |knob: &Knob| named(own).contains(&knob.name);
         let knob = |knob: &Knob| if is_own(knob) { knob_schema(knob) } else { schema::null() };
-        let mut object = with_knobs("policy", schema::words(names), Kind::Remasking, knob);
+        let mut object = with_knobs("policy", schema::words(names), kind, knob);
         object.required.push("policy".to_owned());
         RefOr::from(object)
     };
-    let forms = [schema::words(names(Kind::Remasking))].into_iter().chain(groups.into_iter().map(group));
+    let forms = [schema::words(names(kind))].into_iter().chain(groups.into_iter().map(group));
     schema::either_or_null(forms, description)
 }
 

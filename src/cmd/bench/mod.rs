@@ -196,9 +196,9 @@ impl Bench {
         let begun = Instant::now();
         let (mut passes, mut token_forwards, mut written) = (0, 0, 0);
         let submit = |_| Ok(self.handle.submit(&self.request).map_err(|rejected| in_flags(rejected, BENCH))?);
-        answer_all(streams, streams, submit, |_, start, answer| {
+        answer_all(streams, streams, submit, |_, _, answer| {
             passes = passes.max(answer.forward_passes);
-            token_forwards += answer.forward_passes as usize * (start.offset + start.cells.len());
+            token_forwards += answer.forward_tokens as usize;
             written += answer.written.len();
             Ok(())
         })

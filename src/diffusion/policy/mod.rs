@@ -1,8 +1,10 @@
 //! Policies: which blanks are filled first, how many at once, and which filled cells are erased
 //! or replaced. Each rule is one file here and one entry in the registry.
 
+mod cache;
 pub mod confidence;
 mod knob;
+mod lock;
 pub mod order;
 mod pace;
 mod present;
@@ -17,7 +19,9 @@ mod rule;
 mod saber;
 mod token_editing;
 
+pub use cache::{DUAL, NO_CACHE, PREFIX, REFRESH, SUFFIX_WINDOW};
 pub use knob::{COUNT_MAX, Knob, KnobError, Range, Setting, Settings, Stretch};
+pub use lock::{LOCK, LOCK_ABOVE};
 pub use order::{CREDIT, CREDIT_DECAY, CREDIT_POWER};
 pub use pace::{ANCESTRAL, ENTROPY_BOUND, FACTOR, HIERARCHICAL, KLASS, LEAP, Pace, THRESHOLD};
 pub use present::{P2, PRESENT, RUNNING, T2M};
@@ -28,7 +32,7 @@ pub use quality::{EXACT, QUALITY};
 pub use registry::{RegistryError, find, knobs, pace, register, rules, table};
 pub use remask::{BELOW, BUDGET, HOLD, OFF, WINDOW};
 pub use remdm::{CAP as REMDM_CAP, REMDM, RESCALE as REMDM_RESCALE};
-pub use rule::{Choice, Count, FilledCell, Kind, Needs, Rule, View};
+pub use rule::{Choice, Count, FilledCell, Kind, Needs, Rule, Stage, View};
 pub use saber::{PACE as SABER_PACE, SABER};
 pub use token_editing::TOKEN_EDITING;
 

@@ -1,8 +1,10 @@
 //! The registry: every rule by its kind and name. JSON, OpenAPI, command line flags, metric labels,
 //! `/v1/models` and the tables of the documentation are made from it.
 
+use super::cache::{DUAL, NO_CACHE, PREFIX};
 use super::confidence;
 use super::knob::{KNOBS_MAX, Knob, KnobError, Settings};
+use super::lock::LOCK;
 use super::order;
 use super::pace::{ANCESTRAL, ENTROPY_BOUND, FACTOR, HIERARCHICAL, KLASS, LEAP, THRESHOLD};
 use super::present::{P2, PRESENT, RUNNING, T2M};
@@ -18,7 +20,7 @@ use std::collections::BTreeSet;
 use std::sync::{PoisonError, RwLock};
 
 /// The rules that every program has, in the order in which they are listed.
-static BUILT_IN: [&Rule; 28] = [
+static BUILT_IN: [&Rule; 32] = [
     &order::CONFIDENCE,
     &order::MARGIN,
     &order::ENTROPY,
@@ -47,6 +49,10 @@ static BUILT_IN: [&Rule; 28] = [
     &CAP,
     &RESCALE,
     &random::RANDOM,
+    &NO_CACHE,
+    &PREFIX,
+    &DUAL,
+    &LOCK,
 ];
 
 /// Rules that a program brought.
@@ -224,7 +230,9 @@ mod tests {
         let path = Path::new(env!("CARGO_MANIFEST_DIR")).join("docs/policies.md");
         let page = std::fs::read_to_string(&path).unwrap();
         let mut wanted = page.clone();
-        for (mark, kind) in [("unmasking", Kind::Order), ("paces", Kind::Pace), ("remasking", Kind::Remasking)] {
+        for (mark, kind) in
+            [("unmasking", Kind::Order), ("paces", Kind::Pace), ("remasking", Kind::Remasking), ("caches", Kind::Cache)]
+        {
             let (start, end) = (format!("<!-- {mark} -->\n"), format!("<!-- /{mark} -->"));
             let (before, rest) = wanted.split_once(&start).unwrap();
             let (_, after) = rest.split_once(&end).unwrap();

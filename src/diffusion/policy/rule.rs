@@ -6,7 +6,7 @@ use crate::diffusion::canvas::Edit;
 use crate::diffusion::random::DrawKey;
 use crate::diffusion::reading::{Best, Proposal};
 use crate::diffusion::units::{Position, Probability, TokenId};
-use std::fmt;
+use std::{fmt, ops::Range};
 
 /// What a rule decides.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -17,6 +17,8 @@ pub enum Kind {
     Pace,
     /// Which filled cells are erased or replaced ("remasking").
     Remasking,
+    /// Which cells a pass computes anew, where others keep the keys and values of an earlier one.
+    Cache,
 }
 
 impl fmt::Display for Kind {
@@ -25,6 +27,7 @@ impl fmt::Display for Kind {
             Self::Order => "order of unmasking",
             Self::Pace => "pace",
             Self::Remasking => "remasking",
+            Self::Cache => "cache",
         })
     }
 }
@@ -54,6 +57,22 @@ pub struct Rule {
     /// replacements it proposes, the first to make first. The schedule takes as many from the front
     /// as the step has room for.
     pub decide: fn(&View<'_>) -> Vec<Edit>,
+    /// Of a cache: the cells that the passes after a full pass compute anew, as ascending ranges.
+    /// They contain the block's blanks. The others keep the keys and values of the full pass.
+    pub runs: fn(&Stage<'_>) -> Vec<Range<usize>>,
+}
+
+/// What a cache sees of a full pass.
+#[derive(Clone, Debug)]
+pub struct Stage<'a> {
+    /// The block that is refined.
+    pub block: Range<usize>,
+    /// Cells of the canvas.
+    pub cells: usize,
+    /// The cells of the block that the model filled, left to right, as the full pass saw them.
+    pub filled: &'a [FilledCell],
+    /// The rule's knobs, defaults included.
+    pub settings: &'a Settings,
 }
 
 /// How many cells a remasking erases or replaces in a step, of those that it proposes.
@@ -215,6 +234,7 @@ impl Rule {
         needs: Needs::NOTHING,
         remember: None,
         decide: |_| Vec::new(),
+        runs: |stage| vec![0..stage.cells],
     };
 
     /// What a request asks for that may name a rule and set knobs: this rule, unless it names

@@ -7,6 +7,7 @@ mod encoding;
 mod json_layout;
 mod passes;
 mod presets;
+mod rules;
 mod spellings;
 mod under_load;
 mod values;
@@ -17,23 +18,19 @@ pub(crate) use presets::{FIELDS, Preset, Presets};
 use super::biases::Biases;
 use super::event::Start;
 use super::job::{Job, Options};
-use super::request::{self, EndOfText, Format, Rejected, Request, Task, invalid};
-use crate::diffusion::policy::order::CONFIDENCE;
-use crate::diffusion::policy::{COUNT_MAX, Choice, Kind, KnobError, OFF, QUALITY, pace, rules};
-use crate::diffusion::{Cell, DOUBTFUL, Pace, Policy, Proofreading, Seed, Sequence, TokenId, TokenSet, u32_of};
+use super::request::{EndOfText, Format, Rejected, Request, Task, invalid};
+use crate::diffusion::policy::Kind;
+use crate::diffusion::{Cell, Seed, Sequence, TokenId, TokenSet, u32_of};
 use crate::model::{Change, ModelSpec};
 use crate::text::{Conversation, Tokenizer};
 use canvas::{CanvasBuilder, Common};
 use presets::check_tasks;
+use rules::{REPAIR, Rules, UNMASKING, checked, no_head, order, proofread};
 use std::hash::{BuildHasher, RandomState};
-use std::{borrow::Cow, num::NonZeroU32, sync::Arc, time::Duration};
+use std::{num::NonZeroU32, sync::Arc, time::Duration};
 use under_load::{fewer_steps, less_proofreading};
-use values::{check_sampling, count, filter, penalties, probability, refill_temperature};
+use values::{check_sampling, filter, penalties, refill_temperature};
 
-/// The field of orders and paces.
-const UNMASKING: &str = "diffusion.unmasking";
-/// Default steps of proofreading: one per cell, at most this many.
-const PROOFREADING_MAX: u32 = 128;
 /// Largest absolute value of a logit bias, as in OpenAI's API.
 const BIAS_MAX: f32 = 100.0;
 /// What requests are checked against.
@@ -173,11 +170,14 @@ impl Admission {
                 Sequence::proofread(draft.canvas, order, proofreading, seed)
             }
             _ => {
-                let policy = self.policy(request, blanks)?;
+                let rules = Rules(&self.spec);
+                let policy = rules.policy(request, blanks)?;
                 passes::of_step(&policy, cells.len(), blanks, self.batch_tokens_max)?;
                 passes::of_distributions(&policy, blanks, self.spec.vocabulary)?;
+                let cache = rules.cache(request, &policy)?;
                 Sequence::new(draft.canvas, fewer_steps(policy, cells.len(), share), seed)
                     .map_err(|error| invalid("diffusion.steps", error.to_string()))?
+                    .caching(cache, rules.blocks())
             }
         };
         if request.return_quality && !self.spec.has_quality {
@@ -238,60 +238,6 @@ impl Admission {
         }
         Ok(biases.into_iter().map(|(token, bias)| (token, Change::Add(bias))).collect())
     }
-
-    fn policy(&self, request: &Request, blanks: usize) -> Result<Policy, Rejected> {
-        let blanks = NonZeroU32::new(u32::try_from(blanks).unwrap_or(u32::MAX)).unwrap_or(NonZeroU32::MIN);
-        let block_length = match request.block_length {
-            Some(0) => return Err(invalid("diffusion.block_length", "block_length is 0; give at least 1")),
-            Some(length) => NonZeroU32::new(length),
-            None => self.spec.defaults.block_length,
-        };
-        let block_length = block_length.unwrap_or(NonZeroU32::MAX);
-        let steps = request.steps.map(|steps| count("diffusion.steps", steps)).transpose()?;
-        let per_block = block_length.min(blanks);
-        let pace = match pace(&request.pace).map_err(|error| knob_fault(UNMASKING, error))? {
-            None => Pace::Steps(steps.or(self.spec.defaults.steps).unwrap_or(blanks)),
-            Some(rule) => {
-                Pace::Adaptive { rule: checked(UNMASKING, Kind::Pace, rule, per_block.get())?, steps_max: steps }
-            }
-        };
-        let order = checked(UNMASKING, Kind::Order, order(request), per_block.get())?;
-        let remasking = self.remasking(request.remasking, per_block)?;
-        if let (Pace::Adaptive { rule, .. }, Some(_)) = (pace, remasking.hold()) {
-            let message = format!(
-                "hold is a part of a fixed number of steps, but {0} fills as many blanks a step as are ready; leave \
-                 out hold, or {0} of unmasking",
-                rule.rule.name
-            );
-            return Err(invalid("diffusion.remasking.hold", message));
-        }
-        let proofreading = self.proofreading(request, blanks.get())?;
-        Ok(Policy { order, pace, remasking, block_length, proofreading })
-    }
-
-    /// As requested; else the model's default where remasking is by quality.
-    fn proofreading(&self, request: &Request, cells: u32) -> Result<Option<Proofreading>, Rejected> {
-        let by_quality = request.remasking.is_none_or(|asked| asked.rule == &QUALITY);
-        match (&request.proofreading, by_quality) {
-            (None, true) if self.spec.has_quality => Ok(self.spec.defaults.proofreading),
-            (None, _) | (Some(request::Proofreading { steps: Some(0), .. }), _) => Ok(None),
-            (Some(_), _) if !self.spec.has_quality => {
-                Err(invalid("diffusion.proofreading", format!("proofreading {}", no_head())))
-            }
-            (Some(asked), _) => proofread(asked, cells, PROOFREADING).map(Some),
-        }
-    }
-
-    fn remasking(&self, asked: Option<Choice>, per_block: NonZeroU32) -> Result<Choice, Rejected> {
-        const FIELD: &str = "diffusion.remasking";
-        let by_default = if self.spec.has_quality { &QUALITY } else { &OFF };
-        let asked = asked.unwrap_or(Choice::of(by_default));
-        if asked.rule.needs.quality && !self.spec.has_quality {
-            let message = format!("remasking by {} {}, or \"off\"", asked.rule.name, no_head());
-            return Err(invalid(FIELD, message));
-        }
-        checked(FIELD, Kind::Remasking, asked, per_block.get())
-    }
 }
 
 /// The tokens that a head is taken to judge whose file does not say: all but the special ones, of
@@ -300,61 +246,6 @@ fn not_special(canvases: &CanvasBuilder) -> Option<TokenSet> {
     let ends = canvases.ends();
     let special = canvases.tokenizer.as_ref()?.special_ids().filter(|id| !ends.contains(id));
     Some(special.collect::<TokenSet>().complement())
-}
-
-/// The order of a request, by confidence unless it says another.
-fn order(request: &Request) -> Choice {
-    request.order.unwrap_or(Choice::of(&CONFIDENCE))
-}
-
-/// A rule as it runs: its knobs checked, others at their defaults for blocks of `blanks` blanks.
-fn checked(field: &'static str, kind: Kind, asked: Choice, blanks: u32) -> Result<Choice, Rejected> {
-    if asked.rule.kind != kind {
-        let names: Vec<_> = rules(kind).iter().map(|rule| rule.name).collect();
-        let message = format!("{:?} is no {kind}; give one of {}", asked.rule.name, names.join(", "));
-        return Err(invalid(field, message));
-    }
-    asked.check().map_err(|error| knob_fault(field, error))?;
-    Ok(asked.with_defaults(blanks))
-}
-
-fn knob_fault(field: &'static str, KnobError { knob, message }: KnobError) -> Rejected {
-    let param = knob.map_or(Cow::Borrowed(field), |knob| format!("{field}.{knob}").into());
-    Rejected::Invalid { param, message }
-}
-
-/// Why a request is refused that needs a quality head, and which remaskings need none.
-fn no_head() -> String {
-    let rules = rules(Kind::Remasking);
-    let free = rules.iter().filter(|rule| !rule.needs.quality && **rule != &OFF);
-    let names: Vec<String> = free.map(|rule| format!("{:?}", rule.name)).collect();
-    let (names, last) = names.split_at(names.len().saturating_sub(1));
-    format!(
-        "needs a quality head, which this model does not have; give one with --prism-head, or ask for remasking {} or {}",
-        names.join(", "),
-        last.concat()
-    )
-}
-
-/// Names of the request fields for `steps`, `below` and `most` of a proofreading.
-type Names = [&'static str; 3];
-const PROOFREADING: Names =
-    ["diffusion.proofreading.steps", "diffusion.proofreading.below", "diffusion.proofreading.most"];
-const REPAIR: Names = ["steps", "below", "worst"];
-
-/// A proofreading of `cells` cells, as requested.
-fn proofread(asked: &request::Proofreading, cells: u32, [steps, below, most]: Names) -> Result<Proofreading, Rejected> {
-    let given = asked.steps.unwrap_or(cells.clamp(2, PROOFREADING_MAX));
-    if !(2..=COUNT_MAX).contains(&given) {
-        let off = if steps == REPAIR[0] { "" } else { "0, or " };
-        let message = format!("steps is {given}; give {off}2 to {COUNT_MAX}: one to erase, one to write");
-        return Err(invalid(steps, message));
-    }
-    Ok(Proofreading {
-        steps: given,
-        below: probability(below, asked.below.unwrap_or(DOUBTFUL))?,
-        most: asked.most.map(|given| count(most, given)).transpose()?,
-    })
 }
 
 /// A random seed, for a request that names none: the keys of std's hashers are random.

@@ -9,10 +9,11 @@ use std::collections::BTreeMap;
 const PARAM: &str = "diffusion.preset";
 
 /// The fields that a preset may set, by their names in the `diffusion` object.
-pub(crate) const FIELDS: [&str; 6] = ["steps", "block_length", "unmasking", "remasking", "proofreading", "end_of_text"];
+pub(crate) const FIELDS: [&str; 7] =
+    ["steps", "block_length", "unmasking", "remasking", "proofreading", "end_of_text", "cache"];
 
 /// Whether a request sets each of [`FIELDS`].
-fn set(request: &Request) -> [bool; 6] {
+fn set(request: &Request) -> [bool; 7] {
     [
         request.steps.is_some(),
         request.block_length.is_some(),
@@ -20,6 +21,7 @@ fn set(request: &Request) -> [bool; 6] {
         request.remasking.is_some(),
         request.proofreading.is_some(),
         request.end_of_text.is_some(),
+        request.cache.is_some(),
     ]
 }
 
@@ -48,6 +50,7 @@ impl Preset {
             remasking: request.remasking.or(options.remasking),
             proofreading: request.proofreading.or_else(|| options.proofreading.clone()),
             end_of_text: request.end_of_text.or(options.end_of_text),
+            cache: request.cache.or(options.cache),
             ..request
         };
         (request, taken)

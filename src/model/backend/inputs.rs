@@ -57,6 +57,8 @@ pub(crate) struct Tiles {
     pub(crate) tiles: Range<usize>,
     /// How many keys each query sees.
     pub(crate) limits: Range<usize>,
+    /// The list of keys that tiles count in, where these do not lie side by side.
+    pub(crate) keys: Option<Range<usize>>,
     /// Queries of a tile at most.
     pub(crate) size: usize,
 }

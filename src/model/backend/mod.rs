@@ -39,14 +39,31 @@ pub(crate) trait Backend: fmt::Debug + Send + Sync {
 
     /// softmax(q k^T / sqrt(d)) v within each span, without a causal mask, for heads of width d.
     ///
-    /// q (queries, heads * d); k and v (keys, kv heads * d), each kv head shared by `heads / kv
-    /// heads` neighbouring query heads; `inputs` are those that the spans were laid out with. The
-    /// result is (queries, heads * d).
-    fn attention(&self, qkv: [&Tensor; 3], d: usize, spans: &Spans, inputs: &Tensor) -> Result<Tensor>;
+    /// q (queries, heads * d); keys and values (keys, kv heads * d), each kv head shared by
+    /// `heads / kv heads` neighbouring query heads; `inputs` are those that the spans were laid out
+    /// with. The result is (queries, heads * d).
+    fn attention(&self, q: &Tensor, kv: &KeysValues<'_>, d: usize, spans: &Spans, inputs: &Tensor) -> Result<Tensor>;
 
     /// Lays out spans for any number of attentions, and adds what these need to the pass's inputs.
     fn lay_out(&self, spans: Vec<Span>, _: &mut Inputs) -> Spans {
         Spans { spans, tiles: None }
+    }
+
+    /// Puts the keys and values of tokens of the pass, `fresh`, into slots of the store, `kept`, of
+    /// the same layer; `inputs` are those that `keeping` was laid out with.
+    fn keep(&self, fresh: &[Tensor; 2], kept: &[Tensor; 2], keeping: &Keeping, _: &Tensor) -> Result<()> {
+        for (tokens, slot) in &keeping.ranges {
+            for (kept, fresh) in kept.iter().zip(fresh) {
+                kept.slice_set(&fresh.narrow(0, tokens.start, tokens.len())?.contiguous()?, 0, *slot)?;
+            }
+        }
+        Ok(())
+    }
+
+    /// Lays out what is kept of a pass, tokens and the first slot for theirs, for any number of
+    /// layers, and adds what these need to the pass's inputs.
+    fn lay_out_kept(&self, ranges: Vec<(Range<usize>, usize)>, _: &mut Inputs) -> Keeping {
+        Keeping { ranges, pairs: None }
     }
 
     /// Summaries of `logits` (rows, at least `vocabulary.size`): `asks` were made of the options of
@@ -153,6 +170,9 @@ pub(crate) trait Backend: fmt::Debug + Send + Sync {
         Ok((summaries, qualities.concat()))
     }
 
+    /// Bytes of the device's memory that nobody uses now, as far as that can be found out.
+    fn free_bytes(&self) -> u64;
+
     /// What the device was asked to do so far; all zero where nothing is counted.
     fn counts(&self) -> Counts {
         Counts::default()
@@ -207,11 +227,52 @@ pub(crate) struct Segment {
     pub(crate) positions: Range<usize>,
 }
 
-/// The queries of a row among all queries, which may be fewer than its keys among all keys.
+/// The queries of a row among all queries, and the keys that they attend to.
 #[derive(Clone, Debug, PartialEq)]
 pub(crate) struct Span {
     pub(crate) queries: Range<usize>,
-    pub(crate) keys: Range<usize>,
+    pub(crate) keys: Vec<Part>,
+}
+
+impl Span {
+    /// Queries that attend to neighbouring keys of the pass.
+    pub(crate) fn of(queries: Range<usize>, keys: Range<usize>) -> Self {
+        Self { queries, keys: vec![Part::Fresh(keys)] }
+    }
+}
+
+/// Neighbouring keys and values.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub(crate) enum Part {
+    /// Those of tokens of the pass.
+    Fresh(Range<usize>),
+    /// Those in slots of the store.
+    Kept(Range<usize>),
+}
+
+/// The keys and values of a layer, (keys, kv heads * d) each.
+pub(crate) struct KeysValues<'a> {
+    /// Of the tokens of the pass.
+    pub(crate) fresh: [Tensor; 2],
+    /// Of the slots of the store, if the pass uses it.
+    pub(crate) kept: Option<&'a [Tensor; 2]>,
+}
+
+/// The store of keys and values, as a pass uses it.
+pub(crate) struct Shelves<'a> {
+    /// Of each layer, (slots, kv heads * d) each.
+    pub(crate) layers: &'a [[Tensor; 2]],
+    /// What is put there.
+    pub(crate) keeping: Keeping,
+}
+
+/// Which keys and values of a pass are kept, as [`Backend::keep`] takes them.
+pub(crate) struct Keeping {
+    /// Tokens of the pass, and the first slot for theirs.
+    pub(crate) ranges: Vec<(Range<usize>, usize)>,
+    /// The same on a GPU, as a place among the inputs: pairs of a token and its slot plus 1, or of
+    /// zeros that fill up.
+    pub(crate) pairs: Option<Range<usize>>,
 }
 
 /// Spans as [`Backend::attention`] takes them.

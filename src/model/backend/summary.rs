@@ -3,7 +3,7 @@
 
 use super::inputs::AskPlaces;
 use crate::diffusion::{Best, Credit, Position, Probability, Proposal, TokenId, u32_of};
-use crate::model::interface::{Change, Noise};
+use crate::model::sampling::{Change, Noise};
 use candle_core::{Result, Tensor, bail};
 use std::sync::Arc;
 

@@ -4,7 +4,7 @@ use super::strict;
 use crate::diffusion::{Probability, Proofreading, TokenId};
 use crate::model::{
     error::LoadError,
-    interface::{Defaults, PresetsText, Repair},
+    spec::{Defaults, PresetsText, Repair},
 };
 use serde::Deserialize;
 use serde_json::{Map, Value};

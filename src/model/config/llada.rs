@@ -8,7 +8,7 @@ use crate::diffusion::TokenId;
 use crate::files;
 use crate::model::{
     error::LoadError,
-    interface::{Defaults, PresetsText},
+    spec::{Defaults, PresetsText},
 };
 use serde::Deserialize;
 use serde_json::{Map, Value, json};

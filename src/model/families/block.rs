@@ -3,7 +3,7 @@
 
 use super::piece::{Piece, Queries};
 use crate::model::backend::cost::{Cost, Numbers, Size};
-use crate::model::backend::{Backend, Joined, Matrix, Norm, Stored};
+use crate::model::backend::{Backend, Joined, KeysValues, Matrix, Norm, Shelves, Stored};
 use crate::model::network::{Pass, PassRow, Sight};
 use crate::model::{config::llada::Config, error::LoadError, weights::registry::Registry};
 use candle_core::{Result, Tensor, bail};
@@ -19,10 +19,20 @@ pub(super) struct Projected {
     v: Tensor,            // (tokens, n_kv_heads * head_dim)
 }
 
-/// Keys and values of the whole pass, each (tokens of all rows, `n_kv_heads * head_dim`).
-pub(super) fn keys_values<'a>(pieces: impl Iterator<Item = &'a Projected>) -> Result<[Tensor; 2]> {
+/// Keys and values of a layer of the whole pass, each (tokens of all rows, `n_kv_heads *
+/// head_dim`), and those that are kept.
+pub(super) fn keys_values<'a, 'b>(
+    pieces: impl Iterator<Item = &'b Projected>,
+    layer: usize,
+    shelves: Option<&'a Shelves<'_>>,
+    backend: &dyn Backend,
+    inputs: &Tensor,
+) -> Result<KeysValues<'a>> {
     let (keys, values): (Vec<_>, Vec<_>) = pieces.map(|piece| (&piece.k, &piece.v)).unzip();
-    Ok([Tensor::cat(&keys, 0)?, Tensor::cat(&values, 0)?])
+    let fresh = [Tensor::cat(&keys, 0)?, Tensor::cat(&values, 0)?];
+    let Some(Shelves { layers, keeping }) = shelves else { return Ok(KeysValues { fresh, kept: None }) };
+    backend.keep(&fresh, &layers[layer], keeping, inputs)?;
+    Ok(KeysValues { fresh, kept: Some(&layers[layer]) })
 }
 
 /// One transformer block.
@@ -108,11 +118,11 @@ impl Block {
         &self,
         backend: &dyn Backend,
         Projected { x, q, .. }: &Projected,
-        [k, v]: &[Tensor; 2],
+        kv: &KeysValues<'_>,
         queries: &Queries<'_>,
         inputs: &Tensor,
     ) -> Result<(Tensor, Tensor)> {
-        let mixed = backend.attention([q, k, v], self.head_dim, queries.spans, inputs)?; // (queries, d_model)
+        let mixed = backend.attention(q, kv, self.head_dim, queries.spans, inputs)?; // (queries, d_model)
         let (x, normed) = backend.add_norm(x, &self.attn_out.product(&mixed)?, &self.ff_norm)?;
         let update = self.ff_out.product(&backend.gated(&normed, &*self.gate_up)?)?;
         Ok((x, update))
@@ -122,9 +132,9 @@ impl Block {
     /// computed of the asked tokens only.
     pub(super) fn cost(&self, pass: &Pass, sight: Sight, is_last: bool) -> Cost {
         let attention = |row: &PassRow| {
-            let run = |(queries, keys): (Range<usize>, usize)| {
+            let run = |(queries, seen): (Range<usize>, usize)| {
                 let queries = if is_last { row.asked_in(&queries).count() } else { queries.len() };
-                Cost::attention(queries, keys, self.width)
+                Cost::attention(queries, row.key_count(seen), self.width)
             };
             row.runs(sight, 0..row.tokens.len()).map(run).sum()
         };

@@ -6,7 +6,7 @@ use super::rope::Rope;
 use crate::diffusion::u32_of;
 use crate::model::backend::cost::{Cost, Numbers, Size};
 use crate::model::backend::inputs::{Inputs, part};
-use crate::model::backend::{Angles, Backend, Matrix, Norm, Span, Spans, Stored};
+use crate::model::backend::{Angles, Backend, KeysValues, Matrix, Norm, Shelves, Span, Spans, Stored};
 use crate::model::config::dit::{Config, SINUSOID};
 use crate::model::network::{Network, Pass, PassRow, Planned, States};
 use crate::model::{error::LoadError, weights::registry::Registry};
@@ -92,7 +92,7 @@ impl Network for Dit {
                 ids.extend_from_slice(&pass.ids[row.tokens.clone()]);
                 positions.extend((0..row.tokens.len()).map(u32_of));
                 asked.extend(row.asked.iter().map(|at| u32_of(first + at)));
-                spans.push(Span { queries: first..ids.len(), keys: first..ids.len() });
+                spans.push(Span::of(first..ids.len(), first..ids.len()));
             }
             Planned {
                 ids: inputs.add(ids),
@@ -107,7 +107,7 @@ impl Network for Dit {
         rows.chunks(together).map(plan).collect()
     }
 
-    fn run(&self, plan: &[Planned], inputs: &Tensor) -> Result<States> {
+    fn run(&self, plan: &[Planned], inputs: &Tensor, _: Option<&Shelves<'_>>) -> Result<States> {
         let states = self.backend.each(plan, |_, planned| self.rows(planned, inputs))?;
         let cat = |part: usize| Tensor::cat(&states.iter().map(|states| &states[part]).collect::<Vec<_>>(), 0);
         Ok(States { hidden: cat(0)?, judged: cat(1)? })
@@ -230,7 +230,8 @@ impl Block {
         let (q, k, v, d) = (part(0)?, part(1)?, part(2)?, hidden / self.heads); // (tokens, hidden) each
         let Attends { angles, spans, inputs } = attends;
         let rotated = backend.rotate(&[&q, &k], d, angles)?;
-        let mixed = backend.attention([&rotated[0], &rotated[1], &v], d, spans, inputs)?; // (tokens, hidden)
+        let kv = KeysValues { fresh: [rotated[1].clone(), v], kept: None };
+        let mixed = backend.attention(&rotated[0], &kv, d, spans, inputs)?; // (tokens, hidden)
         let (x, normed) = backend.add_norm(x, &self.attn_out.product(&mixed)?, &self.norm2)?;
         let inner = self.mlp_in.product(&normed)?.broadcast_add(&self.mlp_in_bias)?.gelu()?;
         x + self.mlp_out.product(&inner)?.broadcast_add(&self.mlp_out_bias)? // (tokens, hidden)

@@ -6,10 +6,10 @@ use super::piece::{self, Piece};
 use super::{head::Head, rope::Rope};
 use crate::model::backend::cost::{Cost, Numbers, Size};
 use crate::model::backend::inputs::Inputs;
-use crate::model::backend::{Backend, Matrix, Norm, Stored};
-use crate::model::network::{Network, Pass, Planned, States};
+use crate::model::backend::{Backend, Matrix, Norm, Shelves, Stored};
+use crate::model::network::{Network, Pass, Planned, ShelfSize, States};
 use crate::model::{config::llada::Config, error::LoadError, weights::registry::Registry};
-use candle_core::{Result, Tensor};
+use candle_core::{DType, Result, Tensor};
 use std::sync::Arc;
 
 type Loaded<T> = std::result::Result<T, LoadError>;
@@ -24,6 +24,9 @@ pub(crate) struct Llada {
     ff_out: Box<dyn Matrix>,
     pub(super) ff_out_size: Size,
     head: Option<Head>,
+    /// Numbers of a key.
+    pub(super) kv_width: usize,
+    pub(super) dtype: DType,
     pub(super) backend: Arc<dyn Backend>,
 }
 
@@ -32,7 +35,7 @@ impl Network for Llada {
         piece::plan(pass, self.sight(), &*self.backend, inputs)
     }
 
-    fn run(&self, plan: &[Planned], inputs: &Tensor) -> Result<States> {
+    fn run(&self, plan: &[Planned], inputs: &Tensor, shelves: Option<&Shelves<'_>>) -> Result<States> {
         let backend = &*self.backend;
         let pieces = plan.iter().map(|planned| self.piece(planned, inputs)).collect::<Result<Vec<_>>>()?;
         let last = self.blocks.len() - 1;
@@ -42,14 +45,14 @@ impl Network for Llada {
             self.blocks[0].project(backend, x, &normed, piece, 0 == last)
         })?;
         for n in 0..last {
-            let kv = keys_values(projected.iter())?;
+            let kv = keys_values(projected.iter(), n, shelves, backend, inputs)?;
             projected = backend.each(&pieces, |index, piece| {
                 let (x, update) = self.blocks[n].mix(backend, &projected[index], &kv, &piece.all, inputs)?;
                 let (x, normed) = backend.add_norm(&x, &update, &self.blocks[n + 1].attn_norm)?;
                 self.blocks[n + 1].project(backend, x, &normed, piece, n + 1 == last)
             })?;
         }
-        let kv = keys_values(projected.iter())?;
+        let kv = keys_values(projected.iter(), last, shelves, backend, inputs)?;
         let hidden = backend.each(&pieces, |index, piece| match &piece.asked {
             _ if piece.index.elem_count() == 0 => Ok(None),
             asked => {
@@ -59,6 +62,10 @@ impl Network for Llada {
         })?;
         let hidden = Tensor::cat(&hidden.into_iter().flatten().collect::<Vec<_>>(), 0)?; // (asked of all, d_model)
         Ok(States { judged: hidden.clone(), hidden })
+    }
+
+    fn keeps(&self) -> Option<ShelfSize> {
+        Some(ShelfSize { layers: self.blocks.len(), width: self.kv_width, dtype: self.dtype })
     }
 
     fn logits(&self, hidden: &Tensor) -> Result<Tensor> {
@@ -95,6 +102,8 @@ impl Llada {
             ff_out: backend.matrix(&ff_out)?,
             ff_out_size: ff_out.size(),
             wte,
+            kv_width: config.n_kv_heads * config.head_dim(),
+            dtype: weights.dtype(),
             head: if weights.has_head() { Some(Head::new(weights, &*backend)?) } else { None },
             backend,
         })

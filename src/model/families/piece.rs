@@ -5,8 +5,9 @@ use super::rope::Rope;
 use crate::diffusion::u32_of;
 use crate::model::backend::inputs::{Inputs, part};
 use crate::model::backend::{Angles, Backend, Segment, Span, Spans};
-use crate::model::network::{Pass, Planned, Sight};
+use crate::model::network::{Pass, PassRow, Planned, Sight};
 use candle_core::{Result, Tensor};
+use std::ops::Range;
 
 /// Tokens of a pass that go through a block together.
 pub(super) struct Piece<'a> {
@@ -23,26 +24,41 @@ pub(super) struct Queries<'a> {
     pub(super) angles: Option<Angles>,
 }
 
-/// Cuts a pass into pieces, and adds what these need to the inputs.
+/// Cuts a pass into pieces, and adds what these need to the inputs. A block that attends to no
+/// later one is cut by its own length, so that its numbers are the same whatever is computed beside
+/// it.
 pub(super) fn plan(pass: &Pass, sight: Sight, backend: &dyn Backend, inputs: &mut Inputs) -> Vec<Planned> {
-    let lengths: Vec<usize> = pass.rows.iter().map(|row| row.tokens.len()).collect();
-    backend.cut(&lengths).iter().map(|segments| plan_piece(pass, sight, segments, backend, inputs)).collect()
+    let blocks = |row: &PassRow| row.runs(sight, 0..row.tokens.len()).map(|(run, _)| run).collect::<Vec<_>>();
+    let blocks: Vec<(&PassRow, Range<usize>)> =
+        pass.rows.iter().flat_map(|row| blocks(row).into_iter().map(move |block| (row, block))).collect();
+    let lengths: Vec<usize> = blocks.iter().map(|(_, block)| block.len()).collect();
+    let run = |Segment { row, positions }: &Segment| {
+        let (row, Range { start, .. }) = &blocks[*row];
+        (*row, start + positions.start..start + positions.end)
+    };
+    let cut = backend.cut(&lengths);
+    cut.iter().map(|piece| plan_piece(pass, sight, piece.iter().map(run), backend, inputs)).collect()
 }
 
-fn plan_piece(pass: &Pass, sight: Sight, segments: &[Segment], backend: &dyn Backend, inputs: &mut Inputs) -> Planned {
+fn plan_piece<'a>(
+    pass: &Pass,
+    sight: Sight,
+    runs: impl Iterator<Item = (&'a PassRow, Range<usize>)>,
+    backend: &dyn Backend,
+    inputs: &mut Inputs,
+) -> Planned {
     let (mut ids, mut positions, mut index, mut asked_positions) = (Vec::new(), Vec::new(), Vec::new(), Vec::new());
     let (mut all, mut asked) = (Vec::new(), Vec::new());
-    for Segment { row, positions: range } in segments {
-        let row = &pass.rows[*row];
+    for (row, range) in runs {
         let first = row.tokens.start;
         ids.extend_from_slice(&pass.ids[first + range.start..first + range.end]);
         for (run, seen) in row.runs(sight, range.clone()) {
-            let (keys, first_query, first_asked) = (first..first + seen, positions.len(), index.len());
-            for position in row.asked_in(&run) {
-                index.push(u32_of(first_query + position - run.start));
-                asked_positions.push(u32_of(position));
+            let (keys, first_query, first_asked) = (row.keys(seen), positions.len(), index.len());
+            for token in row.asked_in(&run) {
+                index.push(u32_of(first_query + token - run.start));
+                asked_positions.push(u32_of(row.position(token)));
             }
-            positions.extend(run.map(u32_of));
+            positions.extend(run.map(|token| u32_of(row.position(token))));
             all.push(Span { queries: first_query..positions.len(), keys: keys.clone() });
             asked.push(Span { queries: first_asked..index.len(), keys });
         }

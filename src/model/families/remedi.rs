@@ -7,9 +7,9 @@ use super::llada::Llada;
 use super::piece::{self, Piece};
 use crate::model::backend::cost::{Cost, Numbers, Size};
 use crate::model::backend::inputs::Inputs;
-use crate::model::backend::{Backend, Matrix, Norm};
+use crate::model::backend::{Backend, Matrix, Norm, Shelves};
 use crate::model::config::{llada::Config, remedi};
-use crate::model::network::{Network, Pass, Planned, Sight, States};
+use crate::model::network::{Network, Pass, Planned, ShelfSize, Sight, States};
 use crate::model::{error::LoadError, weights::registry::Registry};
 use candle_core::{Result, Tensor};
 use std::num::NonZeroUsize;
@@ -72,7 +72,7 @@ impl Network for Remedi {
         piece::plan(pass, self.sight(), self.backend(), inputs)
     }
 
-    fn run(&self, plan: &[Planned], inputs: &Tensor) -> Result<States> {
+    fn run(&self, plan: &[Planned], inputs: &Tensor, shelves: Option<&Shelves<'_>>) -> Result<States> {
         let backend = self.backend();
         let pieces = plan.iter().map(|planned| self.base.piece(planned, inputs)).collect::<Result<Vec<_>>>()?;
         let last = self.stages.len() - 1;
@@ -82,14 +82,15 @@ impl Network for Remedi {
             self.enter(0, Streams { x, normed, main: None, side: None }, piece)
         })?;
         for n in 0..last {
-            let kv = self.keys_values(&flows)?;
+            let projected = flows.iter().map(|flow| &flow.projected);
+            let kv = keys_values(projected, n, shelves, backend, inputs)?;
             flows = backend.each(&pieces, |index, piece| {
                 let flow = &flows[index];
                 let mixed = self.block(self.stages[n]).mix(backend, &flow.projected, &kv, &piece.all, inputs)?;
                 self.enter(n + 1, self.between(n, flow, mixed)?, piece)
             })?;
         }
-        let kv = self.keys_values(&flows)?;
+        let kv = keys_values(flows.iter().map(|flow| &flow.projected), last, shelves, backend, inputs)?;
         let states = backend.each(&pieces, |index, piece| {
             if piece.index.elem_count() == 0 {
                 return Ok(None);
@@ -102,6 +103,11 @@ impl Network for Remedi {
         })?;
         let (hidden, judged): (Vec<_>, Vec<_>) = states.into_iter().flatten().unzip();
         Ok(States { hidden: Tensor::cat(&hidden, 0)?, judged: Tensor::cat(&judged, 0)? }) // (asked of all, d_model)
+    }
+
+    /// Side blocks have keys and values of their own.
+    fn keeps(&self) -> Option<ShelfSize> {
+        self.base.keeps().map(|size| ShelfSize { layers: self.stages.len(), ..size })
     }
 
     fn logits(&self, hidden: &Tensor) -> Result<Tensor> {
@@ -163,10 +169,6 @@ impl Remedi {
             Stage::Layer(layer) => &self.base.blocks[layer],
             Stage::Side(side) => &self.sides[side].block,
         }
-    }
-
-    fn keys_values(&self, flows: &[Flow]) -> Result<[Tensor; 2]> {
-        keys_values(flows.iter().map(|flow| &flow.projected))
     }
 
     /// The first half of stage `n`. In the last one only the asked tokens go on.
@@ -251,7 +253,7 @@ mod tests {
             pass.push(ids.iter().map(|id| u32::try_from(*id).unwrap()), usize::try_from(prompt).unwrap(), asked);
             let mut inputs = Inputs::default();
             let plan = network.plan(&pass, &mut inputs);
-            let states = network.run(&plan, &Cpu.bring(&inputs).unwrap()).unwrap();
+            let states = network.run(&plan, &Cpu.bring(&inputs).unwrap(), None).unwrap();
             let expected = &golden[&format!("{row}.side")];
             let worst = |x: &Tensor| x.abs().unwrap().max_all().unwrap().to_scalar::<f32>().unwrap();
             let difference = worst(&(&states.judged - expected).unwrap());

@@ -52,6 +52,11 @@ impl Registry {
         Self { dtype, ..self }
     }
 
+    /// The number format of the network's weights.
+    pub(crate) const fn dtype(&self) -> DType {
+        self.dtype
+    }
+
     /// Whether there is a quality head.
     pub(crate) fn has_head(&self) -> bool {
         self.locations.keys().any(|part| matches!(part, Part::Head(_)))

@@ -96,6 +96,8 @@ struct Line<'a> {
     fluency: Option<Fluency>,
     /// Means per answer.
     forward_passes: f64,
+    /// Tokens that were computed.
+    forward_tokens: f64,
     erased: f64,
     replaced: f64,
     /// Time for all answers, without the user's command.
@@ -116,6 +118,7 @@ struct Kept<'a> {
 struct Run {
     answers: Vec<Answered>,
     forward_passes: u64,
+    forward_tokens: u64,
     erased: u64,
     replaced: u64,
     time: Duration,
@@ -199,11 +202,19 @@ impl CompareArgs {
             let request = contender.request(tasks.task(number), seed, steps, self.erase_per_step);
             handle.submit(&request).with_context(|| format!("policy {}, task {}", contender.name, number + 1))
         };
-        let mut run = Run { answers: Vec::new(), forward_passes: 0, erased: 0, replaced: 0, time: Duration::ZERO };
+        let mut run = Run {
+            answers: Vec::new(),
+            forward_passes: 0,
+            forward_tokens: 0,
+            erased: 0,
+            replaced: 0,
+            time: Duration::ZERO,
+        };
         let start = Instant::now();
         answer_all(tasks.count(), RUNNING_MAX, submit, |number, start, answer| {
             run.answers.push(tasks.answered(number, start, answer));
             run.forward_passes += u64::from(answer.forward_passes);
+            run.forward_tokens += answer.forward_tokens;
             run.erased += u64::from(answer.erased);
             run.replaced += u64::from(answer.replaced);
             Ok(())
@@ -224,6 +235,7 @@ impl Run {
             difference: None,
             fluency: None,
             forward_passes: mean(self.forward_passes),
+            forward_tokens: mean(self.forward_tokens),
             erased: mean(self.erased),
             replaced: mean(self.replaced),
             seconds: self.time.as_secs_f64(),
@@ -236,14 +248,15 @@ fn heading(width: usize, success: &str, first: &str, is_judged: bool) -> String 
     let against = format!("against {}", first.chars().take(14).collect::<String>());
     let fluency = if is_judged { format!(" {:>10} {:>7}", "perplexity", "entropy") } else { String::new() };
     format!(
-        "{:<width$} {:>5} {right:>26} {against:>24} {:>6} {:>6} {:>8} {:>8}{fluency}",
-        "policy", "steps", "passes", "erased", "replaced", "seconds"
+        "{:<width$} {:>5} {right:>26} {against:>24} {:>6} {:>7} {:>6} {:>8} {:>8}{fluency}",
+        "policy", "steps", "passes", "tokens", "erased", "replaced", "seconds"
     )
 }
 
 impl Line<'_> {
     fn row(&self, width: usize) -> String {
-        let Self { policy, steps, right, difference, fluency, forward_passes, erased, replaced, seconds } = self;
+        let Self { policy, steps, right, difference, fluency, forward_passes, forward_tokens, .. } = self;
+        let Self { erased, replaced, seconds, .. } = self;
         let percent = |share: f64| 100.0 * share;
         let right = right.map_or_else(String::new, |Share { share, from, until, .. }| {
             format!("{:.1} % ({:.1} to {:.1})", percent(share), percent(from), percent(until))
@@ -257,7 +270,8 @@ impl Line<'_> {
         });
         let policy: String = policy.chars().take(width).collect();
         format!(
-            "{policy:<width$} {steps:>5} {right:>26} {against:>24} {forward_passes:>6.1} {erased:>6.1} {replaced:>8.1} {seconds:>8.1}{fluency}"
+            "{policy:<width$} {steps:>5} {right:>26} {against:>24} {forward_passes:>6.1} {forward_tokens:>7.0} {erased:>6.1} \
+             {replaced:>8.1} {seconds:>8.1}{fluency}"
         )
     }
 }

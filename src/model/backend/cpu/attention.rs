@@ -1,28 +1,42 @@
 //! Attention within each row of a packed pass, from the tensor library's matrix products.
 
-use crate::model::backend::Span;
-use candle_core::{Result, Tensor};
+use crate::model::backend::{KeysValues, Part, Span};
+use candle_core::{Result, Tensor, bail};
 use candle_nn::ops::softmax_last_dim;
 
 /// Scores held at once, 64 MiB in f32, so that memory does not grow with the square of the length.
 const SCORES_MAX: usize = 1 << 24;
 
 /// [`crate::model::backend::Backend::attention`] in products of whole matrices.
-pub(super) fn attention([q, k, v]: [&Tensor; 3], d: usize, spans: &[Span]) -> Result<Tensor> {
-    let heads = |x: &Tensor| x.reshape((x.dim(0)?, x.dim(1)? / d, d)); // (tokens, heads, d)
-    let (q, k, v) = (heads(q)?, heads(k)?, heads(v)?);
+pub(super) fn attention(q: &Tensor, kv: &KeysValues<'_>, d: usize, spans: &[Span]) -> Result<Tensor> {
+    let in_heads = |x: &Tensor| x.reshape((x.dim(0)?, x.dim(1)? / d, d)); // (tokens, heads, d)
+    let q = in_heads(q)?;
     let (_, heads, _) = q.dims3()?;
     let mut parts = Vec::with_capacity(spans.len());
     for Span { queries, keys } in spans {
-        let k = k.narrow(0, keys.start, keys.len())?.permute((1, 2, 0))?; // (kv heads, d, keys)
-        let v = v.narrow(0, keys.start, keys.len())?.transpose(0, 1)?; // (kv heads, keys, d)
-        let step = (SCORES_MAX / (heads * keys.len())).max(1);
+        let [k, v] = [in_heads(&joined(kv, 0, keys)?)?, in_heads(&joined(kv, 1, keys)?)?]; // (keys, kv heads, d)
+        let step = (SCORES_MAX / (heads * k.dim(0)?)).max(1);
+        let k = k.permute((1, 2, 0))?; // (kv heads, d, keys)
+        let v = v.transpose(0, 1)?; // (kv heads, keys, d)
         for start in queries.clone().step_by(step) {
             let count = step.min(queries.end - start);
             parts.push(attend(&q.narrow(0, start, count)?, &k, &v)?);
         }
     }
     Tensor::cat(&parts, 0) // (queries, heads * d)
+}
+
+/// The keys (0) or values (1) of some parts, one after the other.
+fn joined(KeysValues { fresh, kept }: &KeysValues<'_>, which: usize, parts: &[Part]) -> Result<Tensor> {
+    let part = |part: &Part| match (part, kept) {
+        (Part::Fresh(tokens), _) => fresh[which].narrow(0, tokens.start, tokens.len()),
+        (Part::Kept(slots), Some(kept)) => kept[which].narrow(0, slots.start, slots.len()),
+        (Part::Kept(_), None) => bail!("keys of a store, in a pass without one"),
+    };
+    match parts {
+        [lone] => part(lone),
+        parts => Tensor::cat(&parts.iter().map(part).collect::<Result<Vec<_>>>()?, 0),
+    }
 }
 
 fn attend(q: &Tensor, k: &Tensor, v: &Tensor) -> Result<Tensor> {

@@ -3,13 +3,14 @@
 
 mod attention;
 mod blocks;
+mod memory;
 mod sampling;
 pub(crate) mod summary;
 #[cfg(test)]
 mod tests;
 
 use super::summary::{Answers, Asks, Guidance, SummaryOptions, Vocabulary};
-use super::{Backend, Matrix, Normal, Operation, Segment, Spans};
+use super::{Backend, KeysValues, Matrix, Normal, Operation, Segment, Spans};
 use attention::attention;
 use blocks::Blocks;
 use candle_core::{Device, Result, Storage, Tensor, bail};
@@ -47,6 +48,10 @@ impl Backend for Cpu {
         pieces.collect()
     }
 
+    fn free_bytes(&self) -> u64 {
+        memory::free_bytes()
+    }
+
     fn states_max(&self) -> usize {
         STATES_MAX
     }
@@ -55,8 +60,8 @@ impl Backend for Cpu {
         Ok(Box::new(Blocks::new(weight)?))
     }
 
-    fn attention(&self, qkv: [&Tensor; 3], d: usize, spans: &Spans, _: &Tensor) -> Result<Tensor> {
-        attention(qkv, d, &spans.spans)
+    fn attention(&self, q: &Tensor, kv: &KeysValues<'_>, d: usize, spans: &Spans, _: &Tensor) -> Result<Tensor> {
+        attention(q, kv, d, &spans.spans)
     }
 
     fn summaries(&self, logits: &Tensor, vocabulary: Vocabulary, asks: &Asks<'_>, _: &Tensor) -> Result<Answers> {

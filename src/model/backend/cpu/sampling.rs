@@ -2,7 +2,7 @@
 
 use crate::diffusion::{gumbel, u32_of};
 use crate::model::backend::summary::{Vocabulary, larger};
-use crate::model::interface::{Filter, Noise};
+use crate::model::sampling::{Filter, Noise};
 
 /// Uniforms drawn at once.
 const CHUNK: usize = 64;

@@ -3,7 +3,7 @@
 use super::sampling::{allowed, sample, sample_among};
 use crate::diffusion::{Credit, Probability, TokenId};
 use crate::model::backend::summary::{Summary, SummaryOptions, Vocabulary, larger};
-use crate::model::interface::{Change, Filter};
+use crate::model::sampling::{Change, Filter};
 use std::borrow::Cow;
 
 /// Further below the maximum nothing counts: exp of it is zero in f32.

@@ -3,7 +3,7 @@
 use super::sampling::{allowed, gumbel_bound};
 use crate::diffusion::{Draws, Position, Probability, Purpose, Seed, TokenId, gumbel};
 use crate::model::backend::summary::{Summary, SummaryOptions, Vocabulary};
-use crate::model::interface::{Filter, Noise};
+use crate::model::sampling::{Filter, Noise};
 
 fn summarise(logits: &[f32], vocabulary: Vocabulary, noise: Option<Noise>) -> Option<Summary> {
     super::summary::summarise(logits.into(), vocabulary, &SummaryOptions { noise, ..SummaryOptions::default() })

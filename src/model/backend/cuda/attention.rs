@@ -1,11 +1,11 @@
 //! Attention on a GPU: which kernel, and the tiles of queries that its blocks of threads take.
 
-use super::call::{Call, Number, form, stride, word};
+use super::call::{Call, Number, Output, form, stride, word};
 use super::gpu::Gpu;
 use crate::diffusion::u32_of;
-use crate::model::backend::Span;
 use crate::model::backend::inputs::{Inputs, Tiles, part};
-use candle_core::{DType, Result, Tensor};
+use crate::model::backend::{KeysValues, Part, Span};
+use candle_core::{DType, Result, Tensor, bail};
 
 /// Queries of a tile, as `attention_mma.cu` has them, for short passes and for long ones.
 const TILE: [usize; 2] = [64, 128];
@@ -46,15 +46,52 @@ impl Mask {
     }
 }
 
-/// Tiles of the queries of each span, and what each query sees, in words.
-fn tiles(spans: &[Span], mask: Mask, size: usize) -> (Vec<u32>, Vec<u32>) {
+/// Set in the number of a key that lies in the store.
+const KEPT: u32 = 1 << 31;
+
+/// The rows of neighbouring keys, as the kernels number them.
+fn row_numbers(part: &Part) -> impl Iterator<Item = u32> {
+    let (numbers, kept) = match part {
+        Part::Fresh(tokens) => (tokens.clone(), 0),
+        Part::Kept(slots) => (slots.clone(), KEPT),
+    };
+    numbers.map(move |number| kept | u32_of(number))
+}
+
+/// Where the keys of each span begin and how many they are; where not all of them are neighbours,
+/// in a list of the keys, which is the second result.
+fn keys(spans: &[Span]) -> (Vec<(usize, usize)>, Option<Vec<u32>>) {
+    let lone = |span: &Span| match span.keys[..] {
+        [Part::Fresh(ref tokens)] => Some((tokens.start, tokens.len())),
+        _ => None,
+    };
+    if let Some(places) = spans.iter().map(lone).collect() {
+        return (places, None);
+    }
+    let (mut places, mut rows, mut first) = (Vec::new(), Vec::new(), 0);
+    for span in spans {
+        let own: Vec<u32> = span.keys.iter().flat_map(row_numbers).collect();
+        // blocks of a row see what those before them see, and more
+        if own.starts_with(&rows[first..]) {
+            rows.truncate(first);
+        }
+        first = rows.len();
+        places.push((first, own.len()));
+        rows.extend(own);
+    }
+    (places, Some(rows))
+}
+
+/// Tiles of the queries of each span, whose keys are at `places`, and what each query sees, in
+/// words.
+fn tiles(spans: &[Span], places: &[(usize, usize)], mask: Mask, size: usize) -> (Vec<u32>, Vec<u32>) {
     let (mut tiles, mut limits) = (Vec::new(), Vec::new());
-    for Span { queries, keys } in spans {
+    for (Span { queries, .. }, (first_key, keys)) in spans.iter().zip(places.iter().copied()) {
         for first in queries.clone().step_by(size) {
             let count = size.min(queries.end - first);
-            tiles.extend([first, count, keys.start, keys.len()].map(u32_of));
+            tiles.extend([first, count, first_key, keys].map(u32_of));
         }
-        limits.extend((0..queries.len()).map(|at| u32_of(mask.limit(at, keys.len()))));
+        limits.extend((0..queries.len()).map(|at| u32_of(mask.limit(at, keys))));
     }
     (tiles, limits)
 }
@@ -63,15 +100,22 @@ fn tiles(spans: &[Span], mask: Mask, size: usize) -> (Vec<u32>, Vec<u32>) {
 pub(super) fn lay_out(spans: &[Span], mask: Mask, inputs: &mut Inputs) -> Tiles {
     let queries = spans.last().map_or(0, |span| span.queries.end);
     let size = TILE[usize::from(queries >= LONG)];
-    let (tiles, limits) = tiles(spans, mask, size);
-    inputs.shape.push(size); // decides on the kernel
-    Tiles { tiles: inputs.add_rows(tiles, TILE_WORDS), limits: inputs.add(limits), size }
+    let (places, rows) = keys(spans);
+    let (tiles, limits) = tiles(spans, &places, mask, size);
+    inputs.shape.extend([size, usize::from(rows.is_some())]); // decide on the kernel, and what it reads
+    Tiles {
+        tiles: inputs.add_rows(tiles, TILE_WORDS),
+        limits: inputs.add(limits),
+        keys: rows.map(|rows| inputs.add(rows)),
+        size,
+    }
 }
 
 /// [`crate::model::backend::Backend::attention`].
 pub(super) fn attention(
     gpu: &Gpu,
-    [q, k, v]: [&Tensor; 3],
+    q: &Tensor,
+    KeysValues { fresh: [k, v], kept }: &KeysValues<'_>,
     d: usize,
     tiles: &Tiles,
     inputs: &Tensor,
@@ -82,8 +126,19 @@ pub(super) fn attention(
         return Tensor::zeros((queries, width), q.dtype(), q.device());
     }
     let heads = width / d;
-    let strides = [stride(q)?, stride(k)?, stride(v)?];
-    let starts = [q, k, v].map(|x| x.layout().start_offset());
+    let rows = tiles.keys.as_ref().map(|keys| part(inputs, keys)).transpose()?;
+    // the store has whole rows
+    let [kept_k, kept_v] = match (kept, &rows) {
+        (Some([k, v]), Some(_)) => [Some(k), Some(v)],
+        (_, _) => [None, None],
+    };
+    let kept_stride = kept_k.map_or(Ok(0), stride)?;
+    if kept_v.map_or(Ok(0), stride)? != kept_stride {
+        bail!("a store with rows of {kept_k:?} and {kept_v:?}");
+    }
+    let strides = [stride(q)?, stride(k)?, stride(v)?, kept_stride];
+    let tensors = [Some(q), Some(k), Some(v), kept_k, kept_v];
+    let starts = tensors.map(|x| x.map_or(0, |x| x.layout().start_offset()));
     let fits = |x: &usize| x.is_multiple_of(8);
     let in_fragments = q.dtype() == DType::BF16
         && gpu.has_tensor_cores
@@ -103,16 +158,25 @@ pub(super) fn attention(
         }
     };
     let sharing = heads / (k.dim(1)? / d);
-    let [q_stride, k_stride, v_stride] = strides.map(word);
     let scale = std::f32::consts::LOG2_E / (d as f32).sqrt();
-    let mut numbers = vec![word(d), word(sharing), q_stride, k_stride, v_stride, word(width), Number::Float(scale)];
+    let mut numbers =
+        [&[word(d), word(sharing)], &strides.map(word)[..], &[word(width), Number::Float(scale)]].concat();
     if filled_up.is_none() {
         numbers.push(word(tiles.size / PLAIN_TILE));
     }
     gpu.launch(&Call {
         kernel,
-        inputs: &[Some(q), Some(k), Some(v), Some(&part(inputs, &tiles.tiles)?), Some(&part(inputs, &tiles.limits)?)],
-        output: ((queries, width).into(), q.dtype()),
+        inputs: &[
+            Some(q),
+            Some(k),
+            Some(v),
+            kept_k,
+            kept_v,
+            rows.as_ref(),
+            Some(&part(inputs, &tiles.tiles)?),
+            Some(&part(inputs, &tiles.limits)?),
+        ],
+        output: Output::New((queries, width).into(), q.dtype()),
         grid: [blocks, heads],
         threads: THREADS,
         shared: u32_of(shared),

@@ -4,13 +4,13 @@
 use crate::diffusion::u32_of;
 use candle_core::{CpuStorage, CustomOp1, DType, Layout, Result, Shape, Tensor, bail};
 
-/// A launch. The kernel takes pointers to `inputs` and to the output, then `numbers`.
+/// A launch. The kernel takes pointers to `inputs` and to what it writes, then `numbers`.
 #[cfg_attr(not(any(test, feature = "cuda")), allow(dead_code))] // no kernel runs there
 pub(super) struct Call<'a> {
     pub(super) kernel: String,
     /// At least one; `None` is a null pointer.
     pub(super) inputs: &'a [Option<&'a Tensor>],
-    pub(super) output: (Shape, DType),
+    pub(super) output: Output<'a>,
     /// Blocks of threads.
     pub(super) grid: [usize; 2],
     /// Threads of a block.
@@ -18,6 +18,15 @@ pub(super) struct Call<'a> {
     /// Bytes of shared memory beyond what the kernel declares.
     pub(super) shared: u32,
     pub(super) numbers: &'a [Number],
+}
+
+/// What a kernel writes.
+pub(super) enum Output<'a> {
+    /// All numbers of a new tensor.
+    New(Shape, DType),
+    /// Some numbers of these tensors, at least one. None of them is an input, and all others read
+    /// or write them on the same stream only.
+    Changed(&'a [&'a Tensor]),
 }
 
 /// A number that a kernel takes by value.
@@ -62,16 +71,50 @@ pub(super) fn form(dtype: DType, is_wide: bool) -> Result<&'static str> {
 }
 
 impl Call<'_> {
-    /// Launches the kernel on the device of the first input. Does not wait for it.
+    /// Launches the kernel on the device of its tensors. Does not wait for it. Returns the new
+    /// tensor, or the first of those that are changed.
     pub(super) fn run(&self) -> Result<Tensor> {
-        match self.inputs.iter().flatten().next() {
-            Some(first) => first.apply_op1_no_bwd(self),
-            None => bail!("{} has no input", self.kernel),
+        match (&self.output, self.inputs.iter().flatten().next()) {
+            (Output::New(shape, dtype), Some(first)) => {
+                first.apply_op1_no_bwd(&Making { call: self, shape, dtype: *dtype })
+            }
+            (Output::Changed(tensors), _) => {
+                self.change(tensors)?;
+                Ok(tensors[0].clone())
+            }
+            (Output::New(..), None) => bail!("{} has no input", self.kernel),
         }
+    }
+
+    fn change(&self, tensors: &[&Tensor]) -> Result<()> {
+        match tensors[0].device() {
+            #[cfg(feature = "cuda")]
+            candle_core::Device::Cuda(device) => {
+                let guards: Vec<_> = tensors.iter().map(|tensor| tensor.storage_and_layout()).collect();
+                let pointers = guards.iter().map(|(storage, layout)| self.pointer(storage, layout));
+                self.launch(device, &pointers.collect::<Result<Vec<u64>>>()?)
+            }
+            #[cfg(test)]
+            candle_core::Device::Cpu => super::host::change(self, tensors),
+            _ => self.not_on_gpu(),
+        }
+    }
+
+    fn not_on_gpu<T>(&self) -> Result<T> {
+        let file = super::modules::source(&self.kernel)?.0;
+        bail!("{} of {file} runs on a GPU, and its tensors do not lie there", self.kernel)
     }
 }
 
-impl CustomOp1 for Call<'_> {
+/// A call that makes a new tensor, as the tensor library runs it.
+#[cfg_attr(not(any(test, feature = "cuda")), allow(dead_code))] // no kernel runs there
+struct Making<'a> {
+    call: &'a Call<'a>,
+    shape: &'a Shape,
+    dtype: DType,
+}
+
+impl CustomOp1 for Making<'_> {
     fn name(&self) -> &'static str {
         "kernel"
     }
@@ -79,29 +122,44 @@ impl CustomOp1 for Call<'_> {
     /// On a machine without a GPU, which only tests do: see `host`.
     #[cfg(test)]
     fn cpu_fwd(&self, _: &CpuStorage, _: &Layout) -> Result<(CpuStorage, Shape)> {
-        super::host::run(self)
+        Ok((super::host::make(self.call, self.shape, self.dtype)?, self.shape.clone()))
     }
 
     #[cfg(not(test))]
     fn cpu_fwd(&self, _: &CpuStorage, _: &Layout) -> Result<(CpuStorage, Shape)> {
-        bail!(
-            "{} of {} runs on a GPU, and its inputs lie on the CPU",
-            self.kernel,
-            super::modules::source(&self.kernel)?.0
-        )
+        self.call.not_on_gpu()
     }
 
     #[cfg(feature = "cuda")]
     #[allow(unsafe_code)]
     fn cuda_fwd(&self, storage: &candle_core::CudaStorage, _: &Layout) -> Result<(candle_core::CudaStorage, Shape)> {
+        use candle_core::CudaStorage;
+
+        let (device, count) = (&storage.device, self.shape.elem_count());
+        // SAFETY: the kernel writes every number of its output before anything reads it.
+        let output = unsafe {
+            match self.dtype {
+                DType::F32 => CudaStorage::wrap_cuda_slice(device.alloc::<f32>(count)?, device.clone()),
+                DType::BF16 => CudaStorage::wrap_cuda_slice(device.alloc::<half::bf16>(count)?, device.clone()),
+                other => bail!("an output in {other:?}; the kernels write f32 and bf16"),
+            }
+        };
+        self.call.launch(device, &[address(&output, 0)?])?;
+        Ok((output, self.shape.clone()))
+    }
+}
+
+#[cfg(feature = "cuda")]
+impl Call<'_> {
+    /// Launches the kernel, which writes to `outputs`.
+    #[allow(unsafe_code)]
+    fn launch(&self, device: &candle_core::CudaDevice, outputs: &[u64]) -> Result<()> {
         use candle_core::cuda_backend::WrapErr;
         use candle_core::cuda_backend::cudarc::driver::{LaunchConfig, PushKernelArg, sys};
-        use candle_core::{CudaStorage, Storage};
 
         /// What the driver grants every kernel.
         const SHARED_ALWAYS: u32 = 48 * 1024;
 
-        let device = &storage.device;
         let (module, ptx) = super::modules::source(&self.kernel)?;
         let kernel = device.get_or_load_custom_func(&self.kernel, module, ptx)?;
         if self.shared > SHARED_ALWAYS {
@@ -109,28 +167,14 @@ impl CustomOp1 for Call<'_> {
             kernel.set_attribute(limit, self.shared as i32).w()?;
         }
         let guards: Vec<_> = self.inputs.iter().map(|input| input.map(Tensor::storage_and_layout)).collect();
-        let mut pointers = Vec::with_capacity(guards.len() + 1);
+        let mut pointers = Vec::with_capacity(guards.len() + outputs.len());
         for guard in &guards {
             pointers.push(match guard {
                 None => 0,
-                Some((storage, layout)) => match &**storage {
-                    Storage::Cuda(storage) => address(storage, layout.start_offset())?,
-                    _ => bail!("an input of {} does not lie on the GPU", self.kernel),
-                },
+                Some((storage, layout)) => self.pointer(storage, layout)?,
             });
         }
-        let (shape, dtype) = &self.output;
-        // SAFETY: the kernel writes every number of its output before anything reads it.
-        let output = unsafe {
-            match dtype {
-                DType::F32 => CudaStorage::wrap_cuda_slice(device.alloc::<f32>(shape.elem_count())?, device.clone()),
-                DType::BF16 => {
-                    CudaStorage::wrap_cuda_slice(device.alloc::<half::bf16>(shape.elem_count())?, device.clone())
-                }
-                other => bail!("an output in {other:?}; the kernels write f32 and bf16"),
-            }
-        };
-        pointers.push(address(&output, 0)?);
+        pointers.extend(outputs);
         let numbers = self.numbers.iter().map(|number| match number {
             Number::Word(word) => *word,
             Number::Float(float) => float.to_bits(),
@@ -145,10 +189,19 @@ impl CustomOp1 for Call<'_> {
         });
         let [x, y] = self.grid.map(u32_of);
         let (grid_dim, block_dim) = ((x, y, 1), (self.threads, 1, 1));
-        // SAFETY: each caller gives its kernel what the kernel's comment names; inputs and output
+        // SAFETY: each caller gives its kernel what the kernel's comment names; inputs and outputs
         // outlive the launch, for memory is freed in the order of the stream that all work is on.
+        // So are reads and writes of what a kernel changes, which nobody on the host looks at.
         unsafe { launch.launch(LaunchConfig { grid_dim, block_dim, shared_mem_bytes: self.shared }) }.w()?;
-        Ok((output, shape.clone()))
+        Ok(())
+    }
+
+    /// Where a tensor begins on the GPU.
+    fn pointer(&self, storage: &candle_core::Storage, layout: &Layout) -> Result<u64> {
+        match storage {
+            candle_core::Storage::Cuda(storage) => address(storage, layout.start_offset()),
+            _ => self.not_on_gpu(),
+        }
     }
 }
 

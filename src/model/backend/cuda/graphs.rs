@@ -2,7 +2,8 @@
 //! shape. A GPU gets the next kernel at once, where the host needs some microseconds for each.
 //!
 //! Inputs are filled up to few sizes, so that shapes repeat. Where recording fails, passes go on
-//! without.
+//! without. What else a pass reads or writes, weights and the store of keys and values, must stay
+//! where it is; which slots of the store it uses is among its inputs.
 
 use super::gpu::Gpu;
 use crate::model::backend::inputs::Inputs;

@@ -7,6 +7,7 @@ mod gpu;
 mod graphs;
 #[cfg(test)]
 mod host;
+mod keep;
 mod matrices;
 mod modules;
 #[cfg(feature = "cuda")]
@@ -16,18 +17,20 @@ mod summary;
 mod tests;
 
 use super::counts::Counts;
-use super::inputs::Inputs;
+use super::inputs::{Inputs, part};
 use super::summary::{Answers, Asks, Summaries, SummaryOptions, Vocabulary};
 use super::{
-    Angles, Backend, Computed, Joined, Matrix, Norm, Normal, Operation, Scorer, Segment, Span, Spans, Stored, Work,
+    Angles, Backend, Computed, Joined, Keeping, KeysValues, Matrix, Norm, Normal, Operation, Part, Scorer, Segment,
+    Span, Spans, Stored, Work,
 };
 use attention::{Mask, attention, lay_out};
-use call::{Call, Number, form, is_wide, stride, word};
+use call::{Call, Number, Output, form, is_wide, stride, word};
 use candle_core::{DType, Device, Result, Tensor, bail};
 use gpu::{Gpu, THREADS};
 use graphs::{Graphs, Numbers};
+use keep::{keep, lay_out_kept};
 use matrices::{Fused, Plain, Quantised};
-use std::sync::Arc;
+use std::{ops::Range, sync::Arc};
 
 /// Most states for which logits are computed at once: 260 MB of bf16 over LLaDA's vocabulary, and
 /// seldom more than one chunk a pass.
@@ -80,6 +83,17 @@ fn read(numbers: &[f32], answered: usize) -> (Summaries, Vec<f32>) {
     (summary::read(answers), qualities.to_vec())
 }
 
+/// Bytes that are free on the GPU whose context is this thread's.
+#[cfg(feature = "cuda")]
+fn free_bytes() -> u64 {
+    candle_core::cuda_backend::cudarc::driver::result::mem_get_info().map_or(0, |(free, _)| free as u64)
+}
+
+#[cfg(not(feature = "cuda"))]
+fn free_bytes() -> u64 {
+    0
+}
+
 impl Backend for Cuda {
     fn device(&self) -> Device {
         self.gpu.device.clone()
@@ -93,6 +107,10 @@ impl Backend for Cuda {
     fn cut(&self, lengths: &[usize]) -> Vec<Vec<Segment>> {
         let segment = |(row, length): (usize, &usize)| Segment { row, positions: 0..*length };
         vec![lengths.iter().enumerate().map(segment).collect()]
+    }
+
+    fn free_bytes(&self) -> u64 {
+        free_bytes()
     }
 
     fn states_max(&self) -> usize {
@@ -121,9 +139,13 @@ impl Backend for Cuda {
         }
     }
 
-    fn attention(&self, qkv: [&Tensor; 3], d: usize, spans: &Spans, inputs: &Tensor) -> Result<Tensor> {
+    fn attention(&self, q: &Tensor, kv: &KeysValues<'_>, d: usize, spans: &Spans, inputs: &Tensor) -> Result<Tensor> {
+        let is_kept = |span: &Span| span.keys.iter().any(|part| matches!(part, Part::Kept(_)));
+        if kv.kept.is_none() && spans.spans.iter().any(is_kept) {
+            bail!("keys of a store, in a pass without one");
+        }
         match &spans.tiles {
-            Some(tiles) => attention(&self.gpu, qkv, d, tiles, inputs),
+            Some(tiles) => attention(&self.gpu, q, kv, d, tiles, inputs),
             None => bail!("spans that were laid out for the CPU"),
         }
     }
@@ -131,6 +153,18 @@ impl Backend for Cuda {
     fn lay_out(&self, spans: Vec<Span>, inputs: &mut Inputs) -> Spans {
         let tiles = Some(lay_out(&spans, Mask::Full, inputs));
         Spans { spans, tiles }
+    }
+
+    fn keep(&self, [k, v]: &[Tensor; 2], kept: &[Tensor; 2], keeping: &Keeping, inputs: &Tensor) -> Result<()> {
+        match &keeping.pairs {
+            Some(pairs) => keep(&self.gpu, [k, v], kept, &part(inputs, pairs)?),
+            None => bail!("what is kept was laid out for the CPU"),
+        }
+    }
+
+    fn lay_out_kept(&self, ranges: Vec<(Range<usize>, usize)>, inputs: &mut Inputs) -> Keeping {
+        let pairs = Some(lay_out_kept(&ranges, inputs));
+        Keeping { ranges, pairs }
     }
 
     fn bring(&self, inputs: &Inputs) -> Result<Tensor> {
@@ -145,7 +179,7 @@ impl Backend for Cuda {
         self.gpu.launch(&Call {
             kernel: format!("gather_{}", form(x.dtype(), is_wide(x, 1)?)?),
             inputs: &[Some(x), Some(index)],
-            output: ((count, width).into(), x.dtype()),
+            output: Output::New((count, width).into(), x.dtype()),
             grid: [count, 1],
             threads: THREADS,
             shared: 0,
@@ -173,7 +207,7 @@ impl Backend for Cuda {
         self.gpu.launch(&Call {
             kernel,
             inputs: &[Some(x), Some(weight), bias],
-            output: ((rows, width).into(), weight.dtype()),
+            output: Output::New((rows, width).into(), weight.dtype()),
             grid: [rows, 1],
             threads: THREADS,
             shared: 0,
@@ -188,7 +222,7 @@ impl Backend for Cuda {
         let both = self.gpu.launch(&Call {
             kernel: format!("add_norm_{}", form(x.dtype(), is_wide)?),
             inputs: &[Some(x), Some(update), Some(weight), bias],
-            output: ((2, rows, width).into(), x.dtype()),
+            output: Output::New((2, rows, width).into(), x.dtype()),
             grid: [rows, 1],
             threads: THREADS,
             shared: 0,
@@ -210,7 +244,7 @@ impl Backend for Cuda {
             let both = self.gpu.launch(&Call {
                 kernel: format!("rotate_{}", form(first.dtype(), is_wide)?),
                 inputs: &[Some(first), Some(last), Some(&angles.cos), Some(&angles.sin)],
-                output: ((tokens, width).into(), first.dtype()),
+                output: Output::New((tokens, width).into(), first.dtype()),
                 grid: [tokens, 1],
                 threads: THREADS,
                 shared: 0,
@@ -234,7 +268,7 @@ impl Backend for Cuda {
         self.gpu.launch(&Call {
             kernel: format!("gated_{}", form(gate.dtype(), is_wide)?),
             inputs: &[Some(gate), Some(up)],
-            output: ((rows, width).into(), gate.dtype()),
+            output: Output::New((rows, width).into(), gate.dtype()),
             grid: [rows, width.div_ceil(THREADS as usize * pack)],
             threads: THREADS,
             shared: 0,
@@ -249,7 +283,7 @@ impl Backend for Cuda {
         self.gpu.launch(&Call {
             kernel: "scored".to_owned(),
             inputs: &[Some(&x), Some(bias), Some(last), Some(last_bias)],
-            output: (rows.into(), DType::F32),
+            output: Output::New(rows.into(), DType::F32),
             grid: [rows, 1],
             threads: THREADS,
             shared: 0,

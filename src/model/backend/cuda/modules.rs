@@ -21,7 +21,7 @@ macro_rules! ptx {
 const MODULES: [(&str, &str, &[&str]); 4] = [
     ("attention_mma", ptx!("attention_mma"), &["attention_mma"]),
     ("attention", ptx!("attention"), &["attention"]),
-    ("layers", ptx!("layers"), &["norm", "add_norm", "rotate", "gated", "gather", "scored"]),
+    ("layers", ptx!("layers"), &["norm", "add_norm", "rotate", "gated", "gather", "keep", "scored"]),
     ("summary", ptx!("summary"), &["summarise"]),
 ];
 

@@ -1,12 +1,12 @@
 //! Summaries of logits on the GPU they lie on: one kernel reads each row, and a few words a row
 //! come to the host.
 
-use super::call::{Call, word};
+use super::call::{Call, Output, word};
 use super::gpu::{Gpu, THREADS};
 use crate::diffusion::{Credit, Probability, TokenId, u32_of};
 use crate::model::backend::inputs::{AskPlaces, Inputs, part};
 use crate::model::backend::summary::{Summaries, Summary, SummaryOptions, Vocabulary};
-use crate::model::interface::{Change, Filter, Noise};
+use crate::model::sampling::{Change, Filter, Noise};
 use candle_core::{DType, Result, Tensor, bail};
 use std::collections::HashMap;
 use std::num::NonZeroU32;
@@ -154,7 +154,7 @@ pub(super) fn summaries(
             Some(&place(&places.tokens)?),
             Some(&place(&places.biases)?),
         ],
-        output: ((count, ANSWER).into(), DType::F32),
+        output: Output::New((count, ANSWER).into(), DType::F32),
         grid: [count, 1],
         threads: THREADS,
         shared: 0,

@@ -13,9 +13,15 @@ constexpr uint32_t WIDTH_MAX = 256;
 // Columns of the result that a thread holds at most.
 constexpr uint32_t COLUMNS_MAX = WIDTH_MAX / THREADS;
 
+// The number of a key's row: of those that `rows` name, or if it is null the key's own.
+__device__ __forceinline__ uint32_t row_number(const uint32_t *rows, uint32_t key) {
+    return rows == nullptr ? key : rows[key];
+}
+
 template <typename T>
-__device__ void attend_plain(const T *q, const T *k, const T *v, const uint32_t *tiles, const uint32_t *limits, T *out,
-                             uint32_t width, uint32_t sharing, uint32_t q_stride, uint32_t k_stride, uint32_t v_stride,
+__device__ void attend_plain(const T *q, const T *k, const T *v, const T *kept_k, const T *kept_v, const uint32_t *rows,
+                             const uint32_t *tiles, const uint32_t *limits, T *out, uint32_t width, uint32_t sharing,
+                             uint32_t q_stride, uint32_t k_stride, uint32_t v_stride, uint32_t kept_stride,
                              uint32_t out_stride, float scale, uint32_t parts) {
     __shared__ float queries[QUERIES][WIDTH_MAX];
     __shared__ float scores[QUERIES][KEYS];
@@ -30,8 +36,8 @@ __device__ void attend_plain(const T *q, const T *k, const T *v, const uint32_t 
     const uint32_t first_query = tile[0] + skipped, query_count = min(tile[1] - skipped, QUERIES);
     const uint32_t first_key = tile[2];
     q += (uint64_t)first_query * q_stride + head * width;
-    k += (uint64_t)first_key * k_stride + (head / sharing) * width;
-    v += (uint64_t)first_key * v_stride + (head / sharing) * width;
+    const uint32_t kv_head = (head / sharing) * width;
+    k += kv_head, v += kv_head, kept_k += kv_head, kept_v += kv_head;
     out += (uint64_t)first_query * out_stride + head * width;
     limits += first_query;
     const uint32_t key_count = limits[query_count - 1u]; // a limit never falls from one query to the next
@@ -61,9 +67,10 @@ __device__ void attend_plain(const T *q, const T *k, const T *v, const uint32_t 
             const uint32_t key = start + i * 8u + part;
             own[i] = -INFINITY;
             if (key < limit) {
+                const T *const own_key = row_of(k, kept_k, row_number(rows, first_key + key), k_stride, kept_stride);
                 float score = 0.0f;
                 for (uint32_t column = 0; column < width; column++) {
-                    score += queries[row][column] * widened(k[(uint64_t)key * k_stride + column]);
+                    score += queries[row][column] * widened(own_key[column]);
                 }
                 own[i] = score * scale;
             }
@@ -99,7 +106,8 @@ __device__ void attend_plain(const T *q, const T *k, const T *v, const uint32_t 
                     mixed[query][i] *= shrinks[query];
                 }
                 for (uint32_t key = 0; key < keys; key++) {
-                    const float value = widened(v[(uint64_t)(start + key) * v_stride + column]);
+                    const uint32_t from = row_number(rows, first_key + start + key);
+                    const float value = widened(row_of(v, kept_v, from, v_stride, kept_stride)[column]);
 #pragma unroll
                     for (uint32_t query = 0; query < QUERIES; query++) {
                         mixed[query][i] += scores[query][key] * value;
@@ -126,17 +134,19 @@ __device__ void attend_plain(const T *q, const T *k, const T *v, const uint32_t 
     }
 }
 
-// q (queries, heads * width), k and v (keys, kv heads * width), rows `*_stride` numbers apart; each kv head is shared by
-// `sharing` query heads. `tiles` (tiles, 4): a tile's first query, their number, the first key of their row, the number of
-// keys; each tile has `parts` blocks. `limits` (queries): so many keys, from its row's first on, a query sees. `scale` is
-// log2(e) / sqrt(width).
+// q (queries, heads * width), k and v (tokens, kv heads * width), kept_k and kept_v (slots, kv heads * width) of the store,
+// rows `*_stride` numbers apart; each kv head is shared by `sharing` query heads. `rows` (keys): of each key its token, or
+// with the highest bit set its slot; if it is null, keys are tokens. `tiles` (tiles, 4): a tile's first query, their number,
+// the first key of their row, the number of keys; each tile has `parts` blocks. `limits` (queries): so many keys, from its
+// row's first on, a query sees. `scale` is log2(e) / sqrt(width).
 #define PLAIN(name, T)                                                                                                 \
-    extern "C" __global__ void __launch_bounds__(THREADS)                                                    \
-        name(const T *q, const T *k, const T *v, const uint32_t *tiles, const uint32_t *limits, T *out, uint32_t width, \
-             uint32_t sharing, uint32_t q_stride, uint32_t k_stride, uint32_t v_stride, uint32_t out_stride,            \
-             float scale, uint32_t parts) {                                                                             \
-        attend_plain(q, k, v, tiles, limits, out, width, sharing, q_stride, k_stride, v_stride, out_stride, scale,      \
-                     parts);                                                                                            \
+    extern "C" __global__ void __launch_bounds__(THREADS)                                                              \
+        name(const T *q, const T *k, const T *v, const T *kept_k, const T *kept_v, const uint32_t *rows,               \
+             const uint32_t *tiles, const uint32_t *limits, T *out, uint32_t width, uint32_t sharing,                  \
+             uint32_t q_stride, uint32_t k_stride, uint32_t v_stride, uint32_t kept_stride, uint32_t out_stride,       \
+             float scale, uint32_t parts) {                                                                            \
+        attend_plain(q, k, v, kept_k, kept_v, rows, tiles, limits, out, width, sharing, q_stride, k_stride, v_stride,  \
+                     kept_stride, out_stride, scale, parts);                                                           \
     }
 
 PLAIN(attention_f32, float)

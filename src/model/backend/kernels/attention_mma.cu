@@ -20,23 +20,44 @@ __device__ __forceinline__ uint32_t place(uint32_t row, uint32_t chunk) {
     return row * D + ((chunk ^ (row & 7u)) * 8u);
 }
 
-// Begins to copy `count` rows (of `rows`) of `width` numbers from global to shared memory, filled up with zeros.
-template <uint32_t D>
-__device__ __forceinline__ void fetch(Half *to, const Half *from, uint32_t rows, uint32_t count, uint32_t stride,
-                                      uint32_t width) {
-    for (uint32_t at = threadIdx.x; at < rows * (D / 8u); at += THREADS) {
+// Rows that are neighbours.
+struct Neighbours {
+    const Half *start;
+    uint32_t stride;
+};
+
+// Rows that a list names.
+struct Listed {
+    const Half *start, *kept;
+    const uint32_t *rows;
+    uint32_t stride, kept_stride;
+};
+
+__device__ __forceinline__ const Half *row_at(const Neighbours &from, uint32_t row) {
+    return from.start + (uint64_t)row * from.stride;
+}
+
+__device__ __forceinline__ const Half *row_at(const Listed &from, uint32_t row) {
+    return row_of(from.start, from.kept, from.rows[row], from.stride, from.kept_stride);
+}
+
+// Begins to copy `count` rows (of `most`) of `width` numbers from global to shared memory, filled up with zeros.
+template <uint32_t D, typename Rows>
+__device__ __forceinline__ void fetch(Half *to, const Rows &from, uint32_t most, uint32_t count, uint32_t width) {
+    for (uint32_t at = threadIdx.x; at < most * (D / 8u); at += THREADS) {
         const uint32_t row = at / (D / 8u), chunk = at % (D / 8u);
         const bool is_there = row < count && chunk * 8u < width;
-        copy_later(to + place<D>(row, chunk), from + (is_there ? (uint64_t)row * stride + chunk * 8u : 0u), is_there);
+        copy_later(to + place<D>(row, chunk), is_there ? row_at(from, row) + chunk * 8u : from.start, is_there);
     }
 }
 
 // M: sixteens of queries of a warp. D: width of a head, filled up.
 template <uint32_t D, uint32_t M>
-__device__ __forceinline__ void attend(const Half *q, const Half *k, const Half *v, const uint32_t *tiles,
+__device__ __forceinline__ void attend(const Half *q, const Half *k, const Half *v, const Half *kept_k,
+                                       const Half *kept_v, const uint32_t *rows, const uint32_t *tiles,
                                        const uint32_t *limits, Half *out, uint32_t width, uint32_t sharing,
-                                       uint32_t q_stride, uint32_t k_stride, uint32_t v_stride, uint32_t out_stride,
-                                       float scale) {
+                                       uint32_t q_stride, uint32_t k_stride, uint32_t v_stride, uint32_t kept_stride,
+                                       uint32_t out_stride, float scale) {
     constexpr uint32_t QUERIES = WARPS * M * 16u;
     SHARED_BYTES(bytes);
     Half *const queries = (Half *)bytes;                 // (QUERIES, D)
@@ -50,8 +71,8 @@ __device__ __forceinline__ void attend(const Half *q, const Half *k, const Half 
         return;
     }
     q += (uint64_t)first_query * q_stride + head * width;
-    k += (uint64_t)first_key * k_stride + (head / sharing) * width;
-    v += (uint64_t)first_key * v_stride + (head / sharing) * width;
+    const uint32_t kv_head = (head / sharing) * width;
+    k += kv_head, v += kv_head, kept_k += kv_head, kept_v += kv_head;
     out += (uint64_t)first_query * out_stride + head * width;
     limits += first_query;
 
@@ -68,9 +89,20 @@ __device__ __forceinline__ void attend(const Half *q, const Half *k, const Half 
         }
     }
 
-    fetch<D>(queries, q, QUERIES, query_count, q_stride, width);
-    fetch<D>(keys, k, KEYS, key_count, k_stride, width);
-    fetch<D>(values, v, KEYS, key_count, v_stride, width);
+    // the keys and values of a tile that begins at key `start`
+    const auto fetch_keys = [&](uint32_t stage, uint32_t start) {
+        Half *const to_keys = keys + stage * KEYS * D, *const to_values = values + stage * KEYS * D;
+        const uint32_t first = first_key + start, count = key_count - start;
+        if (rows == nullptr) {
+            fetch<D>(to_keys, Neighbours{k + (uint64_t)first * k_stride, k_stride}, KEYS, count, width);
+            fetch<D>(to_values, Neighbours{v + (uint64_t)first * v_stride, v_stride}, KEYS, count, width);
+        } else {
+            fetch<D>(to_keys, Listed{k, kept_k, rows + first, k_stride, kept_stride}, KEYS, count, width);
+            fetch<D>(to_values, Listed{v, kept_v, rows + first, v_stride, kept_stride}, KEYS, count, width);
+        }
+    };
+    fetch<D>(queries, Neighbours{q, q_stride}, QUERIES, query_count, width);
+    fetch_keys(0, 0);
     end_group();
 
     float mixed[M][D / 8u][4]; // (16, D) of each sixteen
@@ -89,10 +121,7 @@ __device__ __forceinline__ void attend(const Half *q, const Half *k, const Half 
     for (uint32_t start = 0; start < key_count; start += KEYS, stage ^= 1u) {
         const uint32_t next = start + KEYS;
         if (next < key_count) {
-            fetch<D>(keys + (stage ^ 1u) * KEYS * D, k + (uint64_t)next * k_stride, KEYS, key_count - next, k_stride,
-                     width);
-            fetch<D>(values + (stage ^ 1u) * KEYS * D, v + (uint64_t)next * v_stride, KEYS, key_count - next,
-                     v_stride, width);
+            fetch_keys(stage ^ 1u, next);
         }
         end_group();
         wait_for_groups<1>(); // this tile is there, the next one may be under way
@@ -214,15 +243,18 @@ __device__ __forceinline__ void attend(const Half *q, const Half *k, const Half 
     }
 }
 
-// q (queries, heads * width), k and v (keys, kv heads * width), rows `*_stride` numbers apart; each kv head is shared by
-// `sharing` query heads. `tiles` (blocks, 4); `limits` (queries): so many keys, from its row's first on, a query sees.
-// `scale` is log2(e) / sqrt(width). Width and strides are multiples of 8.
+// q (queries, heads * width), k and v (tokens, kv heads * width), kept_k and kept_v (slots, kv heads * width) of the store,
+// rows `*_stride` numbers apart; each kv head is shared by `sharing` query heads. `rows` (keys): of each key its token, or
+// with the highest bit set its slot; if it is null, keys are tokens. `tiles` (blocks, 4); `limits` (queries): so many keys,
+// from its row's first on, a query sees. `scale` is log2(e) / sqrt(width). Width and strides are multiples of 8.
 #define ATTENTION(name, D, M)                                                                                          \
     extern "C" __global__ void __launch_bounds__(THREADS)                                                              \
-        name(const Half *q, const Half *k, const Half *v, const uint32_t *tiles, const uint32_t *limits, Half *out,     \
-             uint32_t width, uint32_t sharing, uint32_t q_stride, uint32_t k_stride, uint32_t v_stride,                 \
-             uint32_t out_stride, float scale) {                                                                        \
-        attend<D, M>(q, k, v, tiles, limits, out, width, sharing, q_stride, k_stride, v_stride, out_stride, scale);     \
+        name(const Half *q, const Half *k, const Half *v, const Half *kept_k, const Half *kept_v, const uint32_t *rows,\
+             const uint32_t *tiles, const uint32_t *limits, Half *out, uint32_t width, uint32_t sharing,               \
+             uint32_t q_stride, uint32_t k_stride, uint32_t v_stride, uint32_t kept_stride, uint32_t out_stride,       \
+             float scale) {                                                                                            \
+        attend<D, M>(q, k, v, kept_k, kept_v, rows, tiles, limits, out, width, sharing, q_stride, k_stride, v_stride,  \
+                     kept_stride, out_stride, scale);                                                                  \
     }
 
 ATTENTION(attention_mma_64_short, 64u, 1u)

@@ -45,6 +45,16 @@ struct alignas(sizeof(T) * N) Pack {
     T at[N];
 };
 
+// Set in the number of a key whose row lies in the store.
+constexpr uint32_t KEPT = 1u << 31;
+
+// The row of a key or a value by its number in a list: a row of `fresh`, or one of the store.
+template <typename T>
+__device__ __forceinline__ const T *row_of(const T *fresh, const T *kept, uint32_t row, uint32_t stride,
+                                           uint32_t kept_stride) {
+    return (row & KEPT) != 0 ? kept + (uint64_t)(row & ~KEPT) * kept_stride : fresh + (uint64_t)row * stride;
+}
+
 // Two bf16 in a word, the first in the lower half.
 __device__ __forceinline__ uint32_t packed(float first, float second) {
 #if !defined(KERNELS_ON_HOST) && __CUDA_ARCH__ >= 800

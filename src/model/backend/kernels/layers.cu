@@ -1,5 +1,5 @@
 // What a layer computes between its products, each in one read and one write: norms with the residual stream, rotary
-// angles, gated activations, and the last steps of the quality head; and rows by their indices. Arithmetic is in f32.
+// angles, gated activations, and the last steps of the quality head; and copies of rows by their indices. Arithmetic is in f32.
 //
 // Each kernel has a wide form for rows whose width and places are multiples of 16 bytes: a thread reads so much at once.
 
@@ -133,6 +133,23 @@ __device__ void gather(const T *x, const uint32_t *index, T *out, uint32_t width
     }
 }
 
+// Copies keys and values of tokens into slots of the store: rows of k and v, `k_stride` and `v_stride` numbers apart, to
+// rows of kept_k and kept_v, `kept_stride` apart. `kept` (rows, 2): a token, and its slot plus 1; 0 is no slot.
+template <uint32_t N, typename T>
+__device__ void keep(const T *k, const T *v, const uint32_t *kept, T *kept_k, T *kept_v, uint32_t width,
+                     uint32_t k_stride, uint32_t v_stride, uint32_t kept_stride) {
+    const uint64_t token = kept[2u * blockIdx.x], slot = kept[2u * blockIdx.x + 1u];
+    if (slot == 0) {
+        return;
+    }
+    k += token * k_stride, v += token * v_stride;
+    kept_k += (slot - 1u) * kept_stride, kept_v += (slot - 1u) * kept_stride;
+    for (uint32_t at = threadIdx.x * N; at < width; at += THREADS * N) {
+        *(Pack<T, N> *)(kept_k + at) = pack<N>(k, at);
+        *(Pack<T, N> *)(kept_v + at) = pack<N>(v, at);
+    }
+}
+
 #define NORM(name, T, W, U, WIDE)                                                                                      \
     extern "C" __global__ void name(const T *x, const W *weight, const W *bias, U *out, uint32_t width,                 \
                                     uint32_t stride, float eps) {                                                      \
@@ -183,6 +200,16 @@ GATHER(gather_f32, float, false)
 GATHER(gather_f32_wide, float, true)
 GATHER(gather_bf16, Half, false)
 GATHER(gather_bf16_wide, Half, true)
+
+#define KEEP(name, T, WIDE)                                                                                            \
+    extern "C" __global__ void name(const T *k, const T *v, const uint32_t *kept, T *kept_k, T *kept_v,                \
+                                    uint32_t width, uint32_t k_stride, uint32_t v_stride, uint32_t kept_stride) {      \
+        keep<PACK<T, WIDE>>(k, v, kept, kept_k, kept_v, width, k_stride, v_stride, kept_stride);                       \
+    }
+KEEP(keep_f32, float, false)
+KEEP(keep_f32_wide, float, true)
+KEEP(keep_bf16, Half, false)
+KEEP(keep_bf16_wide, Half, true)
 
 // gelu(x + bias) w + c of rows x (rows, width): out (rows).
 extern "C" __global__ void scored(const float *x, const float *bias, const float *weight, const float *last, float *out,

@@ -2,6 +2,7 @@
 //! run in the program that `.ci/kernels` builds.
 
 mod attention;
+mod kept;
 mod layers;
 mod model;
 mod summary;

@@ -4,8 +4,10 @@ use super::super::Cuda;
 use super::{cuda, distance};
 use crate::diffusion::{Canvas, Cell, Reading, Seed, TokenId};
 use crate::model::backend::{Backend, Span, counts::Counts, cpu::Cpu};
-use crate::model::interface::{Change, Denoiser, Filter, Row, Sampling};
+use crate::model::interface::Denoiser;
 use crate::model::load::{Place, Source, load_on};
+use crate::model::row::Row;
+use crate::model::sampling::{Change, Filter, Sampling};
 use candle_core::{DType, Device, Tensor};
 use std::path::Path;
 use std::sync::Arc;
@@ -14,9 +16,13 @@ fn data(name: &str) -> std::path::PathBuf {
     Path::new("tests/data").join(name) // of the repository, or of what `just gpu` packed
 }
 
-fn load(source: &Source, backend: Arc<dyn Backend>, dtype: DType) -> Box<dyn Denoiser> {
+/// Keys and values that are kept, on both devices.
+const CACHE_BYTES: u64 = 1 << 20;
+
+pub(super) fn load(source: &Source, backend: Arc<dyn Backend>, dtype: DType) -> Box<dyn Denoiser> {
     let device = crate::model::Device::Cpu;
-    load_on(source, Place { dtype, backend, name: device, allow_foreign_head: false }).unwrap()
+    load_on(source, Place { dtype, backend, name: device, allow_foreign_head: false, cache_bytes: Some(CACHE_BYTES) })
+        .unwrap()
 }
 
 fn canvas(length: u32) -> Canvas {
@@ -40,6 +46,7 @@ fn readings(model: &mut dyn Denoiser, canvases: &[Canvas]) -> Vec<Reading> {
         .enumerate()
         .map(|(index, canvas)| Row {
             canvas,
+            reuse: None,
             shown: (index % 6 == 5).then_some(&full[index]),
             window: 0..canvas.len(),
             sampling: Sampling {
@@ -68,7 +75,7 @@ const BANNED: [(TokenId, Change); 2] =
 
 /// The same tokens and numbers but for rounding; only tokens of nearly equal probability may change
 /// places.
-fn compare(found: &[Reading], expected: &[Reading]) {
+pub(super) fn compare(found: &[Reading], expected: &[Reading]) {
     let (mut blanks, mut same) = (0, 0);
     assert_eq!(found.len(), expected.len());
     for (found, expected) in found.iter().zip(expected) {
@@ -114,7 +121,7 @@ fn check(source: &Source, canvases: &[Canvas]) {
     compare(&found, &expected);
 }
 
-fn directory(name: &str) -> Source {
+pub(super) fn directory(name: &str) -> Source {
     Source::Directory { dir: data(name), prism_head: None, adapter: None }
 }
 
@@ -176,7 +183,7 @@ fn passes_that_are_filled_up_read_the_same_and_have_few_shapes() {
     let shape = |tokens: u32| {
         let mut inputs = filled_up.inputs();
         inputs.add(0..tokens);
-        filled_up.lay_out(vec![Span { queries: 0..tokens as usize, keys: 0..tokens as usize }], &mut inputs);
+        filled_up.lay_out(vec![Span::of(0..tokens as usize, 0..tokens as usize)], &mut inputs);
         inputs.shape
     };
     assert_eq!(shape(65), shape(128));

@@ -5,7 +5,7 @@ use crate::diffusion::{Credit, Draws, Position, Purpose, Seed, TokenId};
 use crate::model::backend::inputs::Inputs;
 use crate::model::backend::summary::{Answers, Guidance, Summary, SummaryOptions, Vocabulary};
 use crate::model::backend::{Backend, Computed, cpu::Cpu};
-use crate::model::interface::{Change, Filter, Noise};
+use crate::model::sampling::{Change, Filter, Noise};
 use candle_core::{DType, Result, Tensor};
 use std::num::NonZeroU32;
 

@@ -1,0 +1,175 @@
+//! Rules: the policy and the cache of a request, checked and complete. Out of scope: canvases.
+
+use super::values::{count, probability};
+use crate::diffusion::policy::order::CONFIDENCE;
+use crate::diffusion::policy::{COUNT_MAX, Choice, Kind, KnobError, NO_CACHE, OFF, PREFIX, QUALITY, pace, rules};
+use crate::diffusion::{DOUBTFUL, Pace, Policy, Proofreading};
+use crate::engine::request::{self, Rejected, Request, invalid};
+use crate::model::{Keeping, ModelSpec};
+use std::{
+    borrow::Cow,
+    num::{NonZeroU32, NonZeroUsize},
+};
+
+/// The field of orders and paces.
+pub(super) const UNMASKING: &str = "diffusion.unmasking";
+/// Default steps of proofreading: one per cell, at most this many.
+pub(super) const PROOFREADING_MAX: u32 = 128;
+/// What a model's requests may ask for.
+pub(super) struct Rules<'a>(pub(super) &'a ModelSpec);
+
+impl Rules<'_> {
+    pub(super) fn policy(&self, request: &Request, blanks: usize) -> Result<Policy, Rejected> {
+        let blanks = NonZeroU32::new(u32::try_from(blanks).unwrap_or(u32::MAX)).unwrap_or(NonZeroU32::MIN);
+        let block_length = match request.block_length {
+            Some(0) => return Err(invalid("diffusion.block_length", "block_length is 0; give at least 1")),
+            Some(length) => NonZeroU32::new(length),
+            None => self.0.defaults.block_length,
+        };
+        let block_length = block_length.unwrap_or(NonZeroU32::MAX);
+        let steps = request.steps.map(|steps| count("diffusion.steps", steps)).transpose()?;
+        let per_block = block_length.min(blanks);
+        let pace = match pace(&request.pace).map_err(|error| knob_fault(UNMASKING, error))? {
+            None => Pace::Steps(steps.or(self.0.defaults.steps).unwrap_or(blanks)),
+            Some(rule) => {
+                Pace::Adaptive { rule: checked(UNMASKING, Kind::Pace, rule, per_block.get())?, steps_max: steps }
+            }
+        };
+        let order = checked(UNMASKING, Kind::Order, order(request), per_block.get())?;
+        let remasking = self.remasking(request.remasking, per_block)?;
+        if let (Pace::Adaptive { rule, .. }, Some(_)) = (pace, remasking.hold()) {
+            let message = format!(
+                "hold is a part of a fixed number of steps, but {0} fills as many blanks a step as are ready; leave \
+                 out hold, or {0} of unmasking",
+                rule.rule.name
+            );
+            return Err(invalid("diffusion.remasking.hold", message));
+        }
+        let proofreading = self.proofreading(request, blanks.get())?;
+        Ok(Policy { order, pace, remasking, block_length, proofreading })
+    }
+
+    /// As requested; else the model's default where remasking is by quality.
+    fn proofreading(&self, request: &Request, cells: u32) -> Result<Option<Proofreading>, Rejected> {
+        let by_quality = request.remasking.is_none_or(|asked| asked.rule == &QUALITY);
+        match (&request.proofreading, by_quality) {
+            (None, true) if self.0.has_quality => Ok(self.0.defaults.proofreading),
+            (None, _) | (Some(request::Proofreading { steps: Some(0), .. }), _) => Ok(None),
+            (Some(_), _) if !self.0.has_quality => {
+                Err(invalid("diffusion.proofreading", format!("proofreading {}", no_head())))
+            }
+            (Some(asked), _) => proofread(asked, cells, PROOFREADING).map(Some),
+        }
+    }
+
+    fn remasking(&self, asked: Option<Choice>, per_block: NonZeroU32) -> Result<Choice, Rejected> {
+        const FIELD: &str = "diffusion.remasking";
+        let by_default = if self.0.has_quality { &QUALITY } else { &OFF };
+        let asked = asked.unwrap_or(Choice::of(by_default));
+        if asked.rule.needs.quality && !self.0.has_quality {
+            let message = format!("remasking by {} {}, or \"off\"", asked.rule.name, no_head());
+            return Err(invalid(FIELD, message));
+        }
+        checked(FIELD, Kind::Remasking, asked, per_block.get())
+    }
+
+    /// The length of the blocks of a block-causal model.
+    pub(super) const fn blocks(&self) -> Option<NonZeroUsize> {
+        match self.0.keeping {
+            Keeping::Exact(length) => Some(length),
+            Keeping::Approximate | Keeping::No => None,
+        }
+    }
+
+    /// As requested; else none, or what lies before the block where keeping that changes nothing.
+    pub(super) fn cache(&self, request: &Request, policy: &Policy) -> Result<Choice, Rejected> {
+        const FIELD: &str = "diffusion.cache";
+        let needs = policy.needs();
+        let remasking = policy.remasking.rule.name;
+        // rows in which something else is blank, or filled, than on the canvas
+        let others = match (needs.exact, needs.corrected) {
+            (true, _) => Some("reads a row for each filled cell"),
+            (_, true) => Some("reads a working copy of the canvas"),
+            (false, false) => None,
+        };
+        let is_exact = matches!(self.0.keeping, Keeping::Exact(_)) && others.is_none();
+        let asked = request.cache.unwrap_or(Choice::of(if is_exact { &PREFIX } else { &NO_CACHE }));
+        let choice = checked(FIELD, Kind::Cache, asked, 1)?;
+        let name = asked.rule.name;
+        let refuse = |why: String| Err(invalid(FIELD, format!("cache {name:?} {why}")));
+        match others {
+            _ if asked.rule == &NO_CACHE => {}
+            _ if self.0.keeping == Keeping::No => {
+                let family = &self.0.family;
+                return refuse(format!(
+                    "keeps keys and values, which a model of the family {family:?} does not; give \"off\""
+                ));
+            }
+            Some(why) => {
+                return refuse(format!("does not go with the remasking {remasking:?}, which {why}; give \"off\""));
+            }
+            None if asked.rule.needs.quality && !self.0.has_quality => return refuse(no_head()),
+            None => {}
+        }
+        Ok(choice)
+    }
+}
+
+/// The order of a request, by confidence unless it says another.
+pub(super) fn order(request: &Request) -> Choice {
+    request.order.unwrap_or(Choice::of(&CONFIDENCE))
+}
+
+/// A rule as it runs: its knobs checked, others at their defaults for blocks of `blanks` blanks.
+pub(super) fn checked(field: &'static str, kind: Kind, asked: Choice, blanks: u32) -> Result<Choice, Rejected> {
+    if asked.rule.kind != kind {
+        let names: Vec<_> = rules(kind).iter().map(|rule| rule.name).collect();
+        let message = format!("{:?} is no {kind}; give one of {}", asked.rule.name, names.join(", "));
+        return Err(invalid(field, message));
+    }
+    asked.check().map_err(|error| knob_fault(field, error))?;
+    Ok(asked.with_defaults(blanks))
+}
+
+pub(super) fn knob_fault(field: &'static str, KnobError { knob, message }: KnobError) -> Rejected {
+    let param = knob.map_or(Cow::Borrowed(field), |knob| format!("{field}.{knob}").into());
+    Rejected::Invalid { param, message }
+}
+
+/// Why a request is refused that needs a quality head, and which remaskings need none.
+pub(super) fn no_head() -> String {
+    let rules = rules(Kind::Remasking);
+    let free = rules.iter().filter(|rule| !rule.needs.quality && **rule != &OFF);
+    let names: Vec<String> = free.map(|rule| format!("{:?}", rule.name)).collect();
+    let (names, last) = names.split_at(names.len().saturating_sub(1));
+    format!(
+        "needs a quality head, which this model does not have; give one with --prism-head, or ask for remasking {} or {}",
+        names.join(", "),
+        last.concat()
+    )
+}
+
+/// Names of the request fields for `steps`, `below` and `most` of a proofreading.
+pub(super) type Names = [&'static str; 3];
+pub(super) const PROOFREADING: Names =
+    ["diffusion.proofreading.steps", "diffusion.proofreading.below", "diffusion.proofreading.most"];
+pub(super) const REPAIR: Names = ["steps", "below", "worst"];
+
+/// A proofreading of `cells` cells, as requested.
+pub(super) fn proofread(
+    asked: &request::Proofreading,
+    cells: u32,
+    [steps, below, most]: Names,
+) -> Result<Proofreading, Rejected> {
+    let given = asked.steps.unwrap_or(cells.clamp(2, PROOFREADING_MAX));
+    if !(2..=COUNT_MAX).contains(&given) {
+        let off = if steps == REPAIR[0] { "" } else { "0, or " };
+        let message = format!("steps is {given}; give {off}2 to {COUNT_MAX}: one to erase, one to write");
+        return Err(invalid(steps, message));
+    }
+    Ok(Proofreading {
+        steps: given,
+        below: probability(below, asked.below.unwrap_or(DOUBTFUL))?,
+        most: asked.most.map(|given| count(most, given)).transpose()?,
+    })
+}
