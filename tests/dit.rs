@@ -79,6 +79,8 @@ fn a_row_is_read_the_same_alone_and_in_company() {
             blank_biases: None,
             credit: None,
             distributions: false,
+            scores: None,
+            block_length: None,
             only: &[],
             review: true,
             exact: false,

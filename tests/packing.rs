@@ -60,6 +60,8 @@ fn read_both_ways(
         blank_biases: None,
         credit: None,
         distributions: false,
+        scores: None,
+        block_length: None,
         only: &[],
         review: true,
         exact: false,

@@ -6,8 +6,8 @@ mod common;
 use common::{ask, engine, finished, llada_tiny_model, puppet, toy, toy_tokenizer};
 use proptest::prelude::*;
 use remask::diffusion::policy::{
-    CORRECT_EVERY, CORRECTOR_PASSES, EXACT, Kind, Knob, OFF, PROSECO, QUALITY, REMDM, Range, Rule, Setting, Settings,
-    THRESHOLD, confidence::CONFIDENCE, order, random::RANDOM, rules,
+    CORRECT_EVERY, CORRECTOR_PASSES, Count, EXACT, Kind, Knob, OFF, PROSECO, QUALITY, REMDM, Range, Rule, Setting,
+    Settings, THRESHOLD, confidence::CONFIDENCE, order, random::RANDOM, rules,
 };
 use remask::diffusion::{Canvas, Cell, Choice, Edit, TokenId};
 use remask::engine::{
@@ -181,7 +181,8 @@ fn check_laws(request: &Request) -> Result<(), TestCaseError> {
             }
         }
         // what proofreading erases is bounded by its steps
-        let is_bounded = request.proofreading.is_none() && !is_corrected;
+        let is_ranked = request.remasking.is_some_and(|choice| choice.rule.count == Count::Ranked);
+        let is_bounded = request.proofreading.is_none() && !is_corrected && !is_ranked;
         prop_assert!(!is_bounded || changed_in_block <= budget(request, per_block), "{} changes", changed_in_block);
         prop_assert_eq!(step.blanks, canvas.blanks(0..canvas.len()).count());
     }

@@ -29,7 +29,7 @@ pub use outcome::{ReadingError, StepOutcome};
 pub use plan::{Passes, PolicyError};
 pub use policy::{Choice, Pace, Policy, Proofreading};
 pub use random::{DrawKey, Draws, Purpose, Seed, gumbel};
-pub use reading::{Best, Distribution, Present, Proposal, Reading, Review};
+pub use reading::{Best, Distribution, Present, Proposal, Reading, Review, Score};
 pub use reuse::Reuse;
 pub use sequence::Sequence;
 pub use token_set::{TokenSet, TokenSetError};

@@ -50,6 +50,15 @@ pub struct Best {
     pub confidence: Probability,
 }
 
+/// A number by which cells are ranked.
+#[derive(Clone, Copy, Debug, PartialEq)]
+pub struct Score {
+    /// The cell.
+    pub at: Position,
+    /// The larger, the better; finite.
+    pub score: f32,
+}
+
 /// The model's own distribution in a blank: without guidance, biases, penalties and credit.
 #[derive(Clone, Debug, PartialEq)]
 pub struct Distribution {
@@ -75,4 +84,7 @@ pub struct Reading {
     pub favourites: Vec<Best>,
     /// One per blank of the window, left to right; empty when the row asked for none.
     pub distributions: Vec<Distribution>,
+    /// One per blank and filled cell of the window, left to right; empty when the row asked for
+    /// none.
+    pub scores: Vec<Score>,
 }

@@ -9,7 +9,7 @@
 
 use super::policy::{Correcting, Count, Pace, Policy, Stretch};
 use super::room::Room;
-use super::shares::{Hold, planned_changes};
+use super::shares::{Hold, filled_after, planned_changes};
 
 /// Steps that proofreading needs to change anything: one to erase, one to write.
 const ROUND: u32 = 2;
@@ -145,10 +145,20 @@ impl Schedule {
         self.skipped += steps;
     }
 
-    /// Whether a step that changes nothing may be skipped: one of a block with a hold, in which
-    /// steps need not fill anything.
+    /// Whether a step that changes nothing may be skipped: one of a block with a hold, or with more
+    /// steps than cells, in which steps need not fill anything.
     pub(super) fn may_skip(&self) -> bool {
-        self.hold.is_some() && self.phase == Phase::Filling
+        (self.hold.is_some() || self.count == Count::Ranked) && self.phase == Phase::Filling
+    }
+
+    /// Blanks that this step leaves of `blanks`, of which the pace's rule fills `ready`, where the
+    /// remasking ranks the cells.
+    pub(super) fn leaves(&self, blanks: u32, ready: u32) -> Option<u32> {
+        let is_ranked = self.count == Count::Ranked && self.phase == Phase::Filling;
+        is_ranked.then(|| match self.pace {
+            BlockPace::Steps(steps) => self.blanks_at_start - filled_after(self.blanks_at_start, steps, self.step),
+            BlockPace::Adaptive { .. } => blanks - self.fills(blanks, ready, 0),
+        })
     }
 
     /// Whether the block has been full, and is now proofread.
@@ -179,8 +189,10 @@ impl Schedule {
             let changes = if is_last || blanks > 0 { 0 } else { u32::MAX };
             return Room { changes, erasures: changes };
         }
-        if self.count == Count::Replacements {
-            return Room { changes: u32::MAX, erasures: 0 };
+        match self.count {
+            Count::Replacements => return Room { changes: u32::MAX, erasures: 0 },
+            Count::Ranked => return Room { changes: 0, erasures: 0 },
+            Count::Planned | Count::Own => {}
         }
         let fills = self.fills(blanks, ready, 0);
         let is_inside = match self.pace {
@@ -193,7 +205,9 @@ impl Schedule {
                 planned_changes(self.budget, self.window.of_steps(steps), self.step)
             }
             (BlockPace::Adaptive { .. }, Count::Planned) => fills.min(left),
-            (BlockPace::Steps(_) | BlockPace::Adaptive { .. }, Count::Own | Count::Replacements) => left,
+            (BlockPace::Steps(_) | BlockPace::Adaptive { .. }, Count::Own | Count::Replacements | Count::Ranked) => {
+                left
+            }
         };
         // a replaced cell is not blank: only erasures have to be filled again
         let erasures = match (self.pace, self.count) {

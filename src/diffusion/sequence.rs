@@ -119,8 +119,9 @@ impl Sequence {
 
     /// The same, but its passes keep keys and values of earlier ones by `cache`, a rule of
     /// [`Kind::Cache`](super::policy::Kind) whose knobs are complete. Steps that correct keep none.
-    /// `blocks` is the length of the blocks of a block-causal model.
+    /// `blocks` is the length of the blocks of a block-causal model, where the policy sets none.
     pub fn caching(self, cache: Choice, blocks: Option<NonZeroUsize>) -> Self {
+        let blocks = blocks.map(|length| self.block_length().unwrap_or(length));
         Self { kept: Kept::new(cache, blocks), ..self }
     }
 
@@ -158,6 +159,12 @@ impl Sequence {
     /// Passes that are left at most, also where the policy names no bound.
     pub fn passes(&self) -> Passes {
         self.plan.passes()
+    }
+
+    /// Cells of a block, as the policy sets them; `None` of a text that was full at the start.
+    pub fn block_length(&self) -> Option<NonZeroUsize> {
+        let length = Some(self.policy.block_length).filter(|length| *length != NonZeroU32::MAX);
+        length.and_then(|length| length.try_into().ok())
     }
 
     /// Whether the next step is one of a plan with fewer steps than the policy's.

@@ -16,6 +16,14 @@ pub(super) fn planned_changes(budget: u32, window: Range<u32>, step: u32) -> u32
     budget / steps + u32::from(nearer_steps < u64::from(budget % steps))
 }
 
+/// Cells of `cells` that are filled after step `step` of `steps`, each of which adds an even share,
+/// the last ones one more (`RemeDi`'s published sampler).
+pub(super) fn filled_after(cells: u32, steps: u32, step: u32) -> u32 {
+    let steps = steps.max(1);
+    let (share, rest, taken) = (cells / steps, cells % steps, step.saturating_add(1).min(steps));
+    share * taken + taken.saturating_sub(steps - rest)
+}
+
 /// Steps of each of `blocks` blocks when a run has `steps`: an even share, the remainder to the
 /// first blocks.
 pub(super) fn share_of_steps(steps: u32, blocks: u32) -> impl Iterator<Item = u32> {
@@ -88,6 +96,16 @@ mod tests {
                 }
             }
         }
+    }
+
+    #[test]
+    fn the_last_steps_fill_one_cell_more() {
+        let filled = |cells, steps| (0..steps).map(|step| filled_after(cells, steps, step)).collect::<Vec<_>>();
+        assert_eq!(filled(32, 8), [4, 8, 12, 16, 20, 24, 28, 32]);
+        assert_eq!(filled(8, 3), [2, 5, 8]);
+        assert_eq!(filled(7, 4), [1, 3, 5, 7]);
+        assert_eq!(filled(2, 5), [0, 0, 0, 1, 2]);
+        assert_eq!((filled_after(7, 4, 9), filled_after(7, 0, 0)), (7, 7));
     }
 
     #[test]

@@ -212,15 +212,28 @@ impl Job {
         let (seed, step) = (self.sequence.seed(), self.sequence.step());
         let sampling = Sampling { temperature, seed, step, filter: *filter };
         let canvas = self.sequence.canvas();
-        let plain = Row { sampling, ..Row::plain(canvas, 0..0) };
+        let block_length = self.sequence.block_length();
+        let plain = Row { sampling, block_length, ..Row::plain(canvas, 0..0) };
         match (self.sequence.window(), self.quality_pending) {
             (Some(window), _) => {
-                let Needs { quality: review, present, best, exact, shift: distributions, .. } = self.sequence.needs();
+                let needs = self.sequence.needs();
+                let Needs { quality: review, present, best, exact, shift: distributions, .. } = needs;
                 let (only, own) = (&self.restrictions[..], &self.options.biases);
                 let (blank_biases, biases) = (Some(own.of_blanks()), &own.requested[..]);
                 let (shown, credit) = (self.sequence.shown(), self.sequence.credits());
                 let reuse = self.sequence.reuse().map(|reuse| (SequenceName(id.0), reuse));
-                let asked = Row { shown, reuse, review, exact, present, best, distributions, credit, ..plain };
+                let asked = Row {
+                    shown,
+                    reuse,
+                    review,
+                    exact,
+                    present,
+                    best,
+                    distributions,
+                    credit,
+                    scores: needs.score,
+                    ..plain
+                };
                 vec![Row { window, guidance: *guidance, biases, blank_biases, only, ..asked }]
             }
             (None, true) => vec![Row { window: self.written_range(), review: true, ..plain }],

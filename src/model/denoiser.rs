@@ -9,13 +9,14 @@ use super::backend::summary::{Answers, Asks, Guidance, SummaryOptions, Vocabular
 use super::backend::{Backend, Computed};
 use super::error::{ModelError, RowError};
 use super::interface::{Batch, Denoiser, Inspection, KeptStates, Readings};
-use super::network::{Network, Pass, States};
+use super::network::{Network, Pass, Scope, States};
 use super::placing::Placing;
 use super::plan::{Asked, Placings, Plan, Planner, Question};
 use super::row::{Row, SequenceName};
 use super::shelf::Shelf;
 use super::spec::ModelSpec;
-use crate::diffusion::{Canvas, Cell, Distribution, Present, Probability, Reading, Review, TokenId, u32_of};
+use crate::diffusion::policy::Scoring;
+use crate::diffusion::{Canvas, Cell, Distribution, Present, Probability, Reading, Review, Score, TokenId, u32_of};
 use candle_core::{DType, Tensor, utils::with_threadpool};
 use rayon::prelude::*;
 use std::ops::Range;
@@ -53,7 +54,13 @@ fn whole(states: impl Iterator<Item = usize>) -> Vec<u32> {
 
 /// Whether all logits of a cell come to the host.
 fn is_whole(batch: &Batch<'_>, cell: &Asked) -> bool {
-    batch[cell.row].distributions && matches!(cell.question, Question::Proposal)
+    let Row { distributions, scores, .. } = &batch[cell.row];
+    let is_scored = *scores == Some(Scoring::Logit);
+    match cell.question {
+        Question::Proposal => *distributions || is_scored,
+        Question::Present(_) => is_scored,
+        Question::LeftOut(_) | Question::Best | Question::Quality => false,
+    }
 }
 
 /// The numbers of chunks (of `lengths`, laid end to end), of each the first few (`counts`).
@@ -219,6 +226,7 @@ impl NetworkDenoiser {
                     reading.proposals.push(summary.proposal(at));
                     reading.favourites.extend(summary.favourite(at));
                 }
+                Question::Present(_) if !batch[row].present => {} // its logit is asked for
                 Question::Present(_) => reading.present.push(Present { at, confidence: summary.confidence }),
                 Question::LeftOut(_) => reading.reviews.push(Review { at, quality: summary.confidence }),
                 Question::Best => reading.best.push(summary.best(at)),
@@ -228,15 +236,19 @@ impl NetworkDenoiser {
         self.record_distributions(batch, readouts.chunks(most).zip(whole_rows), &logits, &mut readings);
         for (&Asked { row, at, .. }, logit) in reviewed.iter().zip(qualities) {
             let quality = if logit.is_finite() { Probability::rounded(sigmoid(logit)) } else { None };
+            let asked = &batch[row];
+            let is_review = asked.review && !asked.exact && asked.seen().cells()[at.index()] != Cell::Blank;
             self.record(&mut readings[row], "a quality", quality, |reading, quality| {
-                reading.reviews.push(Review { at, quality });
+                reading.reviews.extend(is_review.then_some(Review { at, quality }));
+                let is_score = asked.scores == Some(Scoring::Quality);
+                reading.scores.extend(is_score.then_some(Score { at, score: logit }));
             });
         }
         Ok(readings)
     }
 
-    /// Adds distributions from the logits of chunks of cells: of each chunk so many rows, those
-    /// that fill it up included.
+    /// Adds distributions and scores from the logits of chunks of cells: of each chunk so many
+    /// rows, those that fill it up included.
     fn record_distributions<'a>(
         &self,
         batch: &Batch<'_>,
@@ -249,11 +261,25 @@ impl NetworkDenoiser {
             logits = rest;
             let asked: Vec<&Asked> = cells.iter().filter(|cell| is_whole(batch, cell)).collect();
             let rows: Vec<(&Asked, &[f32])> = asked.into_iter().zip(own.chunks(self.vocabulary.size)).collect();
+            for (cell, logits) in &rows {
+                // a row with a logit that is not finite has ended
+                if let (Some(Scoring::Logit), Ok(reading)) = (batch[cell.row].scores, &mut readings[cell.row]) {
+                    let place = reading.proposals.binary_search_by_key(&cell.at, |proposal| proposal.at);
+                    let token = match cell.question {
+                        Question::Present(token) => Some(token),
+                        _ => place.ok().map(|place| reading.proposals[place].token),
+                    };
+                    let score = token.and_then(|token| logits.get(token.0 as usize));
+                    reading.scores.extend(score.map(|score| Score { at: cell.at, score: *score }));
+                }
+            }
+            let has_distribution = |(cell, _): &&(&Asked, &[f32])| {
+                batch[cell.row].distributions && matches!(cell.question, Question::Proposal)
+            };
             let distribution = |(cell, logits): &(&Asked, &[f32])| {
                 (cell.row, Distribution { at: cell.at, log_probabilities: log_probabilities(logits, self.vocabulary) })
             };
-            for (row, distribution) in rows.par_iter().map(distribution).collect::<Vec<_>>() {
-                // a row with a logit that is not finite has ended
+            for (row, distribution) in rows.par_iter().filter(has_distribution).map(distribution).collect::<Vec<_>>() {
                 if let Ok(reading) = &mut readings[row] {
                     reading.distributions.push(distribution);
                 }
@@ -286,7 +312,8 @@ impl NetworkDenoiser {
         }
         let prompt = prompt.unwrap_or_else(|| canvas.prompt_length());
         let mut pass = Pass::default();
-        pass.push(ids.iter().map(|id| id.0), prompt, (0..ids.len()).collect());
+        let scope = Scope { prompt, sight: self.network.sight() };
+        pass.push(ids.iter().map(|id| id.0), scope, (0..ids.len()).collect());
         let mut inputs = Inputs::default();
         let plan = self.network.plan(&pass, &mut inputs);
         let States { hidden, judged } = self.network.run(&plan, &self.backend.bring(&inputs)?, None)?; // (positions, width) each

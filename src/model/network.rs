@@ -25,6 +25,8 @@ pub(crate) struct PassRow {
     pub(crate) asked: Vec<usize>,
     /// Cells at its start that are the prompt.
     pub(crate) prompt: usize,
+    /// Which of its cells attend to which.
+    pub(crate) sight: Sight,
     /// Which cells the tokens are, if they are not the first ones of the row, and what they attend
     /// to.
     pub(crate) part: Option<RowPart>,
@@ -64,16 +66,12 @@ impl PassRow {
 
     /// A range of tokens, cut into runs that attend to the same cells of the row: each with the
     /// position behind the last of these.
-    pub(crate) fn runs(
-        &self,
-        sight: Sight,
-        range: Range<usize>,
-    ) -> impl Iterator<Item = (Range<usize>, usize)> + use<'_> {
+    pub(crate) fn runs(&self, range: Range<usize>) -> impl Iterator<Item = (Range<usize>, usize)> + use<'_> {
         let cells = if self.part.is_some() { usize::MAX } else { self.tokens.len() };
         let mut next = range.start;
         std::iter::from_fn(move || {
             let first = (next < range.end).then_some(next)?;
-            let seen = sight.reach(self.position(first), self.prompt, cells);
+            let seen = self.sight.reach(self.position(first), self.prompt, cells);
             next = match &self.part {
                 None => seen.min(range.end),
                 Some(part) => first + part.positions[first..range.end].partition_point(|at| (*at as usize) < seen),
@@ -113,11 +111,26 @@ pub(crate) enum Sight {
     All,
     /// The prompt is one block, and blocks of `length` cells follow, counted from its end. A cell
     /// attends to its own block and to those before it.
-    #[cfg_attr(not(test), allow(dead_code))] // no family that runs here has it yet
     Blocks { length: NonZeroUsize },
 }
 
+/// What the cells of a row attend to.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub(crate) struct Scope {
+    /// Cells at its start that are the prompt.
+    pub(crate) prompt: usize,
+    pub(crate) sight: Sight,
+}
+
 impl Sight {
+    /// The same with blocks of another length, where there are blocks.
+    pub(crate) fn with(self, length: Option<NonZeroUsize>) -> Self {
+        match (self, length) {
+            (Self::Blocks { .. }, Some(length)) => Self::Blocks { length },
+            (sight, _) => sight,
+        }
+    }
+
     /// How many of a row's `cells` the cell `at` attends to, from the first on. The first `prompt`
     /// are the prompt.
     pub(crate) fn reach(self, at: usize, prompt: usize, cells: usize) -> usize {
@@ -130,35 +143,34 @@ impl Sight {
 }
 
 impl Pass {
-    /// Adds a row of tokens, the first `prompt` of which are the prompt. The states at `asked`,
-    /// ascending positions in the row, follow those of the earlier rows; returns the index of the
-    /// first.
-    pub(crate) fn push(&mut self, ids: impl Iterator<Item = u32>, prompt: usize, asked: Vec<usize>) -> usize {
-        self.push_row(ids, prompt, asked, None)
+    /// Adds a row of tokens. The states at `asked`, ascending positions in the row, follow those of
+    /// the earlier rows; returns the index of the first.
+    pub(crate) fn push(&mut self, ids: impl Iterator<Item = u32>, scope: Scope, asked: Vec<usize>) -> usize {
+        self.push_row(ids, scope, asked, None)
     }
 
     /// The same for a row of which only some cells are computed; `asked` are indices of its tokens.
     pub(crate) fn push_part(
         &mut self,
         ids: impl Iterator<Item = u32>,
-        prompt: usize,
+        scope: Scope,
         asked: Vec<usize>,
         part: RowPart,
     ) -> usize {
-        self.push_row(ids, prompt, asked, Some(part))
+        self.push_row(ids, scope, asked, Some(part))
     }
 
     fn push_row(
         &mut self,
         ids: impl Iterator<Item = u32>,
-        prompt: usize,
+        Scope { prompt, sight }: Scope,
         asked: Vec<usize>,
         part: Option<RowPart>,
     ) -> usize {
         let (first, first_asked) = (self.ids.len(), self.asked);
         self.ids.extend(ids);
         self.asked += asked.len();
-        self.rows.push(PassRow { tokens: first..self.ids.len(), asked, prompt, part });
+        self.rows.push(PassRow { tokens: first..self.ids.len(), asked, prompt, sight, part });
         first_asked
     }
 
@@ -212,7 +224,7 @@ pub(crate) struct States {
 
 /// A network of some family, weights included.
 pub(crate) trait Network: Send + Sync {
-    /// Which cells of a row attend to which.
+    /// Which cells of a row attend to which, where the row does not set the length of blocks.
     fn sight(&self) -> Sight {
         Sight::All
     }
@@ -250,8 +262,9 @@ mod tests {
     #[test]
     fn blocks_are_counted_from_the_end_of_the_prompt_and_the_last_may_be_shorter() {
         let blocks = Sight::Blocks { length: NonZeroUsize::new(4).unwrap() };
-        let row = |prompt| PassRow { tokens: 5..16, asked: vec![0, 2, 3, 6, 10], prompt, part: None };
-        let runs = |row: &PassRow, sight, range| row.runs(sight, range).collect::<Vec<_>>();
+        let row =
+            |prompt| PassRow { tokens: 5..16, asked: vec![0, 2, 3, 6, 10], prompt, sight: Sight::All, part: None };
+        let runs = |row: &PassRow, sight, range| PassRow { sight, ..row.clone() }.runs(range).collect::<Vec<_>>();
         assert_eq!(runs(&row(3), blocks, 0..11), [(0..3, 3), (3..7, 7), (7..11, 11)]);
         assert_eq!(runs(&row(0), blocks, 0..11), [(0..4, 4), (4..8, 8), (8..11, 11)]);
         assert_eq!(runs(&row(2), blocks, 1..8), [(1..2, 2), (2..6, 6), (6..8, 10)], "a piece of a row");
@@ -270,9 +283,10 @@ mod tests {
         let keys =
             keys.into_iter().chain([(7, Source::Kept(7)), (8, Source::Fresh(7)), (9, Source::Kept(8))]).collect();
         let part = Some(RowPart { positions: vec![3, 4, 8], keys, keep: vec![(1..3, 60)] });
-        let row = PassRow { tokens: 5..8, asked: vec![1], prompt: 2, part };
-        assert_eq!(row.runs(blocks, 0..3).collect::<Vec<_>>(), [(0..2, 6), (2..3, 10)]);
-        assert_eq!(row.runs(Sight::All, 1..3).collect::<Vec<_>>(), [(1..3, usize::MAX)]);
+        let row = PassRow { tokens: 5..8, asked: vec![1], prompt: 2, sight: blocks, part };
+        assert_eq!(row.runs(0..3).collect::<Vec<_>>(), [(0..2, 6), (2..3, 10)]);
+        let seeing_all = PassRow { sight: Sight::All, ..row.clone() };
+        assert_eq!(seeing_all.runs(1..3).collect::<Vec<_>>(), [(1..3, usize::MAX)]);
         let before = [Part::Kept(32..34), Part::Fresh(5..7)];
         assert_eq!(row.keys(6), before);
         let all = [Part::Kept(7..8), Part::Fresh(7..8), Part::Kept(8..9)];

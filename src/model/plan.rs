@@ -3,9 +3,10 @@
 
 use super::interface::{Batch, Readings};
 use super::kept::Pages;
-use super::network::{Pass, Sight};
+use super::network::{Pass, Scope, Sight};
 use super::placing::{Placing, Reader};
 use super::row::Row;
+use crate::diffusion::policy::Scoring;
 use crate::diffusion::{Cell, Position, TokenId};
 use std::collections::{BTreeMap, BTreeSet};
 
@@ -40,7 +41,7 @@ pub(super) enum Question {
     LeftOut(TokenId),
     /// The most probable token of a filled cell.
     Best,
-    /// The quality of a filled cell.
+    /// The quality of a filled cell, or of a blank.
     Quality,
 }
 
@@ -53,7 +54,7 @@ fn by_row(row: &Row<'_>, is_unguided: bool, placing: Option<&Placing>) -> BTreeS
     let with_filled = match is_unguided {
         true if row.guidance.is_none() => return BTreeSet::new(),
         true => row.best,
-        false => (row.review && !row.exact) || row.present || row.best,
+        false => (row.review && !row.exact) || row.present || row.best || row.scores.is_some(),
     };
     let filled = if with_filled { row.window.clone() } else { 0..0 };
     let filled = row.seen().filled(filled).map(|(at, _)| at);
@@ -76,7 +77,7 @@ impl Planner<'_> {
             let exact = if row.exact { row.window.clone() } else { 0..0 };
             for (at, token) in row.seen().filled(exact) {
                 let ids = self.ids_without(row, at).take(self.reach(row, at.index()));
-                let state = pass.push(ids, row.seen().prompt_length(), vec![at.index()]);
+                let state = pass.push(ids, self.scope(row), vec![at.index()]);
                 let question = Question::LeftOut(token);
                 readouts.push(Asked { row: index, at, state, unguided: None, question });
             }
@@ -92,15 +93,18 @@ impl Planner<'_> {
                 let first = self.push(&mut pass, row, &guided, self.reader(true), unguided_placing.as_ref());
                 unguided.extend(guided.into_iter().zip(first..));
             }
+            let is_judged = row.scores == Some(Scoring::Quality);
             for (state, at) in states.zip(asked.into_iter().map(Position::at)) {
                 let cell = |question| Asked { row: index, at, state, unguided: None, question };
                 let guided = |question| Asked { unguided: unguided.get(&at.index()).copied(), ..cell(question) };
                 if row.canvas.cells()[at.index()] == Cell::Blank {
                     readouts.push(guided(Question::Proposal));
+                    reviewed.extend(is_judged.then(|| cell(Question::Quality)));
                 }
                 if let Cell::Filled(token) = row.seen().cells()[at.index()] {
-                    reviewed.extend((row.review && !row.exact).then(|| cell(Question::Quality)));
-                    readouts.extend(row.present.then(|| cell(Question::Present(token))));
+                    reviewed.extend((row.review && !row.exact || is_judged).then(|| cell(Question::Quality)));
+                    let is_present = row.present || row.scores == Some(Scoring::Logit);
+                    readouts.extend(is_present.then(|| cell(Question::Present(token))));
                     readouts.extend(row.best.then(|| guided(Question::Best)));
                 }
             }
@@ -117,19 +121,19 @@ impl Planner<'_> {
         reader: Reader,
         placing: Option<&Placing>,
     ) -> usize {
-        let prompt = row.seen().prompt_length();
+        let scope = self.scope(row);
         let Some(placing) = placing else {
             let cells = asked.last().map_or(0, |last| self.reach(row, *last));
             let ids = row.seen().cells()[..cells].iter().map(|cell| reader.id(cell));
-            return pass.push(ids, prompt, asked.iter().copied().collect());
+            return pass.push(ids, scope, asked.iter().copied().collect());
         };
         let beside = pass.ids.len();
         if let Some(placed) = placing.beside(self.pages, beside) {
-            pass.push_part(placed.ids.into_iter(), prompt, Vec::new(), placed.part);
+            pass.push_part(placed.ids.into_iter(), scope, Vec::new(), placed.part);
         }
         let placed = placing.row(row, reader, self.pages, beside, pass.ids.len());
         let asked = asked.iter().filter_map(|at| placing.token(*at)).collect();
-        pass.push_part(placed.ids.into_iter(), prompt, asked, placed.part)
+        pass.push_part(placed.ids.into_iter(), scope, asked, placed.part)
     }
 
     const fn reader(&self, is_unguided: bool) -> Reader {
@@ -141,14 +145,19 @@ impl Planner<'_> {
         let place = |is_unguided: bool| {
             let asked = by_row(row, is_unguided, None);
             let reader = self.reader(is_unguided);
-            if asked.is_empty() { None } else { Placing::of(row, &asked, reader, self.sight, self.pages) }
+            if asked.is_empty() { None } else { Placing::of(row, &asked, reader, self.scope(row).sight, self.pages) }
         };
         [place(false), place(true)]
     }
 
     /// How many cells of a row, from the first on, the states of the cells up to `last` depend on.
     fn reach(&self, row: &Row<'_>, last: usize) -> usize {
-        self.sight.reach(last, row.seen().prompt_length(), row.seen().len())
+        let Scope { prompt, sight } = self.scope(row);
+        sight.reach(last, prompt, row.seen().len())
+    }
+
+    fn scope(&self, row: &Row<'_>) -> Scope {
+        Scope { prompt: row.seen().prompt_length(), sight: self.sight.with(row.block_length) }
     }
 
     /// The row as the network reads it, with one cell masked.

@@ -3,8 +3,9 @@
 use super::error::RowError;
 use super::sampling::{Change, Filter, Sampling};
 use super::spec::ModelSpec;
+use crate::diffusion::policy::Scoring;
 use crate::diffusion::{Canvas, Credits, Position, Reuse, Seed, TokenId};
-use std::{collections::BTreeSet, ops::Range, sync::Arc};
+use std::{collections::BTreeSet, num::NonZeroUsize, ops::Range, sync::Arc};
 
 /// The name of a sequence, under which a model keeps keys and values for it.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Hash)]
@@ -31,6 +32,10 @@ pub struct Row<'a> {
     /// Which keys and values of an earlier pass it uses, under the name of its sequence; `None` is
     /// none. Has no effect on rows for exact reviews.
     pub reuse: Option<(SequenceName, Reuse<'a>)>,
+    /// Cells of a block, of a block-causal model: counted from the end of the prompt (the fixed
+    /// cells at the start). A cell attends to its own block and those before it. `None` is the
+    /// length that the model was trained with; other models attend to all cells in any case.
+    pub block_length: Option<NonZeroUsize>,
     /// The cells to report on: proposals for its blanks, reviews for its filled cells.
     pub window: Range<usize>,
     /// How proposals are drawn.
@@ -63,6 +68,9 @@ pub struct Row<'a> {
     pub best: bool,
     /// Whether the whole distribution of each blank is reported: `vocabulary` numbers.
     pub distributions: bool,
+    /// What each blank and filled cell is scored by, if anything. Scores by quality need a model
+    /// that judges blanks.
+    pub scores: Option<Scoring>,
 }
 
 impl<'a> Row<'a> {
@@ -73,6 +81,7 @@ impl<'a> Row<'a> {
             canvas,
             shown: None,
             reuse: None,
+            block_length: None,
             window,
             sampling,
             guidance: None,
@@ -85,6 +94,7 @@ impl<'a> Row<'a> {
             best: false,
             exact: false,
             distributions: false,
+            scores: None,
         }
     }
 
@@ -151,6 +161,9 @@ impl<'a> Row<'a> {
         }
         if self.review && !self.exact && !spec.has_quality {
             return refuse("reviews need a model with a quality head".to_owned());
+        }
+        if self.scores == Some(Scoring::Quality) && !spec.judges_blanks {
+            return refuse("scores by quality need a model that judges blanks as well".to_owned());
         }
         match self.guidance {
             Some(weight) if !weight.is_finite() => refuse(format!("a guidance weight of {weight}; it must be finite")),

@@ -21,6 +21,9 @@ pub struct ModelSpec {
     pub keeping: Keeping,
     /// Whether there are qualities: a PRISM head is loaded, or the weights judge themselves.
     pub has_quality: bool,
+    /// Whether there is a quality of blanks, too: how likely the model finds that what it would
+    /// write there is right.
+    pub judges_blanks: bool,
     /// Tokens that the quality head was trained to judge, those that its training masked; `None`
     /// where the head's file does not say.
     pub judged: Option<TokenSet>,

@@ -9,8 +9,9 @@ use super::error::{ModelError, RowError};
 use super::interface::{Batch, Denoiser, Inspection, Readings};
 use super::row::Row;
 use super::spec::{Defaults, Keeping, ModelSpec};
+use crate::diffusion::policy::Scoring;
 use crate::diffusion::{
-    Best, Cell, Distribution, Draws, Position, Present, Probability, Purpose, Reading, Review, Seed, TokenId,
+    Best, Cell, Distribution, Draws, Position, Present, Probability, Purpose, Reading, Review, Score, Seed, TokenId,
 };
 use std::num::NonZeroU32;
 
@@ -61,6 +62,7 @@ impl Toy {
                 ends: vec![END],
                 keeping: Keeping::No,
                 has_quality: true,
+                judges_blanks: true,
                 judged: None,
                 adapters_folded: false,
                 dtype: "f32".to_owned(),
@@ -81,6 +83,7 @@ impl Toy {
     pub fn without_head() -> Self {
         let mut toy = Self::new();
         toy.spec.has_quality = false;
+        toy.spec.judges_blanks = false;
         toy
     }
 }
@@ -151,7 +154,18 @@ impl Toy {
         let plain = SummaryOptions { biases: row.biases, ..SummaryOptions::default() };
         let best = |(at, _)| Ok(summary(at, plain)?.best(at));
         let best = filled(row.best).map(best).collect::<Result<Vec<Best>, RowError>>()?;
-        Ok(Reading { proposals, reviews, present, best, favourites, distributions })
+        let score = |(at, token): (Position, TokenId)| {
+            let likely = likely(at, token).get();
+            let score = match row.scores? {
+                Scoring::Quality => (likely / (1.0 - likely)).ln(),
+                Scoring::Logit => likely.ln(),
+            };
+            Some(Score { at, score: score.clamp(f32::MIN, f32::MAX) })
+        };
+        let written = of_blanks.iter().map(|(at, summary)| (*at, summary.proposal(*at).token));
+        let mut scores: Vec<Score> = written.chain(filled(true)).filter_map(score).collect();
+        scores.sort_by_key(|score| score.at);
+        Ok(Reading { proposals, reviews, present, best, favourites, distributions, scores })
     }
 }
 

@@ -4,12 +4,12 @@
 
 use super::refinement::Refinement;
 use crate::engine::{Handle, PRESET_FIELDS, Preset, Presets, Rejected, Task};
-use crate::model::PresetsText;
+use crate::model::{ModelSpec, PresetsText};
 use crate::text::quoted;
 use serde_json::{Map, Value, json};
 use std::collections::BTreeMap;
 
-/// The presets of models without and with a quality head.
+/// The presets of models without and with a quality head, and those of families.
 const BUILT_IN: &str = include_str!("presets.json");
 /// What errors call that file.
 const BUILT_IN_FILE: &str = "the built-in presets.json";
@@ -29,26 +29,28 @@ pub struct PresetError {
     pub problem: String,
 }
 
-/// The same engine with the presets of its model: `fast`, `balanced` and `quality`, and those of
-/// the model's `generation_config.json`, which come in place of others of the same name.
+/// The same engine with the presets of its model: `fast`, `balanced` and `quality`, those of its
+/// family, and those of the model's `generation_config.json`, which come in place of others of the
+/// same name.
 ///
 /// # Errors
 /// When a preset is malformed, or a request with it would be refused whatever it asks for.
 pub fn with_presets(handle: &Handle) -> Result<Handle, PresetError> {
     let spec = handle.spec();
-    let mut presets = read(&built_in(spec.has_quality)?, handle)?;
+    let mut presets = read(&built_in(spec)?, handle)?;
     if let Some(own) = &spec.presets {
         presets.extend(read(own, handle)?);
     }
     Ok(handle.with_presets(Presets(presets)))
 }
 
-fn built_in(has_quality: bool) -> Result<PresetsText, PresetError> {
+fn built_in(spec: &ModelSpec) -> Result<PresetsText, PresetError> {
     let wrong = |problem: String| PresetError { file: BUILT_IN_FILE.to_owned(), problem };
     let mut sets: BTreeMap<String, Map<String, Value>> =
         serde_json::from_str(BUILT_IN).map_err(|error| wrong(error.to_string()))?;
-    let name = if has_quality { "with_head" } else { "without_head" };
-    let presets = sets.remove(name).ok_or_else(|| wrong(format!("{name} is missing")))?;
+    let name = if spec.has_quality { "with_head" } else { "without_head" };
+    let mut presets = sets.remove(name).ok_or_else(|| wrong(format!("{name} is missing")))?;
+    presets.extend(sets.remove(&format!("of_{}", spec.family)).unwrap_or_default());
     Ok(PresetsText { file: BUILT_IN_FILE.to_owned(), presets })
 }
 

@@ -15,6 +15,7 @@ pub mod random;
 mod registry;
 mod remask;
 mod remdm;
+mod remedi;
 mod rule;
 mod saber;
 mod token_editing;
@@ -32,7 +33,8 @@ pub use quality::{EXACT, QUALITY};
 pub use registry::{RegistryError, find, knobs, pace, register, rules, table};
 pub use remask::{BELOW, BUDGET, HOLD, OFF, WINDOW};
 pub use remdm::{CAP as REMDM_CAP, REMDM, RESCALE as REMDM_RESCALE};
-pub use rule::{Choice, Count, FilledCell, Kind, Needs, Rule, Stage, View};
+pub use remedi::{REMEDI, REMEDI_LOGIT};
+pub use rule::{Choice, Count, FilledCell, Kind, Needs, Rule, Scoring, Stage, View};
 pub use saber::{PACE as SABER_PACE, SABER};
 pub use token_editing::TOKEN_EDITING;
 

@@ -13,6 +13,7 @@ use super::quality::{EXACT, QUALITY};
 use super::random;
 use super::remask::{BUDGET, OFF};
 use super::remdm::{CAP, REMDM, RESCALE};
+use super::remedi::{REMEDI, REMEDI_LOGIT};
 use super::rule::{Choice, Count, Kind, Rule};
 use super::saber;
 use super::token_editing::TOKEN_EDITING;
@@ -20,7 +21,7 @@ use std::collections::BTreeSet;
 use std::sync::{PoisonError, RwLock};
 
 /// The rules that every program has, in the order in which they are listed.
-static BUILT_IN: [&Rule; 32] = [
+static BUILT_IN: [&Rule; 34] = [
     &order::CONFIDENCE,
     &order::MARGIN,
     &order::ENTROPY,
@@ -48,6 +49,8 @@ static BUILT_IN: [&Rule; 32] = [
     &REMDM,
     &CAP,
     &RESCALE,
+    &REMEDI,
+    &REMEDI_LOGIT,
     &random::RANDOM,
     &NO_CACHE,
     &PREFIX,
@@ -89,7 +92,7 @@ pub fn register(rule: &'static Rule) -> Result<(), RegistryError> {
     if rule.knobs.len() > KNOBS_MAX {
         return Err(RegistryError::TooManyKnobs(rule.name, rule.knobs.len()));
     }
-    let is_bounded = rule.count == Count::Replacements || rule.knob(BUDGET.name).is_some();
+    let is_bounded = matches!(rule.count, Count::Replacements | Count::Ranked) || rule.knob(BUDGET.name).is_some();
     if rule.kind == Kind::Remasking && !is_bounded {
         return Err(RegistryError::Unbounded(rule.name));
     }

@@ -4,7 +4,7 @@
 use super::knob::{Knob, Setting, Settings};
 use crate::diffusion::canvas::Edit;
 use crate::diffusion::random::DrawKey;
-use crate::diffusion::reading::{Best, Proposal};
+use crate::diffusion::reading::{Best, Proposal, Score};
 use crate::diffusion::units::{Position, Probability, TokenId};
 use std::{fmt, ops::Range};
 
@@ -43,7 +43,7 @@ pub struct Rule {
     /// Where it is from, as `arXiv 2510.01384`; empty where there is nothing to cite.
     pub source: &'static str,
     /// What a request may set. A remasking has [`super::BUDGET`] among them, unless it erases
-    /// nothing or has [`Count::Replacements`].
+    /// nothing, has [`Count::Replacements`] or [`Count::Ranked`].
     pub knobs: &'static [&'static Knob],
     /// Of a remasking: how many cells a step erases or replaces.
     pub count: Count,
@@ -86,6 +86,11 @@ pub enum Count {
     Own,
     /// All replacements, without a budget, since they take no steps. Nothing is erased.
     Replacements,
+    /// As many as its ranking leaves. The rule ranks the cells of the block, the best first, in
+    /// place of order and pace: a fill for a blank, an erasure for a filled cell. The step keeps
+    /// the first ones, an even share more than the step before (with a pace, as many more as are
+    /// ready, at least one), and all others are blank after it.
+    Ranked,
 }
 
 /// What a rule needs of a reading besides the proposals for blanks.
@@ -107,12 +112,25 @@ pub struct Needs {
     /// How far the distribution of each blank moved in the last passes: the whole distribution
     /// comes to the host.
     pub shift: bool,
+    /// A score of each cell, blanks included.
+    pub score: Option<Scoring>,
+}
+
+/// What cells are scored by.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Scoring {
+    /// The logit of the quality, that of a blank included; needs a model that judges blanks.
+    Quality,
+    /// The logit of the proposed token in a blank, and of the token that stands in a filled cell:
+    /// the model's own, without guidance, biases, penalties and credit. All logits of the block
+    /// come to the host.
+    Logit,
 }
 
 impl Needs {
     /// Nothing but the proposals.
     pub const NOTHING: Self =
-        Self { quality: false, present: false, best: false, exact: false, corrected: false, shift: false };
+        Self { quality: false, present: false, best: false, exact: false, corrected: false, shift: false, score: None };
     /// The quality of each filled cell.
     pub const QUALITY: Self = Self { quality: true, ..Self::NOTHING };
     /// The present confidence of each filled cell.
@@ -126,7 +144,12 @@ impl Needs {
     /// How far the distributions of blanks moved.
     pub const SHIFT: Self = Self { shift: true, ..Self::NOTHING };
 
-    /// What either of two rules needs.
+    /// A score of each cell.
+    pub const fn score(scoring: Scoring) -> Self {
+        Self { score: Some(scoring), ..Self::NOTHING }
+    }
+
+    /// What either of two rules needs. At most one of them ranks cells.
     #[must_use]
     pub const fn and(self, other: Self) -> Self {
         Self {
@@ -136,6 +159,7 @@ impl Needs {
             exact: self.exact || other.exact,
             corrected: self.corrected || other.corrected,
             shift: self.shift || other.shift,
+            score: if self.score.is_some() { self.score } else { other.score },
         }
     }
 }
@@ -149,6 +173,8 @@ pub struct View<'a> {
     /// distribution, in nats; infinite in the first two passes. Empty unless asked for, and for
     /// orders.
     pub shifts: &'a [f32],
+    /// One per cell of the block that is not fixed, left to right. Empty unless asked for.
+    pub scores: &'a [Score],
     /// The cells of the block that the model filled, left to right. For a remasking, in a step
     /// that corrects, also those of the blocks before it. Empty for orders.
     pub filled: &'a [FilledCell],
@@ -189,7 +215,16 @@ pub struct FilledCell {
 impl<'a> View<'a> {
     /// A view for orders and paces, without knobs.
     pub const fn of(proposals: &'a [Proposal], filled: &'a [FilledCell], key: DrawKey) -> Self {
-        Self { proposals, shifts: &[], filled, due: 0, blanks_at_start: 0, settings: &Settings::EMPTY, key }
+        Self {
+            proposals,
+            shifts: &[],
+            scores: &[],
+            filled,
+            due: 0,
+            blanks_at_start: 0,
+            settings: &Settings::EMPTY,
+            key,
+        }
     }
 
     /// The filled share of the block's cells before and after this step, 0 to 1: the paper's

@@ -1,6 +1,6 @@
 //! Bounds the forward passes of a request. Out of scope: the range of a single option.
 
-use crate::diffusion::policy::{BUDGET, CORRECT_EVERY, CORRECTOR_PASSES, COUNT_MAX, Knob, Policy};
+use crate::diffusion::policy::{BUDGET, CORRECT_EVERY, CORRECTOR_PASSES, COUNT_MAX, Knob, Policy, Scoring};
 use crate::diffusion::{Pace, Passes};
 use crate::engine::request::{Rejected, Request, Task, invalid};
 
@@ -61,22 +61,25 @@ pub(super) fn of_choice(request: &Request, passes: Passes, measuring: u64) -> Re
 /// blanks of LLaDA-8B, as KLASS has it in its paper.
 const DISTRIBUTIONS_MAX: usize = 32 << 20;
 
-/// Checks the distributions that a policy compares from pass to pass, each of `vocabulary` numbers.
+/// Checks the distributions that a policy compares from pass to pass, or takes logits from, each of
+/// `vocabulary` numbers.
 pub(super) fn of_distributions(policy: &Policy, blanks: usize, vocabulary: u32) -> Result<(), Rejected> {
     let each = vocabulary as usize * size_of::<f32>();
     let blanks = blanks.min(policy.block_length.get() as usize);
     let most = DISTRIBUTIONS_MAX / each.max(1);
-    if !policy.needs().shift || blanks <= most {
+    let is_ranked = policy.needs().score == Some(Scoring::Logit);
+    if !policy.needs().shift && !is_ranked || blanks <= most {
         return Ok(());
     }
-    let pace = match policy.pace {
-        Pace::Adaptive { rule, .. } => rule.rule.name,
-        Pace::Steps(_) => "the policy",
+    let (field, rule, other) = match policy.pace {
+        _ if is_ranked => ("diffusion.remasking", policy.remasking.rule.name, "policy"),
+        Pace::Adaptive { rule, .. } => ("diffusion.unmasking", rule.rule.name, "pace"),
+        Pace::Steps(_) => ("diffusion.unmasking", "the policy", "pace"),
     };
     let message =
-        format!("{pace} keeps {vocabulary} numbers for each blank of a block, of which there may be {blanks}");
-    let advice = format!("{most} are allowed: give a block_length of at most {most}, or another pace");
-    Err(invalid("diffusion.unmasking", format!("{message}; {advice}")))
+        format!("{rule} keeps {vocabulary} numbers for each blank of a block, of which there may be {blanks}");
+    let advice = format!("{most} are allowed: give a block_length of at most {most}, or another {other}");
+    Err(invalid(field, format!("{message}; {advice}")))
 }
 
 /// Checks the tokens of a step whose policy reads a row for each filled cell of a block. All other

@@ -2,7 +2,9 @@
 
 use super::values::{count, probability};
 use crate::diffusion::policy::order::CONFIDENCE;
-use crate::diffusion::policy::{COUNT_MAX, Choice, Kind, KnobError, NO_CACHE, OFF, PREFIX, QUALITY, pace, rules};
+use crate::diffusion::policy::{
+    COUNT_MAX, Choice, Kind, KnobError, NO_CACHE, OFF, PREFIX, QUALITY, Scoring, pace, rules,
+};
 use crate::diffusion::{DOUBTFUL, Pace, Policy, Proofreading};
 use crate::engine::request::{self, Rejected, Request, invalid};
 use crate::model::{Keeping, ModelSpec};
@@ -68,6 +70,14 @@ impl Rules<'_> {
         let asked = asked.unwrap_or(Choice::of(by_default));
         if asked.rule.needs.quality && !self.0.has_quality {
             let message = format!("remasking by {} {}, or \"off\"", asked.rule.name, no_head());
+            return Err(invalid(FIELD, message));
+        }
+        if asked.rule.needs.score == Some(Scoring::Quality) && !self.0.judges_blanks {
+            let message = format!(
+                "remasking by {} needs a model that judges blanks as well as tokens, as RemeDi does; choose another \
+                 policy, as \"remedi_logit\", \"quality\" or \"off\"",
+                asked.rule.name
+            );
             return Err(invalid(FIELD, message));
         }
         checked(FIELD, Kind::Remasking, asked, per_block.get())

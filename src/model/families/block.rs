@@ -4,7 +4,7 @@
 use super::piece::{Piece, Queries};
 use crate::model::backend::cost::{Cost, Numbers, Size};
 use crate::model::backend::{Backend, Joined, KeysValues, Matrix, Norm, Shelves, Stored};
-use crate::model::network::{Pass, PassRow, Sight};
+use crate::model::network::{Pass, PassRow};
 use crate::model::{config::llada::Config, error::LoadError, weights::registry::Registry};
 use candle_core::{Result, Tensor, bail};
 use std::ops::Range;
@@ -130,13 +130,13 @@ impl Block {
 
     /// What the block computes in a pass; of the last block queries and all that follows are
     /// computed of the asked tokens only.
-    pub(super) fn cost(&self, pass: &Pass, sight: Sight, is_last: bool) -> Cost {
+    pub(super) fn cost(&self, pass: &Pass, is_last: bool) -> Cost {
         let attention = |row: &PassRow| {
             let run = |(queries, seen): (Range<usize>, usize)| {
                 let queries = if is_last { row.asked_in(&queries).count() } else { queries.len() };
                 Cost::attention(queries, row.key_count(seen), self.width)
             };
-            row.runs(sight, 0..row.tokens.len()).map(run).sum()
+            row.runs(0..row.tokens.len()).map(run).sum()
         };
         let (tokens, mixed) = (pass.ids.len(), if is_last { pass.asked } else { pass.ids.len() });
         let products = Cost::products(self.keys_values, tokens) + Cost::products(self.rest, mixed);

@@ -32,7 +32,7 @@ pub(crate) struct Llada {
 
 impl Network for Llada {
     fn plan(&self, pass: &Pass, inputs: &mut Inputs) -> Vec<Planned> {
-        piece::plan(pass, self.sight(), &*self.backend, inputs)
+        piece::plan(pass, &*self.backend, inputs)
     }
 
     fn run(&self, plan: &[Planned], inputs: &Tensor, shelves: Option<&Shelves<'_>>) -> Result<States> {
@@ -73,7 +73,7 @@ impl Network for Llada {
     }
 
     fn cost(&self, pass: &Pass, read_out: usize, judged: usize) -> Cost {
-        let block = |(n, block): (usize, &Block)| block.cost(pass, self.sight(), n + 1 == self.blocks.len());
+        let block = |(n, block): (usize, &Block)| block.cost(pass, n + 1 == self.blocks.len());
         let head = self.head.as_ref().map_or_else(Cost::default, |head| Cost::products(head.size, judged));
         self.blocks.iter().enumerate().map(block).sum::<Cost>() + Cost::products(self.ff_out_size, read_out) + head
     }

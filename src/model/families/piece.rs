@@ -5,7 +5,7 @@ use super::rope::Rope;
 use crate::diffusion::u32_of;
 use crate::model::backend::inputs::{Inputs, part};
 use crate::model::backend::{Angles, Backend, Segment, Span, Spans};
-use crate::model::network::{Pass, PassRow, Planned, Sight};
+use crate::model::network::{Pass, PassRow, Planned};
 use candle_core::{Result, Tensor};
 use std::ops::Range;
 
@@ -27,8 +27,8 @@ pub(super) struct Queries<'a> {
 /// Cuts a pass into pieces, and adds what these need to the inputs. A block that attends to no
 /// later one is cut by its own length, so that its numbers are the same whatever is computed beside
 /// it.
-pub(super) fn plan(pass: &Pass, sight: Sight, backend: &dyn Backend, inputs: &mut Inputs) -> Vec<Planned> {
-    let blocks = |row: &PassRow| row.runs(sight, 0..row.tokens.len()).map(|(run, _)| run).collect::<Vec<_>>();
+pub(super) fn plan(pass: &Pass, backend: &dyn Backend, inputs: &mut Inputs) -> Vec<Planned> {
+    let blocks = |row: &PassRow| row.runs(0..row.tokens.len()).map(|(run, _)| run).collect::<Vec<_>>();
     let blocks: Vec<(&PassRow, Range<usize>)> =
         pass.rows.iter().flat_map(|row| blocks(row).into_iter().map(move |block| (row, block))).collect();
     let lengths: Vec<usize> = blocks.iter().map(|(_, block)| block.len()).collect();
@@ -37,12 +37,11 @@ pub(super) fn plan(pass: &Pass, sight: Sight, backend: &dyn Backend, inputs: &mu
         (*row, start + positions.start..start + positions.end)
     };
     let cut = backend.cut(&lengths);
-    cut.iter().map(|piece| plan_piece(pass, sight, piece.iter().map(run), backend, inputs)).collect()
+    cut.iter().map(|piece| plan_piece(pass, piece.iter().map(run), backend, inputs)).collect()
 }
 
 fn plan_piece<'a>(
     pass: &Pass,
-    sight: Sight,
     runs: impl Iterator<Item = (&'a PassRow, Range<usize>)>,
     backend: &dyn Backend,
     inputs: &mut Inputs,
@@ -52,7 +51,7 @@ fn plan_piece<'a>(
     for (row, range) in runs {
         let first = row.tokens.start;
         ids.extend_from_slice(&pass.ids[first + range.start..first + range.end]);
-        for (run, seen) in row.runs(sight, range.clone()) {
+        for (run, seen) in row.runs(range.clone()) {
             let (keys, first_query, first_asked) = (row.keys(seen), positions.len(), index.len());
             for token in row.asked_in(&run) {
                 index.push(u32_of(first_query + token - run.start));

@@ -69,7 +69,7 @@ impl Network for Remedi {
     }
 
     fn plan(&self, pass: &Pass, inputs: &mut Inputs) -> Vec<Planned> {
-        piece::plan(pass, self.sight(), self.backend(), inputs)
+        piece::plan(pass, self.backend(), inputs)
     }
 
     fn run(&self, plan: &[Planned], inputs: &Tensor, shelves: Option<&Shelves<'_>>) -> Result<States> {
@@ -124,7 +124,7 @@ impl Network for Remedi {
                     Cost::products(self.sides[*side].linear_size, if is_last { pass.asked } else { tokens })
                 }
             };
-            self.block(*stage).cost(pass, self.sight(), is_last) + back
+            self.block(*stage).cost(pass, is_last) + back
         };
         let last = Cost::products(self.base.ff_out_size, read_out) + Cost::products(self.confidence_size, judged);
         self.stages.iter().enumerate().map(stage).sum::<Cost>() + last
@@ -232,6 +232,7 @@ impl Side {
 mod tests {
     use super::*;
     use crate::model::backend::cpu::Cpu;
+    use crate::model::network::Scope;
     use crate::model::weights::{layout::Layout, lora::LoraConfig, tensor_file::TensorFile};
     use candle_core::{Device, safetensors::load};
     use std::path::Path;
@@ -250,7 +251,8 @@ mod tests {
             let (ids, prompt) = (numbers("input_ids"), numbers("prompt_len")[0]);
             let mut pass = Pass::default();
             let asked = (0..ids.len()).collect();
-            pass.push(ids.iter().map(|id| u32::try_from(*id).unwrap()), usize::try_from(prompt).unwrap(), asked);
+            let scope = Scope { prompt: usize::try_from(prompt).unwrap(), sight: network.sight() };
+            pass.push(ids.iter().map(|id| u32::try_from(*id).unwrap()), scope, asked);
             let mut inputs = Inputs::default();
             let plan = network.plan(&pass, &mut inputs);
             let states = network.run(&plan, &Cpu.bring(&inputs).unwrap(), None).unwrap();

@@ -60,6 +60,8 @@ fn readings(model: &mut dyn Denoiser, canvases: &[Canvas]) -> Vec<Reading> {
             blank_biases: None,
             credit: None,
             distributions: index != 1,
+            scores: None,
+            block_length: None,
             only: &[],
             review: has_quality,
             exact: false,
