@@ -11,6 +11,7 @@ set -uo pipefail
 cd "$(dirname "$0")"
 device=${DEVICE:-cuda} model=${MODEL:-model} port=${PORT:-8089}
 sizes=${SIZES:-1x64,1x206,1x512,1x1024,1x2048,1x4096,4x128,16x128,64x128} # rows x tokens
+block_canvas=${BLOCK_CANVAS:-512} streams_of_blocks=${STREAMS_OF_BLOCKS:-1,4,16,64}
 vocabulary=${VOCABULARY:-126080} trials=${TRIALS:-50} scored=${SCORED:-900}
 libraries=$(python3 -c 'import glob, site; print(":".join(glob.glob(site.getsitepackages()[0] + "/nvidia/*/lib")))' || true)
 export LD_LIBRARY_PATH="${LD_LIBRARY_PATH:-}:$libraries" RUST_BACKTRACE=0
@@ -40,6 +41,16 @@ passes() {
     return $code
 }
 
+# Answers in blocks of 32 cells, four passes each, of one and more rows, with a cache or without.
+blocks() { # the cache
+    local code=0 streams steps=$(((block_canvas - block_canvas / 4 + 31) / 32 * 4))
+    for streams in ${streams_of_blocks//,/ }; do
+        ./remask bench --json --canvas "$block_canvas" --streams "$streams" --steps "$steps" --repeat 3 \
+            --block-length 32 --cache "$1" || code=1
+    done
+    return $code
+}
+
 # A server, what its clients measure, and its memory.
 serve() {
     local begun server code=0
@@ -59,8 +70,8 @@ serve() {
     wait $server
     return $code
 }
-export -f passes serve
-export sizes vocabulary trials scored port
+export -f passes blocks serve
+export block_canvas streams_of_blocks sizes vocabulary trials scored port
 
 step kernels 120 ./kernel-tests backend::cuda::tests --ignored --test-threads 1
 # built for a GPU none of its tests is ignored, built without they all are
@@ -68,6 +79,9 @@ step models 120 ./gpu-tests --include-ignored --test-threads 1 --nocapture
 step greedy 150 bash -c 'passes'
 step top_p 120 bash -c 'passes --temperature 1 --top-p 0.9'
 step top_k 120 bash -c 'passes --temperature 1 --top-k 50'
+step blocks_off 150 bash -c 'blocks off'
+step blocks_prefix 150 bash -c 'blocks prefix'
+step blocks_dual 150 bash -c 'blocks dual'
 step http 150 bash -c 'serve'
 if python3 -c 'import torch' 2>/dev/null; then
     dtype=bf16

@@ -87,6 +87,16 @@ def main():
         [[name(size), *(number(greedy[size]["per_pass"][count]) for count in ("launches", "copies", "waits")),
           number(greedy[size]["engine_overhead"], "{:.1%}")] for size in greedy],
     )
+    caches = {step: lines(args.dir / f"blocks_{step}") for step in ("off", "prefix", "dual")}
+    rows = [
+        [name(size), *(number(get(line, *figure)) for figure in (("per_pass", "ms"), ("floor", "memory_ms"), ("tokens_per_s",))
+                       for line in (found.get(size) for found in caches.values()))]
+        for size in caches["off"]
+    ]
+    if rows:
+        figures = ("ms a pass", "memory floor, ms", "tokens/s")
+        print("Answers in blocks of 32 cells, four passes each:\n")
+        table(["canvases", *(f"{figure}, {cache}" for figure in figures for cache in caches)], rows)
     http = args.dir / "http"
     rows = [line for line in http.read_text().splitlines() if line.startswith("|")] if http.exists() else []
     print("\n".join(["| through HTTP | |", "|---|---|", *rows]))

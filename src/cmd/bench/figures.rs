@@ -20,6 +20,10 @@ pub struct Figures {
     pub canvas: usize,
     /// Forward passes of each sequence.
     pub steps: u32,
+    /// Cells of a block; `None` is the whole canvas.
+    pub block_length: Option<u32>,
+    /// Which keys and values of earlier passes a pass uses.
+    pub cache: &'static str,
     /// Concurrent sequences.
     pub streams: usize,
     /// Forward passes per second.

@@ -9,9 +9,9 @@ use super::flag_names::{BENCH, in_flags};
 use super::model::ModelArgs;
 use super::print;
 use super::sampling::SamplingArgs;
-use super::words::count;
+use super::words::{count, named};
 use crate::diffusion::TokenId;
-use crate::diffusion::policy::{Choice, OFF};
+use crate::diffusion::policy::{Choice, Kind, NO_CACHE, OFF, Rule};
 use crate::engine::{Handle, Length, Prompt, Request, Task};
 use crate::model::{Config, Denoiser, Device, ModelSpec, Source, Speed, load};
 use anyhow::bail;
@@ -47,6 +47,12 @@ pub struct BenchArgs {
     /// Number of forward passes per sequence
     #[arg(long, default_value_t = 32, value_parser = count::<u32>(65_536))]
     steps: u32,
+    /// Cells of a block; the passes are shared by the blocks [default: the whole canvas]
+    #[arg(long, value_parser = count::<u32>(u32::MAX.into()))]
+    block_length: Option<u32>,
+    /// Which keys and values of earlier passes a pass uses
+    #[arg(long, default_value = NO_CACHE.name, value_parser = named(Kind::Cache))]
+    cache: &'static Rule,
     #[command(flatten)]
     sampling: SamplingArgs,
     /// Numbers of concurrent sequences; each is measured and gets its own line
@@ -71,8 +77,9 @@ pub fn run(args: &BenchArgs) -> anyhow::Result<()> {
         let loaded = args.model.load()?;
         (loaded.name, loaded.model)
     };
-    let BenchArgs { canvas, steps, sampling: SamplingArgs { temperature, top_k, top_p, min_p }, .. } = *args;
-    let workload = Workload { canvas, steps, temperature, top_k, top_p, min_p };
+    let BenchArgs { canvas, steps, block_length, cache, .. } = *args;
+    let SamplingArgs { temperature, top_k, top_p, min_p } = args.sampling;
+    let workload = Workload { canvas, steps, block_length, cache, temperature, top_k, top_p, min_p };
     let figures = measure(&name, model, workload, &args.streams, args.repeat)?;
     if args.json {
         for line in &figures {
@@ -107,6 +114,10 @@ pub struct Workload {
     pub canvas: Option<usize>,
     /// Forward passes of each sequence.
     pub steps: u32,
+    /// As in [`Request`]; `None` is the whole canvas.
+    pub block_length: Option<u32>,
+    /// As in [`Request`].
+    pub cache: &'static Rule,
     /// As in [`Request`].
     pub temperature: f32,
     /// As in [`Request`].
@@ -119,13 +130,22 @@ pub struct Workload {
 
 impl Workload {
     /// So many passes over the default canvas, taking the most probable tokens.
-    pub const fn greedy(steps: u32) -> Self {
-        Self { canvas: None, steps, temperature: 0.0, top_k: None, top_p: None, min_p: None }
+    pub fn greedy(steps: u32) -> Self {
+        Self {
+            canvas: None,
+            steps,
+            block_length: None,
+            cache: &NO_CACHE,
+            temperature: 0.0,
+            top_k: None,
+            top_p: None,
+            min_p: None,
+        }
     }
 }
 
-/// Measures runs in confidence order, without remasking and in one block, with the first quarter of
-/// the canvas fixed, and the speed of the model's device. One entry per number of concurrent
+/// Measures runs in confidence order, without remasking, with the first quarter of the canvas fixed,
+/// and the speed of the model's device. One entry per number of concurrent
 /// sequences, `streams`.
 ///
 /// # Errors
@@ -148,7 +168,14 @@ pub async fn measure(
     let timed = Timed { model, meter: meter.clone() };
     let bench =
         Bench { handle: engine(Box::new(timed), None)?, request: request(&spec, canvas, workload), meter, speed };
-    let plan = Figures { canvas, steps: workload.steps, streams: 1, ..Figures::of(name, &spec) };
+    let plan = Figures {
+        canvas,
+        steps: workload.steps,
+        block_length: workload.block_length,
+        cache: workload.cache.name,
+        streams: 1,
+        ..Figures::of(name, &spec)
+    };
     bench.time_run(plan.clone()).await?; // warm-up: page faults and thread start
     let mut figures = Vec::new();
     for &streams in streams {
@@ -166,10 +193,11 @@ fn request(spec: &ModelSpec, canvas: usize, workload: Workload) -> Request {
     let fixed = u32::try_from((canvas / 4).max(1)).unwrap_or(u32::MAX);
     let ids = (0..fixed).map(|i| (7 + 13 * i) % spec.vocabulary);
     let prompt = ids.map(|id| TokenId(if id == spec.mask.0 { (id + 1) % spec.vocabulary } else { id })).collect();
-    let Workload { steps, temperature, top_k, top_p, min_p, .. } = workload;
+    let Workload { steps, block_length, cache, temperature, top_k, top_p, min_p, .. } = workload;
     Request {
         steps: Some(steps),
-        block_length: Some(u32::MAX),
+        block_length: Some(block_length.unwrap_or(u32::MAX)),
+        cache: Some(Choice::of(cache)),
         remasking: Some(Choice::of(&OFF)),
         temperature,
         top_k,

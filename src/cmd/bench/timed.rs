@@ -1,7 +1,9 @@
 //! A model that times its forward passes and counts what they ask of its device.
 
 use crate::diffusion::TokenId;
-use crate::model::{Batch, Cost, Counts, Denoiser, Inspection, ModelError, ModelSpec, Readings};
+use crate::model::{
+    Batch, Cost, Counts, Denoiser, Inspection, KeptStates, ModelError, ModelSpec, Readings, Row, SequenceName,
+};
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use std::time::{Duration, Instant};
 
@@ -63,6 +65,18 @@ impl Denoiser for Timed {
             meter.cost = Some(meter.cost.unwrap_or_default() + cost);
         }
         readings
+    }
+
+    fn tokens(&self, row: &Row<'_>) -> usize {
+        self.model.tokens(row)
+    }
+
+    fn forget(&mut self, sequence: SequenceName) {
+        self.model.forget(sequence);
+    }
+
+    fn kept(&self) -> Option<KeptStates> {
+        self.model.kept()
     }
 
     fn inspect(&mut self, ids: &[TokenId]) -> Result<Inspection, ModelError> {
