@@ -144,8 +144,8 @@ impl Workload {
     }
 }
 
-/// Measures runs in confidence order, without remasking, with the first quarter of the canvas fixed,
-/// and the speed of the model's device. One entry per number of concurrent
+/// Measures runs in confidence order, without remasking, with the first quarter of the canvas
+/// fixed, and the speed of the model's device. One entry per number of concurrent
 /// sequences, `streams`.
 ///
 /// # Errors
