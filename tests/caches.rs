@@ -1,5 +1,6 @@
-//! Keys and values that are kept from pass to pass: Fast-dLLM's prefix and dual caches against its
-//! published code, and that an answer does not depend on what happens to be kept.
+//! Keys and values that are kept from pass to pass: the logits of Fast-dLLM's prefix and dual
+//! caches against its published code, and that an answer does not depend on what happens to be
+//! kept. Whole runs are in `reference.rs`.
 
 mod common;
 
@@ -10,12 +11,11 @@ use common::{data, engine, finished};
 use proptest::prelude::*;
 use proptest::test_runner::{Config as Runs, TestRunner};
 use remask::diffusion::policy::{Choice, DUAL, Kind, LOCK, NO_CACHE, OFF, PREFIX, QUALITY, REFRESH, Rule};
-use remask::diffusion::policy::{SUFFIX_WINDOW, Setting, Settings, find};
+use remask::diffusion::policy::{SUFFIX_WINDOW, find};
 use remask::diffusion::{Canvas, Cell, Reuse, TokenId};
-use remask::engine::{Answer, Event, Handle, Length, Limits, Prompt, Rejected, Request, Session, Task, start};
+use remask::engine::{Answer, Handle, Length, Limits, Prompt, Rejected, Request, Session, Task, start};
 use remask::model::{Denoiser, Device, LoadOptions, Row, SequenceName, Source, load_with};
 use remask::telemetry::Metrics;
-use serde::Deserialize;
 use std::path::PathBuf;
 use std::sync::Arc;
 
@@ -31,82 +31,6 @@ fn model(dir: PathBuf, cache_bytes: Option<u64>) -> Box<dyn Denoiser> {
 const TOKEN_BYTES: u64 = 2 * 2 * 64 * 4;
 /// Tokens of a page.
 const PAGE: u64 = 16;
-
-#[derive(Deserialize)]
-struct Traces {
-    mask: u32,
-    traces: Vec<Trace>,
-}
-
-#[derive(Deserialize)]
-struct Trace {
-    cache: String,
-    prompt: Vec<u32>,
-    gen_length: usize,
-    block_length: u32,
-    steps: Option<u32>,
-    threshold: Option<f32>,
-    factor: Option<f32>,
-    canvases: Vec<Vec<u32>>,
-}
-
-impl Trace {
-    fn request(&self) -> Request {
-        let prompt = Prompt::Tokens(self.prompt.iter().copied().map(TokenId).collect());
-        let knobs = [("threshold", self.threshold), ("factor", self.factor)];
-        let given = knobs.into_iter().filter_map(|(name, value)| Some((name, Setting::Number(value?))));
-        Request {
-            steps: self.steps,
-            block_length: Some(self.block_length),
-            pace: given.fold(Settings::EMPTY, |settings, (name, value)| settings.with(name, value)),
-            remasking: Some(Choice::of(&OFF)),
-            cache: Some(Choice::of(find(Kind::Cache, &self.cache).unwrap())),
-            ..Request::new(Task::Continue { prompt, length: Length::New(self.gen_length) })
-        }
-    }
-}
-
-/// The canvas before each pass and at the end, rebuilt from the events.
-async fn canvases(mut session: Session, mask: u32) -> Vec<Vec<u32>> {
-    let offset = session.start.offset;
-    let mut canvas = vec![mask; session.start.cells.len()];
-    let mut seen = vec![canvas.clone()];
-    while let Some(event) = session.next().await {
-        match event {
-            Event::Step(step) => {
-                for edit in step.edits {
-                    canvas[edit.at().index() - offset] = edit.written().map_or(mask, |(token, _)| token.0);
-                }
-                seen.push(canvas.clone());
-            }
-            Event::Finished(_) => {}
-            Event::Failed(failure) => panic!("{failure}"),
-        }
-    }
-    seen
-}
-
-#[tokio::test]
-async fn every_cached_trace_of_fast_dllm_is_reproduced_token_for_token() {
-    for (dir, count) in [("fast-dllm-sharp", 64), ("llada-tiny", 18)] {
-        let dir = data(dir);
-        let traces: Traces = serde_json::from_slice(&std::fs::read(dir.join("cached.json")).unwrap()).unwrap();
-        assert_eq!(traces.traces.len(), count);
-        // with all that is to be kept, and with nothing of it: each pass computes it anew
-        for bytes in [None, Some(0)] {
-            let handle = engine(model(dir.clone(), bytes), None, Limits::default());
-            for (number, trace) in traces.traces.iter().enumerate() {
-                let ours = canvases(handle.submit_unmerged(&trace.request()).unwrap(), traces.mask).await;
-                let Trace { cache, steps, threshold, factor, .. } = trace;
-                let case = format!("{dir:?}, trace {number}: {cache} {steps:?} {threshold:?} {factor:?}, {bytes:?}");
-                for (pass, (ours, theirs)) in ours.iter().zip(&trace.canvases).enumerate() {
-                    assert_eq!(ours, theirs, "{case}, canvas {pass}");
-                }
-                assert_eq!(ours.len(), trace.canvases.len(), "{case}");
-            }
-        }
-    }
-}
 
 #[test]
 fn logits_of_cached_passes_are_those_of_the_published_code() {

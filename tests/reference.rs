@@ -4,16 +4,16 @@
 //! and of PRISM's LLaDA sampler saw, and the result; `tests/data/illada-tiny/traces.json` those of
 //! `generate.py` on a model with grouped heads and tied embeddings; and
 //! `tests/data/fast-dllm-sharp/traces.json` those of Fast-dLLM's sampler without a cache, on a
-//! model that is surer of its tokens.
+//! model that is surer of its tokens. `cached.json` has those of its prefix and dual caches.
 
 mod common;
 
 use common::golden::canvases;
 use common::{data, engine, finished, llada_tiny};
-use remask::diffusion::policy::{BUDGET, Choice, OFF, QUALITY, Setting, Settings};
+use remask::diffusion::policy::{BUDGET, Choice, Kind, OFF, QUALITY, Setting, Settings, find};
 use remask::diffusion::{Cell, TokenId};
 use remask::engine::{Length, Limits, Prompt, Request, Session, Task};
-use remask::model::{Device, Source, load};
+use remask::model::{Device, LoadOptions, Source, load, load_with};
 use serde::Deserialize;
 
 #[derive(Deserialize)]
@@ -78,6 +78,8 @@ struct FastTraces {
 /// Of `steps`, `threshold` and `factor`, each trace has one.
 #[derive(Deserialize)]
 struct FastTrace {
+    #[serde(default)]
+    cache: Option<String>,
     prompt: Vec<u32>,
     gen_length: usize,
     block_length: u32,
@@ -97,6 +99,7 @@ impl FastTrace {
             block_length: Some(self.block_length),
             pace: given.fold(Settings::EMPTY, |settings, (name, value)| settings.with(name, value)),
             remasking: Some(Choice::of(&OFF)),
+            cache: self.cache.as_ref().map(|name| Choice::of(find(Kind::Cache, name).unwrap())),
             ..Request::new(Task::Continue { prompt, length: Length::New(self.gen_length) })
         }
     }
@@ -136,21 +139,31 @@ async fn all_traces_together_are_what_they_are_alone() {
 
 #[tokio::test]
 async fn every_trace_of_fast_dllm_is_reproduced_token_for_token() {
-    let dir = data("fast-dllm-sharp");
-    let traces: FastTraces = serde_json::from_slice(&std::fs::read(dir.join("traces.json")).unwrap()).unwrap();
-    let model = load(&Source::Directory { dir, prism_head: None, adapter: None }, Device::Cpu).unwrap();
-    let handle = engine(model, None, Limits::default());
-    let mut paces = [0; 3];
-    for (number, trace) in traces.traces.iter().enumerate() {
-        let ours = canvases(handle.submit_unmerged(&trace.request()).unwrap(), traces.mask).await;
-        let FastTrace { steps, threshold, factor, .. } = trace;
-        let case = format!("trace {number}: {steps:?} {threshold:?} {factor:?}");
-        for (pass, (ours, theirs)) in ours.iter().zip(&trace.canvases).enumerate() {
-            assert_eq!(ours, theirs, "{case}, canvas {pass}");
+    // with all that a cache is to keep, and with nothing of it, so that each pass computes it anew
+    for (dir, file, cache_bytes, expected) in [
+        ("fast-dllm-sharp", "traces.json", None, [4, 16, 12]),
+        ("fast-dllm-sharp", "cached.json", None, [8, 32, 24]),
+        ("fast-dllm-sharp", "cached.json", Some(0), [8, 32, 24]),
+        ("llada-tiny", "cached.json", None, [2, 10, 6]),
+    ] {
+        let path = data(dir).join(file);
+        let traces: FastTraces = serde_json::from_slice(&std::fs::read(&path).unwrap()).unwrap();
+        let source = Source::Directory { dir: data(dir), prism_head: None, adapter: None };
+        let options = LoadOptions { cache_bytes, ..LoadOptions::default() };
+        let handle = engine(load_with(&source, Device::Cpu, options).unwrap(), None, Limits::default());
+        let mut paces = [0; 3];
+        for (number, trace) in traces.traces.iter().enumerate() {
+            let ours = canvases(handle.submit_unmerged(&trace.request()).unwrap(), traces.mask).await;
+            let FastTrace { cache, steps, threshold, factor, .. } = trace;
+            let case =
+                format!("{path:?}, trace {number}: {cache:?} {steps:?} {threshold:?} {factor:?}, {cache_bytes:?}");
+            for (pass, (ours, theirs)) in ours.iter().zip(&trace.canvases).enumerate() {
+                assert_eq!(ours, theirs, "{case}, canvas {pass}");
+            }
+            assert_eq!(ours.len(), trace.canvases.len(), "{case}");
+            let kinds = [steps.is_some(), threshold.is_some(), factor.is_some()];
+            paces.iter_mut().zip(kinds).for_each(|(count, is_one)| *count += usize::from(is_one));
         }
-        assert_eq!(ours.len(), trace.canvases.len(), "{case}");
-        let kinds = [steps.is_some(), threshold.is_some(), factor.is_some()];
-        paces.iter_mut().zip(kinds).for_each(|(count, is_one)| *count += usize::from(is_one));
+        assert_eq!(paces, expected, "{path:?}: traces by steps, threshold and factor");
     }
-    assert_eq!(paces, [4, 16, 12], "traces by steps, threshold and factor");
 }

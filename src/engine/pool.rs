@@ -138,8 +138,7 @@ impl Pool {
     /// Whether a replica that is between two passes may read this sequence later: it runs there, or
     /// waits for a replica.
     pub(super) fn may_read(&self, replica: usize, id: SequenceId) -> bool {
-        let is_it = |(other, _): &&Sequence| *other == id;
-        self.replicas[replica].parked.iter().find(is_it).is_some()
+        self.replicas[replica].parked.iter().any(|(other, _)| *other == id)
             || self.waiting.all().into_iter().any(|(other, _)| *other == id)
     }
 

@@ -9,11 +9,11 @@ use super::backend::summary::{Answers, Asks, Guidance, SummaryOptions, Vocabular
 use super::backend::{Backend, Computed};
 use super::error::{ModelError, RowError};
 use super::interface::{Batch, Denoiser, Inspection, KeptStates, Readings};
+use super::kv_store::KvStore;
 use super::network::{Network, Pass, Scope, States};
 use super::placing::Placing;
 use super::plan::{Asked, Placings, Plan, Planner, Question};
 use super::row::{Row, SequenceName};
-use super::shelf::Shelf;
 use super::spec::ModelSpec;
 use crate::diffusion::policy::Scoring;
 use crate::diffusion::{Canvas, Cell, Distribution, Present, Probability, Reading, Review, Score, TokenId, u32_of};
@@ -28,7 +28,7 @@ pub(crate) struct NetworkDenoiser {
     backend: Arc<dyn Backend>,
     spec: ModelSpec,
     vocabulary: Vocabulary,
-    shelf: Shelf,
+    kv_store: KvStore,
 }
 
 /// A chunk of cells that the output layer runs on.
@@ -84,8 +84,8 @@ impl NetworkDenoiser {
         cache_bytes: Option<u64>,
     ) -> Self {
         let vocabulary = Vocabulary { size: spec.vocabulary as usize, mask: spec.mask.0 as usize };
-        let shelf = Shelf::new(network.keeps(), cache_bytes, &*backend);
-        Self { network, backend, spec, vocabulary, shelf }
+        let kv_store = KvStore::new(network.keeps(), cache_bytes, &*backend);
+        Self { network, backend, spec, vocabulary, kv_store }
     }
 
     /// Adds what a chunk of cells needs of the output layer to the inputs.
@@ -143,22 +143,22 @@ impl NetworkDenoiser {
     }
 
     fn planner(&self) -> Planner<'_> {
-        Planner { sight: self.network.sight(), mask: self.spec.mask, pages: &self.shelf.pages }
+        Planner { sight: self.network.sight(), mask: self.spec.mask, pages: &self.kv_store.pages }
     }
 
     /// How the rows of a pass are computed, with room for what they keep.
     fn place(&mut self, batch: &Batch<'_>, readings: &Readings) -> Vec<Placings> {
-        self.shelf.pages.begin();
+        self.kv_store.begin();
         let of_row = |(row, reading): (&Row<'_>, &Result<Reading, RowError>)| match reading {
             Ok(_) => self.planner().placings(row),
             Err(_) => [None, None],
         };
         let mut placings: Vec<Placings> = batch.iter().zip(readings).map(of_row).collect();
         // what a row uses is not to make room for what another one keeps
-        placings.iter().flatten().flatten().for_each(|placing| self.shelf.pages.touch(placing.key()));
+        placings.iter().flatten().flatten().for_each(|placing| self.kv_store.pages.touch(placing.key()));
         for (row, placings) in batch.iter().zip(&mut placings) {
             for (which, placing) in placings.iter_mut().enumerate() {
-                let has_room = placing.as_mut().is_none_or(|placing| placing.reserve(&mut self.shelf.pages));
+                let has_room = placing.as_mut().is_none_or(|placing| placing.reserve(&mut self.kv_store.pages));
                 if !has_room {
                     *placing = self.planner().placings(row)[which].take();
                 }
@@ -171,19 +171,17 @@ impl NetworkDenoiser {
         let read = |row: &Row<'_>| row.check(&self.spec).map(|()| Reading::default());
         let readings: Readings = batch.iter().map(read).collect();
         if batch.iter().any(|row| row.reuse.is_some()) {
-            self.shelf.set_up(&*self.backend)?;
+            self.kv_store.set_up(&*self.backend)?;
         }
         let placings = self.place(batch, &readings);
         let plan = self.planner().plan(batch, &readings, &placings);
-        if plan.pass.asked == 0 {
-            return Ok(readings);
-        }
         let is_reusing = placings.iter().flatten().any(Option::is_some);
-        let readings = self.read_planned(batch, readings, &plan, is_reusing);
-        if readings.is_err() {
-            self.shelf.clear(); // what was to be kept of the pass is not there
-        }
-        readings
+        let readings = match plan.pass.asked {
+            0 => readings,
+            _ => self.read_planned(batch, readings, &plan, is_reusing)?,
+        };
+        self.kv_store.end();
+        Ok(readings)
     }
 
     fn read_planned(
@@ -195,7 +193,7 @@ impl NetworkDenoiser {
     ) -> Result<Readings, ModelError> {
         let (mut inputs, most) = (self.backend.inputs(), self.backend.states_max());
         let keeping = self.backend.lay_out_kept(pass.kept(), &mut inputs);
-        let shelves = is_reusing.then(|| self.shelf.shelves(keeping));
+        let kv_layers = is_reusing.then(|| self.kv_store.kv_layers(keeping));
         let plan = self.network.plan(pass, &mut inputs);
         let asked: Vec<Readout<'_>> = readouts.chunks(most).map(|cells| self.ask(batch, cells, &mut inputs)).collect();
         let index = |cells: &[Asked]| inputs.add(whole(cells.iter().map(|cell| cell.state)));
@@ -205,7 +203,7 @@ impl NetworkDenoiser {
         inputs.shape.extend([asked.len(), judged.len()]);
         inputs.brings_rows = whole_rows.iter().any(|rows| *rows > 0);
         let (summaries, mut numbers) = self.backend.pass(&inputs, &|inputs| {
-            let states = self.network.run(&plan, inputs, shelves.as_ref())?;
+            let states = self.network.run(&plan, inputs, kv_layers.as_ref())?;
             let answers = self.backend.each(&asked, |_, readout| self.read_out(&states.hidden, readout, inputs))?;
             let qualities = self.backend.each(&judged, |_, index| self.review(&states.judged, index, inputs))?;
             let (answers, rows): (Vec<_>, Vec<_>) = answers.into_iter().unzip();
@@ -358,11 +356,11 @@ impl Denoiser for NetworkDenoiser {
     }
 
     fn forget(&mut self, SequenceName(sequence): SequenceName) {
-        self.shelf.pages.forget(sequence);
+        self.kv_store.pages.forget(sequence);
     }
 
     fn kept(&self) -> Option<KeptStates> {
-        self.shelf.kept()
+        self.kv_store.kept()
     }
 
     fn speed(&self) -> Result<Option<Speed>, ModelError> {

@@ -2,7 +2,7 @@
 //! scope: canvases, and the layers in between.
 
 use super::backend::cost::{Cost, Numbers};
-use super::backend::{Part, Shelves, Spans, inputs::Inputs};
+use super::backend::{KvLayers, Part, Spans, inputs::Inputs};
 use candle_core::{DType, Result, Tensor};
 use std::num::NonZeroUsize;
 use std::ops::Range;
@@ -199,7 +199,7 @@ pub(crate) struct Planned {
 
 /// The keys and values of a cell.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub(crate) struct ShelfSize {
+pub(crate) struct KvSize {
     /// Layers with keys and values.
     pub(crate) layers: usize,
     /// Numbers of a key, and of a value.
@@ -207,7 +207,7 @@ pub(crate) struct ShelfSize {
     pub(crate) dtype: DType,
 }
 
-impl ShelfSize {
+impl KvSize {
     /// Bytes of a cell.
     pub(crate) fn bytes(self) -> usize {
         2 * self.layers * self.width * self.dtype.size_in_bytes()
@@ -234,11 +234,11 @@ pub(crate) trait Network: Send + Sync {
     fn plan(&self, pass: &Pass, inputs: &mut Inputs) -> Vec<Planned>;
 
     /// The device's part of a pass: `inputs` are those of the plan. A row's states do not depend on
-    /// the other rows. Keys and values are taken from the shelves, and put there, as the plan says.
-    fn run(&self, plan: &[Planned], inputs: &Tensor, shelves: Option<&Shelves<'_>>) -> Result<States>;
+    /// the other rows. Keys and values are taken from the store, and put there, as the plan says.
+    fn run(&self, plan: &[Planned], inputs: &Tensor, kv_layers: Option<&KvLayers<'_>>) -> Result<States>;
 
     /// The size of the keys and values of a cell; `None` of a network that cannot keep them.
-    fn keeps(&self) -> Option<ShelfSize> {
+    fn keeps(&self) -> Option<KvSize> {
         None
     }
 

@@ -259,7 +259,7 @@ pub(crate) struct KeysValues<'a> {
 }
 
 /// The store of keys and values, as a pass uses it.
-pub(crate) struct Shelves<'a> {
+pub(crate) struct KvLayers<'a> {
     /// Of each layer, (slots, kv heads * d) each.
     pub(crate) layers: &'a [[Tensor; 2]],
     /// What is put there.

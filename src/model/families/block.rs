@@ -3,7 +3,7 @@
 
 use super::piece::{Piece, Queries};
 use crate::model::backend::cost::{Cost, Numbers, Size};
-use crate::model::backend::{Backend, Joined, KeysValues, Matrix, Norm, Shelves, Stored};
+use crate::model::backend::{Backend, Joined, KeysValues, KvLayers, Matrix, Norm, Stored};
 use crate::model::network::{Pass, PassRow};
 use crate::model::{config::llada::Config, error::LoadError, weights::registry::Registry};
 use candle_core::{Result, Tensor, bail};
@@ -24,13 +24,13 @@ pub(super) struct Projected {
 pub(super) fn keys_values<'a, 'b>(
     pieces: impl Iterator<Item = &'b Projected>,
     layer: usize,
-    shelves: Option<&'a Shelves<'_>>,
+    kv_layers: Option<&'a KvLayers<'_>>,
     backend: &dyn Backend,
     inputs: &Tensor,
 ) -> Result<KeysValues<'a>> {
     let (keys, values): (Vec<_>, Vec<_>) = pieces.map(|piece| (&piece.k, &piece.v)).unzip();
     let fresh = [Tensor::cat(&keys, 0)?, Tensor::cat(&values, 0)?];
-    let Some(Shelves { layers, keeping }) = shelves else { return Ok(KeysValues { fresh, kept: None }) };
+    let Some(KvLayers { layers, keeping }) = kv_layers else { return Ok(KeysValues { fresh, kept: None }) };
     backend.keep(&fresh, &layers[layer], keeping, inputs)?;
     Ok(KeysValues { fresh, kept: Some(&layers[layer]) })
 }

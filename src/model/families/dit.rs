@@ -6,7 +6,7 @@ use super::rope::Rope;
 use crate::diffusion::u32_of;
 use crate::model::backend::cost::{Cost, Numbers, Size};
 use crate::model::backend::inputs::{Inputs, part};
-use crate::model::backend::{Angles, Backend, KeysValues, Matrix, Norm, Shelves, Span, Spans, Stored};
+use crate::model::backend::{Angles, Backend, KeysValues, KvLayers, Matrix, Norm, Span, Spans, Stored};
 use crate::model::config::dit::{Config, SINUSOID};
 use crate::model::network::{Network, Pass, PassRow, Planned, States};
 use crate::model::{error::LoadError, weights::registry::Registry};
@@ -107,7 +107,7 @@ impl Network for Dit {
         rows.chunks(together).map(plan).collect()
     }
 
-    fn run(&self, plan: &[Planned], inputs: &Tensor, _: Option<&Shelves<'_>>) -> Result<States> {
+    fn run(&self, plan: &[Planned], inputs: &Tensor, _: Option<&KvLayers<'_>>) -> Result<States> {
         let states = self.backend.each(plan, |_, planned| self.rows(planned, inputs))?;
         let cat = |part: usize| Tensor::cat(&states.iter().map(|states| &states[part]).collect::<Vec<_>>(), 0);
         Ok(States { hidden: cat(0)?, judged: cat(1)? })

@@ -6,8 +6,8 @@ use super::piece::{self, Piece};
 use super::{head::Head, rope::Rope};
 use crate::model::backend::cost::{Cost, Numbers, Size};
 use crate::model::backend::inputs::Inputs;
-use crate::model::backend::{Backend, Matrix, Norm, Shelves, Stored};
-use crate::model::network::{Network, Pass, Planned, ShelfSize, States};
+use crate::model::backend::{Backend, KvLayers, Matrix, Norm, Stored};
+use crate::model::network::{KvSize, Network, Pass, Planned, States};
 use crate::model::{config::llada::Config, error::LoadError, weights::registry::Registry};
 use candle_core::{DType, Result, Tensor};
 use std::sync::Arc;
@@ -35,7 +35,7 @@ impl Network for Llada {
         piece::plan(pass, &*self.backend, inputs)
     }
 
-    fn run(&self, plan: &[Planned], inputs: &Tensor, shelves: Option<&Shelves<'_>>) -> Result<States> {
+    fn run(&self, plan: &[Planned], inputs: &Tensor, kv_layers: Option<&KvLayers<'_>>) -> Result<States> {
         let backend = &*self.backend;
         let pieces = plan.iter().map(|planned| self.piece(planned, inputs)).collect::<Result<Vec<_>>>()?;
         let last = self.blocks.len() - 1;
@@ -45,14 +45,14 @@ impl Network for Llada {
             self.blocks[0].project(backend, x, &normed, piece, 0 == last)
         })?;
         for n in 0..last {
-            let kv = keys_values(projected.iter(), n, shelves, backend, inputs)?;
+            let kv = keys_values(projected.iter(), n, kv_layers, backend, inputs)?;
             projected = backend.each(&pieces, |index, piece| {
                 let (x, update) = self.blocks[n].mix(backend, &projected[index], &kv, &piece.all, inputs)?;
                 let (x, normed) = backend.add_norm(&x, &update, &self.blocks[n + 1].attn_norm)?;
                 self.blocks[n + 1].project(backend, x, &normed, piece, n + 1 == last)
             })?;
         }
-        let kv = keys_values(projected.iter(), last, shelves, backend, inputs)?;
+        let kv = keys_values(projected.iter(), last, kv_layers, backend, inputs)?;
         let hidden = backend.each(&pieces, |index, piece| match &piece.asked {
             _ if piece.index.elem_count() == 0 => Ok(None),
             asked => {
@@ -64,8 +64,8 @@ impl Network for Llada {
         Ok(States { judged: hidden.clone(), hidden })
     }
 
-    fn keeps(&self) -> Option<ShelfSize> {
-        Some(ShelfSize { layers: self.blocks.len(), width: self.kv_width, dtype: self.dtype })
+    fn keeps(&self) -> Option<KvSize> {
+        Some(KvSize { layers: self.blocks.len(), width: self.kv_width, dtype: self.dtype })
     }
 
     fn logits(&self, hidden: &Tensor) -> Result<Tensor> {

@@ -7,9 +7,9 @@ use super::llada::Llada;
 use super::piece::{self, Piece};
 use crate::model::backend::cost::{Cost, Numbers, Size};
 use crate::model::backend::inputs::Inputs;
-use crate::model::backend::{Backend, Matrix, Norm, Shelves};
+use crate::model::backend::{Backend, KvLayers, Matrix, Norm};
 use crate::model::config::{llada::Config, remedi};
-use crate::model::network::{Network, Pass, Planned, ShelfSize, Sight, States};
+use crate::model::network::{KvSize, Network, Pass, Planned, Sight, States};
 use crate::model::{error::LoadError, weights::registry::Registry};
 use candle_core::{Result, Tensor};
 use std::num::NonZeroUsize;
@@ -72,7 +72,7 @@ impl Network for Remedi {
         piece::plan(pass, self.backend(), inputs)
     }
 
-    fn run(&self, plan: &[Planned], inputs: &Tensor, shelves: Option<&Shelves<'_>>) -> Result<States> {
+    fn run(&self, plan: &[Planned], inputs: &Tensor, kv_layers: Option<&KvLayers<'_>>) -> Result<States> {
         let backend = self.backend();
         let pieces = plan.iter().map(|planned| self.base.piece(planned, inputs)).collect::<Result<Vec<_>>>()?;
         let last = self.stages.len() - 1;
@@ -83,14 +83,14 @@ impl Network for Remedi {
         })?;
         for n in 0..last {
             let projected = flows.iter().map(|flow| &flow.projected);
-            let kv = keys_values(projected, n, shelves, backend, inputs)?;
+            let kv = keys_values(projected, n, kv_layers, backend, inputs)?;
             flows = backend.each(&pieces, |index, piece| {
                 let flow = &flows[index];
                 let mixed = self.block(self.stages[n]).mix(backend, &flow.projected, &kv, &piece.all, inputs)?;
                 self.enter(n + 1, self.between(n, flow, mixed)?, piece)
             })?;
         }
-        let kv = keys_values(flows.iter().map(|flow| &flow.projected), last, shelves, backend, inputs)?;
+        let kv = keys_values(flows.iter().map(|flow| &flow.projected), last, kv_layers, backend, inputs)?;
         let states = backend.each(&pieces, |index, piece| {
             if piece.index.elem_count() == 0 {
                 return Ok(None);
@@ -106,8 +106,8 @@ impl Network for Remedi {
     }
 
     /// Side blocks have keys and values of their own.
-    fn keeps(&self) -> Option<ShelfSize> {
-        self.base.keeps().map(|size| ShelfSize { layers: self.stages.len(), ..size })
+    fn keeps(&self) -> Option<KvSize> {
+        self.base.keeps().map(|size| KvSize { layers: self.stages.len(), ..size })
     }
 
     fn logits(&self, hidden: &Tensor) -> Result<Tensor> {
