@@ -74,6 +74,57 @@ fn logits_of_cached_passes_are_those_of_the_published_code() {
     }
 }
 
+/// What guidance of weight `w` is defined as: `l_u + (1 + w) (l - l_u)` up to a constant, and its
+/// most probable entry.
+fn guided(own: &[f32], unguided: &[f32], weight: f32) -> (usize, f32) {
+    let logits: Vec<f32> = own.iter().zip(unguided).map(|(l, u)| u + (1.0 + weight) * (l - u)).collect();
+    let mass: f32 = logits.iter().map(|logit| logit.exp()).sum();
+    let (best, logit) = logits.iter().enumerate().max_by(|(_, a), (_, b)| a.total_cmp(b)).unwrap();
+    (best, logit.exp() / mass)
+}
+
+#[test]
+fn guidance_over_kept_states_is_what_two_sequences_with_caches_of_their_own_give() {
+    const WEIGHT: f32 = 1.5;
+    let mut model = model(tiny(""), None);
+    // an answer of three blocks of eight, of which the second is refined
+    let canvas = |prompt: &dyn Fn(u32) -> Cell, step: usize| {
+        let answer = |at: u32| match at {
+            0..8 => Cell::Filled(TokenId(at * 5 + 2)),
+            8..16 if (at as usize) < 8 + step => Cell::Filled(TokenId(at * 3 + 1)),
+            _ => Cell::Blank,
+        };
+        Canvas::new((0..12).map(prompt).chain((0..24).map(answer)).collect())
+    };
+    let own = |at: u32| Cell::Fixed(TokenId(at * 7 + 3));
+    let masked = |_| Cell::Blank;
+    let window = 20..28;
+    for (kind, run) in [("prefix", 20..36), ("dual", 20..28)] {
+        let name = |sequence: u64| SequenceName(sequence + if kind == "dual" { 10 } else { 0 });
+        let bases = [canvas(&own, 0), canvas(&masked, 0)];
+        for step in 0..4 {
+            let now = [canvas(&own, step), canvas(&masked, step)];
+            let run = if step == 0 { 0..36 } else { run.clone() };
+            let mut read = |sequence: u64, prompt: usize, guidance: Option<f32>| {
+                let reuse = Reuse { base: &bases[prompt], run: vec![run.clone()], seen: vec![0..36] };
+                let reuse = Some((name(sequence), reuse));
+                let row = Row { reuse, guidance, distributions: true, ..Row::plain(&now[prompt], window.clone()) };
+                let whole = if guidance.is_some() { 2 * run.len() } else { run.len() };
+                assert_eq!(model.tokens(&row), whole, "{kind}, step {step}: all that it reuses is kept");
+                model.read(&[row]).unwrap().remove(0).unwrap()
+            };
+            let [together, alone, unguided] = [read(1, 0, Some(WEIGHT)), read(2, 0, None), read(3, 1, None)];
+            assert_eq!(together.proposals.len(), 8 - step);
+            for (at, proposal) in together.proposals.iter().enumerate() {
+                let [alone, unguided] = [&alone, &unguided].map(|read| &read.distributions[at].log_probabilities);
+                let (token, confidence) = guided(alone, unguided, WEIGHT);
+                assert_eq!(proposal.token, TokenId(u32::try_from(token).unwrap()), "{kind}, step {step}");
+                near(kind, &[proposal.confidence.get()], &[confidence], 1e-4);
+            }
+        }
+    }
+}
+
 /// A request over blocks of `block` cells, with erasures by quality where `erases`.
 fn request(prompt: &[u32], new: usize, block: u32, erases: bool, cache: Choice, seed: u64) -> Request {
     let prompt = Prompt::Tokens(prompt.iter().copied().map(TokenId).collect());
@@ -126,7 +177,9 @@ fn caches() -> impl Strategy<Value = Choice> {
 
 #[test]
 fn an_answer_is_the_same_alone_together_and_whatever_is_evicted() {
-    let one = (prop::collection::vec(0u32..250, 1..30), 8usize..40, 4u32..20, any::<bool>(), caches(), any::<u64>());
+    let guidance = prop::sample::select(vec![0.0f32, 0.5, 2.0]);
+    let seeds = (guidance, any::<u64>());
+    let one = (prop::collection::vec(0u32..250, 1..30), 8usize..40, 4u32..20, any::<bool>(), caches(), seeds);
     let runtime = tokio::runtime::Runtime::new().unwrap();
     let runs = Runs { cases: 8, failure_persistence: None, ..Runs::default() };
     let evictions = std::cell::Cell::new(0);
@@ -134,7 +187,10 @@ fn an_answer_is_the_same_alone_together_and_whatever_is_evicted() {
         .run(&prop::collection::vec(one, 5), |all| {
             let requests: Vec<Request> = all
                 .into_iter()
-                .map(|(prompt, new, block, erases, cache, seed)| request(&prompt, new, block, erases, cache, seed))
+                .map(|(prompt, new, block, erases, cache, (cfg_scale, seed))| Request {
+                    cfg_scale,
+                    ..request(&prompt, new, block, erases, cache, seed)
+                })
                 .collect();
             let together = |bytes: Option<u64>| {
                 runtime.block_on(async {

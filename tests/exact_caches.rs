@@ -45,15 +45,18 @@ fn text(answer: &Answer) -> Vec<(u32, f32)> {
 async fn an_answer_is_to_the_bit_what_full_passes_give_whatever_the_blocks_of_the_request() {
     let handle = remedi(None);
     assert_eq!(handle.spec().keeping, Keeping::Exact(NonZeroUsize::new(32).unwrap()));
-    for (prompt, new, block) in [(20, 70, 32), (33, 40, 16), (30, 40, 40)] {
+    for (prompt, new, block, cfg_scale) in
+        [(20, 70, 32, 0.0), (33, 40, 16, 0.0), (30, 40, 40, 0.0), (20, 70, 32, 1.5), (33, 40, 16, 0.5)]
+    {
         let answers = |cache| {
-            let session = handle.submit(&request(prompt, new, block, cache, 5)).unwrap();
+            let asked = Request { cfg_scale, ..request(prompt, new, block, cache, 5) };
+            let session = handle.submit(&asked).unwrap();
             async move { finished(session).await }
         };
         let full = answers(Some(&NO_CACHE)).await;
         for cache in [None, Some(&PREFIX), Some(&DUAL), Some(&LOCK)] {
             let found = answers(cache).await;
-            assert_eq!(text(&found), text(&full), "{cache:?}, {prompt} + {new}, blocks of {block}");
+            assert_eq!(text(&found), text(&full), "{cache:?}, {prompt} + {new}, blocks of {block}, {cfg_scale}");
             assert_eq!(found.steps, full.steps);
             assert!(found.erased > 0);
             assert!(found.forward_tokens * 10 < full.forward_tokens * 9, "{found:?}");
@@ -65,7 +68,12 @@ async fn an_answer_is_to_the_bit_what_full_passes_give_whatever_the_blocks_of_th
 async fn nothing_changes_when_it_is_evicted_or_shared_with_others() {
     // 36 layers of keys and values, 32 numbers each; 16 tokens a page
     let page = 36 * 2 * 32 * 4 * 16;
-    let asks = |cache| (0..4).map(move |seed| request(10 + 7 * seed as u32, 40, 32, cache, seed)).collect::<Vec<_>>();
+    // every other one with guidance
+    let ask = |seed: u64, cache| Request {
+        cfg_scale: (seed % 2) as f32,
+        ..request(10 + 7 * seed as u32, 40, 32, cache, seed)
+    };
+    let asks = |cache| (0..4).map(move |seed| ask(seed, cache)).collect::<Vec<_>>();
     let all = |bytes, requests: Vec<Request>| async move {
         let handle = remedi(bytes);
         let sessions: Vec<Session> = requests.iter().map(|asked| handle.submit(asked).unwrap()).collect();
