@@ -109,28 +109,34 @@ fn altered(config: impl FnOnce(&mut Value), tensors: impl FnOnce(&mut Tensors)) 
     dir
 }
 
+/// The tensors as they are called on the hub.
+fn as_on_the_hub(tensors: &mut Tensors) {
+    *tensors = tensors.drain().map(|(name, tensor)| (format!("backbone.{name}"), tensor)).collect();
+    let angles = Tensor::zeros(8, DType::F32, &Cpu::Cpu).unwrap();
+    tensors.insert("backbone.rotary_emb.inv_freq".to_owned(), angles);
+}
+
 #[test]
-fn the_hubs_layout_is_read_too() {
-    let published = altered(
-        |config| {
-            // as on the hub: another name for the width, no name for the mask, keys without effect
-            *config = json!({
-                "_name_or_path": "x", "architectures": ["MDLM"], "auto_map": {"AutoConfig": "y"}, "cond_dim": 32,
-                "dropout": 0.1, "hidden_dim": 64, "model_length": 48, "model_type": "mdlm", "n_blocks": 2, "n_heads": 4,
-                "return_dict": false, "time_conditioning": false, "torch_dtype": "float32",
-                "transformers_version": "4.38.2", "vocab_size": 67,
-            });
-        },
-        |tensors| {
-            *tensors = tensors.drain().map(|(name, tensor)| (format!("backbone.{name}"), tensor)).collect();
-            let angles = Tensor::zeros(8, DType::F32, &Cpu::Cpu).unwrap();
-            tensors.insert("backbone.rotary_emb.inv_freq".to_owned(), angles);
-        },
-    );
-    let golden = Golden::open(&tiny("io.safetensors"));
-    let mut model = open(published.path(), None, None).unwrap();
-    assert_eq!(model.spec().mask, TokenId(66));
-    near("logits", &model.inspect(&golden.ids(1)).unwrap().logits.concat(), &golden.numbers(1, "logits"), 1e-5);
+fn the_hubs_layouts_are_read_too() {
+    let sizes = json!({
+        "_name_or_path": "x", "auto_map": {"AutoConfig": "y"}, "cond_dim": 32, "dropout": 0.1, "hidden_dim": 64,
+        "model_length": 48, "n_blocks": 2, "n_heads": 4, "return_dict": false, "time_conditioning": false,
+        "torch_dtype": "float32", "transformers_version": "4.38.2", "vocab_size": 67,
+    });
+    // another name for the width, no name for the mask, keys without effect
+    for publisher in [
+        json!({"architectures": ["MDLM"], "model_type": "mdlm"}),
+        json!({"architectures": ["Proseco"], "model_type": "proseco", "cfg": false, "cfg_num_classes": -1}),
+    ] {
+        let mut keys = sizes.clone();
+        keys.as_object_mut().unwrap().extend(publisher.as_object().unwrap().clone());
+        let published = altered(|config| *config = keys, as_on_the_hub);
+        let golden = Golden::open(&tiny("io.safetensors"));
+        let mut model = open(published.path(), None, None).unwrap();
+        assert_eq!((model.spec().family.as_str(), model.spec().mask), ("mdlm", TokenId(66)));
+        let logits = model.inspect(&golden.ids(1)).unwrap().logits.concat();
+        near("logits", &logits, &golden.numbers(1, "logits"), 1e-5);
+    }
 }
 
 #[test]

@@ -1,17 +1,21 @@
-//! `config.json` of MDLM's DiT, and the shapes of its tensors.
+//! `config.json` of MDLM's DiT, which ProSeCo's models share, and the shapes of its tensors.
 
 use super::strict::{self, BLOCKS_MAX, CHANGES, IDS_MAX, Rules, SEQUENCE_MAX, WIDTH_MAX};
 use crate::model::error::LoadError;
 use serde::Deserialize;
-use serde_json::{Value, json};
+use serde_json::{Map, Value, json};
 use std::path::Path;
 
-/// `model_type` in `config.json`.
+/// The family, and `model_type` in the `config.json` of MDLM's and PRISM's models.
 pub(crate) const FAMILY: &str = "mdlm";
+/// The `model_type` and the class of each publisher of such networks: of MDLM (arXiv 2406.07524),
+/// and of `ProSeCo` (arXiv 2602.11590), whose network and names of tensors are the same.
+const PUBLISHERS: [(&str, &str); 2] = [(FAMILY, "MDLM"), ("proseco", "Proseco")];
 /// Keys that are read, then keys that do not change a forward pass.
 const KNOWN: &str = "\
     hidden_dim hidden_size cond_dim n_blocks n_heads vocab_size model_length mask_token_id eos_token_id \
-    bos_token_id pad_token_id _name_or_path auto_map dropout dtype torch_dtype transformers_version";
+    bos_token_id pad_token_id _name_or_path auto_map cfg_num_classes dropout dtype torch_dtype \
+    transformers_version";
 /// Width of the sinusoid of sigma.
 pub(crate) const SINUSOID: usize = 256;
 
@@ -32,17 +36,28 @@ pub(crate) struct Config {
 
 /// Whether `config.json` in `dir` names this family; false where it cannot be read.
 pub(crate) fn is_in(dir: &Path) -> bool {
-    strict::read(&dir.join("config.json")).is_ok_and(|(keys, _)| keys.get("model_type") == Some(&json!(FAMILY)))
+    strict::read(&dir.join("config.json")).is_ok_and(|(keys, _)| publisher(&keys).is_some())
+}
+
+/// The `model_type` and the class of the publisher that the keys name.
+fn publisher(keys: &Map<String, Value>) -> Option<(&'static str, &'static str)> {
+    let given = keys.get("model_type")?;
+    PUBLISHERS.into_iter().find(|(model_type, _)| given == model_type)
 }
 
 impl Config {
     /// Reads a `config.json`.
     pub(crate) fn read(path: &Path) -> Result<Self, LoadError> {
         let (keys, file) = strict::read(path)?;
-        let optional: [(_, &[Value]); 2] =
-            [("architectures", &[json!(["MDLM"]), Value::Null]), ("time_conditioning", &[json!(false)])];
-        let rules =
-            Rules { required: &[("model_type", FAMILY)], optional: &optional, changes: &[&CHANGES], known: KNOWN };
+        let [published, _] = PUBLISHERS;
+        let (model_type, class) = publisher(&keys).unwrap_or(published);
+        let optional: [(_, &[Value]); 3] = [
+            ("architectures", &[json!([class]), Value::Null]),
+            ("time_conditioning", &[json!(false)]),
+            ("cfg", &[json!(false), Value::Null]), // an embedding of classes, for guidance
+        ];
+        let required = [("model_type", model_type)];
+        let rules = Rules { required: &required, optional: &optional, changes: &[&CHANGES], known: KNOWN };
         let config: Self = rules.take(keys, &file)?;
         config.check(&file)?;
         Ok(config)
