@@ -1,12 +1,13 @@
 //! Loading: from files, embedded bytes or a configuration alone to a model on a device.
 
+use super::card::Card;
 use super::config::dit;
 use super::config::llada::{Config, Family};
 use super::device::{CudaGraphs, Device, Precision, backend};
 use super::families::{dit::Dit, llada::Llada, remedi::Remedi};
 use super::interface::Denoiser;
 use super::network::{Network, Sight};
-use super::spec::{Defaults, Keeping, ModelSpec};
+use super::spec::{Defaults, Keeping, ModelSpec, PresetsText};
 use super::weights::directory::{config, directory, head_file, model_files, open_head};
 use super::weights::layout::{HEAD, Layout};
 use super::weights::made_for::{MadeFor, check_head};
@@ -107,6 +108,10 @@ pub fn load_with(source: &Source, device: Device, options: LoadOptions) -> Resul
 
 /// Loads a model onto the device of a backend.
 pub(crate) fn load_on(source: &Source, place: Place) -> Result<Box<dyn Denoiser>, LoadError> {
+    let card = match source {
+        Source::Directory { dir, .. } => Card::of(dir)?.map(|card| card.presets()),
+        Source::Gguf { .. } | Source::Embedded { .. } | Source::Dummy { .. } => None,
+    };
     let (config, files, lora) = match source {
         Source::Directory { dir, prism_head, adapter } if dit::is_in(dir) => {
             if let Some(adapter) = adapter {
@@ -114,7 +119,7 @@ pub(crate) fn load_on(source: &Source, place: Place) -> Result<Box<dyn Denoiser>
                 return Err(LoadError::malformed(&adapter.display(), problem));
             }
             let head = head_file(dir, prism_head.as_deref())?.map(|path| TensorFile::open(&path)).transpose()?;
-            return with_threadpool(|| load_dit(dir, model_files(dir)?, head, place));
+            return with_threadpool(|| load_dit(dir, model_files(dir)?, head, card, place));
         }
         Source::Directory { dir, prism_head, adapter } => {
             let (files, lora) = directory(dir, prism_head.as_deref(), adapter.as_deref())?;
@@ -142,7 +147,7 @@ pub(crate) fn load_on(source: &Source, place: Place) -> Result<Box<dyn Denoiser>
             (config.clone(), vec![TensorFile::random(*seed, shapes)], LoraConfig::PUBLISHED)
         }
     };
-    with_threadpool(|| load_llada(&config, files, lora, place))
+    with_threadpool(|| load_llada(&config, files, lora, card, place))
 }
 
 /// Where and in which number format a model is computed.
@@ -156,7 +161,13 @@ pub(crate) struct Place {
 
 type Loaded = Result<Box<dyn Denoiser>, LoadError>;
 
-fn load_llada(config: &Config, files: Vec<TensorFile>, lora: LoraConfig, place: Place) -> Loaded {
+fn load_llada(
+    config: &Config,
+    files: Vec<TensorFile>,
+    lora: LoraConfig,
+    card: Option<PresetsText>,
+    place: Place,
+) -> Loaded {
     let Place { backend, dtype, name, allow_foreign_head, cache_bytes } = place;
     let weights = Registry::of(&Layout::llada(config), files, lora, Arc::clone(&backend))?;
     // products with matrices of few bits take and give f32 on every device
@@ -188,12 +199,19 @@ fn load_llada(config: &Config, files: Vec<TensorFile>, lora: LoraConfig, place: 
         parameters: weights.parameters(),
         defaults: config.defaults,
         presets: config.presets.clone(),
+        card,
     };
     Ok(Box::new(NetworkDenoiser::new(network, backend, spec, cache_bytes)))
 }
 
 /// A DiT is computed in f32 on every device. Its quality head has a file of its own.
-fn load_dit(dir: &Path, files: Vec<TensorFile>, head: Option<TensorFile>, place: Place) -> Loaded {
+fn load_dit(
+    dir: &Path,
+    files: Vec<TensorFile>,
+    head: Option<TensorFile>,
+    card: Option<PresetsText>,
+    place: Place,
+) -> Loaded {
     let Place { backend, name, allow_foreign_head, cache_bytes, .. } = place;
     let config = dit::Config::read(&dir.join("config.json"))?;
     let registry = |layout: Layout, files: Vec<TensorFile>| {
@@ -233,6 +251,7 @@ fn load_dit(dir: &Path, files: Vec<TensorFile>, head: Option<TensorFile>, place:
         parameters: weights.parameters() + head.as_ref().map_or(0, |(head, _)| head.parameters()),
         defaults: Defaults::default(),
         presets: None,
+        card,
     };
     Ok(Box::new(NetworkDenoiser::new(Box::new(network), backend, spec, cache_bytes)))
 }

@@ -1,6 +1,7 @@
 //! Models: canvases go in, readings come out, and tensors stay inside.
 
 mod backend;
+mod card;
 mod causal;
 mod config;
 mod denoiser;
@@ -24,6 +25,8 @@ pub use backend::cost::{Cost, Speed};
 pub use backend::counts::Counts;
 pub(crate) use backend::summary::{SummaryOptions, Vocabulary, sigmoid};
 pub(crate) use backend::{cpu::summary::summarise, has_fused_gradients, is_parallel};
+#[cfg(test)]
+pub(crate) use card::all as cards;
 pub use causal::Causal;
 pub use config::llada::{Config, Family};
 pub use device::{CudaGraphs, Device, Devices, Precision, Threads, settle_threads, threads};

@@ -41,6 +41,9 @@ pub struct ModelSpec {
     pub defaults: Defaults,
     /// Presets of the model's own; `None` where its files have none.
     pub presets: Option<PresetsText>,
+    /// Presets that are published for the model, and not in its files; `None` where this program
+    /// does not know it.
+    pub card: Option<PresetsText>,
 }
 
 /// [`ModelSpec::keeping`].
@@ -68,7 +71,8 @@ impl Keeping {
     }
 }
 
-/// [`ModelSpec::presets`]: options of requests under a name, as `generation_config.json` has them.
+/// [`ModelSpec::presets`] and [`ModelSpec::card`]: options of requests under a name, as
+/// `generation_config.json` has them.
 /// They are not checked here: [`crate::api::with_presets`] reads them.
 #[derive(Clone, Debug, Default, PartialEq)]
 pub struct PresetsText {

@@ -75,6 +75,7 @@ impl Toy {
                     ..Defaults::default()
                 },
                 presets: None,
+                card: None,
             },
         }
     }

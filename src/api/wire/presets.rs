@@ -1,5 +1,5 @@
-//! Presets: fields of the `diffusion` object under a name, from a model's `generation_config.json`,
-//! and built-in ones for models whose file does not have them. Out of scope: what a request makes
+//! Presets: fields of the `diffusion` object under a name: built-in ones for all models, those of
+//! the model's card, and those of its `generation_config.json`. Out of scope: what a request makes
 //! of them, which `engine::admission` knows.
 
 use super::refinement::Refinement;
@@ -30,16 +30,16 @@ pub struct PresetError {
 }
 
 /// The same engine with the presets of its model: `fast`, `balanced` and `quality`, those of its
-/// family, and those of the model's `generation_config.json`, which come in place of others of the
-/// same name.
+/// family, those of its card, and those of its `generation_config.json`. Later ones come in place
+/// of earlier ones of the same name.
 ///
 /// # Errors
 /// When a preset is malformed, or a request with it would be refused whatever it asks for.
 pub fn with_presets(handle: &Handle) -> Result<Handle, PresetError> {
     let spec = handle.spec();
     let mut presets = read(&built_in(spec)?, handle)?;
-    if let Some(own) = &spec.presets {
-        presets.extend(read(own, handle)?);
+    for written in spec.card.iter().chain(&spec.presets) {
+        presets.extend(read(written, handle)?);
     }
     Ok(handle.with_presets(Presets(presets)))
 }
@@ -112,9 +112,11 @@ fn problem(place: &str, param: Option<&str>, message: &str) -> String {
 #[cfg(test)]
 mod tests {
     use super::*;
+    use crate::diffusion::TokenId;
     use crate::engine::{Limits, start};
-    use crate::model::Toy;
+    use crate::model::{Batch, Denoiser, Inspection, Keeping, ModelError, Readings, Toy, cards};
     use crate::telemetry::Metrics;
+    use std::num::NonZeroUsize;
     use std::sync::Arc;
 
     #[tokio::test]
@@ -136,5 +138,51 @@ mod tests {
             "presets.fast.steps: given \"a\"; give 1"
         );
         assert_eq!(at(None, "the body: no"), "presets.fast: the body: no");
+    }
+
+    /// A toy that says it is another model.
+    struct Named(Toy, ModelSpec);
+
+    impl Denoiser for Named {
+        fn spec(&self) -> &ModelSpec {
+            &self.1
+        }
+
+        fn read(&mut self, batch: &Batch<'_>) -> Result<Readings, ModelError> {
+            self.0.read(batch)
+        }
+
+        fn inspect(&mut self, ids: &[TokenId]) -> Result<Inspection, ModelError> {
+            self.0.inspect(ids)
+        }
+    }
+
+    #[tokio::test]
+    async fn every_preset_of_a_card_is_one_that_its_model_takes_and_its_family_does_not_have() {
+        let metrics = || Arc::new(Metrics::new().unwrap());
+        for card in cards().unwrap() {
+            let model = card.models[0].as_str();
+            let spec =
+                |family: &str, keeping| ModelSpec { family: family.to_owned(), keeping, ..Toy::new().spec().clone() };
+            let spec = match model {
+                "maple-research-lab/RemeDi-Instruct" => {
+                    let exact = Keeping::Exact(NonZeroUsize::new(32).unwrap());
+                    ModelSpec { judges_blanks: true, ..spec("remedi", exact) }
+                }
+                "kuleshov-group/proseco-owt" => ModelSpec { has_quality: false, ..spec("mdlm", Keeping::No) },
+                _ => ModelSpec { has_quality: false, ..spec("llada", Keeping::Approximate) },
+            };
+            let presets = |card: Option<PresetsText>| {
+                let model = Box::new(Named(Toy::new(), ModelSpec { card, ..spec.clone() }));
+                let handle = start(model, None, Limits::default(), metrics()).unwrap();
+                with_presets(&handle).unwrap_or_else(|error| panic!("{error}")).presets().0.clone()
+            };
+            let (without, with) = (presets(None), presets(Some(card.presets())));
+            for (name, fields) in &card.presets().presets {
+                let text = |preset: &Preset| Value::from(preset.text.clone());
+                assert_eq!(text(&with[name]), *fields, "{model}: {name}");
+                assert!(without.values().all(|own| text(own) != *fields), "{model}: {name} adds nothing");
+            }
+        }
     }
 }

@@ -7,6 +7,7 @@ use super::strict::{self, BLOCKS_MAX, CHANGES, IDS_MAX, Rules, SEQUENCE_MAX, WID
 use crate::diffusion::TokenId;
 use crate::files;
 use crate::model::{
+    card::Card,
     error::LoadError,
     spec::{Defaults, PresetsText},
 };
@@ -132,13 +133,18 @@ impl Config {
 
     /// The same of a model whose `family` is known from its tensors.
     pub(crate) fn read_as(dir: &Path, family: Option<Family>) -> Result<Self, LoadError> {
-        let (keys, file) = strict::read(&dir.join("config.json"))?;
-        let generation = dir.join("generation_config.json");
-        if !files::is_there(&generation) {
-            return Self::of_keys(keys, &file, family, &Map::new());
+        let (mut keys, file) = strict::read(&dir.join("config.json"))?;
+        let path = dir.join("generation_config.json");
+        let generation = if files::is_there(&path) { Some(strict::read(&path)?) } else { None };
+        let generating = generation.as_ref().map(|(keys, _)| keys.clone()).unwrap_or_default();
+        if let Some(card) = Card::of(dir)? {
+            card.complete(&mut keys, &generating);
         }
-        let (generating, generation) = strict::read(&generation)?;
-        Self::of_keys(keys, &file, family, &generating)?.generating(generating, &generation)
+        let config = Self::of_keys(keys, &file, family, &generating)?;
+        match generation {
+            Some((keys, file)) => config.generating(keys, &file),
+            None => Ok(config),
+        }
     }
 
     /// Adds the content of a `generation_config.json`; `file` is its name in error messages.
