@@ -17,7 +17,7 @@ mod visits;
 
 use common::process::Process;
 use kinds::{End, Kind, Seen};
-use process::{QUEUE_MAX, RUNNING_MAX, Scrape, Watched};
+use process::{CACHE_BYTES, QUEUE_MAX, RUNNING_MAX, Scrape, Watched};
 use report::{LONG, Report, Sample, Waits};
 use reqwest::Client;
 use std::time::{Duration, Instant};
@@ -95,6 +95,15 @@ fn check_counters(report: &Report) {
     assert_eq!(Report::miscounted(rest, &report.seen), [""; 0], "requests are not counted as they ended");
 }
 
+/// Keys and values are kept of sequences under way only.
+fn check_caches(report: &Report) {
+    let left = [report.rest.get("cache_sequences"), report.rest.get("cache_bytes")];
+    assert_eq!(left, [0.0; 2], "keys and values of sequences that are gone");
+    let most = report.most("cache_bytes");
+    assert!(most <= CACHE_BYTES.into(), "{most} bytes are kept, more than {CACHE_BYTES}");
+    assert!(most > 0.0 || report.lasts < LONG, "nothing was kept");
+}
+
 fn check_memory(report: &Report) {
     if let Some((trend, _)) = report.memory() {
         let most = if report.lasts >= SETTLED { GROWTH_MAX_SETTLED } else { GROWTH_MAX };
@@ -131,6 +140,7 @@ async fn clients_that_come_and_go_leave_nothing_behind() {
     println!("{}", report.table());
     check_visits(&report);
     check_counters(&report);
+    check_caches(&report);
     check_memory(&report);
     check_waits(&report);
     let (status, complaints) = watched.stop();

@@ -10,6 +10,9 @@ use std::thread::JoinHandle;
 /// depend on them.
 pub(super) const RUNNING_MAX: usize = 64;
 pub(super) const QUEUE_MAX: usize = 256;
+/// Budget of keys and values in bytes. Some four sequences of the embedded model fit, so many lose
+/// theirs while they run.
+pub(super) const CACHE_BYTES: u32 = 4 << 20;
 /// Seconds that a dropped stream goes on: some end in this time, most are given up.
 const RESUME_GRACE: &str = "2";
 
@@ -23,10 +26,11 @@ pub(super) struct Watched {
 impl Watched {
     /// Serves a Sudoku model; returns once it is ready.
     pub(super) fn start(model: &str) -> Self {
-        let (running, queue) = (RUNNING_MAX.to_string(), QUEUE_MAX.to_string());
-        let limits = ["--max-concurrent-requests", &running, "--max-queue", &queue, "--resume-grace", RESUME_GRACE];
+        let [running, queue, bytes] = [RUNNING_MAX, QUEUE_MAX, CACHE_BYTES as usize].map(|limit| limit.to_string());
+        let limits = ["--max-concurrent-requests", &running, "--max-queue", &queue, "--cache-bytes", &bytes];
         let model = ["--model-id", model, "--served-model-name", "sudoku", "--log-format", "text"];
-        let mut process = Process::serve(&[&model[..], &limits].concat());
+        let grace = ["--resume-grace", RESUME_GRACE];
+        let mut process = Process::serve(&[&model[..], &limits, &grace].concat());
         let lines = process.take_lines();
         let is_complaint = |line: &String| [" WARN ", " ERROR ", "panicked"].iter().any(|word| line.contains(word));
         let complaints = std::thread::spawn(move || lines.iter().filter(is_complaint).collect());

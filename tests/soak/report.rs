@@ -11,6 +11,8 @@ use std::time::Duration;
 pub(super) const LONG: Duration = Duration::from_secs(60);
 const OUTCOMES: [&str; 5] = ["ok", "invalid", "refused", "failed", "cancelled"];
 const MIB_AN_HOUR: f64 = 3600.0;
+/// Bytes.
+const MIB: f64 = 1024.0 * 1024.0;
 
 /// A sample of the server.
 pub(super) struct Sample {
@@ -118,6 +120,11 @@ impl Report {
         self.samples.iter().map(move |sample| sample.scrape.get(name))
     }
 
+    /// The largest value of a gauge while the clients ran.
+    pub(super) fn most(&self, name: &str) -> f64 {
+        self.gauge(name).fold(0.0, f64::max)
+    }
+
     /// As a table for `benches/RESULTS.md`.
     pub(super) fn table(&self) -> String {
         let build = if cfg!(debug_assertions) { "test build" } else { "release build" };
@@ -130,6 +137,7 @@ impl Report {
             Some(("refused for want of room".to_owned(), self.seen.ended(End::Refused).to_string())),
             self.throughput().map(|told| ("throughput".to_owned(), told)),
             self.resident().map(|told| ("the server's resident memory".to_owned(), told)),
+            Some(("keys and values".to_owned(), self.kept())),
             Some(("sequences".to_owned(), self.balance())),
             Some(("requests".to_owned(), self.requests())),
             self.mean_wait().map(|told| ("mean time in the queue".to_owned(), told)),
@@ -169,6 +177,17 @@ impl Report {
         Some(format!(
             "{sizes}; since that sixth {slope:+.1} ± {error:.1} MiB an hour (standard error): {growth:+.1} MiB, {verdict}"
         ))
+    }
+
+    fn kept(&self) -> String {
+        let evicted = self.rest.get("cache_evictions_total");
+        format!(
+            "{:.1} MiB of {:.1} sequences on average, {:.1} MiB of {} at most; {evicted} lost theirs",
+            mean(self.gauge("cache_bytes")) / MIB,
+            mean(self.gauge("cache_sequences")),
+            self.most("cache_bytes") / MIB,
+            self.most("cache_sequences"),
+        )
     }
 
     fn balance(&self) -> String {

@@ -281,11 +281,15 @@ fn grid(template: &str, temperature: f64) -> Value {
     json!({"template": template, "blank": BLANK, "temperature": temperature, "stream": true, "diffusion": diffusion})
 }
 
-/// A completion or chat completion after the first line of a grid.
+/// A completion or chat completion after the first line of a grid; two of three keep keys and
+/// values between passes.
 fn completion([which, how, _]: [f64; 3]) -> (&'static str, Value) {
+    let cache = ["off", "prefix", "dual"][(which * 3.0) as usize % 3];
     let mut body = json!({
         "max_tokens": 79, "temperature": how, "stream": true, "stream_options": {"include_usage": true},
-        "diffusion": {"steps": 24, "block_length": 20, "stream_edits": true, "proofreading": "off"},
+        "diffusion": {
+            "steps": 24, "block_length": 20, "stream_edits": true, "proofreading": "off", "cache": cache,
+        },
     });
     let (path, field, asked) = if how < 0.5 {
         (COMPLETIONS, "prompt", json!(row(which)))
