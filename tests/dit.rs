@@ -171,5 +171,5 @@ fn what_would_be_computed_wrongly_is_refused_by_name() {
     let error = open(&tiny(""), Some(llada.join("prism_head.safetensors")), None).err().unwrap().to_string();
     assert!(error.contains("prism_head.safetensors: tensor `norm.bias` has no place"), "{error}");
     let error = open(&tiny(""), None, Some(llada)).err().unwrap().to_string();
-    assert!(error.contains("is a LoRA adapter, which only LLaDA models take"), "{error}");
+    assert!(error.contains("is a LoRA adapter, which a DiT does not take"), "{error}");
 }

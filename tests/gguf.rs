@@ -259,7 +259,7 @@ fn damaged_and_foreign_files_are_refused_in_a_sentence() {
     let error = changed("llada.block_count", "llada.block_cOunt");
     assert!(error.contains("`llada.block_count` is missing"), "{error}");
     let error = changed("blk.1.ffn_up.weight", "blk.1.ffn_op.weight");
-    assert!(error.contains("`blk.1.ffn_op.weight` belongs to no LLaDA model"), "{error}");
+    assert!(error.contains("`blk.1.ffn_op.weight` belongs to no LLaDA or Dream model"), "{error}");
     let error = changed("tokenizer.ggml.mask_token_id", "tokenizer.ggml.mask_token_iD");
     assert!(error.contains("`tokenizer.ggml.mask_token_id` is missing"), "{error}");
 }

@@ -110,6 +110,7 @@ fn hostile_gguf() {
     const STRING: [u8; 4] = 8_u32.to_le_bytes();
     const LIST: [u8; 4] = 9_u32.to_le_bytes();
     let (a, alignment) = (string("a"), string("general.alignment"));
+    let llada = [string("general.architecture"), STRING.to_vec(), string("llada")].concat();
     let one: &[u8] = &1_u32.to_le_bytes();
     let vast = (1_u64 << 62).to_le_bytes();
     let tensor = |name: &str, dimensions: u32| {
@@ -134,7 +135,7 @@ fn hostile_gguf() {
         (gguf(2, 0, &[&tensor("a", 1), &tensor("a", 1)]), "has the tensor `a` twice"),
         (gguf(1, 0, &[&tensor("a", u32::MAX)]), "is damaged, incomplete or no GGUF file"),
         (
-            gguf(2, 0, &[&tensor("token_embd.weight", 1), &tensor("model.transformer.wte.weight", 1)]),
+            gguf(2, 1, &[&llada, &tensor("token_embd.weight", 1), &tensor("model.transformer.wte.weight", 1)]),
             "is there a second time under another name",
         ),
     ] {

@@ -89,7 +89,9 @@ fn a_directory_without_a_model() {
 #[test]
 fn another_architecture() {
     let other = |key: &str, value: Value| Copy::of(&[]).json("config.json", |config| config[key] = value);
-    other("model_type", json!("Dream")).refused(None, false, &["config.json: `model_type` is \"Dream\"", "\"llada\""]);
+    let words = ["config.json: `model_type` is \"qwen2\", supported is \"llada\", \"Dream\", \"RemeDi\" or \"mdlm\""];
+    other("model_type", json!("qwen2")).refused(None, false, &words);
+    other("model_type", json!("Dream")).refused(None, false, &["`architectures` is [\"LLaDAModelLM\"]", "DreamModel"]);
     other("block_type", json!("sequential")).refused(None, false, &["`block_type` is \"sequential\"", "\"llama\""]);
 }
 
@@ -129,7 +131,7 @@ fn weights_of_another_model() {
     changed(|tensors| drop(tensors.insert("lm_head.weight".into(), zeros(&[64])))).refused(
         None,
         false,
-        &[file, "`lm_head.weight` belongs to no LLaDA model"],
+        &[file, "`lm_head.weight` has no place in the model"],
     );
 }
 

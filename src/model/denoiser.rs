@@ -10,7 +10,7 @@ use super::backend::{Backend, Computed};
 use super::error::{ModelError, RowError};
 use super::interface::{Batch, Denoiser, Inspection, KeptStates, Readings};
 use super::kv_store::KvStore;
-use super::network::{Network, Pass, Scope, States};
+use super::network::{Network, Pass, Scope};
 use super::placing::Placing;
 use super::plan::{Asked, Placings, Plan, Planner, Question};
 use super::row::{Row, SequenceName};
@@ -143,7 +143,8 @@ impl NetworkDenoiser {
     }
 
     fn planner(&self) -> Planner<'_> {
-        Planner { sight: self.network.sight(), mask: self.spec.mask, pages: &self.kv_store.pages }
+        let (sight, outputs) = (self.network.sight(), self.network.outputs());
+        Planner { sight, outputs, mask: self.spec.mask, pages: &self.kv_store.pages }
     }
 
     /// How the rows of a pass are computed, with room for what they keep.
@@ -314,9 +315,13 @@ impl NetworkDenoiser {
         pass.push(ids.iter().map(|id| id.0), scope, (0..ids.len()).collect());
         let mut inputs = Inputs::default();
         let plan = self.network.plan(&pass, &mut inputs);
-        let States { hidden, judged } = self.network.run(&plan, &self.backend.bring(&inputs)?, None)?; // (positions, width) each
+        let states = self.network.run(&plan, &self.backend.bring(&inputs)?, None)?; // (positions, width) each
+        let sources: Vec<u32> = (0..ids.len()).map(|at| u32_of(self.network.outputs().source(at))).collect();
+        let sources = Tensor::new(&*sources, &self.backend.device())?;
+        let read = |states: &Tensor| self.backend.gather(states, &sources); // (positions, width)
+        let hidden = read(&states.hidden)?;
         let logits = self.network.logits(&hidden)?.narrow(1, 0, self.vocabulary.size)?; // (positions, vocab_size)
-        let qualities = self.network.qualities(&judged)?; // (positions)
+        let qualities = self.network.qualities(&read(&states.judged)?)?; // (positions)
         Ok(Inspection {
             logits: self.backend.rows(&logits)?,
             hidden: self.backend.rows(&hidden)?,

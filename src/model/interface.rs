@@ -95,7 +95,8 @@ pub struct KeptStates {
 pub struct Inspection {
     /// (positions, vocabulary): scores before the softmax, that of the mask included.
     pub logits: Vec<Vec<f32>>,
-    /// (positions, hidden): states after the final norm; empty where a model has none.
+    /// (positions, hidden): states after the final norm, from which the logits of the position are
+    /// read; empty where a model has none.
     pub hidden: Vec<Vec<f32>>,
     /// (positions): quality before the sigmoid; `None` without a head.
     pub quality_logits: Option<Vec<f32>>,

@@ -2,7 +2,7 @@
 
 use super::card::Card;
 use super::config::dit;
-use super::config::llada::{Config, Family};
+use super::config::{family::Family, llada::Config};
 use super::device::{CudaGraphs, Device, Precision, backend};
 use super::families::{dit::Dit, llada::Llada, remedi::Remedi};
 use super::interface::Denoiser;
@@ -115,7 +115,7 @@ pub(crate) fn load_on(source: &Source, place: Place) -> Result<Box<dyn Denoiser>
     let (config, files, lora) = match source {
         Source::Directory { dir, prism_head, adapter } if dit::is_in(dir) => {
             if let Some(adapter) = adapter {
-                let problem = "is a LoRA adapter, which only LLaDA models take so far";
+                let problem = "is a LoRA adapter, which a DiT does not take so far";
                 return Err(LoadError::malformed(&adapter.display(), problem));
             }
             let head = head_file(dir, prism_head.as_deref())?.map(|path| TensorFile::open(&path)).transpose()?;
@@ -176,9 +176,10 @@ fn load_llada(
     check_head(&weights, allow_foreign_head)?;
     let backend_of = Arc::clone(&backend);
     let network: Box<dyn Network> = match config.family {
-        Family::Llada => Box::new(Llada::new(config, &weights, backend_of)?),
+        Family::Llada | Family::Dream => Box::new(Llada::new(config, &weights, backend_of)?),
         Family::Remedi => Box::new(Remedi::new(config, &weights, backend_of)?),
     };
+    let judges = config.family.features().judges;
     let spec = ModelSpec {
         family: config.family.name().to_owned(),
         vocabulary: u32_of(config.vocab_size),
@@ -189,8 +190,8 @@ fn load_llada(
             Sight::All => Keeping::Approximate,
             Sight::Blocks { length } => Keeping::Exact(length),
         },
-        has_quality: weights.has_head() || config.family == Family::Remedi,
-        judges_blanks: config.family == Family::Remedi,
+        has_quality: weights.has_head() || judges,
+        judges_blanks: judges,
         judged: weights.judged()?,
         adapters_folded: weights.has_adapters(),
         dtype: dtype.as_str().to_owned(),

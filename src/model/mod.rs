@@ -28,7 +28,7 @@ pub(crate) use backend::{cpu::summary::summarise, has_fused_gradients, is_parall
 #[cfg(test)]
 pub(crate) use card::all as cards;
 pub use causal::Causal;
-pub use config::llada::{Config, Family};
+pub use config::{family::Family, llada::Config};
 pub use device::{CudaGraphs, Device, Devices, Precision, Threads, settle_threads, threads};
 pub(crate) use error::words;
 pub use error::{LoadError, ModelError, RowError};

@@ -142,6 +142,27 @@ impl Sight {
     }
 }
 
+/// Which state the output layer and the quality head read for a cell.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub(crate) enum Outputs {
+    /// Its own.
+    #[default]
+    InPlace,
+    /// That of the cell before, as in the autoregressive model that the network was made from; for
+    /// the first cell its own.
+    Shifted,
+}
+
+impl Outputs {
+    /// The cell whose state is read for the cell `at`.
+    pub(crate) const fn source(self, at: usize) -> usize {
+        match self {
+            Self::InPlace => at,
+            Self::Shifted => at.saturating_sub(1),
+        }
+    }
+}
+
 impl Pass {
     /// Adds a row of tokens. The states at `asked`, ascending positions in the row, follow those of
     /// the earlier rows; returns the index of the first.
@@ -227,6 +248,11 @@ pub(crate) trait Network: Send + Sync {
     /// Which cells of a row attend to which, where the row does not set the length of blocks.
     fn sight(&self) -> Sight {
         Sight::All
+    }
+
+    /// Which states cells are read from.
+    fn outputs(&self) -> Outputs {
+        Outputs::InPlace
     }
 
     /// The host's part of a pass: cuts it into what goes through the layers together, and adds what

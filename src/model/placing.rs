@@ -2,7 +2,7 @@
 //! and values of the other cells come from. Out of scope: networks, and what is asked of states.
 
 use super::kept::{Key, Pages, Read, runs};
-use super::network::{RowPart, Sight, Source};
+use super::network::{Outputs, RowPart, Sight, Source};
 use super::row::Row;
 use crate::diffusion::{Canvas, Cell, Reuse, TokenId, u32_of};
 use std::collections::BTreeSet;
@@ -18,6 +18,9 @@ pub(super) struct Placing {
     valid: usize,
     /// Those that the row computes: indices of `cells`, ascending.
     run: Vec<usize>,
+    /// Of these, cells that are computed only because another cell is read from their state.
+    sources: BTreeSet<usize>,
+    outputs: Outputs,
     /// Those that are computed beside the row, as the base has them, because the store lost them.
     beside: Range<usize>,
     /// Whether the row's canvas is the base.
@@ -55,12 +58,12 @@ impl Reader {
 
 impl Placing {
     /// How `row` is computed in view of what `pages` have; `asked` are the cells whose states are
-    /// needed. `None` where the row reuses nothing.
+    /// needed, and `sight` and `outputs` are the network's. `None` where the row reuses nothing.
     pub(super) fn of(
         row: &Row<'_>,
         asked: &BTreeSet<usize>,
         reader: Reader,
-        sight: Sight,
+        (sight, outputs): (Sight, Outputs),
         pages: &Pages,
     ) -> Option<Self> {
         let (name, Reuse { base, run, seen }) = row.reuse.as_ref().filter(|_| row.shown.is_none())?;
@@ -72,22 +75,26 @@ impl Placing {
         let key = Key { sequence: name.0, is_unguided: reader.is_unguided };
         let valid = pages.valid(key, &cells, sight, prompt);
         let is_full = *base == row.canvas;
+        let mut sources = BTreeSet::new();
         let run: Vec<usize> = if is_full {
-            // all that is not kept, and at least the blocks of the cells that are asked for
-            let first = asked.first().map_or(usize::MAX, |first| reach(*first));
+            // all that is not kept, and at least the blocks of the cells whose states are read
+            let first = asked.first().map_or(usize::MAX, |first| reach(outputs.source(*first)));
             let of_asked = cells.partition_point(|cell| reach(cell.at as usize) < first);
             let is_all = sight == Sight::All;
             (if is_all { 0 } else { valid.min(of_asked) }..cells.len()).collect()
         } else {
             let is_blank = |at: usize| row.canvas.cells()[at] == Cell::Blank && asked.contains(&at);
             let runs = |at: usize| run.iter().any(|range| range.contains(&at)) || is_blank(at);
+            sources.extend(asked.iter().filter(|at| runs(**at)).map(|at| outputs.source(*at)));
+            sources.retain(|at| !runs(*at));
+            let runs = |at: usize| runs(at) || sources.contains(&at);
             (0..cells.len()).filter(|index| runs(cells[*index].at as usize)).collect()
         };
         let needed = (0..cells.len()).rev().find(|index| run.binary_search(index).is_err());
         // where every cell attends to every other, none can be computed without the others
         let until = |last: usize| if sight == Sight::All { cells.len() } else { last + 1 };
         let beside = valid..needed.map_or(valid, |last| until(last).max(valid));
-        Some(Self { key, cells, valid, run, beside, is_full, is_kept: false })
+        Some(Self { key, cells, valid, run, sources, outputs, beside, is_full, is_kept: false })
     }
 
     pub(super) const fn key(&self) -> Key {
@@ -111,9 +118,10 @@ impl Placing {
         true
     }
 
-    /// Whether the row computes the cell.
+    /// Whether the row computes the cell, and the state that is read for it.
     pub(super) fn runs(&self, at: usize) -> bool {
-        self.token(at).is_some()
+        let is_computed = |at: usize| self.token(at).is_some();
+        is_computed(at) && !self.sources.contains(&at) && is_computed(self.outputs.source(at))
     }
 
     /// The token of the row that a cell is.

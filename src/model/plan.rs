@@ -3,7 +3,7 @@
 
 use super::interface::{Batch, Readings};
 use super::kept::Pages;
-use super::network::{Pass, Scope, Sight};
+use super::network::{Outputs, Pass, Scope, Sight};
 use super::placing::{Placing, Reader};
 use super::row::Row;
 use crate::diffusion::policy::Scoring;
@@ -65,6 +65,7 @@ fn by_row(row: &Row<'_>, is_unguided: bool, placing: Option<&Placing>) -> BTreeS
 /// What rows are planned with.
 pub(super) struct Planner<'a> {
     pub(super) sight: Sight,
+    pub(super) outputs: Outputs,
     pub(super) mask: TokenId,
     pub(super) pages: &'a Pages,
 }
@@ -76,8 +77,9 @@ impl Planner<'_> {
         for (index, row) in batch.iter().enumerate().filter(|(index, _)| readings[*index].is_ok()) {
             let exact = if row.exact { row.window.clone() } else { 0..0 };
             for (at, token) in row.seen().filled(exact) {
-                let ids = self.ids_without(row, at).take(self.reach(row, at.index()));
-                let state = pass.push(ids, self.scope(row), vec![at.index()]);
+                let source = self.outputs.source(at.index());
+                let ids = self.ids_without(row, at).take(self.reach(row, source));
+                let state = pass.push(ids, self.scope(row), vec![source]);
                 let question = Question::LeftOut(token);
                 readouts.push(Asked { row: index, at, state, unguided: None, question });
             }
@@ -86,15 +88,14 @@ impl Planner<'_> {
             if asked.is_empty() {
                 continue;
             }
-            let states = self.push(&mut pass, row, &asked, self.reader(false), placing.as_ref())..;
+            let states = self.push(&mut pass, row, &asked, self.reader(false), placing.as_ref());
             let guided = by_row(row, true, unguided_placing.as_ref());
-            let mut unguided = BTreeMap::new();
-            if !guided.is_empty() {
-                let first = self.push(&mut pass, row, &guided, self.reader(true), unguided_placing.as_ref());
-                unguided.extend(guided.into_iter().zip(first..));
-            }
+            let unguided: BTreeMap<usize, usize> = match guided.is_empty() {
+                true => BTreeMap::new(),
+                false => self.push(&mut pass, row, &guided, self.reader(true), unguided_placing.as_ref()).collect(),
+            };
             let is_judged = row.scores == Some(Scoring::Quality);
-            for (state, at) in states.zip(asked.into_iter().map(Position::at)) {
+            for (at, state) in states.map(|(at, state)| (Position::at(at), state)) {
                 let cell = |question| Asked { row: index, at, state, unguided: None, question };
                 let guided = |question| Asked { unguided: unguided.get(&at.index()).copied(), ..cell(question) };
                 if row.canvas.cells()[at.index()] == Cell::Blank {
@@ -112,7 +113,8 @@ impl Planner<'_> {
         Plan { pass, readouts, reviewed }
     }
 
-    /// Adds a row to a pass; returns the index of the state of its first asked cell.
+    /// Adds a row to a pass; returns each asked cell with the index of the state that is read for
+    /// it.
     fn push(
         &self,
         pass: &mut Pass,
@@ -120,20 +122,38 @@ impl Planner<'_> {
         asked: &BTreeSet<usize>,
         reader: Reader,
         placing: Option<&Placing>,
+    ) -> impl Iterator<Item = (usize, usize)> + use<> {
+        let mut sources: Vec<usize> = asked.iter().map(|at| self.outputs.source(*at)).collect();
+        sources.dedup(); // the first two cells may have the same
+        let first = self.push_sources(pass, row, &sources, reader, placing);
+        let place = |source: usize| sources.partition_point(|other| *other < source);
+        let states: Vec<_> = asked.iter().map(|at| (*at, first + place(self.outputs.source(*at)))).collect();
+        states.into_iter()
+    }
+
+    /// The same with the cells whose states are read, ascending; returns the index of the first
+    /// state.
+    fn push_sources(
+        &self,
+        pass: &mut Pass,
+        row: &Row<'_>,
+        sources: &[usize],
+        reader: Reader,
+        placing: Option<&Placing>,
     ) -> usize {
         let scope = self.scope(row);
         let Some(placing) = placing else {
-            let cells = asked.last().map_or(0, |last| self.reach(row, *last));
+            let cells = sources.last().map_or(0, |last| self.reach(row, *last));
             let ids = row.seen().cells()[..cells].iter().map(|cell| reader.id(cell));
-            return pass.push(ids, scope, asked.iter().copied().collect());
+            return pass.push(ids, scope, sources.to_vec());
         };
         let beside = pass.ids.len();
         if let Some(placed) = placing.beside(self.pages, beside) {
             pass.push_part(placed.ids.into_iter(), scope, Vec::new(), placed.part);
         }
         let placed = placing.row(row, reader, self.pages, beside, pass.ids.len());
-        let asked = asked.iter().filter_map(|at| placing.token(*at)).collect();
-        pass.push_part(placed.ids.into_iter(), scope, asked, placed.part)
+        let tokens = sources.iter().filter_map(|at| placing.token(*at)).collect();
+        pass.push_part(placed.ids.into_iter(), scope, tokens, placed.part)
     }
 
     const fn reader(&self, is_unguided: bool) -> Reader {
@@ -145,7 +165,8 @@ impl Planner<'_> {
         let place = |is_unguided: bool| {
             let asked = by_row(row, is_unguided, None);
             let reader = self.reader(is_unguided);
-            if asked.is_empty() { None } else { Placing::of(row, &asked, reader, self.scope(row).sight, self.pages) }
+            let seen = (self.scope(row).sight, self.outputs);
+            if asked.is_empty() { None } else { Placing::of(row, &asked, reader, seen, self.pages) }
         };
         [place(false), place(true)]
     }

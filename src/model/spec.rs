@@ -7,7 +7,7 @@ use std::num::{NonZeroU32, NonZeroUsize};
 /// What a model can take and what it offers.
 #[derive(Clone, Debug, PartialEq)]
 pub struct ModelSpec {
-    /// The family of networks: `llada`, `remedi` or `mdlm`, or `toy`.
+    /// The family of networks: `llada`, `remedi`, `dream` or `mdlm`, or `toy`.
     pub family: String,
     /// Token ids are below this.
     pub vocabulary: u32,

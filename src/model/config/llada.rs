@@ -1,9 +1,11 @@
 //! `config.json` of LLaDA and of the families that are made of its blocks, and the shapes of its
 //! tensors.
 
+use super::family::Family;
 use super::generation::{self, Ids};
-use super::remedi;
+use super::names::Names;
 use super::strict::{self, BLOCKS_MAX, CHANGES, IDS_MAX, Rules, SEQUENCE_MAX, WIDTH_MAX};
+use super::{dream, remedi};
 use crate::diffusion::TokenId;
 use crate::files;
 use crate::model::{
@@ -13,8 +15,10 @@ use crate::model::{
 };
 use serde::Deserialize;
 use serde_json::{Map, Value, json};
-use std::{num::NonZeroU32, path::Path};
+use std::path::Path;
 
+/// What `model_type` may say, that of a DiT included.
+const MODEL_TYPES: &str = "\"llada\", \"Dream\", \"RemeDi\" or \"mdlm\"";
 /// Keys that are read, then keys that do not change a forward pass.
 const KNOWN: &str = "\
     d_model n_layers n_heads n_kv_heads head_dim mlp_hidden_size mlp_ratio vocab_size embedding_size \
@@ -24,29 +28,10 @@ const KNOWN: &str = "\
     init_device init_fn init_std precision residual_dropout return_dict task_specific_params torch_dtype \
     transformers_version use_cache use_return_dict";
 
-/// A family of models whose configuration is LLaDA's.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub enum Family {
-    /// LLaDA (arXiv 2502.09992).
-    Llada,
-    /// `RemeDi` (arXiv 2509.23653): block-causal, with a quality of its own for every cell.
-    Remedi,
-}
-
-impl Family {
-    /// Its name, as in [`ModelSpec::family`](crate::model::ModelSpec::family).
-    pub const fn name(self) -> &'static str {
-        match self {
-            Self::Llada => "llada",
-            Self::Remedi => "remedi",
-        }
-    }
-}
-
 /// A LLaDA model's sizes and ids. Lengths count elements, ids are below the rows of the embedding.
 #[derive(Clone, Debug, PartialEq)]
 pub struct Config {
-    /// Which of the families it is.
+    /// Which of the families it is, whose own configuration may have other keys.
     pub family: Family,
     /// Width of the hidden states.
     pub d_model: usize,
@@ -83,16 +68,6 @@ pub struct Config {
     /// As [`ModelSpec::presets`](crate::model::ModelSpec::presets).
     pub presets: Option<PresetsText>,
 }
-
-/// Blocks of 32 cells and one step per cell, as LLaDA's authors run their instruct model; 128 new
-/// tokens, as their `generate.py` does (arXiv 2502.09992).
-const DEFAULTS: Defaults = Defaults {
-    block_length: NonZeroU32::new(32),
-    steps: None,
-    new_tokens: NonZeroU32::new(128),
-    proofreading: None,
-    repair: None,
-};
 
 #[derive(Deserialize)]
 struct Keys {
@@ -131,7 +106,7 @@ impl Config {
         Self::read_as(dir, None)
     }
 
-    /// The same of a model whose `family` is known from its tensors.
+    /// The same of a model whose `family` is known from its tensors; then its keys are LLaDA's.
     pub(crate) fn read_as(dir: &Path, family: Option<Family>) -> Result<Self, LoadError> {
         let (mut keys, file) = strict::read(&dir.join("config.json"))?;
         let path = dir.join("generation_config.json");
@@ -169,14 +144,29 @@ impl Config {
         Self::of_keys(strict::object(json, file)?, file, None, &Map::new())
     }
 
+    /// The same for the keys that LLaDA has, of a model whose `family` is known otherwise.
+    pub(crate) fn parse_as(family: Family, json: &[u8], file: &str) -> Result<Self, LoadError> {
+        Self::of_keys(strict::object(json, file)?, file, Some(family), &Map::new())
+    }
+
     /// `generating` are the keys of `generation_config.json`, where a family has some of its ids.
+    /// Where the `family` is given, the keys are LLaDA's.
     fn of_keys(
         mut keys: Map<String, Value>,
         file: &str,
         family: Option<Family>,
         generating: &Map<String, Value>,
     ) -> Result<Self, LoadError> {
-        let family = family.unwrap_or_else(|| if remedi::is_named(&keys) { Family::Remedi } else { Family::Llada });
+        let named = Family::named(&keys);
+        let model_type = keys.get("model_type");
+        if family.is_none() && named == Family::Llada && model_type.is_none_or(|name| name != "llada") {
+            let given = model_type.map_or_else(|| "missing".to_owned(), Value::to_string);
+            return Err(LoadError::unsupported(file, "model_type", given, MODEL_TYPES));
+        }
+        if family.is_none() && named == Family::Dream {
+            keys = dream::as_llada(keys, file)?;
+        }
+        let family = family.unwrap_or(named);
         if family == Family::Remedi {
             remedi::complete(&mut keys, generating);
         }
@@ -224,12 +214,13 @@ impl Config {
             mask: TokenId(keys.mask_token_id),
             ends: keys.eos_token_id.map(Ids::ascending).unwrap_or_default(),
             pad: keys.pad_token_id.map(Ids::ascending).unwrap_or_default().first().copied(),
-            defaults: DEFAULTS,
+            defaults: family.features().defaults,
             presets: None,
         };
         config.check(file)?;
         if let Some(width) = keys.head_dim.filter(|width| *width != config.head_dim()) {
-            let problem = format!("says `head_dim` is {width}, but `d_model` / `n_heads` is {}", config.head_dim());
+            let (size, heads) = (family.key("d_model"), family.key("n_heads"));
+            let problem = format!("says `head_dim` is {width}, but `{size}` / `{heads}` is {}", config.head_dim());
             return Err(LoadError::malformed(file, problem));
         }
         Ok(config)
@@ -242,25 +233,33 @@ impl Config {
 
     /// Name and shape of every tensor of the backbone, as the published checkpoints have them.
     pub(crate) fn tensors(&self) -> impl Iterator<Item = (String, Vec<usize>)> + '_ {
-        let d = self.d_model;
-        let blocks = (0..self.n_layers).flat_map(|n| self.block_tensors(&format!("model.transformer.blocks.{n}")));
+        let (d, names) = (self.d_model, self.names());
+        let blocks = (0..self.n_layers).flat_map(|n| self.block_tensors(&format!("{}{n}", names.blocks)));
         let wpe = (!self.rope).then(|| ("wpe", vec![self.max_sequence_length, d]));
         let ff_out = (!self.weight_tying).then(|| ("ff_out", vec![self.embedding_size, d]));
         [Some(("wte", vec![self.embedding_size, d])), wpe, Some(("ln_f", vec![d])), ff_out]
             .into_iter()
             .flatten()
-            .map(|(name, shape)| (format!("model.transformer.{name}.weight"), shape))
+            .map(|(part, shape)| (format!("{}.weight", names.outside(part)), shape))
             .chain(blocks)
             .chain(match self.family {
-                Family::Llada => Vec::new(),
+                Family::Llada | Family::Dream => Vec::new(),
                 Family::Remedi => remedi::tensors(self.d_model, |prefix| self.block_tensors(prefix)),
             })
     }
 
+    /// What its tensors are called.
+    pub(crate) const fn names(&self) -> &'static Names {
+        self.family.features().names
+    }
+
     /// The same of one block, whose tensors are called `prefix` and then a part of it.
-    pub(super) fn block_tensors(&self, prefix: &str) -> [(String, Vec<usize>); 9] {
+    fn block_tensors(&self, prefix: &str) -> Vec<(String, Vec<usize>)> {
         let (d, kv, mlp) = (self.d_model, self.n_kv_heads * self.head_dim(), self.mlp_hidden_size);
-        [
+        let biases = [("q_proj", d), ("k_proj", kv), ("v_proj", kv)];
+        let biases = biases.into_iter().filter(|_| self.family.features().has_qkv_bias);
+        let name = |part: &str, kind: &str| format!("{prefix}.{}.{kind}", self.names().inside(part));
+        let weights = [
             ("attn_norm", vec![d]),
             ("q_proj", vec![d, d]),
             ("k_proj", vec![kv, d]),
@@ -271,7 +270,8 @@ impl Config {
             ("up_proj", vec![mlp, d]),
             ("ff_out", vec![d, mlp]),
         ]
-        .map(|(name, shape)| (format!("{prefix}.{name}.weight"), shape))
+        .map(|(part, shape)| (name(part, "weight"), shape));
+        weights.into_iter().chain(biases.map(|(part, width)| (name(part, "bias"), vec![width]))).collect()
     }
 
     /// The relations between the numbers.
@@ -287,23 +287,25 @@ impl Config {
             ("embedding_size", self.embedding_size.max(1), IDS_MAX),
             ("vocab_size", self.vocab_size.max(1), IDS_MAX),
         ];
-        strict::check_sizes(&sizes, file)?;
+        let key = |key| self.family.key(key);
+        strict::check_sizes(&sizes.map(|(name, size, max)| (key(name), size, max)), file)?;
         if self.family == Family::Remedi {
             remedi::check(self.n_layers, file)?;
         }
         let (length, width) = (self.max_sequence_length, self.head_dim());
-        for (key, size, by, divisor) in [
+        for (name, size, by, divisor) in [
             ("d_model", self.d_model, "n_heads", self.n_heads),
             ("n_heads", self.n_heads, "n_kv_heads", self.n_kv_heads),
         ] {
             if !size.is_multiple_of(divisor) {
-                return refuse(format!("says `{key}` is {size}, which `{by}` = {divisor} does not divide"));
+                let (name, by) = (key(name), key(by));
+                return refuse(format!("says `{name}` is {size}, which `{by}` = {divisor} does not divide"));
             }
         }
         if self.rope && !width.is_multiple_of(2) {
             return refuse(format!("says `rope` is true with heads of odd width {width}; they are rotated in halves"));
         }
-        strict::check_table("max_sequence_length", length, if self.rope { width } else { self.d_model }, file)?;
+        strict::check_table(key("max_sequence_length"), length, if self.rope { width } else { self.d_model }, file)?;
         let (rows, tokens) = (self.embedding_size, self.vocab_size);
         if rows < tokens {
             return refuse(format!("says `embedding_size` is {rows}, fewer than `vocab_size` = {tokens}"));

@@ -16,7 +16,7 @@ pub(crate) const OWN: [&str; 5] =
     [SIDE_BLOCKS, "model.backprop_norms.", "model.backprop_linears.", "model.ln_f_upm.", "model.linear_confidence."];
 
 /// What its class is called in `model_type` and `architectures`.
-pub(crate) const MODEL_TYPE: &str = "RemeDi";
+const MODEL_TYPE: &str = "RemeDi";
 const ARCHITECTURE: &str = "RemeDiUPMModelLM";
 /// Ids of the published models: those of LLaDA-8B.
 const IDS: [(&str, u32); 3] = [("mask_token_id", 126_336), ("eos_token_id", 126_081), ("pad_token_id", 126_081)];
@@ -62,7 +62,7 @@ pub(super) fn complete(keys: &mut Map<String, Value>, generating: &Map<String, V
 
 /// Name and shape of every tensor that LLaDA does not have, for states of width `d`; `block` gives
 /// those of a block whose tensors' names begin like this.
-pub(super) fn tensors(d: usize, block: impl Fn(&str) -> [(String, Vec<usize>); 9]) -> Vec<(String, Vec<usize>)> {
+pub(super) fn tensors(d: usize, block: impl Fn(&str) -> Vec<(String, Vec<usize>)>) -> Vec<(String, Vec<usize>)> {
     let sides = (0..SIDES.len()).flat_map(|side| {
         let own = [
             (format!("model.backprop_norms.{side}.weight"), vec![d]),

@@ -1,11 +1,13 @@
 //! Configurations as they are published, and those that are refused.
 
+use super::family::Family;
 use super::llada::Config;
 use super::strict;
 use crate::diffusion::TokenId;
 use crate::model::error::LoadError;
 use serde_json::{Value, json};
-use std::{collections::BTreeSet, path::Path};
+use std::collections::{BTreeMap, BTreeSet};
+use std::path::Path;
 
 fn hub(version: &str) -> Config {
     let data = Path::new(env!("CARGO_MANIFEST_DIR")).join("tests/data/llada-hub");
@@ -124,4 +126,42 @@ fn what_is_left_out_has_the_published_default() {
     assert_eq!((nobody.pad, published.pad.is_some()), (None, true));
     let several = changed("eos_token_id", Some(json!([126_348, 126_081]))).unwrap();
     assert_eq!(several.ends, [TokenId(126_081), TokenId(126_348)]);
+}
+
+/// The keys of the published Dream-v0-Instruct-7B.
+#[test]
+fn dream_has_the_tensors_of_qwen2_7b() {
+    let keys = json!({
+        "architectures": ["DreamModel"], "attention_dropout": 0.0, "bos_token_id": 151_643, "eos_token_id": 151_643,
+        "auto_map": {"AutoConfig": "configuration_dream.DreamConfig", "AutoModel": "modeling_dream.DreamModel"},
+        "hidden_act": "silu", "hidden_size": 3584, "initializer_range": 0.02, "intermediate_size": 18_944,
+        "mask_token_id": 151_666, "max_position_embeddings": 131_072, "max_window_layers": 28, "model_type": "Dream",
+        "num_attention_heads": 28, "num_hidden_layers": 28, "num_key_value_heads": 4, "pad_token_id": 151_643,
+        "rms_norm_eps": 1e-6, "rope_scaling": null, "rope_theta": 1_000_000.0, "sliding_window": null,
+        "tie_word_embeddings": false, "torch_dtype": "bfloat16", "transformers_version": "4.46.2", "use_cache": false,
+        "use_sliding_window": false, "vocab_size": 152_064,
+    });
+    let config = Config::parse(keys.to_string().as_bytes(), "config.json").unwrap();
+    assert_eq!((config.family, config.head_dim(), config.rope_theta), (Family::Dream, 128, 1e6));
+    assert_eq!((config.mask, config.pad, config.rms_norm_eps), (TokenId(151_666), Some(TokenId(151_643)), 1e-6));
+    assert_eq!((config.ends.as_slice(), config.max_sequence_length), (&[TokenId(151_643)][..], 131_072));
+    let tensors: BTreeMap<String, Vec<usize>> = config.tensors().collect();
+    // twelve of a block, embedding, last norm and output layer
+    assert_eq!(tensors.len(), 28 * 12 + 3);
+    assert_eq!(tensors.values().map(|shape| shape.iter().product::<usize>()).sum::<usize>(), 7_615_616_512);
+    for (name, shape) in [
+        ("model.embed_tokens.weight", vec![152_064, 3584]),
+        ("model.layers.0.input_layernorm.weight", vec![3584]),
+        ("model.layers.13.self_attn.q_proj.bias", vec![3584]),
+        ("model.layers.27.self_attn.k_proj.weight", vec![512, 3584]),
+        ("model.layers.27.self_attn.v_proj.bias", vec![512]),
+        ("model.layers.27.self_attn.o_proj.weight", vec![3584, 3584]),
+        ("model.layers.27.post_attention_layernorm.weight", vec![3584]),
+        ("model.layers.27.mlp.gate_proj.weight", vec![18_944, 3584]),
+        ("model.layers.27.mlp.down_proj.weight", vec![3584, 18_944]),
+        ("model.norm.weight", vec![3584]),
+        ("lm_head.weight", vec![152_064, 3584]),
+    ] {
+        assert_eq!(tensors[name], shape, "{name}");
+    }
 }

@@ -1,5 +1,6 @@
-//! The transformer block of the LLaDA family (arXiv 2502.09992): a Llama's, without a causal mask.
-//! Out of scope: which blocks there are, and what lies between them.
+//! The transformer block of the LLaDA family (arXiv 2502.09992): a Llama's, without a causal mask,
+//! and with biases of queries, keys and values where the family has some. Out of scope: which
+//! blocks there are, and what lies between them.
 
 use super::piece::{Piece, Queries};
 use crate::model::backend::cost::{Cost, Numbers, Size};
@@ -38,7 +39,8 @@ pub(super) fn keys_values<'a, 'b>(
 /// One transformer block.
 pub(super) struct Block {
     pub(super) attn_norm: Norm,
-    qkv: Box<dyn Joined>, // q_proj, k_proj, v_proj
+    qkv: Box<dyn Joined>,          // q_proj, k_proj, v_proj
+    qkv_bias: Option<[Tensor; 3]>, // (width of the queries), (width of a key), (of a value)
     attn_out: Box<dyn Matrix>,
     ff_norm: Norm,
     gate_up: Box<dyn Joined>, // ff_proj, up_proj
@@ -55,7 +57,9 @@ pub(super) struct Block {
 impl Block {
     /// The block whose tensors are called `prefix` and then a part of it, as `q_proj.weight`.
     pub(super) fn new(config: &Config, weights: &Registry, backend: &dyn Backend, prefix: &str) -> Loaded<Self> {
-        let name = |part: &str| format!("{prefix}.{part}.weight");
+        let named = |part: &str, kind: &str| format!("{prefix}.{}.{kind}", config.names().inside(part));
+        let name = |part: &str| named(part, "weight");
+        let bias = |part: &str| weights.weight(&named(part, "bias"));
         let norm = |part: &str| {
             Ok::<_, LoadError>(Norm::Rms { weight: weights.weight(&name(part))?, eps: config.rms_norm_eps })
         };
@@ -75,6 +79,10 @@ impl Block {
         Ok(Self {
             attn_norm: norm("attn_norm")?,
             qkv,
+            qkv_bias: match config.family.features().has_qkv_bias {
+                true => Some([bias("q_proj")?, bias("k_proj")?, bias("v_proj")?]),
+                false => None,
+            },
             attn_out,
             ff_norm: norm("ff_norm")?,
             gate_up,
@@ -102,15 +110,23 @@ impl Block {
             Some(angles) => backend.rotate(parts, self.head_dim, angles),
         };
         if !is_last {
-            let [q, k, v] = parts(self.qkv.products(normed, 0..3)?)?;
+            let [q, k, v] = parts(self.qkv(normed, 0..3)?)?;
             let [q, k] = parts(rotated(&[&q, &k], &piece.all)?)?;
             return Ok(Projected { x, q, k, v });
         }
-        let [k, v] = parts(self.qkv.products(normed, 1..3)?)?;
+        let [k, v] = parts(self.qkv(normed, 1..3)?)?;
         let [k] = parts(rotated(&[&k], &piece.all)?)?;
-        let [q] = parts(self.qkv.products(&backend.gather(normed, &piece.index)?, 0..1)?)?;
+        let [q] = parts(self.qkv(&backend.gather(normed, &piece.index)?, 0..1)?)?;
         let [q] = parts(rotated(&[&q], &piece.asked)?)?;
         Ok(Projected { x: backend.gather(&x, &piece.index)?, q, k, v })
+    }
+
+    /// Those of queries, keys and values that are in `range`, of the norm of states: (tokens,
+    /// `d_model`) to (tokens, width) each.
+    fn qkv(&self, normed: &Tensor, range: Range<usize>) -> Result<Vec<Tensor>> {
+        let products = self.qkv.products(normed, range.clone())?;
+        let Some(biases) = &self.qkv_bias else { return Ok(products) };
+        products.iter().zip(&biases[range]).map(|(product, bias)| product.broadcast_add(bias)).collect()
     }
 
     /// The second half: the residual stream (queries, `d_model`), and what is to be added to it.

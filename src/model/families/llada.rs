@@ -1,5 +1,6 @@
 //! The LLaDA network (arXiv 2502.09992) top to bottom, weights under the checkpoint's own names: a
-//! Llama without a causal mask. Out of scope: canvases and devices.
+//! Llama without a causal mask. Dream's (arXiv 2508.15487) is the same with biases and with shifted
+//! outputs, as its configuration says. Out of scope: canvases and devices.
 
 use super::block::{Block, keys_values};
 use super::piece::{self, Piece};
@@ -7,7 +8,7 @@ use super::{head::Head, rope::Rope};
 use crate::model::backend::cost::{Cost, Numbers, Size};
 use crate::model::backend::inputs::Inputs;
 use crate::model::backend::{Backend, KvLayers, Matrix, Norm, Stored};
-use crate::model::network::{KvSize, Network, Pass, Planned, States};
+use crate::model::network::{KvSize, Network, Outputs, Pass, Planned, States};
 use crate::model::{config::llada::Config, error::LoadError, weights::registry::Registry};
 use candle_core::{DType, Result, Tensor};
 use std::sync::Arc;
@@ -27,10 +28,15 @@ pub(crate) struct Llada {
     /// Numbers of a key.
     pub(super) kv_width: usize,
     pub(super) dtype: DType,
+    outputs: Outputs,
     pub(super) backend: Arc<dyn Backend>,
 }
 
 impl Network for Llada {
+    fn outputs(&self) -> Outputs {
+        self.outputs
+    }
+
     fn plan(&self, pass: &Pass, inputs: &mut Inputs) -> Vec<Planned> {
         piece::plan(pass, &*self.backend, inputs)
     }
@@ -89,11 +95,12 @@ impl Network for Llada {
 
 impl Llada {
     pub(crate) fn new(config: &Config, weights: &Registry, backend: Arc<dyn Backend>) -> Loaded<Self> {
-        let name = |name: &str| format!("model.transformer.{name}.weight");
+        let names = config.names();
+        let name = |part: &str| format!("{}.weight", names.outside(part));
         let wte = weights.matrix(&name("wte"))?;
         let ff_out = if config.weight_tying { wte.clone() } else { weights.matrix(&name("ff_out"))? };
         let rope = || Rope::new(config.head_dim(), config.rope_theta, config.max_sequence_length, &backend.device());
-        let block = |n| Block::new(config, weights, &*backend, &format!("model.transformer.blocks.{n}"));
+        let block = |n| Block::new(config, weights, &*backend, &format!("{}{n}", names.blocks));
         Ok(Self {
             wpe: if config.rope { None } else { Some(weights.weight(&name("wpe"))?) },
             rope: if config.rope { Some(rope()?) } else { None },
@@ -104,6 +111,7 @@ impl Llada {
             wte,
             kv_width: config.n_kv_heads * config.head_dim(),
             dtype: weights.dtype(),
+            outputs: config.family.features().outputs,
             head: if weights.has_head() { Some(Head::new(weights, &*backend)?) } else { None },
             backend,
         })

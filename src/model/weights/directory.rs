@@ -5,8 +5,7 @@ use super::made_for::{check_head, entries_for};
 use super::{lora::LoraConfig, registry::Registry, save::Metadata, tensor_file::TensorFile};
 use crate::diffusion::TokenSet;
 use crate::files;
-use crate::model::config::llada::{Config, Family};
-use crate::model::config::{dit, remedi, strict};
+use crate::model::config::{dit, family::Family, llada::Config, remedi, strict};
 use crate::model::device::{CudaGraphs, Device, backend};
 use crate::model::error::LoadError;
 use candle_core::Tensor;
@@ -98,6 +97,10 @@ pub(crate) fn trainable(dir: &Path, files: &[TensorFile]) -> Result<Config, Load
         Family::Remedi => {
             let problem = "has a RemeDi model, which judges its tokens itself; training and PRISM checkpoints are for \
                            LLaDA models";
+            Err(LoadError::malformed(&dir.display(), problem))
+        }
+        Family::Dream => {
+            let problem = "has a Dream model; training and PRISM checkpoints are for LLaDA models";
             Err(LoadError::malformed(&dir.display(), problem))
         }
     }

@@ -1,7 +1,7 @@
 //! What the tensors of a model's files are called and which there must be, for each family.
 
-use crate::model::config::llada::{Config, Family};
-use crate::model::config::{dit, remedi::OWN};
+use crate::model::config::llada::Config;
+use crate::model::config::{dit, names, remedi::OWN};
 use std::collections::BTreeMap;
 
 /// Before the names of a head's tensors, where they share a file with others.
@@ -21,7 +21,7 @@ pub(crate) enum Part {
 }
 
 impl Part {
-    /// From a name in a file of the LLaDA family, or of one made of its blocks. The published
+    /// From a name in a file of LLaDA, or of a family made of its blocks. The published
     /// layouts (hub checkpoint, PEFT adapter, PRISM head alone, PRISM checkpoint with all three)
     /// differ only in prefixes and infixes. `None` when no layout has such a name.
     pub(crate) fn of(name: &str) -> Option<Self> {
@@ -33,8 +33,8 @@ impl Part {
         }
         let name = name.strip_prefix("backbone.").unwrap_or(name);
         let name = name.strip_prefix("base_model.model.").unwrap_or(name);
-        let is_whole =
-            |name: &str| name.starts_with("model.transformer.") || OWN.iter().any(|own| name.starts_with(own));
+        let starts = names::ALL.into_iter().flat_map(|names| names.starts).chain(&OWN);
+        let is_whole = |name: &str| starts.clone().any(|start| name.starts_with(start));
         // saved without its outer class
         let whole = Some(format!("model.{name}")).filter(|name| is_whole(name));
         let name = whole.as_deref().unwrap_or(name);
@@ -56,7 +56,7 @@ pub(crate) struct Layout {
     /// Shapes of the network's weights by their names; all of them must be there.
     pub(crate) weights: BTreeMap<String, Vec<usize>>,
     /// A weight that may be there and is not read.
-    pub(crate) unread: Option<&'static str>,
+    pub(crate) unread: Option<String>,
     /// Shapes of the quality head's tensors; all of them must be there, or none.
     pub(crate) head: Vec<(String, Vec<usize>)>,
 }
@@ -81,10 +81,10 @@ impl Layout {
             naming: Naming::Llada,
             weights: config.tensors().collect(),
             // a copy of the embedding that some tools write out
-            unread: config.weight_tying.then_some("model.transformer.ff_out.weight"),
-            head: match config.family {
-                Family::Llada => head_tensors(config.d_model).map(|(name, shape)| (name.to_owned(), shape)).into(),
-                Family::Remedi => Vec::new(), // its weights judge
+            unread: config.weight_tying.then(|| format!("{}.weight", config.names().outside("ff_out"))),
+            head: match config.family.features().judges {
+                false => head_tensors(config.d_model).map(|(name, shape)| (name.to_owned(), shape)).into(),
+                true => Vec::new(),
             },
         }
     }
@@ -108,7 +108,7 @@ impl Layout {
     /// What a tensor of this name is; `None` is to be skipped, an error says why it has no place.
     pub(crate) fn part(&self, name: &str) -> Result<Option<Part>, &'static str> {
         match self.naming {
-            Naming::Llada => Part::of(name).map(Some).ok_or("belongs to no LLaDA model, adapter or head"),
+            Naming::Llada => Part::of(name).map(Some).ok_or("belongs to no LLaDA or Dream model, adapter or head"),
             Naming::Plain { prefix, derived } => match name.strip_prefix(prefix).unwrap_or(name) {
                 name if derived.contains(&name) => Ok(None),
                 name if self.weights.contains_key(name) => Ok(Some(Part::Weight(name.to_owned()))),

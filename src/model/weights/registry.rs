@@ -8,6 +8,7 @@ use super::lora::{self, LoraConfig};
 use super::tensor_file::{JUDGED, TensorFile};
 use crate::diffusion::TokenSet;
 use crate::model::backend::{Backend, Stored};
+use crate::model::config::names::{self, Place};
 use crate::model::error::LoadError;
 use candle_core::{DType, Tensor};
 use sha2::{Digest, Sha256};
@@ -122,14 +123,15 @@ impl Registry {
     /// of one matrix, in f32. Models that were trained apart differ in these, and those of an 8B
     /// model are read quickly. A quantised file contains that of the weights it was made from.
     pub(crate) fn fingerprint(&self) -> Result<String, LoadError> {
-        const MATRIX: &str = "model.transformer.blocks.0.attn_out.weight";
         if let Some(original) = self.files.iter().find_map(|file| file.metadata.get(FINGERPRINT)) {
             return Ok(original.clone()); // quantised weights are not what the head was made for to the bit
         }
+        let place = Place { block: Some("0"), part: "attn_out" };
+        let matrices = names::ALL.map(|names| format!("{}.weight", names.module(place)));
         let mut hash = Sha256::new();
         for (part, location) in &self.locations {
             let Part::Weight(name) = part else { continue };
-            if location.shape.len() == 1 || name == MATRIX {
+            if location.shape.len() == 1 || matrices.contains(name) {
                 let numbers = self.load(part)?.flatten_all()?.to_vec1::<f32>()?;
                 hash.update(name.as_bytes());
                 numbers.into_iter().for_each(|number| hash.update(number.to_le_bytes()));
@@ -197,7 +199,7 @@ impl Registry {
                 let stray = |problem: &str| LoadError::stray(&file.name, name, problem);
                 let Some(part) = layout.part(name).map_err(stray)? else { continue };
                 if let Part::Weight(name) = &part
-                    && layout.unread == Some(name)
+                    && layout.unread.as_ref() == Some(name)
                 {
                     continue;
                 }

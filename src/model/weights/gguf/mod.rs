@@ -1,16 +1,14 @@
-//! GGUF files of models of the LLaDA family: what they call things, and the order of their rotated
-//! rows.
+//! GGUF files of LLaDA models and of families made of their blocks: what they call things, and the
+//! order of their rotated rows.
 
 mod header;
 pub(crate) mod read;
 pub(crate) mod vocabulary;
 pub(crate) mod write;
 
-use crate::model::config::{llada::Family, remedi::OWN};
+use crate::model::config::names::{Names, Place};
+use crate::model::config::remedi::OWN;
 
-/// The names of architectures in `general.architecture`, and before every key of their own.
-/// llama.cpp knows the first.
-const ARCHITECTURES: [Family; 2] = [Family::Llada, Family::Remedi];
 /// Our own keys: the content of the model's other files, and what is known of weights and head.
 const GENERATION_CONFIG: &str = "remask.generation_config";
 const TOKENIZER_CONFIG: &str = "remask.tokenizer_config";
@@ -23,7 +21,10 @@ pub(crate) const JUDGED: &str = "remask.judged";
 /// GGUF's own key for the whole `tokenizer.json`.
 const TOKENIZER: &str = "tokenizer.huggingface.json";
 
-/// LLaDA's names and llama.cpp's, outside and inside the blocks, and of the blocks.
+/// Whether the logits of a cell are those of the cell before; llama.cpp's key.
+const SHIFT_LOGITS: &str = "diffusion.shift_logits";
+
+/// LLaDA's names and llama.cpp's, outside and inside the blocks.
 const NAMES: [[&str; 2]; 4] =
     [["wte", "token_embd"], ["wpe", "position_embd"], ["ln_f", "output_norm"], ["ff_out", "output"]];
 const BLOCK_NAMES: [[&str; 2]; 9] = [
@@ -37,33 +38,38 @@ const BLOCK_NAMES: [[&str; 2]; 9] = [
     ["up_proj", "ffn_up"],
     ["ff_out", "ffn_down"],
 ];
-const BLOCKS: [&str; 2] = ["blocks", "blk"];
-/// Places in these pairs.
-const LLADA: usize = 0;
-const GGUF: usize = 1;
+/// What stands before the number of a block.
+const BLOCKS: &str = "blk.";
 
-/// The other name of a module, without what stands before and behind all names.
-fn renamed(module: &str, from: usize, to: usize) -> Option<String> {
-    let other = |names: &[[&'static str; 2]], module| Some(names.iter().find(|pair| pair[from] == module)?[to]);
-    let Some((blocks, rest)) = module.split_once('.') else { return other(&NAMES, module).map(str::to_owned) };
-    let (block, module) = rest.split_once('.').filter(|_| blocks == BLOCKS[from])?;
-    Some(format!("{}.{block}.{}", BLOCKS[to], other(&BLOCK_NAMES, module)?))
+/// A name as its module and its kind, `weight` or `bias`.
+fn parts(name: &str) -> Option<(&str, &str)> {
+    name.rsplit_once('.').filter(|(_, kind)| ["weight", "bias"].contains(kind))
 }
 
-/// The GGUF name of a tensor of the backbone; `None` where it has none. Tensors that no
-/// architecture of llama.cpp has keep their names.
-fn name(canonical: &str) -> Option<String> {
+/// The GGUF name of a tensor of the backbone of a family with these names; `None` where it has
+/// none. Tensors that no architecture of llama.cpp has keep their names.
+fn name(canonical: &str, names: &Names) -> Option<String> {
     if OWN.iter().any(|own| canonical.starts_with(own)) {
         return Some(canonical.to_owned());
     }
-    let module = canonical.strip_prefix("model.transformer.")?.strip_suffix(".weight")?;
-    Some(format!("{}.weight", renamed(module, LLADA, GGUF)?))
+    let (module, kind) = parts(canonical)?;
+    let Place { block, part } = names.place(module)?;
+    let theirs = |pairs: &[[&'static str; 2]]| Some(pairs.iter().find(|[ours, _]| *ours == part)?[1]);
+    match block {
+        Some(block) => Some(format!("{BLOCKS}{block}.{}.{kind}", theirs(&BLOCK_NAMES)?)),
+        None => Some(format!("{}.{kind}", theirs(&NAMES)?)),
+    }
 }
 
 /// The canonical name of a GGUF tensor; those of a head and unknown ones stay as they are.
-fn canonical(name: &str) -> String {
-    let module = renamed(name.strip_suffix(".weight").unwrap_or(name), GGUF, LLADA);
-    module.map_or_else(|| name.to_owned(), |module| format!("model.transformer.{module}.weight"))
+fn canonical(name: &str, names: &Names) -> String {
+    let ours = |pairs: &[[&'static str; 2]], name| Some(pairs.iter().find(|[_, theirs]| *theirs == name)?[0]);
+    let place = |module| match str::strip_prefix(module, BLOCKS).and_then(|rest| rest.split_once('.')) {
+        Some((block, name)) => Some(Place { block: Some(block), part: ours(&BLOCK_NAMES, name)? }),
+        None => Some(Place { block: None, part: ours(&NAMES, module)? }),
+    };
+    let found = parts(name).and_then(|(module, kind)| Some(format!("{}.{kind}", names.module(place(module)?))));
+    found.unwrap_or_else(|| name.to_owned())
 }
 
 /// Row `r` of a rotated matrix in a checkpoint is row `interleaved(r)` in a GGUF file: llama.cpp
@@ -88,6 +94,7 @@ fn reordered(bytes: &[u8], rows: usize, from: impl Fn(usize) -> usize) -> Vec<u8
 #[cfg(test)]
 mod tests {
     use super::*;
+    use crate::model::config::names::{LLADA, QWEN2};
 
     #[test]
     fn names_go_both_ways() {
@@ -99,12 +106,25 @@ mod tests {
             ("model.blocks_upm.0.attn_norm.weight", "model.blocks_upm.0.attn_norm.weight"),
             ("model.linear_confidence.bias", "model.linear_confidence.bias"),
         ] {
-            assert_eq!(name(ours).as_deref(), Some(theirs));
-            assert_eq!(canonical(theirs), ours);
+            assert_eq!(name(ours, &LLADA).as_deref(), Some(theirs));
+            assert_eq!(canonical(theirs, &LLADA), ours);
         }
-        assert_eq!(name("norm.weight"), None);
-        assert_eq!(canonical("remasking_head.norm.weight"), "remasking_head.norm.weight");
-        assert_eq!(canonical("rope_freqs.weight"), "rope_freqs.weight");
+        for (ours, theirs) in [
+            ("model.embed_tokens.weight", "token_embd.weight"),
+            ("lm_head.weight", "output.weight"),
+            ("model.norm.weight", "output_norm.weight"),
+            ("model.layers.27.self_attn.o_proj.weight", "blk.27.attn_output.weight"),
+            ("model.layers.0.self_attn.q_proj.bias", "blk.0.attn_q.bias"),
+            ("model.layers.0.post_attention_layernorm.weight", "blk.0.ffn_norm.weight"),
+        ] {
+            assert_eq!(name(ours, &QWEN2).as_deref(), Some(theirs));
+            assert_eq!(canonical(theirs, &QWEN2), ours);
+        }
+        for names in [&LLADA, &QWEN2] {
+            assert_eq!(name("norm.weight", names), None);
+            assert_eq!(canonical("remasking_head.norm.weight", names), "remasking_head.norm.weight");
+            assert_eq!(canonical("rope_freqs.weight", names), "rope_freqs.weight");
+        }
     }
 
     #[test]

@@ -2,10 +2,11 @@
 //! as llama.cpp converts the published checkpoints and `remask quantize` writes them
 //! (<https://github.com/ggml-org/ggml/blob/master/docs/gguf.md>).
 
-use super::{ARCHITECTURES, GENERATION_CONFIG, canonical, header, interleaved, is_shuffled, reordered};
+use super::{GENERATION_CONFIG, SHIFT_LOGITS, canonical, header, interleaved, is_shuffled, reordered};
 use crate::files;
-use crate::model::config::llada::{Config, Family};
-use crate::model::{config::remedi, error::LoadError, error::words};
+use crate::model::config::{family::Family, llada::Config};
+use crate::model::network::Outputs;
+use crate::model::{error::LoadError, error::words};
 use candle_core::Device;
 use candle_core::quantized::gguf_file::{Content, TensorInfo, Value};
 use candle_core::quantized::{GgmlDType, QStorage, QTensor};
@@ -39,16 +40,16 @@ impl Gguf {
         let content = Content::read(&mut file).map_err(|cause| {
             LoadError::malformed(&name, format!("is damaged, incomplete or no GGUF file: {}", words(&cause)))
         })?;
-        let mut names = BTreeMap::new();
-        for theirs in content.tensor_infos.keys() {
-            if names.insert(canonical(theirs), theirs.clone()).is_some() {
-                return Err(LoadError::stray(&name, theirs, "is there a second time under another name"));
+        let mut gguf = Self { name, content, file: Mutex::new(file), shuffled: None, names: BTreeMap::new() };
+        let names = gguf.family()?.features().names;
+        for theirs in gguf.content.tensor_infos.keys() {
+            if gguf.names.insert(canonical(theirs, names), theirs.clone()).is_some() {
+                return Err(LoadError::stray(&gguf.name, theirs, "is there a second time under another name"));
             }
         }
-        let mut gguf = Self { name, content, file: Mutex::new(file), shuffled: None, names };
         gguf.check_length(length)?;
         let config = gguf.config()?;
-        gguf.shuffled = config.rope.then(|| config.head_dim());
+        gguf.shuffled = (config.rope && config.family.features().is_shuffled).then(|| config.head_dim());
         Ok(gguf)
     }
 
@@ -76,9 +77,9 @@ impl Gguf {
     fn family(&self) -> Result<Family, LoadError> {
         const KEY: &str = "general.architecture";
         let given = self.text(KEY)?;
-        ARCHITECTURES.into_iter().find(|family| given == Some(family.name())).ok_or_else(|| {
+        Family::ALL.into_iter().find(|family| given == Some(family.name())).ok_or_else(|| {
             let given = given.map_or_else(|| "missing".to_owned(), |given| format!("{given:?}"));
-            let supported = ARCHITECTURES.map(|family| format!("{:?}", family.name())).join(" or ");
+            let supported = Family::ALL.map(|family| format!("{:?}", family.name())).join(" or ");
             LoadError::unsupported(&self.name, KEY, given, &supported)
         })
     }
@@ -94,6 +95,12 @@ impl Gguf {
         if let Some(Value::Bool(true)) = self.content.metadata.get(&own("attention.causal")) {
             return Err(self.wrong(&own("attention.causal"), "true, supported is false"));
         }
+        let is_shifted = family.features().outputs == Outputs::Shifted;
+        if let Some(Value::Bool(given)) = self.content.metadata.get(SHIFT_LOGITS)
+            && *given != is_shifted
+        {
+            return Err(self.wrong(SHIFT_LOGITS, &format!("{given}, supported is {is_shifted}")));
+        }
         let rope = shape("position_embd.weight").is_none();
         let rotated = self.number(&own("rope.dimension_count"))?.filter(|_| rope);
         if let (Some(width), Some(whole)) = (rotated, d_model.checked_div(heads))
@@ -105,8 +112,7 @@ impl Gguf {
         let ends = ["eos", "eot"].map(|end| self.number(&format!("tokenizer.ggml.{end}_token_id")));
         let ends = ends.into_iter().collect::<Result<Vec<_>, _>>()?;
         let keys = json!({
-            "model_type": match family { Family::Llada => "llada", Family::Remedi => remedi::MODEL_TYPE },
-            "block_type": "llama", "layer_norm_type": "rms", "activation_type": "silu",
+            "model_type": "llada", "block_type": "llama", "layer_norm_type": "rms", "activation_type": "silu",
             "d_model": d_model,
             "n_layers": needed_own("block_count")?,
             "n_heads": heads,
@@ -123,7 +129,7 @@ impl Gguf {
             "eos_token_id": ends.into_iter().flatten().collect::<Vec<_>>(),
             "pad_token_id": self.number("tokenizer.ggml.padding_token_id")?,
         });
-        let config = Config::parse(keys.to_string().as_bytes(), &self.name)?;
+        let config = Config::parse_as(family, keys.to_string().as_bytes(), &self.name)?;
         match self.text(GENERATION_CONFIG)? {
             None => Ok(config),
             Some(text) => config.parse_generation(text.as_bytes(), &format!("{}: {GENERATION_CONFIG}", self.name)),

@@ -1,7 +1,8 @@
 //! Writing GGUF files from model directories, matrices in few bits.
 
 use super::{
-    FINGERPRINT, GENERATION_CONFIG, HEAD_BASE, HEAD_WEIGHTS, JUDGED, TOKENIZER, TOKENIZER_CONFIG, is_shuffled, name,
+    FINGERPRINT, GENERATION_CONFIG, HEAD_BASE, HEAD_WEIGHTS, JUDGED, SHIFT_LOGITS, TOKENIZER, TOKENIZER_CONFIG,
+    is_shuffled, name,
 };
 use crate::files;
 use crate::model::weights::companions::tokenizer_config;
@@ -10,7 +11,7 @@ use crate::model::weights::layout::{HEAD, Layout};
 use crate::model::weights::made_for::{MadeFor, check_head};
 use crate::model::weights::tensor_file::{BASE, SAMPLES};
 use crate::model::weights::{convert::ConvertError, registry::Registry, save::save_with};
-use crate::model::{backend::cpu::Cpu, config::llada::Config, error::LoadError};
+use crate::model::{backend::cpu::Cpu, config::llada::Config, error::LoadError, network::Outputs};
 use candle_core::Tensor;
 use candle_core::quantized::gguf_file::{self, Value};
 use candle_core::quantized::{GgmlDType, QTensor};
@@ -90,15 +91,15 @@ pub fn quantise(
     check_is_model(dir)?;
     let (files, lora) = directory(dir, prism_head, adapter)?;
     let config = config(dir, &files)?;
-    let layout = Layout::llada(&config);
+    let (layout, features) = (Layout::llada(&config), config.family.features());
     let weights = Registry::of(&layout, files, lora, Arc::new(Cpu))?;
     check_head(&weights, allow_foreign_head)?;
     let backbone: Vec<(String, Vec<usize>)> = config.tensors().collect();
     let store = |(canonical, shape): &(String, Vec<usize>)| {
         let unnamed = || LoadError::stray(&dir.display().to_string(), canonical, "has no name in GGUF files");
-        let name = name(canonical).ok_or_else(unnamed)?;
+        let name = name(canonical, config.names()).ok_or_else(unnamed)?;
         let mut weight = weights.weight(canonical)?;
-        if config.rope && is_shuffled(canonical) {
+        if config.rope && features.is_shuffled && is_shuffled(canonical) {
             weight = shuffled(&weight, config.head_dim())?;
         }
         // a matrix with one output judges: it stays in f32, as a head does
@@ -164,6 +165,7 @@ fn metadata(
         (own("attention.head_count_kv"), number(config.n_kv_heads)?),
         (own("attention.layer_norm_rms_epsilon"), Value::F32(config.rms_norm_eps)),
         (own("attention.causal"), Value::Bool(false)),
+        (SHIFT_LOGITS.to_owned(), Value::Bool(config.family.features().outputs == Outputs::Shifted)),
         ("tokenizer.ggml.mask_token_id".to_owned(), Value::U32(config.mask.0)),
         (FINGERPRINT.to_owned(), Value::String(fingerprint)),
     ];
