@@ -10,7 +10,7 @@ use candle_core::Device as Cpu;
 use candle_core::safetensors::load as load_tensors;
 use common::golden::{Golden, canvases, model, near};
 use common::{data, engine};
-use remask::diffusion::policy::{Choice, OFF, order};
+use remask::diffusion::policy::{BUDGET, Choice, OFF, PRESENT, order};
 use remask::diffusion::{Canvas, Cell, Reading, Reuse, TokenId};
 use remask::engine::{Length, Limits, Prompt, Request, Task};
 use remask::model::{Denoiser, Device, LoadOptions, Row, SequenceName, Source, load_with};
@@ -124,8 +124,8 @@ fn left_out_tokens_and_guidance_are_read_from_the_cell_before_as_well() {
     }
 }
 
-/// Of a cached pass the cell before the block is computed as well, since the first cell of the
-/// block is read from it; but nothing is said of it.
+/// A cached pass also computes the cell before the block, since the first cell of the block is read
+/// from it, but reports nothing about it.
 #[test]
 fn cached_passes_are_those_of_the_definition_whatever_is_kept() {
     let tensors = load_tensors(tiny("cached.safetensors"), &Cpu::Cpu).unwrap();
@@ -192,6 +192,34 @@ fn a_row_is_the_same_alone_and_with_others_to_the_bit() {
     for (row, together) in rows.iter().zip(together) {
         assert_eq!(read(&mut *model, std::slice::from_ref(row)).remove(0), together);
     }
+}
+
+/// The published `generation_config.json` sets 512 steps. A shorter answer takes a step per blank,
+/// among which its erasures are divided.
+#[tokio::test]
+async fn the_published_default_of_steps_is_one_for_longer_answers() {
+    let dir = tempfile::TempDir::new().unwrap();
+    for file in ["config.json", "model.safetensors"] {
+        std::fs::copy(tiny(file), dir.path().join(file)).unwrap();
+    }
+    let keys = serde_json::json!({
+        "_from_model_config": true, "alg": "origin", "alg_temp": null, "bos_token_id": 57, "eos_token_id": 57,
+        "eps": 0.001, "mask_token_id": null, "output_history": false, "pad_token_id": 57, "steps": 512,
+        "temperature": 0.0, "top_k": null, "top_p": null, "transformers_version": "4.46.2",
+    });
+    std::fs::write(dir.path().join("generation_config.json"), keys.to_string()).unwrap();
+    let handle = engine(model(dir.path(), None, None), None, Limits::default());
+    let run = async |steps: Option<u32>| {
+        let remasking = Some(Choice::of(&PRESENT).with(BUDGET.name, 6));
+        let prompt = Prompt::Tokens([1, 2, 3].map(TokenId).to_vec());
+        let task = Task::Continue { prompt, length: Length::New(12) };
+        let request = Request { steps, remasking, seed: Some(1), ..Request::new(task) };
+        canvases(handle.submit_unmerged(&request).unwrap(), MASK).await
+    };
+    let (by_default, as_asked) = (run(None).await, run(Some(12)).await);
+    assert_eq!(by_default, as_asked);
+    let mut edits = as_asked.windows(2).flat_map(|pair| pair[0].iter().zip(&pair[1]));
+    assert!(edits.any(|(before, now)| *before != MASK && *now == MASK), "nothing was erased");
 }
 
 /// With its own `eps` the published sampler fills nothing in its first pass and two cells in its

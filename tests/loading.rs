@@ -89,8 +89,8 @@ fn a_directory_without_a_model() {
 #[test]
 fn another_architecture() {
     let other = |key: &str, value: Value| Copy::of(&[]).json("config.json", |config| config[key] = value);
-    let words = ["config.json: `model_type` is \"qwen2\", supported is \"llada\", \"Dream\", \"RemeDi\" or \"mdlm\""];
-    other("model_type", json!("qwen2")).refused(None, false, &words);
+    let words = "`model_type` is \"qwen2\", supported is \"llada\", \"Dream\", \"RemeDi\", \"mdlm\" or \"proseco\"";
+    other("model_type", json!("qwen2")).refused(None, false, &["config.json", words]);
     other("model_type", json!("Dream")).refused(None, false, &["`architectures` is [\"LLaDAModelLM\"]", "DreamModel"]);
     other("block_type", json!("sequential")).refused(None, false, &["`block_type` is \"sequential\"", "\"llama\""]);
 }

@@ -73,7 +73,7 @@ pub(super) struct RefineArgs {
     /// sets
     #[arg(long, value_name = "NAME")]
     preset: Option<String>,
-    /// Number of steps, one forward pass each [default: one per blank]
+    /// Number of steps, one forward pass each [default: one per blank, or the model's if less]
     #[arg(long, value_name = "N", value_parser = count::<u32>(COUNT_MAX.into()))]
     steps: Option<u32>,
     /// Cells per block. Blocks are refined from left to right [default: the model's]

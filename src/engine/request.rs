@@ -200,7 +200,7 @@ pub struct Request {
     pub order: Option<Choice>,
     /// Knobs of the rule that decides how many blanks a step fills; empty fills an even share.
     pub pace: Settings,
-    /// Steps of the run. Default: the model's, else one per blank (no bound with a `pace`).
+    /// Steps of the run. Default: one per blank, or the model's if less (no bound with a `pace`).
     pub steps: Option<u32>,
     /// Cells per block. Default: the model's, else the whole canvas.
     pub block_length: Option<u32>,

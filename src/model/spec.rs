@@ -72,8 +72,8 @@ impl Keeping {
 }
 
 /// [`ModelSpec::presets`] and [`ModelSpec::card`]: options of requests under a name, as
-/// `generation_config.json` has them.
-/// They are not checked here: [`crate::api::with_presets`] reads them.
+/// `generation_config.json` has them. They are not checked here: [`crate::api::with_presets`] reads
+/// them.
 #[derive(Clone, Debug, Default, PartialEq)]
 pub struct PresetsText {
     /// The name of the file in errors.
@@ -87,7 +87,7 @@ pub struct PresetsText {
 pub struct Defaults {
     /// Cells per block; `None` is the whole canvas.
     pub block_length: Option<NonZeroU32>,
-    /// Steps for the whole run; `None` is one per blank.
+    /// Steps for the whole run, if it has as many blanks; else, and for `None`, one per blank.
     pub steps: Option<NonZeroU32>,
     /// New tokens of a continuation; `None` is what the canvas has room for.
     pub new_tokens: Option<NonZeroU32>,

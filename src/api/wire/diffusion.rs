@@ -19,7 +19,7 @@ pub(crate) struct Diffusion {
     /// A name of `presets` in `/v1/models`, as `fast`: it sets the fields of this object that are
     /// not given here.
     preset: Option<String>,
-    /// Forward passes for the whole answer; default: the model's, else one per blank.
+    /// Forward passes for the whole answer; default: one per blank, or the model's if less.
     #[serde(default, deserialize_with = "count::<_, 1, COUNT_MAX>")]
     #[schema(minimum = 1, maximum = 65536)]
     steps: Option<u32>,

@@ -32,7 +32,7 @@ impl Rules<'_> {
         let steps = request.steps.map(|steps| count("diffusion.steps", steps)).transpose()?;
         let per_block = block_length.min(blanks);
         let pace = match pace(&request.pace).map_err(|error| knob_fault(UNMASKING, error))? {
-            None => Pace::Steps(steps.or(self.0.defaults.steps).unwrap_or(blanks)),
+            None => Pace::Steps(steps.unwrap_or_else(|| self.default_steps(blanks))),
             Some(rule) => {
                 Pace::Adaptive { rule: checked(UNMASKING, Kind::Pace, rule, per_block.get())?, steps_max: steps }
             }
@@ -49,6 +49,12 @@ impl Rules<'_> {
         }
         let proofreading = self.proofreading(request, blanks.get())?;
         Ok(Policy { order, pace, remasking, block_length, proofreading })
+    }
+
+    /// The model's default, which may be made for longer answers: a block is full after one step
+    /// per blank, and the budget of erasures is divided among all steps.
+    fn default_steps(&self, blanks: NonZeroU32) -> NonZeroU32 {
+        self.0.defaults.steps.map_or(blanks, |steps| steps.min(blanks))
     }
 
     /// As requested; else the model's default where remasking is by quality.

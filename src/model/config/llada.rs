@@ -17,8 +17,8 @@ use serde::Deserialize;
 use serde_json::{Map, Value, json};
 use std::path::Path;
 
-/// What `model_type` may say, that of a DiT included.
-const MODEL_TYPES: &str = "\"llada\", \"Dream\", \"RemeDi\" or \"mdlm\"";
+/// What `model_type` may say, those of a DiT included.
+const MODEL_TYPES: &str = "\"llada\", \"Dream\", \"RemeDi\", \"mdlm\" or \"proseco\"";
 /// Keys that are read, then keys that do not change a forward pass.
 const KNOWN: &str = "\
     d_model n_layers n_heads n_kv_heads head_dim mlp_hidden_size mlp_ratio vocab_size embedding_size \

@@ -128,7 +128,8 @@ fn what_is_left_out_has_the_published_default() {
     assert_eq!(several.ends, [TokenId(126_081), TokenId(126_348)]);
 }
 
-/// The keys of the published Dream-v0-Instruct-7B.
+/// The keys that Dream-v0-Instruct-7B has according to programs that read it; the file itself was
+/// not to be had. The number of parameters is that of Qwen2.5-7B on the hub.
 #[test]
 fn dream_has_the_tensors_of_qwen2_7b() {
     let keys = json!({
