@@ -168,6 +168,35 @@ fn the_embedded_model_is_evaluated() {
 }
 
 #[test]
+fn calibration_judges_one_block_of_a_text_with_and_without_a_cache() {
+    let dir = tempfile::tempdir().unwrap();
+    let data = path(dir.path(), "rows.jsonl");
+    let solution = "534678912\n672195348\n198342567\n859761423\n426853791\n713924856\n961537284\n287419635\n345286179";
+    let line = serde_json::json!({"prompt": &solution[..9], "response": &solution[9..]});
+    std::fs::write(&data, format!("{line}\n{line}\n{line}\n")).unwrap();
+    let report = |more: &[&str]| -> Value {
+        let usual = ["eval", "calibration", "--data", &data, "--length", "89", "--json", "--block-length", "20"];
+        serde_json::from_str(&printed(&[&usual[..], more].concat())).unwrap()
+    };
+    let [off, dual, prefix] = ["off", "dual", "prefix"].map(|cache| report(&["--cache", cache, "--seed", "3"]));
+    assert_eq!(off["judged"], 12, "four fills of each of the three rows");
+    assert_eq!(dual["judged"], 12, "{dual}");
+    assert_ne!(off["oracle"], dual["oracle"], "a cache changes states of this model");
+    assert_ne!(dual["oracle"], prefix["oracle"]);
+    assert_eq!(report(&["--seed", "3"]), off, "no cache is the default");
+    check_error(&["eval", "calibration", "--cache", "dual"], "--block-length");
+    let long = path(dir.path(), "rows.txt");
+    std::fs::write(&long, "123456789\n".repeat(9)).unwrap();
+    check_error(&["eval", "calibration", "--data", &long, "--length", "90"], "do not fit the model, which takes 89");
+    let remedi = path(Path::new(env!("CARGO_MANIFEST_DIR")), "tests/data/remedi-tiny");
+    let cached = ["--block-length", "8", "--cache", "dual"];
+    check_error(
+        &[&["eval", "calibration", "--model-id", &remedi][..], &cached].concat(),
+        "what this model keeps is exact",
+    );
+}
+
+#[test]
 fn puzzles_and_texts_come_from_files() {
     let dir = tempfile::tempdir().unwrap();
     let write = |name: &str, text: &str| {

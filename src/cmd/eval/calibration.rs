@@ -1,43 +1,63 @@
 //! `remask eval calibration`: the quality head against an exact oracle, on held-out rows. A few
 //! blanks are filled as in training. For each, the oracle masks that token again and takes the
-//! model's probability of it (PRISM, arXiv 2510.01384, equation 5).
+//! model's probability of it (PRISM, arXiv 2510.01384, equation 5). The head may judge states that
+//! a cache made; the oracle never does.
 
 use super::input::SPLITS;
 use super::statistics::{Bin, Reliability, area_under_curve};
-use crate::cmd::model::ModelArgs;
+use crate::cmd::model::{Loaded, ModelArgs};
 use crate::cmd::print;
-use crate::cmd::words::{count, number, one_of, whole};
-use crate::diffusion::policy::{Choice, order};
-use crate::diffusion::{Canvas, Cell, DrawKey, Draws, Position, Purpose, Reading, Seed, TokenId, fills};
-use crate::model::{Denoiser, Filter, Row, Sampling};
+use crate::cmd::words::{count, named, number, one_of, whole};
+use crate::diffusion::policy::{Choice, Kind, NO_CACHE, Rule, Stage, order};
+use crate::diffusion::{
+    Canvas, Cell, DrawKey, Draws, Edit, Position, Purpose, Reading, Reuse, Seed, TokenId, fills, u32_of,
+};
+use crate::model::{Denoiser, Filter, Keeping, ModelSpec, Row, Sampling, SequenceName};
 use crate::train::Recipe;
 use crate::train::data::{Data, Example};
 use crate::train::sudoku::Split;
-use anyhow::bail;
+use anyhow::{Context, bail};
 use clap::Args;
 use serde::Serialize;
+use std::collections::BTreeSet;
 use std::num::NonZeroU32;
+use std::ops::Range;
+use std::path::PathBuf;
 
 #[derive(Args, Clone, Debug)]
 pub(crate) struct CalibrationArgs {
     #[command(flatten)]
     model: ModelArgs,
-    /// Number of grids
+    /// A file in place of Sudoku grids: text, or JSONL with `prompt` and `response`
+    #[arg(long, value_name = "FILE", conflicts_with_all = ["puzzles", "split"])]
+    data: Option<PathBuf>,
+    /// Length of the rows of --data in tokens
+    #[arg(long, default_value_t = 128, requires = "data", value_parser = count::<usize>(1 << 20))]
+    length: usize,
+    /// Number of rows
     #[arg(long, default_value_t = 500, value_parser = count::<u32>(1 << 31))]
     count: u32,
-    /// Number of blanks per grid that are filled and judged
-    #[arg(long, default_value_t = 4, value_parser = count::<u32>(81))]
+    /// Number of blanks per row that are filled and judged
+    #[arg(long, default_value_t = 4, value_parser = count::<u32>(1 << 20))]
     fills: u32,
-    /// Minimum and maximum share of a grid's free cells that is blank
+    /// Minimum and maximum share of the free cells of a row or block that is blank
     #[arg(long, num_args = 2, value_names = ["MIN", "MAX"], default_values_t = [0.1, 1.0], value_parser = number(1e-6, 1.0))]
     ratio: Vec<f64>,
+    /// One block of so many free cells is judged, chosen at random, as in the middle of an answer:
+    /// what lies before it is complete, what lies behind it is blank [default: the whole row]
+    #[arg(long, value_parser = count::<u32>(1 << 20))]
+    block_length: Option<u32>,
+    /// The head judges states of this cache: what the cache keeps is from the block's first pass,
+    /// when all of it was blank
+    #[arg(long, default_value = "off", requires = "block_length", value_parser = named(Kind::Cache))]
+    cache: &'static Rule,
     /// Share of grids whose clues are a puzzle with one solution. Others have random clues
     #[arg(long, default_value_t = 0.5, value_parser = number(0.0, 1.0))]
     puzzles: f64,
     /// Split that the grids are from
     #[arg(long, default_value = "test", value_parser = one_of(SPLITS))]
     split: Split,
-    /// Random seed of the grids and of sampling
+    /// Random seed of the rows and of sampling
     #[arg(long, default_value_t = 0, value_parser = whole::<u64>(0, u64::MAX))]
     seed: u64,
     /// Print one JSON object instead of a table
@@ -67,8 +87,16 @@ struct Judgement {
     is_right: bool,
 }
 
+/// The part of a row that is judged.
+#[derive(Clone, Copy, Debug)]
+struct Blocks {
+    /// Free cells of a block.
+    length: usize,
+    cache: &'static Rule,
+}
+
 pub(super) fn run(args: &CalibrationArgs) -> anyhow::Result<()> {
-    let mut model = args.model.load()?.model;
+    let Loaded { mut model, tokenizer, name } = args.model.load()?;
     let recipe = Recipe {
         fills: args.fills,
         order: Choice::of(&order::RANDOM),
@@ -79,8 +107,16 @@ pub(super) fn run(args: &CalibrationArgs) -> anyhow::Result<()> {
         ratio_min: args.ratio[0],
         ratio_max: args.ratio[1],
     };
-    let data = Data::Sudoku { seed: args.seed, split: args.split, puzzles: args.puzzles };
-    let calibration = measure(model.as_mut(), &data, args.count, &recipe, args.seed)?;
+    let data = match &args.data {
+        None => Data::Sudoku { seed: args.seed, split: args.split, puzzles: args.puzzles },
+        Some(file) => {
+            let tokenizer = tokenizer.with_context(|| format!("{name} has no tokenizer, which --data needs"))?;
+            Data::read(file, &tokenizer, args.length, model.spec().ends.first().copied(), args.seed)?
+        }
+    };
+    let rows = if let Data::Rows { rows, .. } = &data { args.count.min(u32_of(rows.len())) } else { args.count };
+    let blocks = args.block_length.map(|length| Blocks { length: length as usize, cache: args.cache });
+    let calibration = measure_in(model.as_mut(), &data, rows, &recipe, args.seed, blocks)?;
     if args.json {
         print::line(serde_json::to_string(&calibration)?)?;
     } else {
@@ -97,8 +133,31 @@ pub(crate) fn measure(
     recipe: &Recipe,
     seed: u64,
 ) -> anyhow::Result<Calibration> {
-    if !model.spec().has_quality {
+    measure_in(model, data, count, recipe, seed, None)
+}
+
+fn measure_in(
+    model: &mut dyn Denoiser,
+    data: &Data,
+    count: u32,
+    recipe: &Recipe,
+    seed: u64,
+    blocks: Option<Blocks>,
+) -> anyhow::Result<Calibration> {
+    let ModelSpec { has_quality, keeping, canvas_max, .. } = *model.spec();
+    if !has_quality {
         bail!("this model has no quality head to be tried; give one with --prism-head");
+    }
+    if data.length() > canvas_max {
+        bail!("rows of {} tokens do not fit the model, which takes {canvas_max}", data.length());
+    }
+    match keeping {
+        _ if blocks.is_none_or(|blocks| blocks.cache == &NO_CACHE) => {}
+        Keeping::Approximate => {}
+        Keeping::No => bail!("this model keeps no keys and values; leave --cache out"),
+        Keeping::Exact(_) => {
+            bail!("what this model keeps is exact, so that its head judges the same with a cache; leave --cache out")
+        }
     }
     let Recipe { ratio_min, ratio_max, .. } = *recipe;
     if !(0.0 <= ratio_min && ratio_min <= ratio_max && ratio_max <= 1.0) || count == 0 {
@@ -110,7 +169,7 @@ pub(crate) fn measure(
     for number in 0..count {
         let ratio = ratio_min + (ratio_max - ratio_min) * (f64::from(number) + 0.5) / f64::from(count);
         let seed = Seed(seed ^ (u64::from(number) << 32));
-        judged.extend(judge(model, &data.row(u64::from(number)), ratio, recipe, seed)?);
+        judged.extend(judge(model, &data.row(u64::from(number)), ratio, recipe, seed, blocks)?);
     }
     let right = judged.iter().filter(|token| token.is_right).count();
     let area = |score: fn(&Judgement) -> f64| {
@@ -133,22 +192,37 @@ fn judge(
     ratio: f64,
     recipe: &Recipe,
     seed: Seed,
+    blocks: Option<Blocks>,
 ) -> anyhow::Result<Vec<Judgement>> {
+    let block = blocks.map_or(0..row.tokens.len(), |blocks| chosen(row, blocks.length, model.spec(), seed));
     let mut cells: Vec<Cell> = row.tokens.iter().map(|token| Cell::Fixed(TokenId(*token))).collect();
-    for &position in &row.free {
-        if Draws::new(seed, Purpose::Erase, 0, Position(position)).first() < ratio {
-            cells[position as usize] = Cell::Blank;
-        }
+    for free in row.free.iter().map(|at| *at as usize) {
+        cells[free] = if free < block.end { Cell::Filled(TokenId(row.tokens[free])) } else { Cell::Blank };
     }
-    let mut canvas = Canvas::new(cells);
-    let reading = read(model, &canvas, recipe.temperature, seed)?;
-    for edit in fills(&recipe.order, &reading.proposals, |_| (), recipe.fills, DrawKey { seed, step: 0 }) {
-        canvas.apply(&edit)?;
+    let is_masked = |at: &usize| Draws::new(seed, Purpose::Erase, 0, Position::at(*at)).first() < ratio;
+    let free_in_block = || row.free.iter().map(|at| *at as usize).filter(|at| block.contains(at));
+    let [mut first, mut canvas] = [cells.clone(), cells];
+    free_in_block().for_each(|at| first[at] = Cell::Blank);
+    free_in_block().filter(is_masked).for_each(|at| canvas[at] = Cell::Blank);
+    let [first, mut canvas] = [first, canvas].map(Canvas::new);
+
+    let mut states = States { model, block: block.clone(), first: None, temperature: recipe.temperature, seed };
+    if let Some(Blocks { cache, .. }) = blocks.filter(|blocks| blocks.cache != &NO_CACHE) {
+        let settings = Choice::of(cache).with_defaults(1).settings;
+        let run = (cache.runs)(&Stage { block: block.clone(), cells: first.len(), filled: &[], settings: &settings });
+        states.keep(&first, run)?;
     }
+    let reading = states.read(&canvas)?;
+    let edits = fills(&recipe.order, &reading.proposals, |_| (), recipe.fills, DrawKey { seed, step: 0 });
+    for edit in &edits {
+        canvas.apply(edit)?;
+    }
+    let reviews = states.read(&canvas)?.reviews;
+    states.forget();
     let mask = model.spec().mask;
-    let reading = read(model, &canvas, recipe.temperature, seed)?;
+    let written: BTreeSet<Position> = edits.iter().map(Edit::at).collect();
     let mut judged = Vec::new();
-    for ((at, token), review) in canvas.filled(0..canvas.len()).zip(reading.reviews) {
+    for ((at, token), review) in canvas.filled(block).zip(reviews).filter(|((at, _), _)| written.contains(at)) {
         let mut ids: Vec<TokenId> = canvas.cells().iter().map(|cell| cell.token().unwrap_or(mask)).collect();
         ids[at.index()] = mask;
         let logits = &model.inspect_prompted(&ids, canvas.prompt_length())?.logits[at.index()];
@@ -161,10 +235,50 @@ fn judge(
     Ok(judged)
 }
 
-fn read(model: &mut dyn Denoiser, canvas: &Canvas, temperature: f32, seed: Seed) -> anyhow::Result<Reading> {
-    let sampling = Sampling { temperature, seed, step: 0, filter: Filter::ALL };
-    let row = Row { sampling, review: true, ..Row::plain(canvas, 0..canvas.len()) };
-    Ok(model.read(&[row])?.remove(0)?)
+/// A block of the row's free cells, of those that begin before the text has ended.
+fn chosen(row: &Example, length: usize, spec: &ModelSpec, seed: Seed) -> Range<usize> {
+    let is_end = |at: &u32| spec.ends.contains(&TokenId(row.tokens[*at as usize]));
+    let text = row.free.iter().position(is_end).map_or(row.free.len(), |end| end + 1);
+    let blocks = text.div_ceil(length);
+    let drawn = Draws::new(seed, Purpose::Erase, 1, Position(0)).first();
+    let block = row.free.chunks(length).nth((drawn * blocks as f64) as usize).unwrap_or_default();
+    block.first().zip(block.last()).map_or(0..0, |(first, last)| *first as usize..*last as usize + 1)
+}
+
+/// Readings of one block, by the keys and values of a first pass if there was one.
+struct States<'a> {
+    model: &'a mut dyn Denoiser,
+    block: Range<usize>,
+    /// The canvas of the first pass, and what later ones compute anew.
+    first: Option<(&'a Canvas, Vec<Range<usize>>)>,
+    temperature: f32,
+    seed: Seed,
+}
+
+impl<'a> States<'a> {
+    const SEQUENCE: SequenceName = SequenceName(0);
+
+    /// Makes the first pass.
+    fn keep(&mut self, canvas: &'a Canvas, run: Vec<Range<usize>>) -> anyhow::Result<()> {
+        self.first = Some((canvas, vec![0..canvas.len()]));
+        self.read(canvas)?;
+        self.first = Some((canvas, run));
+        Ok(())
+    }
+
+    fn read(&mut self, canvas: &Canvas) -> anyhow::Result<Reading> {
+        let sampling = Sampling { temperature: self.temperature, seed: self.seed, step: 0, filter: Filter::ALL };
+        let reuse = self
+            .first
+            .as_ref()
+            .map(|(base, run)| (Self::SEQUENCE, Reuse { base, run: run.clone(), seen: vec![0..base.len()] }));
+        let row = Row { sampling, reuse, review: true, ..Row::plain(canvas, self.block.clone()) };
+        Ok(self.model.read(&[row])?.remove(0)?)
+    }
+
+    fn forget(&mut self) {
+        self.model.forget(Self::SEQUENCE);
+    }
 }
 
 impl Calibration {
