@@ -160,6 +160,30 @@ async fn replayed_edits_are_the_grid_of_a_sudoku() {
 }
 
 #[tokio::test]
+async fn replayed_edits_of_a_repair_are_its_text() {
+    let server = Server::sudoku().await;
+    let given = "534678912\n672195348\n198342567\n859761423\n426853791\n713924856\n961537284\n287419635\n345286177";
+    let body = json!({"text": given, "pinned": [[0, 20]], "stream": true});
+    let events = server.events("/v1/repair", &body).await;
+    let start = events[0].json();
+    let mut canvas = vec![None; usize::try_from(start["canvas_length"].as_u64().unwrap()).unwrap()];
+    for (cells, range) in [("pinned", 0..20), ("given", 20..given.len())] {
+        let cells = start[cells].as_array().unwrap();
+        assert_eq!(cells.len(), range.len());
+        for (cell, at) in cells.iter().zip(range) {
+            assert_eq!((&cell["at"], &cell["text"]), (&json!(at), &json!(given[at..=at])));
+            canvas[at] = cell["token"].as_u64();
+        }
+    }
+    for step in events.iter().filter(|event| event.name == "step").map(SseEvent::json) {
+        replay(&mut canvas, &step);
+    }
+    let symbol = |token: &Option<u64>| char::from(b".123456789\n"[usize::try_from(token.unwrap()).unwrap()]);
+    let text: String = canvas.iter().map(symbol).collect();
+    assert!(text == events.last().unwrap().json()["text"] && text != given, "{text}");
+}
+
+#[tokio::test]
 async fn replayed_replacements_are_the_answer_and_are_counted() {
     let server = Server::toy().await;
     let mut all = 0;

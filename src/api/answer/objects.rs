@@ -138,12 +138,16 @@ impl StepObject {
 #[schema(as = Start)]
 pub(crate) struct StartObject {
     canvas_length: usize,
-    pinned: Vec<Pinned>,
+    /// The cells that stay.
+    pinned: Vec<GivenCell>,
+    /// The cells that are filled and may change: the text of a repair, without what is pinned.
+    #[serde(skip_serializing_if = "Vec::is_empty")]
+    given: Vec<GivenCell>,
 }
 
-/// A cell given by the request.
+/// A cell with a token of the request.
 #[derive(Clone, Debug, Serialize, ToSchema)]
-struct Pinned {
+struct GivenCell {
     at: usize,
     token: u32,
     #[schema(required)]
@@ -152,11 +156,16 @@ struct Pinned {
 
 impl StartObject {
     pub(crate) fn new(start: &Start, detokenizer: Detokenizer<'_>) -> Self {
-        let pinned = start.cells.iter().enumerate().filter_map(|(at, cell)| match cell {
-            Cell::Fixed(token) => Some(Pinned { at, token: token.0, text: detokenizer.piece(*token) }),
-            Cell::Filled(_) | Cell::Blank => None,
-        });
-        Self { canvas_length: start.cells.len(), pinned: pinned.collect() }
+        let (mut pinned, mut given) = (Vec::new(), Vec::new());
+        for (at, cell) in start.cells.iter().enumerate() {
+            let (token, cells) = match cell {
+                Cell::Fixed(token) => (token, &mut pinned),
+                Cell::Filled(token) => (token, &mut given),
+                Cell::Blank => continue,
+            };
+            cells.push(GivenCell { at, token: token.0, text: detokenizer.piece(*token) });
+        }
+        Self { canvas_length: start.cells.len(), pinned, given }
     }
 }
 
