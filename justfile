@@ -50,6 +50,10 @@ hostile:
 clients:
     .ci/clients
 
+# Test the playground in Chromium; the screenshots go to target/playground
+playground:
+    .ci/playground
+
 # Check the server against its /openapi.json with thousands of generated requests (schemathesis)
 schemathesis:
     .ci/schemathesis

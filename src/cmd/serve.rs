@@ -338,8 +338,14 @@ fn greeting(service: &Service, address: SocketAddr, grpc: SocketAddr, example: E
     let ask = if example.has_keys { "try, with an API key in REMASK_API_KEY:" } else { "try:" };
     format!(
         "serving {} ({}, {} parameters, {head}, {} on {}) on http://{address}\n\
+         playground: open http://{} in a browser\n\
          gRPC (remask.v1.Remask, health, reflection) on {grpc}\n{ask}\n  {curl}",
-        service.name, spec.family, spec.parameters, spec.dtype, spec.device
+        service.name,
+        spec.family,
+        spec.parameters,
+        spec.dtype,
+        spec.device,
+        reachable(address)
     )
 }
 

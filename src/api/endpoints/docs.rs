@@ -1,5 +1,6 @@
 //! `GET /openapi.json`, and `GET /docs`: a viewer of the document that needs no network.
 
+use super::accept::weights;
 use crate::api::error::{ApiError, ApiResult, Code};
 use crate::api::openapi::viewer::{FILES, HTML, PAGE};
 use crate::api::request::body::PathName;
@@ -40,12 +41,7 @@ pub(crate) async fn file(PathName(name): PathName, headers: HeaderMap) -> ApiRes
 }
 
 fn accepts_gzip(headers: &HeaderMap) -> bool {
-    let codings = headers.get_all(ACCEPT_ENCODING).iter().filter_map(|value| value.to_str().ok());
-    codings.flat_map(|codings| codings.split(',')).any(|coding| {
-        let (name, weight) = coding.split_once(';').unwrap_or((coding, "q=1"));
-        let weight = weight.trim().strip_prefix("q=").and_then(|weight| weight.trim().parse::<f32>().ok());
-        name.trim().eq_ignore_ascii_case("gzip") && weight.is_some_and(|weight| weight > 0.0)
-    })
+    weights(headers, ACCEPT_ENCODING).any(|(name, weight)| name.eq_ignore_ascii_case("gzip") && weight > 0.0)
 }
 
 fn unzipped(gzipped: &[u8]) -> Vec<u8> {

@@ -1,11 +1,13 @@
 //! The HTTP endpoints. The router, the list at `/` and `/openapi.json` are made of one table.
 
+mod accept;
 mod chat;
 mod completions;
 mod docs;
 mod infill;
 mod models;
 pub(crate) mod ops;
+mod playground;
 mod repair;
 mod requests;
 mod score;
@@ -15,6 +17,7 @@ use super::openapi::endpoint::Endpoint;
 use super::openapi::{self, endpoints as about};
 use axum::body::Bytes;
 use axum::extract::Request;
+use axum::http::HeaderMap;
 use std::sync::LazyLock;
 
 /// The method and path of every endpoint, for people.
@@ -38,7 +41,8 @@ pub(crate) fn table() -> Vec<Endpoint> {
         Endpoint::post("/detokenize", tokenize::detokenize, about::detokenize()),
         Endpoint::get("/v1/models", models::list, about::models()),
         Endpoint::get("/v1/models/{*id}", models::retrieve, about::model()),
-        Endpoint::get("/", async || ops::root(&LINES), about::root()),
+        Endpoint::get("/", async |headers: HeaderMap| playground::root(&headers, &LINES), about::root()),
+        Endpoint::get("/playground/{file}", playground::file, about::playground_file()),
         Endpoint::get("/version", ops::version, about::version()),
         Endpoint::get("/health", ops::health, about::health()),
         Endpoint::get("/ready", ops::ready, about::ready()),

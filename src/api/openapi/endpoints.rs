@@ -2,7 +2,7 @@
 
 use super::completion;
 use super::operation::{EndpointDoc, EventSchema, Example, JSON};
-use super::viewer::{FILES, HTML};
+use super::viewer::{FILES, HTML, SCRIPT, STYLE};
 use crate::api::answer::infill::Infill;
 use crate::api::answer::objects::{StartObject, StepObject};
 use crate::api::answer::repair::Repair;
@@ -198,7 +198,18 @@ pub(crate) fn model() -> EndpointDoc {
 }
 
 pub(crate) fn root() -> EndpointDoc {
-    EndpointDoc::new("root", OPERATORS, "Describe the server", "").answers::<Root>("Its name, version and endpoints.")
+    let description =
+        "Browsers, whose `Accept` prefers `text/html`, get the playground: a page that shows how an answer is refined.";
+    EndpointDoc::new("root", OPERATORS, "Describe the server", description)
+        .answers_as("The playground, for browsers.", HTML, schema::text(0))
+        .answers::<Root>("Its name, version and endpoints; for browsers, the playground.")
+}
+
+pub(crate) fn playground_file() -> EndpointDoc {
+    let doc = EndpointDoc::new("playgroundFile", OPERATORS, "A file of the playground", "").may_be_missing();
+    let doc = doc.path_parameter("file", "Its name.", schema::text(0), "main.js");
+    let doc = doc.answers_as("A script.", SCRIPT, schema::text(0));
+    doc.answers_as("A file.", STYLE, schema::text(0))
 }
 
 pub(crate) fn version() -> EndpointDoc {

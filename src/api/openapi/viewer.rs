@@ -1,8 +1,8 @@
 //! The files of the viewer behind `GET /docs`.
 
 pub(crate) const HTML: &str = "text/html; charset=utf-8";
-const SCRIPT: &str = "text/javascript; charset=utf-8";
-const STYLE: &str = "text/css; charset=utf-8";
+pub(crate) const SCRIPT: &str = "text/javascript; charset=utf-8";
+pub(crate) const STYLE: &str = "text/css; charset=utf-8";
 
 pub(crate) const PAGE: &str = include_str!("viewer/index.html");
 

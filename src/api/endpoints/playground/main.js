@@ -1,0 +1,368 @@
+// The page: from its fields to requests, from streams to lanes. Each part has a file of its own.
+
+import { cancel, getJson, newId } from './api.js';
+import { Conversation } from './chat.js';
+import { Dialogs } from './dialogs.js';
+import { byId, download, el, setText, show } from './dom.js';
+import { ErrorBox } from './errors.js';
+import { exported, imported } from './files.js';
+import { inspect } from './inspector.js';
+import { Lane } from './lane.js';
+import { Player } from './player.js';
+import { PolicyForm, summary } from './policies.js';
+import { requestOf } from './requests.js';
+import { Review, markDoubtful } from './review.js';
+import { run, score } from './run.js';
+import { defaults, modeOf, readSettings, showMode, turnsOf, writeSettings } from './settings.js';
+import { LEGEND } from './shade.js';
+import { fragmentOf, settingsOf } from './share.js';
+import { PUZZLES, isPuzzle } from './sudoku.js';
+import { themed } from './theme.js';
+import { begin, cellsOf } from './trajectory.js';
+
+let model = null; // as `/v1/models` lists it
+let policies = null; // two forms: A and B
+let under_way = []; // ids of the requests that run
+let abort = null;
+let picked = null; // a lane and a cell of it
+
+const seek = (t) => {
+  player.pause();
+  player.seek(t);
+};
+const onPick = (lane, at) => {
+  picked = { lane, at };
+  inspect(byId('cell'), lane, at, seek);
+};
+const lanes = ['A', 'B'].map((name) => new Lane({ name, onPick, onSeek: seek }));
+const player = new Player(onShow);
+const errors = new ErrorBox({ again: () => byId('ask').requestSubmit() });
+const review = new Review(showText);
+const conversation = new Conversation(byId('turns'));
+
+function onShow() {
+  const [lane] = player.lanes;
+  if (!lane?.state) return;
+  setText(
+    byId('narration'),
+    player.lanes
+      .map((one) => (player.lanes.length > 1 ? `${one.name}: ` : '') + one.sentence())
+      .join(' '),
+  );
+  if (picked && player.lanes.includes(picked.lane))
+    inspect(byId('cell'), picked.lane, picked.at, seek);
+}
+
+function showText(text) {
+  setText(byId('result'), text);
+  show(byId('result-box'), text !== '');
+  byId('result-box').open = !player.lanes[0]?.view.isGrid;
+}
+
+/** Puts lanes on the stage, each with a trajectory and a title. */
+function stage(trajectories, titles) {
+  const used = lanes.slice(0, trajectories.length);
+  used.forEach((lane, index) => lane.load(trajectories[index], titles[index] ?? ''));
+  byId('lanes').replaceChildren(...used.map(({ element }) => element));
+  byId('lanes').classList.toggle('two', used.length === 2);
+  document.querySelector('.show').classList.toggle('wide', used.length === 2);
+  byId('corrections').replaceChildren(
+    ...used.map(({ list, name }) => {
+      const title = used.length > 1 ? el('h4', {}, name) : null;
+      return el('div', {}, title, list);
+    }),
+  );
+  picked = null;
+  inspect(byId('cell'), used[0], -1, seek);
+  review.hide();
+  showText('');
+  player.load(used);
+  return used;
+}
+
+/** The first canvas of a puzzle, before anything is asked. */
+function preview() {
+  const { mode, template, blank } = readSettings();
+  if (abort) return;
+  const text = template.trim();
+  const isShown = mode === 'infill' && blank === '.' && isPuzzle(text);
+  const trajectory = begin({ mode, path: '', body: {}, model: '' });
+  if (isShown) {
+    const pinned = Array.from(text).flatMap((one, at) =>
+      one === '.' ? [] : [{ at, token: null, text: one }],
+    );
+    trajectory.cells = cellsOf({ canvas_length: text.length, pinned });
+  }
+  stage([trajectory], ['']);
+  setText(
+    byId('narration'),
+    isShown ? 'Press “Solve”, and watch the blank cells.' : 'The answer will appear here.',
+  );
+}
+
+const tell = (text) => setText(byId('live'), text);
+
+async function submit(event) {
+  event.preventDefault();
+  if (abort || !model) return;
+  errors.hide();
+  const settings = { ...readSettings(), model: model.id, turns: conversation.turns };
+  const isCompared = settings.compare && ['infill', 'prompt', 'chat'].includes(settings.mode);
+  const chosen = policies.slice(0, isCompared ? 2 : 1).map((form) => form.value());
+  const hasHead = model.diffusion.has_quality_head;
+  abort = new AbortController();
+  busy(true);
+  try {
+    const requests = chosen.map((policy) => requestOf(settings, policy, { hasHead }));
+    const trajectories = requests.map(({ path, body }) => ({
+      ...begin({ mode: settings.mode, path, body, model: model.id }),
+      prefix: settings.mode === 'prompt' ? settings.prompt : '',
+    }));
+    const used = stage(
+      trajectories,
+      chosen.map((policy, index) => (isCompared ? `${'AB'[index]}: ${summary(policy)}` : '')),
+    );
+    const top = byId('lanes').getBoundingClientRect().top;
+    if (top < 0 || top > innerHeight / 2) byId('lanes').scrollIntoView({ block: 'start' });
+    tell('Running.');
+    if (settings.mode === 'score') await runScore(used[0]);
+    else await runAll(used, settings);
+  } catch (cause) {
+    errors.show(cause);
+  } finally {
+    abort = null;
+    under_way = [];
+    busy(false);
+    player.grown({ isLive: false });
+  }
+}
+
+async function runScore(lane, trajectory = lane.trajectory) {
+  const id = newId();
+  under_way.push(id);
+  setText(byId('narration'), 'The model reads the text.');
+  await score(trajectory, { id, signal: abort.signal });
+  lane.load(trajectory, '');
+  markDoubtful(lane);
+  const isCancelled = trajectory.end.kind === 'cancelled';
+  setText(
+    byId('narration'),
+    isCancelled ? 'Cancelled.' : 'Each token is shaded by its quality. Doubtful ones are framed.',
+  );
+  tell(isCancelled ? 'Cancelled.' : lane.verdict.textContent);
+}
+
+async function runAll(used, settings) {
+  const known = settings.mode === 'repair' ? await readKnown(settings) : [];
+  player.grown({ isLive: true });
+  player.start();
+  const outcomes = await Promise.allSettled(used.map((lane) => runOne(lane, known)));
+  player.grown({ isLive: false });
+  const failed = outcomes.find(({ status }) => status === 'rejected');
+  const [{ trajectory }] = used;
+  const { end } = trajectory;
+  if (end?.kind === 'done') {
+    const counts = used
+      .map((lane) => lane.trajectory.end?.answer?.diffusion)
+      .filter(Boolean)
+      .map(
+        ({ forward_passes, erased, replaced }) =>
+          `${forward_passes} passes, ${erased + replaced} corrections`,
+      );
+    tell(`Finished: ${counts.join('; ')}.`);
+    if (settings.mode === 'chat') conversation.add(settings.message, end.text);
+    if (settings.mode === 'repair') review.open(used[0]);
+    else showText(end.text);
+  } else if (end?.kind === 'cancelled') {
+    tell('Cancelled.');
+    errors.note('Cancelled. What came until then can be replayed.');
+  }
+  if (failed) throw failed.reason;
+}
+
+/** The tokens of the text to repair, with their qualities. */
+async function readKnown(settings) {
+  const { path, body } = requestOf({ ...settings, mode: 'score' }, {}, { hasHead: true });
+  const reading = begin({ mode: 'score', path, body, model: model.id });
+  await score(reading, { id: newId(), signal: abort.signal });
+  return reading.cells;
+}
+
+async function runOne(lane, known) {
+  const { trajectory } = lane;
+  const id = newId();
+  under_way.push(id);
+  let [drawn, isBroken] = [0, false];
+  const onEvent = () => {
+    if (isBroken && !trajectory.end) errors.note('The connection broke. The stream was read on.');
+    isBroken = false;
+    if (trajectory.cells.length !== drawn) {
+      drawn = trajectory.cells.length;
+      lane.load(trajectory, lane.title.textContent);
+    }
+    player.grown({ isLive: abort !== null });
+  };
+  const onBreak = (attempt) => {
+    isBroken = true;
+    errors.note(`The connection broke. Reading on, attempt ${attempt} …`);
+  };
+  await run(trajectory, { id, signal: abort.signal, known, onEvent, onBreak });
+  lane.known = -1;
+  player.seek(player.t); // the qualities of the answer
+}
+
+function busy(isBusy) {
+  byId('run').disabled = isBusy;
+  byId('cancel').disabled = !isBusy;
+  byId('ask').setAttribute('aria-busy', String(isBusy));
+}
+
+function stop() {
+  for (const id of under_way) cancel(id);
+  abort?.abort();
+}
+
+/** All settings, for a link. */
+function shared() {
+  return {
+    ...readSettings(),
+    turns: conversation.turns,
+    policies: policies.map((form) => form.value()),
+  };
+}
+
+function apply(settings) {
+  writeSettings(settings);
+  if (settings.turns) conversation.set(turnsOf(settings.turns));
+  settings.policies?.slice?.(0, 2).forEach((policy, index) => {
+    if (policy !== null && typeof policy === 'object') policies[index].set(policy);
+  });
+  const puzzle = PUZZLES.findIndex(({ template }) => template === byId('template').value);
+  if (puzzle >= 0) byId('puzzle').value = String(puzzle);
+  changed();
+}
+
+/** Follows a change of the mode, or of what is compared. */
+function changed() {
+  showMode(modeOf());
+  const isCompared = byId('compare').checked;
+  show(byId('which'), isCompared);
+  const isB = isCompared && document.querySelector('input[name="which"]:checked').value === 'B';
+  policies.forEach((form, index) => show(form.element, (index === 1) === isB));
+  const isSudoku = modeOf() === 'infill' && isPuzzle(byId('template').value);
+  const words = {
+    repair: 'Repair',
+    score: 'Score',
+    chat: 'Send',
+    infill: isSudoku ? 'Solve' : 'Fill in',
+  };
+  setText(byId('run'), words[modeOf()] ?? 'Continue');
+}
+
+function choosePuzzle() {
+  const puzzle = PUZZLES[Number(byId('puzzle').value)];
+  byId('template').value = puzzle.template;
+  byId('blank').value = '.';
+  setText(byId('puzzle-note'), puzzle.note);
+  preview();
+}
+
+async function load() {
+  const { data } = await getJson('v1/models');
+  [model] = data;
+  const { family, parameters, has_quality_head: hasHead, device } = model.diffusion;
+  const size = parameters
+    ? `, ${new Intl.NumberFormat('en', { notation: 'compact' }).format(parameters)} parameters`
+    : '';
+  setText(
+    byId('model'),
+    [model.id, family + size, `${hasHead ? 'with' : 'without'} a quality head`, device].join(' · '),
+  );
+  policies = ['A', 'B'].map(() => new PolicyForm(model.diffusion, () => {}));
+  byId('policies').replaceChildren(...policies.map(({ element }) => element));
+  const isSudoku =
+    model.id === 'sudoku' || (model.diffusion.vocabulary === 11 && model.max_model_len === 89);
+  show(byId('puzzle-box'), isSudoku);
+  byId('template-box').open = !isSudoku;
+  apply(defaults(isSudoku));
+  if (isSudoku) choosePuzzle();
+  const settings = settingsOf(location.hash);
+  if (settings) apply(settings);
+  preview();
+}
+
+function wire() {
+  themed(byId('theme'));
+  byId('legend').append(
+    ...LEGEND.map(([kind, text, meaning]) =>
+      el(
+        'li',
+        {},
+        el('span', { class: `cell ${kind}`, 'aria-hidden': 'true' }, text),
+        ` ${meaning}`,
+      ),
+    ),
+  );
+  byId('puzzle').append(...PUZZLES.map(({ name }, index) => el('option', { value: index }, name)));
+  byId('puzzle').addEventListener('change', choosePuzzle);
+  byId('ask').addEventListener('submit', submit);
+  byId('cancel').addEventListener('click', stop);
+  for (const name of ['mode', 'which']) {
+    for (const one of document.querySelectorAll(`input[name="${name}"]`))
+      one.addEventListener('change', changed);
+  }
+  for (const one of document.querySelectorAll('input[name="mode"]'))
+    one.addEventListener('change', preview);
+  for (const id of ['template', 'blank']) byId(id).addEventListener('change', preview);
+  byId('compare').addEventListener('change', changed);
+  byId('template').addEventListener('change', changed);
+  byId('new-chat').addEventListener('click', () => conversation.set([]));
+  new Dialogs({
+    request() {
+      const settings = { ...readSettings(), model: model.id, turns: conversation.turns };
+      const isB =
+        byId('compare').checked &&
+        document.querySelector('input[name="which"]:checked').value === 'B';
+      const policy = policies[isB ? 1 : 0].value();
+      return requestOf(settings, policy, { hasHead: model.diffusion.has_quality_head });
+    },
+    fragment: () => fragmentOf(shared()),
+    result: () => byId('result').textContent,
+    onError: (cause) => errors.show(cause),
+  });
+  byId('export').addEventListener('click', () => {
+    const full = player.lanes.map(({ trajectory }) => trajectory).filter(({ path }) => path);
+    if (!full.length)
+      return setText(byId('tool-note'), 'There is nothing to export yet: run something first.');
+    return download(`${full[0].model}-${full[0].mode}.jsonl`, exported(full), 'application/jsonl');
+  });
+  byId('import').addEventListener('click', () => byId('file').click());
+  byId('file').addEventListener('change', readFile);
+}
+
+async function readFile() {
+  const [file] = byId('file').files;
+  if (!file || abort) return;
+  byId('file').value = '';
+  errors.hide();
+  try {
+    const trajectories = imported(await file.text());
+    const used = stage(
+      trajectories,
+      trajectories.map(({ body }, index) =>
+        trajectories.length > 1 ? `${'AB'[index]}: ${summary(body.diffusion ?? {})}` : file.name,
+      ),
+    );
+    if (trajectories[0].mode === 'score') markDoubtful(used[0]);
+    if (trajectories[0].mode === 'repair' && trajectories[0].end?.kind === 'done')
+      review.open(used[0]);
+    else showText(trajectories[0].end?.text ?? '');
+    tell(`Imported: ${trajectories[0].events.length} events.`);
+    player.start();
+  } catch (cause) {
+    errors.show(cause);
+  }
+}
+
+wire();
+load().catch((cause) => errors.show(cause));

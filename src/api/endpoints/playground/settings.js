@@ -1,0 +1,93 @@
+// The settings of the page: its fields read into one object, and written from one.
+
+import { byId } from './dom.js';
+import { PUZZLES, SOLVED, WRONG } from './sudoku.js';
+
+/** Names of settings, the fields they are in, and how a field is read. */
+const FIELDS = [
+  ['template', 'template', 'text'],
+  ['blank', 'blank', 'text'],
+  ['prompt', 'prompt', 'text'],
+  ['message', 'message', 'text'],
+  ['text', 'text', 'text'],
+  ['extra', 'extra', 'text'],
+  ['seed', 'seed', 'number'],
+  ['temperature', 'temperature', 'number'],
+  ['maxTokens', 'max-tokens', 'number'],
+  ['below', 'below', 'number'],
+  ['worst', 'worst', 'number'],
+  ['rounds', 'rounds', 'number'],
+  ['likelihood', 'likelihood', 'check'],
+  ['compare', 'compare', 'check'],
+  ['ids', 'ids', 'check'],
+];
+
+const MODES = ['infill', 'prompt', 'chat', 'repair', 'score'];
+
+export function modeOf() {
+  return document.querySelector('input[name="mode"]:checked').value;
+}
+
+/** Shows the fields of a mode, and hides those of others. */
+export function showMode(mode) {
+  document.querySelector(`input[name="mode"][value="${mode}"]`).checked = true;
+  for (const part of document.querySelectorAll('[data-modes]')) {
+    part.hidden = !part.dataset.modes.split(' ').includes(mode);
+  }
+}
+
+/** The settings, without the policies. */
+export function readSettings() {
+  const values = FIELDS.map(([name, id, kind]) => {
+    const field = byId(id);
+    if (kind === 'check') return [name, field.checked];
+    if (kind === 'text') return [name, field.value];
+    return [name, field.value === '' ? null : Number(field.value)];
+  });
+  return { mode: modeOf(), ...Object.fromEntries(values) };
+}
+
+/** Writes those settings that are given, and of the right type. */
+export function writeSettings(settings) {
+  for (const [name, id, kind] of FIELDS) {
+    const [field, value] = [byId(id), settings[name]];
+    if (kind === 'check' && typeof value === 'boolean') field.checked = value;
+    if (kind === 'text' && typeof value === 'string') field.value = value;
+    if (kind === 'number' && (value === null || Number.isFinite(value))) field.value = value ?? '';
+  }
+  if (MODES.includes(settings.mode)) showMode(settings.mode);
+}
+
+/** The turns of a conversation that are well formed. */
+export function turnsOf(value) {
+  const isTurn = (one) =>
+    ['user', 'assistant', 'system'].includes(one?.role) && typeof one.content === 'string';
+  return Array.isArray(value)
+    ? value.filter(isTurn).map(({ role, content }) => ({ role, content }))
+    : [];
+}
+
+/** What the fields hold at first. */
+export function defaults(isSudoku) {
+  const policy_b = { remasking: 'off', proofreading: 'off' };
+  const common = { mode: 'infill', seed: 1, temperature: 0, policies: [{}, policy_b] };
+  return isSudoku
+    ? {
+        ...common,
+        template: PUZZLES[0].template,
+        blank: '.',
+        prompt: SOLVED.slice(0, 80),
+        maxTokens: 9,
+        message: SOLVED.slice(0, 80),
+        text: WRONG,
+      }
+    : {
+        ...common,
+        template: 'Once upon a time<blank:48>',
+        blank: '<blank>',
+        prompt: 'Once upon a time',
+        maxTokens: 64,
+        message: 'Write a haiku.',
+        text: 'The quick brown fox jumqs over the lazy dog.',
+      };
+}
