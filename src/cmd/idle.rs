@@ -19,7 +19,7 @@ struct Rule {
     why: &'static str,
 }
 
-const RULES: [Rule; 19] = [
+const RULES: [Rule; 21] = [
     Rule {
         command: "bench",
         flags: &[
@@ -151,6 +151,18 @@ const RULES: [Rule; 19] = [
         are_idle: |matches| !is_word(matches, "learns", "lora"),
         why: "it is for adapters; give --learns lora as well",
     },
+    Rule {
+        command: "train prism",
+        flags: &["dtype"],
+        are_idle: |matches| !is_word(matches, "learns", "head"),
+        why: "a model that learns is computed in f32; give --learns head as well",
+    },
+    Rule {
+        command: "train prism",
+        flags: &["lambda"],
+        are_idle: |matches| is_word(matches, "learns", "head"),
+        why: "it weighs the denoising loss, and with --learns head the model does not learn",
+    },
 ];
 
 fn is_given(matches: &ArgMatches, flag: &str) -> bool {
@@ -247,6 +259,11 @@ mod tests {
             ("remask train base --out o --steps 1 --learning-rate 1 --task sudoku --length 8", "--length"),
             ("remask train base --out o --steps 1 --learning-rate 1 --data f --model-id d --puzzles 1", "--puzzles"),
             ("remask train prism --out o --steps 1 --learning-rate 1 --task sudoku --model-id d --rank 8", "--rank"),
+            ("remask train prism --out o --steps 1 --learning-rate 1 --data f --model-id d --dtype f32", "--dtype"),
+            (
+                "remask train prism --out o --steps 1 --learning-rate 1 --data f --model-id d --learns head --lambda 1",
+                "--lambda",
+            ),
         ] {
             let error = checked(line).unwrap_err();
             assert!(error.starts_with(&format!("{flag} does nothing here: ")), "{line}: {error}");
@@ -272,6 +289,7 @@ mod tests {
             "remask eval sudoku --blanks 3 --proofread 4 --proofread-below 0.3",
             "remask train base --out o --steps 1 --learning-rate 1 --data f --model-id d --length 8",
             "remask train prism --out o --steps 1 --learning-rate 1 --task sudoku --model-id d --learns lora --rank 8",
+            "remask train prism --out o --steps 1 --learning-rate 1 --data f --model-id d --learns head --dtype f32",
         ] {
             assert_eq!(checked(line), Ok(()), "{line}");
         }

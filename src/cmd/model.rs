@@ -83,7 +83,7 @@ enum LoadFormat {
 
 const CUDA_GRAPHS: [(&str, CudaGraphs, &str); 2] = [("off", CudaGraphs::Off, ""), ("auto", CudaGraphs::Auto, "")];
 
-const DTYPES: [(&str, Precision, &str); 3] =
+pub(super) const DTYPES: [(&str, Precision, &str); 3] =
     [("auto", Precision::Auto, ""), ("f32", Precision::F32, ""), ("bf16", Precision::Bf16, "")];
 
 #[derive(Debug)]

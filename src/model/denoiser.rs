@@ -24,9 +24,9 @@ use std::sync::Arc;
 
 /// A network of any family, with or without a quality head.
 pub(crate) struct NetworkDenoiser {
-    network: Box<dyn Network>,
-    backend: Arc<dyn Backend>,
-    spec: ModelSpec,
+    pub(super) network: Box<dyn Network>,
+    pub(super) backend: Arc<dyn Backend>,
+    pub(super) spec: ModelSpec,
     vocabulary: Vocabulary,
     kv_store: KvStore,
 }

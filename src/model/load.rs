@@ -100,14 +100,30 @@ pub struct LoadOptions {
 /// # Errors
 /// As [`load_in`].
 pub fn load_with(source: &Source, device: Device, options: LoadOptions) -> Result<Box<dyn Denoiser>, LoadError> {
+    load_on(source, place(device, options)?)
+}
+
+fn place(device: Device, options: LoadOptions) -> Result<Place, LoadError> {
     let LoadOptions { precision, cuda_graphs, allow_foreign_head, cache_bytes } = options;
     let (device, name) = device.open()?;
     let (dtype, backend) = (precision.on(&device)?, backend(device, cuda_graphs));
-    load_on(source, Place { dtype, backend, name, allow_foreign_head, cache_bytes })
+    Ok(Place { dtype, backend, name, allow_foreign_head, cache_bytes })
+}
+
+/// Loads a model, adapters folded in, whose states a quality head is to be trained on.
+///
+/// # Errors
+/// As [`load_in`].
+pub(crate) fn load_frozen(source: &Source, device: Device, options: LoadOptions) -> Result<NetworkDenoiser, LoadError> {
+    network_on(source, place(device, options)?)
 }
 
 /// Loads a model onto the device of a backend.
 pub(crate) fn load_on(source: &Source, place: Place) -> Result<Box<dyn Denoiser>, LoadError> {
+    Ok(Box::new(network_on(source, place)?))
+}
+
+fn network_on(source: &Source, place: Place) -> Loaded {
     let card = match source {
         Source::Directory { dir, .. } => Card::of(dir)?.map(|card| card.presets()),
         Source::Gguf { .. } | Source::Embedded { .. } | Source::Dummy { .. } => None,
@@ -159,7 +175,7 @@ pub(crate) struct Place {
     pub(crate) cache_bytes: Option<u64>,
 }
 
-type Loaded = Result<Box<dyn Denoiser>, LoadError>;
+type Loaded = Result<NetworkDenoiser, LoadError>;
 
 fn load_llada(
     config: &Config,
@@ -202,7 +218,7 @@ fn load_llada(
         presets: config.presets.clone(),
         card,
     };
-    Ok(Box::new(NetworkDenoiser::new(network, backend, spec, cache_bytes)))
+    Ok(NetworkDenoiser::new(network, backend, spec, cache_bytes))
 }
 
 /// A DiT is computed in f32 on every device. Its quality head has a file of its own.
@@ -254,5 +270,5 @@ fn load_dit(
         presets: None,
         card,
     };
-    Ok(Box::new(NetworkDenoiser::new(Box::new(network), backend, spec, cache_bytes)))
+    Ok(NetworkDenoiser::new(Box::new(network), backend, spec, cache_bytes))
 }

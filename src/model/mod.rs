@@ -8,6 +8,7 @@ mod denoiser;
 mod device;
 mod error;
 mod families;
+mod frozen;
 mod interface;
 mod kept;
 mod kv_store;
@@ -29,11 +30,13 @@ pub(crate) use backend::{cpu::summary::summarise, has_fused_gradients, is_parall
 pub(crate) use card::all as cards;
 pub use causal::Causal;
 pub use config::{family::Family, llada::Config};
+pub(crate) use denoiser::NetworkDenoiser;
 pub use device::{CudaGraphs, Device, Devices, Precision, Threads, settle_threads, threads};
 pub(crate) use error::words;
 pub use error::{LoadError, ModelError, RowError};
 pub(crate) use families::{head::HEAD_EPSILON, rope::Rope};
 pub use interface::{Batch, Denoiser, Inspection, KeptStates, Readings};
+pub(crate) use load::load_frozen;
 pub use load::{LoadOptions, Source, load, load_in, load_with};
 pub use row::{Restriction, Row, SequenceName};
 pub use sampling::{Change, Filter, Sampling};
@@ -43,7 +46,9 @@ pub(crate) use weights::companions::{CHAT_TEMPLATE, COMPANIONS, TEMPLATE_FOLDERS
 pub use weights::convert::{ConvertError, HeadEntry, annotate_head, put_together, take_apart};
 pub(crate) use weights::convert::{save_adapter, with_judged};
 pub use weights::directory::described;
-pub(crate) use weights::directory::{PRISM_HEAD, SHARD_INDEX, ShardIndex, Tensors, backbone, entries_of, tensors};
+pub(crate) use weights::directory::{
+    HeadStart, PRISM_HEAD, SHARD_INDEX, ShardIndex, Tensors, backbone, entries_of, head_start, tensors, weights_digest,
+};
 pub use weights::gguf::vocabulary::{GgufVocabulary, Tokens};
 pub use weights::gguf::write::{Format, quantise};
 pub(crate) use weights::layout::head_tensors;

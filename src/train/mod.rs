@@ -4,6 +4,7 @@
 mod checkpoint;
 pub mod data;
 mod error;
+mod head_alone;
 mod init;
 mod masking;
 mod net;
@@ -15,6 +16,7 @@ mod progress;
 mod random;
 mod rollout;
 mod run;
+mod samples;
 pub mod sudoku;
 #[cfg(test)]
 mod tests;
@@ -25,7 +27,7 @@ pub use error::TrainError;
 pub use init::Start;
 pub use optimiser::Schedule;
 pub use pretrain::Base;
-pub use prism::Recipe;
 pub use progress::{Progress, Sums};
 pub use run::{Finished, RunConfig};
+pub use samples::Recipe;
 pub use tuning::{Learns, LoadedTuning, Tuned, Tuning};

@@ -44,10 +44,13 @@ pub struct Progress {
     pub steps: u32,
     /// The loss that is minimised.
     pub loss: f64,
-    /// Cross-entropy of a masked token, in nats.
-    pub cross_entropy: f64,
-    /// Share of masked tokens whose most probable token is right.
-    pub accuracy: f64,
+    /// Cross-entropy of a masked token, in nats. `None` where the head alone is trained.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub cross_entropy: Option<f64>,
+    /// Share of masked tokens whose most probable token is right. `None` where the head alone is
+    /// trained.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub accuracy: Option<f64>,
     /// Binary cross-entropy of a judged token, in nats. `None` without a head.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub judgement: Option<f64>,
@@ -85,14 +88,15 @@ impl Meter {
     /// The report after `step` steps; `norm` is the last gradient norm, `elapsed` the run's time.
     pub(super) fn report(&self, schedule: &Schedule, step: u32, norm: f64, elapsed: Duration) -> Progress {
         let Sums { loss, cross_entropy, masked, right, judgement, judged, judged_right } = self.sums;
+        let of_masked = |sum: f64| (masked > 0.0).then(|| sum / masked);
         let of_judged = |sum: f64| (judged > 0.0).then(|| sum / judged);
         let tokens = self.tokens as f64;
         Progress {
             step,
             steps: schedule.steps,
             loss: loss / f64::from(self.steps.max(1)),
-            cross_entropy: cross_entropy / masked.max(1.0),
-            accuracy: right / masked.max(1.0),
+            cross_entropy: of_masked(cross_entropy),
+            accuracy: of_masked(right),
             judgement: of_judged(judgement),
             judged_right: of_judged(judged_right),
             learning_rate: schedule.rate(step - 1),

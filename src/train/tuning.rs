@@ -1,13 +1,17 @@
 //! Training of a quality head for a model: alone, with adapters, or with the whole backbone. Writes
 //! the resulting files. Out of scope: the loss.
 
-use super::prism::{Prism, Recipe};
+use super::checkpoint::in_hex;
+use super::head_alone::HeadAlone;
+use super::prism::Prism;
 use super::run::{Finished, Learner, RunConfig, train};
+use super::samples::{Recipe, Rows};
 use super::{data::Data, error::TrainError, init, net::Parameters, progress::Progress};
 use crate::diffusion::TokenSet;
 use crate::model::save_tensors;
-use crate::model::{self, BASE, Device, PRISM_HEAD, SaveError, Tensors, copy_companions, save_adapter, with_judged};
-use serde_json::{Map, Value};
+use crate::model::{self, BASE, Denoiser, Device, HeadStart, LoadOptions, PRISM_HEAD, Precision, SaveError, Source};
+use crate::model::{Tensors, copy_companions, load_frozen, save_adapter, with_judged};
+use serde_json::{Map, Value, json};
 use std::path::{Path, PathBuf};
 use std::{fs, sync::atomic::AtomicBool};
 
@@ -53,6 +57,8 @@ pub struct Tuning {
     pub seed: u64,
     /// Whether the initial head may have been made for other weights; this is a warning then.
     pub allow_foreign_head: bool,
+    /// The number format of a backbone that does not learn.
+    pub precision: Precision,
 }
 
 /// A trained head, and what was trained with it.
@@ -72,24 +78,61 @@ impl Tuning {
     /// # Errors
     /// When the base cannot be read, or the data or the targets do not fit it.
     pub fn load(self, device: Device) -> Result<LoadedTuning, TrainError> {
-        let Self { base, data, batch, recipe, learns, seed, allow_foreign_head } = self;
+        if self.learns == Learns::HeadAlone { self.load_frozen(device) } else { self.load_trainable(device) }
+    }
+
+    fn load_trainable(self, device: Device) -> Result<LoadedTuning, TrainError> {
+        let Self { base, data, batch, recipe, learns, seed, allow_foreign_head, .. } = self;
         let tensors = model::tensors(&base, None, device, allow_foreign_head)?;
         let config = tensors.config.clone();
         data.check(&config)?;
-        let maskable = data.maskable();
-        let judged = tensors.judged.as_ref().map_or_else(|| maskable.clone(), |before| before.union(&maskable));
+        let judged = judged(tensors.judged.as_ref(), &data);
         let parameters = parameters(tensors, &learns, seed, device)?;
-        let learns_backbone = learns != Learns::HeadAlone;
-        let objective = Prism::new(config.clone(), data, batch, recipe, seed, learns_backbone);
+        let objective = Way::Trained(Box::new(Prism::new(config.clone(), data, batch, recipe, seed)));
         let learner = Learner { config, parameters, lora_scale: learns.lora_scale() };
         Ok(LoadedTuning { objective, learner, base, judged, learns })
     }
+
+    /// The backbone is loaded as in serving.
+    fn load_frozen(self, device: Device) -> Result<LoadedTuning, TrainError> {
+        let Self { base, data, batch, recipe, learns, seed, allow_foreign_head, precision } = self;
+        let HeadStart { config, head, judged: before } = model::head_start(&base, device, allow_foreign_head)?;
+        data.check(&config)?;
+        let judged = judged(before.as_ref(), &data);
+        // the head is trained, so it matters to its check alone which weights it was made for
+        let options = LoadOptions { precision, allow_foreign_head: true, ..LoadOptions::default() };
+        let source = Source::Directory { dir: base.clone(), prism_head: None, adapter: None };
+        let model = load_frozen(&source, device, options)?;
+        let mut parameters = Parameters::default();
+        let (device, _) = device.open()?;
+        for (name, tensor) in head.map_or_else(|| init::head(&config, seed, &device), Ok)? {
+            parameters.train(name, &tensor)?;
+        }
+        let objective = Way::Frozen(Box::new(HeadAlone::new(Rows::new(config.mask, data, batch, recipe, seed), model)));
+        let learner = Learner { config, parameters, lora_scale: 0.0 };
+        Ok(LoadedTuning { objective, learner, base, judged, learns })
+    }
+}
+
+/// The tokens that a head is trained to judge, those of the head it starts from included.
+fn judged(before: Option<&TokenSet>, data: &Data) -> TokenSet {
+    let maskable = data.maskable();
+    before.map_or_else(|| maskable.clone(), |before| before.union(&maskable))
+}
+
+/// How the backbone is computed.
+#[derive(Debug)]
+enum Way {
+    /// With gradients.
+    Trained(Box<Prism>),
+    /// As in serving.
+    Frozen(Box<HeadAlone>),
 }
 
 /// A training whose model is loaded.
 #[derive(Debug)]
 pub struct LoadedTuning {
-    objective: Prism,
+    objective: Way,
     learner: Learner,
     base: PathBuf,
     judged: TokenSet,
@@ -110,8 +153,18 @@ impl LoadedTuning {
         stop: &AtomicBool,
         report: impl FnMut(&Progress),
     ) -> Result<Tuned, TrainError> {
-        let Self { mut objective, learner, base, judged, learns } = self;
-        let finished = train(run, &mut objective, learner, checkpoint, settings, stop, report)?;
+        let Self { objective, learner, base, judged, learns } = self;
+        let finished = match objective {
+            Way::Trained(mut objective) => train(run, &mut *objective, learner, checkpoint, settings, stop, report)?,
+            Way::Frozen(mut objective) => {
+                objective.piece = run.piece;
+                let mut settings = settings.clone();
+                let weights = in_hex(&model::weights_digest(&base)?);
+                settings.insert("backbone_sha256".to_owned(), json!(weights));
+                settings.insert("dtype".to_owned(), json!(objective.model.spec().dtype));
+                train(run, &mut *objective, learner, checkpoint, &settings, stop, report)?
+            }
+        };
         Ok(Tuned { finished, base, judged, learns })
     }
 }

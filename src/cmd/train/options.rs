@@ -200,9 +200,10 @@ impl Monitor {
     pub(super) fn show(&self, progress: &Progress) {
         match &self.bar {
             Some(bar) => {
-                let Progress { loss, accuracy, tokens_per_s, .. } = progress;
+                let Progress { loss, accuracy, judged_right, tokens_per_s, .. } = progress;
                 bar.set_position(u64::from(progress.step));
-                bar.set_message(format!("loss {loss:.3}, {:.1} % right, {tokens_per_s:.0} tokens/s", 100.0 * accuracy));
+                let right = accuracy.or(*judged_right).unwrap_or_default();
+                bar.set_message(format!("loss {loss:.3}, {:.1} % right, {tokens_per_s:.0} tokens/s", 100.0 * right));
             }
             None => {
                 if let Err(error) = print::line(serde_json::to_string(progress).unwrap_or_default()) {

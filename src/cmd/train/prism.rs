@@ -2,11 +2,12 @@
 
 use super::options::{BuiltInTask, DataSettings, Monitor, RunArgs, tokenizer};
 use crate::cmd::eval::calibration::measure;
+use crate::cmd::model::DTYPES;
 use crate::cmd::signal::stop_flag;
-use crate::cmd::words::{count, named, number, temperature};
+use crate::cmd::words::{count, named, number, one_of, temperature};
 use crate::diffusion::policy::{Choice, Kind, Rule};
 use crate::diffusion::u32_of;
-use crate::model::{Config, Denoiser, Source, load};
+use crate::model::{Config, Denoiser, Precision, Source, load};
 use crate::train::data::Data;
 use crate::train::{Learns, Recipe, Tuning};
 use anyhow::bail;
@@ -50,6 +51,10 @@ pub(crate) struct PrismArgs {
     /// What is trained
     #[arg(long, default_value = "everything")]
     learns: LearnsWord,
+    /// Data type in which a model that does not learn is computed. `auto` is bf16 on a GPU and f32
+    /// on a CPU
+    #[arg(long, default_value = "auto", value_parser = one_of(DTYPES))]
+    dtype: Precision,
     /// Rank of the adapters
     #[arg(long, default_value_t = 256, value_parser = count::<usize>(1 << 16))]
     rank: usize,
@@ -125,7 +130,9 @@ pub(super) fn run(args: &PrismArgs) -> anyhow::Result<()> {
     let own = [("recipe", json!(format!("{recipe:?}"))), ("learns", json!(format!("{learns:?}")))];
     let settings = args.run.settings("prism", &data_settings, own)?;
     let (base, recipe_of_run, allow_foreign_head) = (dir.clone(), recipe.clone(), args.allow_foreign_head);
-    let tuning = Tuning { base, data, batch: *batch, recipe: recipe_of_run, learns, seed: *seed, allow_foreign_head };
+    let (batch, seed, recipe_of_run) = (*batch, *seed, recipe_of_run);
+    let precision = args.dtype;
+    let tuning = Tuning { base, data, batch, recipe: recipe_of_run, learns, seed, allow_foreign_head, precision };
     let tuning = tuning.load(args.run.device)?;
     let stop = stop_flag()?; // only now: while the model is loaded, a signal ends the program
     let monitor = Monitor::new(args.run.steps, &stop);

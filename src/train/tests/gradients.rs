@@ -4,9 +4,10 @@ use super::super::data::{Data, Example};
 use super::super::masking::{Denoised, Masked, denoise};
 use super::super::net::{Net, Parameters};
 use super::super::optimiser::{Optimiser, Schedule};
-use super::super::prism::{Feedback, Prism, Recipe, Sample};
+use super::super::prism::Prism;
 use super::super::random::Normals;
 use super::super::run::{Objective, Scored};
+use super::super::samples::{Feedback, Recipe, Sample};
 use super::{tiny, trainable};
 use crate::diffusion::policy::order;
 use crate::diffusion::{Canvas, Cell, Choice, Seed, TokenId};
@@ -75,7 +76,7 @@ fn prism(config: &Config, fills: u32, lambda: f64, batch: usize) -> Prism {
         ratio_min: 0.1,
         ratio_max: 0.9,
     };
-    Prism::new(config.clone(), Data::Rows { rows, seed: 0 }, batch, recipe, 0, true)
+    Prism::new(config.clone(), Data::Rows { rows, seed: 0 }, batch, recipe, 0)
 }
 
 /// The loss of some rows, with its graph.

@@ -2,6 +2,7 @@
 //! losses, ten steps agree with PyTorch, and a resumed run equals an uninterrupted one.
 
 mod gradients;
+mod head_alone;
 mod runs;
 
 use super::init::Start;

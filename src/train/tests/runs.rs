@@ -6,22 +6,22 @@ use super::super::error::TrainError;
 use super::super::init::Start;
 use super::super::optimiser::Schedule;
 use super::super::pretrain::Base;
-use super::super::prism::Recipe;
 use super::super::progress::Progress;
 use super::super::run::{Finished, Objective, RunConfig};
+use super::super::samples::Recipe;
 use super::super::sudoku::Split;
 use super::super::tuning::{Learns, Tuned, Tuning};
 use super::{numbers, tiny};
 use crate::diffusion::TokenId;
 use crate::diffusion::policy::{Choice, order};
-use crate::model::{self, Config, PresetsText, Source, load};
+use crate::model::{self, Config, Precision, PresetsText, Source, load};
 use candle_core::Device;
 use serde_json::{Map, Value, json};
 use std::num::NonZeroU32;
 use std::path::{Path, PathBuf};
 use std::sync::atomic::{AtomicBool, AtomicU32, Ordering};
 
-fn run(steps: u32) -> RunConfig {
+pub(super) fn run(steps: u32) -> RunConfig {
     let schedule =
         Schedule { steps, learning_rate: 1e-3, warmup: 2, betas: [0.9, 0.98], weight_decay: 0.05, clip: 1.0, ema: 0.9 };
     RunConfig { schedule, piece: 2, threads: 2, save_every: 3, report_every: 1, device: model::Device::Cpu }
@@ -194,8 +194,8 @@ fn tune(out: &Path, learns: &Learns, rounds: u32, stops: &[u32]) -> Tuned {
             ratio_max: 0.9,
         };
         let data = Data::Rows { rows: rows.clone(), seed: 5 };
-        let tuning =
-            Tuning { base: tiny(), data, batch: 4, recipe, learns: learns.clone(), seed: 2, allow_foreign_head: false };
+        let (base, learns, precision) = (tiny(), learns.clone(), Precision::Auto);
+        let tuning = Tuning { base, data, batch: 4, recipe, learns, seed: 2, allow_foreign_head: false, precision };
         let stop = AtomicBool::new(false);
         let steps = AtomicU32::new(0);
         let count = |report: &Progress| {

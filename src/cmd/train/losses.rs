@@ -1,0 +1,110 @@
+//! The losses of a run beside its checkpoint: a table, and a picture of it.
+
+use crate::train::Progress;
+use anyhow::Context;
+use plotters::prelude::{
+    ChartBuilder, IntoDrawingArea, IntoFont, LineSeries, Palette, Palette99, PathElement, SVGBackend, WHITE,
+};
+use plotters::style::Color;
+use std::fs;
+use std::path::{Path, PathBuf};
+
+/// The table of a run's losses.
+pub(super) const TABLE: &str = "losses.csv";
+/// Its picture.
+pub(super) const PICTURE: &str = "losses.svg";
+
+const COLUMNS: &str =
+    "step,loss,cross_entropy,accuracy,judgement,judged_right,learning_rate,gradient_norm,tokens_per_s,seconds";
+
+/// Losses of a run, also of earlier parts of it.
+pub(super) struct Losses {
+    dir: PathBuf,
+    /// The lines of the table, without its head; each with its step.
+    lines: Vec<(u32, String)>,
+}
+
+impl Losses {
+    /// Of the run in the directory `dir`, whose table is continued. Lines that are none are left
+    /// out.
+    pub(super) fn of(dir: &Path) -> Self {
+        let text = fs::read_to_string(dir.join(TABLE)).unwrap_or_default();
+        let line = |line: &str| Some((line.split(',').next()?.parse().ok()?, line.to_owned()));
+        Self { dir: dir.to_owned(), lines: text.lines().filter_map(line).collect() }
+    }
+
+    /// Adds a report. Those of its step and of later ones were of a part of the run that is
+    /// repeated.
+    pub(super) fn add(&mut self, progress: &Progress) {
+        let Progress { step, loss, cross_entropy, accuracy, judgement, judged_right, .. } = *progress;
+        let Progress { learning_rate, gradient_norm, tokens_per_s, seconds, .. } = *progress;
+        let some = |number: Option<f64>| number.map(|number| number.to_string()).unwrap_or_default();
+        let numbers = [
+            step.to_string(),
+            loss.to_string(),
+            some(cross_entropy),
+            some(accuracy),
+            some(judgement),
+            some(judged_right),
+            learning_rate.to_string(),
+            gradient_norm.to_string(),
+            format!("{tokens_per_s:.0}"),
+            format!("{seconds:.1}"),
+        ];
+        self.lines.retain(|(before, _)| *before < step);
+        self.lines.push((step, numbers.join(",")));
+    }
+
+    /// Writes the table and its picture.
+    ///
+    /// # Errors
+    /// When a file cannot be written.
+    pub(super) fn write(&self) -> anyhow::Result<()> {
+        let table: Vec<&str> = std::iter::once(COLUMNS).chain(self.lines.iter().map(|(_, line)| &**line)).collect();
+        for (name, text) in [(TABLE, table.join("\n") + "\n"), (PICTURE, self.picture()?)] {
+            let file = self.dir.join(name);
+            fs::write(&file, text).with_context(|| format!("cannot write {}", file.display()))?;
+        }
+        Ok(())
+    }
+
+    /// The numbers of a column by step, where it has some.
+    fn column(&self, name: &str) -> Vec<(f64, f64)> {
+        let Some(column) = COLUMNS.split(',').position(|column| column == name) else { return Vec::new() };
+        let number = |(step, line): &(u32, String)| {
+            let number: f64 = line.split(',').nth(column)?.parse().ok()?;
+            number.is_finite().then_some((f64::from(*step), number))
+        };
+        self.lines.iter().filter_map(number).collect()
+    }
+
+    /// An SVG of the losses in nats.
+    fn picture(&self) -> anyhow::Result<String> {
+        let named = [("cross-entropy of masked tokens", "cross_entropy"), ("judgement of filled tokens", "judgement")];
+        let lines: Vec<(&str, Vec<(f64, f64)>)> =
+            named.into_iter().map(|(words, name)| (words, self.column(name))).filter(|(_, line)| !line.is_empty()).collect();
+        let points = || lines.iter().flat_map(|(_, line)| line);
+        let last = points().map(|(step, _)| *step).fold(1.0, f64::max);
+        let highest = points().map(|(_, loss)| *loss).fold(0.0, f64::max).max(1e-6) * 1.05;
+        let mut text = String::new();
+        {
+            let area = SVGBackend::with_string(&mut text, (760, 480)).into_drawing_area();
+            area.fill(&WHITE)?;
+            let mut chart = ChartBuilder::on(&area)
+                .caption("losses", ("sans-serif", 16).into_font())
+                .margin(12)
+                .x_label_area_size(36)
+                .y_label_area_size(52)
+                .build_cartesian_2d(0.0..last, 0.0..highest)?;
+            chart.configure_mesh().x_desc("steps").y_desc("nats").draw()?;
+            for (index, (name, line)) in lines.into_iter().enumerate() {
+                let colour = Palette99::pick(index).stroke_width(2);
+                let drawn = chart.draw_series(LineSeries::new(line, colour))?.label(name);
+                drawn.legend(move |(x, y)| PathElement::new([(x, y), (x + 18, y)], colour));
+            }
+            chart.configure_series_labels().background_style(WHITE.mix(0.8)).border_style(WHITE).draw()?;
+            area.present()?;
+        }
+        Ok(text)
+    }
+}

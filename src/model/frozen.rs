@@ -1,0 +1,52 @@
+//! A model whose weights stay as they are while a quality head is trained on its states. Out of
+//! scope: the head.
+
+use super::backend::inputs::Inputs;
+use super::denoiser::NetworkDenoiser;
+use super::error::ModelError;
+use super::network::{Pass, Scope};
+use crate::diffusion::{Canvas, Cell, u32_of};
+use candle_core::{DType, Tensor, utils::with_threadpool};
+
+impl NetworkDenoiser {
+    /// The states that a quality head reads at the filled cells of `canvases`, in order: (filled
+    /// cells, width) in f32. `None` where no cell is filled.
+    ///
+    /// # Errors
+    /// When the pass fails.
+    pub(crate) fn judged_states(&self, canvases: &[&Canvas]) -> Result<Option<Tensor>, ModelError> {
+        with_threadpool(|| self.judged_states_of(canvases))
+    }
+
+    fn judged_states_of(&self, canvases: &[&Canvas]) -> Result<Option<Tensor>, ModelError> {
+        let (mask, sight, outputs) = (self.spec.mask, self.network.sight(), self.network.outputs());
+        let (mut pass, mut states) = (Pass::default(), Vec::new());
+        for canvas in canvases {
+            let filled = canvas.filled(0..canvas.len());
+            let sources: Vec<usize> = filled.map(|(at, _)| outputs.source(at.index())).collect();
+            let mut asked = sources.clone();
+            asked.dedup(); // the first two cells may have the same
+            if asked.is_empty() {
+                continue;
+            }
+            let ids = canvas.cells().iter().map(|cell| cell_id(*cell).unwrap_or(mask.0));
+            let scope = Scope { prompt: canvas.prompt_length(), sight };
+            let place = |source: &usize| asked.partition_point(|other| other < source);
+            let places: Vec<usize> = sources.iter().map(place).collect();
+            let first = pass.push(ids, scope, asked);
+            states.extend(places.into_iter().map(|place| u32_of(first + place)));
+        }
+        if states.is_empty() {
+            return Ok(None);
+        }
+        let mut inputs = Inputs::default();
+        let plan = self.network.plan(&pass, &mut inputs);
+        let judged = self.network.run(&plan, &self.backend.bring(&inputs)?, None)?.judged; // (asked, width)
+        let index = Tensor::new(states, &self.backend.device())?;
+        Ok(Some(self.backend.gather(&judged, &index)?.to_dtype(DType::F32)?))
+    }
+}
+
+fn cell_id(cell: Cell) -> Option<u32> {
+    cell.token().map(|token| token.0)
+}
