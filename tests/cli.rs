@@ -89,6 +89,11 @@ fn a_model_is_trained_from_nothing_given_a_head_and_served() {
     for number in ["loss", "accuracy", "tokens_per_s", "seconds"] {
         assert!(last[number].is_f64(), "{number}: {last}");
     }
+    let losses = std::fs::read_to_string(path(Path::new(&base), "losses.csv")).unwrap();
+    let (names, last_line) = (losses.lines().next().unwrap(), losses.lines().last().unwrap());
+    assert!(names.starts_with("step,loss,") && last_line.starts_with("20,"), "{losses}");
+    assert_eq!(losses.lines().count(), log.lines().count() + 1, "a line for each report");
+    assert!(std::fs::read_to_string(path(Path::new(&base), "losses.svg")).unwrap().contains("cross-entropy"));
     let more = path(dir.path(), "more");
     let args = ["train", "base", "--task", "sudoku", "--steps", "1", "--batch", "4", "--learning-rate", "1e-9"];
     printed(&[&args[..], &["--model-id", &base, "--out", &more]].concat());
@@ -110,6 +115,19 @@ fn a_model_is_trained_from_nothing_given_a_head_and_served() {
     let error = train("30");
     let error = String::from_utf8_lossy(&error.stderr);
     assert!(error.contains("is of a run with steps 20, this one has steps 30"), "{error}");
+
+    let planned = path(dir.path(), "planned");
+    let plan = ["--steps", "400", "--batch", "4", "--learning-rate", "1e-3", "--out", &planned, "--dry-run"];
+    for (more, learn) in [
+        (&["base", "--d-model", "32", "--layers", "1"][..], "parameters: 16192 learn, 0 do not"),
+        (&["prism", "--model-id", &base, "--learns", "head"], "parameters: 1153 learn, 16192 do not"),
+    ] {
+        let words = printed(&[&["train"], more, &["--task", "sudoku"], &plan[..]].concat());
+        for line in [learn, "a step: 4 rows, ", "steps: 400, about ", "of the host at most", "nothing was written"] {
+            assert!(words.contains(line), "{words}");
+        }
+        assert!(!Path::new(&planned).exists(), "nothing was written");
+    }
 
     let warm = ["train", "base", "--task", "sudoku", "--steps", "3", "--learning-rate", "1e-3", "--warmup", "4"];
     check_error(
@@ -165,35 +183,6 @@ fn the_embedded_model_is_evaluated() {
     let report: Value = serde_json::from_str(&printed(&["eval", "calibration", "--count", "10", "--json"])).unwrap();
     assert!((20..=40).contains(&report["judged"].as_u64().unwrap()), "{report}");
     assert!(report["oracle"]["expected_error"].as_f64().unwrap() < 0.5, "{report}");
-}
-
-#[test]
-fn calibration_judges_one_block_of_a_text_with_and_without_a_cache() {
-    let dir = tempfile::tempdir().unwrap();
-    let data = path(dir.path(), "rows.jsonl");
-    let solution = "534678912\n672195348\n198342567\n859761423\n426853791\n713924856\n961537284\n287419635\n345286179";
-    let line = serde_json::json!({"prompt": &solution[..9], "response": &solution[9..]});
-    std::fs::write(&data, format!("{line}\n{line}\n{line}\n")).unwrap();
-    let report = |more: &[&str]| -> Value {
-        let usual = ["eval", "calibration", "--data", &data, "--length", "89", "--json", "--block-length", "20"];
-        serde_json::from_str(&printed(&[&usual[..], more].concat())).unwrap()
-    };
-    let [off, dual, prefix] = ["off", "dual", "prefix"].map(|cache| report(&["--cache", cache, "--seed", "3"]));
-    assert_eq!(off["judged"], 12, "four fills of each of the three rows");
-    assert_eq!(dual["judged"], 12, "{dual}");
-    assert_ne!(off["oracle"], dual["oracle"], "a cache changes states of this model");
-    assert_ne!(dual["oracle"], prefix["oracle"]);
-    assert_eq!(report(&["--seed", "3"]), off, "no cache is the default");
-    check_error(&["eval", "calibration", "--cache", "dual"], "--block-length");
-    let long = path(dir.path(), "rows.txt");
-    std::fs::write(&long, "123456789\n".repeat(9)).unwrap();
-    check_error(&["eval", "calibration", "--data", &long, "--length", "90"], "do not fit the model, which takes 89");
-    let remedi = path(Path::new(env!("CARGO_MANIFEST_DIR")), "tests/data/remedi-tiny");
-    let cached = ["--block-length", "8", "--cache", "dual"];
-    check_error(
-        &[&["eval", "calibration", "--model-id", &remedi][..], &cached].concat(),
-        "what this model keeps is exact",
-    );
 }
 
 #[test]

@@ -1,12 +1,16 @@
-//! `remask eval compare`: policies on puzzles, on texts, and on answers that a command judges.
+//! `remask eval compare`: policies on puzzles, on texts, and on answers that a command judges; and
+//! `remask eval calibration` on texts and cached states.
 
 use serde_json::{Value, json};
 use std::path::Path;
 use std::process::{Command, Output};
 
+fn eval(command: &str, args: &[&str]) -> Output {
+    Command::new(env!("CARGO_BIN_EXE_remask")).args(["eval", command]).args(args).output().unwrap()
+}
+
 fn compare(args: &[&str]) -> Output {
-    let binary = env!("CARGO_BIN_EXE_remask");
-    Command::new(binary).args(["eval", "compare"]).args(args).output().unwrap()
+    eval("compare", args)
 }
 
 #[track_caller]
@@ -128,4 +132,32 @@ fn what_cannot_be_compared_is_told_before_the_measurement() {
         let file = written(dir.path(), "bad.jsonl", text);
         check_error(&["--policy", "off", "--check", "true", "--data", &file], words);
     }
+}
+
+#[test]
+fn calibration_judges_one_block_of_a_text_with_and_without_a_cache() {
+    let dir = tempfile::tempdir().unwrap();
+    let solution = "534678912\n672195348\n198342567\n859761423\n426853791\n713924856\n961537284\n287419635\n345286179";
+    let line = serde_json::json!({"prompt": &solution[..9], "response": &solution[9..]});
+    let data = written(dir.path(), "rows.jsonl", &format!("{line}\n{line}\n{line}\n"));
+    let report = |more: &[&str]| -> Value {
+        let usual = ["--data", &data, "--length", "89", "--json", "--block-length", "20"];
+        serde_json::from_slice(&eval("calibration", &[&usual[..], more].concat()).stdout).unwrap()
+    };
+    let [off, dual, prefix] = ["off", "dual", "prefix"].map(|cache| report(&["--cache", cache, "--seed", "3"]));
+    assert_eq!(off["judged"], 12, "four fills of each of the three rows");
+    assert_eq!(dual["judged"], 12, "{dual}");
+    assert_ne!(off["oracle"], dual["oracle"], "a cache changes states of this model");
+    assert_ne!(dual["oracle"], prefix["oracle"]);
+    assert_eq!(report(&["--seed", "3"]), off, "no cache is the default");
+    let check_error = |args: &[&str], words: &str| {
+        let error = String::from_utf8(eval("calibration", args).stderr).unwrap();
+        assert!(error.contains(words), "{args:?}: {error} lacks {words:?}");
+    };
+    check_error(&["--cache", "dual"], "--block-length");
+    let long = written(dir.path(), "rows.txt", &"123456789\n".repeat(9));
+    check_error(&["--data", &long, "--length", "90"], "do not fit the model, which takes 89");
+    let remedi = concat!(env!("CARGO_MANIFEST_DIR"), "/tests/data/remedi-tiny");
+    let cached = ["--model-id", remedi, "--block-length", "8", "--cache", "dual"];
+    check_error(&cached, "what this model keeps is exact");
 }

@@ -235,7 +235,7 @@ fn trained(device: Device) -> (Vec<Progress>, Vec<(String, Vec<f32>)>) {
     let betas = [0.9, 0.98];
     let schedule =
         Schedule { steps: 3, learning_rate: 1e-3, warmup: 1, betas, weight_decay: 0.05, clip: 1.0, ema: 0.9 };
-    let run = RunConfig { schedule, piece: 4, threads: 2, save_every: 10, report_every: 1, device };
+    let run = RunConfig { schedule, piece: 4, threads: 2, save_every: 10, report_every: 1, device, trial: None };
     let (mut reports, stop) = (Vec::new(), AtomicBool::new(false));
     let checkpoint = dir.path().join("checkpoint");
     let report = |progress: &Progress| reports.push(progress.clone());

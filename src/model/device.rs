@@ -161,6 +161,15 @@ impl Device {
     }
 }
 
+/// Bytes of a GPU's memory that nobody uses now; `None` of the CPU.
+///
+/// # Errors
+/// When the device does not exist.
+pub(crate) fn free_on_gpu(device: Device) -> Result<Option<u64>, LoadError> {
+    let (device, _) = device.open()?;
+    Ok((!device.is_cpu()).then(|| backend(device, CudaGraphs::Off).free_bytes()))
+}
+
 /// The operations of `device`.
 pub(crate) fn backend(device: candle_core::Device, graphs: CudaGraphs) -> Arc<dyn Backend> {
     if device.is_cpu() { Arc::new(Cpu) } else { Arc::new(Cuda::new(device, graphs == CudaGraphs::Auto)) }

@@ -31,6 +31,7 @@ pub(crate) use card::all as cards;
 pub use causal::Causal;
 pub use config::{family::Family, llada::Config};
 pub(crate) use denoiser::NetworkDenoiser;
+pub(crate) use device::free_on_gpu;
 pub use device::{CudaGraphs, Device, Devices, Precision, Threads, settle_threads, threads};
 pub(crate) use error::words;
 pub use error::{LoadError, ModelError, RowError};

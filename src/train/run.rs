@@ -28,6 +28,8 @@ pub struct RunConfig {
     pub report_every: u32,
     /// The device to compute on.
     pub device: crate::model::Device,
+    /// Take only so many steps and write no checkpoint, to see how long they take.
+    pub trial: Option<u32>,
 }
 
 /// The end of a run.
@@ -37,6 +39,8 @@ pub struct Finished {
     pub step: u32,
     /// Whether all steps were taken.
     pub is_complete: bool,
+    /// Parameters that learned.
+    pub learned: u64,
     pub(super) averages: BTreeMap<String, Tensor>,
 }
 
@@ -131,17 +135,20 @@ pub(super) fn train<O: Objective>(
     };
     let begun = Instant::now();
     let mut meter = Meter::new();
-    let mut saved_at = step;
+    let (first, mut saved_at) = (step, step);
     loop {
-        let is_over = step >= schedule.steps || stop.load(Ordering::Relaxed) && objective.is_between_rounds(step);
+        let is_tried = run.trial.is_some_and(|steps| step - first >= steps);
+        let is_stopped = stop.load(Ordering::Relaxed) && objective.is_between_rounds(step);
+        let is_over = is_tried || is_stopped || step >= schedule.steps;
         let is_due = step - saved_at >= run.save_every && objective.is_between_rounds(step);
-        if step > saved_at && (is_over || is_due) {
+        if step > saved_at && (is_over || is_due) && run.trial.is_none() {
             checkpoint::save(checkpoint, step, settings, &parameters, &optimiser.memory)?;
             saved_at = step;
         }
         if is_over {
             let averages = optimiser.memory.iter().map(|(name, memory)| (name.clone(), memory.ema.clone()));
-            return Ok(Finished { step, is_complete: step >= schedule.steps, averages: averages.collect() });
+            let learned = parameters.trained.values().map(|var| var.elem_count() as u64).sum();
+            return Ok(Finished { step, is_complete: step >= schedule.steps, learned, averages: averages.collect() });
         }
         let rows = objective.rows(step)?;
         let net = Net::new(&config, &parameters, objective.length(), lora_scale, &device)?;

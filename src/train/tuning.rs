@@ -9,8 +9,8 @@ use super::samples::{Recipe, Rows};
 use super::{data::Data, error::TrainError, init, net::Parameters, progress::Progress};
 use crate::diffusion::TokenSet;
 use crate::model::save_tensors;
-use crate::model::{self, BASE, Denoiser, Device, HeadStart, LoadOptions, PRISM_HEAD, Precision, SaveError, Source};
-use crate::model::{Tensors, copy_companions, load_frozen, save_adapter, with_judged};
+use crate::model::{self, BASE, Denoiser, Device, HeadStart, LoadOptions, ModelSpec, PRISM_HEAD, Precision, SaveError};
+use crate::model::{Source, Tensors, copy_companions, load_frozen, save_adapter, with_judged};
 use serde_json::{Map, Value, json};
 use std::path::{Path, PathBuf};
 use std::{fs, sync::atomic::AtomicBool};
@@ -140,6 +140,19 @@ pub struct LoadedTuning {
 }
 
 impl LoadedTuning {
+    /// Parameters that do not learn.
+    pub fn frozen(&self) -> u64 {
+        let Parameters { trained, frozen } = &self.learner.parameters;
+        match &self.objective {
+            Way::Trained(_) => frozen.values().map(|tensor| tensor.elem_count() as u64).sum(),
+            Way::Frozen(objective) => {
+                let ModelSpec { parameters, has_quality, .. } = *objective.model.spec();
+                let head: u64 = trained.values().map(|var| var.elem_count() as u64).sum();
+                if has_quality { parameters - head } else { parameters }
+            }
+        }
+    }
+
     /// Trains to the last step, or until `stop` is set. Resumes the checkpoint in the file
     /// `checkpoint`, if there is one and its settings equal `settings`.
     ///

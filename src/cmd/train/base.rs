@@ -1,5 +1,6 @@
 //! `remask train base`: pretrains a masked diffusion model.
 
+use super::dry_run::Memory;
 use super::options::{BuiltInTask, DataSettings, Monitor, RunArgs, tokenizer};
 use crate::cmd::model::SUDOKU_TOKENIZER;
 use crate::cmd::signal::stop_flag;
@@ -43,6 +44,7 @@ pub(crate) struct BaseArgs {
 
 pub(super) fn run(args: &BaseArgs) -> anyhow::Result<()> {
     let RunArgs { out, seed, batch, .. } = &args.run;
+    let memory = Memory::now(args.run.device)?;
     args.run.create_out(args.model_id.as_deref())?;
     let (config, start, files) = match &args.model_id {
         Some(dir) => {
@@ -77,7 +79,13 @@ pub(super) fn run(args: &BaseArgs) -> anyhow::Result<()> {
     let settings = args.run.settings("base", &data_settings, own)?;
     let pretraining = Base { config, data, batch: *batch, ratio_max, seed: *seed };
     let stop = stop_flag()?; // only now: while the model is loaded, a signal ends the program
-    let monitor = Monitor::new(args.run.steps, &stop);
+    if args.run.dry_run {
+        let run = args.run.config()?;
+        let checkpoint = out.join("checkpoint.safetensors");
+        return memory
+            .show(&args.run, 0, |report| Ok(pretraining.run(&run, start, &checkpoint, &settings, &stop, report)?));
+    }
+    let monitor = Monitor::new(args.run.steps, out, &stop);
     let run = args.run.config()?;
     let checkpoint = out.join("checkpoint.safetensors");
     let finished = pretraining.run(&run, start, &checkpoint, &settings, &stop, |progress| monitor.show(progress))?;
@@ -85,7 +93,7 @@ pub(super) fn run(args: &BaseArgs) -> anyhow::Result<()> {
     args.model_id.iter().try_for_each(|dir| copy_companions(dir, out))?;
     files.into_iter().try_for_each(|(name, bytes)| fs::write(out.join(name), bytes))?;
     finished.write_backbone(&out.join("model.safetensors"))?;
-    Ok(monitor.close(&finished, out)?)
+    monitor.close(&finished, out)
 }
 
 /// A file of the new model's directory: its name and content.

@@ -81,8 +81,11 @@ impl Losses {
     /// An SVG of the losses in nats.
     fn picture(&self) -> anyhow::Result<String> {
         let named = [("cross-entropy of masked tokens", "cross_entropy"), ("judgement of filled tokens", "judgement")];
-        let lines: Vec<(&str, Vec<(f64, f64)>)> =
-            named.into_iter().map(|(words, name)| (words, self.column(name))).filter(|(_, line)| !line.is_empty()).collect();
+        let lines: Vec<(&str, Vec<(f64, f64)>)> = named
+            .into_iter()
+            .map(|(words, name)| (words, self.column(name)))
+            .filter(|(_, line)| !line.is_empty())
+            .collect();
         let points = || lines.iter().flat_map(|(_, line)| line);
         let last = points().map(|(step, _)| *step).fold(1.0, f64::max);
         let highest = points().map(|(_, loss)| *loss).fold(0.0, f64::max).max(1e-6) * 1.05;

@@ -1,6 +1,8 @@
 //! `remask train`: pretrains a model, or trains a quality head for a model.
 
 mod base;
+mod dry_run;
+mod losses;
 mod options;
 mod prism;
 

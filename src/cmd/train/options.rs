@@ -1,5 +1,6 @@
 //! The flags of both kinds of training, what follows from them, and progress in the terminal.
 
+use super::losses::Losses;
 use crate::cmd::print::{self, OutputError};
 use crate::cmd::words::{count, number, whole};
 use crate::files;
@@ -28,6 +29,9 @@ pub(super) enum BuiltInTask {
 
 /// Most steps of a training run.
 const STEPS_MAX: u64 = u32::MAX as u64;
+
+/// Steps of a dry run.
+const TRIAL_STEPS: u32 = 3;
 
 /// Default number of warm-up steps.
 const WARMUP: u32 = 200;
@@ -78,13 +82,18 @@ pub(super) struct RunArgs {
     /// Device to compute on: `auto`, `cpu`, `cuda` or `cuda:N`
     #[arg(long, default_value = "auto")]
     pub(super) device: Device,
+    /// Take three steps, say how long the run will take and what it needs, and write nothing
+    #[arg(long)]
+    pub(super) dry_run: bool,
 }
 
 impl RunArgs {
     /// Creates the directory --out, which must not be that of the model.
     pub(super) fn create_out(&self, model_id: Option<&Path>) -> anyhow::Result<()> {
         let out = &self.out;
-        fs::create_dir_all(out).with_context(|| format!("cannot make the directory {}", out.display()))?;
+        if !self.dry_run {
+            fs::create_dir_all(out).with_context(|| format!("cannot make the directory {}", out.display()))?;
+        }
         if model_id.is_some_and(|dir| is_same(dir, out)) {
             bail!("--out and --model-id are both {}; give --out another one", out.display());
         }
@@ -104,7 +113,7 @@ impl RunArgs {
             clip: self.clip,
             ema: self.ema,
         };
-        let report_every = if io::stderr().is_terminal() { 1 } else { 10 };
+        let report_every = if self.dry_run || io::stderr().is_terminal() { 1 } else { 10 };
         Ok(RunConfig {
             schedule,
             piece: self.piece,
@@ -112,6 +121,7 @@ impl RunArgs {
             save_every: self.save_every,
             report_every,
             device: self.device,
+            trial: self.dry_run.then_some(TRIAL_STEPS),
         })
     }
 
@@ -178,6 +188,7 @@ pub(super) fn tokenizer(dir: &Path) -> anyhow::Result<Tokenizer> {
 /// A progress bar on a terminal; elsewhere one JSON object per line on standard output.
 pub(super) struct Monitor {
     bar: Option<ProgressBar>,
+    losses: RefCell<Losses>,
     /// Stops the run.
     stop: Arc<AtomicBool>,
     /// Why standard output cannot be written.
@@ -185,19 +196,21 @@ pub(super) struct Monitor {
 }
 
 impl Monitor {
-    pub(super) fn new(steps: u32, stop: &Arc<AtomicBool>) -> Self {
-        let (stop, lost) = (Arc::clone(stop), RefCell::default());
+    /// Of a run of so many steps in the directory `out`.
+    pub(super) fn new(steps: u32, out: &Path, stop: &Arc<AtomicBool>) -> Self {
+        let (stop, lost, losses) = (Arc::clone(stop), RefCell::default(), RefCell::new(Losses::of(out)));
         if !io::stderr().is_terminal() {
-            return Self { bar: None, stop, lost };
+            return Self { bar: None, losses, stop, lost };
         }
         let style = ProgressStyle::with_template("{bar:30} {pos}/{len} {msg} [{elapsed} < {eta}]");
         let bar = ProgressBar::new(u64::from(steps)).with_style(style.unwrap_or_else(|_| ProgressStyle::default_bar()));
         bar.reset_eta();
-        Self { bar: Some(bar), stop, lost }
+        Self { bar: Some(bar), losses, stop, lost }
     }
 
     /// Shows or prints the progress. Where it cannot be printed, the run stops as after a signal.
     pub(super) fn show(&self, progress: &Progress) {
+        self.losses.borrow_mut().add(progress);
         match &self.bar {
             Some(bar) => {
                 let Progress { loss, accuracy, judged_right, tokens_per_s, .. } = progress;
@@ -214,11 +227,12 @@ impl Monitor {
         }
     }
 
-    /// Says how the run has ended.
+    /// Writes the losses, and says how the run has ended.
     ///
     /// # Errors
-    /// When progress could not be printed.
-    pub(super) fn close(self, finished: &Finished, out: &Path) -> Result<(), OutputError> {
+    /// When a file cannot be written, or progress could not be printed.
+    pub(super) fn close(self, finished: &Finished, out: &Path) -> anyhow::Result<()> {
+        self.losses.borrow().write()?;
         if let Some(bar) = &self.bar {
             bar.finish();
         }
@@ -228,6 +242,6 @@ impl Monitor {
         } else {
             print::say(format_args!("stopped after step {}; the same command goes on from {out}", finished.step));
         }
-        self.lost.into_inner().map_or(Ok(()), Err)
+        Ok(self.lost.into_inner().map_or(Ok(()), Err)?)
     }
 }

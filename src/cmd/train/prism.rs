@@ -1,5 +1,6 @@
 //! `remask train prism`: trains a quality head for a model, and writes a card with its calibration.
 
+use super::dry_run::Memory;
 use super::options::{BuiltInTask, DataSettings, Monitor, RunArgs, tokenizer};
 use crate::cmd::eval::calibration::measure;
 use crate::cmd::model::DTYPES;
@@ -90,6 +91,7 @@ pub(crate) struct PrismArgs {
 pub(super) fn run(args: &PrismArgs) -> anyhow::Result<()> {
     let RunArgs { out, seed, batch, .. } = &args.run;
     let dir = &args.model_id;
+    let memory = Memory::now(args.run.device)?;
     args.run.create_out(Some(dir))?;
     let (data, data_settings) = match &args.data {
         Some(data) => {
@@ -135,14 +137,19 @@ pub(super) fn run(args: &PrismArgs) -> anyhow::Result<()> {
     let tuning = Tuning { base, data, batch, recipe: recipe_of_run, learns, seed, allow_foreign_head, precision };
     let tuning = tuning.load(args.run.device)?;
     let stop = stop_flag()?; // only now: while the model is loaded, a signal ends the program
-    let monitor = Monitor::new(args.run.steps, &stop);
-    let checkpoint = out.join("checkpoint.safetensors");
-    let tuned = tuning.run(&args.run.config()?, &checkpoint, &settings, &stop, |progress| monitor.show(progress))?;
+    let (run, checkpoint) = (args.run.config()?, out.join("checkpoint.safetensors"));
+    if args.run.dry_run {
+        return memory.show(&args.run, tuning.frozen(), |report| {
+            Ok(tuning.run(&run, &checkpoint, &settings, &stop, report)?.finished)
+        });
+    }
+    let monitor = Monitor::new(args.run.steps, out, &stop);
+    let tuned = tuning.run(&run, &checkpoint, &settings, &stop, |progress| monitor.show(progress))?;
     let fingerprint = tuned.write(out)?;
     if tuned.finished.is_complete {
         fs::write(out.join("PRISM.md"), card(args, &fingerprint, &held_out, &recipe)?)?;
     }
-    Ok(monitor.close(&tuned.finished, out)?)
+    monitor.close(&tuned.finished, out)
 }
 
 fn trained(args: &PrismArgs) -> anyhow::Result<Box<dyn Denoiser>> {

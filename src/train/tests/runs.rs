@@ -24,7 +24,15 @@ use std::sync::atomic::{AtomicBool, AtomicU32, Ordering};
 pub(super) fn run(steps: u32) -> RunConfig {
     let schedule =
         Schedule { steps, learning_rate: 1e-3, warmup: 2, betas: [0.9, 0.98], weight_decay: 0.05, clip: 1.0, ema: 0.9 };
-    RunConfig { schedule, piece: 2, threads: 2, save_every: 3, report_every: 1, device: model::Device::Cpu }
+    RunConfig {
+        schedule,
+        piece: 2,
+        threads: 2,
+        save_every: 3,
+        report_every: 1,
+        device: model::Device::Cpu,
+        trial: None,
+    }
 }
 
 fn base() -> Base {
