@@ -81,7 +81,7 @@ export async function quit() {
 
 /**
  * Opens the page of a server. `faults` collects what must not happen: errors on the console, and
- * requests to other hosts. Of errors that a test provokes, `expected` is a part of their text.
+ * requests to other hosts. Errors that a test provokes match `expected`.
  */
 export async function open(
   url,
@@ -107,16 +107,22 @@ export async function open(
       faults.push(`asked ${request.url()}`);
   });
   await page.goto(url);
-  await page.waitForFunction(() => document.querySelector('.canvas') !== null);
+  await ready(page);
   return {
     page,
     async close(expected = null) {
-      const unexpected = faults.filter((fault) => expected === null || !fault.includes(expected));
+      const unexpected = faults.filter((fault) => expected === null || !expected.test(fault));
       assert.deepEqual(unexpected, []);
       await context.close();
     },
   };
 }
+
+/** Waits until the page knows its model, or says why it does not. */
+export const ready = (page) =>
+  page.waitForFunction(
+    () => document.querySelector('.canvas') || !document.querySelector('#error').hidden,
+  );
 
 /** Chooses a mode. */
 export const choose = (page, mode) =>

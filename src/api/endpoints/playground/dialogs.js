@@ -7,8 +7,8 @@ import { snippet } from './snippets.js';
 const KEPT = 'remask-api-key';
 
 export class Dialogs {
-  constructor({ request, fragment, result, onError }) {
-    Object.assign(this, { request, onError });
+  constructor({ request, fragment, result, onError, onKey }) {
+    Object.assign(this, { request, onError, onKey });
     byId('code-open').addEventListener('click', () => this.openCode());
     byId('code-close').addEventListener('click', () => byId('code').close());
     byId('copy-code').addEventListener('click', async () => {
@@ -68,6 +68,7 @@ export class Dialogs {
     };
     setKey(field.value);
     field.addEventListener('input', use);
+    field.addEventListener('change', () => this.onKey());
     keep.addEventListener('change', use);
     open.addEventListener('click', () => {
       const box = byId('key-box');

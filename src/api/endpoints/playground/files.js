@@ -114,7 +114,7 @@ function read(line, trajectories) {
   }
   if (!last?.tokens) return 'no start came before it';
   if (last.end) return 'the trajectory has ended before it';
-  if ('edits' in line) return stepped(line, last);
+  if ('edits' in line && 'step' in line) return stepped(line, last);
   if ('error' in line) {
     const { message, code } = isObject(line.error) ? line.error : {};
     last.end = {

@@ -329,6 +329,7 @@ function wire() {
     fragment: () => fragmentOf(shared()),
     result: () => byId('result').textContent,
     onError: (cause) => errors.show(cause),
+    onKey: loadOnce,
   });
   byId('export').addEventListener('click', () => {
     const full = player.lanes.map(({ trajectory }) => trajectory).filter(({ path }) => path);
@@ -364,5 +365,17 @@ async function readFile() {
   }
 }
 
+/** Loads the model if it is not known yet. A server with keys tells it only with a key. */
+async function loadOnce() {
+  if (model) return;
+  errors.hide();
+  try {
+    await load();
+  } catch (cause) {
+    setText(byId('model'), 'The server has not told its model.');
+    errors.show(cause);
+  }
+}
+
 wire();
-load().catch((cause) => errors.show(cause));
+loadOnce();
