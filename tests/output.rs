@@ -4,7 +4,7 @@
 
 use std::process::{Command, Output, Stdio};
 
-const QUICK: [&[&str]; 9] = [
+const QUICK: [&[&str]; 11] = [
     &["--help"],
     &["serve", "--help"],
     &["--version"],
@@ -12,6 +12,8 @@ const QUICK: [&[&str]; 9] = [
     &["infill", "--model-id", "toy", "--prompt", "a<blank:9>b"],
     &["generate", "--model-id", "toy", "--prompt", "Once", "--max-tokens", "8", "--watch"],
     &["generate", "--model-id", "toy", "--prompt", "Once", "--max-tokens", "8", "--json"],
+    &["score", "--text", "534"],
+    &["repair", "--text", "534", "--watch"],
     &["read", "--model-id", "toy", "--prompt-ids", "1,2", "--json"],
     &["bench", "--model-id", "toy", "--steps", "1", "--streams", "1", "--repeat", "1"],
 ];

@@ -27,9 +27,12 @@ use tokio::sync::oneshot;
 use tower_http::catch_panic::CatchPanicLayer;
 use tower_http::normalize_path::NormalizePath;
 
+pub(crate) use answer::writer;
 pub use state::{Access, AppState, BODY_MAX, Patience, RESUME_GRACE, Service};
+pub(crate) use stream::named_events::NamedEvents;
 pub use wire::presets::{PresetError, with_presets};
 pub(crate) use wire::refinement::Refinement;
+pub(crate) use wire::repair::with_repair_fields;
 
 /// How long clients may take to receive the end of their answers once the engine has drained.
 const LINGER: Duration = Duration::from_secs(5);

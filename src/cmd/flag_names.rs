@@ -19,6 +19,12 @@ const BLANK: &str = "\"blank\"";
 pub(super) const TEXT: Names = &[("template", "--prompt"), (BLANK, "--blank")];
 /// `generate` and `infill` with token ids.
 pub(super) const IDS: Names = &[("template", "--prompt-ids"), ("prompt", "--prompt-ids"), (BLANK, "--blank")];
+/// `score` and `repair` with a text.
+pub(super) const GIVEN_TEXT: Names = &[("text", "--text")];
+/// `score` and `repair` with token ids.
+pub(super) const GIVEN_IDS: Names = &[("text", "--text-ids")];
+/// `score` and `repair` with a file.
+pub(super) const GIVEN_FILE: Names = &[("text", "--file")];
 /// `eval infill`, whose file has templates.
 pub(super) const FILE: Names = &[("template", "template"), ("blank", "blank")];
 /// `eval sudoku`.

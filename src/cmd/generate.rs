@@ -1,9 +1,10 @@
 //! `remask generate`: continues a prompt.
 
 use super::model::ModelArgs;
-use super::output::{OutputArgs, print_answer};
+use super::output::{Asked, OutputArgs, print_answer};
 use super::refine::{PromptArgs, RefineArgs, ids, text_or_stdin};
 use super::words::count;
+use crate::api::writer;
 use crate::engine::{Length, Prompt, Task};
 use anyhow::bail;
 use clap::Args;
@@ -42,5 +43,7 @@ pub(super) fn run(args: GenerateArgs) -> anyhow::Result<()> {
     };
     let mut request = args.refine.request(Task::Continue { prompt, length });
     request.stop = args.stop;
-    print_answer(args.model.load()?, &request, args.output, args.prompt.names())
+    let output = &args.output;
+    let asked = Asked { request: &request, names: args.prompt.names(), format: output.format(), watch: &output.watch };
+    print_answer(args.model.load()?, asked, |model, handle, _| writer::of_completion(model, handle.clone()))
 }

@@ -1,8 +1,9 @@
 //! `remask infill`: fills the blanks of a text.
 
 use super::model::ModelArgs;
-use super::output::{OutputArgs, print_answer};
+use super::output::{Asked, OutputArgs, print_answer};
 use super::refine::{PromptArgs, RefineArgs, cells, text_or_stdin};
+use crate::api::writer;
 use crate::engine::{DEFAULT_BLANK, Task};
 use anyhow::bail;
 use clap::Args;
@@ -37,5 +38,7 @@ pub(super) fn run(args: InfillArgs) -> anyhow::Result<()> {
         (None, None) => bail!("give a text with blanks: --prompt TEXT (or - for standard input) or --prompt-ids 1,_,3"),
     };
     let request = args.refine.request(task);
-    print_answer(args.model.load()?, &request, args.output, args.prompt.names())
+    let output = &args.output;
+    let asked = Asked { request: &request, names: args.prompt.names(), format: output.format(), watch: &output.watch };
+    print_answer(args.model.load()?, asked, |model, _, _| writer::of_infill(model))
 }

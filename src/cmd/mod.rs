@@ -20,9 +20,14 @@ mod print;
 mod quantise;
 mod read;
 mod refine;
+mod repair;
+mod replay;
+mod report;
 mod sampling;
+mod score;
 mod serve;
 mod signal;
+mod text;
 mod train;
 mod version;
 mod watch;
@@ -58,6 +63,12 @@ enum Command {
     Generate(Box<generate::GenerateArgs>),
     /// Fill the blanks of a text
     Infill(Box<infill::InfillArgs>),
+    /// Judge each token of a text: the probability that it is right
+    Score(Box<score::ScoreArgs>),
+    /// Erase the doubtful tokens of a text and fill them again
+    Repair(Box<repair::RepairArgs>),
+    /// Play a recorded run in the terminal
+    Replay(replay::ReplayArgs),
     /// Print all outputs of one forward pass, for parity checks
     Read(Box<read::ReadArgs>),
     /// Pretrain a model, or train a quality head for a model
@@ -128,6 +139,9 @@ fn start(cli: Cli) -> anyhow::Result<()> {
         Some(Command::Health(args)) => health::run(&args),
         Some(Command::Generate(args)) => generate::run(*args),
         Some(Command::Infill(args)) => infill::run(*args),
+        Some(Command::Score(args)) => score::run(&args),
+        Some(Command::Repair(args)) => repair::run(&args),
+        Some(Command::Replay(args)) => replay::run(&args),
         Some(Command::Read(args)) => read::run(&args),
         Some(Command::Train(command)) => train::run(&command),
         Some(Command::Convert(args)) => convert::run(&args),

@@ -15,14 +15,39 @@ pub(super) struct PolicyArgs {
     pub(super) cache: Option<Choice>,
 }
 
-impl Args for PolicyArgs {
+/// The flag `--unmasking` and those of its rules' knobs.
+#[derive(Clone, Copy, Debug)]
+pub(super) struct OrderArgs(pub(super) Option<Choice>);
+
+impl Args for OrderArgs {
     fn augment_args(command: Command) -> Command {
         let order = Arg::new("unmasking").long("unmasking").value_parser(named(Kind::Order));
-        let remasking = Arg::new("remasking").long("remasking").value_parser(named(Kind::Remasking));
-        let cache = Arg::new("cache").long("cache").value_parser(named(Kind::Cache));
         command
             .arg(order.help("Which blank is filled first [default: confidence]"))
             .args(knobs(Kind::Order).into_iter().map(|knob| flag("", knob)))
+    }
+
+    fn augment_args_for_update(command: Command) -> Command {
+        Self::augment_args(command)
+    }
+}
+
+impl FromArgMatches for OrderArgs {
+    fn from_arg_matches(matches: &ArgMatches) -> Result<Self, clap::Error> {
+        Ok(Self(CONFIDENCE.unless(rule("unmasking", matches), settings("", Kind::Order, matches)?)))
+    }
+
+    fn update_from_arg_matches(&mut self, matches: &ArgMatches) -> Result<(), clap::Error> {
+        *self = Self::from_arg_matches(matches)?;
+        Ok(())
+    }
+}
+
+impl Args for PolicyArgs {
+    fn augment_args(command: Command) -> Command {
+        let remasking = Arg::new("remasking").long("remasking").value_parser(named(Kind::Remasking));
+        let cache = Arg::new("cache").long("cache").value_parser(named(Kind::Cache));
+        OrderArgs::augment_args(command)
             .args(knobs(Kind::Pace).into_iter().map(|knob| flag("", knob)))
             .arg(
                 remasking.help(
@@ -44,10 +69,9 @@ impl Args for PolicyArgs {
 
 impl FromArgMatches for PolicyArgs {
     fn from_arg_matches(matches: &ArgMatches) -> Result<Self, clap::Error> {
-        let rule = |name| matches.get_one::<&'static Rule>(name).copied();
-        let remasking = QUALITY.unless(rule("remasking"), settings(REMASK, Kind::Remasking, matches)?);
-        let order = CONFIDENCE.unless(rule("unmasking"), settings("", Kind::Order, matches)?);
-        let cache = PREFIX.unless(rule("cache"), settings(CACHE, Kind::Cache, matches)?);
+        let remasking = QUALITY.unless(rule("remasking", matches), settings(REMASK, Kind::Remasking, matches)?);
+        let OrderArgs(order) = OrderArgs::from_arg_matches(matches)?;
+        let cache = PREFIX.unless(rule("cache", matches), settings(CACHE, Kind::Cache, matches)?);
         Ok(Self { order, pace: settings("", Kind::Pace, matches)?, remasking, cache })
     }
 
@@ -55,6 +79,11 @@ impl FromArgMatches for PolicyArgs {
         *self = Self::from_arg_matches(matches)?;
         Ok(())
     }
+}
+
+/// The rule that a flag names.
+fn rule(flag: &str, matches: &ArgMatches) -> Option<&'static Rule> {
+    matches.get_one::<&'static Rule>(flag).copied()
 }
 
 /// The flag of a knob.

@@ -32,6 +32,16 @@ pub(super) fn line(text: impl Display) -> Result<(), OutputError> {
     Ok(out.flush()?)
 }
 
+/// Writes a text that ends with a line end, or is empty, to standard output.
+///
+/// # Errors
+/// As [`line()`].
+pub(super) fn text(text: &str) -> Result<(), OutputError> {
+    let mut out = stdout().lock();
+    out.write_all(text.as_bytes())?;
+    Ok(out.flush()?)
+}
+
 /// Writes a message to standard error. Does not fail where that is closed or full, unlike
 /// `eprintln!`.
 pub(super) fn say(message: impl Display) {

@@ -3,16 +3,18 @@
 use super::{
     flag_names::{IDS, Names, TEXT},
     policy::PolicyArgs,
-    sampling::SamplingArgs,
-    words::{count, number, one_of, whole},
+    sampling::WritingArgs,
+    words::{count, number, whole},
 };
 use crate::diffusion::TokenId;
 use crate::diffusion::policy::COUNT_MAX;
-use crate::engine::{EndOfText, Proofreading, Request, Task};
+use crate::engine::{Proofreading, Request, Task};
+use crate::files;
 use crate::text::quoted;
 use anyhow::{Context, ensure};
 use clap::Args;
 use std::io::Read;
+use std::path::Path;
 
 #[derive(Args, Clone, Debug)]
 pub(super) struct PromptArgs {
@@ -31,7 +33,7 @@ impl PromptArgs {
     }
 }
 
-/// Most bytes of a prompt on standard input: a canvas of a million cells.
+/// Most bytes of a prompt on standard input or in a file: a canvas of a million cells.
 const STDIN_MAX: u64 = 16 << 20;
 
 /// `text`, or standard input without its last newline where `text` is `-`.
@@ -44,6 +46,13 @@ pub(super) fn text_or_stdin(text: &str) -> anyhow::Result<String> {
     bytes.read_to_string(&mut input).context("cannot read the prompt from standard input")?;
     ensure!(bytes.limit() > 0, "standard input has more than {STDIN_MAX} bytes, and no prompt is as long; give less");
     Ok(input.strip_suffix('\n').unwrap_or(&input).to_owned())
+}
+
+/// The text of a file without its last newline.
+pub(super) fn text_of_file(file: &Path) -> anyhow::Result<String> {
+    let bytes = files::read(file, STDIN_MAX).with_context(|| format!("cannot read {}", file.display()))?;
+    let text = String::from_utf8(bytes).ok().with_context(|| format!("{} is no UTF-8 text", file.display()))?;
+    Ok(text.strip_suffix('\n').map_or(text.clone(), str::to_owned))
 }
 
 /// Parses ids such as `1,2,3`; `_` is a blank.
@@ -87,14 +96,8 @@ pub(super) struct RefineArgs {
     /// Quality below which proofreading writes a token again
     #[arg(long, value_name = "0..1", requires = "proofread", value_parser = number(0.0_f32, 1.0))]
     proofread_below: Option<f32>,
-    /// When tokens that end a text may be filled in [default: free]
-    #[arg(long, value_parser = one_of(EndOfText::ALL))]
-    end_of_text: Option<EndOfText>,
-    /// Classifier-free guidance weight, 0 to 100
-    #[arg(long, default_value_t = 0.0, value_parser = number(0.0_f32, 100.0))]
-    cfg_scale: f32,
     #[command(flatten)]
-    sampling: SamplingArgs,
+    writing: WritingArgs,
     /// Taken off the logit of each token that stands in the answer, in blanks; -2 to 2
     #[arg(long, default_value_t = 0.0, allow_hyphen_values = true, value_parser = number(-2.0_f32, 2.0))]
     presence_penalty: f32,
@@ -105,14 +108,11 @@ pub(super) struct RefineArgs {
     /// it is above 0, and multiplies it elsewhere; 0.01 to 100
     #[arg(long, default_value_t = 1.0, value_parser = number(0.01_f32, 100.0))]
     repetition_penalty: f32,
-    /// Random seed. The same seed gives the same answer
-    #[arg(long, value_name = "N", value_parser = whole::<u64>(0, u64::MAX))]
-    seed: Option<u64>,
 }
 
 impl RefineArgs {
     pub(super) fn request(&self, task: Task) -> Request {
-        Request {
+        let request = Request {
             preset: self.preset.clone(),
             order: self.policy.order,
             pace: self.policy.pace,
@@ -125,17 +125,11 @@ impl RefineArgs {
                 below: self.proofread_below,
                 ..Proofreading::default()
             }),
-            end_of_text: self.end_of_text,
-            cfg_scale: self.cfg_scale,
-            temperature: self.sampling.temperature,
-            top_k: self.sampling.top_k,
-            top_p: self.sampling.top_p,
-            min_p: self.sampling.min_p,
             presence_penalty: self.presence_penalty,
             frequency_penalty: self.frequency_penalty,
             repetition_penalty: self.repetition_penalty,
-            seed: self.seed,
             ..Request::new(task)
-        }
+        };
+        self.writing.set(request)
     }
 }

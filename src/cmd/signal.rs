@@ -62,6 +62,68 @@ impl Signals {
     }
 }
 
+/// What happens to a program that draws on a terminal.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(super) enum TerminalEvent {
+    /// The program is to end, with this exit code.
+    End(u8),
+    /// Ctrl-Z: the program is to stop until it is continued.
+    Suspend,
+    /// The window has another size.
+    Resized,
+}
+
+/// The signals that a terminal sends, and those that end a program, since this was made.
+pub(super) struct TerminalSignals {
+    #[cfg(unix)]
+    all: Vec<(tokio::signal::unix::Signal, TerminalEvent)>,
+}
+
+impl TerminalSignals {
+    /// To be called inside a runtime. From now on the signals do nothing by themselves.
+    pub(super) fn new() -> anyhow::Result<Self> {
+        #[cfg(unix)]
+        {
+            use tokio::signal::unix::{SignalKind, signal};
+            let ends = [SignalKind::interrupt(), SignalKind::terminate(), SignalKind::hangup(), SignalKind::quit()];
+            let code = |kind: SignalKind| u8::try_from(128 + kind.as_raw_value()).unwrap_or(1);
+            let ends = ends.map(|kind| (kind, TerminalEvent::End(code(kind))));
+            let suspend = SignalKind::from_raw(rustix::process::Signal::TSTP.as_raw());
+            let others = [(suspend, TerminalEvent::Suspend), (SignalKind::window_change(), TerminalEvent::Resized)];
+            let all = ends.into_iter().chain(others).map(|(kind, event)| Ok((signal(kind)?, event)));
+            Ok(Self { all: all.collect::<std::io::Result<_>>()? })
+        }
+        #[cfg(not(unix))]
+        Ok(Self {})
+    }
+
+    pub(super) async fn next(&mut self) -> TerminalEvent {
+        #[cfg(unix)]
+        {
+            std::future::poll_fn(|context| {
+                let mut events = self.all.iter_mut();
+                let arrived = events.find_map(|(signal, event)| signal.poll_recv(context).is_ready().then_some(*event));
+                arrived.map_or(std::task::Poll::Pending, std::task::Poll::Ready)
+            })
+            .await
+        }
+        #[cfg(not(unix))]
+        {
+            let _ = tokio::signal::ctrl_c().await; // after an error no signal can arrive
+            TerminalEvent::End(128 + 2)
+        }
+    }
+}
+
+/// Stops the program until it is continued.
+pub(super) fn stop_here() {
+    #[cfg(unix)]
+    {
+        use rustix::process::{Signal, getpid, kill_process};
+        let _ = kill_process(getpid(), Signal::STOP); // a program may always stop itself
+    }
+}
+
 /// Ends the program at once, whatever its threads are doing.
 pub(super) fn exit(code: u8, why: &str) -> ! {
     say_in_passing(format_args!("remask: {why}"));

@@ -3,6 +3,7 @@
 use crate::diffusion::policy::{Kind, Rule, rules};
 use clap::builder::{PossibleValue, PossibleValuesParser, StringValueParser, TypedValueParser};
 use std::fmt::Display;
+use std::ops::Range;
 use std::str::FromStr;
 
 /// Reads one of some words, each given with its meaning and its help, which may be empty.
@@ -74,6 +75,15 @@ where
     StringValueParser::new().try_map(move |word: String| {
         let number = word.parse().ok().filter(|number| (&min..=&max).contains(&number));
         number.ok_or_else(|| format!("give a number from {min} to {max}"))
+    })
+}
+
+/// Reads two whole numbers with a hyphen between, the second above the first.
+pub(super) fn range() -> impl TypedValueParser<Value = Range<usize>> {
+    StringValueParser::new().try_map(|word: String| {
+        let ends = word.split_once('-').and_then(|(from, to)| Some(from.trim().parse().ok()?..to.trim().parse().ok()?));
+        let range = ends.filter(|range: &Range<usize>| range.start < range.end);
+        range.ok_or("give two whole numbers with a hyphen between, the second above the first, as 0-80")
     })
 }
 

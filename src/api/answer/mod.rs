@@ -9,6 +9,7 @@ pub(crate) mod repair;
 pub(crate) mod score;
 pub(crate) mod server;
 pub(crate) mod tool_call;
+pub(crate) mod writer;
 
 use crate::diffusion::TokenId;
 use crate::text::Tokenizer;

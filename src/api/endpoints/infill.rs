@@ -1,16 +1,15 @@
 //! `POST /v1/infill`.
 
-use crate::api::answer::infill::Infill;
+use crate::api::answer::writer;
 use crate::api::error::ApiResult;
 use crate::api::request::body::read_to_resume;
 use crate::api::request::context::RequestContext;
 use crate::api::request::context::last_event_id;
 use crate::api::state::AppState;
 use crate::api::stream::log;
-use crate::api::stream::named_events::{self, WriteAnswer};
+use crate::api::stream::named_events;
 use crate::api::wire::infill::InfillRequest;
 use axum::extract::{Request, State};
-use serde_json::to_string;
 
 /// Fills the blanks of a template.
 pub(super) async fn create(State(state): State<AppState>, context: RequestContext, request: Request) -> ApiResult {
@@ -22,8 +21,6 @@ pub(super) async fn create(State(state): State<AppState>, context: RequestContex
         read_to_resume(&state, &context, request, |body: &InfillRequest| body.model.as_deref(), |body, _| body.read())
             .await?;
     let session = service.submit(context.origin(), request, delivery.reads()).await?;
-    let model = service.name.clone();
-    let write: WriteAnswer =
-        Box::new(move |id, answer, detokenizer| to_string(&Infill::new(id, &model, answer, detokenizer)));
+    let write = writer::of_infill(service.name.clone());
     named_events::respond(&state, service, context, session, write, delivery).await
 }

@@ -1,17 +1,15 @@
 //! `POST /v1/repair`.
 
-use crate::api::answer::repair::Repair;
+use crate::api::answer::writer;
 use crate::api::error::ApiResult;
 use crate::api::request::body::read_to_resume;
 use crate::api::request::context::RequestContext;
 use crate::api::request::context::last_event_id;
 use crate::api::state::AppState;
 use crate::api::stream::log;
-use crate::api::stream::named_events::{self, WriteAnswer};
+use crate::api::stream::named_events;
 use crate::api::wire::repair::RepairRequest;
-use crate::diffusion::TokenId;
 use axum::extract::{Request, State};
-use serde_json::to_string;
 
 /// Erases the doubtful tokens of a text and writes them again.
 pub(super) async fn create(State(state): State<AppState>, context: RequestContext, request: Request) -> ApiResult {
@@ -23,9 +21,6 @@ pub(super) async fn create(State(state): State<AppState>, context: RequestContex
         read_to_resume(&state, &context, request, |body: &RepairRequest| body.model.as_deref(), |body, _| body.read())
             .await?;
     let session = service.submit(context.origin(), request, delivery.reads()).await?;
-    let given: Vec<TokenId> = session.start.cells.iter().filter_map(|cell| cell.token()).collect();
-    let model = service.name.clone();
-    let write: WriteAnswer =
-        Box::new(move |id, answer, detokenizer| to_string(&Repair::new(id, &model, &given, answer, detokenizer)));
+    let write = writer::of_repair(service.name.clone(), &session.start);
     named_events::respond(&state, service, context, session, write, delivery).await
 }

@@ -4,18 +4,16 @@ use super::sessions::{self, EventStream, EventWriter};
 use super::{log, sse};
 use crate::api::answer::Detokenizer;
 use crate::api::answer::objects::{StartObject, StepObject};
+use crate::api::answer::writer::WriteAnswer;
 use crate::api::error::{ApiError, ApiResult, Code};
 use crate::api::request::context::RequestContext;
 use crate::api::state::stream_logs::LogEntry;
 use crate::api::state::{AppState, Service};
 use crate::api::wire::params::Delivery;
-use crate::engine::{Answer, Handle, Session, Start, StepEvent};
+use crate::engine::{Answer, Failure, Handle, Session, Start, StepEvent};
 use axum::http::header::CONTENT_TYPE;
 use axum::response::IntoResponse;
 use serde_json::to_string;
-
-/// Writes the answer to the request of an id as JSON: the whole response, or the data of `done`.
-pub(crate) type WriteAnswer = Box<dyn Fn(&str, &Answer, Detokenizer<'_>) -> serde_json::Result<String> + Send>;
 
 /// Answers with one object, or with named events, which can be resumed.
 pub(crate) async fn respond(
@@ -26,11 +24,11 @@ pub(crate) async fn respond(
     write: WriteAnswer,
     delivery: Delivery,
 ) -> ApiResult {
-    let events = NamedEvents { id: context.id().to_owned(), handle: service.handle.clone(), write };
+    let events = NamedEvents::new(context.id(), service.handle.clone(), write);
     match delivery {
         Delivery::Whole => {
             let answer = sessions::answer(session, &context).await?;
-            let body = state.shared.text_work.run(answer.written.len(), move || events.done(&answer)).await?;
+            let body = state.shared.text_work.run(answer.written.len(), move || events.done_data(&answer)).await?;
             let body = body.map_err(|error| ApiError::new(Code::Internal, error.to_string()))?;
             Ok(([(CONTENT_TYPE, "application/json")], body).into_response())
         }
@@ -41,15 +39,41 @@ pub(crate) async fn respond(
     }
 }
 
-struct NamedEvents {
+/// The data of a request's events. Commands record and draw the same ones.
+pub(crate) struct NamedEvents {
     id: String,
     handle: Handle,
     write: WriteAnswer,
 }
 
 impl NamedEvents {
-    fn done(&self, answer: &Answer) -> serde_json::Result<String> {
+    /// The events of the request `id`, whose answer `write` writes.
+    pub(crate) fn new(id: &str, handle: Handle, write: WriteAnswer) -> Self {
+        Self { id: id.to_owned(), handle, write }
+    }
+
+    /// The data of `start`.
+    pub(crate) fn start_data(&self, start: &Start) -> serde_json::Result<String> {
+        to_string(&StartObject::new(start, self.detokenizer()))
+    }
+
+    /// The data of a `step` of choice `index`.
+    pub(crate) fn step_data(&self, index: usize, step: &StepEvent, start: &Start) -> serde_json::Result<String> {
+        to_string(&StepObject::new(index, step, start, None, self.detokenizer()))
+    }
+
+    /// The data of `done`, which is also the answer without a stream.
+    pub(crate) fn done_data(&self, answer: &Answer) -> serde_json::Result<String> {
         (self.write)(&self.id, answer, self.detokenizer())
+    }
+
+    /// The data of `error`, for a request that the engine could not answer.
+    pub(crate) fn failure_data(&self, failure: Failure) -> serde_json::Result<String> {
+        self.error_data(&failure.into())
+    }
+
+    fn error_data(&self, error: &ApiError) -> serde_json::Result<String> {
+        to_string(&error.body(Some(&self.id)))
     }
 
     fn detokenizer(&self) -> Detokenizer<'_> {
@@ -72,18 +96,18 @@ impl EventWriter for NamedEvents {
     type Item = LogEntry;
 
     fn begin(&mut self, _: usize, start: &Start) -> Vec<LogEntry> {
-        entry("start", to_string(&StartObject::new(start, self.detokenizer())))
+        entry("start", self.start_data(start))
     }
 
     fn step(&mut self, index: usize, step: &StepEvent, start: &Start) -> Vec<LogEntry> {
-        entry("step", to_string(&StepObject::new(index, step, start, None, self.detokenizer())))
+        entry("step", self.step_data(index, step, start))
     }
 
     fn finish(&mut self, _: usize, answer: Answer) -> Vec<LogEntry> {
-        entry("done", self.done(&answer))
+        entry("done", self.done_data(&answer))
     }
 
     fn fail(&mut self, error: &ApiError) -> Vec<LogEntry> {
-        entry("error", to_string(&error.body(Some(&self.id))))
+        entry("error", self.error_data(error))
     }
 }
