@@ -54,6 +54,15 @@ clients:
 playground:
     .ci/playground
 
+# Test `--watch` in a terminal (tmux)
+terminal:
+    .ci/terminal
+
+# Record the picture of the terminal in README.md (tmux, Python 3)
+picture:
+    cargo build --release
+    python3 docs/pictures/terminal.py target/release/remask docs/pictures/terminal.svg
+
 # Check the server against its /openapi.json with thousands of generated requests (schemathesis)
 schemathesis:
     .ci/schemathesis
