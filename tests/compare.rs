@@ -102,6 +102,41 @@ fn texts_are_compared_or_judged_by_a_command() {
 }
 
 #[test]
+fn answers_to_puzzles_are_kept_as_grids() {
+    let dir = tempfile::tempdir().unwrap();
+    let answers = dir.path().join("answers.jsonl").display().to_string();
+    let found = lines(&["--policy", "off", "--steps", "51", "--count", "2", "--answers", &answers]);
+    let kept = std::fs::read_to_string(&answers).unwrap();
+    let kept: Vec<Value> = kept.lines().map(|line| serde_json::from_str(line).unwrap()).collect();
+    assert_eq!(found[0]["right"]["successes"], kept.iter().filter(|answer| answer["right"] == true).count());
+    for answer in kept {
+        let rows: Vec<&str> = answer["text"].as_str().unwrap().lines().collect();
+        assert_eq!(rows.len(), 9, "{answer}");
+        assert!(rows.iter().all(|row| row.len() == 9 && row.bytes().all(|digit| digit.is_ascii_digit())), "{answer}");
+    }
+}
+
+#[test]
+fn a_judge_may_be_a_gguf_file() {
+    let dir = tempfile::tempdir().unwrap();
+    let prompts = written(dir.path(), "prompts.jsonl", "{\"prompt\": \"Once\"}\n");
+    let words = json!({"type": "WordLevel", "vocab": {"[UNK]": 0, "Once": 1}, "unk_token": "[UNK]"});
+    written(
+        dir.path(),
+        "tokenizer.json",
+        &json!({"model": words, "pre_tokenizer": {"type": "Whitespace"}}).to_string(),
+    );
+    for family in ["qwen2", "llama"] {
+        let judge = dir.path().join(format!("{family}.gguf"));
+        std::fs::copy(format!("{}/tests/data/judges/{family}.gguf", env!("CARGO_MANIFEST_DIR")), &judge).unwrap();
+        let judge = judge.display().to_string();
+        let args = ["--model-id", "toy", "--policy", "off", "--steps", "4", "--max-tokens", "16", "--data", &prompts];
+        let found = &lines(&[&args[..], &["--judge", &judge]].concat())[0];
+        assert!(found.to_string().contains("perplexity"), "{found}");
+    }
+}
+
+#[test]
 fn what_cannot_be_compared_is_told_before_the_measurement() {
     let dir = tempfile::tempdir().unwrap();
     let data = |text: &str| written(dir.path(), "data.jsonl", text);

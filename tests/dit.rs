@@ -9,7 +9,7 @@ use candle_core::safetensors::{load as load_tensors, save};
 use candle_core::{DType, Device as Cpu, Tensor};
 use common::golden::{Golden, Tensors, near};
 use remask::diffusion::{Canvas, Cell, Seed, TokenId};
-use remask::model::{Denoiser, Device, Filter, Inspection, LoadError, Row, Sampling, Source, load};
+use remask::model::{Denoiser, Device, Filter, Inspection, LoadError, ModelSpec, Row, Sampling, Source, load};
 use serde_json::{Value, json};
 use std::path::{Path, PathBuf};
 use tempfile::TempDir;
@@ -172,4 +172,18 @@ fn what_would_be_computed_wrongly_is_refused_by_name() {
     assert!(error.contains("prism_head.safetensors: tensor `norm.bias` has no place"), "{error}");
     let error = open(&tiny(""), None, Some(llada)).err().unwrap().to_string();
     assert!(error.contains("is a LoRA adapter, which a DiT does not take"), "{error}");
+}
+
+#[test]
+fn random_weights_have_the_shapes_of_the_configuration() {
+    let source = Source::DummyDirectory { dir: tiny(""), seed: 3 };
+    let mut dummy = load(&source, Device::Cpu).unwrap();
+    let real = model(None);
+    assert!(dummy.spec().has_quality);
+    let shape = |spec: &ModelSpec| (spec.family.clone(), spec.vocabulary, spec.canvas_max, spec.mask);
+    assert_eq!(shape(dummy.spec()), shape(real.spec()));
+    assert!(dummy.spec().parameters > real.spec().parameters, "a head comes on top");
+    let read = dummy.inspect(&[TokenId(1), TokenId(2), dummy.spec().mask]).unwrap();
+    assert!(read.logits.iter().flatten().all(|logit| logit.is_finite()));
+    assert_eq!(read.quality_logits.map(|qualities| qualities.len()), Some(3));
 }

@@ -8,8 +8,7 @@ use super::{
 };
 use crate::files;
 use crate::model::{
-    CudaGraphs, Denoiser, Device, Devices, GgufVocabulary, LoadOptions, Precision, Source, Tokens, Toy, described,
-    load_with,
+    CudaGraphs, Denoiser, Device, Devices, GgufVocabulary, LoadOptions, Precision, Source, Tokens, Toy, load_with,
 };
 use crate::text::{Lists, Tokenizer};
 use anyhow::{Context, bail};
@@ -213,7 +212,7 @@ impl ModelArgs {
             LoadFormat::Dummy if prism_head.is_some() || adapter.is_some() => {
                 bail!("--prism-head and --adapter are files of weights, which --load-format dummy does not read")
             }
-            LoadFormat::Dummy => Source::Dummy { config: described(&dir)?, seed: 0 },
+            LoadFormat::Dummy => Source::DummyDirectory { dir, seed: 0 },
         };
         Ok((load_with(&source, device, self.options())?, tokenizer))
     }

@@ -86,7 +86,7 @@ pub struct KeptStates {
     pub bytes: u64,
     /// Bytes at most.
     pub bytes_max: u64,
-    /// Sequences that lost theirs to others so far.
+    /// Times so far that a sequence lost theirs to others, or that a pass found no room for them.
     pub evicted: u64,
 }
 

@@ -66,7 +66,7 @@ impl Pages {
         self.unused as usize - self.free.len()
     }
 
-    /// Entries that made room for others so far.
+    /// Entries that made room for others so far, and times that one found no room.
     pub(crate) const fn evicted(&self) -> u64 {
         self.evicted
     }
@@ -125,6 +125,7 @@ impl Pages {
             self.entries.insert(key, entry);
         } else {
             self.free.append(&mut entry.pages);
+            self.evicted += u64::from(self.count > 0); // else none was asked for
         }
         has_room
     }
@@ -231,16 +232,16 @@ mod tests {
         pages.begin();
         assert!(pages.reserve(key(1), &cells(&ids), 0) && pages.reserve(key(2), &cells(&ids), 0));
         assert!(!pages.reserve(key(3), &cells(&ids), 0), "the pass uses both");
-        assert_eq!((pages.used(), pages.evicted()), (4, 0));
+        assert_eq!((pages.used(), pages.evicted()), (4, 1), "it found no room");
         pages.begin();
         pages.touch(key(1));
         assert!(pages.reserve(key(3), &cells(&ids), 0));
         assert_eq!([1, 2, 3].map(|sequence| all(&pages, sequence, &ids)), [32, 0, 32]);
-        assert_eq!((pages.used(), pages.evicted()), (4, 1));
+        assert_eq!((pages.used(), pages.evicted()), (4, 2));
         assert!(!pages.reserve(key(4), &cells(&[7; 5 * PAGE]), 0), "more than there is");
         pages.forget(1);
         pages.forget(3);
-        assert_eq!((pages.used(), pages.sequences().count(), pages.evicted()), (0, 0, 1));
+        assert_eq!((pages.used(), pages.sequences().count(), pages.evicted()), (0, 0, 3));
     }
 
     #[test]

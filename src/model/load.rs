@@ -8,14 +8,14 @@ use super::families::{dit::Dit, llada::Llada, remedi::Remedi};
 use super::interface::Denoiser;
 use super::network::{Network, Sight};
 use super::spec::{Defaults, Keeping, ModelSpec, PresetsText};
-use super::weights::directory::{config, directory, head_file, model_files, open_head};
+use super::weights::directory::{config, described, directory, head_file, model_files, open_head};
 use super::weights::layout::{HEAD, Layout};
 use super::weights::made_for::{MadeFor, check_head};
 use super::weights::{gguf::read::Gguf, lora::LoraConfig, registry::Registry, tensor_file::TensorFile};
 use super::{backend::Backend, denoiser::NetworkDenoiser, error::LoadError};
 use crate::diffusion::{TokenId, u32_of};
 use candle_core::{DType, utils::with_threadpool};
-use std::path::{Path, PathBuf};
+use std::path::PathBuf;
 use std::sync::Arc;
 
 /// Where a model comes from.
@@ -58,6 +58,13 @@ pub enum Source {
     Dummy {
         /// The model's sizes.
         config: Config,
+        /// The same seed gives the same weights.
+        seed: u64,
+    },
+    /// The same for the configuration in a directory, of any family.
+    DummyDirectory {
+        /// The directory.
+        dir: PathBuf,
         /// The same seed gives the same weights.
         seed: u64,
     },
@@ -125,7 +132,7 @@ pub(crate) fn load_on(source: &Source, place: Place) -> Result<Box<dyn Denoiser>
 
 fn network_on(source: &Source, place: Place) -> Loaded {
     let card = match source {
-        Source::Directory { dir, .. } => Card::of(dir)?.map(|card| card.presets()),
+        Source::Directory { dir, .. } | Source::DummyDirectory { dir, .. } => Card::of(dir)?.map(|card| card.presets()),
         Source::Gguf { .. } | Source::Embedded { .. } | Source::Dummy { .. } => None,
     };
     let (config, files, lora) = match source {
@@ -135,7 +142,15 @@ fn network_on(source: &Source, place: Place) -> Loaded {
                 return Err(LoadError::malformed(&adapter.display(), problem));
             }
             let head = head_file(dir, prism_head.as_deref())?.map(|path| TensorFile::open(&path)).transpose()?;
-            return with_threadpool(|| load_dit(dir, model_files(dir)?, head, card, place));
+            let config = dit::Config::read(&dir.join("config.json"))?;
+            return with_threadpool(|| load_dit(&config, model_files(dir)?, head, card, place));
+        }
+        Source::DummyDirectory { dir, seed } if dit::is_in(dir) => {
+            let config = dit::Config::read(&dir.join("config.json"))?;
+            let random = |seed, layout: Layout| TensorFile::random(seed, layout.weights.into_iter().collect());
+            let files = vec![random(*seed, Layout::dit(&config))];
+            let head = random(seed.wrapping_add(1), Layout::plain(config.layers(1, 1), HEAD, &[]));
+            return with_threadpool(|| load_dit(&config, files, Some(head), card, place));
         }
         Source::Directory { dir, prism_head, adapter } => {
             let (files, lora) = directory(dir, prism_head.as_deref(), adapter.as_deref())?;
@@ -157,13 +172,20 @@ fn network_on(source: &Source, place: Place) -> Loaded {
                 .parse_generation(generation_config, "the embedded generation_config.json")?;
             (config, files, LoraConfig::PUBLISHED)
         }
-        Source::Dummy { config, seed } => {
-            let Layout { weights, head, .. } = Layout::llada(config);
-            let shapes = weights.into_iter().chain(head).collect();
-            (config.clone(), vec![TensorFile::random(*seed, shapes)], LoraConfig::PUBLISHED)
+        Source::Dummy { config, seed } => (config.clone(), vec![dummy(config, *seed)], LoraConfig::PUBLISHED),
+        Source::DummyDirectory { dir, seed } => {
+            let config = described(dir)?;
+            let files = vec![dummy(&config, *seed)];
+            (config, files, LoraConfig::PUBLISHED)
         }
     };
     with_threadpool(|| load_llada(&config, files, lora, card, place))
+}
+
+/// Random weights of a configuration, quality head included.
+fn dummy(config: &Config, seed: u64) -> TensorFile {
+    let Layout { weights, head, .. } = Layout::llada(config);
+    TensorFile::random(seed, weights.into_iter().chain(head).collect())
 }
 
 /// Where and in which number format a model is computed.
@@ -223,18 +245,17 @@ fn load_llada(
 
 /// A DiT is computed in f32 on every device. Its quality head has a file of its own.
 fn load_dit(
-    dir: &Path,
+    config: &dit::Config,
     files: Vec<TensorFile>,
     head: Option<TensorFile>,
     card: Option<PresetsText>,
     place: Place,
 ) -> Loaded {
     let Place { backend, name, allow_foreign_head, cache_bytes, .. } = place;
-    let config = dit::Config::read(&dir.join("config.json"))?;
     let registry = |layout: Layout, files: Vec<TensorFile>| {
         Registry::of(&layout, files, LoraConfig::PUBLISHED, Arc::clone(&backend))
     };
-    let weights = registry(Layout::dit(&config), files)?;
+    let weights = registry(Layout::dit(config), files)?;
     let head = match head {
         None => None,
         Some(file) => {
@@ -249,7 +270,7 @@ fn load_dit(
             Some((head, blocks))
         }
     };
-    let network = Dit::new(&config, &weights, head.as_ref(), Arc::clone(&backend))?;
+    let network = Dit::new(config, &weights, head.as_ref(), Arc::clone(&backend))?;
     let vocabulary = u32_of(config.vocab_size);
     let spec = ModelSpec {
         family: dit::FAMILY.to_owned(),

@@ -66,7 +66,7 @@ impl Devices {
             cache_sequences: gauges("cache_sequences", "Sequences whose keys and values are kept")?,
             cache_evictions: counters(
                 "cache_evictions_total",
-                "Sequences whose keys and values made room for those of others",
+                "Times that keys and values of a sequence made room for others, or found no room",
             )?,
             model_restarts: counters(
                 "model_restarts_total",
@@ -112,8 +112,8 @@ impl DeviceMetrics {
         self.running.set(i64::try_from(running).unwrap_or(i64::MAX));
     }
 
-    /// What is kept between passes: bytes, for so many sequences. `evicted` is the number of those
-    /// that made room for others since the model was loaded.
+    /// What is kept between passes: bytes, for so many sequences. `evicted` is the number of times
+    /// since the last call that one made room for others, or found none.
     pub fn keeps(&self, bytes: u64, sequences: usize, evicted: u64) {
         self.cache_bytes.set(i64::try_from(bytes).unwrap_or(i64::MAX));
         self.cache_sequences.set(i64::try_from(sequences).unwrap_or(i64::MAX));

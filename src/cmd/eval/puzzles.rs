@@ -72,7 +72,7 @@ pub(super) fn is_solved(puzzle: &Grid, start: &Start, answer: &Answer) -> bool {
 }
 
 /// The grid at the end, clues as the engine returns them.
-fn final_grid(start: &Start, answer: &Answer) -> Grid {
+pub(super) fn final_grid(start: &Start, answer: &Answer) -> Grid {
     let mut tokens: Vec<u32> = start.cells.iter().map(|cell| cell.token().map_or(0, |token| token.0)).collect();
     for written in &answer.written {
         tokens[written.at.index() - start.offset] = written.token.0;

@@ -74,15 +74,17 @@ impl Rules<'_> {
         const FIELD: &str = "diffusion.remasking";
         let by_default = if self.0.has_quality { &QUALITY } else { &OFF };
         let asked = asked.unwrap_or(Choice::of(by_default));
-        if asked.rule.needs.quality && !self.0.has_quality {
+        let judges_blanks = asked.rule.needs.score == Some(Scoring::Quality);
+        if asked.rule.needs.quality && !judges_blanks && !self.0.has_quality {
             let message = format!("remasking by {} {}, or \"off\"", asked.rule.name, no_head());
             return Err(invalid(FIELD, message));
         }
-        if asked.rule.needs.score == Some(Scoring::Quality) && !self.0.judges_blanks {
+        if judges_blanks && !self.0.judges_blanks {
             let message = format!(
                 "remasking by {} needs a model that judges blanks as well as tokens, as RemeDi does; choose another \
-                 policy, as \"remedi_logit\", \"quality\" or \"off\"",
-                asked.rule.name
+                 policy, as \"remedi_logit\"{} or \"off\"",
+                asked.rule.name,
+                if self.0.has_quality { ", \"quality\"" } else { "" },
             );
             return Err(invalid(FIELD, message));
         }
@@ -124,7 +126,15 @@ impl Rules<'_> {
             Some(why) => {
                 return refuse(format!("does not go with the remasking {remasking:?}, which {why}; give \"off\""));
             }
-            None if asked.rule.needs.quality && !self.0.has_quality => return refuse(no_head()),
+            None if asked.rule.needs.quality && !self.0.has_quality => {
+                let others = rules(Kind::Cache).into_iter().filter(|rule| !rule.needs.quality);
+                let others: Vec<String> = others.map(|rule| format!("{:?}", rule.name)).collect();
+                return refuse(format!(
+                    "needs a quality head, which this model does not have; give one with --prism-head, or one of the \
+                     caches {}",
+                    others.join(", ")
+                ));
+            }
             None => {}
         }
         Ok(choice)

@@ -21,6 +21,7 @@ use crate::diffusion::policy::COUNT_MAX;
 use crate::engine::Handle;
 use anyhow::{Context, bail, ensure};
 use clap::Args;
+use clap::builder::NonEmptyStringValueParser;
 use serde::Serialize;
 use std::fs::File;
 use std::io::{BufWriter, Write};
@@ -56,7 +57,7 @@ pub(crate) struct CompareArgs {
     /// Command that judges a text, with prompt, from its standard input: it exits with 0 if that is
     /// right. REMASK_CASE in its environment has the line of the data. For example:
     /// python3 -c 'import ast, sys; ast.parse(sys.stdin.read())'
-    #[arg(long, value_name = "COMMAND", requires = "data")]
+    #[arg(long, value_name = "COMMAND", requires = "data", value_parser = NonEmptyStringValueParser::new())]
     check: Option<String>,
     /// Seconds after which the command is ended, and the text is wrong
     #[arg(long, value_name = "N", default_value_t = 10.0, value_parser = number(0.01, 86400.0))]

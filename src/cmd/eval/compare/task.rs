@@ -114,7 +114,7 @@ impl Tasks {
         match self {
             Self::Puzzles(puzzles) => {
                 let is_right = puzzles::is_solved(&puzzles[number], start, answer);
-                Answered { text: String::new(), is_right: Some(is_right) }
+                Answered { text: puzzles::final_grid(start, answer).to_string(), is_right: Some(is_right) }
             }
             Self::Texts { cases, check, .. } => {
                 let (case, written) = (&cases[number], answer.output.text());

@@ -28,8 +28,22 @@ pub(crate) struct Gguf {
 }
 
 impl Gguf {
-    /// Reads the header.
+    /// Reads the header of a diffusion model's file.
     pub(crate) fn open(path: &Path) -> Result<Self, LoadError> {
+        let mut gguf = Self::of_any_model(path)?;
+        let names = gguf.family()?.features().names;
+        for theirs in gguf.content.tensor_infos.keys() {
+            if gguf.names.insert(canonical(theirs, names), theirs.clone()).is_some() {
+                return Err(LoadError::stray(&gguf.name, theirs, "is there a second time under another name"));
+            }
+        }
+        let config = gguf.config()?;
+        gguf.shuffled = (config.rope && config.family.features().is_shuffled).then(|| config.head_dim());
+        Ok(gguf)
+    }
+
+    /// Reads the header of a file, whatever its model is; its tensors have no names here.
+    pub(super) fn of_any_model(path: &Path) -> Result<Self, LoadError> {
         let name = path.display().to_string();
         let unreadable = |cause: std::io::Error| LoadError::unreadable(&name, &cause);
         let file = files::open(path).map_err(unreadable)?;
@@ -40,16 +54,8 @@ impl Gguf {
         let content = Content::read(&mut file).map_err(|cause| {
             LoadError::malformed(&name, format!("is damaged, incomplete or no GGUF file: {}", words(&cause)))
         })?;
-        let mut gguf = Self { name, content, file: Mutex::new(file), shuffled: None, names: BTreeMap::new() };
-        let names = gguf.family()?.features().names;
-        for theirs in gguf.content.tensor_infos.keys() {
-            if gguf.names.insert(canonical(theirs, names), theirs.clone()).is_some() {
-                return Err(LoadError::stray(&gguf.name, theirs, "is there a second time under another name"));
-            }
-        }
+        let gguf = Self { name, content, file: Mutex::new(file), shuffled: None, names: BTreeMap::new() };
         gguf.check_length(length)?;
-        let config = gguf.config()?;
-        gguf.shuffled = (config.rope && config.family.features().is_shuffled).then(|| config.head_dim());
         Ok(gguf)
     }
 

@@ -38,12 +38,12 @@ pub enum Tokens {
 const SPECIAL: [u64; 2] = [3, 4];
 
 impl GgufVocabulary {
-    /// Reads the vocabulary of a GGUF file; `None` if it has none.
+    /// Reads the vocabulary of a GGUF file of any model; `None` if it has none.
     ///
     /// # Errors
     /// When the file is damaged, or its tokens are not byte-level BPE.
     pub fn read(path: &Path) -> Result<Option<Self>, LoadError> {
-        let gguf = Gguf::open(path)?;
+        let gguf = Gguf::of_any_model(path)?;
         let key = |key: &str| format!("tokenizer.ggml.{key}");
         let words = gguf.list(&key("tokens"), text)?;
         let tokenizer_config = match gguf.text(TOKENIZER_CONFIG)? {
