@@ -115,6 +115,7 @@ fn a_model_is_trained_from_nothing_given_a_head_and_served() {
     let error = train("30");
     let error = String::from_utf8_lossy(&error.stderr);
     assert!(error.contains("is of a run with steps 20, this one has steps 30"), "{error}");
+    assert_eq!(std::fs::read_to_string(path(Path::new(&base), "losses.csv")).unwrap(), losses);
 
     let planned = path(dir.path(), "planned");
     let plan = ["--steps", "400", "--batch", "4", "--learning-rate", "1e-3", "--out", &planned, "--dry-run"];

@@ -5,7 +5,7 @@ use super::backend::inputs::Inputs;
 use super::denoiser::NetworkDenoiser;
 use super::error::ModelError;
 use super::network::{Pass, Scope};
-use crate::diffusion::{Canvas, Cell, u32_of};
+use crate::diffusion::{Canvas, u32_of};
 use candle_core::{DType, Tensor, utils::with_threadpool};
 
 impl NetworkDenoiser {
@@ -29,7 +29,7 @@ impl NetworkDenoiser {
             if asked.is_empty() {
                 continue;
             }
-            let ids = canvas.cells().iter().map(|cell| cell_id(*cell).unwrap_or(mask.0));
+            let ids = canvas.cells().iter().map(|cell| cell.token().unwrap_or(mask).0);
             let scope = Scope { prompt: canvas.prompt_length(), sight };
             let place = |source: &usize| asked.partition_point(|other| other < source);
             let places: Vec<usize> = sources.iter().map(place).collect();
@@ -45,8 +45,4 @@ impl NetworkDenoiser {
         let index = Tensor::new(states, &self.backend.device())?;
         Ok(Some(self.backend.gather(&judged, &index)?.to_dtype(DType::F32)?))
     }
-}
-
-fn cell_id(cell: Cell) -> Option<u32> {
-    cell.token().map(|token| token.0)
 }

@@ -44,7 +44,7 @@ pub(crate) struct BaseArgs {
 
 pub(super) fn run(args: &BaseArgs) -> anyhow::Result<()> {
     let RunArgs { out, seed, batch, .. } = &args.run;
-    let memory = Memory::now(args.run.device)?;
+    let memory = Memory::before(&args.run)?;
     args.run.create_out(args.model_id.as_deref())?;
     let (config, start, files) = match &args.model_id {
         Some(dir) => {
@@ -79,7 +79,7 @@ pub(super) fn run(args: &BaseArgs) -> anyhow::Result<()> {
     let settings = args.run.settings("base", &data_settings, own)?;
     let pretraining = Base { config, data, batch: *batch, ratio_max, seed: *seed };
     let stop = stop_flag()?; // only now: while the model is loaded, a signal ends the program
-    if args.run.dry_run {
+    if let Some(memory) = memory {
         let run = args.run.config()?;
         let checkpoint = out.join("checkpoint.safetensors");
         return memory
@@ -88,12 +88,13 @@ pub(super) fn run(args: &BaseArgs) -> anyhow::Result<()> {
     let monitor = Monitor::new(args.run.steps, out, &stop);
     let run = args.run.config()?;
     let checkpoint = out.join("checkpoint.safetensors");
-    let finished = pretraining.run(&run, start, &checkpoint, &settings, &stop, |progress| monitor.show(progress))?;
+    let finished = pretraining.run(&run, start, &checkpoint, &settings, &stop, |progress| monitor.show(progress));
+    let finished = monitor.after(finished)?;
     // only now: a run that is refused changes nothing
     args.model_id.iter().try_for_each(|dir| copy_companions(dir, out))?;
     files.into_iter().try_for_each(|(name, bytes)| fs::write(out.join(name), bytes))?;
     finished.write_backbone(&out.join("model.safetensors"))?;
-    monitor.close(&finished, out)
+    Ok(monitor.close(&finished, out)?)
 }
 
 /// A file of the new model's directory: its name and content.

@@ -16,10 +16,13 @@ pub(super) struct Memory {
 }
 
 impl Memory {
+    /// That of the device of a dry run; `None` of another run.
+    ///
     /// # Errors
     /// When the device does not exist.
-    pub(super) fn now(device: Device) -> Result<Self, LoadError> {
-        Ok(Self { device, free: free_on_gpu(device)? })
+    pub(super) fn before(args: &RunArgs) -> Result<Option<Self>, LoadError> {
+        let device = args.device;
+        if args.dry_run { Ok(Some(Self { device, free: free_on_gpu(device)? })) } else { Ok(None) }
     }
 
     /// Takes the steps of `trial`, and says what the run of `args` takes. `frozen` parameters do

@@ -10,9 +10,9 @@ use std::fs;
 use std::path::{Path, PathBuf};
 
 /// The table of a run's losses.
-pub(super) const TABLE: &str = "losses.csv";
+const TABLE: &str = "losses.csv";
 /// Its picture.
-pub(super) const PICTURE: &str = "losses.svg";
+const PICTURE: &str = "losses.svg";
 
 const COLUMNS: &str =
     "step,loss,cross_entropy,accuracy,judgement,judged_right,learning_rate,gradient_norm,tokens_per_s,seconds";
@@ -20,8 +20,10 @@ const COLUMNS: &str =
 /// Losses of a run, also of earlier parts of it.
 pub(super) struct Losses {
     dir: PathBuf,
-    /// The lines of the table, without its head; each with its step.
+    /// The lines of the table, without its header; each with its step.
     lines: Vec<(u32, String)>,
+    /// Whether some were added: a run that is refused writes nothing.
+    is_new: bool,
 }
 
 impl Losses {
@@ -30,7 +32,7 @@ impl Losses {
     pub(super) fn of(dir: &Path) -> Self {
         let text = fs::read_to_string(dir.join(TABLE)).unwrap_or_default();
         let line = |line: &str| Some((line.split(',').next()?.parse().ok()?, line.to_owned()));
-        Self { dir: dir.to_owned(), lines: text.lines().filter_map(line).collect() }
+        Self { dir: dir.to_owned(), lines: text.lines().filter_map(line).collect(), is_new: false }
     }
 
     /// Adds a report. Those of its step and of later ones were of a part of the run that is
@@ -53,6 +55,7 @@ impl Losses {
         ];
         self.lines.retain(|(before, _)| *before < step);
         self.lines.push((step, numbers.join(",")));
+        self.is_new = true;
     }
 
     /// Writes the table and its picture.
@@ -60,6 +63,9 @@ impl Losses {
     /// # Errors
     /// When a file cannot be written.
     pub(super) fn write(&self) -> anyhow::Result<()> {
+        if !self.is_new {
+            return Ok(());
+        }
         let table: Vec<&str> = std::iter::once(COLUMNS).chain(self.lines.iter().map(|(_, line)| &**line)).collect();
         for (name, text) in [(TABLE, table.join("\n") + "\n"), (PICTURE, self.picture()?)] {
             let file = self.dir.join(name);
@@ -109,5 +115,44 @@ impl Losses {
             area.present()?;
         }
         Ok(text)
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn progress(step: u32, loss: f64) -> Progress {
+        Progress {
+            step,
+            steps: 30,
+            loss,
+            cross_entropy: Some(loss),
+            accuracy: Some(0.5),
+            judgement: None,
+            judged_right: None,
+            learning_rate: 1e-3,
+            gradient_norm: 1.0,
+            tokens_per_s: 10.0,
+            seconds: 1.0,
+        }
+    }
+
+    #[test]
+    fn a_run_that_goes_on_repeats_the_steps_since_its_checkpoint() {
+        let dir = tempfile::tempdir().unwrap();
+        let column = || Losses::of(dir.path()).column("cross_entropy");
+        let write = |reports: &[(u32, f64)]| {
+            let mut losses = Losses::of(dir.path());
+            reports.iter().for_each(|(step, loss)| losses.add(&progress(*step, *loss)));
+            losses.write().unwrap();
+        };
+        write(&[]);
+        assert!(!dir.path().join(TABLE).exists(), "nothing was reported");
+        write(&[(10, 3.0), (20, 2.0)]);
+        write(&[(20, 1.5), (30, 1.0)]);
+        assert_eq!(column(), [(10.0, 3.0), (20.0, 1.5), (30.0, 1.0)]);
+        write(&[(10, 4.0)]);
+        assert_eq!(column(), [(10.0, 4.0)], "a run from the start");
     }
 }

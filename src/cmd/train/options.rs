@@ -8,7 +8,7 @@ use crate::model::{Device, threads};
 use crate::text::Tokenizer;
 use crate::train::data::Data;
 use crate::train::sudoku::Split;
-use crate::train::{Finished, Progress, RunConfig, Schedule, in_hex};
+use crate::train::{Finished, Progress, RunConfig, Schedule, TrainError, in_hex};
 use anyhow::{Context, bail};
 use clap::{Args, ValueEnum};
 use indicatif::{ProgressBar, ProgressStyle};
@@ -227,12 +227,22 @@ impl Monitor {
         }
     }
 
-    /// Writes the losses, and says how the run has ended.
+    /// Writes the losses of a run, also of one that failed.
     ///
     /// # Errors
-    /// When a file cannot be written, or progress could not be printed.
-    pub(super) fn close(self, finished: &Finished, out: &Path) -> anyhow::Result<()> {
-        self.losses.borrow().write()?;
+    /// Those of the run, and when a file cannot be written.
+    pub(super) fn after<T>(&self, run: Result<T, TrainError>) -> anyhow::Result<T> {
+        let written = self.losses.borrow().write();
+        let run = run?;
+        written?;
+        Ok(run)
+    }
+
+    /// Says how the run has ended.
+    ///
+    /// # Errors
+    /// When progress could not be printed.
+    pub(super) fn close(self, finished: &Finished, out: &Path) -> Result<(), OutputError> {
         if let Some(bar) = &self.bar {
             bar.finish();
         }
@@ -242,6 +252,6 @@ impl Monitor {
         } else {
             print::say(format_args!("stopped after step {}; the same command goes on from {out}", finished.step));
         }
-        Ok(self.lost.into_inner().map_or(Ok(()), Err)?)
+        self.lost.into_inner().map_or(Ok(()), Err)
     }
 }

@@ -91,7 +91,7 @@ pub(crate) struct PrismArgs {
 pub(super) fn run(args: &PrismArgs) -> anyhow::Result<()> {
     let RunArgs { out, seed, batch, .. } = &args.run;
     let dir = &args.model_id;
-    let memory = Memory::now(args.run.device)?;
+    let memory = Memory::before(&args.run)?;
     args.run.create_out(Some(dir))?;
     let (data, data_settings) = match &args.data {
         Some(data) => {
@@ -138,18 +138,19 @@ pub(super) fn run(args: &PrismArgs) -> anyhow::Result<()> {
     let tuning = tuning.load(args.run.device)?;
     let stop = stop_flag()?; // only now: while the model is loaded, a signal ends the program
     let (run, checkpoint) = (args.run.config()?, out.join("checkpoint.safetensors"));
-    if args.run.dry_run {
+    if let Some(memory) = memory {
         return memory.show(&args.run, tuning.frozen(), |report| {
             Ok(tuning.run(&run, &checkpoint, &settings, &stop, report)?.finished)
         });
     }
     let monitor = Monitor::new(args.run.steps, out, &stop);
-    let tuned = tuning.run(&run, &checkpoint, &settings, &stop, |progress| monitor.show(progress))?;
+    let tuned = tuning.run(&run, &checkpoint, &settings, &stop, |progress| monitor.show(progress));
+    let tuned = monitor.after(tuned)?;
     let fingerprint = tuned.write(out)?;
     if tuned.finished.is_complete {
         fs::write(out.join("PRISM.md"), card(args, &fingerprint, &held_out, &recipe)?)?;
     }
-    monitor.close(&tuned.finished, out)
+    Ok(monitor.close(&tuned.finished, out)?)
 }
 
 fn trained(args: &PrismArgs) -> anyhow::Result<Box<dyn Denoiser>> {
