@@ -141,6 +141,8 @@ fn what_cannot_be_compared_is_told_before_the_measurement() {
     let dir = tempfile::tempdir().unwrap();
     let data = |text: &str| written(dir.path(), "data.jsonl", text);
     let texts = data("{\"prompt\": \"a\"}");
+    let case = |template: &str| json!({"template": template, "blank": ".", "text": "1"}).to_string();
+    let holes = written(dir.path(), "holes.jsonl", &format!("{}\n{}\n", case("1.3"), case("123")));
     for (args, words) in [
         (&["--policy", "best"][..], "\"best\" is no policy; give a JSON object of fields of a request, or a remasking"),
         (&["--policy", "off", "--policy", "off"], "two policies are called off"),
@@ -155,8 +157,16 @@ fn what_cannot_be_compared_is_told_before_the_measurement() {
             &["--model-id", "toy", "--policy", "off", "--data", &texts, "--check", "true", "--max-tokens", "9999"],
             "task 1",
         ),
+        (
+            &["--policy", r#"{"diffusion": {"remasking": {"budget": 3}}}"#],
+            "missing field `policy`, expected one of `off`",
+        ),
+        (&["--policy", "off", "--policy", "remedi"], "policy remedi, task 1"),
+        (&["--policy", "off", "--data", &holes, "--count", "2"], "policy off, task 2"),
     ] {
         check_error(args, words);
+        let table = String::from_utf8(compare(args).stdout).unwrap();
+        assert!(table.is_empty(), "{args:?}: {table}");
     }
     for (text, words) in [
         ("", "has no text"),

@@ -121,7 +121,7 @@ fn an_error_of_knobs_names_flags_of_the_command() {
         ),
         (
             &["--remasking", "off", "--remask-window", "0,0.5"],
-            "policy \"off\" takes no --remask-budget, --remask-below, ",
+            "--remask-window goes with the policies \"quality\", \"exact\"",
         ),
         (
             &["--remasking", "t2m", "--remask-eta", "0.5"],

@@ -88,6 +88,11 @@ fn what_is_no_such_model_is_named() {
     let mut model = load(&judges().join("llama"));
     let error = model.log_probabilities(&[1, 2, 48], 1).unwrap_err().to_string();
     assert!(error.contains("token id 48"), "{error}");
+    for judge in ["llama", "llama.gguf"] {
+        let mut model = load(&judges().join(judge));
+        let error = model.log_probabilities(&[48, 1, 2], 2).unwrap_err().to_string();
+        assert!(error.contains("token id 48; the judge's ids are below 48: its tokenizer"), "{error}");
+    }
     assert!(model.log_probabilities(&[], 0).unwrap().is_empty());
     assert_eq!(model.log_probabilities(&[3; 100], 0).unwrap().len(), 63, "as far as the model goes");
 }

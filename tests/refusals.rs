@@ -174,7 +174,7 @@ async fn a_field_at_fault_is_named_with_what_is_allowed() {
         (
             r#"{"prompt": "a", "diffusion": {"remasking": {"budget": 1}}}"#,
             "diffusion.remasking",
-            "missing field `policy`",
+            "missing field `policy`, expected one of `off`",
         ),
         (
             r#"{"prompt": "a", "diffusion": {"remasking": {"policy": "remdm", "below": 0.5}}}"#,
@@ -193,8 +193,8 @@ async fn a_field_at_fault_is_named_with_what_is_allowed() {
         ),
         (
             r#"{"prompt": "a", "diffusion": {"remasking": {"policy": "off", "budget": 1}}}"#,
-            "diffusion.remasking",
-            "takes no budget",
+            "diffusion.remasking.budget",
+            "\"off\" takes no knobs",
         ),
         (
             r#"{"prompt": "a", "diffusion": {"remasking": {"policy": "quality", "below": 2}}}"#,
@@ -202,9 +202,9 @@ async fn a_field_at_fault_is_named_with_what_is_allowed() {
             "from 0 to 1",
         ),
         (
-            r#"{"prompt": "a", "diffusion": {"remasking": {"policy": "quality", "window": [0.5]}}}"#,
+            r#"{"prompt": "a", "diffusion": {"remasking": {"policy": "quality", "window": [0, 0.5, 1]}}}"#,
             "diffusion.remasking.window",
-            "array of length 2",
+            "given an array of 3; give two numbers from 0 to 1",
         ),
         (
             r#"{"prompt": "a", "diffusion": {"remasking": {"policy": "quality", "window": [0.5, 0.5]}}}"#,

@@ -24,6 +24,8 @@ pub struct Causal {
     length_max: usize,
     /// The token that texts begin with, if it has one.
     begin: Option<u32>,
+    /// Tokens that it knows.
+    vocabulary: u64,
 }
 
 /// A network of one of the families. Each returns the logits of the token after the last one.
@@ -77,7 +79,8 @@ impl Causal {
             Some("qwen3") => Network::Qwen3(Box::new(qwen3::ModelForCausalLM::new(&read(&keys, &file)?, weights()?)?)),
             _ => return Err(LoadError::unsupported(&file, "model_type", family.to_string(), FAMILIES)),
         };
-        Ok(Self { network, device, length_max: length_max.unwrap_or(LENGTH_MAX), begin })
+        let vocabulary = number("vocab_size").unwrap_or(u64::MAX);
+        Ok(Self { network, device, length_max: length_max.unwrap_or(LENGTH_MAX), begin, vocabulary })
     }
 
     fn from_gguf(path: &Path, device: candle_core::Device) -> Result<Self, LoadError> {
@@ -92,6 +95,8 @@ impl Causal {
         let family = family.unwrap_or_default();
         let begin = value("tokenizer.ggml.bos_token_id").and_then(|id| id.to_u32().ok());
         let length_max = value(&format!("{family}.context_length")).and_then(|most| most.to_u32().ok());
+        let embedding = content.tensor_infos.get("token_embd.weight").and_then(|table| table.shape.dims().first());
+        let vocabulary = embedding.map_or(u64::MAX, |size| *size as u64);
         let network = match family.as_str() {
             "llama" => {
                 let model = quantized_llama::ModelWeights::from_gguf(content, &mut file, &device)?;
@@ -111,7 +116,7 @@ impl Causal {
             }
         };
         let length_max = length_max.map_or(LENGTH_MAX, |most| most as usize);
-        Ok(Self { network, device, length_max, begin })
+        Ok(Self { network, device, length_max, begin, vocabulary })
     }
 
     /// The natural logarithms of the probability of each token from number `from` on, each given
@@ -124,6 +129,12 @@ impl Causal {
         let begin = self.begin.filter(|begin| tokens.first() != Some(begin));
         let mut text: Vec<u32> = begin.into_iter().chain(tokens.iter().copied()).collect();
         text.truncate(self.length_max);
+        let size = self.vocabulary;
+        if let Some(token) = text.iter().find(|token| u64::from(**token) >= size) {
+            let message =
+                format!("token id {token}; the judge's ids are below {size}: its tokenizer is not that of its weights");
+            return Err(ModelError::Failed(message));
+        }
         let from = (from + usize::from(begin.is_some())).max(1);
         let mut found = Vec::new();
         self.network.forget(&self.device)?;
@@ -132,12 +143,8 @@ impl Causal {
             let logits = self.network.next(&Tensor::new(&text[read..at], &self.device)?.unsqueeze(0)?, read)?;
             read = at;
             let logits = logits.flatten_all()?.to_dtype(DType::F32)?;
-            let (size, token) = (logits.dim(0)?, text[at]);
-            if token as usize >= size {
-                return Err(ModelError::Failed(format!("token id {token}; the judge's ids are below {size}")));
-            }
             let likely = candle_nn::ops::log_softmax(&logits, D::Minus1)?;
-            found.push(likely.get(token as usize)?.to_scalar::<f32>()?);
+            found.push(likely.get(text[at] as usize)?.to_scalar::<f32>()?);
         }
         Ok(found)
     }

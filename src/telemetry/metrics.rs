@@ -4,7 +4,7 @@
 use super::alias::Alias;
 use super::device::{DeviceMetrics, Devices, register};
 use crate::diffusion::Probability;
-use crate::diffusion::policy::{Kind, OFF, rules};
+use crate::diffusion::policy::{Kind, OFF, Rule, rules};
 use prometheus::{
     Encoder, Gauge, Histogram, HistogramOpts, HistogramVec, IntCounter, IntCounterVec, IntGauge, Opts, Registry,
     TextEncoder,
@@ -94,11 +94,12 @@ impl Metrics {
         };
         let duration = |name: &str, help: &str| histogram(name, help, ANSWER_BUCKETS);
         let erased = counters("cells_erased_total", "Filled cells erased again", &["policy"])?;
-        let erasing = rules(Kind::Remasking).into_iter().filter(|rule| *rule != &OFF);
+        let is_replacing = |rule: &&Rule| rule.needs.best || rule.needs.corrected;
+        let erasing = rules(Kind::Remasking).into_iter().filter(|rule| *rule != &OFF && !is_replacing(rule));
         erasing.for_each(|rule| drop(erased.with_label_values(&[rule.name])));
         let help = "Filled cells that got another token without being erased";
         let replaced = counters("cells_replaced_total", help, &["policy"])?;
-        let replacing = rules(Kind::Remasking).into_iter().filter(|rule| rule.needs.best);
+        let replacing = rules(Kind::Remasking).into_iter().filter(is_replacing);
         replacing.for_each(|rule| drop(replaced.with_label_values(&[rule.name])));
         Ok(Self {
             requests: counters("requests_total", "Requests ended", &["endpoint", "outcome"])?,
@@ -281,6 +282,7 @@ mod tests {
             "vllm:diffusion_num_canvas_positions_total{model_name=\"toy\"} 70",
             "remask_requests_total{endpoint=\"/v1/score\",outcome=\"failed\"} 0",
             "remask_cells_erased_total{policy=\"remdm\"} 0",
+            "remask_cells_replaced_total{policy=\"proseco\"} 0",
             "vllm:num_requests_running{model_name=\"toy\"} 3",
             "vllm:kv_cache_usage_perc{model_name=\"toy\"} 0.5",
             "# TYPE vllm:diffusion_num_denoising_steps_total counter",

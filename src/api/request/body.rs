@@ -138,8 +138,7 @@ fn header<'a>(headers: &'a HeaderMap, name: &HeaderName) -> Option<&'a str> {
     headers.get(name)?.to_str().ok()
 }
 
-/// The value of a JSON text, which is an object.
-pub(crate) fn parse<T: DeserializeOwned>(bytes: &[u8]) -> Result<T, ApiError> {
+fn parse<T: DeserializeOwned>(bytes: &[u8]) -> Result<T, ApiError> {
     let bytes = bytes.strip_prefix(BYTE_ORDER_MARK).unwrap_or(bytes);
     match bytes.trim_ascii().first() {
         None => return Err(invalid("the body is empty; send a JSON object")),
@@ -147,12 +146,17 @@ pub(crate) fn parse<T: DeserializeOwned>(bytes: &[u8]) -> Result<T, ApiError> {
         Some(b'[') => return Err(invalid("the body is an array; send a JSON object")),
         Some(_) => values::check(bytes)?,
     }
+    parse_object("the body", bytes)
+}
+
+/// The value of a JSON text, which is an object; errors call it `what`.
+pub(crate) fn parse_object<T: DeserializeOwned>(what: &str, bytes: &[u8]) -> Result<T, ApiError> {
     let mut json = serde_json::Deserializer::from_slice(bytes);
     let value = serde_path_to_error::deserialize(&mut json).map_err(|error| {
         let path = Some(error.path().to_string()).filter(|path| path != ".");
-        explain(path.map(ApiError::path), error.inner())
+        explain(what, path.map(ApiError::path), error.inner())
     })?;
-    json.end().map_err(|error| explain(None, &error))?;
+    json.end().map_err(|error| explain(what, None, &error))?;
     Ok(value)
 }
 
@@ -160,17 +164,17 @@ fn invalid(message: impl Into<String>) -> ApiError {
     ApiError::new(Code::InvalidRequest, message)
 }
 
-fn explain(path: Option<String>, error: &serde_json::Error) -> ApiError {
+fn explain(what: &str, path: Option<String>, error: &serde_json::Error) -> ApiError {
     match error.classify() {
-        Category::Syntax => invalid(format!("the body is not valid JSON: {error}{}", advice(error))).at(path),
+        Category::Syntax => invalid(format!("{what} is not valid JSON: {error}{}", advice(error))).at(path),
         // the field at which the text breaks off is not at fault
-        Category::Eof | Category::Io => invalid(format!("the body is not valid JSON: {error}")),
+        Category::Eof | Category::Io => invalid(format!("{what} is not valid JSON: {error}")),
         Category::Data => {
             let place = format!(" at line {} column {}", error.line(), error.column());
             let text = error.to_string();
             let text = cut(text.strip_suffix(&place).unwrap_or(&text));
             let text = in_json_words(&text);
-            let message = path.as_ref().map_or_else(|| format!("the body: {text}"), |path| format!("{path}: {text}"));
+            let message = path.as_ref().map_or_else(|| format!("{what}: {text}"), |path| format!("{path}: {text}"));
             invalid(message).at(given_twice(path.as_deref(), &text).or(path))
         }
     }

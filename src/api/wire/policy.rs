@@ -4,7 +4,7 @@
 use super::field::{Fraction, OneOf, count_within, fraction, number_to};
 use crate::api::schema;
 use crate::diffusion::policy::{COUNT_MAX, Choice, Kind, Knob, Range, Rule, Setting, Settings, knobs, rules};
-use serde::de::{DeserializeSeed, Error, MapAccess, Visitor};
+use serde::de::{DeserializeSeed, Error, Expected, MapAccess, Visitor};
 use serde::{Deserialize, Deserializer};
 use std::fmt;
 use utoipa::openapi::schema::{
@@ -45,7 +45,11 @@ pub(super) fn cache<'de, D: Deserializer<'de>>(input: D) -> Result<Option<Choice
 fn choice<'de, D: Deserializer<'de>>(name: &'static str, kind: Kind, input: D) -> Result<Option<Choice>, D::Error> {
     match input.deserialize_any(Field { name, kind, knobs: knobs(kind) })? {
         None => Ok(None),
-        Some((None, _)) => Err(D::Error::missing_field(name)),
+        Some((None, _)) => {
+            let names = OneOf { what: "variant", words: &names(kind) };
+            let expected: &dyn Expected = &names;
+            Err(D::Error::custom(format!("missing field `{name}`, expected {expected}")))
+        }
         Some((Some(rule), settings)) => Ok(Some(Choice { rule, settings })),
     }
 }
@@ -110,9 +114,12 @@ impl<'de> DeserializeSeed<'de> for Value {
             Range::Count { min } => Ok(count_within(input, min, COUNT_MAX)?.map(Setting::Count)),
             Range::Fraction => Ok(fraction(input)?.map(Setting::Number)),
             Range::Number { max } => Ok(number_to(input, max)?.map(Setting::Number)),
-            Range::Span => {
-                let ends = Option::<[Fraction; 2]>::deserialize(input)?;
-                Ok(ends.map(|ends| Setting::Span(ends.map(|Fraction(end)| end))))
+            range @ Range::Span => {
+                let Some(ends) = Option::<Vec<Fraction>>::deserialize(input)? else { return Ok(None) };
+                match ends[..] {
+                    [Fraction(from), Fraction(until)] => Ok(Some(Setting::Span([from, until]))),
+                    _ => Err(D::Error::custom(format!("given an array of {}; give {range}", ends.len()))),
+                }
             }
         }
     }

@@ -40,7 +40,7 @@ impl Refinement {
     /// # Errors
     /// When it is not valid JSON, or a field is unknown or malformed.
     pub(crate) fn parse(json: &str) -> ApiResult<Self> {
-        body::parse(json.as_bytes())
+        body::parse_object("the policy", json.as_bytes())
     }
 
     /// Its name, if it has one, and the request for `task`.

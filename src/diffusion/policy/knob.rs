@@ -76,8 +76,8 @@ impl From<[f32; 2]> for Setting {
 #[derive(Clone, Debug, PartialEq, Eq, thiserror::Error)]
 #[error("{message}")]
 pub struct KnobError {
-    /// The knob at fault; `None` where the rule takes no knobs at all.
-    pub knob: Option<&'static str>,
+    /// The knob at fault.
+    pub knob: &'static str,
     /// What was given, and what is allowed.
     pub message: String,
 }
@@ -89,7 +89,7 @@ impl Knob {
     /// When it is outside the range.
     pub(super) fn check(&self, value: Setting) -> Result<(), KnobError> {
         let name = self.name;
-        let fault = |message: String| Err(KnobError { knob: Some(name), message });
+        let fault = |message: String| Err(KnobError { knob: name, message });
         let number = |value: f32| fault(format!("{name} is {value}; give a number from 0 to 1"));
         let outside = |value: &f32| Probability::new(*value).is_none();
         match (self.range, value) {
@@ -161,7 +161,7 @@ impl Settings {
     pub fn try_with(mut self, knob: &'static str, value: Setting) -> Result<Self, KnobError> {
         let Some(entry) = self.0.iter_mut().find(|entry| entry.is_none_or(|(name, _)| name == knob)) else {
             let message = format!("{knob} is one too many; no policy takes more than {KNOBS_MAX} knobs");
-            return Err(KnobError { knob: Some(knob), message });
+            return Err(KnobError { knob, message });
         };
         *entry = Some((knob, value));
         Ok(self)
@@ -232,6 +232,11 @@ impl Stretch {
     pub fn of_steps(&self, steps: u32) -> std::ops::Range<u32> {
         let edge = |fraction: Probability| (f64::from(fraction.get()) * f64::from(steps)).round() as u32;
         edge(self.from)..edge(self.until)
+    }
+
+    /// Whether the two have a part in common.
+    pub(super) fn overlaps(&self, other: &Self) -> bool {
+        self.from < other.until && other.from < self.until
     }
 
     /// Whether a block that is filled to `progress` is inside the stretch.

@@ -11,7 +11,7 @@ use super::present::{P2, PRESENT, RUNNING, T2M};
 use super::proseco::PROSECO;
 use super::quality::{EXACT, QUALITY};
 use super::random;
-use super::remask::{BUDGET, OFF};
+use super::remask::{BUDGET, OFF, WINDOW};
 use super::remdm::{CAP, REMDM, RESCALE};
 use super::remedi::{REMEDI, REMEDI_LOGIT};
 use super::rule::{Choice, Count, Kind, Rule};
@@ -132,13 +132,13 @@ pub fn pace(settings: &Settings) -> Result<Option<Choice>, KnobError> {
     let Some(rule) = rules.iter().find(|rule| settings.get(rule.name).is_some()) else {
         let owners = rules.iter().filter(|rule| rule.knob(first).is_some()).map(|rule| rule.name);
         let message = format!("{first} goes with {}; give that too", listed(&owners.collect::<Vec<_>>(), "or"));
-        return Err(KnobError { knob: Some(first), message });
+        return Err(KnobError { knob: first, message });
     };
     match settings.iter().find(|(name, _)| rule.knob(name).is_none()) {
         None => Ok(Some(Choice { rule, settings: *settings })),
         Some((other, _)) => {
             let message = format!("{other} does not go with {}; give one of them", rule.name);
-            Err(KnobError { knob: Some(other), message })
+            Err(KnobError { knob: other, message })
         }
     }
 }
@@ -154,11 +154,16 @@ impl Choice {
             Some(knob) => knob.check(value),
             None => Err(foreign(self.rule, name)),
         })?;
+        if self.hold().is_some_and(|hold| !hold.overlaps(&self.window())) {
+            let message = "window and hold do not overlap, and a hold only writes anew what is erased in it; \
+                           let them overlap, or leave out window";
+            return Err(KnobError { knob: WINDOW.name, message: message.to_owned() });
+        }
         match order::without_credit(&self.settings).filter(|_| self.rule.kind == Kind::Order) {
             None => Ok(()),
             Some(knob) => {
                 let message = format!("{knob} goes with {}; give that too", order::CREDIT.name);
-                Err(KnobError { knob: Some(knob), message })
+                Err(KnobError { knob, message })
             }
         }
     }
@@ -168,26 +173,19 @@ impl Choice {
 fn foreign(rule: &'static Rule, knob: &'static str) -> KnobError {
     let rules = rules(rule.kind);
     let knob_names = |rule: &Rule| rule.knobs.iter().map(|knob| knob.name).collect::<Vec<_>>();
-    if rule.knobs.is_empty() {
-        let all: Vec<_> = knobs(rule.kind).iter().map(|knob| knob.name).collect();
-        let (name, all) = (rule.name, listed(&all, "or"));
-        let message = match rules.iter().find(|other| !other.knobs.is_empty()) {
-            Some(Rule { name: other, .. }) => {
-                format!("policy {name:?} takes no {all}; choose another policy, as {other:?}")
-            }
-            None => format!("policy {name:?} takes no knobs; leave out {knob}"),
-        };
-        return KnobError { knob: None, message };
-    }
     let owners = rules.iter().filter(|other| other.knob(knob).is_some());
     let owners: Vec<_> = owners.map(|owner| format!("{:?}", owner.name)).collect();
     let policies = if owners.len() == 1 { "policy" } else { "policies" };
-    let (name, own) = (rule.name, listed(&knob_names(rule), "and"));
+    let name = rule.name;
+    let advice = match knob_names(rule).as_slice() {
+        [] => format!("{name:?} takes no knobs"),
+        own => format!("with {name:?} give {}", listed(own, "and")),
+    };
     let belongs = match owners.is_empty() {
         true => format!("goes with no {}", rule.kind), // a knob of another kind of rule
         false => format!("goes with the {policies} {}", listed(&owners, "and")),
     };
-    KnobError { knob: Some(knob), message: format!("{knob} {belongs}; with {name:?} give {own}") }
+    KnobError { knob, message: format!("{knob} {belongs}; {advice}") }
 }
 
 /// `a, b and c`.
@@ -278,13 +276,15 @@ mod tests {
              with \"remdm\" give budget, window and hold"
         );
         assert_eq!(
-            message(Choice::of(&OFF).with("budget", 1)),
-            "policy \"off\" takes no budget, below, window, hold, weight, every, above, correct_every, \
-             corrector_passes or eta; choose another policy, as \"quality\""
+            message(Choice::of(&OFF).with("weight", 1.0)),
+            "weight goes with the policy \"p2\"; \"off\" takes no knobs"
         );
         let fading = Choice::of(&order::ENTROPY).with("credit_decay", 0.5);
         assert_eq!(message(fading), "credit_decay goes with credit; give that too");
         assert_eq!(fading.with("credit", 0.7).check(), Ok(()));
+        let held = Choice::of(&QUALITY).with("hold", [0.5, 0.75]);
+        assert!(message(held.with("window", [0.0, 0.5])).starts_with("window and hold do not overlap"));
+        assert_eq!((held.check(), held.with("window", [0.0, 0.75]).check()), (Ok(()), Ok(())));
         assert_eq!(pace(&Settings::EMPTY), Ok(None));
         let threshold = Choice::of(&THRESHOLD).with("threshold", 0.9);
         assert_eq!(pace(&threshold.settings), Ok(Some(threshold)));

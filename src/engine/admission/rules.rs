@@ -8,10 +8,7 @@ use crate::diffusion::policy::{
 use crate::diffusion::{DOUBTFUL, Pace, Policy, Proofreading};
 use crate::engine::request::{self, Rejected, Request, invalid};
 use crate::model::{Keeping, ModelSpec};
-use std::{
-    borrow::Cow,
-    num::{NonZeroU32, NonZeroUsize},
-};
+use std::num::{NonZeroU32, NonZeroUsize};
 
 /// The field of orders and paces.
 pub(super) const UNMASKING: &str = "diffusion.unmasking";
@@ -158,8 +155,7 @@ pub(super) fn checked(field: &'static str, kind: Kind, asked: Choice, blanks: u3
 }
 
 pub(super) fn knob_fault(field: &'static str, KnobError { knob, message }: KnobError) -> Rejected {
-    let param = knob.map_or(Cow::Borrowed(field), |knob| format!("{field}.{knob}").into());
-    Rejected::Invalid { param, message }
+    Rejected::Invalid { param: format!("{field}.{knob}").into(), message }
 }
 
 /// Why a request is refused that needs a quality head, and which remaskings need none.

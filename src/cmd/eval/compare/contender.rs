@@ -137,7 +137,7 @@ mod tests {
             (r#"{"repetition_penalty": "1"}"#, "a string; give a number from 0.01 to 100, 1 for none"),
             (r#"{"logit_bias": {"a": 1}}"#, "logit_bias: \"a\" is no token id"),
             (r#"{"diffusion": {"steps": 0.5}}"#, "diffusion.steps: given 0.5; give a whole number"),
-            (r#"{"diffusion": {"#, "the body is not valid JSON"),
+            (r#"{"diffusion": {"#, "the policy is not valid JSON"),
         ] {
             let error = read(text).unwrap_err();
             assert!(error.contains(words), "{error}");

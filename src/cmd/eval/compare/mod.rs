@@ -18,13 +18,14 @@ use crate::cmd::model::ModelArgs;
 use crate::cmd::print;
 use crate::cmd::words::{count, number};
 use crate::diffusion::policy::COUNT_MAX;
-use crate::engine::Handle;
+use crate::engine::{Admitted, Handle};
 use anyhow::{Context, bail, ensure};
 use clap::Args;
 use clap::builder::NonEmptyStringValueParser;
 use serde::Serialize;
 use std::fs::File;
 use std::io::{BufWriter, Write};
+use std::iter;
 use std::path::PathBuf;
 use std::time::{Duration, Instant};
 
@@ -151,6 +152,7 @@ pub(super) async fn run(args: &CompareArgs) -> anyhow::Result<()> {
     if let (Some(Contender { name, .. }), false) = (contenders.iter().find(needs_head), handle.spec().has_quality) {
         bail!("this model has no quality head for the policy {name}; give one with --prism-head, or other policies");
     }
+    args.try_admission(&handle, &tasks, &contenders)?;
     let width = contenders.iter().map(|one| one.name.chars().count()).max().unwrap_or(0).clamp(6, 40);
     if !args.json {
         print::line(tasks.title())?;
@@ -160,8 +162,7 @@ pub(super) async fn run(args: &CompareArgs) -> anyhow::Result<()> {
     let mut drawn = Vec::new();
     for (index, contender) in contenders.iter().enumerate() {
         let mut points = Vec::new();
-        let steps = if contender.has_steps() { &args.steps[..1] } else { &args.steps[..] };
-        for &steps in steps {
+        for &steps in args.steps_of(contender) {
             let run = args.measure(&handle, &tasks, contender, steps).await?;
             let steps = contender.steps(steps);
             let right = tasks.right(&run.answers).await?;
@@ -197,12 +198,38 @@ impl CompareArgs {
         Tasks::texts(file, self.puzzles.count(), check, self.judge.is_some(), self.max_tokens)
     }
 
+    /// The numbers of steps that a policy is measured with.
+    fn steps_of(&self, contender: &Contender) -> &[u32] {
+        if contender.has_steps() { &self.steps[..1] } else { &self.steps }
+    }
+
+    /// Refuses what a measurement of hours would come upon later: each policy with each number of
+    /// steps is tried on the first task, and the first one on each task.
+    fn try_admission(&self, handle: &Handle, tasks: &Tasks, contenders: &[Contender]) -> anyhow::Result<()> {
+        for (index, contender) in contenders.iter().enumerate() {
+            let count = if index == 0 { tasks.count() } else { 1 };
+            for (&steps, number) in self.steps_of(contender).iter().flat_map(|steps| iter::repeat(steps).zip(0..count))
+            {
+                self.admit(handle, tasks, contender, steps, number)?;
+            }
+        }
+        Ok(())
+    }
+
+    fn admit(
+        &self,
+        handle: &Handle,
+        tasks: &Tasks,
+        contender: &Contender,
+        steps: u32,
+        number: usize,
+    ) -> anyhow::Result<Admitted> {
+        let request = contender.request(tasks.task(number), self.puzzles.seed_of(number), steps, self.erase_per_step);
+        handle.admit(&request).with_context(|| format!("policy {}, task {}", contender.name, number + 1))
+    }
+
     async fn measure(&self, handle: &Handle, tasks: &Tasks, contender: &Contender, steps: u32) -> anyhow::Result<Run> {
-        let submit = |number| {
-            let seed = self.puzzles.seed_of(number);
-            let request = contender.request(tasks.task(number), seed, steps, self.erase_per_step);
-            handle.submit(&request).with_context(|| format!("policy {}, task {}", contender.name, number + 1))
-        };
+        let submit = |number| Ok(handle.queue(self.admit(handle, tasks, contender, steps, number)?)?);
         let mut run = Run {
             answers: Vec::new(),
             forward_passes: 0,
