@@ -192,9 +192,11 @@ async fn a_server_that_loads_says_so() {
     }
     server.load(Box::new(Toy::new()), None, Limits::default());
     assert_eq!(server.get("/ready").await.status(), 200);
-    let body = json!({"prompt": [79, 110], "max_tokens": 8, "diffusion": {"return_quality": true}});
+    let options = json!({"return_quality": true});
+    let body = json!({"prompt": [79, 110], "max_tokens": 8, "return_token_ids": true, "diffusion": options});
     let choice = &server.answer(COMPLETIONS, &body).await["choices"][0];
-    assert_eq!((&choice["text"], choice["quality"]["token_ids"].as_array().unwrap().len()), (&json!(""), 8));
+    assert_eq!((&choice["text"], choice["token_ids"].as_array().unwrap().len()), (&json!(""), 8));
+    assert_eq!((&choice["quality"]["token_ids"], &choice["prompt_token_ids"]), (&choice["token_ids"], &body["prompt"]));
     let response = server.post(COMPLETIONS, &json!({"prompt": "no tokenizer"})).await;
     assert_eq!(response.status(), 400);
 }

@@ -200,3 +200,41 @@ async fn a_text_that_a_stop_string_ends_has_no_token_behind_its_end() {
     let tokens = check_completion(&answer, &body)["tokens"].as_array().unwrap().len();
     assert_eq!(tokens, answer["choices"][0]["text"].as_str().unwrap().len(), "one for each byte");
 }
+
+#[tokio::test]
+async fn token_ids_are_those_that_have_logprobs_and_those_of_the_prompt() {
+    let server = Server::toy().await;
+    let asked = json!({"max_tokens": 40, "n": 2, "return_token_ids": true, "stop": "e"});
+    let prompts = json!(["Once", "On"]);
+    let body = merged(&[&asked, &json!({"prompt": prompts, "logprobs": 1})]);
+    let answer = server.answer(COMPLETIONS, &body).await;
+    check_completion(&answer, &body);
+    let choices = answer["choices"].as_array().unwrap();
+    assert_eq!(choices.len(), 4);
+    for (index, choice) in choices.iter().enumerate() {
+        let prompt = [json!([79, 110, 99, 101]), json!([79, 110])][index / 2].clone();
+        assert_eq!(choice["prompt_token_ids"], prompt, "{choice}");
+        // the demo model has a token for each byte
+        let bytes: Vec<u8> = choice["text"].as_str().unwrap().bytes().collect();
+        assert_eq!(choice["token_ids"], json!(bytes), "{choice}");
+    }
+
+    let chat = merged(&[&asked, &json!({"messages": [{"role": "user", "content": "Hi"}], "stream": true})]);
+    let mut ids = vec![Value::Null; 2];
+    for event in server.events(CHAT, &chat).await.iter().filter(|event| event.data != "[DONE]") {
+        for choice in event.json()["choices"].as_array().unwrap() {
+            assert_eq!(choice.get("token_ids").is_some(), !choice["finish_reason"].is_null(), "{choice}");
+            if let Some(own) = choice.get("token_ids") {
+                ids[usize::try_from(choice["index"].as_u64().unwrap()).unwrap()] = own.clone();
+            }
+        }
+    }
+    let whole = server.answer(CHAT, &merged(&[&chat, &json!({"stream": false})])).await;
+    assert_eq!(ids, [0, 1].map(|index| whole["choices"][index]["token_ids"].clone()));
+    let prompt = server.answer("/tokenize", &json!({"messages": chat["messages"]})).await;
+    assert_eq!(whole["choices"][0]["prompt_token_ids"], prompt["tokens"]);
+
+    let plain = server.answer(COMPLETIONS, &json!({"prompt": "Once", "return_token_ids": false})).await;
+    let choice = plain["choices"][0].as_object().unwrap();
+    assert!(!choice.contains_key("token_ids") && !choice.contains_key("prompt_token_ids"));
+}

@@ -9,7 +9,7 @@ use super::version::{REVISION, VERSION};
 use super::words::{count, port, whole};
 use crate::api::{self, Access, AppState, Guard, Listeners, Patience, Service};
 use crate::engine::{Clock, Limits, Replica, Restart, start_replicas};
-use crate::model::Device;
+use crate::model::{Device, ModelSpec, threads};
 use crate::telemetry::Metrics;
 use anyhow::{Context, anyhow, bail};
 use axum::http::{HeaderValue, Uri};
@@ -18,7 +18,7 @@ use clap::{Args, ValueEnum};
 use rustix::process::{Resource, Rlimit, getrlimit, setrlimit};
 use std::net::{IpAddr, Ipv4Addr, Ipv6Addr, SocketAddr};
 use std::sync::atomic::{AtomicBool, Ordering};
-use std::time::{Duration, SystemTime, UNIX_EPOCH};
+use std::time::{Duration, Instant, SystemTime, UNIX_EPOCH};
 use std::{io, path::PathBuf, sync::Arc};
 use tokio::{
     net::{TcpListener, lookup_host},
@@ -181,14 +181,14 @@ async fn serve(args: &ServeArgs) -> anyhow::Result<()> {
     let mut server = tokio::spawn(api::serve(listeners, state.clone(), stop, drain_timeout));
 
     say(format_args!("remask {}: loading {} ...", VERSION, args.model.model_id));
-    let loading = args.clone();
+    let (loading, begun) = (args.clone(), Instant::now());
     let loaded = tokio::select! {
         loaded = spawn_blocking(move || load_all(&loading.model, loading.batch_tokens_max())) => loaded.context("the model's loader broke down")??,
         served = &mut server => return served.context("the server broke down"),
     };
     let service = start_service(loaded, args, &metrics)?;
     let example = Example { is_sudoku: args.model.model_id == "sudoku", has_keys };
-    let greeting = greeting(&service, address, grpc_address, example);
+    let greeting = greeting(&service, [address, grpc_address], begun.elapsed(), example);
     let handle = service.handle.clone();
     is_loaded.store(true, Ordering::Release);
     state.loaded(service).map_err(|_| anyhow!("a model is being served already"))?;
@@ -320,7 +320,7 @@ fn reachable(address: SocketAddr) -> SocketAddr {
 }
 
 /// The message once the model is loaded: what is served, where, and an example request.
-fn greeting(service: &Service, address: SocketAddr, grpc: SocketAddr, example: Example) -> String {
+fn greeting(service: &Service, [address, grpc]: [SocketAddr; 2], loading: Duration, example: Example) -> String {
     let spec = service.handle.spec();
     let head = if spec.has_quality { "with a quality head" } else { "without a quality head" };
     let (path, body) = match (example.is_sudoku, service.handle.tokenizer()) {
@@ -336,16 +336,14 @@ fn greeting(service: &Service, address: SocketAddr, grpc: SocketAddr, example: E
     let key = if example.has_keys { " -H \"Authorization: Bearer $REMASK_API_KEY\"" } else { "" };
     let curl = format!("curl 'http://{}/v1/{path}'{key} -d '{body}'", reachable(address));
     let ask = if example.has_keys { "try, with an API key in REMASK_API_KEY:" } else { "try:" };
+    let ModelSpec { family, parameters, dtype, device, .. } = spec;
+    let (seconds, threads, reachable) = (loading.as_secs_f64(), threads(), reachable(address));
     format!(
-        "serving {} ({}, {} parameters, {head}, {} on {}) on http://{address}\n\
-         playground: open http://{} in a browser\n\
+        "serving {} ({family}, {parameters} parameters, {head}, {dtype} on {device}) on http://{address}\n\
+         loaded in {seconds:.1} s; {threads} threads\n\
+         playground: open http://{reachable} in a browser; documentation: http://{reachable}/docs\n\
          gRPC (remask.v1.Remask, health, reflection) on {grpc}\n{ask}\n  {curl}",
-        service.name,
-        spec.family,
-        spec.parameters,
-        spec.dtype,
-        spec.device,
-        reachable(address)
+        service.name
     )
 }
 

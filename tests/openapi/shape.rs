@@ -107,7 +107,8 @@ async fn the_viewer_needs_nobody_else() {
     let files = &document.operation("get", "/docs/{file}").about["parameters"][0]["schema"]["enum"];
     for file in files.as_array().unwrap() {
         let path = format!("/docs/{}", file.as_str().unwrap());
-        assert!(page.contains(&path[1..]), "{page}");
+        let linked = path[1..].trim_end_matches(".md");
+        assert!(page.contains(linked) || linked == "docs/guides.css", "{page}");
         let get = async |coding: &str| {
             let response = server.client.get(server.url(&path)).header("accept-encoding", coding).send().await.unwrap();
             assert_eq!(response.status(), 200);
@@ -127,4 +128,24 @@ async fn the_viewer_needs_nobody_else() {
     let missing = server.get("/docs/nothing.js").await;
     assert_eq!(missing.status(), 404);
     document.check_response(&document.operation("get", "/docs/{file}"), missing).await;
+}
+
+#[tokio::test]
+async fn the_guides_are_pages_without_scripts_or_their_sources() {
+    let server = Server::toy().await;
+    let page = server.get("/docs/policies").await;
+    let policy = page.headers()["content-security-policy"].to_str().unwrap().to_owned();
+    assert!(policy.starts_with("default-src 'none'; style-src 'self';") && !policy.contains("unsafe"), "{policy}");
+    assert_eq!(page.headers()["content-type"], "text/html; charset=utf-8");
+    let page = page.text().await.unwrap();
+    for part in ["<title>Policies: how an answer is refined - Remask</title>", "<h2 id=\"words\">", "<a href=\"api#"] {
+        assert!(page.contains(part), "no {part} in {page}");
+    }
+    assert!(!page.contains("<script") && !page.contains(" style="), "{page}");
+    assert_eq!(server.get("/docs/guides.css").await.status(), 200);
+    let source = server.get("/docs/policies.md").await;
+    assert_eq!(source.headers()["content-type"], "text/markdown; charset=utf-8");
+    assert_eq!(source.text().await.unwrap(), include_str!("../../docs/policies.md"));
+    let moved = server.get("/docs/policies/").await;
+    assert!(moved.url().path().ends_with("/docs/policies") && moved.status() == 200, "{}", moved.url());
 }

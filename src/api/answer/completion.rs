@@ -4,8 +4,10 @@ use super::objects::{FinishReason, Quality, Refinement, StepObject, Usage};
 use super::tool_call::{ToolCall, arguments_in};
 use super::{Detokenizer, Echo, Shape, logprobs::Logprobs};
 use crate::api::schema;
+use crate::diffusion::TokenId;
 use crate::engine::{Answer, Handle, Output};
 use serde::{Serialize, Serializer};
+use std::sync::Arc;
 use std::time::{SystemTime, UNIX_EPOCH};
 use utoipa::ToSchema;
 
@@ -77,6 +79,12 @@ pub(crate) struct Choice<'a> {
     /// Only if requested.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub(crate) quality: Option<Quality>,
+    /// Only if requested: the tokens that have logprobs. In a stream, in the choice's last chunk.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub(crate) token_ids: Option<Vec<u32>>,
+    /// Only if requested: the tokens before them.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub(crate) prompt_token_ids: Option<Vec<u32>>,
 }
 
 /// The text of a choice, in one of the shapes, or a piece of it.
@@ -135,6 +143,8 @@ pub(crate) struct ChoiceWriter {
     pub(crate) logprobs: bool,
     /// What is echoed before the choices of each prompt; empty where nothing is.
     pub(crate) echo: Vec<Echo>,
+    /// The tokens of each prompt; empty where no ids were asked for.
+    pub(crate) prompts: Vec<Arc<[TokenId]>>,
     /// Choices for each prompt.
     pub(crate) choices: usize,
     pub(crate) handle: Handle,
@@ -202,12 +212,16 @@ impl ChoiceWriter {
 
     fn finished<'a>(&self, index: usize, answer: &Answer, content: Content<'a>) -> Choice<'a> {
         let detokenizer = self.detokenizer();
+        let prompt = self.prompts.get(index / self.choices.max(1));
+        let tokens = answer.parts.iter().flat_map(|part| &part.tokens);
         Choice {
             index,
             content,
             logprobs: self.logprobs.then(|| self.logprobs_of(index, answer)),
             finish_reason: Some(self.calls.as_ref().map_or(answer.finish.into(), Calls::finish)),
             quality: Quality::of(answer, detokenizer),
+            token_ids: prompt.map(|_| tokens.map(|(token, _)| token.0).collect()),
+            prompt_token_ids: prompt.map(|prompt| prompt.iter().map(|token| token.0).collect()),
         }
     }
 

@@ -17,8 +17,8 @@ pub(crate) type WriteAnswer = Box<dyn Fn(&str, &Answer, Detokenizer<'_>) -> serd
 
 /// As `POST /v1/completions` answers a request of one choice.
 pub(crate) fn of_completion(model: String, handle: Handle) -> WriteAnswer {
-    let (shape, logprobs, echo, calls) = (Shape::Text, false, Vec::new(), None);
-    let writer = ChoiceWriter { shape, logprobs, echo, choices: 1, handle, calls };
+    let (shape, logprobs, echo, prompts, calls) = (Shape::Text, false, Vec::new(), Vec::new(), None);
+    let writer = ChoiceWriter { shape, logprobs, echo, prompts, choices: 1, handle, calls };
     Box::new(move |id, answer, _| {
         let answers = from_ref(answer);
         to_string(&Completion {

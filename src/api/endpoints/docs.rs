@@ -1,8 +1,10 @@
-//! `GET /openapi.json`, and `GET /docs`: a viewer of the document that needs no network.
+//! `GET /openapi.json`, and `GET /docs`: a viewer of the document and the guides, which need no
+//! network.
 
 use super::accept::weights;
 use crate::api::error::{ApiError, ApiResult, Code};
-use crate::api::openapi::viewer::{FILES, HTML, PAGE};
+use crate::api::openapi::guides::{GUIDES, Guide};
+use crate::api::openapi::viewer::{FILES, HTML, MARKDOWN, PAGE};
 use crate::api::request::body::PathName;
 use axum::body::Bytes;
 use axum::extract::OriginalUri;
@@ -16,6 +18,10 @@ use std::io::Read;
 const POLICY: &str = "default-src 'none'; script-src 'self'; style-src 'self' 'unsafe-inline'; img-src 'self' data:; \
                       connect-src 'self'; base-uri 'none'; form-action 'none'; frame-ancestors 'none'";
 
+/// Nothing from other servers, no scripts, nothing inline.
+const GUIDE_POLICY: &str = "default-src 'none'; style-src 'self'; img-src data:; base-uri 'none'; form-action 'none'; \
+                            frame-ancestors 'none'";
+
 pub(crate) fn document(document: &Bytes) -> impl IntoResponse + use<> {
     ([(CONTENT_TYPE, "application/json")], document.clone())
 }
@@ -27,10 +33,14 @@ pub(crate) async fn page(OriginalUri(uri): OriginalUri) -> Response {
     ([(CONTENT_TYPE, HTML), (CONTENT_SECURITY_POLICY, POLICY)], PAGE).into_response()
 }
 
-pub(crate) async fn file(PathName(name): PathName, headers: HeaderMap) -> ApiResult {
+/// A file of the viewer, or a guide: as a page, or with `.md` as its source.
+pub(crate) async fn file(OriginalUri(uri): OriginalUri, PathName(name): PathName, headers: HeaderMap) -> ApiResult {
+    if let Some(guide) = GUIDES.iter().find(|guide| guide.name == name.trim_end_matches(".md")) {
+        return Ok(guided(guide, &name, uri.path()));
+    }
     let file = FILES.iter().find(|file| file.name == name).ok_or_else(|| {
-        let names = FILES.map(|file| file.name).join(", ");
-        ApiError::new(Code::UnknownPath, format!("the viewer has no such file; it has {names}"))
+        let names: Vec<&str> = GUIDES.iter().map(|guide| guide.name).chain(FILES.map(|file| file.name)).collect();
+        ApiError::new(Code::UnknownPath, format!("there is no such page; there are {}", names.join(", ")))
     })?;
     let common = [(CONTENT_TYPE, file.media_type), (VARY, "accept-encoding")];
     Ok(match file.is_gzipped() {
@@ -38,6 +48,16 @@ pub(crate) async fn file(PathName(name): PathName, headers: HeaderMap) -> ApiRes
         true if accepts_gzip(&headers) => (common, [(CONTENT_ENCODING, "gzip")], file.content).into_response(),
         true => (common, unzipped(file.content)).into_response(),
     })
+}
+
+fn guided(guide: &Guide, name: &str, path: &str) -> Response {
+    if name != guide.name {
+        return ([(CONTENT_TYPE, MARKDOWN)], guide.source).into_response();
+    }
+    if path.ends_with('/') {
+        return Redirect::permanent(&format!("../{name}")).into_response(); // its addresses are relative
+    }
+    ([(CONTENT_TYPE, HTML), (CONTENT_SECURITY_POLICY, GUIDE_POLICY)], guide.page()).into_response()
 }
 
 fn accepts_gzip(headers: &HeaderMap) -> bool {

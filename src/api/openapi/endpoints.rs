@@ -1,8 +1,9 @@
 //! The descriptions of the endpoints, with examples that work on the built-in Sudoku model.
 
 use super::completion;
+use super::guides::GUIDES;
 use super::operation::{EndpointDoc, EventSchema, Example, JSON};
-use super::viewer::{FILES, HTML, SCRIPT, STYLE};
+use super::viewer::{FILES, HTML, MARKDOWN, SCRIPT, STYLE};
 use crate::api::answer::infill::Infill;
 use crate::api::answer::objects::{StartObject, StepObject};
 use crate::api::answer::repair::Repair;
@@ -244,8 +245,13 @@ pub(crate) fn viewer() -> EndpointDoc {
 }
 
 pub(crate) fn viewer_file() -> EndpointDoc {
-    let names = schema::words(FILES.map(|file| file.name));
-    let doc = EndpointDoc::new("docsFile", DOCUMENT, "A file of the viewer", "").may_be_missing();
-    let doc = doc.path_parameter("file", "Its name.", names, "start.js");
-    FILES.iter().fold(doc, |doc, file| doc.answers_as("The file.", file.media_type, schema::text(0)))
+    let sources = GUIDES.iter().map(|guide| format!("{}.md", guide.name));
+    let names = GUIDES.iter().map(|guide| guide.name).chain(FILES.map(|file| file.name)).map(str::to_owned);
+    let names: Vec<String> = names.chain(sources).collect();
+    let names = schema::words(names.iter().map(String::as_str));
+    let description = "The guides of the repository as pages, or with `.md` as Markdown, and the files of the viewer.";
+    let doc = EndpointDoc::new("docsFile", DOCUMENT, "A guide, or a file of the viewer", description).may_be_missing();
+    let doc = doc.path_parameter("file", "Its name.", names, "policies");
+    let media_types = [HTML, MARKDOWN].into_iter().chain(FILES.map(|file| file.media_type));
+    media_types.fold(doc, |doc, media_type| doc.answers_as("The guide or file.", media_type, schema::text(0)))
 }

@@ -3,6 +3,7 @@
 mod completion;
 pub(crate) mod endpoint;
 pub(crate) mod endpoints;
+pub(crate) mod guides;
 mod operation;
 pub(crate) mod viewer;
 

@@ -1,7 +1,8 @@
-//! The files of the viewer behind `GET /docs`.
+//! The files behind `GET /docs`: those of the viewer, and the style of the guides.
 
 pub(crate) const HTML: &str = "text/html; charset=utf-8";
 pub(crate) const SCRIPT: &str = "text/javascript; charset=utf-8";
+pub(crate) const MARKDOWN: &str = "text/markdown; charset=utf-8";
 pub(crate) const STYLE: &str = "text/css; charset=utf-8";
 
 pub(crate) const PAGE: &str = include_str!("viewer/index.html");
@@ -20,7 +21,7 @@ impl File {
     }
 }
 
-pub(crate) const FILES: [File; 3] = [
+pub(crate) const FILES: [File; 4] = [
     File { name: "swagger-ui.css", media_type: STYLE, content: include_bytes!("viewer/swagger-ui.css.gz") },
     File {
         name: "swagger-ui-bundle.js",
@@ -28,4 +29,5 @@ pub(crate) const FILES: [File; 3] = [
         content: include_bytes!("viewer/swagger-ui-bundle.js.gz"),
     },
     File { name: "start.js", media_type: SCRIPT, content: include_bytes!("viewer/start.js") },
+    File { name: "guides.css", media_type: STYLE, content: include_bytes!("viewer/guides.css") },
 ];

@@ -23,8 +23,8 @@ pub(crate) async fn respond(
     params: CompletionParams,
     shape: Shape,
 ) -> ApiResult {
-    let CompletionParams { request, tasks, choices, delivery, logprobs, echo, call, length_field, format_field } =
-        params;
+    let CompletionParams { request, tasks, choices, delivery, logprobs, token_ids, echo, call, .. } = params;
+    let (length_field, format_field) = (params.length_field, params.format_field);
     let submitted = match call {
         None => {
             let sessions = service.submit_all(context.origin(), request, tasks, choices, delivery.reads()).await;
@@ -38,14 +38,16 @@ pub(crate) async fn respond(
     };
     let (sessions, calls) =
         submitted.map_err(|error| about(about(error, "max_tokens", length_field), "response_format", format_field))?;
-    let echo = echo.into_iter().zip(sessions.chunks(choices.max(1)));
-    let echo: Vec<_> = echo.map(|(text, sessions)| (text, Arc::clone(&sessions[0].start.prompt))).collect();
+    let prompts = sessions.chunks(choices.max(1)).map(|sessions| Arc::clone(&sessions[0].start.prompt));
+    let prompts: Vec<_> = prompts.collect();
+    let echo: Vec<_> = echo.into_iter().zip(prompts.iter().cloned()).collect();
+    let prompts = if token_ids { prompts } else { Vec::new() };
     let echo = if logprobs {
         divided(service, text_work, echo).await?
     } else {
         echo.into_iter().map(|(text, _)| Echo::plain(text)).collect()
     };
-    let writer = ChoiceWriter { shape, logprobs, echo, choices, handle: service.handle.clone(), calls };
+    let writer = ChoiceWriter { shape, logprobs, echo, prompts, choices, handle: service.handle.clone(), calls };
     let head = |is_chunk| Head::new(context.id(), &service.name, shape, is_chunk);
     match delivery {
         Delivery::Whole => {
@@ -102,7 +104,10 @@ impl Chunks {
     }
 
     fn piece(&self, index: usize, content: Content<'_>, diffusion: Option<Side>) -> Frame {
-        self.chunk(Choice { index, content, logprobs: None, finish_reason: None, quality: None }, diffusion)
+        let (logprobs, finish_reason, quality) = (None, None, None);
+        let (token_ids, prompt_token_ids) = (None, None);
+        let choice = Choice { index, content, logprobs, finish_reason, quality, token_ids, prompt_token_ids };
+        self.chunk(choice, diffusion)
     }
 }
 

@@ -167,6 +167,8 @@ macro_rules! body {
             /// vLLM's: tokens that end the answer.
             #[schema(schema_with = schema::tokens_or_null)]
             stop_token_ids: Option<Vec<field::Id>>,
+            /// vLLM's: also return the ids of the tokens that were written, and of the prompt's.
+            return_token_ids: Option<bool>,
             /// Numbers added to the logits of token ids.
             #[schema(schema_with = schema::logit_bias)]
             logit_bias: Option<common::LogitBias>,
@@ -228,6 +230,7 @@ macro_rules! body {
                         structured_outputs: self.structured_outputs.take(),
                         json_schema: self.json_schema.take(),
                     },
+                    token_ids: self.return_token_ids == Some(true),
                     is_streamed: self.stream == Some(true),
                     stream_options: self.stream_options.take(),
                     diffusion: self.diffusion.take().unwrap_or_default(),
@@ -246,6 +249,7 @@ pub(super) struct CommonFields {
     pub(super) choices: usize,
     pub(super) logit_bias: LogitBias,
     pub(super) format: FormatFields,
+    pub(super) token_ids: bool,
     pub(super) is_streamed: bool,
     pub(super) stream_options: Option<StreamOptionsField>,
     pub(super) diffusion: Diffusion,
@@ -263,7 +267,7 @@ impl CommonFields {
             self.diffusion.check_whole()?;
             Delivery::Whole
         };
-        let choices = self.choices;
+        let (choices, token_ids) = (self.choices, self.token_ids);
         check_choices(tasks.len(), choices)?;
         let Given { format, field: format_field } = self.format.read()?;
         let request = self.diffusion.read(Request {
@@ -272,8 +276,18 @@ impl CommonFields {
             format,
             ..self.request
         })?;
-        let (call, length_field) = (None, None);
-        Ok(CompletionParams { request, tasks, choices, delivery, logprobs, echo, call, length_field, format_field })
+        Ok(CompletionParams {
+            request,
+            tasks,
+            choices,
+            delivery,
+            logprobs,
+            token_ids,
+            echo,
+            call: None,
+            length_field: None,
+            format_field,
+        })
     }
 }
 

@@ -40,6 +40,8 @@ pub(crate) struct CompletionParams {
     pub(crate) delivery: Delivery,
     /// Whether the answer has the logprob of each token.
     pub(crate) logprobs: bool,
+    /// Whether the answer has the ids of its tokens and of the prompt's.
+    pub(crate) token_ids: bool,
     /// The text before the choices of each prompt; empty where nothing is echoed.
     pub(crate) echo: Vec<String>,
     /// The call that the answer must be; `None` for a text.

@@ -54,7 +54,6 @@ pub(crate) const COMMON: &[Neutral] = &[
     only("prompt_logprobs", NULL),
     only("logprob_token_ids", NULL),
     only("return_tokens_as_token_ids", OFF),
-    only("return_token_ids", OFF),
     only("return_token_offsets", OFF),
     only("return_prompt_text", OFF),
     ignored("return_mm_kwargs"), // of vLLM's endpoints that only render
