@@ -58,9 +58,10 @@ playground:
 terminal:
     .ci/terminal
 
-# Record the picture of the terminal in README.md (tmux, Python 3)
-picture:
+# Take the pictures of README.md anew (Debian's Chromium, tmux, Python 3)
+pictures:
     cargo build --release
+    REMASK=target/release/remask .ci/playground pictures
     python3 docs/pictures/terminal.py target/release/remask docs/pictures/terminal.svg
 
 # Check the server against its /openapi.json with thousands of generated requests (schemathesis)
