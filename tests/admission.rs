@@ -274,7 +274,7 @@ async fn text_is_refused_without_a_tokenizer() {
         &handle,
         vec![
             (text("hello", Length::New(4)), "prompt", message),
-            (infill("hello <blank>"), "template", message),
+            (infill("hello <blank>"), "template", "loaded without a tokenizer.json"),
             (tokens(&[263], Length::New(4)), "prompt", "may not be the mask, 263"),
         ],
     );

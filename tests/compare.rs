@@ -142,7 +142,8 @@ fn what_cannot_be_compared_is_told_before_the_measurement() {
     let data = |text: &str| written(dir.path(), "data.jsonl", text);
     let texts = data("{\"prompt\": \"a\"}");
     let case = |template: &str| json!({"template": template, "blank": ".", "text": "1"}).to_string();
-    let holes = written(dir.path(), "holes.jsonl", &format!("{}\n{}\n", case("1.3"), case("123")));
+    let uneven = written(dir.path(), "uneven.jsonl", &format!("{}\n{}\n", case("1."), case("....")));
+    let holes = written(dir.path(), "holes.jsonl", &format!("{}\n\n{}\n", case("1.3"), case("123")));
     for (args, words) in [
         (&["--policy", "best"][..], "\"best\" is no policy; give a JSON object of fields of a request, or a remasking"),
         (&["--policy", "off", "--policy", "off"], "two policies are called off"),
@@ -155,14 +156,29 @@ fn what_cannot_be_compared_is_told_before_the_measurement() {
         (&["--policy", "off", "--data", &texts, "--puzzles", &texts], "cannot be used with"),
         (
             &["--model-id", "toy", "--policy", "off", "--data", &texts, "--check", "true", "--max-tokens", "9999"],
-            "task 1",
+            "data.jsonl, line 1",
         ),
         (
             &["--policy", r#"{"diffusion": {"remasking": {"budget": 3}}}"#],
             "missing field `policy`, expected one of `off`",
         ),
-        (&["--policy", "off", "--policy", "remedi"], "policy remedi, task 1"),
-        (&["--policy", "off", "--data", &holes, "--count", "2"], "policy off, task 2"),
+        (&["--policy", "off", "--model-id", "toy"], "no tokens of Sudoku grids"),
+        (&["--policy", "off", "--plot", "nowhere/plot.svg"], "cannot write nowhere/plot.svg"),
+        (
+            &[
+                "--policy",
+                "off",
+                "--policy",
+                r#"{"diffusion": {"block_length": 1}}"#,
+                "--steps",
+                "2",
+                "--data",
+                &uneven,
+            ],
+            "uneven.jsonl, line 2: 2 steps are too few",
+        ),
+        (&["--policy", "off", "--policy", "remedi"], "policy remedi, puzzle 1"),
+        (&["--policy", "off", "--data", &holes, "--count", "2"], "holes.jsonl, line 3"),
     ] {
         check_error(args, words);
         let table = String::from_utf8(compare(args).stdout).unwrap();

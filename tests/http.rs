@@ -197,8 +197,17 @@ async fn a_server_that_loads_says_so() {
     let choice = &server.answer(COMPLETIONS, &body).await["choices"][0];
     assert_eq!((&choice["text"], choice["token_ids"].as_array().unwrap().len()), (&json!(""), 8));
     assert_eq!((&choice["quality"]["token_ids"], &choice["prompt_token_ids"]), (&choice["token_ids"], &body["prompt"]));
-    let response = server.post(COMPLETIONS, &json!({"prompt": "no tokenizer"})).await;
-    assert_eq!(response.status(), 400);
+    for (body, words) in [
+        (json!({"prompt": "no tokenizer"}), "give token ids instead of text"),
+        (json!({"prompt": [79], "stop": "e"}), "give stop_token_ids"),
+    ] {
+        let response = server.post(COMPLETIONS, &body).await;
+        assert_eq!(response.status(), 400);
+        let message = response.json::<Value>().await.unwrap()["error"]["message"].clone();
+        assert!(message.as_str().unwrap().contains(words), "{message}");
+    }
+    let response = server.post(INFILL, &json!({"template": "a<blank>"})).await;
+    assert!(!response.text().await.unwrap().contains("token ids"), "a template is a text");
 }
 
 #[tokio::test]

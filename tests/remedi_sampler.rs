@@ -145,7 +145,7 @@ async fn what_it_does_not_go_with_is_refused() {
     assert!(error.contains("remasking by remedi needs a model that judges blanks as well as tokens"), "{error}");
     assert!(ask(&llada_tiny(), |r| Request { remasking: Some(Choice::of(&REMEDI_LOGIT)), ..r }).is_ok());
     let error = ask(&toy(), |r| Request { remasking: Some(Choice::of(&REMEDI).with("budget", 3)), ..r }).unwrap_err();
-    assert!(error.contains("\"remedi\" takes no budget"), "{error}");
+    assert!(error.contains("\"remedi\" takes no knobs"), "{error}");
 }
 
 #[tokio::test]

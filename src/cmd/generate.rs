@@ -41,7 +41,7 @@ pub(super) fn run(args: GenerateArgs) -> anyhow::Result<()> {
         (None, Some(total)) => Length::Total(total),
         (None, None) => Length::Default,
     };
-    let mut request = args.refine.request(Task::Continue { prompt, length });
+    let mut request = args.refine.request(Task::Continue { prompt, length })?;
     request.stop = args.stop;
     let output = &args.output;
     let asked = Asked { request: &request, names: args.prompt.names(), format: output.format(), watch: &output.watch };

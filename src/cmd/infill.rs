@@ -37,7 +37,7 @@ pub(super) fn run(args: InfillArgs) -> anyhow::Result<()> {
         (None, None) if is_sudoku => Task::Infill { template: SAMPLE_PUZZLE.replace('.', &blank), blank },
         (None, None) => bail!("give a text with blanks: --prompt TEXT (or - for standard input) or --prompt-ids 1,_,3"),
     };
-    let request = args.refine.request(task);
+    let request = args.refine.request(task)?;
     let output = &args.output;
     let asked = Asked { request: &request, names: args.prompt.names(), format: output.format(), watch: &output.watch };
     print_answer(args.model.load()?, asked, |model, _, _| writer::of_infill(model))

@@ -89,6 +89,7 @@ pub(super) async fn print_answer(
     let answer = answer.map_err(|error| if error.is::<Failure>() { error.context("no answer") } else { error })?;
     match format {
         Format::Text if watch.is_watched() => print::text(&stage.player().end())?,
+        Format::Text if handle.tokenizer().is_none() => print::line(ids(&answer))?,
         Format::Text => print::line(answer.output.text())?,
         Format::Edits => print::line(edits_json(&answer, &steps))?,
         Format::Wire => print::line(events.done_data(&answer)?)?,
@@ -133,6 +134,12 @@ async fn run(
         }
     }
     answer
+}
+
+/// The tokens that were written, as --prompt-ids takes them.
+fn ids(answer: &Answer) -> String {
+    let ids: Vec<String> = answer.written.iter().map(|written| written.token.0.to_string()).collect();
+    ids.join(",")
 }
 
 fn edits_json(answer: &Answer, steps: &[Value]) -> Value {

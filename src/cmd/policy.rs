@@ -3,7 +3,7 @@
 use super::flag_names::{CACHE, REMASK, of_knobs};
 use super::words::{named, number, span, whole};
 use crate::diffusion::policy::order::CONFIDENCE;
-use crate::diffusion::policy::{COUNT_MAX, Choice, Kind, Knob, PREFIX, QUALITY, Range, Rule, Setting, Settings, knobs};
+use crate::diffusion::policy::{COUNT_MAX, Choice, Kind, Knob, QUALITY, Range, Rule, Setting, Settings, knobs};
 use clap::{Arg, ArgMatches, Args, Command, FromArgMatches, error::ErrorKind};
 
 /// The flags `--unmasking`, `--remasking`, `--cache` and those of the rules' knobs.
@@ -12,6 +12,8 @@ pub(super) struct PolicyArgs {
     pub(super) order: Option<Choice>,
     pub(super) pace: Settings,
     pub(super) remasking: Option<Choice>,
+    /// A knob of the remasking, where none was named.
+    pub(super) alone: Option<&'static str>,
     pub(super) cache: Option<Choice>,
 }
 
@@ -69,16 +71,32 @@ impl Args for PolicyArgs {
 
 impl FromArgMatches for PolicyArgs {
     fn from_arg_matches(matches: &ArgMatches) -> Result<Self, clap::Error> {
-        let remasking = QUALITY.unless(rule("remasking", matches), settings(REMASK, Kind::Remasking, matches)?);
+        let named = rule("remasking", matches);
+        let of_remasking = settings(REMASK, Kind::Remasking, matches)?;
+        let alone = of_remasking.iter().next().map(|(knob, _)| knob).filter(|_| named.is_none());
+        let of_cache = settings(CACHE, Kind::Cache, matches)?;
+        let cache = match (rule("cache", matches), of_cache.iter().next()) {
+            (None, None) => None,
+            (Some(rule), _) => Some(Choice { rule, settings: of_cache }),
+            (None, Some((knob, _))) => {
+                let message = format!("{}\n", goes_with("cache", CACHE, knob));
+                return Err(clap::Error::raw(ErrorKind::MissingRequiredArgument, message));
+            }
+        };
         let OrderArgs(order) = OrderArgs::from_arg_matches(matches)?;
-        let cache = PREFIX.unless(rule("cache", matches), settings(CACHE, Kind::Cache, matches)?);
-        Ok(Self { order, pace: settings("", Kind::Pace, matches)?, remasking, cache })
+        let pace = settings("", Kind::Pace, matches)?;
+        Ok(Self { order, pace, remasking: QUALITY.unless(named, of_remasking), alone, cache })
     }
 
     fn update_from_arg_matches(&mut self, matches: &ArgMatches) -> Result<(), clap::Error> {
         *self = Self::from_arg_matches(matches)?;
         Ok(())
     }
+}
+
+/// Why a knob is refused without the rule that it is of, which nobody named.
+pub(super) fn goes_with(flag: &str, prefix: &str, knob: &str) -> String {
+    format!("--{prefix}{} goes with --{flag}; give that too", knob.replace('_', "-"))
 }
 
 /// The rule that a flag names.

@@ -1,8 +1,9 @@
 //! The flags that commands about requests share: the prompt, and refinement.
 
 use super::{
-    flag_names::{IDS, Names, TEXT},
-    policy::PolicyArgs,
+    environment::UsageError,
+    flag_names::{IDS, Names, REMASK, TEXT},
+    policy::{PolicyArgs, goes_with},
     sampling::WritingArgs,
     words::{count, number, whole},
 };
@@ -78,8 +79,8 @@ pub(super) fn ids(typed: &str) -> anyhow::Result<Vec<TokenId>> {
 #[derive(Args, Clone, Debug)]
 pub(super) struct RefineArgs {
     /// Preset of the model, for example `fast`, `balanced` or `quality`: it sets those of steps,
-    /// block length, unmasking with its pace, remasking, proofreading and end of text that no flag
-    /// sets
+    /// block length, unmasking with its pace, remasking, proofreading, end of text and cache that
+    /// no flag sets
     #[arg(long, value_name = "NAME")]
     preset: Option<String>,
     /// Number of steps, one forward pass each [default: one per blank, or the model's if less]
@@ -111,7 +112,14 @@ pub(super) struct RefineArgs {
 }
 
 impl RefineArgs {
-    pub(super) fn request(&self, task: Task) -> Request {
+    /// The request for a task.
+    ///
+    /// # Errors
+    /// When a knob of a remasking stands beside a preset, which may set another remasking.
+    pub(super) fn request(&self, task: Task) -> Result<Request, UsageError> {
+        if let Some(knob) = self.policy.alone.filter(|_| self.preset.is_some()) {
+            return Err(UsageError(goes_with("remasking", REMASK, knob)));
+        }
         let request = Request {
             preset: self.preset.clone(),
             order: self.policy.order,
@@ -130,6 +138,6 @@ impl RefineArgs {
             repetition_penalty: self.repetition_penalty,
             ..Request::new(task)
         };
-        self.writing.set(request)
+        Ok(self.writing.set(request))
     }
 }

@@ -330,7 +330,7 @@ fn greeting(service: &Service, [address, grpc]: [SocketAddr; 2], loading: Durati
              7...2...6\\n.6....28.\\n...419..5\\n....8..79\"}",
         ),
         (false, Some(_)) => ("completions", "{\"prompt\": \"Once upon a time\"}"),
-        (false, None) => ("completions", "{\"prompt\": [1, 2, 3]}"),
+        (false, None) => ("completions", "{\"prompt\": [1, 2, 3], \"return_token_ids\": true}"),
     };
     // quoted, since brackets of an IPv6 address are patterns of a shell
     let key = if example.has_keys { " -H \"Authorization: Bearer $REMASK_API_KEY\"" } else { "" };

@@ -41,14 +41,16 @@ pub(crate) struct Pages {
     /// The first page that was never used.
     unused: u32,
     count: u32,
+    /// Whether there was to be any memory, though it may hold no page.
+    is_wanted: bool,
     pass: u64,
     evicted: u64,
 }
 
 impl Pages {
-    /// So many pages, all of them free.
-    pub(crate) fn new(count: u32) -> Self {
-        Self { entries: BTreeMap::new(), free: Vec::new(), unused: 0, count, pass: 0, evicted: 0 }
+    /// So many pages, all of them free. `is_wanted`: that there are none is a lack.
+    pub(crate) fn new(count: u32, is_wanted: bool) -> Self {
+        Self { entries: BTreeMap::new(), free: Vec::new(), unused: 0, count, is_wanted, pass: 0, evicted: 0 }
     }
 
     /// Pages of the store.
@@ -125,7 +127,7 @@ impl Pages {
             self.entries.insert(key, entry);
         } else {
             self.free.append(&mut entry.pages);
-            self.evicted += u64::from(self.count > 0); // else none was asked for
+            self.evicted += u64::from(self.is_wanted);
         }
         has_room
     }
@@ -208,7 +210,7 @@ mod tests {
 
     #[test]
     fn what_a_changed_canvas_left_is_worth_nothing_unless_it_lies_in_earlier_blocks() {
-        let mut pages = Pages::new(4);
+        let mut pages = Pages::new(4, true);
         let ids = [9, 9, 1, 2, 3, 4, 5, 6];
         assert!(pages.reserve(key(1), &cells(&ids), 0));
         assert_eq!(all(&pages, 1, &ids), 8);
@@ -227,7 +229,7 @@ mod tests {
 
     #[test]
     fn the_least_recently_used_makes_room_but_never_what_the_pass_uses() {
-        let mut pages = Pages::new(4);
+        let mut pages = Pages::new(4, true);
         let ids = [7; 2 * PAGE];
         pages.begin();
         assert!(pages.reserve(key(1), &cells(&ids), 0) && pages.reserve(key(2), &cells(&ids), 0));
@@ -242,11 +244,14 @@ mod tests {
         pages.forget(1);
         pages.forget(3);
         assert_eq!((pages.used(), pages.sequences().count(), pages.evicted()), (0, 0, 3));
+        let mut none = [true, false].map(|is_wanted| Pages::new(0, is_wanted));
+        assert!(none.iter_mut().all(|pages| !pages.reserve(key(1), &cells(&[1]), 0)));
+        assert_eq!(none.map(|pages| pages.evicted()), [1, 0], "only one of them lacks memory");
     }
 
     #[test]
     fn no_two_cells_share_a_slot() {
-        let mut pages = Pages::new(7);
+        let mut pages = Pages::new(7, true);
         let sizes = [(1, 20), (2, 5), (3, 33)];
         for (sequence, size) in sizes {
             assert!(pages.reserve(key(sequence), &cells(&vec![1; size]), 0));

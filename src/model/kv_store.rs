@@ -26,11 +26,12 @@ pub(super) struct KvStore {
 impl KvStore {
     /// A store of at most `bytes`; `None` is a share of the memory that is free now.
     pub(super) fn new(size: Option<KvSize>, bytes: Option<u64>, backend: &dyn Backend) -> Self {
+        let is_wanted = bytes != Some(0);
         let bytes = || bytes.unwrap_or_else(|| backend.free_bytes() / SHARE);
         let count = size.map_or(0, |size| bytes() / (PAGE * size.bytes()).max(1) as u64);
         Self {
             size,
-            pages: Pages::new(u32::try_from(count).unwrap_or(u32::MAX)),
+            pages: Pages::new(u32::try_from(count).unwrap_or(u32::MAX), is_wanted),
             layers: Vec::new(),
             is_in_pass: false,
         }
@@ -49,7 +50,7 @@ impl KvStore {
                     return Ok(());
                 }
                 (Err(error), 0) => return Err(error),
-                (Err(_), count) => self.pages = Pages::new(count / 2),
+                (Err(_), count) => self.pages = Pages::new(count / 2, true),
             }
         }
     }

@@ -79,7 +79,8 @@ pub(crate) struct Choice<'a> {
     /// Only if requested.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub(crate) quality: Option<Quality>,
-    /// Only if requested: the tokens that have logprobs. In a stream, in the choice's last chunk.
+    /// Only if requested: the tokens on the canvas that the text is made of. In a stream, in the
+    /// choice's last chunk.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub(crate) token_ids: Option<Vec<u32>>,
     /// Only if requested: the tokens before them.

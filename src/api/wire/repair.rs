@@ -7,7 +7,7 @@ use super::params::Delivery;
 use super::score::TextField;
 use crate::api::error::{ApiError, ApiResult};
 use crate::api::schema;
-use crate::diffusion::policy::{COUNT_MAX, NO_CACHE};
+use crate::diffusion::policy::{COUNT_MAX, Choice, NO_CACHE};
 use crate::engine::{Proofreading, Request, Task};
 use serde::Deserialize;
 use serde::de::IgnoredAny;
@@ -107,7 +107,7 @@ pub(crate) fn with_repair_fields(
         ("block_length", request.block_length.is_some()),
         ("remasking", request.remasking.is_some()),
         ("proofreading", request.proofreading.is_some()),
-        ("cache", request.cache.is_some_and(|cache| cache.rule != &NO_CACHE)),
+        ("cache", request.cache.is_some_and(|cache| cache != Choice::of(&NO_CACHE))),
     ];
     let field = fields.into_iter().find_map(|(field, is_given)| is_given.then(|| field.to_owned()));
     if let Some(field) = field.or(pace) {

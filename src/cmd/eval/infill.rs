@@ -76,7 +76,7 @@ pub(super) async fn run(args: &InfillArgs) -> anyhow::Result<()> {
     let submit = |number: usize| {
         let Case { template, blank, line, .. } = &cases[number];
         let task = Task::Infill { template: template.clone(), blank: blank.clone() };
-        let mut request = args.refine.request(task);
+        let mut request = args.refine.request(task)?;
         request.return_quality = has_quality;
         let session = handle.submit(&request).map_err(|rejected| in_flags(rejected, FILE));
         session.with_context(|| format!("{}, line {line}", args.data.display()))

@@ -7,14 +7,17 @@ use plotters::prelude::{
     WHITE,
 };
 use plotters::style::Color;
+use std::fs::OpenOptions;
 use std::path::Path;
 
-/// Checks that a file name ends with .svg, before a measurement that may take hours.
-pub(super) fn check_name(file: &Path) -> anyhow::Result<()> {
+/// Checks that a file's name ends with .svg and that it can be written, before a measurement that
+/// may take hours. What is in it stays there.
+pub(super) fn check_file(file: &Path) -> anyhow::Result<()> {
     if file.extension().is_none_or(|extension| extension != "svg") {
         bail!("cannot draw into {}; give a name that ends with .svg", file.display());
     }
-    Ok(())
+    let opened = OpenOptions::new().append(true).create(true).open(file);
+    opened.map(drop).with_context(|| format!("cannot write {}", file.display()))
 }
 
 /// Draws named lines into an SVG file. A point is a mean of forward passes and a

@@ -3,9 +3,10 @@
 use super::input::{SPLITS, read_lines};
 use crate::cmd::words::{count, one_of, whole};
 use crate::diffusion::TokenId;
-use crate::engine::{Answer, Start, Task};
+use crate::engine::{Answer, Handle, Start, Task};
+use crate::text::Special;
 use crate::train::sudoku::{CANVAS, Grid, NEWLINE, Split};
-use anyhow::{Context, bail};
+use anyhow::{Context, bail, ensure};
 use clap::Args;
 use std::path::PathBuf;
 
@@ -57,6 +58,18 @@ impl PuzzleArgs {
     pub(super) fn seed_of(&self, number: usize) -> u64 {
         self.seed.wrapping_mul(1 << 32).wrapping_add(number as u64)
     }
+}
+
+/// Checks that a model has the tokens of grids, if it says what its tokens are.
+pub(super) fn check_model(handle: &Handle) -> anyhow::Result<()> {
+    let Some(tokenizer) = handle.tokenizer() else { return Ok(()) };
+    let tokens = tokenizer.encode("19\n", Special::AsText)?;
+    ensure!(
+        tokens == [1, 9, NEWLINE].map(TokenId),
+        "this model has no tokens of Sudoku grids; give one that was trained on them, or texts, which are --data of \
+         `remask eval compare`"
+    );
+    Ok(())
 }
 
 /// The request to solve a puzzle.

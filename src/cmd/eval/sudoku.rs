@@ -1,8 +1,8 @@
 //! `remask eval sudoku`: the share of puzzles solved, for every policy and number of steps. A
 //! puzzle is solved when all rules hold and no clue has changed.
 
-use super::plot::{check_name, draw};
-use super::puzzles::{PuzzleArgs, is_solved, task};
+use super::plot::{check_file, draw};
+use super::puzzles::{PuzzleArgs, check_model, is_solved, task};
 use super::statistics::Share;
 use crate::cmd::ask::{answer_all, engine};
 use crate::cmd::flag_names::{SUDOKU, in_flags};
@@ -87,7 +87,7 @@ struct Line {
 pub(super) fn run(args: &SudokuArgs) -> anyhow::Result<()> {
     let puzzles = args.puzzles.read()?;
     if let Some(file) = &args.plot {
-        check_name(file)?;
+        check_file(file)?;
     }
     let loaded = args.model.load()?;
     let needs_head = |rule: &&&Rule| rule.needs.quality;
@@ -97,6 +97,7 @@ pub(super) fn run(args: &SudokuArgs) -> anyhow::Result<()> {
         bail!("this model has no quality head for the policy {name}; give one with --prism-head, or other --policies");
     }
     let handle = engine(loaded.model, loaded.tokenizer)?;
+    check_model(&handle)?;
     if !args.json {
         print::line(format_args!(
             "{} puzzles, {} order, temperature {}",

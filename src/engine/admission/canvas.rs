@@ -15,6 +15,7 @@ use std::ops::Range;
 use std::sync::{Arc, OnceLock};
 
 const NO_ROOM: &str = "max_tokens is 0; ask for at least 1";
+const NO_TEXT: &str = "stop goes with texts, and this model has no tokenizer.json; give stop_token_ids";
 /// Most stop strings of one request. Each reads every byte of the answer once.
 pub(crate) const STOPS_MAX: usize = 64;
 /// Most bytes of the stop strings of one request. A search takes up to 8 bytes of memory for each.
@@ -186,6 +187,7 @@ impl CanvasBuilder {
             return Err(invalid("stop", message));
         }
         match stop.iter().map(String::len).max() {
+            Some(_) if self.tokenizer.is_none() => Err(invalid("stop", NO_TEXT)),
             Some(longest) => self.encoder.check_bytes("stop", longest), // it could never be found
             None => Ok(()),
         }

@@ -131,8 +131,8 @@ impl Encoder {
         encode: impl FnOnce(&Tokenizer, &str) -> Result<T, TextError>,
     ) -> Result<T, Rejected> {
         let Some(tokenizer) = &self.tokenizer else {
-            const MESSAGE: &str = "this model was loaded without a tokenizer.json; give token ids instead of text";
-            return Err(invalid(param, MESSAGE));
+            let advice = if ["prompt", "text"].contains(&param) { "; give token ids instead of text" } else { "" };
+            return Err(invalid(param, format!("this model was loaded without a tokenizer.json{advice}")));
         };
         self.check_bytes(param, text.len())?;
         let encoded = self.encodings.in_turn(text.len(), || encode(tokenizer, text));

@@ -25,7 +25,7 @@ use crate::model::{Change, ModelSpec};
 use crate::text::{Conversation, Tokenizer};
 use canvas::{CanvasBuilder, Common};
 use presets::check_tasks;
-use rules::{REPAIR, Rules, UNMASKING, checked, no_head, order, proofread};
+use rules::{NO_HEAD, REPAIR, Rules, UNMASKING, checked, order, proofread};
 use std::hash::{BuildHasher, RandomState};
 use std::{num::NonZeroU32, sync::Arc, time::Duration};
 use under_load::{fewer_steps, less_proofreading};
@@ -181,7 +181,7 @@ impl Admission {
             }
         };
         if request.return_quality && !self.spec.has_quality {
-            return Err(invalid("diffusion.return_quality", format!("return_quality {}", no_head())));
+            return Err(invalid("diffusion.return_quality", format!("return_quality {NO_HEAD} the answer without it")));
         }
         let start = Start {
             cells,

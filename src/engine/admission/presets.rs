@@ -93,12 +93,21 @@ impl Taken {
     /// The rejection of a request, which says what its preset has set, if that may be the reason.
     pub(super) fn explain(&self, rejected: Rejected) -> Rejected {
         match rejected {
-            Rejected::Invalid { param, message } if param.starts_with("diffusion.") && !self.fields.is_empty() => {
+            Rejected::Invalid { param, message } if self.has_part(&param, &message) => {
                 let note = format!("the preset {:?} sets {}", self.name, self.fields.join(", "));
                 Rejected::Invalid { param, message: format!("{message} ({note})") }
             }
             other => other,
         }
+    }
+
+    /// Whether an error is about a field that the preset sets, or names one.
+    fn has_part(&self, param: &str, message: &str) -> bool {
+        let words = |text: &str| text.replace('_', " ");
+        let Some(field) = param.strip_prefix("diffusion.").and_then(|path| path.split('.').next()) else {
+            return false;
+        };
+        self.fields.iter().any(|set| *set == field || words(message).contains(&words(set)))
     }
 }
 

@@ -61,7 +61,7 @@ impl Rules<'_> {
             (None, true) if self.0.has_quality => Ok(self.0.defaults.proofreading),
             (None, _) | (Some(request::Proofreading { steps: Some(0), .. }), _) => Ok(None),
             (Some(_), _) if !self.0.has_quality => {
-                Err(invalid("diffusion.proofreading", format!("proofreading {}", no_head())))
+                Err(invalid("diffusion.proofreading", format!("proofreading {NO_HEAD} or \"off\"")))
             }
             (Some(asked), _) => proofread(asked, cells, PROOFREADING).map(Some),
         }
@@ -73,7 +73,7 @@ impl Rules<'_> {
         let asked = asked.unwrap_or(Choice::of(by_default));
         let judges_blanks = asked.rule.needs.score == Some(Scoring::Quality);
         if asked.rule.needs.quality && !judges_blanks && !self.0.has_quality {
-            let message = format!("remasking by {} {}, or \"off\"", asked.rule.name, no_head());
+            let message = format!("remasking by {} {NO_HEAD} {}", asked.rule.name, free_remaskings());
             return Err(invalid(FIELD, message));
         }
         if judges_blanks && !self.0.judges_blanks {
@@ -158,17 +158,15 @@ pub(super) fn knob_fault(field: &'static str, KnobError { knob, message }: KnobE
     Rejected::Invalid { param: format!("{field}.{knob}").into(), message }
 }
 
-/// Why a request is refused that needs a quality head, and which remaskings need none.
-pub(super) fn no_head() -> String {
-    let rules = rules(Kind::Remasking);
-    let free = rules.iter().filter(|rule| !rule.needs.quality && **rule != &OFF);
+/// Why a request is refused that needs a quality head. What else it may ask for follows.
+pub(super) const NO_HEAD: &str =
+    "needs a quality head, which this model does not have; give the server one with --prism-head, or ask for";
+
+/// The remaskings that need no head.
+fn free_remaskings() -> String {
+    let free = rules(Kind::Remasking).into_iter().filter(|rule| !rule.needs.quality && *rule != &OFF);
     let names: Vec<String> = free.map(|rule| format!("{:?}", rule.name)).collect();
-    let (names, last) = names.split_at(names.len().saturating_sub(1));
-    format!(
-        "needs a quality head, which this model does not have; give one with --prism-head, or ask for remasking {} or {}",
-        names.join(", "),
-        last.concat()
-    )
+    format!("remasking {} or \"off\"", names.join(", "))
 }
 
 /// Names of the request fields for `steps`, `below` and `most` of a proofreading.

@@ -10,7 +10,7 @@ use self::check::Check;
 use self::contender::Contender;
 use self::judge::{Fluency, Judge};
 use self::task::{Answered, Tasks};
-use super::plot::{check_name, draw};
+use super::plot::{check_file, draw};
 use super::puzzles::PuzzleArgs;
 use super::statistics::{Difference, Share};
 use crate::cmd::ask::{answer_all, engine};
@@ -131,7 +131,7 @@ pub(super) async fn run(args: &CompareArgs) -> anyhow::Result<()> {
     let contenders = contender::read(&args.policy, args.policies.as_deref())?;
     let tasks = args.tasks()?;
     if let Some(file) = &args.plot {
-        check_name(file)?;
+        check_file(file)?;
         ensure!(tasks.has_success(), "a plot shows the share of right answers; give each text, or a --check");
     }
     let create = |file: &PathBuf| File::create(file).with_context(|| format!("cannot write {}", file.display()));
@@ -147,6 +147,7 @@ pub(super) async fn run(args: &CompareArgs) -> anyhow::Result<()> {
         bail!("texts need a model with a tokenizer.json");
     }
     let handle = engine(loaded.model, loaded.tokenizer)?;
+    tasks.check_model(&handle)?;
     let contenders = contenders.into_iter().map(|one| one.of_model(&handle)).collect::<anyhow::Result<Vec<_>>>()?;
     let needs_head = |one: &&Contender| one.remasking().is_some_and(|choice| choice.rule.needs.quality);
     if let (Some(Contender { name, .. }), false) = (contenders.iter().find(needs_head), handle.spec().has_quality) {
@@ -204,11 +205,11 @@ impl CompareArgs {
     }
 
     /// Refuses what a measurement of hours would come upon later: each policy with each number of
-    /// steps is tried on the first task, and the first one on each task.
+    /// steps is tried on each task.
     fn try_admission(&self, handle: &Handle, tasks: &Tasks, contenders: &[Contender]) -> anyhow::Result<()> {
-        for (index, contender) in contenders.iter().enumerate() {
-            let count = if index == 0 { tasks.count() } else { 1 };
-            for (&steps, number) in self.steps_of(contender).iter().flat_map(|steps| iter::repeat(steps).zip(0..count))
+        for contender in contenders {
+            for (&steps, number) in
+                self.steps_of(contender).iter().flat_map(|steps| iter::repeat(steps).zip(0..tasks.count()))
             {
                 self.admit(handle, tasks, contender, steps, number)?;
             }
@@ -225,7 +226,7 @@ impl CompareArgs {
         number: usize,
     ) -> anyhow::Result<Admitted> {
         let request = contender.request(tasks.task(number), self.puzzles.seed_of(number), steps, self.erase_per_step);
-        handle.admit(&request).with_context(|| format!("policy {}, task {}", contender.name, number + 1))
+        handle.admit(&request).with_context(|| format!("policy {}, {}", contender.name, tasks.place(number)))
     }
 
     async fn measure(&self, handle: &Handle, tasks: &Tasks, contender: &Contender, steps: u32) -> anyhow::Result<Run> {

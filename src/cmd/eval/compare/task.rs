@@ -3,11 +3,11 @@
 use super::check::{Check, Judged};
 use crate::cmd::eval::input::read_lines;
 use crate::cmd::eval::puzzles::{self, PuzzleArgs};
-use crate::engine::{Answer, DEFAULT_BLANK, Length, Prompt, Start, Task};
+use crate::engine::{Answer, DEFAULT_BLANK, Handle, Length, Prompt, Start, Task};
 use crate::train::sudoku::Grid;
 use anyhow::{Context, bail};
 use serde::Deserialize;
-use std::path::Path;
+use std::path::{Path, PathBuf};
 
 /// Tasks, and what makes an answer right.
 #[derive(Debug)]
@@ -15,7 +15,7 @@ pub(super) enum Tasks {
     /// A grid is right if all rules hold and no clue has changed.
     Puzzles(Vec<Grid>),
     /// A text is right if it is the expected one, or the user's command says so.
-    Texts { cases: Vec<Case>, check: Option<Check>, max_tokens: Option<usize> },
+    Texts { file: PathBuf, cases: Vec<Case>, check: Option<Check>, max_tokens: Option<usize> },
 }
 
 /// A line of the data: a `prompt` to continue, or a `template` to fill. Other members are for the
@@ -28,9 +28,11 @@ pub(super) struct Case {
     blank: String,
     /// The expected text: of a template the whole, of a prompt what follows it.
     text: Option<String>,
-    /// The line itself.
+    /// The line itself, and its number from 1.
     #[serde(skip)]
     line: String,
+    #[serde(skip)]
+    number: usize,
 }
 
 fn default_blank() -> String {
@@ -62,12 +64,25 @@ impl Tasks {
         has_judge: bool,
         max_tokens: Option<usize>,
     ) -> anyhow::Result<Self> {
-        let mut cases = read_lines(file, |_, line| Case::parse(line, check.is_some() || has_judge))?;
+        let mut cases = read_lines(file, |number, line| Case::parse(number, line, check.is_some() || has_judge))?;
         cases.truncate(most.unwrap_or(usize::MAX));
         if cases.is_empty() {
             bail!("{} has no text", file.display());
         }
-        Ok(Self::Texts { cases, check, max_tokens })
+        Ok(Self::Texts { file: file.to_owned(), cases, check, max_tokens })
+    }
+
+    /// Checks that the tasks are some for this model.
+    pub(super) fn check_model(&self, handle: &Handle) -> anyhow::Result<()> {
+        if let Self::Puzzles(_) = self { puzzles::check_model(handle) } else { Ok(()) }
+    }
+
+    /// Where a task comes from, in words.
+    pub(super) fn place(&self, number: usize) -> String {
+        match self {
+            Self::Puzzles(_) => format!("puzzle {}", number + 1),
+            Self::Texts { file, cases, .. } => format!("{}, line {}", file.display(), cases[number].number),
+        }
     }
 
     pub(super) fn count(&self) -> usize {
@@ -159,14 +174,17 @@ impl Tasks {
 }
 
 impl Case {
-    fn parse(line: &str, is_judged: bool) -> anyhow::Result<Self> {
+    fn parse(number: usize, line: &str, is_judged: bool) -> anyhow::Result<Self> {
+        if !line.trim_start().starts_with('{') {
+            bail!("give an object with prompt or template"); // serde reads a struct from an array, too
+        }
         let case: Self = serde_json::from_str(line).context("give an object with prompt or template")?;
         match (&case.prompt, &case.template) {
             (Some(_), Some(_)) | (None, None) => bail!("give either a prompt or a template"),
             _ if case.text.is_none() && !is_judged => {
                 bail!("has no text, which the answer is compared with; give it, a command with --check, or a --judge")
             }
-            _ => Ok(Self { line: line.to_owned(), ..case }),
+            _ => Ok(Self { line: line.to_owned(), number, ..case }),
         }
     }
 
