@@ -65,6 +65,9 @@ fn policies_solve_the_same_puzzles_at_the_same_steps() {
         }
     }
     assert!(std::fs::read_to_string(plot).unwrap().contains("solved"));
+    let unused = dir.path().join("unused.svg");
+    check_error(&["--policy", "remedi", "--plot", &unused.display().to_string()], "judges blanks");
+    assert!(!unused.exists(), "nothing was drawn");
     // a JSON object is a request as it is: the model has a default of proofreading for quality
     let own = r#"{"diffusion": {"remasking": "quality", "proofreading": {"steps": 4, "below": 1}}}"#;
     let line = &self::lines(&["--policy", own, "--count", "1", "--steps", "13"])[0];

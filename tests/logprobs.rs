@@ -202,7 +202,7 @@ async fn a_text_that_a_stop_string_ends_has_no_token_behind_its_end() {
 }
 
 #[tokio::test]
-async fn token_ids_are_those_that_have_logprobs_and_those_of_the_prompt() {
+async fn token_ids_are_those_of_the_text_and_of_the_prompt() {
     let server = Server::toy().await;
     let asked = json!({"max_tokens": 40, "n": 2, "return_token_ids": true, "stop": "e"});
     let prompts = json!(["Once", "On"]);

@@ -159,6 +159,9 @@ async fn a_refusal_says_what_the_preset_has_set() {
     assert!(message.contains("steps are too few for 8 blocks"), "{message}");
     assert!(message.ends_with(" (the preset \"short\" sets steps)"), "{message}");
 
+    let other = json!({"template": "<blank:64>", "diffusion": {"preset": "short", "cfg_scale": 101}});
+    let message = refused("/v1/infill", other).await["message"].as_str().unwrap().to_owned();
+    assert_eq!(message, "cfg_scale is 101; give a number from 0 to 100", "not of the preset");
     let own = json!({"template": "<blank:64>", "diffusion": {"preset": "all", "block_length": 8, "steps": 2}});
     let message = refused("/v1/infill", own).await["message"].as_str().unwrap().to_owned();
     assert!(!message.contains("preset"), "it sets nothing: {message}");

@@ -94,7 +94,7 @@ impl FromArgMatches for PolicyArgs {
     }
 }
 
-/// Why a knob is refused without the rule that it is of, which nobody named.
+/// The error for a knob that is given without the flag of its policy.
 pub(super) fn goes_with(flag: &str, prefix: &str, knob: &str) -> String {
     format!("--{prefix}{} goes with --{flag}; give that too", knob.replace('_', "-"))
 }

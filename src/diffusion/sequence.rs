@@ -210,7 +210,7 @@ impl Sequence {
         self.plan.front().is_some_and(|block| block.schedule.is_proofreading())
     }
 
-    /// What the next step needs to know about the cells of its block. The pace has no say while a
+    /// What the next step needs to know about the cells of its block. The pace is not used while a
     /// run is shortened, whose blocks may be larger, and while a block is proofread.
     pub fn needs(&self) -> Needs {
         let needs = self.policy.needs().and(self.kept.needs());

@@ -35,7 +35,7 @@ pub(crate) async fn page(OriginalUri(uri): OriginalUri) -> Response {
 
 /// A file of the viewer, or a guide: as a page, or with `.md` as its source.
 pub(crate) async fn file(OriginalUri(uri): OriginalUri, PathName(name): PathName, headers: HeaderMap) -> ApiResult {
-    if let Some(guide) = GUIDES.iter().find(|guide| guide.name == name.trim_end_matches(".md")) {
+    if let Some(guide) = GUIDES.iter().find(|guide| guide.name == name.strip_suffix(".md").unwrap_or(&name)) {
         return Ok(guided(guide, &name, uri.path()));
     }
     let file = FILES.iter().find(|file| file.name == name).ok_or_else(|| {

@@ -7,17 +7,19 @@ use plotters::prelude::{
     WHITE,
 };
 use plotters::style::Color;
-use std::fs::OpenOptions;
+use std::fs::{self, OpenOptions};
 use std::path::Path;
 
 /// Checks that a file's name ends with .svg and that it can be written, before a measurement that
-/// may take hours. What is in it stays there.
+/// may take hours. Nothing is changed.
 pub(super) fn check_file(file: &Path) -> anyhow::Result<()> {
     if file.extension().is_none_or(|extension| extension != "svg") {
         bail!("cannot draw into {}; give a name that ends with .svg", file.display());
     }
-    let opened = OpenOptions::new().append(true).create(true).open(file);
-    opened.map(drop).with_context(|| format!("cannot write {}", file.display()))
+    let is_new = !file.exists();
+    let opened = OpenOptions::new().append(true).create(true).open(file).map(drop);
+    let checked = opened.and_then(|()| if is_new { fs::remove_file(file) } else { Ok(()) });
+    checked.with_context(|| format!("cannot write {}", file.display()))
 }
 
 /// Draws named lines into an SVG file. A point is a mean of forward passes and a

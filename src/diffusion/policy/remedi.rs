@@ -10,7 +10,7 @@ use crate::diffusion::reading::{Proposal, Score};
 pub static REMEDI: Rule = Rule {
     name: "remedi",
     help: "Each step keeps the cells of the block with the best quality, blanks with their new tokens among them, a few \
-           more than the step before; all others become blank again. The order of unmasking has no say. Needs a model \
+           more than the step before; all others become blank again. The order of unmasking is not used. Needs a model \
            that judges blanks, as RemeDi does.",
     source: "arXiv 2509.23653",
     count: Count::Ranked,

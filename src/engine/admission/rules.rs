@@ -160,7 +160,7 @@ pub(super) fn knob_fault(field: &'static str, KnobError { knob, message }: KnobE
 
 /// Why a request is refused that needs a quality head. What else it may ask for follows.
 pub(super) const NO_HEAD: &str =
-    "needs a quality head, which this model does not have; give the server one with --prism-head, or ask for";
+    "needs a quality head, which this model does not have; give one with --prism-head, or ask for";
 
 /// The remaskings that need no head.
 fn free_remaskings() -> String {

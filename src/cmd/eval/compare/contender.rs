@@ -70,11 +70,6 @@ impl Contender {
         Ok(Self { request, ..self })
     }
 
-    /// The name of its remasking, if it has one.
-    pub(super) fn remasking(&self) -> Option<Choice> {
-        self.request.remasking
-    }
-
     /// Its own number of steps, else this one.
     pub(super) fn steps(&self, steps: u32) -> u32 {
         self.request.steps.unwrap_or(steps)
@@ -118,7 +113,7 @@ mod tests {
     fn a_policy_is_a_name_or_fields_of_a_request() {
         let read = |text: &str| Contender::parse(text).map_err(|error| format!("{error:#}"));
         let named = read("quality").unwrap();
-        assert_eq!((named.name.as_str(), named.remasking()), ("quality", Some(Choice::of(&QUALITY))));
+        assert_eq!((named.name.as_str(), named.request.remasking), ("quality", Some(Choice::of(&QUALITY))));
         let text =
             r#"{"name": "hot", "temperature": 1, "top_k": 5, "diffusion": {"steps": 7, "remasking": "quality"}}"#;
         let hot = read(text).unwrap();

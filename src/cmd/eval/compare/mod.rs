@@ -149,10 +149,6 @@ pub(super) async fn run(args: &CompareArgs) -> anyhow::Result<()> {
     let handle = engine(loaded.model, loaded.tokenizer)?;
     tasks.check_model(&handle)?;
     let contenders = contenders.into_iter().map(|one| one.of_model(&handle)).collect::<anyhow::Result<Vec<_>>>()?;
-    let needs_head = |one: &&Contender| one.remasking().is_some_and(|choice| choice.rule.needs.quality);
-    if let (Some(Contender { name, .. }), false) = (contenders.iter().find(needs_head), handle.spec().has_quality) {
-        bail!("this model has no quality head for the policy {name}; give one with --prism-head, or other policies");
-    }
     args.try_admission(&handle, &tasks, &contenders)?;
     let width = contenders.iter().map(|one| one.name.chars().count()).max().unwrap_or(0).clamp(6, 40);
     if !args.json {
@@ -204,8 +200,7 @@ impl CompareArgs {
         if contender.has_steps() { &self.steps[..1] } else { &self.steps }
     }
 
-    /// Refuses what a measurement of hours would come upon later: each policy with each number of
-    /// steps is tried on each task.
+    /// Checks every request of the measurement before it starts, since it may take hours.
     fn try_admission(&self, handle: &Handle, tasks: &Tasks, contenders: &[Contender]) -> anyhow::Result<()> {
         for contender in contenders {
             for (&steps, number) in
