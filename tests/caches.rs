@@ -149,14 +149,14 @@ impl Tiny {
     fn new(cache_bytes: Option<u64>) -> Self {
         let metrics = Arc::new(Metrics::new().unwrap());
         let limits = Limits { batch_tokens_max: 200, ..Limits::default() };
-        let handle = start(model(tiny(""), cache_bytes), None, limits, Arc::clone(&metrics)).unwrap();
+        let handle = start(model(tiny(""), cache_bytes), None, limits, metrics.model("tiny").unwrap()).unwrap();
         Self { handle, metrics }
     }
 
     /// The value of a metric of the only device.
     fn metric(&self, name: &str) -> u64 {
         let metrics = self.metrics.render();
-        let prefix = format!("remask_{name}{{device=\"cpu\"}} ");
+        let prefix = format!("remask_{name}{{device=\"cpu\",model=\"tiny\"}} ");
         metrics.lines().find_map(|line| line.strip_prefix(&prefix)).unwrap().parse().unwrap()
     }
 }

@@ -74,7 +74,7 @@ fn slow(limits: Limits) -> (Handle, Time) {
 fn slow_stage(limits: Limits, each: Each) -> (Handle, Hand, Time) {
     let time = Time::default();
     let (model, hand) = puppet(Box::new(Slow(Toy::new(), time.clone(), each)));
-    let metrics = Arc::new(Metrics::new().unwrap());
+    let metrics = Metrics::new().unwrap().model("toy").unwrap();
     (start_by(time.clock(), model, Some(toy_tokenizer()), limits, metrics).unwrap(), hand, time)
 }
 
@@ -298,7 +298,7 @@ async fn whose_time_is_up_before_its_turn_is_told() {
 async fn the_wire_says_degraded_or_504() {
     let server = Server::loading(BODY_MAX, Duration::from_secs(30)).await;
     let (handle, _) = slow(Limits { running_max: 1, ..Limits::default() });
-    server.state.loaded(Service { handle: handle.clone(), name: "toy".to_owned(), created: 0 }).unwrap();
+    server.state.loaded(vec![Service { handle: handle.clone(), name: "toy".to_owned(), created: 0 }]).unwrap();
     let body = |deadline: u64| json!({"prompt": "Once", "max_tokens": 200, "diffusion": {"deadline_ms": deadline}});
     let answer = server.answer("/v1/completions", &body(300)).await;
     assert_eq!(answer["diffusion"]["degraded"], true, "{answer}");

@@ -51,12 +51,16 @@ async fn two_devices_serve_what_one_does_and_are_told_apart() {
     assert_eq!(models["data"][0]["diffusion"]["device"], "cpu,cpu");
     for device in ["cpu:0", "cpu:1"] {
         for name in ["device_ready", "sequences_running", "model_failures_total", "model_restarts_total"] {
-            until(&two, &format!("remask_{name}{{device=\"{device}\"}} {}", u8::from(name == "device_ready"))).await;
+            until(
+                &two,
+                &format!("remask_{name}{{device=\"{device}\",model=\"toy\"}} {}", u8::from(name == "device_ready")),
+            )
+            .await;
         }
     }
     let metrics = get(&two, "/metrics").await;
     assert!(metrics.contains("remask_model_info{device=\"cpu,cpu\","), "{metrics}");
-    assert!(get(&one, "/metrics").await.contains("remask_device_ready{device=\"cpu\"} 1\n"));
+    assert!(get(&one, "/metrics").await.contains("remask_device_ready{device=\"cpu\",model=\"toy\"} 1\n"));
     // the second one has work as soon as a request comes while the first one has any
     for burst in 0.. {
         assert!(burst < 1000, "one device had nothing to do");

@@ -104,7 +104,7 @@ async fn readers_that_never_read_keep_nobody_waiting() {
     let begun = Instant::now();
     loop {
         let metrics = client.get(server.url("/metrics")).send().await.unwrap().text().await.unwrap();
-        if metrics.contains(&format!("remask_sequences_finished_total {READERS}\n")) {
+        if metrics.contains(&format!("remask_sequences_finished_total{{model=\"toy\"}} {READERS}\n")) {
             break;
         }
         assert!(begun.elapsed() < PATIENCE, "the engine waits for its readers:\n{metrics}");

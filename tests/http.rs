@@ -243,8 +243,8 @@ async fn a_client_that_stops_waiting_cancels_its_request() {
     waiting.abort();
     server.until("remask_requests_total{endpoint=\"/v1/completions\",outcome=\"cancelled\"} 1").await;
     gate.open();
-    server.until("remask_sequences_cancelled_total 1").await;
-    server.until("remask_sequences_running{device=\"cpu\"} 0").await;
+    server.until("remask_sequences_cancelled_total{model=\"toy\"} 1").await;
+    server.until("remask_sequences_running{device=\"cpu\",model=\"toy\"} 0").await;
 }
 
 #[tokio::test]

@@ -91,7 +91,7 @@ fn that_gives_up_at_a_breakdown(model: Box<dyn Denoiser>) -> (Handle, Arc<Metric
     let restart = Restart::by(Box::new(|| Err("told to".to_owned())), Duration::ZERO);
     let metrics = Arc::new(Metrics::new().unwrap());
     let world = World { clock: Clock::system(), restart };
-    (start_by(world, model, None, Limits::default(), Arc::clone(&metrics)).unwrap(), metrics)
+    (start_by(world, model, None, Limits::default(), metrics.model("toy").unwrap()).unwrap(), metrics)
 }
 
 #[tokio::test]
@@ -113,9 +113,9 @@ async fn it_fails_alone_and_however_many_there_are_nothing_breaks_down() {
     assert_eq!(handle.readiness(), Readiness::Ready);
     let metrics = metrics.render();
     for line in [
-        "remask_model_restarts_total{device=\"cpu\"} 0",
-        "remask_model_failures_total{device=\"cpu\"} 0",
-        "remask_sequences_failed_total 12",
+        "remask_model_restarts_total{device=\"cpu\",model=\"toy\"} 0",
+        "remask_model_failures_total{device=\"cpu\",model=\"toy\"} 0",
+        "remask_sequences_failed_total{model=\"toy\"} 12",
     ] {
         assert!(metrics.lines().any(|other| other == line), "{line}:\n{metrics}");
     }

@@ -112,7 +112,7 @@ async fn requests_choose_it_and_metrics_count_it() {
     let remasking = json!({"policy": "oldest", "budget": 3, "patience": 2});
     let answer = infill(&server, json!({"steps": 8, "remasking": remasking, "proofreading": "off"})).await;
     assert_eq!(answer["diffusion"]["erased"], 3, "{answer}");
-    server.until("remask_cells_erased_total{policy=\"oldest\"} 3").await;
+    server.until("remask_cells_erased_total{model=\"toy\",policy=\"oldest\"} 3").await;
 
     let grouped = json!({"unmasking": {"order": "rightmost", "group": 4}, "remasking": "off"});
     let answer = infill(&server, grouped).await;

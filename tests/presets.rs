@@ -17,7 +17,6 @@ use serde_json::{Map, Value, json};
 use std::collections::BTreeSet;
 use std::path::Path;
 use std::process::{Command, Output};
-use std::sync::Arc;
 use tempfile::TempDir;
 
 /// A toy whose file has presets.
@@ -179,9 +178,9 @@ async fn a_refusal_says_what_the_preset_has_set() {
 #[tokio::test]
 async fn an_engine_whose_presets_were_not_read_has_none() {
     let server = Server::loading(1 << 20, std::time::Duration::ZERO).await;
-    let (tokenizer, metrics) = (Some(toy_tokenizer()), Arc::clone(&server.metrics));
+    let (tokenizer, metrics) = (Some(toy_tokenizer()), server.metrics.model("toy").unwrap());
     let handle = start(Box::new(Toy::new()), tokenizer, Limits::default(), metrics).unwrap();
-    server.state.loaded(remask::api::Service { handle, name: "toy".to_owned(), created: 0 }).unwrap();
+    server.state.loaded(vec![remask::api::Service { handle, name: "toy".to_owned(), created: 0 }]).unwrap();
     assert!(presets(&server).await.is_empty());
     let response = server.post("/v1/completions", &json!({"prompt": "a", "diffusion": {"preset": "fast"}})).await;
     let error: Value = response.json().await.unwrap();
@@ -192,7 +191,7 @@ async fn an_engine_whose_presets_were_not_read_has_none() {
 #[tokio::test]
 async fn a_preset_that_no_request_could_use_is_an_error_of_its_file() {
     let fault = |toy: Toy, presets: Value| {
-        let metrics = Arc::new(Metrics::new().unwrap());
+        let metrics = Metrics::new().unwrap().model("toy").unwrap();
         let handle = start(Named::of(toy, presets), None, Limits::default(), metrics).unwrap();
         with_presets(&handle).unwrap_err().to_string()
     };

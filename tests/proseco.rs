@@ -317,6 +317,6 @@ async fn edits_are_streamed_at_once_and_text_when_it_is_final() {
     body["stream"] = json!(false);
     body["diffusion"]["stream_edits"] = json!(false);
     assert_eq!(server.answer("/v1/completions", &body).await["choices"][0]["text"], text);
-    server.until(&format!("remask_cells_replaced_total{{policy=\"proseco\"}} {}", 2 * replaced)).await;
-    server.until(&format!("remask_forward_passes_total{{device=\"cpu\"}} {}", 2 * passes)).await;
+    server.until(&format!("remask_cells_replaced_total{{model=\"toy\",policy=\"proseco\"}} {}", 2 * replaced)).await;
+    server.until(&format!("remask_forward_passes_total{{device=\"cpu\",model=\"toy\"}} {}", 2 * passes)).await;
 }

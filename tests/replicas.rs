@@ -47,7 +47,7 @@ impl Stage {
             }
         });
         let tokenizer = Some(toy_tokenizer());
-        let handle = start_replicas(clock, vec![a, b], tokenizer, limits, Arc::clone(&metrics)).unwrap();
+        let handle = start_replicas(clock, vec![a, b], tokenizer, limits, metrics.model("toy").unwrap()).unwrap();
         (Self { handle, metrics, fresh: [fresh_a, fresh_b], trap }, [hand_a, hand_b])
     }
 
@@ -147,7 +147,7 @@ async fn a_replica_gives_half_of_its_work_to_one_without_any() {
     first.end(Verdict::Read);
     assert_eq!(first.begun(), ["a", "c"]);
     second.end(Verdict::Read);
-    stage.until("remask_sequences_running{device=\"cpu:1\"} 0");
+    stage.until("remask_sequences_running{device=\"cpu:1\",model=\"toy\"} 0");
     first.end(Verdict::Read);
     // the second one may take c before the first one's next turn, or be given it then
     let mut passes = [first.begun(), second.begun()].concat();
@@ -205,16 +205,19 @@ async fn while_one_is_broken_the_other_goes_on_with_its_sequences() {
     first.end(Verdict::Panic);
     assert_eq!(failure(c).await, Failure::Model(ModelError::Panicked), "it was in the pass");
     assert_eq!(stage.handle.readiness(), Readiness::Ready, "the other one serves");
-    assert!(stage.has("remask_device_ready{device=\"cpu:0\"} 0"));
-    assert!(stage.has("remask_device_ready{device=\"cpu:1\"} 1"));
+    assert!(stage.has("remask_device_ready{device=\"cpu:0\",model=\"toy\"} 0"));
+    assert!(stage.has("remask_device_ready{device=\"cpu:1\",model=\"toy\"} 1"));
     drop(second);
     assert_eq!([finished(a).await.steps, finished(b).await.steps, finished(d).await.steps], [3; 3]);
-    for line in ["remask_model_restarts_total{device=\"cpu:0\"} 1", "remask_model_restarts_total{device=\"cpu:1\"} 0"] {
+    for line in [
+        "remask_model_restarts_total{device=\"cpu:0\",model=\"toy\"} 1",
+        "remask_model_restarts_total{device=\"cpu:1\",model=\"toy\"} 0",
+    ] {
         assert!(stage.has(line), "{line}");
     }
     let (model, hand) = puppet(Box::new(Toy::new()));
     stage.fresh[0].send(Ok(model)).unwrap();
-    stage.until("remask_device_ready{device=\"cpu:0\"} 1");
+    stage.until("remask_device_ready{device=\"cpu:0\",model=\"toy\"} 1");
     let e = stage.ask("e", 3);
     assert_eq!(hand.begun(), ["e"], "the reloaded model serves again");
     drop(hand);
@@ -323,13 +326,13 @@ async fn a_client_that_leaves_is_dropped_wherever_its_sequence_is() {
     drop((b, c)); // in a pass of the second replica, and queued
     first.end(Verdict::Read);
     assert_eq!(first.begun(), ["a"]);
-    assert!(stage.has("remask_sequences_cancelled_total 1"));
+    assert!(stage.has("remask_sequences_cancelled_total{model=\"toy\"} 1"));
     second.end(Verdict::Read);
     drop((first, second));
     finished(a).await;
     let d = stage.ask("d", 2);
     finished(d).await;
-    stage.until("remask_sequences_cancelled_total 2");
+    stage.until("remask_sequences_cancelled_total{model=\"toy\"} 2");
 }
 
 #[tokio::test]
@@ -337,7 +340,7 @@ async fn an_answer_depends_on_its_request_alone() {
     let engine = |count: usize| {
         let replica = |_| Replica { model: llada_tiny_model(), restart: Restart::never() };
         let (replicas, limits) = ((0..count).map(replica).collect(), Limits { running_max: 3, ..Limits::default() });
-        start_replicas(Clock::system(), replicas, None, limits, Arc::new(Metrics::new().unwrap())).unwrap()
+        start_replicas(Clock::system(), replicas, None, limits, Metrics::new().unwrap().model("toy").unwrap()).unwrap()
     };
     let request = |number: u32| {
         let ids = (1..=3 + number % 5).map(TokenId).collect();
@@ -358,7 +361,13 @@ async fn an_answer_depends_on_its_request_alone() {
 fn replicas_of_different_models_are_refused() {
     let replica = |model| Replica { model, restart: Restart::never() };
     let start = |replicas| {
-        start_replicas(Clock::system(), replicas, None, Limits::default(), Arc::new(Metrics::new().unwrap()))
+        start_replicas(
+            Clock::system(),
+            replicas,
+            None,
+            Limits::default(),
+            Metrics::new().unwrap().model("toy").unwrap(),
+        )
     };
     let told = start(vec![replica(Box::new(Toy::new())), replica(llada_tiny_model())]).unwrap_err();
     assert!(matches!(told, StartError::Differ { .. }), "{told}");

@@ -116,7 +116,7 @@ async fn a_stream_nobody_comes_back_to_is_given_up() {
     let begun = read_some(named(&server, "r", INFILL, &infill()).send().await.unwrap(), 1).await;
     server.until("remask_requests_total{endpoint=\"/v1/infill\",outcome=\"cancelled\"} 1").await;
     gate.open();
-    server.until("remask_sequences_cancelled_total 1").await;
+    server.until("remask_sequences_cancelled_total{model=\"toy\"} 1").await;
     let again = named(&server, "r", INFILL, &infill()).header("last-event-id", &begun[0].id);
     assert_eq!(refused(again.send().await.unwrap()).await.0, 404);
 }
@@ -139,8 +139,8 @@ async fn a_request_is_stopped_by_its_name() {
         assert_eq!(read(response).await.last().unwrap().json()["error"]["code"], "cancelled");
     }
     gate.open();
-    server.until("remask_sequences_cancelled_total 3").await;
-    server.until("remask_sequences_running{device=\"cpu\"} 0").await;
+    server.until("remask_sequences_cancelled_total{model=\"toy\"} 3").await;
+    server.until("remask_sequences_running{device=\"cpu\",model=\"toy\"} 0").await;
     assert_eq!(refused(delete(&server, "w").await).await, (404, "request_not_found".to_owned()));
     server.until("remask_requests_total{endpoint=\"/v1/completions\",outcome=\"cancelled\"} 2").await;
 }
@@ -199,7 +199,7 @@ async fn a_request_that_is_sent_twice_is_served_once() {
     assert_eq!((&second.headers()["idempotent-replayed"], second.status().as_u16()), (&"true".parse().unwrap(), 200));
     let (first, second) = (first.text().await.unwrap(), second.text().await.unwrap());
     assert_eq!(first, second);
-    server.until("remask_forward_passes_total{device=\"cpu\"} 6").await;
+    server.until("remask_forward_passes_total{device=\"cpu\",model=\"toy\"} 6").await;
 
     let streamed = json!({"prompt": "Once", "max_tokens": 6, "temperature": 1, "stream": true});
     let texts = [
@@ -207,7 +207,7 @@ async fn a_request_that_is_sent_twice_is_served_once() {
         send("b", &streamed).await.unwrap().unwrap().text().await.unwrap(),
     ];
     assert!(texts[0] == texts[1] && texts[0].ends_with("data: [DONE]\n\n"), "{texts:?}");
-    server.until("remask_forward_passes_total{device=\"cpu\"} 12").await;
+    server.until("remask_forward_passes_total{device=\"cpu\",model=\"toy\"} 12").await;
     // the rest of a stream is not stored as a whole answer
     let begun = named(&server, "r", INFILL, &infill()).header("idempotency-key", "d").send().await.unwrap();
     drop(read_some(begun, 2).await);
@@ -257,7 +257,10 @@ async fn a_request_with_a_key_outlives_its_connection() {
         assert!(!stream || texts[0].ends_with("data: [DONE]\n\n"), "{texts:?}");
         server.until(&format!("{OK} 3")).await; // the lost one, too
         let metrics = server.get("/metrics").await.text().await.unwrap();
-        for line in ["remask_forward_passes_total{device=\"cpu\"} 6", "remask_sequences_cancelled_total 0"] {
+        for line in [
+            "remask_forward_passes_total{device=\"cpu\",model=\"toy\"} 6",
+            "remask_sequences_cancelled_total{model=\"toy\"} 0",
+        ] {
             assert!(metrics.contains(line), "{metrics}");
         }
     }
@@ -293,5 +296,5 @@ async fn no_request_takes_longer_than_it_may() {
     let streamed = server.post(COMPLETIONS, &json!({"prompt": "Once", "stream": true})).await;
     assert_eq!(read(streamed).await.last().unwrap().json()["error"]["code"], "timeout");
     gate.open();
-    server.until("remask_sequences_cancelled_total 2").await;
+    server.until("remask_sequences_cancelled_total{model=\"toy\"} 2").await;
 }

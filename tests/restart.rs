@@ -42,7 +42,7 @@ impl Stage {
         let world = World { clock, restart: Restart::by(Box::new(load), Duration::ZERO) };
         let metrics = Arc::new(Metrics::new().unwrap());
         let limits = Limits { batch_tokens_max: 1, ..Limits::default() };
-        let handle = start_by(world, model, Some(toy_tokenizer()), limits, Arc::clone(&metrics)).unwrap();
+        let handle = start_by(world, model, Some(toy_tokenizer()), limits, metrics.model("toy").unwrap()).unwrap();
         (Self { handle, metrics, fresh, seconds, traps }, hand)
     }
 
@@ -68,7 +68,7 @@ impl Stage {
     }
 
     fn has_restarted_once(&self) -> bool {
-        self.metrics.render().contains("remask_model_restarts_total{device=\"cpu\"} 1")
+        self.metrics.render().contains("remask_model_restarts_total{device=\"cpu\",model=\"toy\"} 1")
     }
 }
 

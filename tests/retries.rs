@@ -74,14 +74,14 @@ async fn a_keyed_request_is_cancelled_by_either_id_and_stays_cancelled() {
             assert_eq!(delete(&server, id).await, 404, "both ids are free");
         }
         gate.open();
-        server.until("remask_sequences_running{device=\"cpu\"} 0").await;
+        server.until("remask_sequences_running{device=\"cpu\",model=\"toy\"} 0").await;
         let (status, code, message) = refused(send("third").await.unwrap()).await;
         assert_eq!((status, code.as_str()), (499, "cancelled"));
         assert!(
             message.contains("with this Idempotency-Key was cancelled") && message.contains("a new one"),
             "{message}"
         );
-        server.until("remask_sequences_admitted_total 1").await;
+        server.until("remask_sequences_admitted_total{model=\"toy\"} 1").await;
         let other = named(&server, "third", COMPLETIONS, &body).header("idempotency-key", "b").send().await.unwrap();
         assert_eq!(other.status(), 200);
     }

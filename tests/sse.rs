@@ -213,10 +213,13 @@ async fn replayed_replacements_are_the_answer_and_are_counted() {
         all += replaced;
     }
     assert!(all > 3, "{all} tokens were replaced");
-    server.until(&format!("remask_cells_replaced_total{{policy=\"token_editing\"}} {all}")).await;
+    server.until(&format!("remask_cells_replaced_total{{model=\"toy\",policy=\"token_editing\"}} {all}")).await;
     let metrics = server.get("/metrics").await.text().await.unwrap();
-    assert!(!metrics.contains("remask_cells_erased_total{policy=\"token_editing\"}"), "it erases nothing");
-    server.until(&format!("remask_fill_confidence_count {}", 150 + all)).await;
+    assert!(
+        !metrics.contains("remask_cells_erased_total{model=\"toy\",policy=\"token_editing\"}"),
+        "it erases nothing"
+    );
+    server.until(&format!("remask_fill_confidence_count{{model=\"toy\"}} {}", 150 + all)).await;
 }
 
 #[tokio::test]
@@ -240,8 +243,8 @@ async fn a_client_that_goes_away_cancels_its_sequence() {
         drop(response);
         server.until(&format!("remask_requests_total{{endpoint=\"{path}\",outcome=\"cancelled\"}} 1")).await;
         gate.open();
-        server.until(&format!("remask_sequences_cancelled_total {}", number + 1)).await;
-        server.until("remask_sequences_running{device=\"cpu\"} 0").await;
+        server.until(&format!("remask_sequences_cancelled_total{{model=\"toy\"}} {}", number + 1)).await;
+        server.until("remask_sequences_running{device=\"cpu\",model=\"toy\"} 0").await;
     }
 }
 
@@ -273,5 +276,5 @@ async fn a_stream_is_not_to_be_held_back() {
     response.text().await.unwrap();
     server.until("remask_requests_total{endpoint=\"/v1/completions\",outcome=\"ok\"} 1").await;
     server.until("remask_time_to_first_text_seconds_count 1").await;
-    server.until("remask_generated_tokens_total 4").await;
+    server.until("remask_generated_tokens_total{model=\"toy\"} 4").await;
 }

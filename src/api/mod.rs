@@ -28,7 +28,8 @@ use tower_http::catch_panic::CatchPanicLayer;
 use tower_http::normalize_path::NormalizePath;
 
 pub(crate) use answer::writer;
-pub use state::{Access, AppState, BODY_MAX, Patience, RESUME_GRACE, Service};
+pub use state::services::{Service, ServicesError};
+pub use state::{Access, AppState, BODY_MAX, Patience, RESUME_GRACE};
 pub(crate) use stream::named_events::NamedEvents;
 pub use wire::presets::{PresetError, with_presets};
 pub(crate) use wire::refinement::Refinement;

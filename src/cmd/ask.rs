@@ -8,7 +8,7 @@ use std::{collections::VecDeque, sync::Arc};
 
 /// Starts an engine with the default limits, and reads the presets of the model.
 pub(super) fn engine(model: Box<dyn Denoiser>, tokenizer: Option<Arc<Tokenizer>>) -> anyhow::Result<Handle> {
-    let handle = start(model, tokenizer, Limits::default(), Arc::new(Metrics::new()?))?;
+    let handle = start(model, tokenizer, Limits::default(), Metrics::new()?.model("local")?)?;
     Ok(with_presets(&handle)?)
 }
 

@@ -2,7 +2,7 @@
 //! variables, which several commands and models may share, they get a warning.
 
 use super::environment::UsageError;
-use super::model::{Place, place};
+use super::model::{Place, place, split};
 use super::print::say;
 use crate::model::{Device, Devices};
 use clap::ArgMatches;
@@ -47,19 +47,19 @@ const RULES: [Rule; 21] = [
     Rule {
         command: "",
         flags: &["revision", "hf_token"],
-        are_idle: |matches| place_of(matches).is_some_and(|place| place != Place::Hub),
+        are_idle: |matches| are_models(matches, |model| place(model) != Place::Hub),
         why: "it is for models of the hub, and --model-id is none",
     },
     Rule {
         command: "",
         flags: &["allow_foreign_head"],
-        are_idle: |matches| place_of(matches) == Some(Place::BuiltIn),
+        are_idle: |matches| are_models(matches, is_built_in),
         why: "the model is built in with its head",
     },
     Rule {
         command: "",
         flags: &["load_format"],
-        are_idle: |matches| place_of(matches) == Some(Place::BuiltIn) && is_word(matches, "load_format", "dummy"),
+        are_idle: |matches| are_models(matches, is_built_in) && is_word(matches, "load_format", "dummy"),
         why: "the model is built in with its weights; dummy weights are for a directory with a config.json",
     },
     Rule {
@@ -169,10 +169,6 @@ fn is_given(matches: &ArgMatches, flag: &str) -> bool {
     matches!(matches.value_source(flag), Some(ValueSource::CommandLine | ValueSource::EnvVariable))
 }
 
-fn text<'a>(matches: &'a ArgMatches, flag: &str) -> Option<&'a str> {
-    matches.try_get_one::<String>(flag).ok().flatten().map(String::as_str)
-}
-
 /// Whether the value of a flag is this word; false for commands without the flag.
 fn is_word(matches: &ArgMatches, flag: &str, word: &str) -> bool {
     matches.try_get_raw(flag).ok().flatten().is_some_and(|mut values| values.any(|value| value == word))
@@ -184,13 +180,18 @@ fn are_devices(matches: &ArgMatches, is_it: fn(Device) -> bool) -> bool {
     devices.is_some_and(|devices| devices.all().iter().copied().all(is_it))
 }
 
-fn is_toy(matches: &ArgMatches) -> bool {
-    text(matches, "model_id") == Some("toy")
+/// Whether this is true of all models; false for commands that take a directory only.
+fn are_models(matches: &ArgMatches, is_it: fn(&str) -> bool) -> bool {
+    let models = matches.try_get_many::<String>("model_id").ok().flatten();
+    models.is_some_and(|mut models| models.all(|given| split(given).into_iter().all(is_it)))
 }
 
-/// Where the model is; `None` for commands that take a directory only.
-fn place_of(matches: &ArgMatches) -> Option<Place> {
-    text(matches, "model_id").map(place)
+fn is_built_in(model: &str) -> bool {
+    place(model) == Place::BuiltIn
+}
+
+fn is_toy(matches: &ArgMatches) -> bool {
+    are_models(matches, |model| model == "toy")
 }
 
 /// Warns about variables that do nothing.
@@ -238,6 +239,7 @@ mod tests {
             ("remask serve --model-id src --revision v1", "--revision"),
             ("remask serve --model-id a.gguf --revision v1", "--revision"),
             ("remask serve --hf-token t", "--hf-token"),
+            ("remask serve --model-id toy,sudoku --allow-foreign-head", "--allow-foreign-head"),
             ("remask serve --load-format dummy", "--load-format"),
             ("remask generate --prompt a --model-id toy --load-format dummy", "--load-format"),
             ("remask serve --allow-foreign-head", "--allow-foreign-head"),
@@ -280,6 +282,8 @@ mod tests {
             "remask serve --dtype f32 --device cpu --load-format auto",
             "remask serve --model-id toy --dtype f32 --device cpu",
             "remask serve --model-id toy --device cpu,cpu",
+            "remask serve --model-id toy --model-id sudoku --dtype bf16",
+            "remask serve --model-id toy,owner/name --hf-token t",
             "remask bench --model-id toy",
             "remask bench --dummy-100m --steps 3",
             "remask bench --temperature 1 --top-k 50 --top-p 0.9 --min-p 0.05",

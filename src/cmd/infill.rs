@@ -29,7 +29,7 @@ pub(super) struct InfillArgs {
 }
 
 pub(super) fn run(args: InfillArgs) -> anyhow::Result<()> {
-    let is_sudoku = args.model.model_id == "sudoku";
+    let is_sudoku = args.model.only()? == "sudoku";
     let blank = args.blank.unwrap_or_else(|| if is_sudoku { "." } else { DEFAULT_BLANK }.to_owned());
     let task = match (&args.prompt.prompt, &args.prompt.prompt_ids) {
         (Some(text), _) => Task::Infill { template: text_or_stdin(text)?, blank },

@@ -7,6 +7,7 @@ mod environment;
 mod eval;
 mod flag_names;
 mod generate;
+mod greeting;
 mod health;
 mod hub;
 mod idle;

@@ -12,7 +12,7 @@ use crate::model::{
 };
 use crate::text::{Lists, Tokenizer};
 use anyhow::{Context, bail};
-use clap::builder::NonEmptyStringValueParser;
+use clap::builder::{NonEmptyStringValueParser, TypedValueParser};
 use clap::{Args, ValueEnum};
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
@@ -28,6 +28,8 @@ const SUDOKU_TOKENIZER_CONFIG: &[u8] = include_bytes!("../../models/sudoku/token
 const TOY_TOKENIZER: &[u8] = include_bytes!("../../models/toy/tokenizer.json");
 const TOY_TOKENIZER_CONFIG: &[u8] = include_bytes!("../../models/toy/tokenizer_config.json");
 
+const DEFAULT_REVISION: &str = "main";
+
 /// The heading of these flags in `--help`.
 pub(super) const HEADING: &str = "Model";
 
@@ -36,11 +38,12 @@ pub(super) const HEADING: &str = "Model";
 #[command(next_help_heading = HEADING)]
 pub(super) struct ModelArgs {
     /// The model: a name on the Hugging Face hub, a directory (config.json, model.safetensors,
-    /// tokenizer.json), a GGUF file, or one of the built-in models `sudoku` and `toy`
-    #[arg(long, env = "REMASK_MODEL_ID", default_value = "sudoku", value_parser = NonEmptyStringValueParser::new(), value_name = "OWNER/NAME|DIR|FILE.gguf|sudoku|toy")]
-    pub(super) model_id: String,
+    /// tokenizer.json), a GGUF file, or one of the built-in models `sudoku` and `toy`. `serve`
+    /// takes several: given again, or separated by commas
+    #[arg(long, env = "REMASK_MODEL_ID", default_value = "sudoku", value_parser = NonEmptyStringValueParser::new().try_map(model_ids), value_name = "OWNER/NAME|DIR|FILE.gguf|sudoku|toy")]
+    model_id: Vec<String>,
     /// Branch, tag or commit of a model from the hub
-    #[arg(long, env = "REMASK_REVISION", default_value = "main", value_parser = NonEmptyStringValueParser::new())]
+    #[arg(long, env = "REMASK_REVISION", default_value = DEFAULT_REVISION, value_parser = NonEmptyStringValueParser::new())]
     revision: String,
     /// Hugging Face token for private or gated models [default: the one stored by `hf auth login`]
     #[arg(long, env = "HF_TOKEN", hide_env_values = true, value_name = "TOKEN", value_parser = hub_token())]
@@ -113,7 +116,68 @@ pub(super) fn place(model_id: &str) -> Place {
     }
 }
 
+fn model_ids(given: String) -> Result<String, &'static str> {
+    let has_empty = split(&given).iter().any(|model| model.is_empty());
+    if has_empty { Err("one of the names is empty; give single commas between several models") } else { Ok(given) }
+}
+
+/// The models that one value of `--model-id` names, separated by commas. A path may contain commas.
+pub(super) fn split(model_ids: &str) -> Vec<&str> {
+    if Path::new(model_ids).exists() { vec![model_ids] } else { model_ids.split(',').collect() }
+}
+
 impl ModelArgs {
+    /// All models; one at least.
+    fn model_ids(&self) -> impl Iterator<Item = &str> {
+        self.model_id.iter().flat_map(|given| split(given))
+    }
+
+    /// The only model.
+    ///
+    /// # Errors
+    /// When there are several.
+    pub(super) fn only(&self) -> anyhow::Result<&str> {
+        let mut models = self.model_ids();
+        match (models.next(), models.count()) {
+            (Some(model), 0) => Ok(model),
+            (_, others) => Err(anyhow::Error::from(UsageError(format!(
+                "--model-id names {} models, which only `remask serve` uses; give one",
+                others + 1
+            )))),
+        }
+    }
+
+    /// The flags of each model by itself.
+    ///
+    /// # Errors
+    /// When there are several, and a flag that is for one.
+    pub(super) fn each(&self) -> anyhow::Result<Vec<Self>> {
+        let each: Vec<Self> =
+            self.model_ids().map(|model| Self { model_id: vec![model.to_owned()], ..self.clone() }).collect();
+        let of_one = [
+            ("--prism-head", self.prism_head.is_some()),
+            ("--adapter", self.adapter.is_some()),
+            ("--revision", self.revision != DEFAULT_REVISION),
+        ];
+        if each.len() > 1
+            && let Some((flag, _)) = of_one.into_iter().find(|(_, is_given)| *is_given)
+        {
+            let advice = "put its head and adapter into the model's directory, or serve it alone";
+            return Err(anyhow::Error::from(UsageError(format!(
+                "{flag} is for one model, and --model-id names {}; {advice}",
+                each.len()
+            ))));
+        }
+        Ok(each)
+    }
+
+    /// The default name of the only model in requests and answers: the last part of its id.
+    pub(super) fn name(&self) -> anyhow::Result<String> {
+        let (model, path) = (self.only()?, Path::new(self.only()?));
+        let name = if place(model) == Place::Gguf { path.file_stem() } else { path.file_name() };
+        Ok(name.map_or_else(|| model.to_owned(), |name| name.to_string_lossy().into_owned()))
+    }
+
     /// The only device.
     pub(super) fn device(&self) -> Option<Device> {
         if let [device] = self.device.all() { Some(*device) } else { None }
@@ -143,9 +207,9 @@ impl ModelArgs {
         if let Some(why) = why {
             say(format_args!("remask: computing on the CPU, for {why}"));
         }
-        let (model, tokenizer) = match self.model_id.as_str() {
-            "sudoku" | "toy" if self.prism_head.is_some() || self.adapter.is_some() => {
-                bail!("--prism-head and --adapter go with a model directory; {} is built in as it is", self.model_id)
+        let (model, tokenizer) = match self.only()? {
+            model @ ("sudoku" | "toy") if self.prism_head.is_some() || self.adapter.is_some() => {
+                bail!("--prism-head and --adapter go with a model directory; {model} is built in as it is")
             }
             "sudoku" => (
                 load_with(&SUDOKU, device, self.options())?,
@@ -155,15 +219,12 @@ impl ModelArgs {
                 Box::new(Toy::new()) as Box<dyn Denoiser>,
                 Some(Tokenizer::from_texts(TOY_TOKENIZER, Some(TOY_TOKENIZER_CONFIG))?),
             ),
-            file if self.is_gguf() => {
-                self.load_gguf(device).with_context(|| format!("cannot load the model {file:?}"))?
+            file if place(file) == Place::Gguf => {
+                self.load_gguf(file, device).with_context(|| format!("cannot load the model {file:?}"))?
             }
-            dir => self.load_dir(device).with_context(|| format!("cannot load the model {dir:?}"))?,
+            dir => self.load_dir(dir, device).with_context(|| format!("cannot load the model {dir:?}"))?,
         };
-        let path = Path::new(&self.model_id);
-        let name = if self.is_gguf() { path.file_stem() } else { path.file_name() };
-        let name = name.map_or_else(|| self.model_id.clone(), |name| name.to_string_lossy().into_owned());
-        Ok(Loaded { model, tokenizer: tokenizer.map(Arc::new), name })
+        Ok(Loaded { model, tokenizer: tokenizer.map(Arc::new), name: self.name()? })
     }
 
     const fn options(&self) -> LoadOptions {
@@ -175,11 +236,7 @@ impl ModelArgs {
         }
     }
 
-    fn is_gguf(&self) -> bool {
-        place(&self.model_id) == Place::Gguf
-    }
-
-    fn load_gguf(&self, device: Device) -> anyhow::Result<(Box<dyn Denoiser>, Option<Tokenizer>)> {
+    fn load_gguf(&self, file: &str, device: Device) -> anyhow::Result<(Box<dyn Denoiser>, Option<Tokenizer>)> {
         if self.adapter.is_some() {
             bail!("--adapter is folded into whole weights: give it to `remask quantize` when the GGUF file is made");
         }
@@ -188,19 +245,16 @@ impl ModelArgs {
                 "--load-format dummy makes up the weights of a directory's config.json; a GGUF file is read as it is"
             );
         }
-        let file = PathBuf::from(&self.model_id);
+        let file = PathBuf::from(file);
         let tokenizer = gguf_tokenizer(&file)?;
         let source = Source::Gguf { file, prism_head: self.prism_head.clone() };
         Ok((load_with(&source, device, self.options())?, tokenizer))
     }
 
-    fn load_dir(&self, device: Device) -> anyhow::Result<(Box<dyn Denoiser>, Option<Tokenizer>)> {
-        let Some(dir) = hub::directory(&self.model_id, &self.revision, self.hf_token.as_deref())? else {
-            let what = if Path::new(&self.model_id).exists() {
-                "it is a file, and no GGUF file"
-            } else {
-                "there is no such directory"
-            };
+    fn load_dir(&self, model: &str, device: Device) -> anyhow::Result<(Box<dyn Denoiser>, Option<Tokenizer>)> {
+        let Some(dir) = hub::directory(model, &self.revision, self.hf_token.as_deref())? else {
+            let what =
+                if Path::new(model).exists() { "it is a file, and no GGUF file" } else { "there is no such directory" };
             bail!(
                 "{what}; give a directory with a config.json, a GGUF file, a model of the hub as owner/name, or `sudoku` or `toy`"
             )

@@ -49,7 +49,7 @@ pub(super) struct RepairArgs {
 }
 
 pub(super) fn run(args: &RepairArgs) -> anyhow::Result<()> {
-    let (text, pinned) = (args.text.read(&args.model.model_id)?, args.pinned.clone());
+    let (text, pinned) = (args.text.read(args.model.only()?)?, args.pinned.clone());
     let OrderArgs(order) = args.order;
     let request = Request { order, return_quality: args.return_quality, ..Request::new(Task::Repair { text, pinned }) };
     let request = with_repair_fields(args.writing.set(request), args.steps, args.below, args.worst);

@@ -30,7 +30,7 @@ pub(super) struct ScoreArgs {
 }
 
 pub(super) fn run(args: &ScoreArgs) -> anyhow::Result<()> {
-    let text = args.text.read(&args.model.model_id)?;
+    let text = args.text.read(args.model.only()?)?;
     let request = &Request::new(Task::Score { text, likelihood: args.likelihood });
     let format = if args.json { Format::Wire } else { Format::Report(report::of_score) };
     let asked = Asked { request, names: args.text.names(), format, watch: &args.watch };

@@ -1,5 +1,7 @@
 //! `remask serve`: listens at once, loads the model meanwhile, and drains on SIGTERM or Ctrl-C.
 
+use super::environment::UsageError;
+use super::greeting::{Example, greeting};
 use super::loading::{self, load_all, reload};
 use super::logging::{self, LogArgs};
 use super::model::{self, Loaded, ModelArgs};
@@ -8,15 +10,16 @@ use super::signal::{Signals, exit};
 use super::version::{REVISION, VERSION};
 use super::words::{count, port, whole};
 use crate::api::{self, Access, AppState, Guard, Listeners, Patience, Service};
-use crate::engine::{Clock, Limits, Replica, Restart, start_replicas};
-use crate::model::{Device, ModelSpec, threads};
+use crate::engine::{Clock, Handle, Limits, Replica, Restart, start_replicas};
+use crate::model::Device;
 use crate::telemetry::Metrics;
-use anyhow::{Context, anyhow, bail};
+use anyhow::{Context, bail};
 use axum::http::{HeaderValue, Uri};
 use clap::builder::NonEmptyStringValueParser;
 use clap::{Args, ValueEnum};
+use futures_util::future::select_all;
 use rustix::process::{Resource, Rlimit, getrlimit, setrlimit};
-use std::net::{IpAddr, Ipv4Addr, Ipv6Addr, SocketAddr};
+use std::net::SocketAddr;
 use std::sync::atomic::{AtomicBool, Ordering};
 use std::time::{Duration, Instant, SystemTime, UNIX_EPOCH};
 use std::{io, path::PathBuf, sync::Arc};
@@ -39,9 +42,10 @@ const WAIT_MAX: u64 = 7 * 24 * 3600;
 pub(super) struct ServeArgs {
     #[command(flatten)]
     model: ModelArgs,
-    /// Model name in requests and answers [default: the last part of --model-id]
-    #[arg(long, env = "REMASK_SERVED_MODEL_NAME", value_name = "NAME", help_heading = model::HEADING, value_parser = NonEmptyStringValueParser::new())]
-    served_model_name: Option<String>,
+    /// Model name in requests and answers. Of several models give all names, in the same order
+    /// [default: the last part of --model-id]
+    #[arg(long, env = "REMASK_SERVED_MODEL_NAME", value_name = "NAME,..", value_delimiter = ',', help_heading = model::HEADING, value_parser = NonEmptyStringValueParser::new())]
+    served_model_name: Vec<String>,
     /// Address to listen on. 0.0.0.0 is all interfaces
     #[arg(long, env = "REMASK_HOSTNAME", default_value = "127.0.0.1", help_heading = LISTENING, value_parser = NonEmptyStringValueParser::new())]
     hostname: String,
@@ -127,6 +131,7 @@ fn on_runtime<T>(work: impl FnOnce(&Runtime) -> T) -> io::Result<T> {
 
 async fn serve(args: &ServeArgs) -> anyhow::Result<()> {
     open_more_files();
+    let models = args.models()?;
     let metrics = Arc::new(Metrics::new()?);
     let http = listen(&args.hostname, args.port, "--port").await?;
     let address = http.local_addr()?;
@@ -180,22 +185,26 @@ async fn serve(args: &ServeArgs) -> anyhow::Result<()> {
     };
     let mut server = tokio::spawn(api::serve(listeners, state.clone(), stop, drain_timeout));
 
-    say(format_args!("remask {}: loading {} ...", VERSION, args.model.model_id));
-    let (loading, begun) = (args.clone(), Instant::now());
+    let names: Vec<&str> = models.iter().map(|(_, name)| name.as_str()).collect();
+    say(format_args!("remask {VERSION}: loading {} ...", names.join(", ")));
+    let (loading, tokens, begun) = (models.clone(), args.batch_tokens_max(), Instant::now());
+    let load = move || loading.iter().map(|(model, _)| load_all(model, tokens)).collect::<anyhow::Result<Vec<_>>>();
     let loaded = tokio::select! {
-        loaded = spawn_blocking(move || load_all(&loading.model, loading.batch_tokens_max())) => loaded.context("the model's loader broke down")??,
+        loaded = spawn_blocking(load) => loaded.context("the model's loader broke down")??,
         served = &mut server => return served.context("the server broke down"),
     };
-    let service = start_service(loaded, args, &metrics)?;
-    let example = Example { is_sudoku: args.model.model_id == "sudoku", has_keys };
-    let greeting = greeting(&service, [address, grpc_address], begun.elapsed(), example);
-    let handle = service.handle.clone();
+    metrics.info("build_info", "The program", &[("version", env!("CARGO_PKG_VERSION")), ("revision", REVISION)])?;
+    let is_sudoku = models[0].0.only()? == "sudoku";
+    let start = |(loaded, model)| start_service(loaded, model, args, &metrics);
+    let services: Vec<Service> = loaded.into_iter().zip(models).map(start).collect::<anyhow::Result<_>>()?;
+    let greeting = greeting(&services, [address, grpc_address], begun.elapsed(), Example { is_sudoku, has_keys });
+    let handles: Vec<Handle> = services.iter().map(|service| service.handle.clone()).collect();
     is_loaded.store(true, Ordering::Release);
-    state.loaded(service).map_err(|_| anyhow!("a model is being served already"))?;
+    state.loaded(services)?;
     say(greeting);
     tokio::select! {
         served = &mut server => return served.context("the server broke down"),
-        () = handle.given_up() => given_up.notify_one(),
+        _ = select_all(handles.iter().map(|handle| Box::pin(handle.given_up()))) => given_up.notify_one(),
     }
     server.await.context("the server broke down")?;
     bail!("the model broke down and could not be loaded anew; the log says why")
@@ -229,6 +238,28 @@ async fn listen(hostname: &str, port: u16, flag: &str) -> anyhow::Result<TcpList
 }
 
 impl ServeArgs {
+    /// Each model, and the name under which it is served.
+    fn models(&self) -> anyhow::Result<Vec<(ModelArgs, String)>> {
+        let models = self.model.each()?;
+        let names = match self.served_model_name.len() {
+            0 => models.iter().map(ModelArgs::name).collect::<anyhow::Result<Vec<_>>>()?,
+            given if given == models.len() => self.served_model_name.clone(),
+            given => bail!(UsageError(format!(
+                "the number of names in --served-model-name is {given}, that of models in --model-id is {}; give a name \
+                 for each, in the same order",
+                models.len()
+            ))),
+        };
+        let same = |(number, name): &(usize, &String)| names[..*number].contains(name);
+        if let Some((_, name)) = names.iter().enumerate().find(same) {
+            bail!(UsageError(format!(
+                "two models have the name {name:?}, and requests could not say which one they mean; give each a name \
+                 of its own with --served-model-name"
+            )));
+        }
+        Ok(models.into_iter().zip(names).collect())
+    }
+
     fn batch_tokens_max(&self) -> usize {
         self.max_batch_tokens.unwrap_or_else(|| loading::batch_tokens_max(self.model.devices()))
     }
@@ -237,17 +268,18 @@ impl ServeArgs {
 /// The pause before a failed model is loaded again, in which a device may recover.
 const RESTART_PAUSE: Duration = Duration::from_secs(1);
 
-fn start_service(loaded: Vec<(Device, Loaded)>, args: &ServeArgs, metrics: &Arc<Metrics>) -> anyhow::Result<Service> {
-    let (mut names, mut tokenizer, mut replicas) = (args.served_model_name.clone(), None, Vec::new());
-    for (device, Loaded { model, tokenizer: its, name }) in loaded {
-        names.get_or_insert(name);
+fn start_service(
+    loaded: Vec<(Device, Loaded)>,
+    (model_args, name): (ModelArgs, String),
+    args: &ServeArgs,
+    metrics: &Metrics,
+) -> anyhow::Result<Service> {
+    let (mut tokenizer, mut replicas) = (None, Vec::new());
+    for (device, Loaded { model, tokenizer: its, .. }) in loaded {
         tokenizer = tokenizer.or(its);
-        replicas.push(Replica {
-            model,
-            restart: Restart::by(reload(&args.model, device, args.batch_tokens_max()), RESTART_PAUSE),
-        });
+        let reload = reload(&model_args, device, args.batch_tokens_max());
+        replicas.push(Replica { model, restart: Restart::by(reload, RESTART_PAUSE) });
     }
-    let name = names.unwrap_or_default();
     let limits = Limits {
         batch_tokens_max: args.batch_tokens_max(),
         running_max: args.max_concurrent_requests,
@@ -255,21 +287,21 @@ fn start_service(loaded: Vec<(Device, Loaded)>, args: &ServeArgs, metrics: &Arc<
         canvas_max: args.max_model_len,
         brown_out: args.brown_out,
     };
-    let handle = start_replicas(Clock::system(), replicas, tokenizer, limits, Arc::clone(metrics))?;
+    let of_model = metrics.model(&name)?;
+    let handle = start_replicas(Clock::system(), replicas, tokenizer, limits, Arc::clone(&of_model))?;
     let handle = api::with_presets(&handle)?;
     let spec = handle.spec();
-    metrics.info("build_info", "The program", &[("version", env!("CARGO_PKG_VERSION")), ("revision", REVISION)])?;
     metrics.info(
         "model_info",
-        "The model served",
+        "The models that are served",
         &[("name", &name), ("family", &spec.family), ("dtype", &spec.dtype), ("device", &spec.device)],
     )?;
     if let Some(given) = args.max_model_len.filter(|given| *given > spec.canvas_max) {
         let limit = spec.canvas_max;
-        tracing::warn!("--max-model-len {given} is more than this model's canvas; its {limit} cells are the limit");
+        tracing::warn!("--max-model-len {given} is more than the canvas of {name}; its {limit} cells are the limit");
     }
     if let Some(MetricsAliases::Vllm) = args.metrics_aliases {
-        metrics.alias_as_vllm(&name)?;
+        metrics.alias_as_vllm(&of_model)?;
     }
     let created = SystemTime::now().duration_since(UNIX_EPOCH).unwrap_or_default().as_secs();
     Ok(Service { handle, name, created })
@@ -299,52 +331,6 @@ fn origin(word: &str) -> Result<HeaderValue, &'static str> {
     };
     let value = HeaderValue::from_str(word).ok().filter(|_| word == "*" || word.parse().is_ok_and(is_origin));
     value.ok_or("give SCHEME://HOST or SCHEME://HOST:PORT, for example https://example.org, without a path, or *")
-}
-
-/// What the example in the greeting depends on, besides the service.
-#[derive(Clone, Copy, Debug)]
-struct Example {
-    /// Whether the built-in Sudoku model is served, under whatever name.
-    is_sudoku: bool,
-    has_keys: bool,
-}
-
-/// An address to connect to: where the server listens on all interfaces, the one of this machine.
-fn reachable(address: SocketAddr) -> SocketAddr {
-    let ip = match address.ip() {
-        IpAddr::V4(ip) if ip.is_unspecified() => Ipv4Addr::LOCALHOST.into(),
-        IpAddr::V6(ip) if ip.is_unspecified() => Ipv6Addr::LOCALHOST.into(),
-        ip => ip,
-    };
-    SocketAddr::new(ip, address.port())
-}
-
-/// The message once the model is loaded: what is served, where, and an example request.
-fn greeting(service: &Service, [address, grpc]: [SocketAddr; 2], loading: Duration, example: Example) -> String {
-    let spec = service.handle.spec();
-    let head = if spec.has_quality { "with a quality head" } else { "without a quality head" };
-    let (path, body) = match (example.is_sudoku, service.handle.tokenizer()) {
-        (true, _) => (
-            "infill",
-            "{\"blank\": \".\", \"template\": \"53..7....\\n6..195...\\n.98....6.\\n8...6...3\\n4..8.3..1\\n\
-             7...2...6\\n.6....28.\\n...419..5\\n....8..79\"}",
-        ),
-        (false, Some(_)) => ("completions", "{\"prompt\": \"Once upon a time\"}"),
-        (false, None) => ("completions", "{\"prompt\": [1, 2, 3], \"return_token_ids\": true}"),
-    };
-    // quoted, since brackets of an IPv6 address are patterns of a shell
-    let key = if example.has_keys { " -H \"Authorization: Bearer $REMASK_API_KEY\"" } else { "" };
-    let curl = format!("curl 'http://{}/v1/{path}'{key} -d '{body}'", reachable(address));
-    let ask = if example.has_keys { "try, with an API key in REMASK_API_KEY:" } else { "try:" };
-    let ModelSpec { family, parameters, dtype, device, .. } = spec;
-    let (seconds, threads, reachable) = (loading.as_secs_f64(), threads(), reachable(address));
-    format!(
-        "serving {} ({family}, {parameters} parameters, {head}, {dtype} on {device}) on http://{address}\n\
-         loaded in {seconds:.1} s; {threads} threads\n\
-         playground: open http://{reachable} in a browser; documentation: http://{reachable}/docs\n\
-         gRPC (remask.v1.Remask, health, reflection) on {grpc}\n{ask}\n  {curl}",
-        service.name
-    )
 }
 
 #[cfg(test)]

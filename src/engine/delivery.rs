@@ -7,7 +7,7 @@ use super::job::SequenceId;
 use super::mailbox::Outbox;
 use super::occupancy::Place;
 use crate::diffusion::Edit;
-use crate::telemetry::Metrics;
+use crate::telemetry::ModelMetrics;
 use crate::telemetry::trace::Trace;
 use std::collections::BTreeMap;
 use std::sync::Arc;
@@ -49,7 +49,7 @@ pub(super) struct Delivery {
 /// Sends events and counts them.
 #[derive(Clone, Debug)]
 struct Courier {
-    metrics: Arc<Metrics>,
+    metrics: Arc<ModelMetrics>,
     clock: Clock,
 }
 
@@ -58,7 +58,7 @@ impl Delivery {
     ///
     /// # Errors
     /// When the operating system cannot start a thread.
-    pub(super) fn start(metrics: Arc<Metrics>, clock: Clock) -> io::Result<Self> {
+    pub(super) fn start(metrics: Arc<ModelMetrics>, clock: Clock) -> io::Result<Self> {
         let (sender, receiver) = sync_channel::<Addressed>(PASSES_MAX);
         let courier = Courier { metrics, clock };
         let at_work = courier.clone();
@@ -112,7 +112,7 @@ impl Courier {
     }
 }
 
-fn record_edits(metrics: &Metrics, step: &StepEvent, policy: &str) {
+fn record_edits(metrics: &ModelMetrics, step: &StepEvent, policy: &str) {
     for edit in &step.edits {
         match edit {
             Edit::Fill { confidence, .. } => metrics.filled(*confidence),
@@ -122,8 +122,8 @@ fn record_edits(metrics: &Metrics, step: &StepEvent, policy: &str) {
     }
 }
 
-fn record_answer(metrics: &Metrics, answer: &Answer) {
-    metrics.finished.inc();
+fn record_answer(metrics: &ModelMetrics, answer: &Answer) {
+    metrics.finished(answer.prompt_tokens, answer.completion_tokens);
     answer.written.iter().filter_map(|written| written.quality).for_each(|quality| metrics.quality(quality));
     if answer.degraded {
         metrics.degraded.inc();
@@ -137,6 +137,7 @@ mod tests {
     use crate::engine::mailbox::{Inbox, mailbox};
     use crate::engine::occupancy::Occupancy;
     use crate::engine::origin::Origin;
+    use crate::telemetry::Metrics;
 
     fn step(step: u32) -> Event {
         Event::Step(StepEvent { step, blanks: 1, edits: Vec::new(), text: String::new() })
@@ -153,7 +154,7 @@ mod tests {
 
     #[tokio::test]
     async fn events_come_in_order_and_the_last_one_frees_the_place() {
-        let delivery = Delivery::start(Arc::new(Metrics::new().unwrap()), Clock::system()).unwrap();
+        let delivery = Delivery::start(Metrics::new().unwrap().model("toy").unwrap(), Clock::system()).unwrap();
         let (places, id) = (Arc::<Occupancy>::default(), SequenceId(7));
         let (client, mut inbox) = client(&places);
         let mut clients = Clients::from([(id, client)]);
@@ -174,7 +175,7 @@ mod tests {
     #[tokio::test]
     async fn the_first_edit_is_timed_and_not_a_step_without_any() {
         use crate::diffusion::{Position, Probability, TokenId};
-        let metrics = Arc::new(Metrics::new().unwrap());
+        let metrics = Metrics::new().unwrap().model("toy").unwrap();
         let courier = Courier { metrics: Arc::clone(&metrics), clock: Clock::system() };
         let (client, _inbox) = client(&Arc::default());
         let fill = Edit::Fill { at: Position(0), token: TokenId(1), confidence: Probability::ONE };
@@ -189,7 +190,7 @@ mod tests {
     async fn without_its_thread_events_still_arrive() {
         let (sender, receiver) = sync_channel(PASSES_MAX);
         drop(receiver);
-        let courier = Courier { metrics: Arc::new(Metrics::new().unwrap()), clock: Clock::system() };
+        let courier = Courier { metrics: Metrics::new().unwrap().model("toy").unwrap(), clock: Clock::system() };
         let (delivery, places) = (Delivery { sender, courier }, Arc::<Occupancy>::default());
         let (client, mut inbox) = client(&places);
         delivery.deliver(&mut Clients::from([(SequenceId(7), client)]), vec![(SequenceId(7), step(3))]);

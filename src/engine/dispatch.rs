@@ -4,7 +4,7 @@
 use super::delivery::{Client, Clients};
 use super::job::{Job, SequenceId};
 use super::pool::Pool;
-use crate::telemetry::Metrics;
+use crate::telemetry::ModelMetrics;
 use std::sync::{Arc, Condvar, Mutex, MutexGuard, PoisonError};
 
 /// What the workers of all replicas and the handles share, behind the lock.
@@ -39,7 +39,7 @@ impl Dispatcher {
     }
 
     /// Queues a sequence; false if no replica is left.
-    pub(super) fn submit(&self, id: SequenceId, job: Job, client: Client, metrics: &Metrics) -> bool {
+    pub(super) fn submit(&self, id: SequenceId, job: Job, client: Client, metrics: &ModelMetrics) -> bool {
         let mut state = self.lock();
         if state.is_closed {
             return false;

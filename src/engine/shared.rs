@@ -1,7 +1,7 @@
 //! What the handles and the workers share: limits, and the state of the replicas.
 
 use super::{dispatch::Dispatcher, pace::StepTime};
-use crate::telemetry::Metrics;
+use crate::telemetry::ModelMetrics;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, AtomicU32, AtomicU64};
 use tokio::sync::watch;
@@ -58,7 +58,7 @@ pub(super) struct Shared {
     pub(super) replicas: Vec<ReplicaState>,
     pub(super) draining: AtomicBool,
     pub(super) next_id: AtomicU64,
-    pub(super) metrics: Arc<Metrics>,
+    pub(super) metrics: Arc<ModelMetrics>,
 }
 
 impl Shared {

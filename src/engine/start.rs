@@ -11,7 +11,7 @@ use super::shared::{Limits, ReplicaState, Shared};
 use super::tick::Engine;
 use super::worker::Worker;
 use crate::model::{Denoiser, ModelSpec};
-use crate::telemetry::Metrics;
+use crate::telemetry::ModelMetrics;
 use crate::text::Tokenizer;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, AtomicU64};
@@ -53,7 +53,7 @@ pub fn start(
     model: Box<dyn Denoiser>,
     tokenizer: Option<Arc<Tokenizer>>,
     limits: Limits,
-    metrics: Arc<Metrics>,
+    metrics: Arc<ModelMetrics>,
 ) -> Result<Handle, StartError> {
     start_by(Clock::system(), model, tokenizer, limits, metrics)
 }
@@ -67,7 +67,7 @@ pub fn start_by(
     model: Box<dyn Denoiser>,
     tokenizer: Option<Arc<Tokenizer>>,
     limits: Limits,
-    metrics: Arc<Metrics>,
+    metrics: Arc<ModelMetrics>,
 ) -> Result<Handle, StartError> {
     let World { clock, restart } = world.into();
     start_replicas(clock, vec![Replica { model, restart }], tokenizer, limits, metrics)
@@ -85,7 +85,7 @@ pub fn start_replicas(
     replicas: Vec<Replica>,
     tokenizer: Option<Arc<Tokenizer>>,
     limits: Limits,
-    metrics: Arc<Metrics>,
+    metrics: Arc<ModelMetrics>,
 ) -> Result<Handle, StartError> {
     let devices: Vec<String> = replicas.iter().map(|replica| replica.model.spec().device.clone()).collect();
     let mut specs =

@@ -172,7 +172,7 @@ impl Worker {
     /// sequences are queued, so that another replica can go on with them.
     fn announce_restart(&self) {
         if self.restart.is_possible() {
-            tracing::error!(device = self.device, "the model broke down and will be reloaded");
+            tracing::error!(model = self.model(), device = self.device, "the model broke down and will be reloaded");
             self.metrics.model_restarts.inc();
             let mut state = self.shared.dispatcher.lock();
             self.set_condition(&mut state, Condition::Restarting);
@@ -197,12 +197,17 @@ impl Worker {
             return true;
         }
         let Err(cause) = self.restart.replace(&mut self.engine.model, self.clock.now()) else {
-            tracing::info!(device = self.device, "the model was reloaded");
+            tracing::info!(model = self.model(), device = self.device, "the model was reloaded");
             self.state().failures_in_a_row.store(0, Ordering::Relaxed);
             self.set_condition(&mut self.shared.dispatcher.lock(), Condition::Working);
             return true;
         };
-        tracing::error!(device = self.device, cause, "the model broke down and cannot be reloaded");
+        tracing::error!(
+            model = self.model(),
+            device = self.device,
+            cause,
+            "the model broke down and cannot be reloaded"
+        );
         self.retire();
         false
     }
@@ -278,14 +283,19 @@ impl Worker {
         }
     }
 
+    /// The name of its model in logs.
+    fn model(&self) -> &str {
+        self.shared.metrics.name()
+    }
+
     /// Records a pass. True if the model has to be replaced.
     fn record(&mut self, tick: &Tick, begun: Instant, ended: Instant) -> bool {
-        let device = &self.device;
+        let (model, device) = (self.shared.metrics.name().to_owned(), &self.device);
         if let Some(limit) = tick.shrunk {
-            tracing::warn!(device, limit, "the device ran out of memory; passes hold fewer tokens for a while");
+            tracing::warn!(model, device, limit, "the device ran out of memory; passes hold fewer tokens for a while");
             self.metrics.model_failures.inc();
         } else if let Some(cause) = &tick.failure {
-            tracing::error!(device, %cause, sequences = tick.sequences, tokens = tick.tokens, "a forward pass failed");
+            tracing::error!(model, device, %cause, sequences = tick.sequences, tokens = tick.tokens, "a forward pass failed");
             self.metrics.model_failures.inc();
             // a canvas too large for the device is not a failure of the model
             if !matches!(cause, ModelError::OutOfMemory(_)) {
@@ -295,14 +305,14 @@ impl Worker {
             self.state().failures_in_a_row.store(0, Ordering::Relaxed);
             self.metrics.stepped(ended.duration_since(begun), tick.sequences, tick.tokens);
             if let Some(limit) = tick.grown {
-                tracing::info!(device, limit, "passes may hold more tokens again");
+                tracing::info!(model, device, limit, "passes may hold more tokens again");
             }
             if let Some(Rates { passes_per_s, tokens_per_s }) = self.throughput.pass(begun, ended, filled(tick)) {
                 let (running, waiting) = {
                     let pool = &self.shared.dispatcher.lock().pool;
                     (pool.replicas[self.replica].len(), pool.waiting.len())
                 };
-                tracing::info!(device, running, waiting, passes_per_s, tokens_per_s, "throughput");
+                tracing::info!(model, device, running, waiting, passes_per_s, tokens_per_s, "throughput");
             }
         }
         tick.failure == Some(ModelError::Panicked)

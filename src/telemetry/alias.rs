@@ -4,6 +4,9 @@ use prometheus::core::{Collector, Desc};
 use prometheus::proto::{Counter, Gauge, LabelPair, Metric, MetricFamily, MetricType};
 use std::collections::HashMap;
 
+/// The only label: the name of the model.
+const LABEL: &str = "model_name";
+
 /// A counter or gauge under another name, with the name of the model as its only label: the sum
 /// over its own labels.
 pub(super) struct Alias {
@@ -15,7 +18,8 @@ pub(super) struct Alias {
 
 impl Alias {
     pub(super) fn new(of: impl Collector + 'static, name: &'static str, model: &str) -> prometheus::Result<Self> {
-        let desc = Desc::new(name.to_owned(), "As another server calls it".to_owned(), Vec::new(), HashMap::new())?;
+        let label = HashMap::from([(LABEL.to_owned(), model.to_owned())]);
+        let desc = Desc::new(name.to_owned(), "As another server calls it".to_owned(), Vec::new(), label)?;
         Ok(Self { of: Box::new(of), name, model: model.to_owned(), desc })
     }
 }
@@ -29,11 +33,12 @@ impl Collector for Alias {
         let mut families = self.of.collect();
         for family in &mut families {
             let series = family.get_metric();
-            let counters = series.iter().map(|metric| metric.get_counter().get_value()).sum();
-            let gauges = series.iter().map(|metric| metric.get_gauge().get_value()).sum();
+            let counters =
+                series.iter().map(|metric| metric.get_counter().get_value()).fold(0.0, |sum, value| sum + value);
+            let gauges = series.iter().map(|metric| metric.get_gauge().get_value()).fold(0.0, |sum, value| sum + value);
             let (mut sum, mut label) = (Metric::default(), LabelPair::default());
             let (mut counter, mut gauge) = (Counter::default(), Gauge::default());
-            label.set_name("model_name".to_owned());
+            label.set_name(LABEL.to_owned());
             label.set_value(self.model.clone());
             counter.set_value(counters);
             gauge.set_value(gauges);

@@ -1,19 +1,16 @@
-//! The metrics of each device that models are computed on, with the label `device`.
+//! The metrics of each device that a model is computed on, with the label `device`.
 
-use prometheus::core::Collector;
-use prometheus::{
-    Histogram, HistogramOpts, HistogramVec, IntCounter, IntCounterVec, IntGauge, IntGaugeVec, Opts, Registry,
-};
+use super::family::Family;
+use prometheus::{Histogram, HistogramVec, IntCounter, IntCounterVec, IntGauge, IntGaugeVec};
 use std::time::Duration;
 
-/// The only label.
 const LABEL: &[&str] = &["device"];
 /// Seconds, from a step of the smallest model to one of the largest on a CPU.
 const STEP_BUCKETS: &[f64] = &[0.0005, 0.001, 0.0025, 0.005, 0.01, 0.025, 0.05, 0.1, 0.25, 0.5, 1.0, 2.5, 5.0, 10.0];
 const COUNT_BUCKETS: &[f64] = &[1.0, 2.0, 4.0, 8.0, 16.0, 32.0, 64.0, 128.0];
 const TOKEN_BUCKETS: &[f64] = &[64.0, 128.0, 256.0, 512.0, 1024.0, 2048.0, 4096.0, 8192.0, 16384.0];
 
-/// The metrics of all devices.
+/// The metrics of all devices of a model.
 #[derive(Debug)]
 pub(super) struct Devices {
     pub(super) forward_passes: IntCounterVec,
@@ -48,12 +45,10 @@ pub struct DeviceMetrics {
 }
 
 impl Devices {
-    pub(super) fn new(registry: &Registry) -> prometheus::Result<Self> {
-        let counters = |name: &str, help: &str| register(registry, IntCounterVec::new(Opts::new(name, help), LABEL)?);
-        let gauges = |name: &str, help: &str| register(registry, IntGaugeVec::new(Opts::new(name, help), LABEL)?);
-        let histograms = |name: &str, help: &str, buckets: &[f64]| {
-            register(registry, HistogramVec::new(HistogramOpts::new(name, help).buckets(buckets.to_vec()), LABEL)?)
-        };
+    pub(super) fn new(family: &Family<'_>) -> prometheus::Result<Self> {
+        let counters = |name: &str, help: &str| family.counters(name, help, LABEL);
+        let gauges = |name: &str, help: &str| family.gauges(name, help, LABEL);
+        let histograms = |name: &str, help: &str, buckets: &[f64]| family.histograms(name, help, buckets, LABEL);
         Ok(Self {
             forward_passes: counters("forward_passes_total", "Forward passes of the model")?,
             token_forwards: counters("token_forwards_total", "Tokens seen by forward passes")?,
@@ -124,9 +119,4 @@ impl DeviceMetrics {
     pub fn ready(&self, is_ready: bool) {
         self.ready.set(i64::from(is_ready));
     }
-}
-
-pub(super) fn register<C: Collector + Clone + 'static>(registry: &Registry, metric: C) -> prometheus::Result<C> {
-    registry.register(Box::new(metric.clone()))?;
-    Ok(metric)
 }

@@ -119,7 +119,7 @@ assert code == grpc.StatusCode.RESOURCE_EXHAUSTED and int(metadata["retry-after"
 slow.cancel()
 for _ in range(1000):
     metrics = urllib.request.urlopen(f"http://{BUSY}/metrics").read().decode()
-    if "\nremask_sequences_cancelled_total 1\n" in metrics:
+    if '\nremask_sequences_cancelled_total{model="toy"} 1\n' in metrics:
         break
 else:
     raise AssertionError(f"what was cancelled went on: {metrics}")

@@ -33,7 +33,7 @@ pub fn toy_tokenizer() -> Arc<Tokenizer> {
 }
 
 pub fn engine(model: Box<dyn Denoiser>, tokenizer: Option<Arc<Tokenizer>>, limits: Limits) -> Handle {
-    with_presets(&start(model, tokenizer, limits, Arc::new(Metrics::new().unwrap())).unwrap()).unwrap()
+    with_presets(&start(model, tokenizer, limits, Metrics::new().unwrap().model("toy").unwrap()).unwrap()).unwrap()
 }
 
 pub fn toy() -> Handle {

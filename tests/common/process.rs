@@ -47,7 +47,8 @@ impl Process {
         let (say, lines) = mpsc::sync_channel(64);
         std::thread::spawn(move || stderr.lines().map_while(Result::ok).try_for_each(|line| say.send(line)));
         let mut greeting = std::iter::from_fn(|| lines.recv_timeout(PATIENCE).ok());
-        let base = greeting.find_map(|line| Some(line.split_once(") on http://")?.1.to_owned()));
+        let base =
+            greeting.find_map(|line| Some(line.strip_prefix("serving ")?.rsplit_once(" on http://")?.1.to_owned()));
         let mut server = Self { child, base: String::new(), lines };
         server.base = format!("http://{}", base?);
         Some(server)

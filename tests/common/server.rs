@@ -54,8 +54,20 @@ impl Server {
 
     /// Gives the server its model, under the name `toy`.
     pub fn load(&self, model: Box<dyn Denoiser>, tokenizer: Option<Arc<Tokenizer>>, limits: Limits) {
-        let handle = with_presets(&start(model, tokenizer, limits, Arc::clone(&self.metrics)).unwrap()).unwrap();
-        self.state.loaded(Service { handle, name: "toy".to_owned(), created: 1_700_000_000 }).unwrap();
+        self.state.loaded(vec![self.service("toy", model, tokenizer, limits)]).unwrap();
+    }
+
+    /// A model of this name, with an engine of its own.
+    pub fn service(
+        &self,
+        name: &str,
+        model: Box<dyn Denoiser>,
+        tokenizer: Option<Arc<Tokenizer>>,
+        limits: Limits,
+    ) -> Service {
+        let handle = start(model, tokenizer, limits, self.metrics.model(name).unwrap()).unwrap();
+        let handle = with_presets(&handle).unwrap();
+        Service { handle, name: name.to_owned(), created: 1_700_000_000 }
     }
 
     pub async fn of(model: Box<dyn Denoiser>, limits: Limits) -> Self {

@@ -29,7 +29,7 @@ def dashboard_queries():
     """The queries of each panel, with Grafana's variables filled in."""
     for panel in panels():
         for target in panel["targets"]:
-            expr = target["expr"].replace("$__rate_interval", "30s").replace("$job", ".*").replace("$instance", ".*")
+            expr = target["expr"].replace("$__rate_interval", "30s").replace("$job", ".*").replace("$instance", ".*").replace("$model", ".*")
             yield f"panel {panel['title']!r}", expr
 
 
@@ -164,7 +164,7 @@ def the_dashboard_is_well_made():
     for one, other in combinations((panel["gridPos"] for panel in DASHBOARD["panels"]), 2):
         apart = one["x"] + one["w"] <= other["x"] or other["x"] + other["w"] <= one["x"]
         check(apart or one["y"] + one["h"] <= other["y"] or other["y"] + other["h"] <= one["y"], f"panels overlap: {one}, {other}")
-    check({variable["name"] for variable in DASHBOARD["templating"]["list"]} == {"datasource", "job", "instance"}, "variables")
+    check({variable["name"] for variable in DASHBOARD["templating"]["list"]} == {"datasource", "job", "instance", "model"}, "variables")
     for panel in panels():
         title = panel["title"]
         check(panel["gridPos"]["x"] + panel["gridPos"]["w"] <= 24, f"{title} is wider than the grid")

@@ -67,9 +67,9 @@ async fn a_caller_that_cancels_drops_its_sequence() {
         gate.open();
         if method != "Score" {
             // its only pass may be over before the server notices that the client has gone
-            server.until(&format!("remask_sequences_cancelled_total {}", number + 1)).await;
+            server.until(&format!("remask_sequences_cancelled_total{{model=\"toy\"}} {}", number + 1)).await;
         }
-        server.until("remask_sequences_running{device=\"cpu\"} 0").await;
+        server.until("remask_sequences_running{device=\"cpu\",model=\"toy\"} 0").await;
     }
 }
 
@@ -202,7 +202,7 @@ async fn whose_time_is_up_before_its_turn_is_told() {
     let server = Server::of(Box::new(Slow(Toy::new())), Limits { running_max: 1, ..Limits::default() }).await;
     let mut client = client(&server);
     let long = client.generate(proto::GenerateRequest { max_tokens: Some(400), ..asked("a") }).await.unwrap();
-    server.until("remask_sequences_running{device=\"cpu\"} 1").await;
+    server.until("remask_sequences_running{device=\"cpu\",model=\"toy\"} 1").await;
     let late = diffusing(proto::Diffusion { deadline_ms: Some(50), ..Default::default() });
     let mut late = client.generate(late).await.unwrap().into_inner();
     assert!(matches!(late.message().await.unwrap().unwrap().event, Some(Event::Start(_))));

@@ -173,12 +173,13 @@ async fn grpc_may_have_a_port_of_its_own() {
     let base = |listener: &TcpListener| format!("http://{}", listener.local_addr().unwrap());
     let (http_base, grpc_base) = (base(&http), base(&grpc));
     let metrics = Arc::new(Metrics::new().unwrap());
-    let state = AppState::new(Arc::clone(&metrics), BODY_MAX, Access::default());
+    let toy = metrics.model("toy").unwrap();
+    let state = AppState::new(metrics, BODY_MAX, Access::default());
     let (stop, stopped) = tokio::sync::oneshot::channel::<()>();
     let shutdown = async move { drop(stopped.await) };
     let served = tokio::spawn(serve(Listeners::Two { http, grpc }, state.clone(), shutdown, PATIENCE));
-    let handle = start(Box::new(Toy::new()), Some(toy_tokenizer()), Limits::default(), metrics).unwrap();
-    state.loaded(Service { handle, name: "toy".to_owned(), created: 1 }).unwrap();
+    let handle = start(Box::new(Toy::new()), Some(toy_tokenizer()), Limits::default(), toy).unwrap();
+    state.loaded(vec![Service { handle, name: "toy".to_owned(), created: 1 }]).unwrap();
 
     let mut there = RemaskClient::new(channel(&grpc_base));
     let mut elsewhere = RemaskClient::new(channel(&http_base));

@@ -8,16 +8,15 @@ use remask::engine::{Limits, start};
 use remask::model::Toy;
 use remask::telemetry::Metrics;
 use serde_json::{Value, json};
-use std::sync::Arc;
 use std::time::Duration;
 
 /// A server of the default model.
 async fn sudoku() -> Server {
     let server = Server::loading(BODY_MAX, Duration::ZERO).await;
-    let metrics = Arc::new(Metrics::new().unwrap());
+    let metrics = Metrics::new().unwrap().model("sudoku").unwrap();
     let handle = start(sudoku_model(), Some(sudoku_tokenizer()), Limits::default(), metrics).unwrap();
     let handle = with_presets(&handle).unwrap();
-    server.state.loaded(Service { handle, name: "sudoku".to_owned(), created: 1_700_000_000 }).unwrap();
+    server.state.loaded(vec![Service { handle, name: "sudoku".to_owned(), created: 1_700_000_000 }]).unwrap();
     server
 }
 

@@ -60,11 +60,11 @@ impl Scrape {
         Self(samples.filter_map(|(name, value)| Some((name.to_owned(), value.parse().ok()?))).collect())
     }
 
-    /// A metric of this name, without its prefix `remask_`, as the sum over all devices.
+    /// A metric of this name, without its prefix `remask_`, as the sum over all its series.
     #[track_caller]
     pub(super) fn get(&self, name: &str) -> f64 {
-        let (whole, of_device) = (format!("remask_{name}"), format!("remask_{name}{{device="));
-        let is_it = |series: &str| series == whole || series.starts_with(&of_device);
+        let (whole, labelled) = (format!("remask_{name}"), format!("remask_{name}{{"));
+        let is_it = |series: &str| series == whole || series.starts_with(&labelled);
         let values: Vec<f64> = self.0.iter().filter(|(series, _)| is_it(series)).map(|(_, value)| *value).collect();
         assert!(!values.is_empty(), "there is no {whole}");
         values.iter().sum()
@@ -81,10 +81,13 @@ impl Scrape {
         self.get("sequences_admitted_total") - self.get("sequences_waiting")
     }
 
-    /// The buckets of a histogram without labels: upper bounds and cumulative counts.
+    /// The buckets of a histogram that has one series: upper bounds and cumulative counts.
     pub(super) fn buckets(&self, name: &str) -> Vec<(f64, f64)> {
-        let prefix = format!("remask_{name}_bucket{{le=\"");
-        let bound = |series: &str| series.strip_prefix(&prefix)?.strip_suffix("\"}")?.parse::<f64>().ok();
+        let prefix = format!("remask_{name}_bucket{{");
+        let bound = |series: &str| {
+            let (_, bound) = series.strip_prefix(&prefix)?.strip_suffix("\"}")?.rsplit_once("le=\"")?;
+            bound.parse::<f64>().ok()
+        };
         let mut buckets: Vec<_> = self.0.iter().filter_map(|(series, count)| Some((bound(series)?, *count))).collect();
         buckets.sort_by(|a, b| a.0.total_cmp(&b.0));
         buckets

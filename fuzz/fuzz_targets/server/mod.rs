@@ -20,9 +20,9 @@ static SERVER: LazyLock<axum::Router> = LazyLock::new(|| {
     let config: &[u8] = include_bytes!("../../../models/toy/tokenizer_config.json");
     let tokenizer = Arc::new(Tokenizer::from_texts(tokenizer, Some(config)).unwrap());
     let limits = Limits { canvas_max: Some(48), ..Limits::default() };
-    let handle = start(Box::new(Toy::new()), Some(tokenizer), limits, metrics).unwrap();
+    let handle = start(Box::new(Toy::new()), Some(tokenizer), limits, metrics.model("toy").unwrap()).unwrap();
     let handle = with_presets(&handle).unwrap();
-    state.loaded(Service { handle, name: "toy".to_owned(), created: 0 }).unwrap();
+    state.loaded(vec![Service { handle, name: "toy".to_owned(), created: 0 }]).unwrap();
     router(state)
 });
 

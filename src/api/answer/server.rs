@@ -2,7 +2,7 @@
 
 use super::policies::Policies;
 use crate::api::schema;
-use crate::api::state::Service;
+use crate::api::state::services::{Service, Services};
 use crate::api::state::under_way::Progress;
 use serde::Serialize;
 use serde_json::{Map, Value};
@@ -65,7 +65,7 @@ pub(crate) struct Detokenized {
     pub(crate) prompt: String,
 }
 
-/// The models: one.
+/// The models that are served. The first one answers requests that name none.
 #[derive(Debug, Serialize, ToSchema)]
 pub(crate) struct ModelList {
     /// Always `list`.
@@ -74,8 +74,8 @@ pub(crate) struct ModelList {
 }
 
 impl ModelList {
-    pub(crate) fn new(service: &Service) -> Self {
-        Self { object: "list", data: vec![Model::new(service)] }
+    pub(crate) fn new(services: &Services) -> Self {
+        Self { object: "list", data: services.all().iter().map(|service| Model::new(service)).collect() }
     }
 }
 

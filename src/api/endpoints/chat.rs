@@ -13,5 +13,5 @@ use axum::extract::{Request, State};
 pub(super) async fn create(State(state): State<AppState>, context: RequestContext, request: Request) -> ApiResult {
     let (service, params) =
         read_for_model(&state, request, |body: &ChatRequest| body.0.model.as_deref(), |body, _| body.0.read()).await?;
-    chunks::respond((service, &state.shared.text_work), context, params, Shape::Chat).await
+    chunks::respond((&service, &state.shared.text_work), context, params, Shape::Chat).await
 }

@@ -4,7 +4,8 @@ use crate::api::answer::{Detokenizer, Shape};
 use crate::api::error::ApiResult;
 use crate::api::request::body::read_for_model;
 use crate::api::request::context::RequestContext;
-use crate::api::state::{AppState, Service};
+use crate::api::state::AppState;
+use crate::api::state::services::Service;
 use crate::api::stream::chunks;
 use crate::api::wire::completion::CompletionRequest;
 use axum::extract::{Request, State};
@@ -16,5 +17,5 @@ pub(super) async fn create(State(state): State<AppState>, context: RequestContex
     };
     let (service, params) =
         read_for_model(&state, request, |body: &CompletionRequest| body.0.model.as_deref(), read).await?;
-    chunks::respond((service, &state.shared.text_work), context, params, Shape::Text).await
+    chunks::respond((&service, &state.shared.text_work), context, params, Shape::Text).await
 }

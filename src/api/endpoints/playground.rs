@@ -38,6 +38,7 @@ const FILES: &[File] = &[
     script("inspector.js", include_str!("playground/inspector.js")),
     script("lane.js", include_str!("playground/lane.js")),
     script("main.js", include_str!("playground/main.js")),
+    script("models.js", include_str!("playground/models.js")),
     script("player.js", include_str!("playground/player.js")),
     script("policies.js", include_str!("playground/policies.js")),
     script("requests.js", include_str!("playground/requests.js")),

@@ -22,5 +22,5 @@ pub(super) async fn create(State(state): State<AppState>, context: RequestContex
             .await?;
     let session = service.submit(context.origin(), request, delivery.reads()).await?;
     let write = writer::of_repair(service.name.clone(), &session.start);
-    named_events::respond(&state, service, context, session, write, delivery).await
+    named_events::respond(&state, &service, context, session, write, delivery).await
 }

@@ -3,8 +3,9 @@
 use crate::api::answer::server::{Detokenized, Tokenized};
 use crate::api::error::{ApiError, ApiResult};
 use crate::api::request::body::read_for_model;
+use crate::api::state::AppState;
+use crate::api::state::services::Service;
 use crate::api::state::text_work::BYTES_MAX;
-use crate::api::state::{AppState, Service};
 use crate::api::wire::neutral::Screened;
 use crate::api::wire::params::missing;
 use crate::api::wire::tokenize::{DetokenizeRequest, Given, TokenizeRequest};

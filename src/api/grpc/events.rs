@@ -4,7 +4,7 @@ use super::proto::{self, edit, generate_event};
 use crate::api::answer::{Detokenizer, repair};
 use crate::api::error::ApiError;
 use crate::api::request::context::RequestContext;
-use crate::api::state::Service;
+use crate::api::state::services::Service;
 use crate::api::stream::sessions::{EventStream, EventWriter};
 use crate::diffusion::{Cell, Edit, Probability, TokenId, u32_of};
 use crate::engine::{Answer, Finish, Handle, Output, Session, Start, StepEvent, Written};

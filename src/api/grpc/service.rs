@@ -6,7 +6,8 @@ use super::proto::remask_server::Remask;
 use super::wire::{self, CallParams};
 use crate::api::error::ApiResult;
 use crate::api::request::context::{RequestContext, Streamed};
-use crate::api::state::{AppState, Reads, Service};
+use crate::api::state::AppState;
+use crate::api::state::services::{Reads, Service};
 use crate::api::stream::sessions;
 use prost::Message;
 use tonic::{Request, Response, Status};
@@ -15,11 +16,9 @@ use tonic::{Request, Response, Status};
 pub(super) struct RemaskService(pub(super) AppState);
 
 impl RemaskService {
-    /// The model that is served.
+    /// The model of this name, or the first one if it is empty.
     fn service(&self, model: &str) -> ApiResult<&Service> {
-        let service = self.0.service()?;
-        service.check_model(Some(model))?;
-        Ok(service)
+        Ok(self.0.services()?.find(Some(model))?)
     }
 
     /// What `read` makes of a message, on a blocking thread if it is long.

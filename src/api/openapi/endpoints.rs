@@ -186,9 +186,14 @@ pub(crate) fn detokenize() -> EndpointDoc {
 }
 
 pub(crate) fn models() -> EndpointDoc {
-    EndpointDoc::new("models", MODELS, "List the models", "One model.")
-        .answers::<ModelList>("OpenAI's list, with facts about diffusion beside each model.")
-        .needs_model(false)
+    EndpointDoc::new(
+        "models",
+        MODELS,
+        "List the models",
+        "In the order in which they were given; the first one answers requests that name none.",
+    )
+    .answers::<ModelList>("OpenAI's list, with facts about diffusion beside each model.")
+    .needs_model(false)
 }
 
 pub(crate) fn model() -> EndpointDoc {

@@ -5,8 +5,9 @@ use super::context::RequestContext;
 use super::room::NoRoom;
 use super::{digest, values};
 use crate::api::error::{ApiError, ApiResult, Code};
+use crate::api::state::AppState;
 use crate::api::state::keys::Fingerprint;
-use crate::api::state::{AppState, Service};
+use crate::api::state::services::Service;
 use crate::text::{quoted, shown};
 use axum::body::Body;
 use axum::extract::{FromRequestParts, Path, Request};
@@ -18,6 +19,7 @@ use serde::de::DeserializeOwned;
 use serde_json::error::Category;
 use std::borrow::Cow;
 use std::convert::Infallible;
+use std::sync::Arc;
 
 /// What some editors and libraries on Windows put before UTF-8 (RFC 8259 lets parsers ignore it).
 const BYTE_ORDER_MARK: &[u8] = b"\xef\xbb\xbf";
@@ -35,25 +37,25 @@ impl<S: Send + Sync> FromRequestParts<S> for PathName {
     }
 }
 
-/// Reads a body whose `model`, if it names one, has to be the model that is served, and makes of it
-/// what `read` does. A long body is worked on by a blocking thread, from its bytes to the result.
+/// Reads a body for the model that it names, or the first one, and makes of it what `read` does. A
+/// long body is worked on by a blocking thread, from its bytes to the result.
 pub(crate) async fn read_for_model<T: DeserializeOwned + 'static, R: Send + 'static>(
     state: &AppState,
     request: Request,
     model: fn(&T) -> Option<&str>,
     read: impl FnOnce(T, &Service) -> ApiResult<R> + Send + 'static,
-) -> ApiResult<(&Service, R)> {
+) -> ApiResult<(Arc<Service>, R)> {
     read_bytes(state, request, |_| {}, model, read).await
 }
 
 /// The same for an answer that may be a stream that is resumed: the context gets the body's digest.
-pub(crate) async fn read_to_resume<'a, T: DeserializeOwned + 'static, R: Send + 'static>(
-    state: &'a AppState,
+pub(crate) async fn read_to_resume<T: DeserializeOwned + 'static, R: Send + 'static>(
+    state: &AppState,
     context: &RequestContext,
     request: Request,
     model: fn(&T) -> Option<&str>,
     read: impl FnOnce(T, &Service) -> ApiResult<R> + Send + 'static,
-) -> ApiResult<(&'a Service, R)> {
+) -> ApiResult<(Arc<Service>, R)> {
     let context = context.clone();
     read_bytes(state, request, move |bytes| context.set_body(digest::of(bytes)), model, read).await
 }
@@ -64,17 +66,18 @@ async fn read_bytes<T: DeserializeOwned + 'static, R: Send + 'static>(
     look: impl FnOnce(&[u8]) + Send + 'static,
     model: fn(&T) -> Option<&str>,
     read: impl FnOnce(T, &Service) -> ApiResult<R> + Send + 'static,
-) -> ApiResult<(&Service, R)> {
-    let (service, bytes, state_there) = (state.service()?, whole(state, request).await?, state.clone());
+) -> ApiResult<(Arc<Service>, R)> {
+    state.services()?; // before a long body is received in vain
+    let (bytes, state_there) = (whole(state, request).await?, state.clone());
     let length = bytes.len();
     let work = move || {
         look(&bytes);
         let body = parse(&bytes)?;
-        let service = state_there.service()?;
-        service.check_model(model(&body))?;
-        read(body, service)
+        let service = Arc::clone(state_there.services()?.find(model(&body))?);
+        let read = read(body, &service)?;
+        Ok((service, read))
     };
-    Ok((service, state.shared.text_work.run(length, work).await??))
+    state.shared.text_work.run(length, work).await?
 }
 
 /// The digest of a request's body.
@@ -244,7 +247,6 @@ mod tests {
     use crate::model::Toy;
     use crate::telemetry::Metrics;
     use serde::de::{Deserialize, Deserializer, IgnoredAny};
-    use std::sync::Arc;
     use std::thread::{ThreadId, current};
 
     /// The thread that parsed a body.
@@ -259,9 +261,10 @@ mod tests {
     #[tokio::test]
     async fn a_long_body_takes_no_time_of_the_runtime() {
         let metrics = Arc::new(Metrics::new().unwrap());
-        let state = AppState::new(Arc::clone(&metrics), BODY_MAX, Access::default());
-        let handle = start(Box::new(Toy::new()), None, Limits::default(), metrics).unwrap();
-        state.loaded(Service { handle, name: "toy".to_owned(), created: 0 }).unwrap();
+        let toy = metrics.model("toy").unwrap();
+        let state = AppState::new(metrics, BODY_MAX, Access::default());
+        let handle = start(Box::new(Toy::new()), None, Limits::default(), toy).unwrap();
+        state.loaded(vec![Service { handle, name: "toy".to_owned(), created: 0 }]).unwrap();
         for (bytes, is_here) in [(100, true), (1 << 20, false)] {
             let request = || Request::new(Body::from(format!("{{\"pad\": \"{}\"}}", "x".repeat(bytes))));
             let read = |body: ParsedBy, _: &Service| Ok((body.0, current().id()));

@@ -150,7 +150,6 @@ impl RequestContext {
     }
 
     pub(crate) fn record_answer(&self, answer: &Answer) {
-        self.0.metrics.answered(answer.prompt_tokens, answer.completion_tokens);
         let spent = &self.0.spent;
         spent.prompt_tokens.fetch_add(answer.prompt_tokens, Ordering::Relaxed);
         spent.completion_tokens.fetch_add(answer.completion_tokens, Ordering::Relaxed);

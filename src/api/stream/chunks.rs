@@ -8,7 +8,7 @@ use crate::api::answer::objects::{Refinement, StepObject};
 use crate::api::answer::{Echo, Shape};
 use crate::api::error::{ApiError, ApiResult};
 use crate::api::request::context::RequestContext;
-use crate::api::state::{Service, text_work::TextWork};
+use crate::api::state::{services::Service, text_work::TextWork};
 use crate::api::wire::params::{CompletionParams, Delivery, about};
 use crate::diffusion::TokenId;
 use crate::engine::{Answer, Start, StepEvent};

@@ -6,7 +6,7 @@ use crate::api::answer::completion::Calls;
 use crate::api::answer::tool_call::chosen;
 use crate::api::error::{ApiError, ApiResult, Code};
 use crate::api::request::context::RequestContext;
-use crate::api::state::{Reads, Service};
+use crate::api::state::services::{Reads, Service};
 use crate::api::wire::tools::{ForcedCall, Function};
 use crate::engine::{Length, Request, Session, Task};
 use std::time::{Duration, Instant};

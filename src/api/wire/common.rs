@@ -119,7 +119,7 @@ macro_rules! body {
         #[serde(deny_unknown_fields, expecting = "a JSON object")]
         #[schema(as = $name)]
         pub(crate) struct $fields {
-            /// A name listed by `/v1/models`; default, also where it is empty: the served model.
+            /// A name listed by `/v1/models`; default, also where it is empty: the first one there.
             pub(crate) model: Option<String>,
             $($own)*
             /// Default 0, greedy; OpenAI's default is 1.

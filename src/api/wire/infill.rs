@@ -16,7 +16,7 @@ use utoipa::ToSchema;
 #[derive(Debug, Deserialize, ToSchema)]
 #[serde(deny_unknown_fields, expecting = "a JSON object")]
 pub(crate) struct InfillRequest {
-    /// A name listed by `/v1/models`; default, also where it is empty: the served model.
+    /// A name listed by `/v1/models`; default, also where it is empty: the first one there.
     pub(crate) model: Option<String>,
     /// A text in which `blank` stands for each cell to fill; the rest is fixed.
     #[schema(required, nullable = false, min_length = 1)]

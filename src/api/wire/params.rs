@@ -2,7 +2,7 @@
 
 use super::tools::ForcedCall;
 use crate::api::error::ApiError;
-use crate::api::state::Reads;
+use crate::api::state::services::Reads;
 use crate::engine::{Request, Task};
 
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]

@@ -117,12 +117,12 @@ mod tests {
     use crate::model::{Batch, Denoiser, Inspection, Keeping, ModelError, Readings, Toy, cards};
     use crate::telemetry::Metrics;
     use std::num::NonZeroUsize;
-    use std::sync::Arc;
 
     #[tokio::test]
     async fn the_built_in_presets_are_three_for_every_model() {
         for toy in [Toy::new(), Toy::without_head()] {
-            let handle = start(Box::new(toy), None, Limits::default(), Arc::new(Metrics::new().unwrap())).unwrap();
+            let handle =
+                start(Box::new(toy), None, Limits::default(), Metrics::new().unwrap().model("toy").unwrap()).unwrap();
             let handle = with_presets(&handle).unwrap();
             let names: Vec<&String> = handle.presets().0.keys().collect();
             assert_eq!(names, ["balanced", "fast", "quality"]);
@@ -159,7 +159,7 @@ mod tests {
 
     #[tokio::test]
     async fn every_preset_of_a_card_is_one_that_its_model_takes_and_its_family_does_not_have() {
-        let metrics = || Arc::new(Metrics::new().unwrap());
+        let metrics = || Metrics::new().unwrap().model("toy").unwrap();
         for card in cards().unwrap() {
             let model = card.models[0].as_str();
             let spec =

@@ -16,7 +16,7 @@ use utoipa::{PartialSchema, ToSchema};
 #[derive(Debug, Deserialize, ToSchema)]
 #[serde(deny_unknown_fields, expecting = "a JSON object")]
 pub(crate) struct ScoreRequest {
-    /// A name listed by `/v1/models`; default, also where it is empty: the served model.
+    /// A name listed by `/v1/models`; default, also where it is empty: the first one there.
     pub(crate) model: Option<String>,
     /// A text, or token ids.
     #[schema(required, nullable = false)]

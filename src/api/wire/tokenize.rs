@@ -20,7 +20,7 @@ pub(crate) type TokenizeRequest = Screened<TokenizeFields>;
 #[serde(deny_unknown_fields, expecting = "a JSON object")]
 #[schema(as = TokenizeRequest)]
 pub(crate) struct TokenizeFields {
-    /// A name listed by `/v1/models`; default, also where it is empty: the served model.
+    /// A name listed by `/v1/models`; default, also where it is empty: the first one there.
     pub(crate) model: Option<String>,
     /// A text.
     prompt: Option<String>,
@@ -89,7 +89,7 @@ impl TokenizeFields {
 #[derive(Debug, Deserialize, ToSchema)]
 #[serde(deny_unknown_fields, expecting = "a JSON object")]
 pub(crate) struct DetokenizeRequest {
-    /// A name listed by `/v1/models`; default, also where it is empty: the served model.
+    /// A name listed by `/v1/models`; default, also where it is empty: the first one there.
     pub(crate) model: Option<String>,
     /// Token ids.
     #[schema(schema_with = schema::tokens, required)]

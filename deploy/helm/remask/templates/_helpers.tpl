@@ -52,9 +52,9 @@ helm.sh/chart: {{ printf "%s-%s" .Chart.Name .Chart.Version | replace "+" "_" }}
 {{- end }}
 {{- end }}
 
-{{/* "true" if the model is on the hub: its name has an owner and is not a path. */}}
+{{/* "true" if a model is on the hub: its name has an owner and is not a path. */}}
 {{- define "remask.fromHub" -}}
-{{- if regexMatch "^[A-Za-z0-9][^/]*/[^/]+$" .Values.model.id }}true{{ end }}
+{{- if regexMatch "(^|,)[A-Za-z0-9][^/,]*/[^/,]+(,|$)" .Values.model.id }}true{{ end }}
 {{- end }}
 
 {{- define "remask.cacheClaim" -}}

@@ -8,6 +8,7 @@ import { ErrorBox } from './errors.js';
 import { exported, imported } from './files.js';
 import { inspect } from './inspector.js';
 import { Lane } from './lane.js';
+import { Models, isSudoku } from './models.js';
 import { Player } from './player.js';
 import { PolicyForm, summary } from './policies.js';
 import { requestOf } from './requests.js';
@@ -20,6 +21,7 @@ import { PUZZLES, isPuzzle } from './sudoku.js';
 import { themed } from './theme.js';
 import { begin, cellsOf } from './trajectory.js';
 
+let models = null; // the choice between them
 let model = null; // as `/v1/models` lists it
 let policies = null; // two forms: A and B
 let under_way = []; // ids of the requests that run
@@ -214,6 +216,7 @@ async function runOne(lane, known) {
 function busy(isBusy) {
   byId('run').disabled = isBusy;
   byId('cancel').disabled = !isBusy;
+  byId('models').disabled = isBusy;
   byId('ask').setAttribute('aria-busy', String(isBusy));
 }
 
@@ -226,6 +229,7 @@ function stop() {
 function shared() {
   return {
     ...readSettings(),
+    model: model.id,
     turns: conversation.turns,
     policies: policies.map((form) => form.value()),
   };
@@ -249,12 +253,12 @@ function changed() {
   show(byId('which'), isCompared);
   const isB = isCompared && document.querySelector('input[name="which"]:checked').value === 'B';
   policies.forEach((form, index) => show(form.element, (index === 1) === isB));
-  const isSudoku = modeOf() === 'infill' && isPuzzle(byId('template').value);
+  const isGrid = modeOf() === 'infill' && isPuzzle(byId('template').value);
   const words = {
     repair: 'Repair',
     score: 'Score',
     chat: 'Send',
-    infill: isSudoku ? 'Solve' : 'Fill in',
+    infill: isGrid ? 'Solve' : 'Fill in',
   };
   setText(byId('run'), words[modeOf()] ?? 'Continue');
 }
@@ -269,26 +273,32 @@ function choosePuzzle() {
 
 async function load() {
   const { data } = await getJson('v1/models');
-  [model] = data;
-  const { family, parameters, has_quality_head: hasHead, device } = model.diffusion;
-  const size = parameters
-    ? `, ${new Intl.NumberFormat('en', { notation: 'compact' }).format(parameters)} parameters`
-    : '';
-  setText(
-    byId('model'),
-    [model.id, family + size, `${hasHead ? 'with' : 'without'} a quality head`, device].join(' · '),
-  );
-  policies = ['A', 'B'].map(() => new PolicyForm(model.diffusion, () => {}));
-  byId('policies').replaceChildren(...policies.map(({ element }) => element));
-  const isSudoku =
-    model.id === 'sudoku' || (model.diffusion.vocabulary === 11 && model.max_model_len === 89);
-  show(byId('puzzle-box'), isSudoku);
-  byId('template-box').open = !isSudoku;
-  apply(defaults(isSudoku));
-  if (isSudoku) choosePuzzle();
   const settings = settingsOf(location.hash);
+  models = new Models(data, (chosen) => {
+    use(chosen);
+    preview();
+  });
+  use(models.choose(settings?.model));
   if (settings) apply(settings);
   preview();
+}
+
+/** Works with a model from now on. Fields that hold the examples of the one before get its own. */
+function use(chosen) {
+  const before = model && defaults(isSudoku(model));
+  const fields = model && readSettings();
+  const values = model && policies.map((form) => form.value());
+  model = chosen;
+  policies = ['A', 'B'].map(() => new PolicyForm(model.diffusion, () => {}));
+  byId('policies').replaceChildren(...policies.map(({ element }) => element));
+  const own = isSudoku(model);
+  show(byId('puzzle-box'), own);
+  byId('template-box').open = !own;
+  conversation.set([]);
+  const isExample = ([name]) => !before || fields[name] === before[name];
+  const examples = Object.fromEntries(Object.entries(defaults(own)).filter(isExample));
+  apply(before ? { ...examples, policies: values } : examples);
+  if (own && 'template' in examples) choosePuzzle();
 }
 
 function wire() {

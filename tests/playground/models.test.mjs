@@ -1,0 +1,59 @@
+// The playground of a server with several models.
+
+import assert from 'node:assert/strict';
+import { after, before, test } from 'node:test';
+import { choose, launch, open, quit, run, serve, shot } from './support.mjs';
+
+let server = null;
+
+before(async () => {
+  await launch();
+  server = await serve(['--model-id', 'sudoku', '--model-id', 'toy']);
+});
+
+after(async () => {
+  await Promise.all([quit(), server?.stop()]);
+});
+
+test('each model has its own examples, and a request names the one that is chosen', async () => {
+  const { page, close } = await open(server.url);
+  const names = await page.locator('#models option').allTextContents();
+  assert.deepEqual(names, ['sudoku', 'toy']);
+  assert.match(await page.textContent('#model'), /^sudoku · /);
+  assert.equal(await page.textContent('#run'), 'Solve');
+  await page.selectOption('#models', 'toy');
+  assert.match(await page.textContent('#model'), /^toy · /);
+  assert.ok(!(await page.isVisible('#puzzle-box')));
+  assert.equal(await page.inputValue('#template'), 'Once upon a time<blank:48>');
+  await choose(page, 'chat');
+  const [request] = await Promise.all([page.waitForRequest('**/v1/chat/completions'), run(page)]);
+  assert.equal(request.postDataJSON().model, 'toy');
+  assert.match(await page.textContent('#result'), /judge my vow/);
+  await shot(page, 'models');
+  await close();
+});
+
+test('what was written stays when the model changes', async () => {
+  const { page, close } = await open(server.url);
+  await choose(page, 'prompt');
+  await page.fill('#prompt', 'Mine');
+  await page.selectOption('#models', 'toy');
+  assert.equal(await page.inputValue('#prompt'), 'Mine');
+  assert.equal(await page.inputValue('#message'), 'Write a haiku.', 'an example');
+  assert.equal(await page.locator('input[name="mode"]:checked').inputValue(), 'prompt');
+  await page.click('#share');
+  const link = page.url();
+  await close();
+  const other = await open(link);
+  assert.equal(await other.page.inputValue('#models'), 'toy');
+  assert.equal(await other.page.inputValue('#prompt'), 'Mine');
+  await other.close();
+});
+
+test('a server with one model offers no choice', async () => {
+  const alone = await serve(['--model-id', 'toy']);
+  const { page, close } = await open(alone.url);
+  assert.ok(!(await page.isVisible('#models-box')));
+  await close();
+  await alone.stop();
+});
