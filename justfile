@@ -97,6 +97,27 @@ train-sudoku out="target/sudoku":
     cargo run --release -- train prism --task sudoku --model-id {{ out }}/deeper --puzzles 0.75 --lambda 5 --fills 8 \
         --carried 0.5 --rounds 64 --steps 1400 --learning-rate 1e-3 --warmup 100 --piece 4 --seed 6 --out {{ out }}/tuned
 
+# Packages that `train-code` takes functions from; their licences are permissive
+code_packages := "stdlib aiohttp altair anyio attrs babel beautifulsoup4 black bottle botocore celery cherrypy click \
+    coverage dask dateparser django docutils elasticsearch falcon fastapi flask gunicorn html5lib httpx imageio \
+    ipython jinja2 keras kombu marshmallow matplotlib networkx nltk openpyxl pandas peewee pendulum pillow pip \
+    plotly poetry pydantic pygments pymongo pytest redis reportlab requests rich salt sanic scikit-learn scipy \
+    scrapy seaborn setuptools sqlalchemy starlette statsmodels tornado transformers trio urllib3 uvicorn \
+    virtualenv werkzeug wtforms xarray xlsxwriter"
+
+# Train a model of Python functions and its head from nothing, as `code.gguf` (on a GPU; run it again to continue)
+train-code out="target/code" packages=code_packages d_model="384" layers="8" batch="512" steps="9000" head_steps="1000":
+    mkdir -p {{ out }}
+    python3 -m pip install --quiet --upgrade --target {{ out }}/python tokenizers
+    test -e {{ out }}/functions.jsonl || python3 benches/python_functions.py --out {{ out }}/functions.jsonl {{ packages }}
+    test -e {{ out }}/new/config.json || PYTHONPATH={{ out }}/python python3 benches/new_text_model.py \
+        --data {{ out }}/functions.jsonl --d-model {{ d_model }} --layers {{ layers }} --out {{ out }}/new
+    cargo run --release -- train base --data {{ out }}/functions.jsonl --packed --model-id {{ out }}/new --length 160 \
+        --batch {{ batch }} --piece 32 --steps {{ steps }} --learning-rate 2.5e-3 --out {{ out }}/base
+    cargo run --release -- train prism --data {{ out }}/functions.jsonl --packed --model-id {{ out }}/base --length 160 \
+        --batch {{ batch }} --piece 32 --fills 12 --steps {{ head_steps }} --learning-rate 5e-4 --out {{ out }}/tuned
+    cargo run --release -- quantize --model-id {{ out }}/tuned --format q8_0 --out {{ out }}/code.gguf
+
 # Training speed compared with plain PyTorch, as ratios (needs torch, safetensors, numpy)
 bench-training:
     cargo build --release

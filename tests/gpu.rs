@@ -228,6 +228,7 @@ fn trained(device: Device) -> (Vec<Progress>, Vec<(String, Vec<f32>)>) {
     let base = Base {
         config: Config::parse(json.to_string().as_bytes(), "config.json").unwrap(),
         data: Data::Sudoku { seed: 1, split: Split::Train, puzzles: 0.0 },
+        held_out: Data::Sudoku { seed: 1, split: Split::Validation, puzzles: 0.0 },
         batch: 8,
         ratio_max: 0.7,
         seed: 3,
@@ -235,7 +236,17 @@ fn trained(device: Device) -> (Vec<Progress>, Vec<(String, Vec<f32>)>) {
     let betas = [0.9, 0.98];
     let schedule =
         Schedule { steps: 3, learning_rate: 1e-3, warmup: 1, betas, weight_decay: 0.05, clip: 1.0, ema: 0.9 };
-    let run = RunConfig { schedule, piece: 4, threads: 2, save_every: 10, report_every: 1, device, trial: None };
+    let run = RunConfig {
+        schedule,
+        piece: 4,
+        threads: 2,
+        save_every: 10,
+        report_every: 1,
+        evaluate_every: None,
+        recompute: false,
+        device,
+        trial: None,
+    };
     let (mut reports, stop) = (Vec::new(), AtomicBool::new(false));
     let checkpoint = dir.path().join("checkpoint");
     let report = |progress: &Progress| reports.push(progress.clone());

@@ -129,7 +129,7 @@ const RULES: [Rule; 21] = [
     },
     Rule {
         command: "train base",
-        flags: &["length"],
+        flags: &["length", "packed"],
         are_idle: |matches| is_given(matches, "task"),
         why: "it is for --data",
     },
@@ -141,7 +141,7 @@ const RULES: [Rule; 21] = [
     },
     Rule {
         command: "train prism",
-        flags: &["length"],
+        flags: &["length", "packed"],
         are_idle: |matches| is_given(matches, "task"),
         why: "it is for --data",
     },

@@ -33,7 +33,6 @@ pub use config::{family::Family, llada::Config};
 pub(crate) use denoiser::NetworkDenoiser;
 pub(crate) use device::free_on_gpu;
 pub use device::{CudaGraphs, Device, Devices, Precision, Threads, settle_threads, threads};
-pub(crate) use error::words;
 pub use error::{LoadError, ModelError, RowError};
 pub(crate) use families::{head::HEAD_EPSILON, rope::Rope};
 pub use interface::{Batch, Denoiser, Inspection, KeptStates, Readings};

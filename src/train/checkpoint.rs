@@ -3,13 +3,14 @@
 
 use super::{data::Data, error::TrainError, net::Parameters, optimiser::Memory};
 use crate::files;
-use crate::model::{Config, Defaults, Metadata, save_tensors};
+use crate::model::{Config, Defaults, Metadata, SaveError, save_tensors};
 use candle_core::{Device, Tensor};
 use serde::Deserialize;
 use serde_json::{Map, Value, json};
 use sha2::{Digest, Sha256};
 use std::collections::{BTreeMap, BTreeSet};
 use std::path::Path;
+use std::thread::{self, JoinHandle};
 
 /// The state that a run is resumed from. Random numbers are a function of the seed and the step.
 #[derive(Debug)]
@@ -39,24 +40,55 @@ const DIGEST: &str = "_sha256";
 /// The tensors saved for each parameter.
 const PARTS: [&str; 4] = ["parameter", "first", "second", "ema"];
 
-/// Writes a checkpoint. An existing file is unchanged if that fails.
-pub(super) fn save(
-    path: &Path,
-    step: u32,
-    settings: &Map<String, Value>,
-    parameters: &Parameters,
-    memory: &BTreeMap<String, Memory>,
-) -> Result<(), TrainError> {
-    let mut tensors = BTreeMap::new();
-    for (name, var) in &parameters.trained {
-        let Some(memory) = memory.get(name) else { continue };
-        let parts = [var.as_tensor(), &memory.first, &memory.second, &memory.ema];
-        for (part, tensor) in PARTS.into_iter().zip(parts) {
-            tensors.insert(format!("{part}/{name}"), tensor.clone());
+/// Writes checkpoints while the run goes on, one at a time.
+#[derive(Debug, Default)]
+pub(super) struct Saves(Option<JoinHandle<Result<(), SaveError>>>);
+
+impl Saves {
+    /// Begins to write a checkpoint, with the parameters as they are now. An existing file is
+    /// unchanged if that fails.
+    ///
+    /// # Errors
+    /// Those of the checkpoint before.
+    pub(super) fn begin(
+        &mut self,
+        path: &Path,
+        step: u32,
+        settings: &Map<String, Value>,
+        parameters: &Parameters,
+        memory: &BTreeMap<String, Memory>,
+    ) -> Result<(), TrainError> {
+        self.end()?;
+        let mut tensors = BTreeMap::new();
+        for (name, var) in &parameters.trained {
+            let Some(memory) = memory.get(name) else { continue };
+            let parameter = var.as_detached_tensor().copy()?; // the next step changes it
+            let parts = [&parameter, &memory.first, &memory.second, &memory.ema];
+            for (part, tensor) in PARTS.into_iter().zip(parts) {
+                tensors.insert(format!("{part}/{name}"), tensor.to_device(&Device::Cpu)?);
+            }
         }
+        let run = json!({ "format": FORMAT, "step": step, "settings": settings }).to_string();
+        let path = path.to_owned();
+        self.0 = Some(thread::spawn(move || save_tensors(&path, &tensors, &Metadata::from([(RUN, run)]))));
+        Ok(())
     }
-    let run = json!({ "format": FORMAT, "step": step, "settings": settings }).to_string();
-    Ok(save_tensors(path, &tensors, &Metadata::from([(RUN, run)]))?)
+
+    /// Waits for the checkpoint that is being written.
+    ///
+    /// # Errors
+    /// When it could not be written.
+    pub(super) fn end(&mut self) -> Result<(), TrainError> {
+        let Some(writing) = self.0.take() else { return Ok(()) };
+        let written = writing.join().map_err(|_| TrainError::Failed("a checkpoint could not be written".to_owned()))?;
+        Ok(written?)
+    }
+}
+
+impl Drop for Saves {
+    fn drop(&mut self) {
+        let _ = self.end(); // the run failed for another reason, which is told
+    }
 }
 
 /// Reads a checkpoint; `None` when the file does not exist.
@@ -105,7 +137,7 @@ pub(super) fn complete(
     // defaults and presets of requests have no part in training
     let config = format!("{:?}", Config { defaults: Defaults::default(), presets: None, ..config.clone() });
     let config = config.replace(", presets: None", ""); // which checkpoints of earlier versions do not know
-    let digests = [("data", data.digest()), ("config", Sha256::digest(config)), ("weights", weights.digest()?)];
+    let digests = [("data", data.digest()?), ("config", Sha256::digest(config)), ("weights", weights.digest()?)];
     let digests = digests.into_iter().map(|(name, digest)| (format!("{name}{DIGEST}"), json!(in_hex(&digest))));
     Ok(settings.clone().into_iter().chain(digests).collect())
 }

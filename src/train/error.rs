@@ -1,5 +1,7 @@
 //! Why training stopped.
 
+use crate::model::ModelError;
+
 /// Why a run could not start or go on.
 #[derive(Clone, Debug, PartialEq, thiserror::Error)]
 pub enum TrainError {
@@ -39,13 +41,42 @@ pub enum TrainError {
     /// The base model cannot be used.
     #[error(transparent)]
     Model(#[from] crate::model::LoadError),
-    /// The tensor library failed, for example because the device ran out of memory.
+    /// The device has no room for a step.
+    #[error(
+        "the device ran out of memory ({0}); the last good checkpoint was kept. Give --recompute, lower \
+         --piece or --length, or train less: --learns lora or head"
+    )]
+    OutOfMemory(String),
+    /// The tensor library or the device failed.
     #[error("step failed: {0}")]
     Failed(String),
 }
 
 impl From<candle_core::Error> for TrainError {
     fn from(error: candle_core::Error) -> Self {
-        Self::Failed(crate::model::words(&error))
+        ModelError::from(error).into()
+    }
+}
+
+impl From<ModelError> for TrainError {
+    fn from(error: ModelError) -> Self {
+        match error {
+            ModelError::OutOfMemory(cause) => Self::OutOfMemory(cause),
+            ModelError::Failed(cause) => Self::Failed(cause),
+            ModelError::Row(_) | ModelError::Panicked => Self::Failed(error.to_string()),
+        }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_full_device_is_told_with_what_to_lower() {
+        let error = |words: &str| TrainError::from(candle_core::Error::Msg(words.to_owned())).to_string();
+        let full = error("DriverError(CUDA_ERROR_OUT_OF_MEMORY, \"out of memory\")");
+        assert!(full.contains("lower --piece or --length"), "{full}");
+        assert_eq!(error("no such tensor"), "step failed: no such tensor");
     }
 }

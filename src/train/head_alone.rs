@@ -10,7 +10,7 @@ use super::progress::Sums;
 use super::run::{Objective, Scored};
 use super::samples::{Feedback, Rows, Sample, labels};
 use crate::diffusion::{Canvas, Proposal};
-use crate::model::{Denoiser, Filter, NetworkDenoiser, Row, Sampling};
+use crate::model::{Denoiser, Filter, NetworkDenoiser, Row, Sampling, sigmoid};
 use candle_core::Tensor;
 use std::fmt;
 
@@ -47,6 +47,15 @@ impl HeadAlone {
         Self { rows, model, piece: 1, judged: 0 }
     }
 
+    fn read_all(&mut self, samples: Vec<Sample>) -> Result<Vec<ReadRow>, TrainError> {
+        let (mut samples, mut read) = (samples.into_iter().peekable(), Vec::new());
+        while samples.peek().is_some() {
+            let piece = samples.by_ref().take(self.piece).collect();
+            read.extend(self.read(piece)?);
+        }
+        Ok(read)
+    }
+
     /// Reads samples twice: their proposals, then the states of what is filled in.
     fn read(&mut self, samples: Vec<Sample>) -> Result<Vec<ReadRow>, TrainError> {
         let sampling = |sample: &Sample| {
@@ -57,7 +66,7 @@ impl HeadAlone {
             .iter()
             .map(|sample| Row { sampling: sampling(sample), ..Row::plain(&sample.canvas, 0..sample.canvas.len()) })
             .collect();
-        let readings = self.model.read(&batch).map_err(failed)?;
+        let readings = self.model.read(&batch)?;
         let mut read = Vec::new();
         for (sample, reading) in samples.into_iter().zip(readings) {
             let proposals = reading.map_err(failed)?.proposals;
@@ -66,7 +75,7 @@ impl HeadAlone {
             read.push(ReadRow { sample, proposals, filled, states: None, labels: Vec::new() });
         }
         let canvases: Vec<&Canvas> = read.iter().map(ReadRow::canvas).collect();
-        let states = self.model.judged_states(&canvases).map_err(failed)?;
+        let states = self.model.judged_states(&canvases)?;
         let mut first = 0;
         for row in &mut read {
             row.labels = labels(row.canvas(), &row.sample.truth).collect();
@@ -90,14 +99,15 @@ impl Objective for HeadAlone {
     type Feedback = Feedback;
 
     fn rows(&mut self, step: u32) -> Result<Vec<ReadRow>, TrainError> {
-        let mut samples = self.rows.of_step(step).into_iter().peekable();
-        let mut read = Vec::new();
-        while samples.peek().is_some() {
-            let piece = samples.by_ref().take(self.piece).collect();
-            read.extend(self.read(piece)?);
-        }
+        let samples = self.rows.of_step(step)?;
+        let read = self.read_all(samples)?;
         self.judged = read.iter().map(|row| row.labels.len()).sum();
         Ok(read)
+    }
+
+    fn held_out(&mut self) -> Result<Vec<ReadRow>, TrainError> {
+        let samples = self.rows.held_out()?;
+        self.read_all(samples)
     }
 
     fn data(&self) -> &Data {
@@ -115,6 +125,7 @@ impl Objective for HeadAlone {
             sums.judged = labels.len() as f64;
             sums.judged_right = labels.iter().map(|label| f64::from(*label)).sum();
             logits = quality.detach().to_vec1()?;
+            sums.quality = logits.iter().map(|logit| f64::from(sigmoid(*logit))).sum();
             loss = Some(judgement.affine(1.0 / self.judged.max(1) as f64, 0.0)?);
         }
         let mut logits = logits.into_iter();
@@ -125,7 +136,7 @@ impl Objective for HeadAlone {
                 None => Feedback::of_rollout(&row.sample, row.proposals.clone(), own.into_iter()),
             }
         });
-        Ok(Scored { loss, sums, feedback: feedback.collect() })
+        Ok(Scored { loss, sums, feedback: feedback.collect(), tapes: Vec::new() })
     }
 
     fn absorb(&mut self, feedback: Vec<Feedback>) -> Result<(), TrainError> {

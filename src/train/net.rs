@@ -3,6 +3,7 @@
 
 use super::ops;
 use crate::model::{Config, HEAD_EPSILON, Rope};
+use candle_core::backprop::GradStore;
 use candle_core::{Device, Result, Tensor, Var};
 use candle_nn::{ops as library, rotary_emb};
 use sha2::{Digest, Sha256};
@@ -37,6 +38,20 @@ impl Parameters {
         part("lora_A").zip(part("lora_B"))
     }
 
+    /// Moves the gradients of the trained parameters from `store` to `gradients`, where they are
+    /// added to those that are there.
+    pub(super) fn take_gradients(&self, store: &mut GradStore, gradients: &mut BTreeMap<String, Tensor>) -> Result<()> {
+        for (name, var) in &self.trained {
+            let Some(gradient) = store.remove(var) else { continue };
+            let sum = match gradients.remove(name) {
+                Some(sum) => (sum + gradient)?,
+                None => gradient,
+            };
+            gradients.insert(name.clone(), sum);
+        }
+        Ok(())
+    }
+
     /// The SHA-256 of every parameter: its name, whether it is trained, and its numbers.
     pub(super) fn digest(&self) -> Result<sha2::digest::Output<Sha256>> {
         let mut hash = Sha256::new();
@@ -57,7 +72,22 @@ pub(super) struct Net<'a> {
     rope: Option<Rope>,
     /// Factor of B A in adapters.
     lora_scale: f64,
+    /// Whether blocks are computed again in the backward pass instead of being kept.
+    recomputes: bool,
     device: Device,
+}
+
+/// What is kept of a pass whose blocks are computed again: gradient checkpointing (Chen et al.,
+/// arXiv 1604.06174), block by block.
+#[derive(Debug)]
+pub(super) struct Tape {
+    ids: Vec<u32>,
+    /// Rows and their length.
+    shape: (usize, usize),
+    /// The input of each block, (rows x length, `d_model`).
+    inputs: Vec<Var>,
+    /// The output of the last one.
+    output: Var,
 }
 
 impl<'a> Net<'a> {
@@ -71,22 +101,64 @@ impl<'a> Net<'a> {
     ) -> Result<Self> {
         let rope = || Rope::new(config.head_dim(), config.rope_theta, length, device);
         let rope = if config.rope { Some(rope()?) } else { None };
-        Ok(Self { config, parameters, rope, lora_scale, device: device.clone() })
+        Ok(Self { config, parameters, rope, lora_scale, recomputes: false, device: device.clone() })
+    }
+
+    /// The same network, whose blocks are computed again in the backward pass.
+    pub(super) fn recomputing(self) -> Self {
+        Self { recomputes: true, ..self }
     }
 
     /// Hidden states after the final norm: `ids` (rows x length) to (rows x length, `d_model`).
-    pub(super) fn hidden(&self, ids: &[u32], rows: usize) -> Result<Tensor> {
-        let (d, length) = (self.config.d_model, ids.len() / rows);
-        let ids = Tensor::new(ids, &self.device)?;
-        let mut x = self.weight("wte")?.index_select(&ids, 0)?; // (rows x length, d)
-        if !self.config.rope {
-            let wpe = self.weight("wpe")?.narrow(0, 0, length)?; // (length, d)
-            x = x.reshape((rows, length, d))?.broadcast_add(&wpe)?.reshape((rows * length, d))?;
-        }
+    /// Where blocks are computed again in the backward pass, what that takes is added to `tapes`.
+    pub(super) fn hidden(&self, ids: &[u32], rows: usize, tapes: &mut Vec<Tape>) -> Result<Tensor> {
+        let shape = (rows, ids.len() / rows);
+        let mut x = self.embedded(ids, shape)?;
+        let mut inputs = Vec::new();
         for n in 0..self.config.n_layers {
-            x = self.block(&format!("blocks.{n}"), &x, (rows, length))?;
+            if self.recomputes {
+                inputs.push(Var::from_tensor(&x.detach())?);
+                x = x.detach(); // the graph of the block before ends here
+            }
+            x = self.block(n, &x, shape)?;
+        }
+        if self.recomputes {
+            let output = Var::from_tensor(&x.detach())?;
+            x = output.as_tensor().clone();
+            tapes.push(Tape { ids: ids.to_vec(), shape, inputs, output });
         }
         self.norm("ln_f", &x)
+    }
+
+    /// Adds the gradients of the trained parameters that a pass has used, given those of its output
+    /// in `of_output`.
+    pub(super) fn rewind(
+        &self,
+        tape: Tape,
+        of_output: &mut GradStore,
+        gradients: &mut BTreeMap<String, Tensor>,
+    ) -> Result<()> {
+        let Tape { ids, shape, inputs, output } = tape;
+        let Some(mut slope) = of_output.remove(&output) else { return Ok(()) };
+        for (n, input) in inputs.iter().enumerate().rev() {
+            let mut store = self.block(n, input, shape)?.mul(&slope)?.sum_all()?.backward()?;
+            self.parameters.take_gradients(&mut store, gradients)?;
+            let Some(before) = store.remove(input) else { return Ok(()) };
+            slope = before;
+        }
+        let mut store = self.embedded(&ids, shape)?.mul(&slope)?.sum_all()?.backward()?;
+        self.parameters.take_gradients(&mut store, gradients)
+    }
+
+    /// (rows x length, `d_model`)
+    fn embedded(&self, ids: &[u32], (rows, length): (usize, usize)) -> Result<Tensor> {
+        let d = self.config.d_model;
+        let x = self.weight("wte")?.index_select(&Tensor::new(ids, &self.device)?, 0)?; // (rows x length, d)
+        if self.config.rope {
+            return Ok(x);
+        }
+        let wpe = self.weight("wpe")?.narrow(0, 0, length)?; // (length, d)
+        x.reshape((rows, length, d))?.broadcast_add(&wpe)?.reshape((rows * length, d))
     }
 
     /// (states, `d_model`) to (states, `embedding_size`).
@@ -120,7 +192,8 @@ impl<'a> Net<'a> {
         }
     }
 
-    fn block(&self, block: &str, x: &Tensor, shape: (usize, usize)) -> Result<Tensor> {
+    fn block(&self, n: usize, x: &Tensor, shape: (usize, usize)) -> Result<Tensor> {
+        let block = &format!("blocks.{n}");
         let normed = self.norm(&format!("{block}.attn_norm"), x)?;
         let x = (x + self.attend(block, &normed, shape)?)?;
         let normed = self.norm(&format!("{block}.ff_norm"), &x)?;

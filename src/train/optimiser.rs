@@ -3,7 +3,7 @@
 //! candle's AdamW does not expose its moments, and without them a run cannot be resumed.
 
 use super::net::Parameters;
-use candle_core::{Result, Tensor};
+use candle_core::{Result, Tensor, Var};
 use serde::{Deserialize, Serialize};
 use std::collections::BTreeMap;
 
@@ -60,12 +60,19 @@ pub(super) struct Optimiser {
 
 impl Optimiser {
     pub(super) fn new(schedule: Schedule, parameters: &Parameters) -> Result<Self> {
-        let memory = |(name, var): (&String, &candle_core::Var)| {
+        let memory = |(name, var): (&String, &Var)| {
             let zeros = var.as_detached_tensor().zeros_like()?;
             let memory = Memory { first: zeros.clone(), second: zeros, ema: var.as_detached_tensor().copy()? };
             Ok((name.clone(), memory))
         };
         Ok(Self { schedule, memory: parameters.trained.iter().map(memory).collect::<Result<_>>()? })
+    }
+
+    /// The parameters, with the moving averages of those that learn.
+    pub(super) fn averages(&self, parameters: &Parameters) -> Result<Parameters> {
+        let average = |(name, memory): (&String, &Memory)| Ok((name.clone(), Var::from_tensor(&memory.ema)?));
+        let trained = self.memory.iter().map(average).collect::<Result<_>>()?;
+        Ok(Parameters { trained, frozen: parameters.frozen.clone() })
     }
 
     /// Updates the parameters and returns the gradient norm. If it is not finite, nothing changes.

@@ -1,10 +1,11 @@
 //! Pretraining of a masked diffusion model: tokens are masked at a random ratio and the model
 //! learns to predict them (LLaDA, arXiv 2502.09992, equation 3). Out of scope: quality heads.
 
+use super::data::{Data, HELD_OUT};
 use super::masking::{Masked, Masking, denoise};
 use super::net::{Net, Parameters};
 use super::run::{Finished, Learner, Objective, RunConfig, Scored, train};
-use super::{data::Data, error::TrainError, init::Start, progress::Progress};
+use super::{error::TrainError, init::Start, progress::Progress};
 use crate::model::Config;
 use serde_json::{Map, Value};
 use std::{path::Path, sync::atomic::AtomicBool};
@@ -19,6 +20,8 @@ pub struct Base {
     pub config: Config,
     /// The training data.
     pub data: Data,
+    /// Data that are only measured on.
+    pub held_out: Data,
     /// Rows per step.
     pub batch: usize,
     /// Largest masking ratio, above 0 and at most 1.
@@ -54,15 +57,27 @@ impl Base {
     }
 }
 
+impl Base {
+    const fn masking(&self) -> Masking {
+        let Self { batch, ratio_max, seed, .. } = *self;
+        Masking { seed, batch, ratio_min: RATIO_MIN, ratio_max, mask: self.config.mask.0 }
+    }
+}
+
 impl Objective for Base {
     type Sample = Masked;
     type Feedback = ();
 
     fn rows(&mut self, step: u32) -> Result<Vec<Masked>, TrainError> {
-        let Self { batch, ratio_max, seed, .. } = *self;
-        let masking = Masking { seed, batch, ratio_min: RATIO_MIN, ratio_max, mask: self.config.mask.0 };
+        let (batch, masking) = (self.batch, self.masking());
         let number = |index: usize| u64::from(step) * batch as u64 + index as u64;
-        Ok((0..batch).map(|index| masking.apply(&self.data.row(number(index)), step, index)).collect())
+        (0..batch).map(|index| Ok(masking.apply(&self.data.row(number(index))?, step, index))).collect()
+    }
+
+    fn held_out(&mut self) -> Result<Vec<Masked>, TrainError> {
+        let batch = self.held_out.most(HELD_OUT);
+        let masking = Masking { batch, ..self.masking() };
+        (0..batch).map(|index| Ok(masking.apply(&self.held_out.row(index as u64)?, 0, index))).collect()
     }
 
     fn data(&self) -> &Data {
@@ -71,9 +86,10 @@ impl Objective for Base {
 
     fn score(&self, net: &Net<'_>, rows: &[Masked]) -> candle_core::Result<Scored<()>> {
         let ids: Vec<u32> = rows.iter().flat_map(|row| row.ids.iter().copied()).collect();
-        let hidden = net.hidden(&ids, rows.len())?; // (rows x length, d_model)
+        let mut tapes = Vec::new();
+        let hidden = net.hidden(&ids, rows.len(), &mut tapes)?; // (rows x length, d_model)
         let denoised = denoise(net, &hidden, &rows.iter().collect::<Vec<_>>())?;
         let (loss, sums) = denoised.map(|denoised| (denoised.loss, denoised.sums)).unzip();
-        Ok(Scored { loss, sums: sums.unwrap_or_default(), feedback: Vec::new() })
+        Ok(Scored { loss, sums: sums.unwrap_or_default(), feedback: Vec::new(), tapes })
     }
 }

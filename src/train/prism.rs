@@ -9,7 +9,7 @@ use super::net::Net;
 use super::run::{Objective, Scored};
 use super::samples::{Feedback, Recipe, Rows, Sample, labels};
 use crate::diffusion::{Canvas, Position, Proposal};
-use crate::model::{Config, Filter, Sampling, SummaryOptions, Vocabulary, summarise};
+use crate::model::{Config, Filter, Sampling, SummaryOptions, Vocabulary, sigmoid, summarise};
 use candle_core::Tensor;
 
 #[derive(Debug)]
@@ -21,7 +21,7 @@ pub(super) struct Prism {
 }
 
 impl Prism {
-    pub(super) fn new(config: Config, data: Data, batch: usize, recipe: Recipe, seed: u64) -> Self {
+    pub(super) fn new(config: Config, data: [Data; 2], batch: usize, recipe: Recipe, seed: u64) -> Self {
         Self { rows: Rows::new(config.mask, data, batch, recipe, seed), config, judged: 0 }
     }
 
@@ -62,7 +62,7 @@ impl Objective for Prism {
     type Feedback = Feedback;
 
     fn rows(&mut self, step: u32) -> Result<Vec<Sample>, TrainError> {
-        let rows = self.rows.of_step(step);
+        let rows = self.rows.of_step(step)?;
         let judged = |row: &Sample| match row.is_fresh {
             true => row.masked.hidden.len().min(self.rows.recipe.fills as usize),
             false => row.canvas.filled(0..row.canvas.len()).count(),
@@ -71,13 +71,18 @@ impl Objective for Prism {
         Ok(rows)
     }
 
+    fn held_out(&mut self) -> Result<Vec<Sample>, TrainError> {
+        self.rows.held_out()
+    }
+
     fn data(&self) -> &Data {
         &self.rows.data
     }
 
     fn score(&self, net: &Net<'_>, rows: &[Sample]) -> candle_core::Result<Scored<Feedback>> {
         let ids: Vec<u32> = rows.iter().flat_map(|row| row.masked.ids.iter().copied()).collect();
-        let hidden = net.hidden(&ids, rows.len())?; // (rows x length, d_model)
+        let mut tapes = Vec::new();
+        let hidden = net.hidden(&ids, rows.len(), &mut tapes)?; // (rows x length, d_model)
         let denoised = denoise(net, &hidden, &rows.iter().map(|row| &row.masked).collect::<Vec<_>>())?;
         let proposals = self.proposals(rows, denoised.as_ref().map(|denoised| &denoised.logits))?;
 
@@ -92,7 +97,7 @@ impl Objective for Prism {
         let filled = filled.map_err(candle_core::Error::wrap)?;
         if !filled.is_empty() {
             let ids: Vec<u32> = filled.iter().flat_map(|canvas| self.rows.ids(canvas)).collect();
-            let hidden = net.hidden(&ids, filled.len())?; // (fresh rows x length, d_model)
+            let hidden = net.hidden(&ids, filled.len(), &mut tapes)?; // (fresh rows x length, d_model)
             let truths = rows.iter().filter(|row| row.is_fresh).map(|row| &row.truth);
             for ((index, canvas), truth) in filled.iter().enumerate().zip(truths) {
                 judged.add(&hidden.narrow(0, index * length, length)?, canvas, truth)?;
@@ -108,6 +113,7 @@ impl Objective for Prism {
             (sums.judged, sums.judged_right) = (count, judged.labels.iter().map(|label| f64::from(*label)).sum());
         }
         let logits = quality.map(|quality| quality.detach().to_vec1::<f32>()).transpose()?.unwrap_or_default();
+        sums.quality = logits.iter().map(|logit| f64::from(sigmoid(*logit))).sum();
         let loss = self.loss(denoised, judgement)?;
         // the logits are first those of rollouts, then of fresh rows
         let (mut filled, mut logits) = (filled.into_iter(), logits.into_iter());
@@ -115,7 +121,7 @@ impl Objective for Prism {
             true => Feedback::of_fresh(row, filled.next().unwrap_or_else(|| row.canvas.clone())),
             false => Feedback::of_rollout(row, proposals, logits.by_ref()),
         });
-        Ok(Scored { loss, sums, feedback: feedback.collect() })
+        Ok(Scored { loss, sums, feedback: feedback.collect(), tapes })
     }
 
     fn absorb(&mut self, feedback: Vec<Feedback>) -> Result<(), TrainError> {

@@ -21,6 +21,8 @@ pub struct Sums {
     pub judged: f64,
     /// Judged tokens that are right.
     pub judged_right: f64,
+    /// Their qualities: the number of right tokens that the head expects.
+    pub quality: f64,
 }
 
 impl Sums {
@@ -32,6 +34,50 @@ impl Sums {
         self.judgement += other.judgement;
         self.judged += other.judged;
         self.judged_right += other.judged_right;
+        self.quality += other.quality;
+    }
+
+    /// The sum, for each masked token; `None` without any.
+    fn of_masked(&self, sum: f64) -> Option<f64> {
+        (self.masked > 0.0).then(|| sum / self.masked)
+    }
+
+    /// The same for each judged token.
+    fn of_judged(&self, sum: f64) -> Option<f64> {
+        (self.judged > 0.0).then(|| sum / self.judged)
+    }
+}
+
+/// How well the moving averages of the weights do on rows that are never learned from. The fields
+/// are those of [`Progress`].
+#[derive(Clone, Copy, Debug, PartialEq, Serialize)]
+pub struct HeldOut {
+    /// Cross-entropy of a masked token, in nats.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub cross_entropy: Option<f64>,
+    /// Share of masked tokens whose most probable token is right.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub accuracy: Option<f64>,
+    /// Binary cross-entropy of a judged token, in nats.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub judgement: Option<f64>,
+    /// Share of judged tokens that are right.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub judged_right: Option<f64>,
+    /// Mean quality of judged tokens: the share that the head expects to be right.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub quality: Option<f64>,
+}
+
+impl HeldOut {
+    pub(super) fn of(sums: &Sums) -> Self {
+        Self {
+            cross_entropy: sums.of_masked(sums.cross_entropy),
+            accuracy: sums.of_masked(sums.right),
+            judgement: sums.of_judged(sums.judgement),
+            judged_right: sums.of_judged(sums.judged_right),
+            quality: sums.of_judged(sums.quality),
+        }
     }
 }
 
@@ -57,6 +103,9 @@ pub struct Progress {
     /// Share of judged tokens that are right. `None` without a head.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub judged_right: Option<f64>,
+    /// The same for held-out rows, every so many steps.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub held_out: Option<HeldOut>,
     /// The last step's learning rate.
     pub learning_rate: f64,
     /// The last step's gradient norm before clipping.
@@ -87,18 +136,17 @@ impl Meter {
 
     /// The report after `step` steps; `norm` is the last gradient norm, `elapsed` the run's time.
     pub(super) fn report(&self, schedule: &Schedule, step: u32, norm: f64, elapsed: Duration) -> Progress {
-        let Sums { loss, cross_entropy, masked, right, judgement, judged, judged_right } = self.sums;
-        let of_masked = |sum: f64| (masked > 0.0).then(|| sum / masked);
-        let of_judged = |sum: f64| (judged > 0.0).then(|| sum / judged);
+        let HeldOut { cross_entropy, accuracy, judgement, judged_right, .. } = HeldOut::of(&self.sums);
         let tokens = self.tokens as f64;
         Progress {
             step,
             steps: schedule.steps,
-            loss: loss / f64::from(self.steps.max(1)),
-            cross_entropy: of_masked(cross_entropy),
-            accuracy: of_masked(right),
-            judgement: of_judged(judgement),
-            judged_right: of_judged(judged_right),
+            loss: self.sums.loss / f64::from(self.steps.max(1)),
+            cross_entropy,
+            accuracy,
+            judgement,
+            judged_right,
+            held_out: None,
             learning_rate: schedule.rate(step - 1),
             gradient_norm: norm,
             tokens_per_s: tokens / self.began.elapsed().as_secs_f64(),

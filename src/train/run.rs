@@ -2,13 +2,18 @@
 //! A run that is stopped and resumed ends with the same bytes as one that is not. An [`Objective`]
 //! says what is learned.
 
-use super::net::{Net, Parameters};
+use super::net::{Net, Parameters, Tape};
 use super::optimiser::{Optimiser, Schedule};
-use super::progress::{Meter, Progress, Sums};
-use super::{checkpoint, data::Data, error::TrainError};
+use super::progress::{HeldOut, Meter, Progress, Sums};
+use super::{
+    checkpoint::{self, Saves},
+    data::Data,
+    error::TrainError,
+};
 use crate::model::{Config, Metadata, is_parallel, save_tensors};
 use candle_core::Tensor;
 use serde_json::{Map, Value};
+use std::num::NonZeroU32;
 use std::sync::atomic::{AtomicBool, AtomicUsize, Ordering};
 use std::sync::{Mutex, PoisonError};
 use std::{collections::BTreeMap, path::Path, time::Instant};
@@ -26,6 +31,11 @@ pub struct RunConfig {
     pub save_every: u32,
     /// Steps between reports.
     pub report_every: u32,
+    /// Steps between measurements on held-out rows; `None` for none.
+    pub evaluate_every: Option<NonZeroU32>,
+    /// Whether blocks are computed again in the backward pass instead of being kept: less memory,
+    /// more time, the same result.
+    pub recompute: bool,
     /// The device to compute on.
     pub device: crate::model::Device,
     /// Take only so many steps and write no checkpoint, to see how long they take.
@@ -67,6 +77,8 @@ pub(super) struct Scored<Feedback> {
     pub(super) sums: Sums,
     /// What the objective needs to know about each row, in their order.
     pub(super) feedback: Vec<Feedback>,
+    /// The passes whose blocks are computed again for the gradients.
+    pub(super) tapes: Vec<Tape>,
 }
 
 /// A training objective: it makes the rows of a step and scores them.
@@ -77,6 +89,9 @@ pub(super) trait Objective: Sync {
 
     /// The rows of `step`: a function of the step and of what a checkpoint holds.
     fn rows(&mut self, step: u32) -> Result<Vec<Self::Sample>, TrainError>;
+
+    /// Rows that are never learned from; always the same ones.
+    fn held_out(&mut self) -> Result<Vec<Self::Sample>, TrainError>;
 
     /// Where the rows come from.
     fn data(&self) -> &Data;
@@ -136,22 +151,25 @@ pub(super) fn train<O: Objective>(
     let begun = Instant::now();
     let mut meter = Meter::new();
     let (first, mut saved_at) = (step, step);
+    let mut saves = Saves::default();
     loop {
         let is_tried = run.trial.is_some_and(|steps| step - first >= steps);
         let is_stopped = stop.load(Ordering::Relaxed) && objective.is_between_rounds(step);
         let is_over = is_tried || is_stopped || step >= schedule.steps;
         let is_due = step - saved_at >= run.save_every && objective.is_between_rounds(step);
         if step > saved_at && (is_over || is_due) && run.trial.is_none() {
-            checkpoint::save(checkpoint, step, settings, &parameters, &optimiser.memory)?;
+            saves.begin(checkpoint, step, settings, &parameters, &optimiser.memory)?;
             saved_at = step;
         }
         if is_over {
+            saves.end()?;
             let averages = optimiser.memory.iter().map(|(name, memory)| (name.clone(), memory.ema.clone()));
             let learned = parameters.trained.values().map(|var| var.elem_count() as u64).sum();
             return Ok(Finished { step, is_complete: step >= schedule.steps, learned, averages: averages.collect() });
         }
         let rows = objective.rows(step)?;
         let net = Net::new(&config, &parameters, objective.length(), lora_scale, &device)?;
+        let net = if run.recompute { net.recomputing() } else { net };
         let Learned { gradients, sums, feedback } = learn_all(run, objective, &net, &rows, &parameters)?;
         if !sums.loss.is_finite() {
             return Err(TrainError::NotFinite { what: "the loss", step });
@@ -163,8 +181,20 @@ pub(super) fn train<O: Objective>(
         objective.absorb(feedback)?;
         step += 1;
         meter.add(&sums, rows.len() * objective.length());
-        if step.is_multiple_of(run.report_every) || step == schedule.steps {
-            report(&meter.report(schedule, step, norm, begun.elapsed()));
+        let is_last = step == schedule.steps;
+        let is_measured = run.evaluate_every.filter(|every| is_last || step.is_multiple_of(every.get())).is_some();
+        if step.is_multiple_of(run.report_every) || is_measured || is_last {
+            let mut progress = meter.report(schedule, step, norm, begun.elapsed());
+            if is_measured {
+                let averages = optimiser.averages(&parameters)?;
+                let net = Net::new(&config, &averages, objective.length(), lora_scale, &device)?;
+                let rows = objective.held_out()?;
+                let sums = in_pieces(run, &rows, &averages, |piece| Ok(objective.score(&net, piece)?.sums))?;
+                let mut total = Sums::default();
+                sums.iter().for_each(|sums| total.add(sums));
+                progress.held_out = Some(HeldOut::of(&total));
+            }
+            report(&progress);
             meter = Meter::new();
         }
     }
@@ -177,7 +207,7 @@ struct Learned<Feedback> {
     feedback: Vec<Feedback>,
 }
 
-/// The gradients of a step: its pieces run on several threads and are added up in their order.
+/// The gradients of a step: those of its pieces, added up in their order.
 fn learn_all<O: Objective>(
     run: &RunConfig,
     objective: &O,
@@ -185,29 +215,8 @@ fn learn_all<O: Objective>(
     rows: &[O::Sample],
     parameters: &Parameters,
 ) -> Result<Learned<O::Feedback>, TrainError> {
-    let pieces: Vec<&[O::Sample]> = rows.chunks(run.piece).collect();
-    // a GPU does one thing after the other, in the order of one thread
-    let is_parallel = parameters.trained.values().all(|var| is_parallel(var.as_tensor()));
-    let threads = if is_parallel { run.threads } else { 1 };
-    let results = Mutex::new(BTreeMap::new());
-    let next = AtomicUsize::new(0);
-    let work = || {
-        loop {
-            let index = next.fetch_add(1, Ordering::Relaxed);
-            let Some(piece) = pieces.get(index) else { return };
-            let done = learn(objective, net, piece, parameters);
-            results.lock().unwrap_or_else(PoisonError::into_inner).insert(index, done);
-        }
-    };
-    std::thread::scope(|scope| {
-        for _ in 1..threads.min(pieces.len()) {
-            scope.spawn(work);
-        }
-        work();
-    });
     let mut total = Learned { gradients: BTreeMap::new(), sums: Sums::default(), feedback: Vec::new() };
-    for piece in results.into_inner().unwrap_or_else(PoisonError::into_inner).into_values() {
-        let piece: Learned<_> = piece?;
+    for piece in in_pieces(run, rows, parameters, |piece| learn(objective, net, piece, parameters))? {
         for (name, gradient) in piece.gradients {
             let sum = match total.gradients.get(&name) {
                 Some(sum) => (sum + gradient)?,
@@ -221,16 +230,49 @@ fn learn_all<O: Objective>(
     Ok(total)
 }
 
+/// What `work` makes of the pieces of some rows, in their order. On a CPU several threads take
+/// them.
+fn in_pieces<Sample: Sync, T: Send>(
+    run: &RunConfig,
+    rows: &[Sample],
+    parameters: &Parameters,
+    work: impl Fn(&[Sample]) -> candle_core::Result<T> + Sync,
+) -> Result<Vec<T>, TrainError> {
+    let pieces: Vec<&[Sample]> = rows.chunks(run.piece).collect();
+    // a GPU does one thing after the other, in the order of one thread
+    let is_parallel = parameters.trained.values().all(|var| is_parallel(var.as_tensor()));
+    let threads = if is_parallel { run.threads } else { 1 };
+    let results = Mutex::new(BTreeMap::new());
+    let next = AtomicUsize::new(0);
+    let take = || {
+        loop {
+            let index = next.fetch_add(1, Ordering::Relaxed);
+            let Some(piece) = pieces.get(index) else { return };
+            let done = work(piece);
+            results.lock().unwrap_or_else(PoisonError::into_inner).insert(index, done);
+        }
+    };
+    std::thread::scope(|scope| {
+        for _ in 1..threads.min(pieces.len()) {
+            scope.spawn(take);
+        }
+        take();
+    });
+    let results = results.into_inner().unwrap_or_else(PoisonError::into_inner);
+    Ok(results.into_values().collect::<candle_core::Result<_>>()?)
+}
+
 fn learn<O: Objective>(
     objective: &O,
     net: &Net<'_>,
     rows: &[O::Sample],
     parameters: &Parameters,
 ) -> candle_core::Result<Learned<O::Feedback>> {
-    let Scored { loss, mut sums, feedback } = objective.score(net, rows)?;
+    let Scored { loss, mut sums, feedback, tapes } = objective.score(net, rows)?;
     let Some(loss) = loss else { return Ok(Learned { gradients: BTreeMap::new(), sums, feedback }) };
     sums.loss = f64::from(loss.to_scalar::<f32>()?);
-    let mut store = loss.backward()?;
-    let gradients = parameters.trained.iter().filter_map(|(name, var)| Some((name.clone(), store.remove(var)?)));
-    Ok(Learned { gradients: gradients.collect(), sums, feedback })
+    let (mut store, mut gradients) = (loss.backward()?, BTreeMap::new());
+    parameters.take_gradients(&mut store, &mut gradients)?;
+    tapes.into_iter().try_for_each(|tape| net.rewind(tape, &mut store, &mut gradients))?;
+    Ok(Learned { gradients, sums, feedback })
 }

@@ -1,7 +1,7 @@
 //! The rows of PRISM's training steps: fresh ones, which are masked and filled once, and rollouts.
 //! Out of scope: the model and the loss.
 
-use super::data::Data;
+use super::data::{Data, HELD_OUT};
 use super::error::TrainError;
 use super::masking::{Masked, Masking};
 use super::rollout::Rollout;
@@ -39,6 +39,7 @@ pub struct Recipe {
 pub(super) struct Rows {
     pub(super) mask: TokenId,
     pub(super) data: Data,
+    held_out: Data,
     pub(super) batch: usize,
     pub(super) recipe: Recipe,
     pub(super) seed: u64,
@@ -83,26 +84,44 @@ impl Feedback {
 }
 
 impl Rows {
-    pub(super) fn new(mask: TokenId, data: Data, batch: usize, recipe: Recipe, seed: u64) -> Self {
+    /// `data` are those to learn from and those that are only measured on.
+    pub(super) fn new(mask: TokenId, data: [Data; 2], batch: usize, recipe: Recipe, seed: u64) -> Self {
         let carried =
             if recipe.rounds == NonZeroU32::MIN { 0 } else { (recipe.carried * batch as f64).round() as usize };
         let rollouts = vec![None; carried];
-        Self { mask, data, batch, recipe, seed, rollouts }
+        let [data, held_out] = data;
+        Self { mask, data, held_out, batch, recipe, seed, rollouts }
     }
 
     /// The rows of `step`.
-    pub(super) fn of_step(&mut self, step: u32) -> Vec<Sample> {
+    ///
+    /// # Errors
+    /// When the data can no longer be read.
+    pub(super) fn of_step(&mut self, step: u32) -> Result<Vec<Sample>, TrainError> {
         if self.is_between_rounds(step) {
             self.rollouts.fill(None);
         }
-        (0..self.batch).map(|index| self.continued(index).unwrap_or_else(|| self.fresh(step, index))).collect()
+        (0..self.batch).map(|index| self.continued(index).map_or_else(|| self.fresh(step, index), Ok)).collect()
     }
 
-    fn fresh(&self, step: u32, index: usize) -> Sample {
+    /// Rows that are never learned from, all fresh; always the same ones.
+    ///
+    /// # Errors
+    /// When the data can no longer be read.
+    pub(super) fn held_out(&self) -> Result<Vec<Sample>, TrainError> {
+        let count = self.held_out.most(HELD_OUT);
+        (0..count).map(|index| self.fresh_of(&self.held_out, count, 0, index)).collect()
+    }
+
+    fn fresh(&self, step: u32, index: usize) -> Result<Sample, TrainError> {
+        self.fresh_of(&self.data, self.batch, step, index)
+    }
+
+    fn fresh_of(&self, data: &Data, batch: usize, step: u32, index: usize) -> Result<Sample, TrainError> {
         let Recipe { ratio_min, ratio_max, temperature, .. } = self.recipe;
-        let number = u64::from(step) * self.batch as u64 + index as u64;
-        let example = self.data.row(number);
-        let (seed, batch, mask) = (self.seed, self.batch, self.mask.0);
+        let number = u64::from(step) * batch as u64 + index as u64;
+        let example = data.row(number)?;
+        let (seed, mask) = (self.seed, self.mask.0);
         let masked = Masking { seed, batch, ratio_min, ratio_max, mask }.apply(&example, step, index);
         let mut cells: Vec<Cell> = example.tokens.iter().map(|token| Cell::Fixed(TokenId(*token))).collect();
         for (at, _) in &masked.hidden {
@@ -110,7 +129,7 @@ impl Rows {
         }
         let seed = Seed(rand_philox::splitmix64(self.seed ^ rand_philox::splitmix64(number)));
         let (canvas, truth) = (Canvas::new(cells), example.tokens);
-        Sample { canvas, masked, truth, temperature, seed, step: 0, is_fresh: true }
+        Ok(Sample { canvas, masked, truth, temperature, seed, step: 0, is_fresh: true })
     }
 
     /// The row of the rollout at `index`; `None` where there is none.

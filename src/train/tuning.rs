@@ -47,6 +47,8 @@ pub struct Tuning {
     pub base: PathBuf,
     /// The training data.
     pub data: Data,
+    /// Data that are only measured on.
+    pub held_out: Data,
     /// Rows per step.
     pub batch: usize,
     /// How the head is trained.
@@ -82,23 +84,23 @@ impl Tuning {
     }
 
     fn load_trainable(self, device: Device) -> Result<LoadedTuning, TrainError> {
-        let Self { base, data, batch, recipe, learns, seed, allow_foreign_head, .. } = self;
+        let Self { base, data, held_out, batch, recipe, learns, seed, allow_foreign_head, .. } = self;
         let tensors = model::tensors(&base, None, device, allow_foreign_head)?;
         let config = tensors.config.clone();
         data.check(&config)?;
-        let judged = judged(tensors.judged.as_ref(), &data);
+        let judged = judged(tensors.judged.as_ref(), &data)?;
         let parameters = parameters(tensors, &learns, seed, device)?;
-        let objective = Way::Trained(Box::new(Prism::new(config.clone(), data, batch, recipe, seed)));
+        let objective = Way::Trained(Box::new(Prism::new(config.clone(), [data, held_out], batch, recipe, seed)));
         let learner = Learner { config, parameters, lora_scale: learns.lora_scale() };
         Ok(LoadedTuning { objective, learner, base, judged, learns })
     }
 
     /// The backbone is loaded as in serving.
     fn load_frozen(self, device: Device) -> Result<LoadedTuning, TrainError> {
-        let Self { base, data, batch, recipe, learns, seed, allow_foreign_head, precision } = self;
+        let Self { base, data, held_out, batch, recipe, learns, seed, allow_foreign_head, precision } = self;
         let HeadStart { config, head, judged: before } = model::head_start(&base, device, allow_foreign_head)?;
         data.check(&config)?;
-        let judged = judged(before.as_ref(), &data);
+        let judged = judged(before.as_ref(), &data)?;
         // the head is trained, so it matters to its check alone which weights it was made for
         let options = LoadOptions { precision, allow_foreign_head: true, ..LoadOptions::default() };
         let source = Source::Directory { dir: base.clone(), prism_head: None, adapter: None };
@@ -108,16 +110,17 @@ impl Tuning {
         for (name, tensor) in head.map_or_else(|| init::head(&config, seed, &device), Ok)? {
             parameters.train(name, &tensor)?;
         }
-        let objective = Way::Frozen(Box::new(HeadAlone::new(Rows::new(config.mask, data, batch, recipe, seed), model)));
+        let objective =
+            Way::Frozen(Box::new(HeadAlone::new(Rows::new(config.mask, [data, held_out], batch, recipe, seed), model)));
         let learner = Learner { config, parameters, lora_scale: 0.0 };
         Ok(LoadedTuning { objective, learner, base, judged, learns })
     }
 }
 
 /// The tokens that a head is trained to judge, those of the head it starts from included.
-fn judged(before: Option<&TokenSet>, data: &Data) -> TokenSet {
-    let maskable = data.maskable();
-    before.map_or_else(|| maskable.clone(), |before| before.union(&maskable))
+fn judged(before: Option<&TokenSet>, data: &Data) -> Result<TokenSet, TrainError> {
+    let maskable = data.maskable()?;
+    Ok(before.map_or_else(|| maskable.clone(), |before| before.union(&maskable)))
 }
 
 /// How the backbone is computed.

@@ -9,12 +9,10 @@ use crate::cmd::model::{Loaded, ModelArgs};
 use crate::cmd::print;
 use crate::cmd::words::{count, named, number, one_of, whole};
 use crate::diffusion::policy::{Choice, Kind, NO_CACHE, Rule, Stage, order};
-use crate::diffusion::{
-    Canvas, Cell, DrawKey, Draws, Edit, Position, Purpose, Reading, Reuse, Seed, TokenId, fills, u32_of,
-};
+use crate::diffusion::{Canvas, Cell, DrawKey, Draws, Edit, Position, Purpose, Reading, Reuse, Seed, TokenId, fills};
 use crate::model::{Denoiser, Filter, Keeping, ModelSpec, Row, Sampling, SequenceName};
 use crate::train::Recipe;
-use crate::train::data::{Data, Example};
+use crate::train::data::{Cutting, Data, Example};
 use crate::train::sudoku::Split;
 use anyhow::{Context, bail};
 use clap::Args;
@@ -111,10 +109,12 @@ pub(super) fn run(args: &CalibrationArgs) -> anyhow::Result<()> {
         None => Data::Sudoku { seed: args.seed, split: args.split, puzzles: args.puzzles },
         Some(file) => {
             let tokenizer = tokenizer.with_context(|| format!("{name} has no tokenizer, which --data needs"))?;
-            Data::read(file, &tokenizer, args.length, model.spec().ends.first().copied(), args.seed)?
+            let end = model.spec().ends.first().copied();
+            let cutting = Cutting { tokenizer: &tokenizer, length: args.length, end, packed: false };
+            Data::read(file, cutting, args.seed, None)?
         }
     };
-    let rows = if let Data::Rows { rows, .. } = &data { args.count.min(u32_of(rows.len())) } else { args.count };
+    let rows = data.most(args.count as usize) as u32;
     let blocks = args.block_length.map(|length| Blocks { length: length as usize, cache: args.cache });
     let calibration = measure_in(model.as_mut(), &data, rows, &recipe, args.seed, blocks)?;
     if args.json {
@@ -169,7 +169,7 @@ fn measure_in(
     for number in 0..count {
         let ratio = ratio_min + (ratio_max - ratio_min) * (f64::from(number) + 0.5) / f64::from(count);
         let seed = Seed(seed ^ (u64::from(number) << 32));
-        judged.extend(judge(model, &data.row(u64::from(number)), ratio, recipe, seed, blocks)?);
+        judged.extend(judge(model, &data.row(u64::from(number))?, ratio, recipe, seed, blocks)?);
     }
     let right = judged.iter().filter(|token| token.is_right).count();
     let area = |score: fn(&Judgement) -> f64| {
@@ -284,18 +284,33 @@ impl<'a> States<'a> {
 impl Calibration {
     /// The figures in sentences, followed by the reliability table.
     pub(crate) fn table(&self) -> String {
+        let sentences: String = self.sentences().into_iter().map(|sentence| sentence + "\n").collect();
+        sentences + &self.bins()
+    }
+
+    /// The figures.
+    pub(crate) fn sentences(&self) -> Vec<String> {
         let Self { judged, right, oracle, truth, area_under_curve, oracle_area_under_curve } = self;
-        let mut text = format!("{judged} tokens judged, {:.1} % of them right\n", 100.0 * right);
         let [from_oracle, from_truth] = [oracle.expected_error, truth.expected_error];
-        text += "expected calibration error: ";
-        text += &format!("{from_oracle:.4} against the oracle, {from_truth:.4} against the truth\n");
+        let mut sentences = vec![
+            format!("{judged} tokens judged, {:.1} % of them right", 100.0 * right),
+            format!(
+                "expected calibration error: {from_oracle:.4} against the oracle, {from_truth:.4} against the truth"
+            ),
+        ];
         if let Some((head, oracle)) = area_under_curve.zip(*oracle_area_under_curve) {
             let (head, oracle) = (100.0 * head, 100.0 * oracle);
-            text += &format!(
-                "a right token is judged better than a wrong one {head:.1} % of the time, by the oracle {oracle:.1} %\n"
-            );
+            sentences.push(format!(
+                "a right token is judged better than a wrong one {head:.1} % of the time, by the oracle {oracle:.1} %"
+            ));
         }
-        text += &format!("{:>9} {:>7} {:>8} {:>7} {:>6}\n", "quality", "tokens", "mean", "oracle", "right");
+        sentences
+    }
+
+    /// The reliability table.
+    pub(crate) fn bins(&self) -> String {
+        let Self { oracle, truth, .. } = self;
+        let mut text = format!("{:>9} {:>7} {:>8} {:>7} {:>6}\n", "quality", "tokens", "mean", "oracle", "right");
         for (index, (Bin { count, predicted, found }, truth)) in (0u32..).zip(oracle.bins.iter().zip(&truth.bins)) {
             let from = f64::from(index) / 10.0;
             let until = from + 0.1;

@@ -1,13 +1,12 @@
 //! `remask train base`: pretrains a masked diffusion model.
 
 use super::dry_run::Memory;
-use super::options::{BuiltInTask, DataSettings, Monitor, RunArgs, tokenizer};
+use super::options::{BuiltInTask, DataSettings, Monitor, RowArgs, RunArgs};
 use crate::cmd::model::SUDOKU_TOKENIZER;
 use crate::cmd::signal::stop_flag;
 use crate::cmd::words::{count, number};
 use crate::files;
 use crate::model::{Config, copy_companions};
-use crate::train::data::Data;
 use crate::train::{Base, Start};
 use clap::Args;
 use serde_json::{Value, json};
@@ -28,15 +27,15 @@ pub(crate) struct BaseArgs {
     /// model's number: each block is then followed by copies that at first add nothing
     #[arg(long, value_parser = count::<usize>(1 << 10))]
     layers: Option<usize>,
-    /// Train on a file: text, or JSONL with `prompt` (never masked) and `response`
-    #[arg(long, requires = "model_id", value_name = "FILE")]
+    /// Train on a file: text, or JSONL with `prompt` (never masked) and `response`; or on all files
+    /// of a folder
+    #[arg(long, requires = "model_id", value_name = "PATH")]
     data: Option<PathBuf>,
     /// Directory with config.json, for --data with tokenizer.json, and optionally initial weights
     #[arg(long, value_name = "DIR", conflicts_with = "d_model")]
     model_id: Option<PathBuf>,
-    /// Length of the rows of --data in tokens
-    #[arg(long, default_value_t = 256, value_parser = count::<usize>(1 << 20))]
-    length: usize,
+    #[command(flatten)]
+    rows: RowArgs,
     /// Maximum share of a row's tokens that is masked, not counting prompts and clues
     #[arg(long, default_value_t = 1.0, value_parser = number(1e-9, 1.0))]
     ratio_max: f64,
@@ -68,16 +67,14 @@ pub(super) fn run(args: &BaseArgs) -> anyhow::Result<()> {
         }
     };
     let (data, data_settings) = match (&args.data, &args.model_id) {
-        (Some(data), Some(dir)) => (
-            Data::read(data, &tokenizer(dir)?, args.length, config.ends.first().copied(), *seed)?,
-            DataSettings::of_file(dir, args.length)?,
-        ),
+        (Some(data), Some(dir)) => args.run.rows(data, dir, &args.rows, config.ends.first().copied())?,
         (None, _) | (Some(_), None) => (args.run.sudoku()?, DataSettings::Sudoku), // --data requires --model-id
     };
     let ratio_max = args.ratio_max;
     let own = [("ratio_max", json!(ratio_max)), ("d_model", json!(config.d_model)), ("layers", json!(config.n_layers))];
     let settings = args.run.settings("base", &data_settings, own)?;
-    let pretraining = Base { config, data, batch: *batch, ratio_max, seed: *seed };
+    let (data, held_out) = data.held_out();
+    let pretraining = Base { config, data, held_out, batch: *batch, ratio_max, seed: *seed };
     let stop = stop_flag()?; // only now: while the model is loaded, a signal ends the program
     if let Some(memory) = memory {
         let run = args.run.config()?;

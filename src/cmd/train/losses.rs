@@ -14,8 +14,9 @@ const TABLE: &str = "losses.csv";
 /// Its picture.
 const PICTURE: &str = "losses.svg";
 
-const COLUMNS: &str =
-    "step,loss,cross_entropy,accuracy,judgement,judged_right,learning_rate,gradient_norm,tokens_per_s,seconds";
+const COLUMNS: &str = "step,loss,cross_entropy,accuracy,judgement,judged_right,learning_rate,gradient_norm,\
+                       tokens_per_s,seconds,held_out_cross_entropy,held_out_accuracy,held_out_judgement,\
+                       held_out_judged_right,held_out_quality";
 
 /// Losses of a run, also of earlier parts of it.
 pub(super) struct Losses {
@@ -40,6 +41,7 @@ impl Losses {
     pub(super) fn add(&mut self, progress: &Progress) {
         let Progress { step, loss, cross_entropy, accuracy, judgement, judged_right, .. } = *progress;
         let Progress { learning_rate, gradient_norm, tokens_per_s, seconds, .. } = *progress;
+        let held_out = progress.held_out.as_ref();
         let some = |number: Option<f64>| number.map(|number| number.to_string()).unwrap_or_default();
         let numbers = [
             step.to_string(),
@@ -52,6 +54,11 @@ impl Losses {
             gradient_norm.to_string(),
             format!("{tokens_per_s:.0}"),
             format!("{seconds:.1}"),
+            some(held_out.and_then(|held_out| held_out.cross_entropy)),
+            some(held_out.and_then(|held_out| held_out.accuracy)),
+            some(held_out.and_then(|held_out| held_out.judgement)),
+            some(held_out.and_then(|held_out| held_out.judged_right)),
+            some(held_out.and_then(|held_out| held_out.quality)),
         ];
         self.lines.retain(|(before, _)| *before < step);
         self.lines.push((step, numbers.join(",")));
@@ -86,7 +93,12 @@ impl Losses {
 
     /// An SVG of the losses in nats.
     fn picture(&self) -> anyhow::Result<String> {
-        let named = [("cross-entropy of masked tokens", "cross_entropy"), ("judgement of filled tokens", "judgement")];
+        let named = [
+            ("cross-entropy of masked tokens", "cross_entropy"),
+            ("the same, held out", "held_out_cross_entropy"),
+            ("judgement of filled tokens", "judgement"),
+            ("the same, held out", "held_out_judgement"),
+        ];
         let lines: Vec<(&str, Vec<(f64, f64)>)> = named
             .into_iter()
             .map(|(words, name)| (words, self.column(name)))
@@ -131,6 +143,7 @@ mod tests {
             accuracy: Some(0.5),
             judgement: None,
             judged_right: None,
+            held_out: None,
             learning_rate: 1e-3,
             gradient_norm: 1.0,
             tokens_per_s: 10.0,

@@ -1,6 +1,7 @@
 //! `remask train`: pretrains a model, or trains a quality head for a model.
 
 mod base;
+mod card;
 mod dry_run;
 mod losses;
 mod options;

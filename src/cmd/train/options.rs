@@ -3,10 +3,11 @@
 use super::losses::Losses;
 use crate::cmd::print::{self, OutputError};
 use crate::cmd::words::{count, number, whole};
+use crate::diffusion::TokenId;
 use crate::files;
 use crate::model::{Device, threads};
 use crate::text::Tokenizer;
-use crate::train::data::Data;
+use crate::train::data::{Cutting, Data, Keep};
 use crate::train::sudoku::Split;
 use crate::train::{Finished, Progress, RunConfig, Schedule, TrainError, in_hex};
 use anyhow::{Context, bail};
@@ -14,8 +15,9 @@ use clap::{Args, ValueEnum};
 use indicatif::{ProgressBar, ProgressStyle};
 use serde_json::{Map, Value, json};
 use sha2::{Digest, Sha256};
-use std::cell::RefCell;
+use std::cell::{Cell, RefCell};
 use std::io::IsTerminal;
+use std::num::NonZeroU32;
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, Ordering};
@@ -76,9 +78,16 @@ pub(super) struct RunArgs {
     /// Number of steps between checkpoints
     #[arg(long, default_value_t = 200, value_parser = count::<u32>(STEPS_MAX))]
     save_every: u32,
+    /// Number of steps between measurements on held-out rows, one of 20; 0 for none
+    #[arg(long, default_value_t = 100, value_parser = whole::<u32>(0, STEPS_MAX))]
+    eval_every: u32,
     /// Share of Sudoku grids whose clues are a puzzle with one solution. Others have random clues
     #[arg(long, default_value_t = 0.5, value_parser = number(0.0, 1.0))]
     pub(super) puzzles: f64,
+    /// Compute blocks again in the backward pass instead of keeping what they computed: much less
+    /// memory, about a third more time, the same result
+    #[arg(long)]
+    recompute: bool,
     /// Device to compute on: `auto`, `cpu`, `cuda` or `cuda:N`
     #[arg(long, default_value = "auto")]
     pub(super) device: Device,
@@ -87,7 +96,41 @@ pub(super) struct RunArgs {
     pub(super) dry_run: bool,
 }
 
+/// Flags of data in files.
+#[derive(Args, Clone, Debug)]
+pub(super) struct RowArgs {
+    /// Length of the rows of --data in tokens
+    #[arg(long, default_value_t = 256, value_parser = count::<usize>(1 << 20))]
+    pub(super) length: usize,
+    /// Put as many examples of JSONL into a row as fit, each closed by the end of text, instead of
+    /// one
+    #[arg(long)]
+    packed: bool,
+}
+
+/// The file in --out that keeps the rows of --data.
+const ROWS: &str = "rows.bin";
+
 impl RunArgs {
+    /// The rows of a file or folder, tokenised for the model in `dir` and kept in --out.
+    pub(super) fn rows(
+        &self,
+        data: &Path,
+        dir: &Path,
+        RowArgs { length, packed }: &RowArgs,
+        end: Option<TokenId>,
+    ) -> anyhow::Result<(Data, DataSettings)> {
+        let (length, packed) = (*length, *packed);
+        let tokenizer = Tokenizer::from_dir(dir)?;
+        let tokenizer = tokenizer.with_context(|| format!("{} has no tokenizer.json", dir.display()))?;
+        let sha256 = tokenizer_sha256(dir)?;
+        let (cutting, file) = (Cutting { tokenizer: &tokenizer, length, end, packed }, self.out.join(ROWS));
+        let keep = (!self.dry_run).then_some(Keep { file: &file, tokenizer: &sha256 });
+        print::say(format_args!("remask: reading {} ...", data.display()));
+        let rows = Data::read(data, cutting, self.seed, keep)?;
+        Ok((rows, DataSettings::File { length, packed, tokenizer: sha256 }))
+    }
+
     /// Creates the directory --out, which must not be that of the model.
     pub(super) fn create_out(&self, model_id: Option<&Path>) -> anyhow::Result<()> {
         let out = &self.out;
@@ -120,6 +163,8 @@ impl RunArgs {
             threads: threads(),
             save_every: self.save_every,
             report_every,
+            evaluate_every: NonZeroU32::new(self.eval_every).filter(|_| !self.dry_run),
+            recompute: self.recompute,
             device: self.device,
             trial: self.dry_run.then_some(TRIAL_STEPS),
         })
@@ -146,9 +191,11 @@ impl RunArgs {
             ("kind", json!(kind)),
         ];
         let data = match data {
-            DataSettings::Sudoku => [("task", json!("sudoku")), ("puzzles", json!(self.puzzles))],
-            DataSettings::File { length, tokenizer } => {
-                [("length", json!(length)), ("tokenizer_sha256", json!(tokenizer))]
+            DataSettings::Sudoku => vec![("task", json!("sudoku")), ("puzzles", json!(self.puzzles))],
+            DataSettings::File { length, packed, tokenizer } => {
+                let packed = packed.then_some(("packed", json!(true)));
+                let always = [("length", json!(length)), ("tokenizer_sha256", json!(tokenizer))];
+                always.into_iter().chain(packed).collect()
             }
         };
         settings.extend(shared.into_iter().chain(data).chain(more).map(|(key, value)| (key.to_owned(), value)));
@@ -162,33 +209,28 @@ pub(super) enum DataSettings {
     File {
         /// Tokens of a row.
         length: usize,
+        packed: bool,
         /// SHA-256 of `tokenizer.json`.
         tokenizer: String,
     },
 }
 
-impl DataSettings {
-    /// Those of a file that is cut into rows of `length` tokens by the tokenizer of `dir`.
-    pub(super) fn of_file(dir: &Path, length: usize) -> anyhow::Result<Self> {
-        let file = dir.join("tokenizer.json");
-        let bytes =
-            files::read(&file, files::TOKENIZER_MAX).with_context(|| format!("cannot read {}", file.display()))?;
-        Ok(Self::File { length, tokenizer: in_hex(&Sha256::digest(bytes)) })
-    }
+fn tokenizer_sha256(dir: &Path) -> anyhow::Result<String> {
+    let file = dir.join("tokenizer.json");
+    let bytes = files::read(&file, files::TOKENIZER_MAX).with_context(|| format!("cannot read {}", file.display()))?;
+    Ok(in_hex(&Sha256::digest(bytes)))
 }
 
 fn is_same(one: &Path, other: &Path) -> bool {
     one.canonicalize().is_ok_and(|one| other.canonicalize().is_ok_and(|other| one == other))
 }
 
-pub(super) fn tokenizer(dir: &Path) -> anyhow::Result<Tokenizer> {
-    Tokenizer::from_dir(dir)?.with_context(|| format!("{} has no tokenizer.json", dir.display()))
-}
-
 /// A progress bar on a terminal; elsewhere one JSON object per line on standard output.
 pub(super) struct Monitor {
     bar: Option<ProgressBar>,
     losses: RefCell<Losses>,
+    /// The last loss on held-out rows.
+    held_out: Cell<Option<f64>>,
     /// Stops the run.
     stop: Arc<AtomicBool>,
     /// Why standard output cannot be written.
@@ -199,13 +241,14 @@ impl Monitor {
     /// Of a run of so many steps in the directory `out`.
     pub(super) fn new(steps: u32, out: &Path, stop: &Arc<AtomicBool>) -> Self {
         let (stop, lost, losses) = (Arc::clone(stop), RefCell::default(), RefCell::new(Losses::of(out)));
+        let held_out = Cell::default();
         if !io::stderr().is_terminal() {
-            return Self { bar: None, losses, stop, lost };
+            return Self { bar: None, losses, held_out, stop, lost };
         }
         let style = ProgressStyle::with_template("{bar:30} {pos}/{len} {msg} [{elapsed} < {eta}]");
         let bar = ProgressBar::new(u64::from(steps)).with_style(style.unwrap_or_else(|_| ProgressStyle::default_bar()));
         bar.reset_eta();
-        Self { bar: Some(bar), losses, stop, lost }
+        Self { bar: Some(bar), losses, held_out, stop, lost }
     }
 
     /// Shows or prints the progress. Where it cannot be printed, the run stops as after a signal.
@@ -216,7 +259,12 @@ impl Monitor {
                 let Progress { loss, accuracy, judged_right, tokens_per_s, .. } = progress;
                 bar.set_position(u64::from(progress.step));
                 let right = accuracy.or(*judged_right).unwrap_or_default();
-                bar.set_message(format!("loss {loss:.3}, {:.1} % right, {tokens_per_s:.0} tokens/s", 100.0 * right));
+                if let Some(held_out) = &progress.held_out {
+                    self.held_out.set(held_out.judgement.or(held_out.cross_entropy));
+                }
+                let held_out = self.held_out.get().map(|loss| format!(" (held out {loss:.3})")).unwrap_or_default();
+                let right = format!("{:.1} % right", 100.0 * right);
+                bar.set_message(format!("loss {loss:.3}{held_out}, {right}, {tokens_per_s:.0} tokens/s"));
             }
             None => {
                 if let Err(error) = print::line(serde_json::to_string(progress).unwrap_or_default()) {

@@ -1,7 +1,8 @@
 //! `remask train prism`: trains a quality head for a model, and writes a card with its calibration.
 
+use super::card::Card;
 use super::dry_run::Memory;
-use super::options::{BuiltInTask, DataSettings, Monitor, RunArgs, tokenizer};
+use super::options::{BuiltInTask, DataSettings, Monitor, RowArgs, RunArgs};
 use crate::cmd::eval::calibration::measure;
 use crate::cmd::model::DTYPES;
 use crate::cmd::signal::stop_flag;
@@ -43,12 +44,12 @@ pub(crate) struct PrismArgs {
     /// Train on a built-in task
     #[arg(long, conflicts_with = "data", required_unless_present = "data")]
     task: Option<BuiltInTask>,
-    /// Train on a file: text, or JSONL with `prompt` (never masked) and `response`
-    #[arg(long, value_name = "FILE")]
+    /// Train on a file: text, or JSONL with `prompt` (never masked) and `response`; or on all files
+    /// of a folder
+    #[arg(long, value_name = "PATH")]
     data: Option<PathBuf>,
-    /// Length of the rows of --data in tokens
-    #[arg(long, default_value_t = 256, value_parser = count::<usize>(1 << 20))]
-    length: usize,
+    #[command(flatten)]
+    rows: RowArgs,
     /// What is trained
     #[arg(long, default_value = "everything")]
     learns: LearnsWord,
@@ -96,8 +97,7 @@ pub(super) fn run(args: &PrismArgs) -> anyhow::Result<()> {
     let (data, data_settings) = match &args.data {
         Some(data) => {
             let end = Config::read(dir)?.ends.first().copied();
-            let rows = Data::read(data, &tokenizer(dir)?, args.length, end, *seed)?;
-            (rows, DataSettings::of_file(dir, args.length)?)
+            args.run.rows(data, dir, &args.rows, end)?
         }
         None => (args.run.sudoku()?, DataSettings::Sudoku),
     };
@@ -134,7 +134,18 @@ pub(super) fn run(args: &PrismArgs) -> anyhow::Result<()> {
     let (base, recipe_of_run, allow_foreign_head) = (dir.clone(), recipe.clone(), args.allow_foreign_head);
     let (batch, seed, recipe_of_run) = (*batch, *seed, recipe_of_run);
     let precision = args.dtype;
-    let tuning = Tuning { base, data, batch, recipe: recipe_of_run, learns, seed, allow_foreign_head, precision };
+    let held = held_out.clone();
+    let tuning = Tuning {
+        base,
+        data,
+        held_out: held,
+        batch,
+        recipe: recipe_of_run,
+        learns,
+        seed,
+        allow_foreign_head,
+        precision,
+    };
     let tuning = tuning.load(args.run.device)?;
     let stop = stop_flag()?; // only now: while the model is loaded, a signal ends the program
     let (run, checkpoint) = (args.run.config()?, out.join("checkpoint.safetensors"));
@@ -164,29 +175,31 @@ fn trained(args: &PrismArgs) -> anyhow::Result<Box<dyn Denoiser>> {
     Ok(load(&Source::Directory { dir, prism_head, adapter }, args.run.device)?)
 }
 
-const CARD_ROWS: u32 = 200;
+const CARD_ROWS: usize = 200;
 
-/// The card of a head: what it was trained from and for, and how well it is calibrated.
-fn card(args: &PrismArgs, fingerprint: &str, held_out: &Data, recipe: &Recipe) -> anyhow::Result<String> {
-    let PrismArgs { run: RunArgs { seed, steps, batch, puzzles, .. }, learns, .. } = args;
-    let grids = || format!("complete Sudoku grids, a share of {puzzles} with the clues of a puzzle").into();
-    let data = args.data.as_ref().map_or_else(grids, |data| data.to_string_lossy());
-    let rows = match held_out {
-        Data::Sudoku { .. } => CARD_ROWS,
-        Data::Rows { rows, .. } => u32_of(rows.len()).min(CARD_ROWS),
+/// The card of a head, which is tried on held-out rows.
+fn card(args: &PrismArgs, weights: &str, held_out: &Data, recipe: &Recipe) -> anyhow::Result<String> {
+    let PrismArgs { run: RunArgs { seed, steps, batch, puzzles, .. }, learns, rank, .. } = args;
+    let grids = || format!("complete Sudoku grids, {:.0} % of them with the clues of a puzzle", 100.0 * puzzles);
+    let data = args.data.as_ref().map_or_else(grids, |data| format!("`{}`", data.display()));
+    let learned = match learns {
+        LearnsWord::Everything => "the head and the whole model, whose weights lie beside it".to_owned(),
+        LearnsWord::Head => "the head alone".to_owned(),
+        LearnsWord::Lora => format!("the head, and adapters of rank {rank} in `adapter`"),
     };
-    let calibration = measure(&mut *trained(args)?, held_out, rows, recipe, *seed)?.table();
-    let base = args.model_id.display();
-    Ok(format!(
-        "# A PRISM quality head (arXiv 2510.01384)\n\n\
-         | | |\n|---|---|\n\
-         | made from | {base} |\n\
-         | for the weights | {fingerprint} |\n\
-         | data | {data} |\n\
-         | seed, steps, rows of a step | {seed}, {steps}, {batch} |\n\
-         | what learned | {learns:?} |\n\
-         | recipe | {recipe:?} |\n\n\
-         ## Calibration\n\n\
-         On {rows} rows it has never seen, filled as in training:\n\n```\n{calibration}```\n"
-    ))
+    let rows = u32_of(held_out.most(CARD_ROWS));
+    let calibration = measure(&mut *trained(args)?, held_out, rows, recipe, *seed)?;
+    let card = Card {
+        base: args.model_id.display().to_string(),
+        weights,
+        data,
+        learned,
+        has_adapter: *learns == LearnsWord::Lora,
+        has_model: *learns == LearnsWord::Everything,
+        steps: *steps,
+        batch: *batch,
+        seed: *seed,
+        recipe,
+    };
+    Ok(card.text(rows, &calibration))
 }

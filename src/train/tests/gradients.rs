@@ -76,7 +76,7 @@ fn prism(config: &Config, fills: u32, lambda: f64, batch: usize) -> Prism {
         ratio_min: 0.1,
         ratio_max: 0.9,
     };
-    Prism::new(config.clone(), Data::Rows { rows, seed: 0 }, batch, recipe, 0)
+    Prism::new(config.clone(), [Data::of(rows.clone(), 0), Data::of(rows, 0)], batch, recipe, 0)
 }
 
 /// The loss of some rows, with its graph.
@@ -87,7 +87,7 @@ fn base_loss(config: &Config) -> impl Fn(&Net<'_>, &[Drawn]) -> Tensor + use<> {
     move |net, rows| {
         let rows: Vec<Masked> = rows.iter().map(|row| row.masked(mask)).collect();
         let ids: Vec<u32> = rows.iter().flat_map(|row| row.ids.clone()).collect();
-        let hidden = net.hidden(&ids, rows.len()).unwrap();
+        let hidden = net.hidden(&ids, rows.len(), &mut Vec::new()).unwrap();
         let Denoised { loss, .. } = denoise(net, &hidden, &rows.iter().collect::<Vec<_>>()).unwrap().unwrap();
         loss
     }
@@ -206,4 +206,40 @@ fn the_gradient_of_the_prism_loss_is_its_slope() {
         task.score(net, &rows).unwrap().loss.unwrap()
     };
     check_slopes(&loss, |_| true);
+}
+
+#[test]
+fn blocks_that_are_computed_again_give_the_same_gradients() {
+    let (config, mut parameters) = trainable();
+    let (reference, mask) = (reference(), config.mask.0);
+    let rows: Vec<Sample> = reference.batches[0].iter().map(|row| row.row(mask)).collect();
+    let mut task = prism(&config, reference.fills, reference.lambda, rows.len());
+    task.judged = reference.fills as usize * rows.len();
+    let module = "model.transformer.blocks.1.v_proj";
+    let (outputs, inputs) = parameters.get(&format!("{module}.weight")).unwrap().dims2().unwrap();
+    for (part, shape) in [("lora_A", (2, inputs)), ("lora_B", (outputs, 2))] {
+        let count = (shape.0 * shape.1) as f32;
+        let numbers = Tensor::arange(0.0, count, &Device::Cpu).unwrap().affine(1e-3, -0.03).unwrap();
+        parameters.train(format!("{module}.{part}.weight"), &numbers.reshape(shape).unwrap()).unwrap();
+    }
+    let gradients = |recomputes: bool| {
+        let net = Net::new(&config, &parameters, 24, 0.5, &Device::Cpu).unwrap();
+        let net = if recomputes { net.recomputing() } else { net };
+        let Scored { loss, tapes, .. } = task.score(&net, &rows).unwrap();
+        assert_eq!(tapes.len(), if recomputes { 2 } else { 0 }, "both passes of PRISM");
+        let (mut store, mut gradients) = (loss.unwrap().backward().unwrap(), BTreeMap::new());
+        parameters.take_gradients(&mut store, &mut gradients).unwrap();
+        tapes.into_iter().for_each(|tape| net.rewind(tape, &mut store, &mut gradients).unwrap());
+        let numbers = |gradient: &Tensor| gradient.flatten_all().unwrap().to_vec1::<f32>().unwrap();
+        gradients.iter().map(|(name, gradient)| (name.clone(), numbers(gradient))).collect::<BTreeMap<_, _>>()
+    };
+    let (kept, again) = (gradients(false), gradients(true));
+    assert_eq!(kept.keys().collect::<Vec<_>>(), again.keys().collect::<Vec<_>>());
+    assert_eq!(kept.len(), parameters.trained.len());
+    for (name, kept) in &kept {
+        let largest = kept.iter().fold(0.0f32, |largest, slope| largest.max(slope.abs()));
+        // the two passes of a step are added in another order
+        let is_near = kept.iter().zip(&again[name]).all(|(kept, again)| (kept - again).abs() <= 1e-5 * largest);
+        assert!(is_near && largest > 0.0, "{name}");
+    }
 }

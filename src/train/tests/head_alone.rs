@@ -22,7 +22,7 @@ use std::sync::atomic::AtomicBool;
 fn data() -> Data {
     let row =
         |row: u32| Example { tokens: (0..24).map(|at| (row * 31 + at * 5) % 57).collect(), free: (8..24).collect() };
-    Data::Rows { rows: (0..6).map(row).collect(), seed: 5 }
+    Data::of((0..6).map(row).collect(), 5)
 }
 
 /// Half of the rows are rollouts.
@@ -55,13 +55,13 @@ fn it_learns_what_it_learns_beside_a_network_with_gradients() {
     }
     let net = Net::new(&config, &parameters, 24, 0.0, &Device::Cpu).unwrap();
     let model = load_frozen(&source(&tiny(), None), model::Device::Cpu, LoadOptions::default()).unwrap();
-    let mut served = HeadAlone::new(Rows::new(config.mask, data(), 4, recipe(), 2), model);
+    let mut served = HeadAlone::new(Rows::new(config.mask, [data(), data()], 4, recipe(), 2), model);
     served.piece = 3;
-    let mut trained = Prism::new(config.clone(), data(), 4, recipe(), 2);
+    let mut trained = Prism::new(config.clone(), [data(), data()], 4, recipe(), 2);
     for step in 0..6 {
         let (read, rows) = (served.rows(step).unwrap(), trained.rows(step).unwrap());
         let scored = [served.score(&net, &read).unwrap(), trained.score(&net, &rows).unwrap()];
-        let [a, b] = scored.map(|Scored { loss, sums, feedback }| {
+        let [a, b] = scored.map(|Scored { loss, sums, feedback, .. }| {
             let loss = loss.expect("tokens are judged");
             let store = loss.backward().unwrap();
             let slopes = parameters.trained.values().flat_map(|var| numbers(store.get(var).unwrap()));
@@ -80,7 +80,17 @@ fn it_learns_what_it_learns_beside_a_network_with_gradients() {
 fn tune(base: &Path, out: &Path, steps: u32) -> bool {
     let base = base.to_owned();
     let (data, recipe, learns, precision) = (data(), recipe(), Learns::HeadAlone, Precision::Auto);
-    let tuning = Tuning { base, data, batch: 4, recipe, learns, seed: 2, allow_foreign_head: false, precision };
+    let tuning = Tuning {
+        base,
+        held_out: data.clone(),
+        data,
+        batch: 4,
+        recipe,
+        learns,
+        seed: 2,
+        allow_foreign_head: false,
+        precision,
+    };
     let stop = AtomicBool::new(false);
     let report = |progress: &super::super::progress::Progress| {
         assert!(progress.cross_entropy.is_none() && progress.judgement.is_some(), "{progress:?}");

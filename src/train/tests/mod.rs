@@ -42,7 +42,7 @@ fn the_network_that_learns_is_the_one_that_serves() {
         let net = Net::new(&config, &parameters, 60, 0.0, &Device::Cpu).unwrap();
         let vocabulary = u32::try_from(config.vocab_size).unwrap();
         let row = |first: u32| (0..60).map(|at| (first + 7 * at) % vocabulary).collect::<Vec<u32>>();
-        let hidden = net.hidden(&[row(1), row(5)].concat(), 2).unwrap();
+        let hidden = net.hidden(&[row(1), row(5)].concat(), 2, &mut Vec::new()).unwrap();
         let logits = numbers(&net.logits(&hidden).unwrap());
         let quality = numbers(&net.quality(&hidden).unwrap());
 
@@ -69,7 +69,7 @@ fn a_model_with_more_blocks_computes_what_it_did() {
         let mut parameters = Parameters::default();
         weights.iter().for_each(|(name, tensor)| parameters.train(name.clone(), tensor).unwrap());
         let net = Net::new(config, &parameters, 24, 0.0, &Device::Cpu).unwrap();
-        let logits = net.logits(&net.hidden(&ids, 1).unwrap()).unwrap();
+        let logits = net.logits(&net.hidden(&ids, 1, &mut Vec::new()).unwrap()).unwrap();
         let gradients = logits.sqr().unwrap().sum_all().unwrap().backward().unwrap();
         let learns = |name: &str| {
             gradients

@@ -30,6 +30,8 @@ pub(super) fn run(steps: u32) -> RunConfig {
         threads: 2,
         save_every: 3,
         report_every: 1,
+        evaluate_every: None,
+        recompute: false,
         device: model::Device::Cpu,
         trial: None,
     }
@@ -45,6 +47,7 @@ fn base() -> Base {
     Base {
         config,
         data: Data::Sudoku { seed: 1, split: Split::Train, puzzles: 0.5 },
+        held_out: Data::Sudoku { seed: 1, split: Split::Validation, puzzles: 0.5 },
         batch: 5,
         ratio_max: 0.7,
         seed: 3,
@@ -120,7 +123,7 @@ fn a_run_with_other_data_weights_or_code_is_not_resumed() {
     let row = |first: u32, free: u32| Example { tokens: (first..first + 9).collect(), free: (0..free).collect() };
     let with = |data: Data| Base { data, ..base() };
     check(with(Data::Sudoku { seed: 2, split: Split::Train, puzzles: 0.5 }), Start::Sudoku, &["data_sha256"]);
-    check(with(Data::Rows { rows: vec![row(1, 9)], seed: 1 }), Start::Sudoku, &["data_sha256"]);
+    check(with(Data::of(vec![row(1, 9)], 1)), Start::Sudoku, &["data_sha256"]);
     check(base(), Start::Fresh, &["weights_sha256"]);
     check(Base { seed: 4, ..base() }, Start::Sudoku, &["weights_sha256"]);
     let mut other = base();
@@ -132,7 +135,7 @@ fn a_run_with_other_data_weights_or_code_is_not_resumed() {
     assert!(pretrain_from(other, Start::Sudoku, &file, &json!({}), 1).is_ok());
 
     // one token, and whether one may be masked
-    let digest = |row: Example| Data::Rows { rows: vec![row], seed: 1 }.digest();
+    let digest = |row: Example| Data::of(vec![row], 1).digest().unwrap();
     assert!(digest(row(0, 8)) != digest(row(1, 8)) && digest(row(1, 8)) != digest(row(1, 7)));
 
     let mut bytes = std::fs::read(&file).unwrap();
@@ -201,9 +204,19 @@ fn tune(out: &Path, learns: &Learns, rounds: u32, stops: &[u32]) -> Tuned {
             ratio_min: 0.2,
             ratio_max: 0.9,
         };
-        let data = Data::Rows { rows: rows.clone(), seed: 5 };
+        let data = Data::of(rows.clone(), 5);
         let (base, learns, precision) = (tiny(), learns.clone(), Precision::Auto);
-        let tuning = Tuning { base, data, batch: 4, recipe, learns, seed: 2, allow_foreign_head: false, precision };
+        let tuning = Tuning {
+            base,
+            held_out: data.clone(),
+            data,
+            batch: 4,
+            recipe,
+            learns,
+            seed: 2,
+            allow_foreign_head: false,
+            precision,
+        };
         let stop = AtomicBool::new(false);
         let steps = AtomicU32::new(0);
         let count = |report: &Progress| {
@@ -271,4 +284,45 @@ fn what_is_masked_is_spread_evenly_and_weighted_by_its_ratio() {
     }
     assert_eq!(base.rows(4).unwrap(), rows);
     assert_ne!(base.rows(5).unwrap(), rows);
+}
+
+#[test]
+fn measuring_on_held_out_rows_changes_nothing_that_is_learned() {
+    let dir = tempfile::tempdir().unwrap();
+    let learned = |name: &str, every: u32| {
+        let run = RunConfig { evaluate_every: NonZeroU32::new(every), ..run(7) };
+        let mut reports = Vec::new();
+        let report = |progress: &Progress| reports.push(progress.clone());
+        let checkpoint = dir.path().join(name);
+        let finished =
+            base().run(&run, Start::Sudoku, &checkpoint, &Map::new(), &AtomicBool::new(false), report).unwrap();
+        let weights: Vec<Vec<f32>> = finished.averages_of(|_| true).values().map(numbers).collect();
+        (weights, reports)
+    };
+    let ((without, none), (with, some), (_, again)) = (learned("a", 0), learned("b", 3), learned("c", 3));
+    assert_eq!(with, without);
+    assert!(none.iter().all(|progress| progress.held_out.is_none()));
+    let measured = |reports: &[Progress]| {
+        let held_out = reports.iter().filter_map(|progress| Some((progress.step, progress.held_out?)));
+        held_out.collect::<Vec<_>>()
+    };
+    let (first, steps) = (measured(&some), [3, 6, 7]);
+    assert_eq!(first.iter().map(|(step, _)| *step).collect::<Vec<_>>(), steps);
+    assert_eq!(first, measured(&again), "the same rows");
+    for (_, held_out) in &first {
+        let loss = held_out.cross_entropy.unwrap();
+        assert!((1.0..4.0).contains(&loss) && held_out.judgement.is_none(), "{held_out:?}");
+    }
+}
+
+#[test]
+fn computing_blocks_again_learns_the_same() {
+    let dir = tempfile::tempdir().unwrap();
+    let learned = |name: &str, recompute: bool| {
+        let run = RunConfig { recompute, ..run(7) };
+        let stop = AtomicBool::new(false);
+        let finished = base().run(&run, Start::Sudoku, &dir.path().join(name), &Map::new(), &stop, |_| ()).unwrap();
+        finished.averages_of(|_| true).values().map(numbers).collect::<Vec<_>>()
+    };
+    assert_eq!(learned("kept", false), learned("again", true));
 }
