@@ -7,7 +7,7 @@
 Packages are downloaded from PyPI with pip and unpacked; none of their code is run. `stdlib` stands
 for Python's own library. A line is {"prompt": signature, "response": body}: what `remask train prism
 --data` reads, and `remask eval compare --data` with a --check. Functions have 3 to 28 lines after
-docstrings and comments are removed, and each occurs once.
+docstrings and comments are removed, and each occurs once. Training data has no long signatures.
 """
 
 import argparse
@@ -24,6 +24,8 @@ import tempfile
 import zipfile
 
 LINES = range(3, 29)
+# characters of a signature in training data, so that its row has room for a body
+LONGEST = 240
 
 
 def sources(package, directory):
@@ -86,6 +88,8 @@ def main():
     if args.prompts is not None:
         # one for each signature, long enough to say what is wanted
         rows = list({signature: (signature, body) for signature, body in rows if len(signature) >= 20}.values())
+    else:
+        rows = [row for row in rows if len(row[0]) <= LONGEST]
     random.Random(args.seed).shuffle(rows)
     with args.out.open("w", encoding="utf-8") as out:
         for signature, body in rows[: args.prompts]:

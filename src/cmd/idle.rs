@@ -19,7 +19,7 @@ struct Rule {
     why: &'static str,
 }
 
-const RULES: [Rule; 21] = [
+const RULES: [Rule; 23] = [
     Rule {
         command: "bench",
         flags: &[
@@ -67,6 +67,18 @@ const RULES: [Rule; 21] = [
         flags: &["cache_bytes"],
         are_idle: is_toy,
         why: "the model toy has no weights, and keeps no keys and values",
+    },
+    Rule {
+        command: "score",
+        flags: &["cache_bytes"],
+        are_idle: |_| true,
+        why: "a score takes one pass, which keeps nothing",
+    },
+    Rule {
+        command: "repair",
+        flags: &["cache_bytes"],
+        are_idle: |_| true,
+        why: "a repair has one block, the whole text, and no cache",
     },
     Rule {
         command: "",
@@ -239,6 +251,8 @@ mod tests {
             ("remask serve --model-id src --revision v1", "--revision"),
             ("remask serve --model-id a.gguf --revision v1", "--revision"),
             ("remask serve --hf-token t", "--hf-token"),
+            ("remask score --text a --cache-bytes 1MiB", "--cache-bytes"),
+            ("remask repair --text a --cache-bytes 1MiB", "--cache-bytes"),
             ("remask serve --model-id toy,sudoku --allow-foreign-head", "--allow-foreign-head"),
             ("remask serve --load-format dummy", "--load-format"),
             ("remask generate --prompt a --model-id toy --load-format dummy", "--load-format"),

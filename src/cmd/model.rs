@@ -62,7 +62,8 @@ pub(super) struct ModelArgs {
     #[arg(long, env = "REMASK_ALLOW_FOREIGN_HEAD")]
     allow_foreign_head: bool,
     /// Most memory for keys and values that requests with a cache keep between passes, as 2GiB.
-    /// With 0 they compute them anew in each pass [default: a quarter of the device's free memory]
+    /// With 0 they compute them anew in each pass, which costs more than no cache [default: a
+    /// quarter of the device's free memory]
     #[arg(long, env = "REMASK_CACHE_BYTES", value_name = "BYTES", value_parser = bytes())]
     cache_bytes: Option<u64>,
     /// Data type to compute in. `auto` is bf16 on a GPU and f32 on a CPU
@@ -123,13 +124,18 @@ fn model_ids(given: String) -> Result<String, &'static str> {
 
 /// The models that one value of `--model-id` names, separated by commas. A path may contain commas.
 pub(super) fn split(model_ids: &str) -> Vec<&str> {
-    if Path::new(model_ids).exists() { vec![model_ids] } else { model_ids.split(',').collect() }
+    if Path::new(model_ids).exists() { vec![model_ids] } else { model_ids.split(',').map(str::trim).collect() }
 }
 
 impl ModelArgs {
     /// All models; one at least.
     fn model_ids(&self) -> impl Iterator<Item = &str> {
         self.model_id.iter().flat_map(|given| split(given))
+    }
+
+    /// Whether the memory for keys and values is given, and more than none.
+    pub(super) fn has_cache_bytes(&self) -> bool {
+        self.cache_bytes.is_some_and(|bytes| bytes > 0)
     }
 
     /// The only model.

@@ -11,11 +11,11 @@ use super::version::{REVISION, VERSION};
 use super::words::{count, port, whole};
 use crate::api::{self, Access, AppState, Guard, Listeners, Patience, Service};
 use crate::engine::{Clock, Handle, Limits, Replica, Restart, start_replicas};
-use crate::model::Device;
+use crate::model::{Device, Keeping};
 use crate::telemetry::Metrics;
 use anyhow::{Context, bail};
 use axum::http::{HeaderValue, Uri};
-use clap::builder::NonEmptyStringValueParser;
+use clap::builder::{NonEmptyStringValueParser, TypedValueParser};
 use clap::{Args, ValueEnum};
 use futures_util::future::select_all;
 use rustix::process::{Resource, Rlimit, getrlimit, setrlimit};
@@ -44,7 +44,7 @@ pub(super) struct ServeArgs {
     model: ModelArgs,
     /// Model name in requests and answers. Of several models give all names, in the same order
     /// [default: the last part of --model-id]
-    #[arg(long, env = "REMASK_SERVED_MODEL_NAME", value_name = "NAME,..", value_delimiter = ',', help_heading = model::HEADING, value_parser = NonEmptyStringValueParser::new())]
+    #[arg(long, env = "REMASK_SERVED_MODEL_NAME", value_name = "NAME,..", value_delimiter = ',', help_heading = model::HEADING, value_parser = NonEmptyStringValueParser::new().try_map(name))]
     served_model_name: Vec<String>,
     /// Address to listen on. 0.0.0.0 is all interfaces
     #[arg(long, env = "REMASK_HOSTNAME", default_value = "127.0.0.1", help_heading = LISTENING, value_parser = NonEmptyStringValueParser::new())]
@@ -300,6 +300,9 @@ fn start_service(
         let limit = spec.canvas_max;
         tracing::warn!("--max-model-len {given} is more than the canvas of {name}; its {limit} cells are the limit");
     }
+    if model_args.has_cache_bytes() && spec.keeping == Keeping::No {
+        tracing::warn!("--cache-bytes does nothing for {name}: this model keeps no keys and values");
+    }
     if let Some(MetricsAliases::Vllm) = args.metrics_aliases {
         metrics.alias_as_vllm(&of_model)?;
     }
@@ -312,6 +315,11 @@ fn start_service(
 enum MetricsAliases {
     /// The names of vLLM, which Kubernetes inference routers read
     Vllm,
+}
+
+fn name(word: String) -> Result<String, &'static str> {
+    let is_shown = !word.trim().is_empty() && !word.contains(char::is_control);
+    if is_shown { Ok(word) } else { Err("give a name that can be seen, on one line") }
 }
 
 fn share(word: &str) -> Result<f32, &'static str> {

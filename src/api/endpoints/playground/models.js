@@ -3,8 +3,8 @@
 import { byId, el, setText, show } from './dom.js';
 
 /** Whether a model is the built-in one for Sudoku, under whatever name. */
-export const isSudoku = ({ id, diffusion, max_model_len }) =>
-  id === 'sudoku' || (diffusion.vocabulary === 11 && max_model_len === 89);
+export const isSudoku = ({ diffusion, max_model_len }) =>
+  diffusion.vocabulary === 11 && max_model_len === 89;
 
 /** What a model is, in one line. */
 function facts({ id, diffusion }) {

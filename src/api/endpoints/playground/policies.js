@@ -68,7 +68,7 @@ class RuleField {
         'option',
         {
           value: rule.name,
-          disabled: rule.needs_quality_head && !hasHead,
+          disabled: rule.is_refused || (rule.needs_quality_head && !hasHead),
         },
         rule.name,
       ),
@@ -194,7 +194,7 @@ export class PolicyForm {
   constructor(model, onChange) {
     forms += 1;
     const prefix = `policy${forms}`;
-    const { policies, presets = {}, has_quality_head: hasHead } = model;
+    const { policies, presets = {}, has_quality_head: hasHead, caches } = model;
     const field = (name, title, none, rules, help) =>
       new RuleField(`${prefix}-${name}`, { title, none, rules, hasHead, help }, onChange);
     const asRules = Object.entries(presets).map(([name, preset]) => ({
@@ -242,7 +242,10 @@ export class PolicyForm {
       'cache',
       'Cache',
       'default',
-      policies.caches,
+      policies.caches.map((rule) => ({
+        ...rule,
+        is_refused: caches === 'none' && rule.name !== 'off',
+      })),
       'Which keys and values are kept between passes.',
     );
     this.end = field(
