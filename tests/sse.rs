@@ -278,3 +278,28 @@ async fn a_stream_is_not_to_be_held_back() {
     server.until("remask_time_to_first_text_seconds_count 1").await;
     server.until("remask_generated_tokens_total{model=\"toy\"} 4").await;
 }
+
+#[tokio::test]
+async fn the_first_step_of_a_completion_has_what_its_format_gives() {
+    let server = Server::toy().await;
+    let properties = json!({"city": {"type": "string"}, "people": {"type": "integer"}});
+    let schema = json!({"type": "object", "properties": properties, "required": ["city", "people"]});
+    let body = json!({
+        "prompt": "Paris: ", "stream": true, "diffusion": {"stream_edits": true},
+        "response_format": {"type": "json_schema", "json_schema": {"name": "place", "schema": schema}},
+    });
+    let (text, chunks) = concatenated(&server.events(COMPLETIONS, &body).await);
+    let steps: Vec<&Value> =
+        chunks.iter().filter_map(|chunk| chunk.get("diffusion")?.get("edits").map(|_| &chunk["diffusion"])).collect();
+    let mut canvas = vec![None; usize::try_from(steps[0]["canvas_length"].as_u64().unwrap()).unwrap()];
+    let mut given = String::new();
+    for cell in steps[0]["pinned"].as_array().unwrap() {
+        canvas[usize::try_from(cell["at"].as_u64().unwrap()).unwrap()] = cell["token"].as_u64();
+        given += cell["text"].as_str().unwrap();
+    }
+    assert!(given.contains("\"city\":") && given.contains("\"people\":"), "{given}");
+    assert!(steps[1..].iter().all(|step| step.get("pinned").is_none()));
+    steps.iter().for_each(|step| replay(&mut canvas, step));
+    assert!(canvas.iter().all(Option::is_some), "nothing is missing");
+    assert!(text.contains("\"city\":"), "{text}");
+}

@@ -161,6 +161,21 @@ describe('a text', () => {
     await close();
   });
 
+  test('of a given shape shows what the shape gives', async () => {
+    const { page, close } = await open(toy.url);
+    await choose(page, 'prompt');
+    await page.click('#settings > summary');
+    const properties = { city: { type: 'string' }, people: { type: 'integer' } };
+    const schema = { type: 'object', properties, required: ['city', 'people'] };
+    const format = { type: 'json_schema', json_schema: { name: 'place', schema } };
+    await page.fill('#extra', JSON.stringify({ response_format: format }));
+    await run(page);
+    assert.match((await cells(page)).join(''), /^\{"city":.*"people":.*\}/);
+    assert.equal(await page.locator('.canvas .cell.blank').count(), 0);
+    assert.ok((await page.locator('.canvas .cell.fixed').count()) > 10);
+    await close();
+  });
+
   test('is continued under every policy of the form', async () => {
     const { page, close } = await open(toy.url);
     await choose(page, 'prompt');

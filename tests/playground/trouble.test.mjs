@@ -138,6 +138,27 @@ test('a stream whose connection breaks is read on without a gap', async () => {
   await server.stop();
 });
 
+test('a completion whose connection breaks is told to be lost, and what came is kept', async () => {
+  const server = await serve(['--model-id', 'toy']);
+  const between = await breakable(server.port);
+  const { page, close } = await open(between.url);
+  await choose(page, 'prompt');
+  await page.click('#settings > summary');
+  await page.fill('#extra', '{"max_tokens": 1000, "diffusion": {"end_of_text": "never"}}');
+  await page.click('#run');
+  await page.waitForFunction(() => Number(document.querySelector('#time').max) >= 3);
+  between.cut();
+  await ended(page);
+  assert.match(
+    await page.textContent('#error'),
+    /The connection broke. Streams of completions cannot be read on/,
+  );
+  assert.ok(Number(await page.getAttribute('#time', 'max')) >= 3);
+  await close(/ERR_/);
+  between.close();
+  await server.stop();
+});
+
 test('a server that is restarted in the middle is told, and what came is kept', async () => {
   const first = await serve(WIDE);
   const { page, close } = await open(first.url);

@@ -108,20 +108,26 @@ pub(crate) struct StepObject {
     blanks: usize,
     /// `at` counts cells after the prompt.
     edits: Vec<EditObject>,
-    /// Cells after the prompt; only in the first step of a choice.
+    /// Cells after the prompt; only in the first step of a choice of a completion.
     #[serde(skip_serializing_if = "Option::is_none")]
     canvas_length: Option<usize>,
+    /// Those of them that stay, as what a format or `suffix` gives; only there.
+    #[serde(skip_serializing_if = "Vec::is_empty")]
+    pinned: Vec<GivenCell>,
 }
 
 impl StepObject {
-    /// A step of choice `index`, whose canvas was `start` at first.
+    /// A step of choice `index`, whose canvas was `start` at first. `tells_start`: the step also
+    /// says what that canvas was.
     pub(crate) fn new(
         index: usize,
         step: &StepEvent,
         start: &Start,
-        canvas_length: Option<usize>,
+        tells_start: bool,
         detokenizer: Detokenizer<'_>,
     ) -> Self {
+        let start_object = tells_start.then(|| StartObject::new(start, detokenizer));
+        let (canvas_length, pinned) = start_object.map(|start| (start.canvas_length, start.pinned)).unzip();
         Self {
             index,
             step: step.step,
@@ -129,6 +135,7 @@ impl StepObject {
             blanks: step.blanks,
             edits: step.edits.iter().map(|edit| EditObject::new(edit, start.offset, detokenizer)).collect(),
             canvas_length,
+            pinned: pinned.unwrap_or_default(),
         }
     }
 }

@@ -92,7 +92,7 @@ struct Chunks {
     writer: ChoiceWriter,
     with_edits: bool,
     with_usage: bool,
-    /// Whether a chunk with edits was sent, for each choice. The first one has the canvas's length.
+    /// Whether a chunk with edits was sent, for each choice. The first one has the first canvas.
     has_edits: Vec<bool>,
     answers: Vec<Answer>,
 }
@@ -122,8 +122,7 @@ impl EventWriter for Chunks {
         let mut frames = Vec::new();
         if self.with_edits {
             let is_first = !std::mem::replace(&mut self.has_edits[index], true);
-            let canvas = is_first.then_some(start.cells.len());
-            let object = StepObject::new(index, step, start, canvas, self.writer.detokenizer());
+            let object = StepObject::new(index, step, start, is_first, self.writer.detokenizer());
             frames.push(self.piece(index, self.writer.delta(""), Some(Side::Step(object))));
         }
         if !step.text.is_empty() {

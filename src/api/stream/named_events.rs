@@ -60,7 +60,7 @@ impl NamedEvents {
 
     /// The data of a `step` of choice `index`.
     pub(crate) fn step_data(&self, index: usize, step: &StepEvent, start: &Start) -> serde_json::Result<String> {
-        to_string(&StepObject::new(index, step, start, None, self.detokenizer()))
+        to_string(&StepObject::new(index, step, start, false, self.detokenizer()))
     }
 
     /// The data of `done`, which is also the answer without a stream.
