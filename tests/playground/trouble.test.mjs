@@ -30,10 +30,10 @@ const SLOW =
 /** Room for these rows. */
 const WIDE = ['--max-batch-tokens', '8192'];
 
-/** Starts a puzzle that takes long, and waits for its first events. */
-async function startSlow(page) {
+/** Starts what takes long, and waits for its first events. */
+async function startSlow(page, extra = SLOW) {
   await page.click('#settings > summary');
-  await page.fill('#extra', SLOW);
+  await page.fill('#extra', extra);
   await page.selectOption('#speed', '0');
   await page.click('#run');
   await page.waitForFunction(() => Number(document.querySelector('#time').max) >= 3);
@@ -139,14 +139,11 @@ test('a stream whose connection breaks is read on without a gap', async () => {
 });
 
 test('a completion whose connection breaks is told to be lost, and what came is kept', async () => {
-  const server = await serve(['--model-id', 'toy']);
+  const server = await serve(WIDE);
   const between = await breakable(server.port);
   const { page, close } = await open(between.url);
   await choose(page, 'prompt');
-  await page.click('#settings > summary');
-  await page.fill('#extra', '{"max_tokens": 1000, "diffusion": {"end_of_text": "never"}}');
-  await page.click('#run');
-  await page.waitForFunction(() => Number(document.querySelector('#time').max) >= 3);
+  await startSlow(page, '{"diffusion": {"proofreading": {"steps": 20000, "below": 1}}}');
   between.cut();
   await ended(page);
   assert.match(
