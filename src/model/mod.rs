@@ -42,13 +42,12 @@ pub use row::{Restriction, Row, SequenceName};
 pub use sampling::{Change, Filter, Sampling};
 pub use spec::{Defaults, Keeping, ModelSpec, PresetsText, Repair};
 pub use toy::Toy;
+pub(crate) use weights::base::{HeadStart, base_config, entries_of, head_start, is_gguf, weights_digest};
 pub(crate) use weights::companions::{CHAT_TEMPLATE, COMPANIONS, TEMPLATE_FOLDERS, copy_companions};
 pub use weights::convert::{ConvertError, HeadEntry, annotate_head, put_together, take_apart};
 pub(crate) use weights::convert::{save_adapter, with_judged};
 pub use weights::directory::described;
-pub(crate) use weights::directory::{
-    HeadStart, PRISM_HEAD, SHARD_INDEX, ShardIndex, Tensors, backbone, entries_of, head_start, tensors, weights_digest,
-};
+pub(crate) use weights::directory::{PRISM_HEAD, SHARD_INDEX, ShardIndex, Tensors, backbone, tensors};
 pub use weights::gguf::vocabulary::{GgufVocabulary, Tokens};
 pub use weights::gguf::write::{Format, quantise};
 pub(crate) use weights::layout::head_tensors;

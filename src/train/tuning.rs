@@ -103,7 +103,10 @@ impl Tuning {
         let judged = judged(before.as_ref(), &data)?;
         // the head is trained, so it matters to its check alone which weights it was made for
         let options = LoadOptions { precision, allow_foreign_head: true, ..LoadOptions::default() };
-        let source = Source::Directory { dir: base.clone(), prism_head: None, adapter: None };
+        let source = match model::is_gguf(&base) {
+            true => Source::Gguf { file: base.clone(), prism_head: None },
+            false => Source::Directory { dir: base.clone(), prism_head: None, adapter: None },
+        };
         let model = load_frozen(&source, device, options)?;
         let mut parameters = Parameters::default();
         let (device, _) = device.open()?;

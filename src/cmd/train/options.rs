@@ -1,11 +1,12 @@
 //! The flags of both kinds of training, what follows from them, and progress in the terminal.
 
 use super::losses::Losses;
+use crate::cmd::model::gguf_tokenizer;
 use crate::cmd::print::{self, OutputError};
 use crate::cmd::words::{count, number, whole};
 use crate::diffusion::TokenId;
 use crate::files;
-use crate::model::{Device, threads};
+use crate::model::{Device, GgufVocabulary, is_gguf, threads};
 use crate::text::Tokenizer;
 use crate::train::data::{Cutting, Data, Keep};
 use crate::train::sudoku::Split;
@@ -121,9 +122,7 @@ impl RunArgs {
         end: Option<TokenId>,
     ) -> anyhow::Result<(Data, DataSettings)> {
         let (length, packed) = (*length, *packed);
-        let tokenizer = Tokenizer::from_dir(dir)?;
-        let tokenizer = tokenizer.with_context(|| format!("{} has no tokenizer.json", dir.display()))?;
-        let sha256 = tokenizer_sha256(dir)?;
+        let (tokenizer, sha256) = tokenizer_of(dir)?;
         let (cutting, file) = (Cutting { tokenizer: &tokenizer, length, end, packed }, self.out.join(ROWS));
         let keep = (!self.dry_run).then_some(Keep { file: &file, tokenizer: &sha256 });
         print::say(format_args!("remask: reading {} ...", data.display()));
@@ -215,10 +214,20 @@ pub(super) enum DataSettings {
     },
 }
 
-fn tokenizer_sha256(dir: &Path) -> anyhow::Result<String> {
-    let file = dir.join("tokenizer.json");
+/// The tokenizer of a model, and its SHA-256: that of `tokenizer.json`, or of what a GGUF file has
+/// in its place.
+fn tokenizer_of(base: &Path) -> anyhow::Result<(Tokenizer, String)> {
+    if is_gguf(base) {
+        let tokenizer = gguf_tokenizer(base)?;
+        let tokenizer = tokenizer.with_context(|| format!("{} has no tokenizer", base.display()))?;
+        let vocabulary = format!("{:?}", GgufVocabulary::read(base)?);
+        return Ok((tokenizer, in_hex(&Sha256::digest(vocabulary))));
+    }
+    let tokenizer = Tokenizer::from_dir(base)?;
+    let tokenizer = tokenizer.with_context(|| format!("{} has no tokenizer.json", base.display()))?;
+    let file = base.join("tokenizer.json");
     let bytes = files::read(&file, files::TOKENIZER_MAX).with_context(|| format!("cannot read {}", file.display()))?;
-    Ok(in_hex(&Sha256::digest(bytes)))
+    Ok((tokenizer, in_hex(&Sha256::digest(bytes))))
 }
 
 fn is_same(one: &Path, other: &Path) -> bool {

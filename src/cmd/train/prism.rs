@@ -3,13 +3,14 @@
 use super::card::Card;
 use super::dry_run::Memory;
 use super::options::{BuiltInTask, DataSettings, Monitor, RowArgs, RunArgs};
+use crate::cmd::environment::UsageError;
 use crate::cmd::eval::calibration::measure;
 use crate::cmd::model::DTYPES;
 use crate::cmd::signal::stop_flag;
 use crate::cmd::words::{count, named, number, one_of, temperature};
 use crate::diffusion::policy::{Choice, Kind, Rule};
 use crate::diffusion::u32_of;
-use crate::model::{Config, Denoiser, Precision, Source, load};
+use crate::model::{Denoiser, Precision, Source, base_config, is_gguf, load};
 use crate::train::data::Data;
 use crate::train::{Learns, Recipe, Tuning};
 use anyhow::bail;
@@ -35,8 +36,9 @@ const ROUNDS: NonZeroU32 = NonZeroU32::new(32).unwrap();
 pub(crate) struct PrismArgs {
     #[command(flatten)]
     run: RunArgs,
-    /// The model's directory. If it has a head, training starts from it
-    #[arg(long, value_name = "DIR")]
+    /// The model's directory, or with --learns head a GGUF file. If it has a head, training starts
+    /// from it
+    #[arg(long, value_name = "DIR|FILE.gguf")]
     model_id: PathBuf,
     /// Start from a quality head that was made for other weights, with a warning
     #[arg(long)]
@@ -92,11 +94,14 @@ pub(crate) struct PrismArgs {
 pub(super) fn run(args: &PrismArgs) -> anyhow::Result<()> {
     let RunArgs { out, seed, batch, .. } = &args.run;
     let dir = &args.model_id;
+    if is_gguf(dir) && args.learns != LearnsWord::Head {
+        bail!(UsageError("--model-id is a GGUF file, whose weights stay as they are; give --learns head".to_owned()));
+    }
     let memory = Memory::before(&args.run)?;
     args.run.create_out(Some(dir))?;
     let (data, data_settings) = match &args.data {
         Some(data) => {
-            let end = Config::read(dir)?.ends.first().copied();
+            let end = base_config(dir)?.ends.first().copied();
             args.run.rows(data, dir, &args.rows, end)?
         }
         None => (args.run.sudoku()?, DataSettings::Sudoku),
@@ -166,13 +171,14 @@ pub(super) fn run(args: &PrismArgs) -> anyhow::Result<()> {
 
 fn trained(args: &PrismArgs) -> anyhow::Result<Box<dyn Denoiser>> {
     let out = &args.run.out;
-    let (dir, adapter) = match args.learns {
-        LearnsWord::Everything => (out.clone(), None),
-        LearnsWord::Head => (args.model_id.clone(), None),
-        LearnsWord::Lora => (args.model_id.clone(), Some(out.join("adapter"))),
+    let (base, prism_head) = (args.model_id.clone(), Some(out.join("prism_head.safetensors")));
+    let source = match args.learns {
+        LearnsWord::Everything => Source::Directory { dir: out.clone(), prism_head, adapter: None },
+        LearnsWord::Head if is_gguf(&base) => Source::Gguf { file: base, prism_head },
+        LearnsWord::Head => Source::Directory { dir: base, prism_head, adapter: None },
+        LearnsWord::Lora => Source::Directory { dir: base, prism_head, adapter: Some(out.join("adapter")) },
     };
-    let prism_head = Some(out.join("prism_head.safetensors"));
-    Ok(load(&Source::Directory { dir, prism_head, adapter }, args.run.device)?)
+    Ok(load(&source, args.run.device)?)
 }
 
 const CARD_ROWS: usize = 200;

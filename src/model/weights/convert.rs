@@ -1,8 +1,9 @@
 //! Conversion between the published PRISM checkpoint, in which backbone, adapters and head share
 //! one file, and separate files for each. Numbers stay in their format.
 
+use super::base::entries_of;
 use super::companions::copy_companions;
-use super::directory::{PRISM_HEAD, directory, entries_of, open_any_head, tensors, trainable};
+use super::directory::{PRISM_HEAD, directory, open_any_head, tensors, trainable};
 use super::layout::{HEAD, Layout, Part};
 use super::lora::LoraConfig;
 use super::made_for::{MadeFor, check_head};

@@ -1,17 +1,15 @@
 //! The files of a model directory: which there are, and their weights for training and conversion.
 
 use super::layout::{HEAD, Layout, Part};
-use super::made_for::{check_head, entries_for};
-use super::{lora::LoraConfig, registry::Registry, save::Metadata, tensor_file::TensorFile};
+use super::made_for::check_head;
+use super::{lora::LoraConfig, registry::Registry, tensor_file::TensorFile};
 use crate::diffusion::TokenSet;
 use crate::files;
-use crate::model::config::{dit, family::Family, llada::Config, remedi, strict};
+use crate::model::config::{family::Family, llada::Config, remedi, strict};
 use crate::model::device::{CudaGraphs, Device, backend};
 use crate::model::error::LoadError;
 use candle_core::Tensor;
-use sha2::{Digest, Sha256, digest};
 use std::collections::{BTreeMap, BTreeSet};
-use std::io;
 use std::path::{Path, PathBuf};
 
 /// The file with the quality head in a model directory.
@@ -56,41 +54,6 @@ pub(crate) fn tensors(
     })
 }
 
-/// What training of a quality head alone starts from; the backbone stays in its files.
-#[derive(Clone, Debug)]
-pub(crate) struct HeadStart {
-    /// `config.json` and `generation_config.json`.
-    pub(crate) config: Config,
-    /// The quality head, where there is one.
-    pub(crate) head: Option<BTreeMap<String, Tensor>>,
-    /// The tokens that the head was trained to judge, where its file says so.
-    pub(crate) judged: Option<TokenSet>,
-}
-
-/// [`HeadStart`] of a directory. A quality head that was made for other weights is taken only with
-/// `allow_foreign_head`, with a warning.
-pub(crate) fn head_start(dir: &Path, device: Device, allow_foreign_head: bool) -> Result<HeadStart, LoadError> {
-    check_is_model(dir)?;
-    let (files, lora) = directory(dir, None, None)?;
-    let config = judgeable(dir, &files)?;
-    let layout = Layout::llada(&config);
-    let weights = Registry::of(&layout, files, lora, backend(device.open()?.0, CudaGraphs::Off))?;
-    check_head(&weights, allow_foreign_head)?;
-    let head = layout.head.iter().map(|(name, _)| Ok((name.clone(), weights.head(name)?)));
-    let head = if weights.has_head() { Some(head.collect::<Result<_, LoadError>>()?) } else { None };
-    Ok(HeadStart { head, judged: weights.judged()?, config })
-}
-
-/// The SHA-256 of the files of a directory's weights.
-pub(crate) fn weights_digest(dir: &Path) -> Result<digest::Output<Sha256>, LoadError> {
-    let mut hash = Sha256::new();
-    for TensorFile { name, .. } in model_files(dir)? {
-        let copied = files::open(Path::new(&name)).and_then(|mut file| io::copy(&mut file, &mut hash));
-        copied.map_err(|cause| LoadError::unreadable(&name, &cause))?;
-    }
-    Ok(hash.finalize())
-}
-
 /// Loads the weights of a directory's model in f32, without its quality head.
 pub(crate) fn backbone(dir: &Path, device: Device) -> Result<BTreeMap<String, Tensor>, LoadError> {
     check_is_model(dir)?;
@@ -128,7 +91,8 @@ pub fn described(dir: &Path) -> Result<Config, LoadError> {
 
 /// The same of a model that can be trained.
 pub(crate) fn trainable(dir: &Path, files: &[TensorFile]) -> Result<Config, LoadError> {
-    let config = judgeable(dir, files)?;
+    let config = config(dir, files)?;
+    check_is_judgeable(&config, dir)?;
     match config.family {
         Family::Dream => {
             let problem = "has a Dream model, of which only a quality head can be trained; training of whole models \
@@ -139,35 +103,18 @@ pub(crate) fn trainable(dir: &Path, files: &[TensorFile]) -> Result<Config, Load
     }
 }
 
-/// The configuration of a directory's model for which a quality head can be trained.
-fn judgeable(dir: &Path, files: &[TensorFile]) -> Result<Config, LoadError> {
-    let config = config(dir, files)?;
+/// Checks that a quality head can be trained for a model.
+pub(crate) fn check_is_judgeable(config: &Config, base: &Path) -> Result<(), LoadError> {
     if config.family == Family::Remedi {
         let problem = "has a RemeDi model, which judges its tokens itself; training and PRISM checkpoints are for \
                        LLaDA models";
-        return Err(LoadError::malformed(&dir.display(), problem));
+        return Err(LoadError::malformed(&base.display(), problem));
     }
-    Ok(config)
+    Ok(())
 }
 
 fn all_weights(layout: &Layout, weights: &Registry) -> Result<BTreeMap<String, Tensor>, LoadError> {
     layout.weights.keys().map(|name| Ok((name.clone(), weights.weight(name)?))).collect()
-}
-
-/// The entries in the header of a head's file that say for which weights the head was made: those
-/// of a directory, an adapter folded in.
-pub(crate) fn entries_of(dir: &Path, adapter: Option<&Path>) -> Result<Metadata, LoadError> {
-    let mut files = model_files(dir)?;
-    let mut lora = LoraConfig::PUBLISHED;
-    if let Some(adapter) = adapter {
-        lora = LoraConfig::read(&adapter.join("adapter_config.json"))?;
-        files.push(TensorFile::open(&adapter.join("adapter_model.safetensors"))?);
-    }
-    let layout = match dit::is_in(dir) {
-        true => Layout::dit(&dit::Config::read(&dir.join("config.json"))?),
-        false => Layout::llada(&config(dir, &files)?),
-    };
-    entries_for(&Registry::of(&layout, files, lora, backend(Device::Cpu.open()?.0, CudaGraphs::Off))?)
 }
 
 /// Every file of the weights of a directory's model, and how its adapters are to be folded.

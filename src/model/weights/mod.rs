@@ -1,5 +1,6 @@
 //! A model's weights: files, names, adapters and fingerprints; reading, converting and saving.
 
+pub(crate) mod base;
 pub(crate) mod companions;
 pub(crate) mod convert;
 pub(crate) mod directory;

@@ -148,3 +148,29 @@ fn a_model_of_every_family_that_does_not_judge_itself_gets_a_head() {
     let error = model::head_start(&root.join("remedi-tiny"), model::Device::Cpu, false).unwrap_err().to_string();
     assert!(error.contains("has a RemeDi model, which judges its tokens itself"), "{error}");
 }
+
+#[test]
+fn a_gguf_file_gets_a_head_whose_weights_it_keeps_in_few_bits() {
+    let [base, out] = [tempfile::tempdir().unwrap(), tempfile::tempdir().unwrap()];
+    for name in ["config.json", "model.safetensors"] {
+        std::fs::copy(tiny().join(name), base.path().join(name)).unwrap();
+    }
+    let file = |format: model::Format| {
+        let file = base.path().join("model.gguf");
+        let _ = std::fs::remove_file(&file); // there is none at first
+        model::quantise(base.path(), None, None, format, &file, false).unwrap();
+        file
+    };
+    let gguf = file(model::Format::Q8_0);
+    assert!(!tune(&gguf, out.path(), 3), "it ends its round first");
+    assert!(tune(&gguf, out.path(), 99), "and goes on");
+    let head = out.path().join("prism_head.safetensors");
+    let load = |source: &Source| load(source, model::Device::Cpu);
+    let served = load(&Source::Gguf { file: gguf.clone(), prism_head: Some(head.clone()) }).unwrap();
+    assert!(served.spec().has_quality && served.spec().weights.contains("q8_0"), "{}", served.spec().weights);
+    assert!(load(&source(base.path(), Some(head))).is_err(), "made for what was rounded, not for what was not");
+    file(model::Format::Q4_0);
+    let resumed = std::panic::catch_unwind(|| tune(&gguf, out.path(), 99)).unwrap_err();
+    let words = resumed.downcast_ref::<String>().unwrap();
+    assert!(words.contains("is of a run with backbone_sha256"), "{words}");
+}
