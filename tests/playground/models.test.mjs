@@ -41,6 +41,20 @@ test('what was written stays when the model changes', async () => {
   assert.equal(await page.inputValue('#prompt'), 'Mine');
   assert.equal(await page.inputValue('#message'), 'Write a haiku.', 'an example');
   assert.equal(await page.locator('input[name="mode"]:checked').inputValue(), 'prompt');
+  // a puzzle of the page is an example; a template of one's own keeps its blank
+  await choose(page, 'infill');
+  assert.equal(await page.inputValue('#blank'), '<blank>');
+  await page.selectOption('#models', 'sudoku');
+  await page.selectOption('#puzzle', '1');
+  await page.selectOption('#models', 'toy');
+  assert.equal(await page.inputValue('#template'), 'Once upon a time<blank:48>');
+  await page.fill('#template', 'a_b_');
+  await page.fill('#blank', '_');
+  await page.selectOption('#models', 'sudoku');
+  assert.equal(await page.inputValue('#template'), 'a_b_');
+  assert.equal(await page.inputValue('#blank'), '_');
+  await page.selectOption('#models', 'toy');
+  await choose(page, 'prompt');
   await page.click('#share');
   const link = page.url();
   await close();

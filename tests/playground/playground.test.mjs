@@ -161,6 +161,14 @@ describe('a text', () => {
     await close();
   });
 
+  test('of the demo model is repaired as the page gives it', async () => {
+    const { page, close } = await open(toy.url);
+    await choose(page, 'repair');
+    await run(page);
+    assert.equal(await page.textContent('#result'), ' sphinx of black quartz, judge my vow; then ');
+    await close();
+  });
+
   test('of a given shape shows what the shape gives', async () => {
     const { page, close } = await open(toy.url);
     await choose(page, 'prompt');

@@ -228,6 +228,9 @@ test('what is exported can be imported, and what is malformed is refused by its 
       [lines[start], '{"step": 0, "edits": [{"kind": "fill", "at": 9999, "token": 7}]}'],
       /outside the canvas/,
     ],
+    [[lines[start], '{"object": "infill", "choices": 5}'], /^Line 2 .*no line of a trajectory/],
+    [[lines[start], '{"object": "infill", "tokens": [null]}'], /^Line 2 .*lists are malformed/],
+    [[lines[start], '{"object": "score", "doubtful": 5}'], /^Line 2 .*lists are malformed/],
     [[''], /no trajectory/],
   ]) {
     const file = path.join(folder, 'malformed.jsonl');
@@ -269,6 +272,34 @@ test('a link has all settings', async () => {
   await other.close();
   const damaged = await open(`${server.url}/#play=damaged!`);
   assert.equal(await damaged.page.inputValue('#prompt'), 'Once upon a time');
+  assert.match(await damaged.page.textContent('#error'), /The link is damaged/);
+  const fragment = (settings) =>
+    `#play=${Buffer.from(JSON.stringify(settings)).toString('base64url')}`;
+  await damaged.page.evaluate((hash) => {
+    location.hash = hash;
+  }, fragment({ policies: [{ unmasking: 5 }], prompt: 'Taken' }));
+  await damaged.page.waitForFunction(() => document.querySelector('#prompt').value === 'Taken');
+  assert.match(await damaged.page.textContent('#error'), /The link is damaged/);
+  await damaged.page.evaluate((hash) => {
+    location.hash = hash;
+  }, fragment({ model: 'other', prompt: 'Mine' }));
+  await damaged.page.waitForFunction(() => document.querySelector('#prompt').value === 'Mine');
+  assert.match(await damaged.page.textContent('#error'), /for the model “other”, which is not/);
+  await choose(damaged.page, 'prompt');
+  await damaged.page.fill('#prompt', 'x'.repeat(100_000));
+  await damaged.page.click('#share');
+  assert.match(await damaged.page.textContent('#error'), /too long for a link/);
+  await damaged.page.fill('#prompt', 'Once');
+  await damaged.page.click('#settings > summary');
+  await damaged.page.fill('#extra', '{bad');
+  await damaged.page.click('#run');
+  assert.doesNotMatch(await damaged.page.textContent('#error'), /null/);
+  // of several choices the first is shown
+  await damaged.page.fill('#extra', '{"n": 3, "temperature": 1, "stream": false}');
+  await run(damaged.page);
+  const shown = await damaged.page.textContent('#result');
+  assert.equal((await cells(damaged.page)).length, 64);
+  assert.ok(shown.length > 0 && shown.length <= 64, shown);
   await damaged.close();
   await server.stop();
 });

@@ -41,6 +41,7 @@ const FILES: &[File] = &[
     script("models.js", include_str!("playground/models.js")),
     script("player.js", include_str!("playground/player.js")),
     script("policies.js", include_str!("playground/policies.js")),
+    script("puzzles.js", include_str!("playground/puzzles.js")),
     script("requests.js", include_str!("playground/requests.js")),
     script("review.js", include_str!("playground/review.js")),
     script("run.js", include_str!("playground/run.js")),

@@ -26,6 +26,9 @@ export class ApiError extends Error {
   }
 }
 
+/** A server that is not there. */
+export class Unreachable extends Error {}
+
 /** A stream that ended before its last event. */
 export class Broken extends Error {}
 
@@ -42,7 +45,11 @@ async function ask(path, { method = 'GET', body, id, last, signal } = {}) {
   if (id) headers['X-Request-Id'] = id;
   if (last) headers['Last-Event-ID'] = last;
   const text = body === undefined ? undefined : JSON.stringify(body);
-  const response = await fetch(path, { method, headers, body: text, signal, cache: 'no-store' });
+  const asked = { method, headers, body: text, signal, cache: 'no-store' };
+  const response = await fetch(path, asked).catch((cause) => {
+    if (!(cause instanceof TypeError)) throw cause; // it was cancelled
+    throw new Unreachable(`The server cannot be reached (${cause.message}).`);
+  });
   if (response.ok) return response;
   const seconds = Number.parseInt(response.headers.get('Retry-After') ?? '', 10);
   const answer = await response.json().catch(() => null);

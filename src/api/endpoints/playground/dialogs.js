@@ -21,7 +21,11 @@ export class Dialogs {
       setText(byId('tool-note'), await copy(result(), byId('result')));
     });
     byId('share').addEventListener('click', async () => {
-      history.replaceState(null, '', fragment());
+      try {
+        history.replaceState(null, '', fragment());
+      } catch (cause) {
+        return onError(cause);
+      }
       const note = byId('tool-note');
       setText(note, location.href);
       const done = await copy(location.href, note);
@@ -31,6 +35,7 @@ export class Dialogs {
           ? 'The link is in the address bar and was copied.'
           : 'The link is in the address bar.',
       );
+      return null;
     });
     this.wireKey();
   }

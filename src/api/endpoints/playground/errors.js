@@ -28,12 +28,9 @@ export class ErrorBox {
       code,
       param ? `field ${param}` : null,
     ].filter(Boolean);
-    const isUnreachable = cause instanceof TypeError && !status;
-    const text = isUnreachable ? `The server cannot be reached (${message}).` : message;
-    this.box.replaceChildren(
-      el('p', {}, text),
-      facts.length ? el('p', { class: 'facts' }, facts.join(' · ')) : null,
-    );
+    const text = cause instanceof TypeError ? `This page made a mistake: ${message}.` : message;
+    const line = facts.length ? [el('p', { class: 'facts' }, facts.join(' · '))] : [];
+    this.box.replaceChildren(el('p', {}, text), ...line);
     this.box.className = 'error';
     show(this.box, true);
     if (retryAfter !== null && retryAfter !== undefined) this.countDown(retryAfter);

@@ -124,7 +124,20 @@ function read(line, trajectories) {
     return null;
   }
   if (!('object' in line)) return 'it is none of request, start, step, done and error';
+  if (!last.mode && ['repair', 'score'].includes(line.object)) last.mode = line.object;
+  const isEach = [line.edits, line.tokens].every((list) => isListOf(list, isObject));
+  if (!isEach || !isListOf(line.doubtful, isWhole)) return 'its lists are malformed';
   return answerOf(last, line) ? null : 'the qualities of its answer are malformed';
+}
+
+/** The same for a line whose members may be of any kind. */
+function tried(line, trajectories) {
+  try {
+    return read(line, trajectories);
+  } catch (cause) {
+    if (!(cause instanceof TypeError)) throw cause;
+    return `its members are not of the kinds that they have (${cause.message})`;
+  }
 }
 
 /** The one or two trajectories of a file. Throws an error that names the line. */
@@ -138,7 +151,7 @@ export function imported(text) {
     } catch {
       // said below
     }
-    const why = isObject(line) ? read(line, trajectories) : 'it is no JSON object';
+    const why = isObject(line) ? tried(line, trajectories) : 'it is no JSON object';
     if (why) throw new Error(`Line ${index + 1} is no line of a trajectory: ${why}.`);
   });
   const whole = trajectories.filter(({ tokens }) => tokens);

@@ -139,6 +139,8 @@ export class Lane {
   sentence() {
     const { state, trajectory } = this;
     const { event } = state;
+    if (trajectory.mode === 'score')
+      return 'Each token is shaded by its quality. Doubtful ones are framed.';
     if (!event) return 'The canvas before the first pass.';
     const of = event.planned ? ` of at most ${event.planned}` : '';
     const head = `Pass ${event.step + 1}${of}:`;

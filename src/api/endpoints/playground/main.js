@@ -11,13 +11,14 @@ import { Lane } from './lane.js';
 import { Models, isSudoku } from './models.js';
 import { Player } from './player.js';
 import { PolicyForm, summary } from './policies.js';
+import { isOfPage, named, offered } from './puzzles.js';
 import { requestOf } from './requests.js';
 import { Review, markDoubtful } from './review.js';
 import { run, score } from './run.js';
 import { defaults, modeOf, readSettings, showMode, turnsOf, writeSettings } from './settings.js';
-import { LEGEND } from './shade.js';
-import { fragmentOf, settingsOf } from './share.js';
-import { PUZZLES, isPuzzle } from './sudoku.js';
+import { legend } from './shade.js';
+import { fragmentOf, isLink, settingsOf } from './share.js';
+import { isPuzzle } from './sudoku.js';
 import { themed } from './theme.js';
 import { begin, cellsOf } from './trajectory.js';
 
@@ -217,6 +218,7 @@ function busy(isBusy) {
   byId('run').disabled = isBusy;
   byId('cancel').disabled = !isBusy;
   byId('models').disabled = isBusy;
+  byId('puzzle').disabled = isBusy;
   byId('ask').setAttribute('aria-busy', String(isBusy));
 }
 
@@ -241,14 +243,13 @@ function apply(settings) {
   settings.policies?.slice?.(0, 2).forEach((policy, index) => {
     if (policy !== null && typeof policy === 'object') policies[index].set(policy);
   });
-  const puzzle = PUZZLES.findIndex(({ template }) => template === byId('template').value);
-  if (puzzle >= 0) byId('puzzle').value = String(puzzle);
   changed();
 }
 
 /** Follows a change of the mode, or of what is compared. */
 function changed() {
   showMode(modeOf());
+  named();
   const isCompared = byId('compare').checked;
   show(byId('which'), isCompared);
   const isB = isCompared && document.querySelector('input[name="which"]:checked').value === 'B';
@@ -263,29 +264,33 @@ function changed() {
   setText(byId('run'), words[modeOf()] ?? 'Continue');
 }
 
-function choosePuzzle() {
-  const puzzle = PUZZLES[Number(byId('puzzle').value)];
-  byId('template').value = puzzle.template;
-  byId('blank').value = '.';
-  setText(byId('puzzle-note'), puzzle.note);
-  preview();
-}
-
 async function load() {
   const { data } = await getJson('v1/models');
-  const settings = settingsOf(location.hash);
   models = new Models(data, (chosen) => {
     use(chosen);
     preview();
   });
-  use(models.choose(settings?.model));
-  if (settings) apply(settings);
+  follow();
+}
+
+/** Takes the settings of the address, if it is a link, and says what is wrong with them. */
+function follow() {
+  const settings = settingsOf(location.hash);
+  use(models.choose(settings?.model ?? model?.id));
+  try {
+    if (isLink(location.hash)) apply(settings);
+    if (typeof settings?.model === 'string' && settings.model !== model.id)
+      errors.note(`The link is for the model “${settings.model}”, which is not served here.`);
+  } catch {
+    errors.note('The link is damaged. What of it could be read was taken.');
+    changed();
+  }
   preview();
 }
 
 /** Works with a model from now on. Fields that hold the examples of the one before get its own. */
 function use(chosen) {
-  const before = model && defaults(isSudoku(model));
+  const before = model && defaults(model);
   const fields = model && readSettings();
   const values = model && policies.map((form) => form.value());
   model = chosen;
@@ -294,27 +299,22 @@ function use(chosen) {
   const own = isSudoku(model);
   show(byId('puzzle-box'), own);
   byId('template-box').open = !own;
-  conversation.set([]);
-  const isExample = ([name]) => !before || fields[name] === before[name];
-  const examples = Object.fromEntries(Object.entries(defaults(own)).filter(isExample));
+  const hasExample = !before || before.template === fields.template || isOfPage(fields.template);
+  const isExample = ([name]) => {
+    if (['template', 'blank'].includes(name)) return hasExample; // they belong together
+    return !before || fields[name] === before[name];
+  };
+  const examples = Object.fromEntries(Object.entries(defaults(model)).filter(isExample));
   apply(before ? { ...examples, policies: values } : examples);
-  if (own && 'template' in examples) choosePuzzle();
 }
 
 function wire() {
   themed(byId('theme'));
-  byId('legend').append(
-    ...LEGEND.map(([kind, text, meaning]) =>
-      el(
-        'li',
-        {},
-        el('span', { class: `cell ${kind}`, 'aria-hidden': 'true' }, text),
-        ` ${meaning}`,
-      ),
-    ),
-  );
-  byId('puzzle').append(...PUZZLES.map(({ name }, index) => el('option', { value: index }, name)));
-  byId('puzzle').addEventListener('change', choosePuzzle);
+  byId('legend').append(...legend());
+  offered(() => {
+    changed();
+    preview();
+  });
   byId('ask').addEventListener('submit', submit);
   byId('cancel').addEventListener('click', stop);
   for (const name of ['mode', 'which']) {
@@ -346,6 +346,9 @@ function wire() {
     if (!full.length)
       return setText(byId('tool-note'), 'There is nothing to export yet: run something first.');
     return download(`${full[0].model}-${full[0].mode}.jsonl`, exported(full), 'application/jsonl');
+  });
+  addEventListener('hashchange', () => {
+    if (isLink(location.hash) && model && !abort) follow();
   });
   byId('import').addEventListener('click', () => byId('file').click());
   byId('file').addEventListener('change', readFile);

@@ -29,28 +29,24 @@ export function requestOf(settings, policy, { hasHead }) {
       ...common,
       template: settings.template,
       ...given({ blank: settings.blank }),
-      stream: true,
       diffusion: { ...quality, ...policy, ...ofExtra },
     }),
     prompt: () => ({
       ...common,
       prompt: wordsOf(settings.prompt, settings.ids),
       ...given({ max_tokens: settings.maxTokens }),
-      stream: true,
       diffusion: { ...quality, ...policy, stream_edits: true, ...ofExtra },
     }),
     chat: () => ({
       ...common,
       messages: [...settings.turns, { role: 'user', content: settings.message }],
       ...given({ max_tokens: settings.maxTokens }),
-      stream: true,
       diffusion: { ...quality, ...policy, stream_edits: true, ...ofExtra },
     }),
     repair: () => ({
       ...common,
       text: wordsOf(settings.text, settings.ids),
       ...given({ below, worst: settings.worst, steps: settings.rounds }),
-      stream: true,
       diffusion: { ...quality, ...ofExtra },
     }),
     score: () => ({
@@ -59,7 +55,8 @@ export function requestOf(settings, policy, { hasHead }) {
       ...(settings.likelihood ? { likelihood: true } : {}),
     }),
   }[mode]();
-  return { path, body: { ...body, ...rest } };
+  const streamed = mode === 'score' ? {} : { stream: true };
+  return { path, body: { ...body, ...rest, ...streamed } };
 }
 
 /** A text, or the token ids that it lists: a model may have no tokenizer. */

@@ -52,6 +52,7 @@ function completionOf(mode, model) {
 function readChunk(trajectory, answer, { choices, diffusion }, ms) {
   const [choice] = choices;
   const [own] = answer.choices;
+  if ((choice?.index ?? 0) > 0) return; // the page shows the first choice
   if (choice?.text) own.text += choice.text;
   if (choice?.delta?.content) own.message.content += choice.delta.content;
   if (choice?.finish_reason) own.finish_reason = choice.finish_reason;

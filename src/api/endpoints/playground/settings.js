@@ -1,7 +1,11 @@
 // The settings of the page: its fields read into one object, and written from one.
 
 import { byId } from './dom.js';
+import { isSudoku } from './models.js';
 import { PUZZLES, SOLVED, WRONG } from './sudoku.js';
+
+/** What the demo model writes, with two wrong letters. */
+const OF_TOY = ' sphinx of black quarts, judge mi vow; then ';
 
 /** Names of settings, the fields they are in, and how a field is read. */
 const FIELDS = [
@@ -68,10 +72,10 @@ export function turnsOf(value) {
 }
 
 /** What the fields hold at first. */
-export function defaults(isSudoku) {
+export function defaults(model) {
   const policy_b = { remasking: 'off', proofreading: 'off' };
   const common = { mode: 'infill', seed: 1, temperature: 0, policies: [{}, policy_b] };
-  return isSudoku
+  return isSudoku(model)
     ? {
         ...common,
         template: PUZZLES[0].template,
@@ -88,6 +92,6 @@ export function defaults(isSudoku) {
         prompt: 'Once upon a time',
         maxTokens: 64,
         message: 'Write a haiku.',
-        text: 'The quick brown fox jumqs over the lazy dog.',
+        text: model.diffusion.family === 'toy' ? OF_TOY : 'The quick brown fox jumqs over the dog.',
       };
 }

@@ -1,6 +1,8 @@
 // How a probability looks: five steps from "sure" to "doubtful". Each step has a colour of its own
 // lightness and, where it is not sure, an underline of its own, so that no one needs the hue.
 
+import { el } from './dom.js';
+
 const STEPS = [
   { from: 0.99, name: 'sure', text: '99 % and more' },
   { from: 0.9, name: 'likely', text: '90 to 99 %' },
@@ -24,10 +26,16 @@ export function percent(probability) {
 }
 
 /** The entries of the legend: a class of a cell, the text in it, and what it means. */
-export const LEGEND = [
+const LEGEND = [
   ['fixed', '5', 'given'],
   ['blank', '·', 'blank'],
   ...STEPS.map(({ name, text }) => [`filled ${name}`, '5', text]),
   ['blank ghost', '5', 'erased: the model no longer believes it'],
   ['filled sure corrected', '5', 'corrected'],
 ];
+
+/** The items of the legend. */
+export const legend = () =>
+  LEGEND.map(([kind, text, meaning]) =>
+    el('li', {}, el('span', { class: `cell ${kind}`, 'aria-hidden': 'true' }, text), ` ${meaning}`),
+  );
