@@ -144,7 +144,7 @@ pub(crate) fn directory(
     Ok((files, lora))
 }
 
-fn has(file: &TensorFile, wanted: fn(&Part) -> bool) -> bool {
+pub(crate) fn has(file: &TensorFile, wanted: fn(&Part) -> bool) -> bool {
     file.shapes.keys().filter_map(|name| Part::of(name)).any(|part| wanted(&part))
 }
 
