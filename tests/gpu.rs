@@ -266,7 +266,7 @@ fn three_steps_of_training_are_the_cpus() {
     let ((expected, expected_weights), (found, weights)) = (trained(Device::Cpu), trained(gpu()));
     assert_eq!((expected.len(), found.len()), (3, 3));
     for (a, b) in found.iter().zip(&expected) {
-        let entropies = (a.cross_entropy.unwrap(), b.cross_entropy.unwrap());
+        let entropies = (a.means.cross_entropy.unwrap(), b.means.cross_entropy.unwrap());
         for (a, b) in [(a.loss, b.loss), entropies, (a.gradient_norm, b.gradient_norm)] {
             assert!((a - b).abs() < 1e-3 * b.abs(), "{a} {b} in step {}", found.len());
         }

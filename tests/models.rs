@@ -1,5 +1,5 @@
-//! Several models on one server: which one a request reaches, what is told of each, and how the
-//! program names them.
+//! Several models on one server: which of them answers a request, the metrics and the readiness of
+//! each, and their names on the command line.
 
 mod common;
 

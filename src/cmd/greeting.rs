@@ -8,7 +8,7 @@ use std::time::Duration;
 /// What the example depends on, besides the services.
 #[derive(Clone, Copy, Debug)]
 pub(super) struct Example {
-    /// Whether the first model is the built-in one for Sudoku, under whatever name.
+    /// Whether the first model is the built-in one for Sudoku, also under another name.
     pub(super) is_sudoku: bool,
     pub(super) has_keys: bool,
 }

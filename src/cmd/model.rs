@@ -8,7 +8,8 @@ use super::{
 };
 use crate::files;
 use crate::model::{
-    CudaGraphs, Denoiser, Device, Devices, GgufVocabulary, LoadOptions, Precision, Source, Tokens, Toy, load_with,
+    CudaGraphs, Denoiser, Device, Devices, GgufVocabulary, LoadOptions, Precision, Source, Tokens, Toy, is_gguf,
+    load_with,
 };
 use crate::text::{Lists, Tokenizer};
 use anyhow::{Context, bail};
@@ -112,7 +113,7 @@ pub(super) fn place(model_id: &str) -> Place {
     match model_id {
         "sudoku" | "toy" => Place::BuiltIn,
         _ if path.is_dir() => Place::Directory,
-        _ if path.extension().is_some_and(|extension| extension.eq_ignore_ascii_case("gguf")) => Place::Gguf,
+        _ if is_gguf(path) => Place::Gguf,
         _ => Place::Hub,
     }
 }

@@ -1,6 +1,6 @@
 //! The metrics of each device that a model is computed on, with the label `device`.
 
-use super::family::Family;
+use super::registrar::Registrar;
 use prometheus::{Histogram, HistogramVec, IntCounter, IntCounterVec, IntGauge, IntGaugeVec};
 use std::time::Duration;
 
@@ -45,10 +45,10 @@ pub struct DeviceMetrics {
 }
 
 impl Devices {
-    pub(super) fn new(family: &Family<'_>) -> prometheus::Result<Self> {
-        let counters = |name: &str, help: &str| family.counters(name, help, LABEL);
-        let gauges = |name: &str, help: &str| family.gauges(name, help, LABEL);
-        let histograms = |name: &str, help: &str, buckets: &[f64]| family.histograms(name, help, buckets, LABEL);
+    pub(super) fn new(registrar: &Registrar<'_>) -> prometheus::Result<Self> {
+        let counters = |name: &str, help: &str| registrar.counters(name, help, LABEL);
+        let gauges = |name: &str, help: &str| registrar.gauges(name, help, LABEL);
+        let histograms = |name: &str, help: &str, buckets: &[f64]| registrar.histograms(name, help, buckets, LABEL);
         Ok(Self {
             forward_passes: counters("forward_passes_total", "Forward passes of the model")?,
             token_forwards: counters("token_forwards_total", "Tokens seen by forward passes")?,

@@ -1,7 +1,7 @@
 //! The metrics of the whole server: of its requests, by endpoint. Those of a model are in `model`.
 
-use super::family::Family;
 use super::model::ModelMetrics;
+use super::registrar::Registrar;
 use prometheus::{Encoder, Histogram, HistogramVec, IntCounterVec, IntGauge, Registry, TextEncoder};
 use std::sync::Arc;
 use std::time::Duration;
@@ -56,7 +56,7 @@ impl Metrics {
     /// When two metrics have the same name, which is a bug.
     pub fn new() -> prometheus::Result<Self> {
         let registry = Registry::new_custom(Some("remask".to_owned()), None)?;
-        let server = Family::of_server(&registry);
+        let server = Registrar::of_server(&registry);
         Ok(Self {
             requests: server.counters("requests_total", "Requests ended", &["endpoint", "outcome"])?,
             request_duration: server.durations(
@@ -92,7 +92,7 @@ impl Metrics {
     /// # Errors
     /// When there are the same labels with the same values already, or the name of one is invalid.
     pub fn info(&self, name: &str, help: &str, labels: &[(&str, &str)]) -> prometheus::Result<()> {
-        Family::of_server(&self.registry).info(name, help, labels)
+        Registrar::of_server(&self.registry).info(name, help, labels)
     }
 
     /// All metrics in Prometheus' text format.

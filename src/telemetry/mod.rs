@@ -2,9 +2,9 @@
 
 mod alias;
 mod device;
-mod family;
 mod metrics;
 mod model;
+mod registrar;
 pub mod trace;
 
 pub use device::DeviceMetrics;

@@ -3,7 +3,7 @@
 
 use super::alias::Alias;
 use super::device::{DeviceMetrics, Devices};
-use super::family::Family;
+use super::registrar::Registrar;
 use crate::diffusion::Probability;
 use crate::diffusion::policy::{Kind, OFF, Rule, rules};
 use prometheus::{Gauge, Histogram, IntCounter, IntCounterVec, IntGauge, Registry};
@@ -38,37 +38,38 @@ pub struct ModelMetrics {
 impl ModelMetrics {
     /// Metrics at zero, in `registry`.
     pub(super) fn new(registry: &Registry, name: &str) -> prometheus::Result<Self> {
-        let family = Family::of_model(registry, name);
+        let registrar = Registrar::of_model(registry, name);
         let help = "Filled cells erased again";
-        let erased = family.counters("cells_erased_total", help, &["policy"])?;
+        let erased = registrar.counters("cells_erased_total", help, &["policy"])?;
         let is_replacing = |rule: &&Rule| rule.needs.best || rule.needs.corrected;
         let erasing = rules(Kind::Remasking).into_iter().filter(|rule| *rule != &OFF && !is_replacing(rule));
         erasing.for_each(|rule| drop(erased.with_label_values(&[rule.name])));
         let help = "Filled cells that got another token without being erased";
-        let replaced = family.counters("cells_replaced_total", help, &["policy"])?;
+        let replaced = registrar.counters("cells_replaced_total", help, &["policy"])?;
         let replacing = rules(Kind::Remasking).into_iter().filter(is_replacing);
         replacing.for_each(|rule| drop(replaced.with_label_values(&[rule.name])));
-        let probability = |name: &str, help: &str| family.histogram(name, help, PROBABILITY_BUCKETS);
+        let probability = |name: &str, help: &str| registrar.histogram(name, help, PROBABILITY_BUCKETS);
         Ok(Self {
             name: name.to_owned(),
-            queue_duration: family.duration("queue_duration_seconds", "From admission to the first pass")?,
-            time_to_first_edit: family
+            queue_duration: registrar.duration("queue_duration_seconds", "From admission to the first pass")?,
+            time_to_first_edit: registrar
                 .duration("time_to_first_edit_seconds", "From admission to the first change of the canvas")?,
-            prompt_tokens: family.counter("prompt_tokens_total", "Tokens given by users, of requests that finished")?,
-            generated_tokens: family.counter("generated_tokens_total", "Tokens of answers")?,
-            devices: Devices::new(&family)?,
-            cells_filled: family.counter("cells_filled_total", "Blanks filled, refills included")?,
+            prompt_tokens: registrar
+                .counter("prompt_tokens_total", "Tokens given by users, of requests that finished")?,
+            generated_tokens: registrar.counter("generated_tokens_total", "Tokens of answers")?,
+            devices: Devices::new(&registrar)?,
+            cells_filled: registrar.counter("cells_filled_total", "Blanks filled, refills included")?,
             cells_erased: erased,
             cells_replaced: replaced,
             fill_confidence: probability("fill_confidence", "Probability of a token when written")?,
             fill_quality: probability("fill_quality", "Quality of the tokens of answers that were judged")?,
-            degraded: family.counter("deadline_degraded_total", "Answers for which steps were given up")?,
+            degraded: registrar.counter("deadline_degraded_total", "Answers for which steps were given up")?,
             occupancy: Gauge::new("occupancy", "Share of the places of running sequences that is taken")?,
-            waiting: family.gauge("sequences_waiting", "Sequences that wait for a place among the running ones")?,
-            admitted: family.counter("sequences_admitted_total", "Sequences that took a place in the queue")?,
-            finished: family.counter("sequences_finished_total", "Sequences refined to their end")?,
-            failed: family.counter("sequences_failed_total", "Sequences given up with an error")?,
-            cancelled: family
+            waiting: registrar.gauge("sequences_waiting", "Sequences that wait for a place among the running ones")?,
+            admitted: registrar.counter("sequences_admitted_total", "Sequences that took a place in the queue")?,
+            finished: registrar.counter("sequences_finished_total", "Sequences refined to their end")?,
+            failed: registrar.counter("sequences_failed_total", "Sequences given up with an error")?,
+            cancelled: registrar
                 .counter("sequences_cancelled_total", "Sequences dropped because their client went away")?,
         })
     }
@@ -122,9 +123,9 @@ impl ModelMetrics {
         self.occupancy.set(running as f64 / running_max.max(1) as f64);
     }
 
-    /// The same under the names that vLLM's dashboards and Kubernetes' inference routers read,
-    /// summed over devices. For the usage of a key-value cache: the fraction of the running places
-    /// in use.
+    /// Some of these metrics under the names that vLLM's dashboards and Kubernetes' inference
+    /// routers read, summed over devices. The usage of a key-value cache is the fraction of the
+    /// running places in use.
     pub(super) fn as_vllm(&self) -> prometheus::Result<[Alias; 6]> {
         let name = &self.name;
         Ok([

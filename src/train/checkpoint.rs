@@ -59,15 +59,7 @@ impl Saves {
         memory: &BTreeMap<String, Memory>,
     ) -> Result<(), TrainError> {
         self.end()?;
-        let mut tensors = BTreeMap::new();
-        for (name, var) in &parameters.trained {
-            let Some(memory) = memory.get(name) else { continue };
-            let parameter = var.as_detached_tensor().copy()?; // the next step changes it
-            let parts = [&parameter, &memory.first, &memory.second, &memory.ema];
-            for (part, tensor) in PARTS.into_iter().zip(parts) {
-                tensors.insert(format!("{part}/{name}"), tensor.to_device(&Device::Cpu)?);
-            }
-        }
+        let tensors = snapshot(parameters, memory)?;
         let run = json!({ "format": FORMAT, "step": step, "settings": settings }).to_string();
         let path = path.to_owned();
         self.0 = Some(thread::spawn(move || save_tensors(&path, &tensors, &Metadata::from([(RUN, run)]))));
@@ -89,6 +81,23 @@ impl Drop for Saves {
     fn drop(&mut self) {
         let _ = self.end(); // the run failed for another reason, which is told
     }
+}
+
+/// All tensors of a checkpoint, which later steps do not change.
+fn snapshot(
+    parameters: &Parameters,
+    memory: &BTreeMap<String, Memory>,
+) -> candle_core::Result<BTreeMap<String, Tensor>> {
+    let mut tensors = BTreeMap::new();
+    for (name, var) in &parameters.trained {
+        let Some(memory) = memory.get(name) else { continue };
+        let parameter = var.as_detached_tensor().copy()?; // a step changes a parameter in its place
+        let parts = [&parameter, &memory.first, &memory.second, &memory.ema];
+        for (part, tensor) in PARTS.into_iter().zip(parts) {
+            tensors.insert(format!("{part}/{name}"), tensor.to_device(&Device::Cpu)?);
+        }
+    }
+    Ok(tensors)
 }
 
 /// Reads a checkpoint; `None` when the file does not exist.
@@ -165,4 +174,36 @@ pub(super) fn check_same(path: &Path, saved: &Map<String, Value>, now: &Map<Stri
         list(now)
     );
     Err(TrainError::Checkpoint { file: path.display().to_string(), problem })
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::train::optimiser::{Optimiser, Schedule};
+
+    #[test]
+    fn what_is_written_beside_the_run_is_not_changed_by_its_next_step() {
+        let mut parameters = Parameters::default();
+        parameters.train("x".to_owned(), &Tensor::new(&[3.0f32, -2.0], &Device::Cpu).unwrap()).unwrap();
+        let schedule = Schedule {
+            steps: 10,
+            learning_rate: 0.1,
+            warmup: 0,
+            betas: [0.9, 0.98],
+            weight_decay: 0.0,
+            clip: 1.0,
+            ema: 0.9,
+        };
+        let mut optimiser = Optimiser::new(schedule, &parameters).unwrap();
+        let gradients = BTreeMap::from([("x".to_owned(), Tensor::new(&[1.0f32, 1.0], &Device::Cpu).unwrap())]);
+        optimiser.step(&parameters, &gradients, 0).unwrap();
+        let numbers = |tensors: &BTreeMap<String, Tensor>| {
+            tensors.values().map(|tensor| tensor.to_vec1::<f32>().unwrap()).collect::<Vec<_>>()
+        };
+        let taken = snapshot(&parameters, &optimiser.memory).unwrap();
+        let before = numbers(&taken);
+        optimiser.step(&parameters, &gradients, 1).unwrap();
+        assert_eq!(numbers(&taken), before);
+        assert_ne!(numbers(&snapshot(&parameters, &optimiser.memory).unwrap()), before);
+    }
 }

@@ -27,7 +27,7 @@ pub use error::TrainError;
 pub use init::Start;
 pub use optimiser::Schedule;
 pub use pretrain::Base;
-pub use progress::{HeldOut, Progress, Sums};
+pub use progress::{Means, Progress, Sums};
 pub use run::{Finished, RunConfig};
 pub use samples::Recipe;
 pub use tuning::{Learns, LoadedTuning, Tuned, Tuning};

@@ -48,10 +48,10 @@ impl Sums {
     }
 }
 
-/// How well the moving averages of the weights do on rows that are never learned from. The fields
-/// are those of [`Progress`].
-#[derive(Clone, Copy, Debug, PartialEq, Serialize)]
-pub struct HeldOut {
+/// Means over rows. `None` where there is nothing to take a mean of: without a quality head, or
+/// where the head alone is trained.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Serialize)]
+pub struct Means {
     /// Cross-entropy of a masked token, in nats.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub cross_entropy: Option<f64>,
@@ -69,7 +69,7 @@ pub struct HeldOut {
     pub quality: Option<f64>,
 }
 
-impl HeldOut {
+impl Means {
     pub(super) fn of(sums: &Sums) -> Self {
         Self {
             cross_entropy: sums.of_masked(sums.cross_entropy),
@@ -81,31 +81,21 @@ impl HeldOut {
     }
 }
 
-/// The state of a run. Losses and shares are means since the last report.
+/// The state of a run.
 #[derive(Clone, Debug, PartialEq, Serialize)]
 pub struct Progress {
     /// Steps taken.
     pub step: u32,
     /// Steps of the whole run.
     pub steps: u32,
-    /// The loss that is minimised.
+    /// The loss that is minimised, a mean since the last report.
     pub loss: f64,
-    /// Cross-entropy of a masked token, in nats. `None` where the head alone is trained.
+    /// Means since the last report.
+    #[serde(flatten)]
+    pub means: Means,
+    /// Means of the averaged weights on held-out rows, every so many steps.
     #[serde(skip_serializing_if = "Option::is_none")]
-    pub cross_entropy: Option<f64>,
-    /// Share of masked tokens whose most probable token is right. `None` where the head alone is
-    /// trained.
-    #[serde(skip_serializing_if = "Option::is_none")]
-    pub accuracy: Option<f64>,
-    /// Binary cross-entropy of a judged token, in nats. `None` without a head.
-    #[serde(skip_serializing_if = "Option::is_none")]
-    pub judgement: Option<f64>,
-    /// Share of judged tokens that are right. `None` without a head.
-    #[serde(skip_serializing_if = "Option::is_none")]
-    pub judged_right: Option<f64>,
-    /// The same for held-out rows, every so many steps.
-    #[serde(skip_serializing_if = "Option::is_none")]
-    pub held_out: Option<HeldOut>,
+    pub held_out: Option<Means>,
     /// The last step's learning rate.
     pub learning_rate: f64,
     /// The last step's gradient norm before clipping.
@@ -136,16 +126,12 @@ impl Meter {
 
     /// The report after `step` steps; `norm` is the last gradient norm, `elapsed` the run's time.
     pub(super) fn report(&self, schedule: &Schedule, step: u32, norm: f64, elapsed: Duration) -> Progress {
-        let HeldOut { cross_entropy, accuracy, judgement, judged_right, .. } = HeldOut::of(&self.sums);
         let tokens = self.tokens as f64;
         Progress {
             step,
             steps: schedule.steps,
             loss: self.sums.loss / f64::from(self.steps.max(1)),
-            cross_entropy,
-            accuracy,
-            judgement,
-            judged_right,
+            means: Means::of(&self.sums),
             held_out: None,
             learning_rate: schedule.rate(step - 1),
             gradient_norm: norm,

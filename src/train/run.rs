@@ -4,7 +4,7 @@
 
 use super::net::{Net, Parameters, Tape};
 use super::optimiser::{Optimiser, Schedule};
-use super::progress::{HeldOut, Meter, Progress, Sums};
+use super::progress::{Means, Meter, Progress, Sums};
 use super::{
     checkpoint::{self, Saves},
     data::Data,
@@ -192,7 +192,7 @@ pub(super) fn train<O: Objective>(
                 let sums = in_pieces(run, &rows, &averages, |piece| Ok(objective.score(&net, piece)?.sums))?;
                 let mut total = Sums::default();
                 sums.iter().for_each(|sums| total.add(sums));
-                progress.held_out = Some(HeldOut::of(&total));
+                progress.held_out = Some(Means::of(&total));
             }
             report(&progress);
             meter = Meter::new();

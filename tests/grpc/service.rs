@@ -197,3 +197,21 @@ async fn grpc_may_have_a_port_of_its_own() {
     stop.send(()).unwrap();
     served.await.unwrap();
 }
+
+#[tokio::test]
+async fn a_message_is_for_the_model_that_it_names_and_else_for_the_first() {
+    let server = Server::loading(BODY_MAX, PATIENCE).await;
+    let toy = |name: &str| server.service(name, Box::new(Toy::new()), Some(toy_tokenizer()), Limits::default());
+    server.state.loaded(vec![toy("first"), toy("second")]).unwrap();
+    let mut client = RemaskClient::new(channel(&server.base));
+    for (asked_for, answers) in [("", "first"), ("first", "first"), ("second", "second")] {
+        let info = client.info(proto::InfoRequest { model: asked_for.to_owned() }).await.unwrap().into_inner();
+        assert_eq!(info.model, answers, "{asked_for:?}");
+        let request = proto::GenerateRequest { model: asked_for.to_owned(), ..asked("a") };
+        let (_, _, done) = told(client.generate(request).await.unwrap().into_inner()).await;
+        assert_eq!(done.model, answers, "{asked_for:?}");
+    }
+    let status = client.info(proto::InfoRequest { model: "third".to_owned() }).await.unwrap_err();
+    assert_eq!(status.code(), Code::NotFound);
+    assert!(status.message().ends_with("this server serves \"first\", \"second\""), "{}", status.message());
+}

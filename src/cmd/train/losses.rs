@@ -1,6 +1,6 @@
 //! The losses of a run beside its checkpoint: a table, and a picture of it.
 
-use crate::train::Progress;
+use crate::train::{Means, Progress};
 use anyhow::Context;
 use plotters::prelude::{
     ChartBuilder, IntoDrawingArea, IntoFont, LineSeries, Palette, Palette99, PathElement, SVGBackend, WHITE,
@@ -14,7 +14,7 @@ const TABLE: &str = "losses.csv";
 /// Its picture.
 const PICTURE: &str = "losses.svg";
 
-const COLUMNS: &str = "step,loss,cross_entropy,accuracy,judgement,judged_right,learning_rate,gradient_norm,\
+const COLUMNS: &str = "step,loss,cross_entropy,accuracy,judgement,judged_right,quality,learning_rate,gradient_norm,\
                        tokens_per_s,seconds,held_out_cross_entropy,held_out_accuracy,held_out_judgement,\
                        held_out_judged_right,held_out_quality";
 
@@ -28,10 +28,11 @@ pub(super) struct Losses {
 }
 
 impl Losses {
-    /// Of the run in the directory `dir`, whose table is continued. Lines that are none are left
-    /// out.
+    /// Of the run in the directory `dir`, whose table is continued if it has these columns. Lines
+    /// that are none are left out.
     pub(super) fn of(dir: &Path) -> Self {
         let text = fs::read_to_string(dir.join(TABLE)).unwrap_or_default();
+        let text = if text.lines().next() == Some(COLUMNS) { text } else { String::new() };
         let line = |line: &str| Some((line.split(',').next()?.parse().ok()?, line.to_owned()));
         Self { dir: dir.to_owned(), lines: text.lines().filter_map(line).collect(), is_new: false }
     }
@@ -39,26 +40,21 @@ impl Losses {
     /// Adds a report. Those of its step and of later ones were of a part of the run that is
     /// repeated.
     pub(super) fn add(&mut self, progress: &Progress) {
-        let Progress { step, loss, cross_entropy, accuracy, judgement, judged_right, .. } = *progress;
-        let Progress { learning_rate, gradient_norm, tokens_per_s, seconds, .. } = *progress;
-        let held_out = progress.held_out.as_ref();
+        let Progress { step, loss, learning_rate, gradient_norm, tokens_per_s, seconds, .. } = *progress;
         let some = |number: Option<f64>| number.map(|number| number.to_string()).unwrap_or_default();
+        let means = |means: Means| {
+            let Means { cross_entropy, accuracy, judgement, judged_right, quality } = means;
+            [cross_entropy, accuracy, judgement, judged_right, quality].map(some).join(",")
+        };
         let numbers = [
             step.to_string(),
             loss.to_string(),
-            some(cross_entropy),
-            some(accuracy),
-            some(judgement),
-            some(judged_right),
+            means(progress.means),
             learning_rate.to_string(),
             gradient_norm.to_string(),
             format!("{tokens_per_s:.0}"),
             format!("{seconds:.1}"),
-            some(held_out.and_then(|held_out| held_out.cross_entropy)),
-            some(held_out.and_then(|held_out| held_out.accuracy)),
-            some(held_out.and_then(|held_out| held_out.judgement)),
-            some(held_out.and_then(|held_out| held_out.judged_right)),
-            some(held_out.and_then(|held_out| held_out.quality)),
+            means(progress.held_out.unwrap_or_default()),
         ];
         self.lines.retain(|(before, _)| *before < step);
         self.lines.push((step, numbers.join(",")));
@@ -139,11 +135,8 @@ mod tests {
             step,
             steps: 30,
             loss,
-            cross_entropy: Some(loss),
-            accuracy: Some(0.5),
-            judgement: None,
-            judged_right: None,
-            held_out: None,
+            means: Means { cross_entropy: Some(loss), accuracy: Some(0.5), ..Means::default() },
+            held_out: (step == 20).then(|| Means { cross_entropy: Some(loss / 2.0), ..Means::default() }),
             learning_rate: 1e-3,
             gradient_norm: 1.0,
             tokens_per_s: 10.0,
@@ -155,6 +148,7 @@ mod tests {
     fn a_run_that_goes_on_repeats_the_steps_since_its_checkpoint() {
         let dir = tempfile::tempdir().unwrap();
         let column = || Losses::of(dir.path()).column("cross_entropy");
+        let held_out = || Losses::of(dir.path()).column("held_out_cross_entropy");
         let write = |reports: &[(u32, f64)]| {
             let mut losses = Losses::of(dir.path());
             reports.iter().for_each(|(step, loss)| losses.add(&progress(*step, *loss)));
@@ -165,6 +159,7 @@ mod tests {
         write(&[(10, 3.0), (20, 2.0)]);
         write(&[(20, 1.5), (30, 1.0)]);
         assert_eq!(column(), [(10.0, 3.0), (20.0, 1.5), (30.0, 1.0)]);
+        assert_eq!(held_out(), [(20.0, 0.75)]);
         write(&[(10, 4.0)]);
         assert_eq!(column(), [(10.0, 4.0)], "a run from the start");
     }

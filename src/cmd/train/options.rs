@@ -6,9 +6,9 @@ use crate::cmd::print::{self, OutputError};
 use crate::cmd::words::{count, number, whole};
 use crate::diffusion::TokenId;
 use crate::files;
-use crate::model::{Device, GgufVocabulary, is_gguf, threads};
+use crate::model::{Device, is_gguf, threads};
 use crate::text::Tokenizer;
-use crate::train::data::{Cutting, Data, Keep};
+use crate::train::data::{Cutting, Data, RowCache};
 use crate::train::sudoku::Split;
 use crate::train::{Finished, Progress, RunConfig, Schedule, TrainError, in_hex};
 use anyhow::{Context, bail};
@@ -85,7 +85,7 @@ pub(super) struct RunArgs {
     /// Share of Sudoku grids whose clues are a puzzle with one solution. Others have random clues
     #[arg(long, default_value_t = 0.5, value_parser = number(0.0, 1.0))]
     pub(super) puzzles: f64,
-    /// Compute blocks again in the backward pass instead of keeping what they computed: much less
+    /// Compute blocks again in the backward pass instead of keeping what they computed: less
     /// memory, about a third more time, the same result
     #[arg(long)]
     recompute: bool,
@@ -124,9 +124,9 @@ impl RunArgs {
         let (length, packed) = (*length, *packed);
         let (tokenizer, sha256) = tokenizer_of(dir)?;
         let (cutting, file) = (Cutting { tokenizer: &tokenizer, length, end, packed }, self.out.join(ROWS));
-        let keep = (!self.dry_run).then_some(Keep { file: &file, tokenizer: &sha256 });
+        let cache = (!self.dry_run).then_some(RowCache { file: &file, tokenizer: &sha256 });
         print::say(format_args!("remask: reading {} ...", data.display()));
-        let rows = Data::read(data, cutting, self.seed, keep)?;
+        let rows = Data::read(data, cutting, self.seed, cache)?;
         Ok((rows, DataSettings::File { length, packed, tokenizer: sha256 }))
     }
 
@@ -214,14 +214,14 @@ pub(super) enum DataSettings {
     },
 }
 
-/// The tokenizer of a model, and its SHA-256: that of `tokenizer.json`, or of what a GGUF file has
-/// in its place.
+/// The tokenizer of a model, and its SHA-256: that of `tokenizer.json`, or with a GGUF file of the
+/// one that would be made of it.
 fn tokenizer_of(base: &Path) -> anyhow::Result<(Tokenizer, String)> {
     if is_gguf(base) {
         let tokenizer = gguf_tokenizer(base)?;
         let tokenizer = tokenizer.with_context(|| format!("{} has no tokenizer", base.display()))?;
-        let vocabulary = format!("{:?}", GgufVocabulary::read(base)?);
-        return Ok((tokenizer, in_hex(&Sha256::digest(vocabulary))));
+        let sha256 = in_hex(&Sha256::digest(tokenizer.json()?));
+        return Ok((tokenizer, sha256));
     }
     let tokenizer = Tokenizer::from_dir(base)?;
     let tokenizer = tokenizer.with_context(|| format!("{} has no tokenizer.json", base.display()))?;
@@ -265,9 +265,9 @@ impl Monitor {
         self.losses.borrow_mut().add(progress);
         match &self.bar {
             Some(bar) => {
-                let Progress { loss, accuracy, judged_right, tokens_per_s, .. } = progress;
+                let Progress { loss, means, tokens_per_s, .. } = progress;
                 bar.set_position(u64::from(progress.step));
-                let right = accuracy.or(*judged_right).unwrap_or_default();
+                let right = means.accuracy.or(means.judged_right).unwrap_or_default();
                 if let Some(held_out) = &progress.held_out {
                     self.held_out.set(held_out.judgement.or(held_out.cross_entropy));
                 }

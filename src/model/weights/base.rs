@@ -5,7 +5,8 @@ use super::gguf::read::Gguf;
 use super::layout::{Layout, Part};
 use super::lora::LoraConfig;
 use super::made_for::{check_head, entries_for};
-use super::{registry::Registry, save::Metadata, tensor_file::TensorFile};
+use super::tensor_file::{TensorFile, is_gguf};
+use super::{registry::Registry, save::Metadata};
 use crate::diffusion::TokenSet;
 use crate::files;
 use crate::model::config::{dit, llada::Config};
@@ -26,11 +27,6 @@ pub(crate) struct HeadStart {
     pub(crate) head: Option<BTreeMap<String, Tensor>>,
     /// The tokens that the head was trained to judge, where its file says so.
     pub(crate) judged: Option<TokenSet>,
-}
-
-/// Whether a model is a GGUF file, by its name.
-pub(crate) fn is_gguf(base: &Path) -> bool {
-    base.extension().is_some_and(|extension| extension.eq_ignore_ascii_case("gguf"))
 }
 
 /// [`HeadStart`] of a model. A quality head that was made for other weights is taken only with

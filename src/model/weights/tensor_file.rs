@@ -43,6 +43,11 @@ enum Store {
     Random(u64),
 }
 
+/// Whether this is a GGUF file, by its name.
+pub(crate) fn is_gguf(path: &Path) -> bool {
+    !path.is_dir() && path.extension().is_some_and(|extension| extension.eq_ignore_ascii_case("gguf"))
+}
+
 impl TensorFile {
     /// Opens a safetensors file, or a PyTorch or GGUF file by its extension.
     pub(crate) fn open(path: &Path) -> Result<Self, LoadError> {
@@ -51,7 +56,7 @@ impl TensorFile {
         match path.extension().and_then(|extension| extension.to_str()) {
             Some("safetensors") => Self::mapped(path, name),
             Some("bin" | "pt" | "pth") => Self::pickled(path, name),
-            Some(extension) if extension.eq_ignore_ascii_case("gguf") => Self::gguf(Gguf::open(path)?, name),
+            Some(_) if is_gguf(path) => Self::gguf(Gguf::open(path)?, name),
             Some(_) | None => {
                 let problem = "is no file of weights by its name; .safetensors, .gguf, .bin, .pt and .pth are";
                 Err(LoadError::malformed(&name, problem))

@@ -56,6 +56,14 @@ impl Tokenizer {
         Ok(Self { with_special, as_text, bare: OnceLock::new(), middle, chat: None })
     }
 
+    /// The content of a `tokenizer.json` of this tokenizer.
+    ///
+    /// # Errors
+    /// When it has none.
+    pub fn json(&self) -> Result<String, TextError> {
+        self.with_special.to_string(false).map_err(|error| TextError::NotATokenizer(error.to_string()))
+    }
+
     /// A tokenizer from a `tokenizer.json`, with the chat template of a `tokenizer_config.json`.
     ///
     /// # Errors

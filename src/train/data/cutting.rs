@@ -1,6 +1,6 @@
 //! Tokens of text and of examples to rows of one length.
 
-use super::store::Writer;
+use super::store::RowWriter;
 use crate::diffusion::{TokenId, u32_of};
 use crate::text::Tokenizer;
 
@@ -20,7 +20,7 @@ pub struct Cutting<'a> {
 /// Cuts tokens into rows, and writes these.
 pub(super) struct Cutter<'a> {
     cutting: Cutting<'a>,
-    writer: Writer,
+    writer: RowWriter,
     /// Tokens of text that are not in a row yet.
     text: Vec<u32>,
     /// The row that examples are packed into, and its first free token.
@@ -29,7 +29,7 @@ pub(super) struct Cutter<'a> {
 }
 
 impl<'a> Cutter<'a> {
-    pub(super) const fn new(cutting: Cutting<'a>, writer: Writer) -> Self {
+    pub(super) const fn new(cutting: Cutting<'a>, writer: RowWriter) -> Self {
         Self { cutting, writer, text: Vec::new(), packed: None, rows: 0 }
     }
 
@@ -102,7 +102,7 @@ impl<'a> Cutter<'a> {
     }
 
     /// The rows, with their number.
-    pub(super) fn finish(mut self) -> Result<(Writer, u64), String> {
+    pub(super) fn finish(mut self) -> Result<(RowWriter, u64), String> {
         if let Some((mut row, first_free)) = self.packed.take() {
             let end = self.cutting.end.map_or(0, |end| end.0);
             row.resize(self.cutting.length, end);

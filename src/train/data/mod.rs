@@ -13,12 +13,12 @@ use crate::diffusion::{TokenId, TokenSet};
 use crate::model::Config;
 pub use cutting::Cutting;
 pub use example::Example;
-pub use reading::Keep;
+pub use reading::RowCache;
 use sha2::{Digest, Sha256};
 use std::collections::BTreeSet;
 use std::path::Path;
 use std::sync::Arc;
-use store::Store;
+use store::RowStore;
 
 /// Where rows come from.
 #[derive(Clone, Debug)]
@@ -33,20 +33,20 @@ pub enum Data {
         puzzles: f64,
     },
     /// Rows that are kept, epoch after epoch, shuffled anew in each.
-    Rows(Rows),
+    Rows(RowSet),
 }
 
 /// Rows that are kept, or a part of them.
 #[derive(Clone, Debug)]
-pub struct Rows {
-    store: Arc<Store>,
-    part: Part,
+pub struct RowSet {
+    store: Arc<RowStore>,
+    selection: Selection,
     /// Determines the order.
     seed: u64,
 }
 
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-enum Part {
+enum Selection {
     All,
     /// Without every [`EVERY`]th.
     Learned,
@@ -60,23 +60,23 @@ pub(super) const HELD_OUT: usize = 64;
 /// One row of so many is held out, if there are that many.
 const EVERY: u64 = 20;
 
-impl Rows {
+impl RowSet {
     /// The number of rows.
     pub fn count(&self) -> u64 {
         let all = self.store.count();
-        match self.part {
-            Part::All => all,
-            Part::Learned => all - all / EVERY,
-            Part::HeldOut => all / EVERY,
+        match self.selection {
+            Selection::All => all,
+            Selection::Learned => all - all / EVERY,
+            Selection::HeldOut => all / EVERY,
         }
     }
 
     /// Row number `index` in the order of the file, below [`Self::count`].
     fn row(&self, index: u64) -> Result<Example, TrainError> {
-        let place = match self.part {
-            Part::All => index,
-            Part::Learned => index + index / (EVERY - 1),
-            Part::HeldOut => index * EVERY + EVERY - 1,
+        let place = match self.selection {
+            Selection::All => index,
+            Selection::Learned => index + index / (EVERY - 1),
+            Selection::HeldOut => index * EVERY + EVERY - 1,
         };
         let row = self.store.row(place);
         row.map_err(|cause| TrainError::Settings(format!("row {place} of the tokenised data cannot be read: {cause}")))
@@ -90,19 +90,23 @@ impl Rows {
 impl Data {
     /// These rows, of one length.
     pub fn of(rows: Vec<Example>, seed: u64) -> Self {
-        Self::Rows(Rows { store: Arc::new(Store::Memory(rows)), part: Part::All, seed })
+        Self::Rows(RowSet { store: Arc::new(RowStore::Memory(rows)), selection: Selection::All, seed })
     }
 
     /// The rows of a file, or of all files of a folder in the order of their paths; what begins
     /// with a dot is left out. A `.jsonl` file has `prompt` and `response` on each line: the prompt
     /// is never masked, and the response is closed or filled up with the end of text. Other files
-    /// are text, which is cut into rows. Without `keep`, the rows are in a file without a name.
+    /// are text, which is cut into rows. Without `cache`, the rows are in a file without a name.
     ///
     /// # Errors
     /// When a file cannot be read, a line is malformed, there is no complete row, or the rows
     /// cannot be kept.
-    pub fn read(path: &Path, cutting: Cutting<'_>, seed: u64, keep: Option<Keep<'_>>) -> Result<Self, TrainError> {
-        Ok(Self::Rows(Rows { store: Arc::new(reading::read(path, cutting, keep)?), part: Part::All, seed }))
+    pub fn read(path: &Path, cutting: Cutting<'_>, seed: u64, cache: Option<RowCache<'_>>) -> Result<Self, TrainError> {
+        Ok(Self::Rows(RowSet {
+            store: Arc::new(reading::read(path, cutting, cache)?),
+            selection: Selection::All,
+            seed,
+        }))
     }
 
     /// Row number `index`.
@@ -131,8 +135,8 @@ impl Data {
             Self::Sudoku { seed, puzzles, .. } => (self, Self::Sudoku { seed, split: Split::Validation, puzzles }),
             Self::Rows(rows) if rows.count() < EVERY => (Self::Rows(rows.clone()), Self::Rows(rows)),
             Self::Rows(rows) => {
-                let part = |part: Part| Self::Rows(Rows { part, ..rows.clone() });
-                (part(Part::Learned), part(Part::HeldOut))
+                let part = |selection: Selection| Self::Rows(RowSet { selection, ..rows.clone() });
+                (part(Selection::Learned), part(Selection::HeldOut))
             }
         }
     }

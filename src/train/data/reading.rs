@@ -1,7 +1,7 @@
 //! Files to rows: text and JSONL, alone or in folders, tokenised a batch at a time.
 
 use super::cutting::{Cutter, Cutting};
-use super::store::{Key, Store, Writer};
+use super::store::{Key, RowStore, RowWriter};
 use crate::diffusion::TokenId;
 use crate::files;
 use crate::text::{Special, Tokenizer};
@@ -15,7 +15,7 @@ use std::path::{Path, PathBuf};
 
 /// Where the rows of some data are kept, to be used again.
 #[derive(Clone, Copy, Debug)]
-pub struct Keep<'a> {
+pub struct RowCache<'a> {
     /// The file. One that holds other rows is replaced.
     pub file: &'a Path,
     /// What identifies the tokenizer.
@@ -29,8 +29,8 @@ const BATCH: usize = 4096;
 /// Bytes of a batch.
 const BATCH_BYTES: usize = 16 * PIECE;
 
-/// A part of the data, to be tokenised.
-enum Part {
+/// A piece of the data, to be tokenised.
+enum Piece {
     Example { number: usize, prompt: String, response: String },
     Text(String),
 }
@@ -50,30 +50,30 @@ struct Dialogue {
 /// The rows of a file, or of all files of a folder in the order of their paths. A `.jsonl` file has
 /// `prompt` and `response` on each line. Other files are text, which is cut into rows; in a folder,
 /// each is closed by the end of text.
-pub(super) fn read(path: &Path, cutting: Cutting<'_>, keep: Option<Keep<'_>>) -> Result<Store, TrainError> {
+pub(super) fn read(path: &Path, cutting: Cutting<'_>, cache: Option<RowCache<'_>>) -> Result<RowStore, TrainError> {
     let files = files_of(path).map_err(|cause| wrong(path, format!("cannot be read: {cause}")))?;
-    let key = key(path, &files, cutting, keep)?;
-    let file = keep.map(|keep| keep.file);
+    let key = key(path, &files, cutting, cache)?;
+    let file = cache.map(|cache| cache.file);
     let unkept = |cause: io::Error| {
         let place = file.map_or_else(|| "the directory for temporary files".into(), Path::to_string_lossy);
         TrainError::Settings(format!("cannot keep the tokenised rows in {place}: {cause}"))
     };
-    if let Some(store) = file.map(|file| Store::open(file, &key)).transpose().map_err(unkept)?.flatten() {
+    if let Some(store) = file.map(|file| RowStore::open(file, &key)).transpose().map_err(unkept)?.flatten() {
         return Ok(store);
     }
-    let mut cutter = Cutter::new(cutting, Writer::new(file, &key, cutting.length).map_err(unkept)?);
+    let mut cutter = Cutter::new(cutting, RowWriter::new(file, &key, cutting.length).map_err(unkept)?);
     for one in &files {
         let in_one = |problem: String| wrong(one, problem);
-        let mut parts = Parts::open(one).map_err(|cause| in_one(format!("cannot be read: {cause}")))?;
+        let mut pieces = Pieces::open(one).map_err(|cause| in_one(format!("cannot be read: {cause}")))?;
         loop {
-            let batch = parts.batch().map_err(in_one)?;
+            let batch = pieces.batch().map_err(in_one)?;
             if batch.is_empty() {
                 break;
             }
             let encoded: Vec<Result<Encoded, String>> =
-                batch.par_iter().map(|part| part.encode(cutting.tokenizer)).collect();
-            for part in encoded {
-                let taken = match part.map_err(in_one)? {
+                batch.par_iter().map(|piece| piece.encode(cutting.tokenizer)).collect();
+            for piece in encoded {
+                let taken = match piece.map_err(in_one)? {
                     Encoded::Text(tokens) => cutter.text(&tokens),
                     Encoded::Example { number, prompt, response } => {
                         cutter.example(&prompt, &response).map_err(|problem| format!("line {number} {problem}"))
@@ -82,7 +82,7 @@ pub(super) fn read(path: &Path, cutting: Cutting<'_>, keep: Option<Keep<'_>>) ->
                 taken.map_err(in_one)?;
             }
         }
-        if files.len() > 1 && !parts.is_jsonl {
+        if files.len() > 1 && !pieces.is_jsonl {
             cutter.end_text().map_err(in_one)?;
         }
     }
@@ -115,9 +115,9 @@ fn files_of(path: &Path) -> io::Result<Vec<PathBuf>> {
 }
 
 /// The digest of all that the rows follow from: the files, the tokenizer and the cutting.
-fn key(path: &Path, files: &[PathBuf], cutting: Cutting<'_>, keep: Option<Keep<'_>>) -> Result<Key, TrainError> {
+fn key(path: &Path, files: &[PathBuf], cutting: Cutting<'_>, cache: Option<RowCache<'_>>) -> Result<Key, TrainError> {
     let mut hash = Sha256::new();
-    let Some(Keep { tokenizer, .. }) = keep else { return Ok(Key::default()) };
+    let Some(RowCache { tokenizer, .. }) = cache else { return Ok(Key::default()) };
     let Cutting { length, end, packed, .. } = cutting;
     hash.update(format!("{tokenizer} {length} {end:?} {packed} "));
     for file in files {
@@ -133,32 +133,32 @@ fn is_jsonl(file: &Path) -> bool {
     file.extension().is_some_and(|extension| extension == "jsonl")
 }
 
-/// The parts of a file, in order.
-struct Parts {
+/// The pieces of a file, in order.
+struct Pieces {
     lines: BufReader<File>,
     is_jsonl: bool,
     /// Lines read until now.
     number: usize,
 }
 
-impl Parts {
+impl Pieces {
     fn open(file: &Path) -> io::Result<Self> {
         Ok(Self { lines: BufReader::new(files::open(file)?), is_jsonl: is_jsonl(file), number: 0 })
     }
 
-    /// The next parts; none at the end of the file.
-    fn batch(&mut self) -> Result<Vec<Part>, String> {
+    /// The next pieces; none at the end of the file.
+    fn batch(&mut self) -> Result<Vec<Piece>, String> {
         let (mut batch, mut bytes) = (Vec::new(), 0);
         while batch.len() < BATCH && bytes < BATCH_BYTES {
-            let Some((part, size)) = self.part()? else { break };
+            let Some((piece, size)) = self.piece()? else { break };
             bytes += size;
-            batch.extend(part);
+            batch.extend(piece);
         }
         Ok(batch)
     }
 
-    /// The next part, if its lines have one, and its bytes; `None` at the end of the file.
-    fn part(&mut self) -> Result<Option<(Option<Part>, usize)>, String> {
+    /// The next piece, if its lines have one, and its bytes; `None` at the end of the file.
+    fn piece(&mut self) -> Result<Option<(Option<Piece>, usize)>, String> {
         let mut text = String::new();
         loop {
             let read = self.lines.by_ref().read_line(&mut text);
@@ -175,7 +175,7 @@ impl Parts {
             return Ok(None);
         }
         if !self.is_jsonl {
-            return Ok(Some((Some(Part::Text(text)), size)));
+            return Ok(Some((Some(Piece::Text(text)), size)));
         }
         if text.trim().is_empty() {
             return Ok(Some((None, size)));
@@ -183,11 +183,11 @@ impl Parts {
         let number = self.number;
         let Dialogue { prompt, response } = serde_json::from_str(&text)
             .map_err(|cause| format!("line {number} is no object with prompt and response: {cause}"))?;
-        Ok(Some((Some(Part::Example { number, prompt, response }), size)))
+        Ok(Some((Some(Piece::Example { number, prompt, response }), size)))
     }
 }
 
-impl Part {
+impl Piece {
     fn encode(&self, tokenizer: &Tokenizer) -> Result<Encoded, String> {
         let encode = |text: &str| tokenizer.encode(text, Special::AsText).map_err(|cause| cause.to_string());
         match self {

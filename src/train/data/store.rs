@@ -21,7 +21,7 @@ const HEADER: u64 = (MAGIC.len() + size_of::<Key>() + 8) as u64;
 
 /// Rows of equal length.
 #[derive(Debug)]
-pub(super) enum Store {
+pub(super) enum RowStore {
     /// In memory.
     Memory(Vec<Example>),
     /// In a file.
@@ -33,7 +33,7 @@ pub(super) enum Store {
     },
 }
 
-impl Store {
+impl RowStore {
     /// The file of rows at `path`, if it has those of `key`.
     pub(super) fn open(path: &Path, key: &Key) -> io::Result<Option<Self>> {
         let file = match File::open(path) {
@@ -96,14 +96,14 @@ const fn bytes_of(length: usize) -> u64 {
 }
 
 /// A file that rows are written to. One that is not finished leaves nothing behind.
-pub(super) struct Writer {
+pub(super) struct RowWriter {
     file: BufWriter<File>,
     length: usize,
     /// Where the file is until it is finished, and then.
     names: Option<(PathBuf, PathBuf)>,
 }
 
-impl Writer {
+impl RowWriter {
     /// A file at `path` for the rows of `key`; without a path, one without a name.
     pub(super) fn new(path: Option<&Path>, key: &Key, length: usize) -> io::Result<Self> {
         static NUMBER: AtomicU64 = AtomicU64::new(0);
@@ -132,16 +132,16 @@ impl Writer {
     }
 
     /// The rows, once all are added.
-    pub(super) fn finish(mut self) -> io::Result<Store> {
+    pub(super) fn finish(mut self) -> io::Result<RowStore> {
         self.file.flush()?;
         if let Some((begun, name)) = self.names.take() {
             fs::rename(begun, name)?;
         }
-        Store::whole(self.file.get_ref().try_clone()?, self.length)
+        RowStore::whole(self.file.get_ref().try_clone()?, self.length)
     }
 }
 
-impl Drop for Writer {
+impl Drop for RowWriter {
     fn drop(&mut self) {
         if let Some((begun, _)) = self.names.take() {
             let _ = fs::remove_file(begun); // it may be gone with its directory
@@ -153,8 +153,8 @@ impl Drop for Writer {
 mod tests {
     use super::*;
 
-    fn written(path: Option<&Path>, key: Key) -> Store {
-        let mut writer = Writer::new(path, &key, 3).unwrap();
+    fn written(path: Option<&Path>, key: Key) -> RowStore {
+        let mut writer = RowWriter::new(path, &key, 3).unwrap();
         for first in 0..5 {
             writer.add(&[first, first + 1, u32::MAX], first.min(2)).unwrap();
         }
@@ -166,7 +166,7 @@ mod tests {
         let dir = tempfile::tempdir().unwrap();
         let path = dir.path().join("rows.bin");
         let named = written(Some(&path), [7; 32]);
-        let opened = Store::open(&path, &[7; 32]).unwrap().unwrap();
+        let opened = RowStore::open(&path, &[7; 32]).unwrap().unwrap();
         for store in [named, opened, written(None, [0; 32])] {
             assert_eq!((store.count(), store.length()), (5, 3));
             assert_eq!(store.row(4).unwrap(), Example { tokens: vec![4, 5, u32::MAX], free: vec![2] });
@@ -179,14 +179,14 @@ mod tests {
     fn a_file_of_other_rows_or_none_is_not_taken() {
         let dir = tempfile::tempdir().unwrap();
         let path = dir.path().join("rows.bin");
-        assert!(Store::open(&path, &[7; 32]).unwrap().is_none());
+        assert!(RowStore::open(&path, &[7; 32]).unwrap().is_none());
         for bytes in [&b""[..], b"REMASKR1 and little else", &[0; 100]] {
             fs::write(&path, bytes).unwrap();
-            assert!(Store::open(&path, &[7; 32]).unwrap().is_none(), "{bytes:?}");
+            assert!(RowStore::open(&path, &[7; 32]).unwrap().is_none(), "{bytes:?}");
         }
         written(Some(&path), [7; 32]);
-        assert!(Store::open(&path, &[8; 32]).unwrap().is_none());
-        drop(Writer::new(Some(&dir.path().join("other")), &[0; 32], 3).unwrap());
+        assert!(RowStore::open(&path, &[8; 32]).unwrap().is_none());
+        drop(RowWriter::new(Some(&dir.path().join("other")), &[0; 32], 3).unwrap());
         assert_eq!(fs::read_dir(dir.path()).unwrap().count(), 1, "what is not finished is gone");
     }
 }

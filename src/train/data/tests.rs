@@ -2,7 +2,7 @@
 
 use super::cutting::Cutting;
 use super::example::Example;
-use super::reading::{Keep, PIECE, read};
+use super::reading::{PIECE, RowCache, read};
 use super::{Data, shuffled};
 use crate::diffusion::{TokenId, u32_of};
 use crate::text::Tokenizer;
@@ -114,8 +114,8 @@ fn rows_that_are_kept_are_those_of_the_files_as_they_are() {
     let first = |text: &str, tokenizer: (&Tokenizer, &str), length: usize| {
         fs::write(&data, text).unwrap();
         let cutting = Cutting { tokenizer: tokenizer.0, length, end: None, packed: false };
-        let keep = Keep { file: &kept, tokenizer: tokenizer.1 };
-        Data::read(&data, cutting, 0, Some(keep)).unwrap().row(0).unwrap().tokens
+        let cache = RowCache { file: &kept, tokenizer: tokenizer.1 };
+        Data::read(&data, cutting, 0, Some(cache)).unwrap().row(0).unwrap().tokens
     };
     let made = |path: &Path| fs::metadata(path).unwrap().modified().unwrap();
     assert_eq!(first("a b", (&one, "1"), 2), [1, 2]);

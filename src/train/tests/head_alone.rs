@@ -7,12 +7,12 @@ use super::super::net::{Net, Parameters};
 use super::super::prism::Prism;
 use super::super::run::{Objective, Scored};
 use super::super::samples::{Recipe, Rows};
-use super::super::tuning::{Learns, Tuning};
+use super::super::tuning::Learns;
 use super::runs::run;
-use super::{numbers, tiny, trainable};
+use super::{numbers, tiny, trainable, tuning};
 use crate::diffusion::TokenId;
 use crate::diffusion::policy::{Choice, order};
-use crate::model::{self, LoadOptions, Precision, Source, load, load_frozen};
+use crate::model::{self, LoadOptions, Source, load, load_frozen};
 use candle_core::Device;
 use serde_json::Map;
 use std::num::NonZeroU32;
@@ -78,22 +78,10 @@ fn it_learns_what_it_learns_beside_a_network_with_gradients() {
 
 /// Trains a head for the model in `base` until so many steps are taken.
 fn tune(base: &Path, out: &Path, steps: u32) -> bool {
-    let base = base.to_owned();
-    let (data, recipe, learns, precision) = (data(), recipe(), Learns::HeadAlone, Precision::Auto);
-    let tuning = Tuning {
-        base,
-        held_out: data.clone(),
-        data,
-        batch: 4,
-        recipe,
-        learns,
-        seed: 2,
-        allow_foreign_head: false,
-        precision,
-    };
+    let tuning = tuning(base, data(), recipe(), Learns::HeadAlone);
     let stop = AtomicBool::new(false);
     let report = |progress: &super::super::progress::Progress| {
-        assert!(progress.cross_entropy.is_none() && progress.judgement.is_some(), "{progress:?}");
+        assert!(progress.means.cross_entropy.is_none() && progress.means.judgement.is_some(), "{progress:?}");
         stop.store(progress.step >= steps, std::sync::atomic::Ordering::Relaxed);
     };
     let loaded = tuning.load(model::Device::Cpu).unwrap();

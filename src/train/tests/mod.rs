@@ -5,10 +5,13 @@ mod gradients;
 mod head_alone;
 mod runs;
 
+use super::data::Data;
 use super::init::Start;
 use super::net::{Net, Parameters};
+use super::samples::Recipe;
+use super::tuning::{Learns, Tuning};
 use crate::diffusion::TokenId;
-use crate::model::{self, Config, Source, Tensors, load};
+use crate::model::{self, Config, Precision, Source, Tensors, load};
 use candle_core::{Device, Tensor};
 use std::collections::{BTreeMap, BTreeSet};
 use std::path::{Path, PathBuf};
@@ -94,4 +97,19 @@ fn a_model_with_more_blocks_computes_what_it_did() {
     }
     let error = Start::Fresh.expanded(&config, 4).unwrap_err().to_string();
     assert!(error.contains("no weights"), "{error}");
+}
+
+/// Tunes the model in `base` on all of `data`, which it is also measured on.
+fn tuning(base: &Path, data: Data, recipe: Recipe, learns: Learns) -> Tuning {
+    Tuning {
+        base: base.to_owned(),
+        held_out: data.clone(),
+        data,
+        batch: 4,
+        recipe,
+        learns,
+        seed: 2,
+        allow_foreign_head: false,
+        precision: Precision::Auto,
+    }
 }

@@ -10,11 +10,11 @@ use super::super::progress::Progress;
 use super::super::run::{Finished, Objective, RunConfig};
 use super::super::samples::Recipe;
 use super::super::sudoku::Split;
-use super::super::tuning::{Learns, Tuned, Tuning};
-use super::{numbers, tiny};
+use super::super::tuning::{Learns, Tuned};
+use super::{numbers, tiny, tuning};
 use crate::diffusion::TokenId;
 use crate::diffusion::policy::{Choice, order};
-use crate::model::{self, Config, Precision, PresetsText, Source, load};
+use crate::model::{self, Config, PresetsText, Source, load};
 use candle_core::Device;
 use serde_json::{Map, Value, json};
 use std::num::NonZeroU32;
@@ -204,23 +204,11 @@ fn tune(out: &Path, learns: &Learns, rounds: u32, stops: &[u32]) -> Tuned {
             ratio_min: 0.2,
             ratio_max: 0.9,
         };
-        let data = Data::of(rows.clone(), 5);
-        let (base, learns, precision) = (tiny(), learns.clone(), Precision::Auto);
-        let tuning = Tuning {
-            base,
-            held_out: data.clone(),
-            data,
-            batch: 4,
-            recipe,
-            learns,
-            seed: 2,
-            allow_foreign_head: false,
-            precision,
-        };
+        let tuning = tuning(&tiny(), Data::of(rows.clone(), 5), recipe, learns.clone());
         let stop = AtomicBool::new(false);
         let steps = AtomicU32::new(0);
         let count = |report: &Progress| {
-            assert!(report.judgement.is_none_or(f64::is_finite));
+            assert!(report.means.judgement.is_none_or(f64::is_finite));
             if steps.fetch_add(1, Ordering::Relaxed) + 1 >= stop_after {
                 stop.store(true, Ordering::Relaxed);
             }

@@ -282,7 +282,7 @@ function follow() {
     if (typeof settings?.model === 'string' && settings.model !== model.id)
       errors.note(`The link is for the model “${settings.model}”, which is not served here.`);
   } catch {
-    errors.note('The link is damaged. What of it could be read was taken.');
+    errors.note('The link is damaged. The settings that could be read were taken.');
     changed();
   }
   preview();

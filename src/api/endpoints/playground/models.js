@@ -2,7 +2,7 @@
 
 import { byId, el, setText, show } from './dom.js';
 
-/** Whether a model is the built-in one for Sudoku, under whatever name. */
+/** Whether a model is the built-in one for Sudoku, also under another name. */
 export const isSudoku = ({ diffusion, max_model_len }) =>
   diffusion.vocabulary === 11 && max_model_len === 89;
 

@@ -9,14 +9,14 @@ use prometheus::{
 const ANSWER_BUCKETS: &[f64] =
     &[0.005, 0.01, 0.025, 0.05, 0.1, 0.25, 0.5, 1.0, 2.5, 5.0, 10.0, 15.0, 20.0, 30.0, 45.0, 60.0, 120.0, 300.0];
 
-/// Metrics of one registry that share a label, or have none.
+/// Makes the metrics of the server, or those of a model.
 #[derive(Debug)]
-pub(super) struct Family<'a> {
+pub(super) struct Registrar<'a> {
     registry: &'a Registry,
     model: Option<&'a str>,
 }
 
-impl<'a> Family<'a> {
+impl<'a> Registrar<'a> {
     /// Metrics of the server as a whole.
     pub(super) const fn of_server(registry: &'a Registry) -> Self {
         Self { registry, model: None }
