@@ -175,8 +175,8 @@ async fn impossible_remasking_is_refused() {
             (quality(None, Some(1.5), None), below, "below is 1.5"),
             (quality(None, None, Some([0.8, 0.2])), window, "window is [0.8, 0.2]; its end must lie after its start"),
             (random(None, Some([0.5, 0.5])), window, "its end must lie after its start"),
-            (random(None, Some([0.0, 1.1])), window, "window is 1.1; give a number from 0 to 1"),
-            (quality(None, None, Some([f32::NAN, 1.0])), window, "window is NaN"),
+            (random(None, Some([0.0, 1.1])), window, "window is [0, 1.1]; give two numbers from 0 to 1"),
+            (quality(None, None, Some([f32::NAN, 1.0])), window, "window is [NaN, 1]; give two numbers"),
         ],
     );
 }

@@ -161,7 +161,12 @@ async fn a_repair_refuses_what_is_for_blanks_by_its_name() {
         let status = response.status().as_u16();
         let error = response.json::<Value>().await.unwrap()["error"].clone();
         let param = format!("diffusion.{field}");
-        let message = format!("{param} does not go with a repair, which has steps, below and worst beside its text");
+        let why = match field.as_str() {
+            "block_length" => "which takes its text as one block; leave it out",
+            "cache" => "which computes the whole text in every pass; give \"off\", or leave it out",
+            _ => "which has steps, below and worst beside its text",
+        };
+        let message = format!("{param} does not go with a repair, {why}");
         assert_eq!((status, &error["param"], &error["message"]), (400, &json!(param), &json!(message)));
     }
     let ordered = json!({"text": "abc", "diffusion": {"unmasking": {"order": "entropy", "leap": null}}});

@@ -187,3 +187,52 @@ fn what_several_models_cannot_have_is_refused_before_any_is_loaded() {
         assert!(told.contains(words), "{args}: {told}");
     }
 }
+
+/// What a model is listed to refuse is refused for that reason, and all else can be asked for.
+#[tokio::test]
+async fn what_a_model_refuses_is_listed_with_the_reason() {
+    let server = Server::loading(BODY_MAX, Duration::from_secs(30)).await;
+    let headless = server.service("headless", Box::new(Toy::without_head()), None, Limits::default());
+    server.state.loaded(vec![sudoku(&server), toy(&server, "toy"), headless]).unwrap();
+    let listed: Value = server.get("/v1/models").await.json().await.unwrap();
+    let mut refused = Vec::new();
+    for model in listed["data"].as_array().unwrap() {
+        let (id, facts) = (model["id"].as_str().unwrap(), &model["diffusion"]);
+        let task = |diffusion: Value| json!({"model": id, "prompt": [3], "max_tokens": 2, "diffusion": diffusion});
+        let mut cases = Vec::new();
+        for (kind, field) in [("unmasking", "unmasking"), ("remasking", "remasking"), ("caches", "cache")] {
+            for policy in facts["policies"][kind].as_array().unwrap() {
+                let name = policy["name"].as_str().unwrap();
+                cases.push((
+                    format!("{field} {name}"),
+                    "/v1/completions",
+                    task(json!({field: name})),
+                    &policy["refused"],
+                ));
+            }
+        }
+        let of = |what: &str| facts["refused"].get(what).unwrap_or(&Value::Null);
+        cases.push(("repair".into(), "/v1/repair", json!({"model": id, "text": [3, 4]}), of("/v1/repair")));
+        for field in ["proofreading", "return_quality"] {
+            let value = if field == "proofreading" { json!("on") } else { json!(true) };
+            let why = of(&format!("diffusion.{field}"));
+            cases.push((field.into(), "/v1/completions", task(json!({field: value})), why));
+        }
+        let chat = json!({"model": id, "messages": [{"role": "user", "content": "5"}], "max_tokens": 2});
+        cases.push(("chat".into(), "/v1/chat/completions", chat, of("/v1/chat/completions")));
+        for (what, path, body, why) in cases {
+            let response = server.post(path, &body).await;
+            let (status, answer) = (response.status().as_u16(), response.json::<Value>().await.unwrap());
+            assert_eq!(status, if why.is_null() { 200 } else { 400 }, "{id}, {what}: {why}, {answer}");
+            let (message, is_exact) = (&answer["error"]["message"], what != "repair" && what != "chat");
+            if let (Some(why), true) = (why.as_str(), is_exact) {
+                assert!(message.as_str().unwrap().contains(why), "{id}, {what}: {message} lacks {why}");
+            }
+            refused.extend(why.as_str().map(|_| format!("{id}, {what}")));
+        }
+    }
+    for expected in ["sudoku, remasking remedi", "toy, cache dual", "headless, remasking quality", "headless, chat"] {
+        assert!(refused.iter().any(|one| one == expected), "{expected} is not among {refused:?}");
+    }
+    assert!(!refused.contains(&"toy, remasking remedi".to_owned()) && !refused.contains(&"sudoku, chat".to_owned()));
+}

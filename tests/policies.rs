@@ -239,3 +239,29 @@ fn the_command_line_has_flags_for_it() {
     parsed(&["remask", "eval", "sudoku", "--policies", "off,oldest", "--order", "rightmost"]).unwrap();
     assert!(parsed(&["remask", "infill", "--remasking", "youngest"]).is_err());
 }
+
+/// Proofreading that is switched on without numbers is the model's own, and of a model without one
+/// it has a step per cell of a block.
+#[tokio::test]
+async fn proofreading_can_be_switched_on_without_numbers() {
+    let hard = "..5.29.3.\n2...3....\n.9.7..8.2\n9..51....\n.849...2.\n32..4..9.\n.3......4\n.........\n....6.759";
+    let same = async |server: &Server, base: &Value, all: [Value; 3]| {
+        let mut choices = Vec::new();
+        for proofreading in all {
+            let mut body = base.clone();
+            body["diffusion"]["proofreading"] = proofreading;
+            let answer = server.answer("/v1/infill", &body).await;
+            choices.push((answer["choices"].clone(), answer["diffusion"].clone()));
+        }
+        assert!(choices.windows(2).all(|pair| pair[0] == pair[1]), "{choices:?}");
+        choices.swap_remove(0).1
+    };
+    let sudoku = json!({"template": hard, "blank": ".", "diffusion": {"remasking": "off"}});
+    let own = [json!("on"), json!({}), json!({"steps": 60, "below": 0.8})];
+    let counts = same(&Server::sudoku().await, &sudoku, own).await;
+    assert!(counts["erased"].as_u64() > Some(0), "{counts}");
+    let toy = json!({"template": "Once<blank:44>", "diffusion": {"remasking": "off", "steps": 2}});
+    let per_cell = [json!("on"), json!({}), json!({"steps": 44, "below": 0.5})];
+    let counts = same(&Server::toy().await, &toy, per_cell).await;
+    assert!(counts["erased"].as_u64() > Some(0), "{counts}");
+}

@@ -213,7 +213,10 @@ async fn a_preset_that_no_request_could_use_is_an_error_of_its_file() {
             json!({"x": {"unmasking": {"threshold": 0.9}, "remasking": {"policy": "present", "hold": [0, 1]}}}),
             "presets.x.remasking.hold: hold is a part of a fixed number of steps",
         ),
-        (json!({"x": {"proofreading": {"below": 0.5}}}), "presets.x.proofreading.steps is missing; give"),
+        (
+            json!({"x": {"proofreading": "more"}}),
+            "presets.x.proofreading: unknown variant `more`, expected `off` or `on`",
+        ),
         (
             json!({"x": {"proofreading": {"steps": 9, "temperature": -1}}}),
             "presets.x.proofreading.temperature: temperature is -1",

@@ -154,7 +154,7 @@ async fn a_field_at_fault_is_named_with_what_is_allowed() {
         (
             r#"{"prompt": "a", "diffusion": {"unmasking": 3}}"#,
             "diffusion.unmasking",
-            "given 3; give a word or an object",
+            "given 3; give one of `confidence`, `margin`",
         ),
         (
             r#"{"prompt": "a", "diffusion": {"unmasking": {"threshold": 1.5}}}"#,
@@ -222,11 +222,6 @@ async fn a_field_at_fault_is_named_with_what_is_allowed() {
             "one to erase, one to write",
         ),
         (
-            r#"{"prompt": "a", "diffusion": {"proofreading": {"below": 0.5}}}"#,
-            "diffusion.proofreading.steps",
-            "is missing",
-        ),
-        (
             r#"{"prompt": "a", "diffusion": {"proofreading": {"steps": 9, "below": 2}}}"#,
             "diffusion.proofreading.below",
             "from 0 to 1",
@@ -243,8 +238,12 @@ async fn a_field_at_fault_is_named_with_what_is_allowed() {
         ),
         (r#"{"prompt": "a", "diffusion": {"end_of_text": 5}}"#, "diffusion.end_of_text", "give one of `free`, `last`"),
         (r#"{"prompt": "a", "diffusion": {"unmasking": {"order": 5}}}"#, "diffusion.unmasking.order", "one of"),
-        (r#"{"prompt": "a", "diffusion": {"proofreading": "on"}}"#, "diffusion.proofreading", "`off`"),
-        (r#"{"prompt": "a", "diffusion": {"proofreading": 9}}"#, "diffusion.proofreading", "a word or an object"),
+        (r#"{"prompt": "a", "diffusion": {"proofreading": "so"}}"#, "diffusion.proofreading", "expected `off` or `on`"),
+        (
+            r#"{"prompt": "a", "diffusion": {"proofreading": 9}}"#,
+            "diffusion.proofreading",
+            "`off` or `on`, or an object",
+        ),
         (r#"{"prompt": "a", "diffusion": {"cache": "all"}}"#, "diffusion.cache", "one of `off`, `prefix`, `dual`"),
         (
             r#"{"prompt": "a", "diffusion": {"deadline_ms": 0}}"#,

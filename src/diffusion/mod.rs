@@ -33,4 +33,4 @@ pub use reading::{Best, Distribution, Present, Proposal, Reading, Review, Score}
 pub use reuse::Reuse;
 pub use sequence::Sequence;
 pub use token_set::{TokenSet, TokenSetError};
-pub use units::{DOUBTFUL, Position, Probability, TokenId, u32_of};
+pub use units::{DOUBTFUL, Position, Probability, TokenId, counted, u32_of};

@@ -15,8 +15,9 @@ use std::ops::Range;
 pub enum PolicyError {
     /// A block needs a step of its own.
     #[error(
-        "{steps} steps are too few for {blocks} blocks, each of which needs at least one; \
-         give at least {blocks} steps or a larger block length"
+        "{} too few for {blocks} blocks, each of which needs at least one; \
+         give at least {blocks} steps or a larger block length",
+        if *steps == 1 { "1 step is".to_owned() } else { format!("{steps} steps are") }
     )]
     TooFewSteps {
         /// Steps given for the whole run.

@@ -34,6 +34,13 @@ pub const fn u32_of(count: usize) -> u32 {
     count as u32
 }
 
+/// A count with its noun, for people: `1 block`, `2 blocks`. `noun` is in the singular, and its
+/// plural has an `s`.
+pub fn counted(count: impl fmt::Display + PartialEq + From<u8> + Copy, noun: &str) -> String {
+    let plural = if count == 1.into() { "" } else { "s" };
+    format!("{count} {noun}{plural}")
+}
+
 /// A number in `[0, 1]`: finite, hence totally ordered. A NaN stops where a `Probability` is made.
 #[derive(Clone, Copy, PartialEq)]
 pub struct Probability(f32);

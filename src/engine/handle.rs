@@ -12,6 +12,7 @@ use super::origin::Origin;
 use super::pace::retry_after;
 use super::request::{Rejected, Request, Task};
 use super::shared::{Condition, FAILURES_MAX, Limits, ReplicaState, Shared};
+use crate::diffusion::policy::Rule;
 use crate::diffusion::{TokenId, TokenSet};
 use crate::model::ModelSpec;
 use crate::telemetry::trace::Trace;
@@ -168,6 +169,23 @@ impl Handle {
     /// The limits, abilities and defaults of the model.
     pub fn spec(&self) -> &ModelSpec {
         &self.admission.spec
+    }
+
+    /// Why no request to the model can ask for a rule, in words that follow the rule's name; `None`
+    /// where some can.
+    pub fn refusal(&self, rule: &Rule) -> Option<String> {
+        self.admission.refusal(rule)
+    }
+
+    /// Why no request can ask the quality head, in the same way.
+    pub fn refusal_to_judge(&self) -> Option<&'static str> {
+        self.admission.refusal_to_judge()
+    }
+
+    /// Why no request can be a conversation, in the same way.
+    pub fn refusal_to_chat(&self) -> Option<&'static str> {
+        let has_template = self.tokenizer().is_some_and(|tokenizer| tokenizer.chat().is_some());
+        (!has_template).then_some("needs a chat template, which this model does not have")
     }
 
     /// The same engine with these presets, in place of those of before.

@@ -80,9 +80,11 @@ pub enum Task {
 /// Erases and rewrites the doubtful tokens of a full block. Needs a quality head.
 #[derive(Clone, Debug, Default, PartialEq)]
 pub struct Proofreading {
-    /// Most additional steps per block: 0, or at least 2. Default: one per cell, up to 128.
+    /// Most additional steps per block: 0, or at least 2. Default: the model's, else one per cell
+    /// of a block, from 2 to 128.
     pub steps: Option<u32>,
-    /// Tokens of lower quality are erased and rewritten. Default: 0.5.
+    /// Tokens of lower quality are erased and rewritten. Default: 0.5, and without `steps` the
+    /// model's if it has one.
     pub below: Option<f32>,
     /// Most erasures per round, the lowest quality first. Default: all doubtful ones.
     pub most: Option<u32>,

@@ -159,7 +159,7 @@ async fn a_fault_is_told_in_https_words() {
             completion(json!({"diffusion": {"remasking": {"policy": "remdm", "budget": 70_000}}})),
         ),
         (diffusion(rounds(Some(1), None)), completion(json!({"diffusion": {"proofreading": {"steps": 1}}}))),
-        (diffusion(rounds(None, Some(0.5))), completion(json!({"diffusion": {"proofreading": {"below": 0.5}}}))),
+        (diffusion(rounds(None, Some(2.0))), completion(json!({"diffusion": {"proofreading": {"below": 2}}}))),
         (Call::Infill(template("full")), (INFILL, json!({"template": "full"}))),
         (Call::Infill(template("<blank:2000>")), (INFILL, json!({"template": "<blank:2000>"}))),
         (

@@ -2,6 +2,7 @@
 //! rules.
 
 use crate::diffusion::policy::{self, COUNT_MAX, Kind, Range, rules};
+use crate::engine::Handle;
 use serde::Serialize;
 use utoipa::ToSchema;
 
@@ -25,6 +26,9 @@ struct Policy {
     /// What it does.
     help: &'static str,
     needs_quality_head: bool,
+    /// Why the model refuses it, in words that follow its name; `null` where it does not.
+    #[schema(required)]
+    refused: Option<String>,
     knobs: Vec<Knob>,
 }
 
@@ -42,9 +46,9 @@ struct Knob {
 }
 
 impl Policies {
-    /// All policies of this program.
-    pub(super) fn all() -> Self {
-        let list = |kind| rules(kind).into_iter().map(Policy::of).collect();
+    /// All policies of this program, and which of them the model of `handle` refuses.
+    pub(super) fn all(handle: &Handle) -> Self {
+        let list = |kind| rules(kind).into_iter().map(|rule| Policy::of(rule, handle)).collect();
         Self {
             unmasking: list(Kind::Order),
             paces: list(Kind::Pace),
@@ -55,9 +59,14 @@ impl Policies {
 }
 
 impl Policy {
-    fn of(rule: &'static policy::Rule) -> Self {
-        let knobs = rule.knobs.iter().map(|knob| Knob::of(knob)).collect();
-        Self { name: rule.name, help: rule.help, needs_quality_head: rule.needs.quality, knobs }
+    fn of(rule: &'static policy::Rule, handle: &Handle) -> Self {
+        Self {
+            name: rule.name,
+            help: rule.help,
+            needs_quality_head: rule.needs.quality,
+            refused: handle.refusal(rule),
+            knobs: rule.knobs.iter().map(|knob| Knob::of(knob)).collect(),
+        }
     }
 }
 

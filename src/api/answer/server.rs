@@ -4,8 +4,10 @@ use super::policies::Policies;
 use crate::api::schema;
 use crate::api::state::services::{Service, Services};
 use crate::api::state::under_way::Progress;
+use crate::engine::Handle;
 use serde::Serialize;
 use serde_json::{Map, Value};
+use std::collections::BTreeMap;
 use utoipa::ToSchema;
 
 pub(crate) const PROMETHEUS: &str = "text/plain; version=0.0.4; charset=utf-8";
@@ -113,6 +115,9 @@ struct ModelFacts {
     parameters: u64,
     /// What requests may choose for `unmasking`, `remasking` and `cache`.
     policies: Policies,
+    /// Endpoints and fields of requests that the model refuses, each with the reason in words that
+    /// follow its name.
+    refused: BTreeMap<&'static str, &'static str>,
     /// What each name means that requests may give as `preset`: fields of the `diffusion` object.
     #[schema(schema_with = schema::presets)]
     presets: Map<String, Value>,
@@ -138,9 +143,18 @@ impl Model {
                 weights: spec.weights.clone(),
                 device: spec.device.clone(),
                 parameters: spec.parameters,
-                policies: Policies::all(),
+                policies: Policies::all(&service.handle),
+                refused: refused(&service.handle),
                 presets: presets.map(|(name, preset)| (name.clone(), preset.text.clone().into())).collect(),
             },
         }
     }
+}
+
+/// What no request to the model can use, and why.
+fn refused(handle: &Handle) -> BTreeMap<&'static str, &'static str> {
+    let judging = ["/v1/repair", "diffusion.proofreading", "diffusion.return_quality"];
+    let judging = judging.into_iter().zip(std::iter::repeat(handle.refusal_to_judge()));
+    let all = judging.chain([("/v1/chat/completions", handle.refusal_to_chat())]);
+    all.filter_map(|(what, why)| Some((what, why?))).collect()
 }

@@ -3,7 +3,6 @@
 use super::proto::{self, proofreading, remasking, unmasking};
 use crate::api::error::ApiError;
 use crate::api::wire::completion::task;
-use crate::api::wire::diffusion::rounds;
 use crate::api::wire::params::missing;
 use crate::api::wire::repair::with_repair_fields;
 use crate::api::wire::response_format;
@@ -299,7 +298,7 @@ fn proofreading(asked: proto::Proofreading) -> Result<Proofreading, ApiError> {
     match asked.mode.ok_or_else(|| missing("diffusion.proofreading", "one of off and rounds"))? {
         M::Off(proofreading::Off {}) => Ok(Proofreading { steps: Some(0), ..Proofreading::default() }),
         M::Rounds(proofreading::Rounds { steps, below, most, temperature }) => {
-            Ok(Proofreading { steps: Some(rounds(steps)?), below, most, temperature })
+            Ok(Proofreading { steps, below, most, temperature })
         }
     }
 }

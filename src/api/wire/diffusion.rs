@@ -2,7 +2,7 @@
 //! which `engine::admission` checks.
 
 use super::field::{self, OneOf, count, word_or_object};
-use super::params::{missing, needs_stream};
+use super::params::needs_stream;
 use super::policy::{self, Unmasking};
 use crate::api::{error::ApiError, schema, schema::SchemaRef};
 use crate::diffusion::Choice;
@@ -71,21 +71,25 @@ fn end_of_text_schema() -> SchemaRef {
 fn proofreading_schema() -> SchemaRef {
     let description = "When a block is full, the quality head scores it, and doubtful tokens are filled again; \
                        default: the model's where remasking is by quality, else `off`.";
-    schema::either_or_null([schema::words([OFF]), ProofreadingField::schema()], description)
+    schema::either_or_null([schema::words([OFF, ON]), ProofreadingField::schema()], description)
 }
 
 /// 0 is off; else one to erase and one to write are the least.
 fn proofreading_steps() -> SchemaRef {
-    schema::either([schema::whole(0, 0), schema::whole(2, 65_536)])
+    let steps = [schema::whole(0, 0), schema::whole(2, 65_536)];
+    let description = "Further steps per block at most; default: the model's, else one per cell of a block, from 2 to \
+                       128.";
+    schema::either_or_null(steps, description)
 }
 
 #[derive(Debug, Default, Deserialize, ToSchema)]
 #[serde(deny_unknown_fields)]
 struct ProofreadingField {
     #[serde(default, deserialize_with = "field::proofreading_steps")]
-    #[schema(schema_with = proofreading_steps, required)]
+    #[schema(schema_with = proofreading_steps)]
     steps: Option<u32>,
-    /// Tokens of lower quality are filled again; default 0.5.
+    /// Tokens of lower quality are filled again; default 0.5, and without `steps` the model's if
+    /// it has one.
     #[serde(default, deserialize_with = "field::fraction")]
     #[schema(minimum = 0, maximum = 1)]
     below: Option<f32>,
@@ -100,21 +104,18 @@ struct ProofreadingField {
 }
 
 const OFF: &str = "off";
+const ON: &str = "on";
 
 fn proofreading<'de, D: Deserializer<'de>>(input: D) -> Result<Option<ProofreadingField>, D::Error> {
-    word_or_object(input, OFF, ProofreadingField { steps: Some(0), ..ProofreadingField::default() })
+    let off = ProofreadingField { steps: Some(0), ..ProofreadingField::default() };
+    word_or_object(input, vec![(OFF, off), (ON, ProofreadingField::default())])
 }
 
 impl ProofreadingField {
-    fn read(self) -> Result<Proofreading, ApiError> {
+    fn read(self) -> Proofreading {
         let Self { steps, below, most, temperature } = self;
-        Ok(Proofreading { steps: Some(rounds(steps)?), below, most, temperature })
+        Proofreading { steps, below, most, temperature }
     }
-}
-
-/// The steps of a proofreading, which have to be said.
-pub(crate) fn rounds(steps: Option<u32>) -> Result<u32, ApiError> {
-    steps.ok_or_else(|| missing("diffusion.proofreading.steps", "the most steps a full block may take"))
 }
 
 impl Diffusion {
@@ -145,7 +146,7 @@ impl Diffusion {
             steps: self.steps,
             block_length: self.block_length,
             remasking: self.remasking,
-            proofreading: self.proofreading.map(ProofreadingField::read).transpose()?,
+            proofreading: self.proofreading.map(ProofreadingField::read),
             end_of_text: self.end_of_text,
             cache: self.cache,
             deadline: self.deadline_ms.map(|millis| Duration::from_millis(millis.into())),

@@ -252,27 +252,35 @@ impl Visitor<'_> for OneOf<'_> {
 
 /// A `T` from an object. serde alone would also accept an array of its fields.
 pub(crate) fn object<'de, D: Deserializer<'de>, T: Deserialize<'de>>(input: D) -> Result<Option<T>, D::Error> {
-    input.deserialize_any(Field { word: None })
+    input.deserialize_any(Field { words: Vec::new() })
 }
 
-/// A `T` from an object, or from the one word that stands for `meaning`.
+/// A `T` from an object, or from one of some words, each with what it stands for.
 pub(crate) fn word_or_object<'de, D: Deserializer<'de>, T: Deserialize<'de>>(
     input: D,
-    word: &'static str,
-    meaning: T,
+    words: Vec<(&'static str, T)>,
 ) -> Result<Option<T>, D::Error> {
-    input.deserialize_any(Field { word: Some((word, meaning)) })
+    input.deserialize_any(Field { words })
 }
 
 struct Field<T> {
-    word: Option<(&'static str, T)>,
+    words: Vec<(&'static str, T)>,
+}
+
+impl<T> Field<T> {
+    fn names(&self) -> Vec<&'static str> {
+        self.words.iter().map(|(word, _)| *word).collect()
+    }
 }
 
 impl<'de, T: Deserialize<'de>> Visitor<'de> for Field<T> {
     type Value = Option<T>;
 
     fn expecting(&self, formatter: &mut fmt::Formatter<'_>) -> fmt::Result {
-        formatter.write_str(if self.word.is_some() { "a word or an object" } else { "an object" })
+        match self.names().as_slice() {
+            [] => formatter.write_str("an object"),
+            words => write!(formatter, "{}, or an object", (&OneOf { what: "variant", words }) as &dyn Expected),
+        }
     }
 
     fn visit_unit<E: Error>(self) -> Result<Self::Value, E> {
@@ -280,8 +288,11 @@ impl<'de, T: Deserialize<'de>> Visitor<'de> for Field<T> {
     }
 
     fn visit_str<E: Error>(self, given: &str) -> Result<Self::Value, E> {
-        let Some((word, meaning)) = self.word else { return Err(E::invalid_type(Unexpected::Str(given), &self)) };
-        OneOf { what: "variant", words: &[word] }.visit_str(given).map(|_| Some(meaning))
+        if self.words.is_empty() {
+            return Err(E::invalid_type(Unexpected::Str(given), &self));
+        }
+        let index = OneOf { what: "variant", words: &self.names() }.visit_str(given)?;
+        Ok(index.and_then(|index| self.words.into_iter().nth(index)).map(|(_, meaning)| meaning))
     }
 
     fn visit_map<A: MapAccess<'de>>(self, object: A) -> Result<Self::Value, A::Error> {

@@ -66,7 +66,8 @@ impl<'de> Visitor<'de> for Field {
     type Value = Option<(Option<&'static Rule>, Settings)>;
 
     fn expecting(&self, formatter: &mut fmt::Formatter<'_>) -> fmt::Result {
-        formatter.write_str("a word or an object")
+        let words: &dyn Expected = &OneOf { what: "variant", words: &names(self.kind) };
+        write!(formatter, "{words}, or an object of `{}` and knobs", self.name)
     }
 
     fn visit_unit<E: Error>(self) -> Result<Self::Value, E> {

@@ -94,6 +94,9 @@ impl RepairRequest {
     }
 }
 
+/// Why a repair has no field of this kind.
+const BESIDE: &str = "which has steps, below and worst beside its text";
+
 /// A repair with the fields of its `diffusion`, and those that are only a repair's.
 pub(crate) fn with_repair_fields(
     request: Request,
@@ -102,17 +105,21 @@ pub(crate) fn with_repair_fields(
     worst: Option<u32>,
 ) -> ApiResult<Request> {
     let pace = request.pace.iter().next().map(|(knob, _)| format!("unmasking.{knob}"));
+    let cache = request.cache.filter(|cache| *cache != Choice::of(&NO_CACHE));
     let fields = [
-        ("steps", request.steps.is_some()),
-        ("block_length", request.block_length.is_some()),
-        ("remasking", request.remasking.is_some()),
-        ("proofreading", request.proofreading.is_some()),
-        ("cache", request.cache.is_some_and(|cache| cache != Choice::of(&NO_CACHE))),
+        (request.steps.map(|_| "steps".to_owned()), BESIDE),
+        (request.block_length.map(|_| "block_length".to_owned()), "which takes its text as one block; leave it out"),
+        (request.remasking.map(|_| "remasking".to_owned()), BESIDE),
+        (request.proofreading.as_ref().map(|_| "proofreading".to_owned()), BESIDE),
+        (
+            cache.map(|_| "cache".to_owned()),
+            "which computes the whole text in every pass; give \"off\", or leave it out",
+        ),
+        (pace, BESIDE),
     ];
-    let field = fields.into_iter().find_map(|(field, is_given)| is_given.then(|| field.to_owned()));
-    if let Some(field) = field.or(pace) {
+    if let Some((field, why)) = fields.into_iter().find_map(|(field, why)| Some((field?, why))) {
         let param = format!("diffusion.{field}");
-        let message = format!("{param} does not go with a repair, which has steps, below and worst beside its text");
+        let message = format!("{param} does not go with a repair, {why}");
         return Err(ApiError::invalid(param, message));
     }
     let below = below.or(worst.map(|_| 1.0));

@@ -100,13 +100,12 @@ impl Knob {
             (range @ Range::Number { max }, Setting::Number(value)) if !(0.0..=max as f32).contains(&value) => {
                 fault(format!("{name} is {value}; give {range}"))
             }
-            (Range::Span, Setting::Span(ends)) => match ends.iter().find(|end| outside(end)) {
-                Some(end) => number(*end),
-                None if Stretch::of(ends).is_none() => {
-                    let [from, until] = ends;
-                    fault(format!("{name} is [{from}, {until}]; its end must lie after its start"))
-                }
-                None => Ok(()),
+            (range @ Range::Span, Setting::Span(ends)) if ends.iter().any(outside) => {
+                fault(format!("{name} is {value}; give {range}, the second above the first"))
+            }
+            (Range::Span, Setting::Span(ends)) => match Stretch::of(ends) {
+                None => fault(format!("{name} is {value}; its end must lie after its start")),
+                Some(_) => Ok(()),
             },
             (Range::Count { .. }, Setting::Count(_)) | (Range::Fraction | Range::Number { .. }, Setting::Number(_)) => {
                 Ok(())

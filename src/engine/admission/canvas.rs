@@ -4,7 +4,7 @@
 use super::encoding::Encoder;
 use super::json_layout::{Vocabulary, lay_out};
 use super::spellings::Spellings;
-use crate::diffusion::{Canvas, Cell, TokenId};
+use crate::diffusion::{Canvas, Cell, TokenId, counted};
 use crate::engine::origin::Origin;
 use crate::engine::request::{Format, Length, Prompt, Rejected, Request, Task, invalid, too_long};
 use crate::engine::template::{self, Segment};
@@ -110,20 +110,20 @@ impl CanvasBuilder {
         };
         self.check_prompt(param, &prompt)?;
         let (given, limit) = (prompt.len(), self.canvas_max);
-        let room = limit - given;
+        let (room, tokens) = (limit - given, counted(given, "token"));
         let new_tokens = match length {
             Length::Default => self.spec.defaults.new_tokens.map_or(room, |new| room.min(new.get() as usize)),
             Length::New(0) => return Err(invalid("max_tokens", NO_ROOM)),
             Length::New(new) if new > room => {
                 let message = format!(
-                    "max_tokens {new} does not fit: the prompt has {given} tokens and the canvas {limit} cells; \
+                    "max_tokens {new} does not fit: the prompt has {tokens} and the canvas {limit} cells; \
                      ask for at most {room}"
                 );
                 return Err(too_long("max_tokens", message));
             }
             Length::New(new) => new,
             Length::Total(total) if total <= given || total > limit => {
-                let range = format!("must be above the prompt's {given} tokens and at most {limit}");
+                let range = format!("must be above the prompt's {tokens} and at most {limit}");
                 let refuse = if total > limit { too_long } else { invalid };
                 return Err(refuse("total_length", format!("total_length {total} {range}")));
             }
@@ -248,7 +248,7 @@ impl CanvasBuilder {
         let prompt = self.encoder.encode("prompt", before)?;
         let suffix = self.encoder.encode_after("suffix", after)?;
         let (given, limit) = (prompt.len() + suffix.len(), self.canvas_max);
-        let has = format!("prompt and suffix have {given} tokens and the canvas {limit} cells");
+        let has = format!("prompt and suffix have {} and the canvas {limit} cells", counted(given, "token"));
         if prompt.len() >= limit {
             return Err(self.too_long("prompt", prompt.len()));
         }

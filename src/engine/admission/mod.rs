@@ -19,13 +19,13 @@ use super::biases::Biases;
 use super::event::Start;
 use super::job::{Job, Options};
 use super::request::{EndOfText, Format, Rejected, Request, Task, invalid};
-use crate::diffusion::policy::Kind;
+use crate::diffusion::policy::{Kind, Rule};
 use crate::diffusion::{Cell, Seed, Sequence, TokenId, TokenSet, u32_of};
 use crate::model::{Change, ModelSpec};
 use crate::text::{Conversation, Tokenizer};
 use canvas::{CanvasBuilder, Common};
 use presets::check_tasks;
-use rules::{NO_HEAD, REPAIR, Rules, UNMASKING, checked, order, proofread};
+use rules::{HEADLESS, NO_HEAD, REPAIR, Rules, UNMASKING, checked, order, proofread};
 use std::hash::{BuildHasher, RandomState};
 use std::{num::NonZeroU32, sync::Arc, time::Duration};
 use under_load::{fewer_steps, less_proofreading};
@@ -74,6 +74,16 @@ impl Admission {
     /// When it is empty or too long, or the model's chat template has no place for it.
     pub(super) fn encode_chat(&self, conversation: &Conversation, most: usize) -> Result<Vec<TokenId>, Rejected> {
         self.canvases.encode_chat(conversation, most)
+    }
+
+    /// Why no request can ask for a rule; `None` where some can.
+    pub(super) fn refusal(&self, rule: &Rule) -> Option<String> {
+        Rules(&self.spec).refusal(rule)
+    }
+
+    /// Why no request can ask the quality head; `None` where there is one.
+    pub(super) fn refusal_to_judge(&self) -> Option<&'static str> {
+        (!self.spec.has_quality).then_some(HEADLESS)
     }
 
     pub(super) const fn canvas_max(&self) -> usize {

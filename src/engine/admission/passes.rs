@@ -1,7 +1,7 @@
 //! Bounds the forward passes of a request. Out of scope: the range of a single option.
 
 use crate::diffusion::policy::{BUDGET, CORRECT_EVERY, CORRECTOR_PASSES, COUNT_MAX, Knob, Policy, Scoring};
-use crate::diffusion::{Pace, Passes};
+use crate::diffusion::{Pace, Passes, counted};
 use crate::engine::request::{Rejected, Request, Task, invalid};
 
 /// Most forward passes of one choice: its steps, those that proofread its blocks, and those that
@@ -42,7 +42,7 @@ pub(super) fn of_choice(request: &Request, passes: Passes, measuring: u64) -> Re
     } else if proofreading >= filling && request.proofreading.is_some() && each >= 2 {
         most("diffusion.proofreading.steps", each)
     } else if proofreading >= filling {
-        ("diffusion.block_length", format!("with fewer than its {blocks} blocks it takes less"))
+        ("diffusion.block_length", format!("with fewer than its {} it takes less", counted(blocks, "block")))
     } else if is_budget && request.steps.is_none() {
         ("diffusion.remasking.budget", "give less, or diffusion.steps".to_owned())
     } else {
@@ -50,8 +50,8 @@ pub(super) fn of_choice(request: &Request, passes: Passes, measuring: u64) -> Re
         most("diffusion.steps", corrector.map_or(left, |(every, passes)| left * every / (every + passes)))
     };
     let parts = format!(
-        "{filling} to fill {blocks} blocks, {correcting} to correct them, {proofreading} to proofread them, {measuring} \
-         to measure"
+        "{filling} to fill {}, {correcting} to correct, {proofreading} to proofread, {measuring} to measure",
+        counted(blocks, "block")
     );
     let message = format!("{param}: the request may take {all} forward passes ({parts}); {PASSES_MAX} are allowed");
     Err(invalid(param, format!("{message}: {advice}")))
@@ -91,7 +91,8 @@ pub(super) fn of_step(policy: &Policy, cells: usize, blanks: usize, most: usize)
         return Ok(());
     }
     let rule = policy.remasking.rule.name;
-    let message = format!("remasking by {rule} reads up to {rows} rows of {cells} tokens in a step, {tokens} in all");
+    let (rows, each) = (counted(rows, "row"), counted(cells, "token"));
+    let message = format!("remasking by {rule} reads up to {rows} of {each} in a step, {tokens} in all");
     let advice = format!("{most} are allowed (--max-batch-tokens of the server): give a smaller block_length");
     Err(invalid("diffusion.remasking", format!("{message}; {advice}, or another policy")))
 }

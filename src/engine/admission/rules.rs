@@ -3,7 +3,7 @@
 use super::values::{count, probability};
 use crate::diffusion::policy::order::CONFIDENCE;
 use crate::diffusion::policy::{
-    COUNT_MAX, Choice, Kind, KnobError, NO_CACHE, OFF, PREFIX, QUALITY, Scoring, pace, rules,
+    COUNT_MAX, Choice, Kind, KnobError, NO_CACHE, Needs, OFF, PREFIX, QUALITY, Rule, Scoring, pace, rules,
 };
 use crate::diffusion::{DOUBTFUL, Pace, Policy, Proofreading};
 use crate::engine::request::{self, Rejected, Request, invalid};
@@ -44,7 +44,7 @@ impl Rules<'_> {
             );
             return Err(invalid("diffusion.remasking.hold", message));
         }
-        let proofreading = self.proofreading(request, blanks.get())?;
+        let proofreading = self.proofreading(request, per_block.get())?;
         Ok(Policy { order, pace, remasking, block_length, proofreading })
     }
 
@@ -55,15 +55,24 @@ impl Rules<'_> {
     }
 
     /// As requested; else the model's default where remasking is by quality.
+    ///
+    /// `cells`: those of a block at most.
     fn proofreading(&self, request: &Request, cells: u32) -> Result<Option<Proofreading>, Rejected> {
         let by_quality = request.remasking.is_none_or(|asked| asked.rule == &QUALITY);
+        let own = self.0.defaults.proofreading;
         match (&request.proofreading, by_quality) {
-            (None, true) if self.0.has_quality => Ok(self.0.defaults.proofreading),
+            (None, true) if self.0.has_quality => Ok(own),
             (None, _) | (Some(request::Proofreading { steps: Some(0), .. }), _) => Ok(None),
             (Some(_), _) if !self.0.has_quality => {
-                Err(invalid("diffusion.proofreading", format!("proofreading {NO_HEAD} or \"off\"")))
+                Err(invalid("diffusion.proofreading", format!("proofreading {NO_HEAD} \"off\"")))
             }
-            (Some(asked), _) => proofread(asked, cells, PROOFREADING).map(Some),
+            (Some(asked), _) => {
+                let mut asked = asked.clone();
+                if let (None, Some(own)) = (asked.steps, own) {
+                    (asked.steps, asked.below) = (Some(own.steps), asked.below.or(Some(own.below.get())));
+                }
+                proofread(&asked, cells, PROOFREADING).map(Some)
+            }
         }
     }
 
@@ -71,21 +80,33 @@ impl Rules<'_> {
         const FIELD: &str = "diffusion.remasking";
         let by_default = if self.0.has_quality { &QUALITY } else { &OFF };
         let asked = asked.unwrap_or(Choice::of(by_default));
-        let judges_blanks = asked.rule.needs.score == Some(Scoring::Quality);
-        if asked.rule.needs.quality && !judges_blanks && !self.0.has_quality {
-            let message = format!("remasking by {} {NO_HEAD} {}", asked.rule.name, free_remaskings());
-            return Err(invalid(FIELD, message));
-        }
-        if judges_blanks && !self.0.judges_blanks {
-            let message = format!(
-                "remasking by {} needs a model that judges blanks as well as tokens, as RemeDi does; choose another \
-                 policy, as \"remedi_logit\"{} or \"off\"",
-                asked.rule.name,
-                if self.0.has_quality { ", \"quality\"" } else { "" },
-            );
+        if let Some(why) = self.refusal(asked.rule) {
+            let head = if why == HEADLESS { "give one with --prism-head, or " } else { "" };
+            let others =
+                rules(Kind::Remasking).into_iter().filter(|rule| self.refusal(rule).is_none() && *rule != &OFF);
+            let others: Vec<String> = others.map(|rule| format!("{:?}", rule.name)).collect();
+            let name = asked.rule.name;
+            let message =
+                format!("remasking by {name} {why}; {head}ask for remasking {} or \"off\"", others.join(", "));
             return Err(invalid(FIELD, message));
         }
         checked(FIELD, Kind::Remasking, asked, per_block.get())
+    }
+
+    /// Why no request to this model can ask for a rule, in words that follow the rule's name;
+    /// `None` where some can.
+    pub(super) fn refusal(&self, rule: &Rule) -> Option<String> {
+        let Needs { quality, score, .. } = rule.needs;
+        let keeps = rule.kind == Kind::Cache && *rule != NO_CACHE;
+        if keeps && self.0.keeping == Keeping::No {
+            let family = &self.0.family;
+            return Some(format!("keeps keys and values, which a model of the family {family:?} does not"));
+        }
+        if score == Some(Scoring::Quality) {
+            let is_met = self.0.judges_blanks;
+            return (!is_met).then(|| "needs a model that judges blanks as well as tokens, as RemeDi does".to_owned());
+        }
+        (quality && !self.0.has_quality).then(|| HEADLESS.to_owned())
     }
 
     /// The length of the blocks of a block-causal model.
@@ -112,29 +133,18 @@ impl Rules<'_> {
         let choice = checked(FIELD, Kind::Cache, asked, 1)?;
         let name = asked.rule.name;
         let refuse = |why: String| Err(invalid(FIELD, format!("cache {name:?} {why}")));
-        match others {
-            _ if asked.rule == &NO_CACHE => {}
-            _ if self.0.keeping == Keeping::No => {
-                let family = &self.0.family;
-                return refuse(format!(
-                    "keeps keys and values, which a model of the family {family:?} does not; give \"off\""
-                ));
-            }
-            Some(why) => {
-                return refuse(format!("does not go with the remasking {remasking:?}, which {why}; give \"off\""));
-            }
-            None if asked.rule.needs.quality && !self.0.has_quality => {
-                let others = rules(Kind::Cache).into_iter().filter(|rule| !rule.needs.quality);
+        match (self.refusal(asked.rule), others) {
+            (Some(why), _) if self.0.keeping == Keeping::No => refuse(format!("{why}; give \"off\"")),
+            (Some(why), _) => {
+                let others = rules(Kind::Cache).into_iter().filter(|rule| self.refusal(rule).is_none());
                 let others: Vec<String> = others.map(|rule| format!("{:?}", rule.name)).collect();
-                return refuse(format!(
-                    "needs a quality head, which this model does not have; give one with --prism-head, or one of the \
-                     caches {}",
-                    others.join(", ")
-                ));
+                refuse(format!("{why}; give one with --prism-head, or one of the caches {}", others.join(", ")))
             }
-            None => {}
+            (None, Some(why)) if asked.rule != &NO_CACHE => {
+                refuse(format!("does not go with the remasking {remasking:?}, which {why}; give \"off\""))
+            }
+            (None, _) => Ok(choice),
         }
-        Ok(choice)
     }
 }
 
@@ -158,16 +168,11 @@ pub(super) fn knob_fault(field: &'static str, KnobError { knob, message }: KnobE
     Rejected::Invalid { param: format!("{field}.{knob}").into(), message }
 }
 
-/// Why a request is refused that needs a quality head. What else it may ask for follows.
+/// Why a request is refused that needs a quality head.
+pub(super) const HEADLESS: &str = "needs a quality head, which this model does not have";
+/// The same in one. What else the request may ask for follows.
 pub(super) const NO_HEAD: &str =
     "needs a quality head, which this model does not have; give one with --prism-head, or ask for";
-
-/// The remaskings that need no head.
-fn free_remaskings() -> String {
-    let free = rules(Kind::Remasking).into_iter().filter(|rule| !rule.needs.quality && *rule != &OFF);
-    let names: Vec<String> = free.map(|rule| format!("{:?}", rule.name)).collect();
-    format!("remasking {} or \"off\"", names.join(", "))
-}
 
 /// Names of the request fields for `steps`, `below` and `most` of a proofreading.
 pub(super) type Names = [&'static str; 3];
