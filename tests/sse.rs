@@ -8,6 +8,7 @@ use remask::api::Patience;
 use remask::engine::Limits;
 use remask::model::Toy;
 use serde_json::{Value, json};
+use std::collections::{BTreeMap, BTreeSet};
 use std::time::Duration;
 
 const COMPLETIONS: &str = "/v1/completions";
@@ -302,4 +303,77 @@ async fn the_first_step_of_a_completion_has_what_its_format_gives() {
     steps.iter().for_each(|step| replay(&mut canvas, step));
     assert!(canvas.iter().all(Option::is_some), "nothing is missing");
     assert!(text.contains("\"city\":"), "{text}");
+}
+
+/// Neighbouring tokens that have parts of a letter carry its bytes, and others carry none.
+#[tokio::test]
+async fn the_bytes_of_letters_that_are_spread_over_tokens_are_sent() {
+    let server = Server::toy().await;
+    let given = json!({"template": "caf\u{e9}<blank:2>", "stream": true});
+    let start = server.events(INFILL, &given).await[0].json();
+    let bytes: Vec<&Value> = start["pinned"].as_array().unwrap().iter().map(|cell| &cell["bytes"]).collect();
+    assert_eq!(bytes, [&Value::Null, &Value::Null, &Value::Null, &json!([0xc3]), &json!([0xa9])]);
+    let shape = json!({"type": "json_skeleton", "skeleton": {"day": "<\u{65e5}|\u{6708}>"}});
+    let asked = json!({"prompt": "Which?", "response_format": shape, "max_tokens": 40, "stream": true,
+                       "diffusion": {"stream_edits": true}});
+    let (text, chunks) = concatenated(&server.events(COMPLETIONS, &asked).await);
+    let (mut cells, mut parts): (BTreeMap<u64, Vec<u8>>, usize) = (BTreeMap::new(), 0);
+    for step in chunks.iter().map(|chunk| &chunk["diffusion"]).filter(|step| step["edits"].is_array()) {
+        let pinned = step["pinned"].as_array().into_iter().flatten();
+        for one in pinned.chain(step["edits"].as_array().unwrap()) {
+            let own = one["text"].as_str().unwrap_or_default();
+            let bytes: Option<Vec<u8>> = serde_json::from_value(one["bytes"].clone()).unwrap();
+            assert_eq!(bytes.is_some(), own.contains('\u{fffd}'), "{one}");
+            parts += usize::from(bytes.is_some());
+            match one["kind"].as_str() {
+                Some("erase") => cells.remove(&one["at"].as_u64().unwrap()),
+                _ => cells.insert(one["at"].as_u64().unwrap(), bytes.unwrap_or_else(|| own.as_bytes().to_vec())),
+            };
+        }
+    }
+    // the toy may mix the bytes of both options; the answer has one of them
+    let canvas = String::from_utf8(cells.into_values().flatten().collect()).unwrap();
+    assert!(canvas.starts_with("{\"day\": \"") && !canvas.contains('\u{fffd}'), "{canvas}");
+    assert!(text.contains(['\u{65e5}', '\u{6708}']) && parts >= 3, "{text}: {parts} parts of a letter");
+}
+
+#[tokio::test]
+async fn a_start_tells_the_tokens_that_end_the_answer() {
+    let server = Server::toy().await;
+    let asked = json!({"prompt": "Once", "max_tokens": 60, "stream": true, "diffusion": {"stream_edits": true}});
+    let ends = async |more: Value| {
+        let (_, chunks) = concatenated(&server.events(COMPLETIONS, &with(&asked, more)).await);
+        chunks[0]["diffusion"]["ends"].clone()
+    };
+    assert_eq!(ends(json!({})).await, json!([257]));
+    assert_eq!(ends(json!({"stop_token_ids": [46]})).await, json!([257, 46]));
+    let infill = json!({"template": "a<blank:2>b", "stream": true});
+    assert_eq!(server.events(INFILL, &infill).await[0].json().get("ends"), None);
+}
+
+#[tokio::test]
+async fn a_step_that_erases_tells_what_erased() {
+    let (toy, sudoku) = (Server::toy().await, Server::sudoku().await);
+    let hard = "..5.29.3.\n2...3....\n.9.7..8.2\n9..51....\n.849...2.\n32..4..9.\n.3......4\n.........\n....6.759";
+    let written =
+        json!({"template": "Once<blank:40>", "stream": true, "diffusion": {"steps": 20, "remasking": "remdm"}});
+    let solved = json!({"template": hard, "blank": ".", "stream": true});
+    for (server, body, all) in [(toy, written, &["remdm"][..]), (sudoku, solved, &["quality", "proofreading"])] {
+        let mut told = BTreeSet::new();
+        for step in server.events(INFILL, &body).await.iter().filter(|event| event.name == "step") {
+            let step = step.json();
+            let erasures = step["edits"].as_array().unwrap().iter().filter(|edit| edit["kind"] == "erase");
+            let erasures: Vec<&Value> = erasures.collect();
+            let by = step["erased_by"].as_array().cloned().unwrap_or_default();
+            assert_eq!(by.is_empty(), erasures.is_empty(), "{step}");
+            let by: Vec<String> = by.iter().map(|name| name.as_str().unwrap().to_owned()).collect();
+            assert!(by.iter().all(|name| all.contains(&name.as_str())), "{step}");
+            assert!(
+                erasures.iter().all(|edit| edit["quality"].is_null() == by.contains(&"remdm".to_owned())),
+                "{step}"
+            );
+            told.extend(by);
+        }
+        assert!(told.contains(all[all.len() - 1]), "{told:?}");
+    }
 }

@@ -3,6 +3,7 @@
 
 use super::output::Report;
 use super::watch::Player;
+use crate::diffusion::counted;
 use crate::engine::DOUBTFUL;
 use crate::text::quoted;
 use serde_json::Value;
@@ -12,9 +13,16 @@ fn array(value: &Value) -> &[Value] {
     value.as_array().map_or(&[], Vec::as_slice)
 }
 
-/// A token of an object, as people read it.
-fn token(text: &Value, id: &Value) -> String {
-    text.as_str().map_or_else(|| format!("token {id}"), quoted)
+/// A token of an object, as people read it: its text, or its bytes if it has a part of a letter.
+fn token(text: &Value, bytes: &Value, id: &Value) -> String {
+    match (array(bytes), text.as_str()) {
+        ([], Some(text)) => quoted(text),
+        ([], None) => format!("token {id}"),
+        (bytes, _) => {
+            let hex: Vec<String> = bytes.iter().map(|byte| format!("{:02X}", byte.as_u64().unwrap_or(0))).collect();
+            format!("{} {}", if hex.len() == 1 { "byte" } else { "bytes" }, hex.join(" "))
+        }
+    }
 }
 
 /// A probability of an object, or of a canvas.
@@ -24,7 +32,7 @@ fn probability(value: Option<f64>) -> String {
 
 /// `count` tokens.
 fn tokens(count: usize) -> String {
-    format!("{count} {}", if count == 1 { "token" } else { "tokens" })
+    counted(count, "token")
 }
 
 /// A text with its doubtful tokens marked, and a table of these. With likelihoods, the table has
@@ -48,7 +56,7 @@ pub(super) fn of_score(score: &Value, player: &Player) -> Report {
         let sign = if has_likelihood && is_doubtful(&one) { "? " } else { "" };
         let quality = format!("{sign}{}", probability(one["quality"].as_f64()));
         let likelihood = probability(one["likelihood"].as_f64());
-        row([&one["at"].to_string(), &token(&one["text"], &one["token"]), &quality, &likelihood]);
+        row([&one["at"].to_string(), &token(&one["text"], &one["bytes"], &one["token"]), &quality, &likelihood]);
     }
     let unjudged = match all.len() - judged {
         0 => String::new(),
@@ -77,7 +85,10 @@ fn rewritten(repair: &Value, player: &Player) -> String {
     };
     for edit in edits {
         let erased = index(&edit["at"]).and_then(|at| player.erased_for(at)).map(f64::from);
-        let (was, now) = (token(&edit["was_text"], &edit["was"]), token(&edit["text"], &edit["token"]));
+        let (was, now) = (
+            token(&edit["was_text"], &edit["was_bytes"], &edit["was"]),
+            token(&edit["text"], &edit["bytes"], &edit["token"]),
+        );
         let (quality, confidence) = (probability(erased), probability(edit["confidence"].as_f64()));
         let at = edit["at"].to_string(); // a value has no padding
         let _ = writeln!(notes, "{at:>7}  {was} (quality {quality}) -> {now} (confidence {confidence})");
@@ -85,8 +96,11 @@ fn rewritten(repair: &Value, player: &Player) -> String {
     let is_doubtful = |one: &&Value| one["quality"].as_f64().is_some_and(|quality| quality < f64::from(DOUBTFUL));
     for one in array(&repair["tokens"]).iter().filter(is_doubtful) {
         let (at, quality) = (one["at"].to_string(), probability(one["quality"].as_f64()));
-        let _ =
-            writeln!(notes, "{at:>7}  {} is doubtful still (quality {quality})", token(&one["text"], &one["token"]));
+        let _ = writeln!(
+            notes,
+            "{at:>7}  {} is doubtful still (quality {quality})",
+            token(&one["text"], &one["bytes"], &one["token"])
+        );
     }
     notes
 }

@@ -25,7 +25,7 @@ mod units;
 pub use canvas::{Canvas, Cell, Edit, EditError};
 pub use credit::{Credit, Credits};
 pub use fills::fills;
-pub use outcome::{ReadingError, StepOutcome};
+pub use outcome::{PROOFREADING, ReadingError, StepOutcome};
 pub use plan::{Passes, PolicyError};
 pub use policy::{Choice, Pace, Policy, Proofreading};
 pub use random::{DrawKey, Draws, Purpose, Seed, gumbel};

@@ -19,6 +19,9 @@ pub enum ReadingError {
     Edit(#[from] EditError),
 }
 
+/// What erases in a block that is full: no remasking of the registry.
+pub const PROOFREADING: &str = "proofreading";
+
 /// What one step did.
 #[derive(Clone, Debug, PartialEq)]
 pub struct StepOutcome {
@@ -26,6 +29,8 @@ pub struct StepOutcome {
     pub step: u32,
     /// The changes, those of filled cells first; no cell appears twice.
     pub edits: Vec<Edit>,
+    /// What erased, if something did: the name of the remasking, or [`PROOFREADING`].
+    pub erased_by: Option<&'static str>,
     /// The block that this step finished. Its cells never change again, unless the policy corrects
     /// finished blocks ([`super::Sequence::is_final_at_end`]).
     pub finished: Option<Range<usize>>,

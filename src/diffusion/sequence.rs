@@ -5,7 +5,7 @@ use super::canvas::{Canvas, Cell, Edit};
 use super::chooser::Chooser;
 use super::correction::Correction;
 use super::credit::Credits;
-use super::outcome::{ReadingError, StepOutcome};
+use super::outcome::{PROOFREADING, ReadingError, StepOutcome};
 use super::plan::{Passes, Plan, PolicyError};
 use super::policy::{Choice, FilledCell, NO_CACHE, Needs, OFF, Pace, Policy, Proofreading};
 use super::random::Seed;
@@ -257,7 +257,7 @@ impl Sequence {
     /// When the reading is not one of this canvas and window; the canvas is then unchanged.
     pub fn advance(&mut self, reading: &Reading) -> Result<StepOutcome, ReadingError> {
         let Some(block) = self.plan.front().cloned() else {
-            return Ok(StepOutcome { step: self.step, edits: Vec::new(), finished: None });
+            return Ok(StepOutcome { step: self.step, edits: Vec::new(), erased_by: None, finished: None });
         };
         let passes = if self.is_proposing() { block.schedule.corrector_passes() } else { 0 };
         if passes > 0 {
@@ -295,7 +295,10 @@ impl Sequence {
         self.plan.skip(skipped);
         let changed = count(edits.iter().filter(|edit| !matches!(edit, Edit::Fill { .. })));
         let finished = self.plan.advance(&self.canvas, count(edits.iter()), changed);
-        Ok(StepOutcome { step, edits, finished })
+        let rule = self.policy.remasking.rule.name;
+        let eraser = if block.schedule.is_proofreading() { PROOFREADING } else { rule };
+        let erased_by = edits.iter().any(|edit| matches!(edit, Edit::Erase { .. })).then_some(eraser);
+        Ok(StepOutcome { step, edits, erased_by, finished })
     }
 
     /// Checks that the proposals are those of the blanks in `range`.
@@ -321,7 +324,7 @@ impl Sequence {
         let step = self.step;
         self.step += 1;
         self.plan.begin();
-        StepOutcome { step, edits: Vec::new(), finished: None }
+        StepOutcome { step, edits: Vec::new(), erased_by: None, finished: None }
     }
 
     /// Whether a rule of this step decides by what is filled.

@@ -140,7 +140,7 @@ mod tests {
     use crate::telemetry::Metrics;
 
     fn step(step: u32) -> Event {
-        Event::Step(StepEvent { step, blanks: 1, edits: Vec::new(), text: String::new() })
+        Event::Step(StepEvent { step, blanks: 1, ..StepEvent::default() })
     }
 
     /// A client that holds the only place.

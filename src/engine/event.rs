@@ -18,6 +18,9 @@ pub struct Start {
     pub prompt_tokens: usize,
     /// Most steps, where the pace has a bound.
     pub steps_planned: Option<u32>,
+    /// The tokens that end the answer: it has neither the first of them nor what is behind it. None
+    /// for an answer that ends with its cells.
+    pub ends: Arc<[TokenId]>,
 }
 
 /// One step, or several that were merged because the client reads slowly.
@@ -30,6 +33,9 @@ pub struct StepEvent {
     /// The changes, those of filled cells first. Applying them in order gives the canvas after
     /// `step`.
     pub edits: Vec<Edit>,
+    /// What erased: the name of the remasking, [`PROOFREADING`](crate::diffusion::PROOFREADING), or
+    /// both where steps were merged.
+    pub erased_by: Vec<&'static str>,
     /// Text that is final from this step on, following that of earlier steps; empty for infills.
     pub text: String,
 }
@@ -79,6 +85,9 @@ impl StepEvent {
         }
         self.edits = cells.into_values().flatten().collect();
         self.edits.sort_by_key(|edit| matches!(edit, Edit::Fill { .. }));
+        self.erased_by.extend(later.erased_by);
+        self.erased_by.sort_unstable();
+        self.erased_by.dedup();
         self.step = later.step;
         self.blanks = later.blanks;
         self.text.push_str(&later.text);
@@ -250,7 +259,7 @@ mod tests {
     use proptest::prelude::*;
 
     fn step(step: u32, edits: Vec<Edit>) -> StepEvent {
-        StepEvent { step, blanks: 0, edits, text: format!("{step}") }
+        StepEvent { step, blanks: 0, edits, erased_by: Vec::new(), text: format!("{step}") }
     }
 
     proptest! {

@@ -285,7 +285,8 @@ impl Job {
         let text = outcome.finished.map(|block| self.close_block(block)).unwrap_or_default();
         let canvas = self.sequence.canvas();
         let blanks = canvas.blanks(0..canvas.len()).count();
-        Ok(StepEvent { step: outcome.step, blanks, edits: outcome.edits, text })
+        let erased_by = outcome.erased_by.into_iter().collect();
+        Ok(StepEvent { step: outcome.step, blanks, edits: outcome.edits, erased_by, text })
     }
 
     /// The text that is final with a finished block. Stops the sequence where the text ends.

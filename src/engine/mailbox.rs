@@ -119,7 +119,7 @@ mod tests {
         } else {
             Edit::Erase { at, was: TokenId(step - 1), quality: None }
         };
-        Event::Step(StepEvent { step, blanks: 1, edits: vec![edit], text: String::new() })
+        Event::Step(StepEvent { step, blanks: 1, edits: vec![edit], erased_by: Vec::new(), text: String::new() })
     }
 
     #[tokio::test]

@@ -55,6 +55,15 @@ pub(super) struct Ending {
 }
 
 impl Writing {
+    /// The tokens that end the text, if any do.
+    pub(super) fn ends(&self) -> Arc<[TokenId]> {
+        match self {
+            Self::Continuation { ends, .. } => Arc::clone(ends),
+            Self::Infill { until: Some(until), .. } => Arc::clone(&until.ends),
+            Self::Infill { until: None, .. } | Self::Shaped { .. } | Self::Revision { .. } => Arc::default(),
+        }
+    }
+
     /// The text of a finished canvas.
     pub(super) fn end(&mut self, of: &Finished<'_>) -> Ending {
         let &Finished { canvas, offset, text_tokens, is_ended, .. } = of;

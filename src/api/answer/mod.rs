@@ -31,6 +31,17 @@ pub(crate) struct Echo {
     pub(crate) tokens: Vec<String>,
 }
 
+/// How a token is spelled.
+#[derive(Clone, Debug, Default)]
+pub(crate) struct Spelling {
+    /// Its text, in which U+FFFD stands for bytes that are no character; `None` without a
+    /// tokenizer.
+    pub(crate) text: Option<String>,
+    /// Its bytes, only where `text` has a U+FFFD and they are known: the token has a part of a
+    /// character, as `é` may be two tokens of a byte each.
+    pub(crate) bytes: Option<Vec<u8>>,
+}
+
 /// Converts tokens to text, if the model has a tokenizer.
 #[derive(Clone, Copy, Debug)]
 pub(crate) struct Detokenizer<'a>(pub(crate) Option<&'a Tokenizer>);
@@ -39,6 +50,14 @@ impl Detokenizer<'_> {
     /// The text of one token; `None` without a tokenizer.
     pub(crate) fn piece(self, token: TokenId) -> Option<String> {
         self.0.map(|tokenizer| tokenizer.piece(token))
+    }
+
+    /// How a token is spelled.
+    pub(crate) fn spelling(self, token: TokenId) -> Spelling {
+        let text = self.piece(token);
+        let is_part = text.as_ref().is_some_and(|text| text.contains('\u{fffd}'));
+        let bytes = self.0.filter(|_| is_part).and_then(|tokenizer| tokenizer.bytes(token));
+        Spelling { text, bytes }
     }
 
     /// The text of some tokens; empty without a tokenizer.

@@ -1,6 +1,6 @@
 //! Parts of answers: qualities, finish reasons, the edits of a canvas, and what an answer cost.
 
-use super::Detokenizer;
+use super::{Detokenizer, Spelling};
 use crate::diffusion::{Cell, Edit, Probability};
 use crate::engine::{Answer, Finish, Start, StepEvent};
 use serde::Serialize;
@@ -60,6 +60,9 @@ enum EditObject {
         token: u32,
         #[schema(required)]
         text: Option<String>,
+        /// Only of a token that has a part of a character: its bytes.
+        #[serde(skip_serializing_if = "Option::is_none")]
+        bytes: Option<Vec<u8>>,
         confidence: f32,
     },
     Erase {
@@ -75,6 +78,9 @@ enum EditObject {
         token: u32,
         #[schema(required)]
         text: Option<String>,
+        /// Only of a token that has a part of a character: its bytes.
+        #[serde(skip_serializing_if = "Option::is_none")]
+        bytes: Option<Vec<u8>>,
         confidence: f32,
     },
 }
@@ -84,12 +90,13 @@ impl EditObject {
         let at = edit.at().index() - offset;
         match edit {
             Edit::Fill { token, confidence, .. } => {
-                Self::Fill { at, token: token.0, text: detokenizer.piece(*token), confidence: confidence.get() }
+                let Spelling { text, bytes } = detokenizer.spelling(*token);
+                Self::Fill { at, token: token.0, text, bytes, confidence: confidence.get() }
             }
             Edit::Erase { was, quality, .. } => Self::Erase { at, was: was.0, quality: quality.map(Probability::get) },
             Edit::Replace { was, token, confidence, .. } => {
-                let (was, text) = (was.0, detokenizer.piece(*token));
-                Self::Replace { at, was, token: token.0, text, confidence: confidence.get() }
+                let (was, Spelling { text, bytes }) = (was.0, detokenizer.spelling(*token));
+                Self::Replace { at, was, token: token.0, text, bytes, confidence: confidence.get() }
             }
         }
     }
@@ -108,12 +115,18 @@ pub(crate) struct StepObject {
     blanks: usize,
     /// `at` counts cells after the prompt.
     edits: Vec<EditObject>,
+    /// What erased: the name of the remasking, `proofreading`, or both where steps were merged.
+    #[serde(skip_serializing_if = "Vec::is_empty")]
+    erased_by: Vec<&'static str>,
     /// Cells after the prompt; only in the first step of a choice of a completion.
     #[serde(skip_serializing_if = "Option::is_none")]
     canvas_length: Option<usize>,
     /// Those of them that stay, as what a format or `suffix` gives; only there.
     #[serde(skip_serializing_if = "Vec::is_empty")]
     pinned: Vec<GivenCell>,
+    /// The tokens that end the answer, which is what is before the first of them; only there.
+    #[serde(skip_serializing_if = "Vec::is_empty")]
+    ends: Vec<u32>,
 }
 
 impl StepObject {
@@ -126,16 +139,19 @@ impl StepObject {
         tells_start: bool,
         detokenizer: Detokenizer<'_>,
     ) -> Self {
-        let start_object = tells_start.then(|| StartObject::new(start, detokenizer));
-        let (canvas_length, pinned) = start_object.map(|start| (start.canvas_length, start.pinned)).unzip();
+        let begun = tells_start.then(|| StartObject::new(start, detokenizer));
+        let canvas_length = begun.as_ref().map(|begun| begun.canvas_length);
+        let (pinned, ends) = begun.map(|begun| (begun.pinned, begun.ends)).unwrap_or_default();
         Self {
             index,
             step: step.step,
             steps_planned: start.steps_planned,
             blanks: step.blanks,
             edits: step.edits.iter().map(|edit| EditObject::new(edit, start.offset, detokenizer)).collect(),
+            erased_by: step.erased_by.clone(),
             canvas_length,
-            pinned: pinned.unwrap_or_default(),
+            pinned,
+            ends,
         }
     }
 }
@@ -150,6 +166,9 @@ pub(crate) struct StartObject {
     /// The cells that are filled and may change: the text of a repair, without what is pinned.
     #[serde(skip_serializing_if = "Vec::is_empty")]
     given: Vec<GivenCell>,
+    /// The tokens that end the answer, which is what is before the first of them.
+    #[serde(skip_serializing_if = "Vec::is_empty")]
+    ends: Vec<u32>,
 }
 
 /// A cell with a token of the request.
@@ -159,6 +178,9 @@ struct GivenCell {
     token: u32,
     #[schema(required)]
     text: Option<String>,
+    /// Only of a token that has a part of a character: its bytes.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    bytes: Option<Vec<u8>>,
 }
 
 impl StartObject {
@@ -170,9 +192,11 @@ impl StartObject {
                 Cell::Filled(token) => (token, &mut given),
                 Cell::Blank => continue,
             };
-            cells.push(GivenCell { at, token: token.0, text: detokenizer.piece(*token) });
+            let Spelling { text, bytes } = detokenizer.spelling(*token);
+            cells.push(GivenCell { at, token: token.0, text, bytes });
         }
-        Self { canvas_length: start.cells.len(), pinned, given }
+        let ends = start.ends.iter().map(|end| end.0).collect();
+        Self { canvas_length: start.cells.len(), pinned, given, ends }
     }
 }
 

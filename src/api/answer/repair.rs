@@ -1,8 +1,8 @@
 //! The answer of `POST /v1/repair`: a given text, its edits, and a diff.
 
-use super::Detokenizer;
 use super::objects::{Refinement, Usage};
 use super::score::ScoredToken;
+use super::{Detokenizer, Spelling};
 use crate::diffusion::TokenId;
 use crate::engine::{Answer, Written};
 use serde::Serialize;
@@ -59,9 +59,15 @@ pub(crate) struct Replaced {
     pub(crate) was: u32,
     #[schema(required)]
     pub(crate) was_text: Option<String>,
+    /// Only of a token that has a part of a character: its bytes.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub(crate) was_bytes: Option<Vec<u8>>,
     pub(crate) token: u32,
     #[schema(required)]
     pub(crate) text: Option<String>,
+    /// Only of a token that has a part of a character: its bytes.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub(crate) bytes: Option<Vec<u8>>,
     /// The new token's probability when it was written.
     pub(crate) confidence: f32,
 }
@@ -69,8 +75,10 @@ pub(crate) struct Replaced {
 pub(crate) fn replaced(given: &[TokenId], answer: &Answer, detokenizer: Detokenizer<'_>) -> Vec<Replaced> {
     let replaced = answer.written.iter().filter_map(|&Written { at, token, confidence, .. }| {
         let was = *given.get(at.index()).filter(|was| **was != token)?;
-        let (was_text, text) = (detokenizer.piece(was), detokenizer.piece(token));
-        Some(Replaced { at: at.index(), was: was.0, was_text, token: token.0, text, confidence: confidence.get() })
+        let Spelling { text: was_text, bytes: was_bytes } = detokenizer.spelling(was);
+        let Spelling { text, bytes } = detokenizer.spelling(token);
+        let (at, was, token, confidence) = (at.index(), was.0, token.0, confidence.get());
+        Some(Replaced { at, was, was_text, was_bytes, token, text, bytes, confidence })
     });
     replaced.collect()
 }

@@ -1,7 +1,7 @@
 //! The answer of `POST /v1/score`.
 
-use super::Detokenizer;
 use super::objects::{Refinement, Usage};
+use super::{Detokenizer, Spelling};
 use crate::diffusion::Probability;
 use crate::engine::Answer;
 use serde::Serialize;
@@ -46,6 +46,9 @@ pub(crate) struct ScoredToken {
     token: u32,
     #[schema(required)]
     text: Option<String>,
+    /// Only of a token that has a part of a character: its bytes.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    bytes: Option<Vec<u8>>,
     /// `null` for a token that the quality head was not trained to judge.
     #[schema(required)]
     quality: Option<f32>,
@@ -56,12 +59,17 @@ pub(crate) struct ScoredToken {
 
 impl ScoredToken {
     pub(crate) fn all(answer: &Answer, detokenizer: Detokenizer<'_>) -> Vec<Self> {
-        let tokens = answer.written.iter().map(|written| Self {
-            at: written.at.index(),
-            token: written.token.0,
-            text: detokenizer.piece(written.token),
-            quality: written.quality.map(Probability::get),
-            likelihood: written.likelihood.map(Probability::get),
+        let tokens = answer.written.iter().map(|written| {
+            let Spelling { text, bytes } = detokenizer.spelling(written.token);
+            let (quality, likelihood) = (written.quality, written.likelihood);
+            Self {
+                at: written.at.index(),
+                token: written.token.0,
+                text,
+                bytes,
+                quality: quality.map(Probability::get),
+                likelihood: likelihood.map(Probability::get),
+            }
         });
         tokens.collect()
     }

@@ -1,7 +1,7 @@
 //! Answers as gRPC messages: the events of a session, scores, and facts about the model.
 
 use super::proto::{self, edit, generate_event};
-use crate::api::answer::{Detokenizer, repair};
+use crate::api::answer::{Detokenizer, Spelling, repair};
 use crate::api::error::ApiError;
 use crate::api::request::context::RequestContext;
 use crate::api::state::services::Service;
@@ -82,7 +82,8 @@ impl MessageWriter {
         let cells = self.start.cells.iter().enumerate().filter_map(|(at, cell)| {
             let token = cell.token()?;
             let pinned = matches!(cell, Cell::Fixed(_));
-            Some(proto::Cell { at: u32_of(at), token: token.0, text: self.detokenizer().piece(token), pinned })
+            let Spelling { text, bytes } = self.detokenizer().spelling(token);
+            Some(proto::Cell { at: u32_of(at), token: token.0, text, pinned, bytes })
         });
         proto::Start {
             id: self.id.clone(),
@@ -90,6 +91,7 @@ impl MessageWriter {
             canvas_length: u32_of(self.start.cells.len()),
             cells: cells.collect(),
             steps_planned: self.start.steps_planned,
+            ends: self.start.ends.iter().map(|end| end.0).collect(),
         }
     }
 
@@ -100,21 +102,27 @@ impl MessageWriter {
             blanks: u32_of(step.blanks),
             edits: edits.iter().map(|edit| self.edit(edit)).collect(),
             text: step.text.clone(),
+            erased_by: if self.with_edits {
+                step.erased_by.iter().map(ToString::to_string).collect()
+            } else {
+                Vec::new()
+            },
         }
     }
 
     fn edit(&self, edit: &Edit) -> proto::Edit {
         let kind = match *edit {
             Edit::Fill { token, confidence, .. } => {
-                let text = self.detokenizer().piece(token);
-                edit::Kind::Fill(edit::Fill { token: token.0, text, confidence: confidence.get() })
+                let Spelling { text, bytes } = self.detokenizer().spelling(token);
+                edit::Kind::Fill(edit::Fill { token: token.0, text, confidence: confidence.get(), bytes })
             }
             Edit::Erase { was, quality, .. } => {
                 edit::Kind::Erase(edit::Erase { was: was.0, quality: quality.map(Probability::get) })
             }
             Edit::Replace { was, token, confidence, .. } => {
-                let (was, text) = (was.0, self.detokenizer().piece(token));
-                edit::Kind::Replace(edit::Replace { was, token: token.0, text, confidence: confidence.get() })
+                let Spelling { text, bytes } = self.detokenizer().spelling(token);
+                let (was, token, confidence) = (was.0, token.0, confidence.get());
+                edit::Kind::Replace(edit::Replace { was, token, text, confidence, bytes })
             }
         };
         proto::Edit { at: u32_of(edit.at().index() - self.start.offset), kind: Some(kind) }
@@ -161,7 +169,7 @@ impl MessageWriter {
 }
 
 fn replacement(replaced: repair::Replaced) -> proto::Replacement {
-    let repair::Replaced { at, was, was_text, token, text, confidence } = replaced;
+    let repair::Replaced { at, was, was_text, token, text, confidence, .. } = replaced;
     proto::Replacement { at: u32_of(at), was, was_text, token, text, confidence }
 }
 

@@ -26,6 +26,8 @@ pub(super) enum Mark {
     Replaced,
     /// Of a low quality at the end.
     Doubtful,
+    /// Filled before, with a token that ends the answer.
+    End,
 }
 
 /// A cell.
@@ -33,8 +35,10 @@ pub(super) enum Mark {
 pub(super) struct Cell {
     /// `None` is blank.
     token: Option<u32>,
-    /// What is drawn of a filled cell.
+    /// The text of its token.
     pub(super) text: String,
+    /// Of a token that has a part of a character.
+    pub(super) bytes: Option<Vec<u8>>,
     pub(super) mark: Mark,
     is_pinned: bool,
     /// The quality for which a token was erased here last.
@@ -55,6 +59,10 @@ pub(super) struct Canvas {
     pub(super) cells: Vec<Cell>,
     /// The tokens that were given and may change, and their texts.
     given: Vec<GivenCell>,
+    /// The tokens that end the answer.
+    ends: Vec<u32>,
+    /// Whether nothing changes any more.
+    is_ended: bool,
 }
 
 /// The text of a token. A model without a tokenizer has only numbers.
@@ -64,14 +72,17 @@ fn shown(token: u32, text: Option<&str>) -> String {
 
 impl Canvas {
     pub(super) fn new(start: Start) -> Self {
-        let blank = Cell { token: None, text: String::new(), mark: Mark::Blank, is_pinned: false, erased: None };
+        let (token, bytes, erased) = (None, None, None);
+        let blank = Cell { token, text: String::new(), bytes, mark: Mark::Blank, is_pinned: false, erased };
         let mut cells = vec![blank; start.canvas_length];
         let all = start.given.iter().map(|cell| (cell, Mark::Kept));
-        for (GivenCell { at, token, text }, mark) in all.chain(start.pinned.iter().map(|cell| (cell, Mark::Given))) {
-            let (text, is_pinned) = (shown(*token, text.as_deref()), mark == Mark::Given);
-            cells[*at] = Cell { token: Some(*token), text, mark, is_pinned, erased: None };
+        let all = all.chain(start.pinned.iter().map(|cell| (cell, Mark::Given)));
+        for (GivenCell { at, token, text, bytes }, mark) in all {
+            let (text, bytes) = (shown(*token, text.as_deref()), bytes.clone());
+            let is_pinned = mark == Mark::Given;
+            cells[*at] = Cell { token: Some(*token), text, bytes, mark, is_pinned, erased: None };
         }
-        Self { cells, given: start.given }
+        Self { cells, given: start.given, ends: start.ends, is_ended: false }
     }
 
     /// Applies the edits of a step, and counts them.
@@ -83,21 +94,22 @@ impl Canvas {
         let mut counts = Counts::default();
         for edit in &step.edits {
             match edit {
-                Edit::Fill { at, token, text, confidence } => {
+                Edit::Fill { at, token, text, bytes, confidence } => {
                     let cell = self.cell(*at, None)?;
                     let mark = if is_low(*confidence) { Mark::NewUnsure } else { Mark::New };
-                    cell.write(*token, text.as_deref(), mark);
+                    cell.write(*token, text.as_deref(), bytes.clone(), mark);
                     counts.filled += 1;
                 }
                 Edit::Erase { at, was, quality } => {
                     let cell = self.cell(*at, Some(*was))?;
-                    (cell.token, cell.mark, cell.erased) = (None, Mark::Erased, *quality);
+                    (cell.token, cell.bytes) = (None, None);
+                    (cell.mark, cell.erased) = (Mark::Erased, *quality);
                     counts.erased += 1;
                 }
-                Edit::Replace { at, was, token, text, confidence } => {
+                Edit::Replace { at, was, token, text, bytes, confidence } => {
                     let cell = self.cell(*at, Some(*was))?;
                     let mark = if is_low(*confidence) { Mark::NewUnsure } else { Mark::Replaced };
-                    cell.write(*token, text.as_deref(), mark);
+                    cell.write(*token, text.as_deref(), bytes.clone(), mark);
                     counts.replaced += 1;
                 }
             }
@@ -126,12 +138,14 @@ impl Canvas {
     /// The next step begins, or there is none: what was new is not any more.
     pub(super) fn settle(&mut self) {
         for cell in &mut self.cells {
+            let is_end = cell.token.is_some_and(|token| self.ends.contains(&token));
             cell.mark = match cell.mark {
+                Mark::New | Mark::NewUnsure | Mark::Replaced if is_end => Mark::End,
                 Mark::New | Mark::Replaced => Mark::Filled,
                 Mark::NewUnsure => Mark::Unsure,
                 Mark::Erased => Mark::Blank,
-                other @ (Mark::Given | Mark::Kept | Mark::Blank | Mark::Filled | Mark::Unsure | Mark::Doubtful) => {
-                    other
+                Mark::Given | Mark::Kept | Mark::Blank | Mark::Filled | Mark::Unsure | Mark::Doubtful | Mark::End => {
+                    cell.mark
                 }
             };
         }
@@ -143,6 +157,7 @@ impl Canvas {
     /// When the answer judges a cell that the canvas does not have.
     pub(super) fn end(&mut self, done: &Done) -> Result<(), String> {
         self.settle();
+        self.is_ended = true;
         for GivenCell { at, token, .. } in &self.given {
             let cell = &mut self.cells[*at];
             if cell.mark != Mark::Kept {
@@ -168,6 +183,24 @@ impl Canvas {
         self.cells.iter().filter(|cell| cell.token.is_none()).count()
     }
 
+    /// Whether a token ends the answer before its cells do.
+    pub(super) const fn has_ends(&self) -> bool {
+        !self.ends.is_empty()
+    }
+
+    /// Whether this cell was written with a token that ends the answer.
+    pub(super) fn is_end(&self, cell: &Cell) -> bool {
+        !cell.is_pinned && cell.token.is_some_and(|token| self.ends.contains(&token))
+    }
+
+    /// The cells that are no part of the answer once it is there: those behind its end, apart from
+    /// what was given.
+    pub(super) fn behind_end(&self) -> impl Iterator<Item = usize> {
+        let end = self.cells.iter().position(|cell| self.is_end(cell)).filter(|_| self.is_ended);
+        let behind = end.map_or(self.cells.len(), |end| end + 1)..self.cells.len();
+        behind.filter(|at| !self.cells[*at].is_pinned)
+    }
+
     /// Whether the canvas had tokens at first that edits may change.
     pub(super) fn is_revision(&self) -> bool {
         !self.given.is_empty()
@@ -180,8 +213,8 @@ impl Canvas {
 }
 
 impl Cell {
-    fn write(&mut self, token: u32, text: Option<&str>, mark: Mark) {
-        (self.token, self.text, self.mark) = (Some(token), shown(token, text), mark);
+    fn write(&mut self, token: u32, text: Option<&str>, bytes: Option<Vec<u8>>, mark: Mark) {
+        (self.token, self.text, self.bytes, self.mark) = (Some(token), shown(token, text), bytes, mark);
     }
 
     pub(super) fn is_blank(&self) -> bool {
@@ -223,6 +256,7 @@ mod tests {
             Mark::Unsure => format!("?{}", cell.text),
             Mark::Replaced => format!("~{}", cell.text),
             Mark::Doubtful => format!("!{}", cell.text),
+            Mark::End => "$".to_owned(),
         };
         canvas.cells.iter().map(letter).collect()
     }

@@ -1,12 +1,10 @@
 //! Where the cells of a canvas stand: rows that fit a width, and the rows that fit a height. Out of
 //! scope: how marks look.
 
-use super::canvas::{Cell, Mark};
+use super::canvas::Mark;
+use super::glyphs::Glyph;
 use console::measure_text_width;
 
-/// What a blank looks like, and one that was erased in this step.
-const BLANK: char = '·';
-const ERASED: char = '×';
 /// Shows a line end that a step has written.
 const LINE_END: char = '↵';
 /// Columns of a tab.
@@ -59,8 +57,8 @@ fn harmless(letter: char) -> char {
     }
 }
 
-/// The rows of a canvas, at most `width` columns wide.
-pub(super) fn rows(cells: &[Cell], width: usize) -> Vec<Row> {
+/// The rows of a canvas's glyphs, at most `width` columns wide.
+pub(super) fn rows(glyphs: &[Glyph], width: usize) -> Vec<Row> {
     let (mut rows, mut row) = (Vec::new(), Row::default());
     let put = |rows: &mut Vec<Row>, row: &mut Row, mark, letter| {
         let letter = harmless(letter);
@@ -70,13 +68,9 @@ pub(super) fn rows(cells: &[Cell], width: usize) -> Vec<Row> {
         }
         row.push(mark, letter, columns);
     };
-    for cell in cells {
-        let mark = cell.mark;
+    for Glyph { mark, text } in glyphs {
+        let mark = *mark;
         let is_changed = matches!(mark, Mark::Erased | Mark::New | Mark::NewUnsure | Mark::Replaced);
-        if cell.is_blank() {
-            put(&mut rows, &mut row, mark, if mark == Mark::Erased { ERASED } else { BLANK });
-        }
-        let text = if cell.is_blank() { "" } else { cell.text.as_str() };
         for letter in text.chars() {
             match letter {
                 '\n' => {
@@ -149,15 +143,16 @@ pub(super) fn lines(words: &[(String, usize)], gap: &str, width: usize) -> Vec<S
 #[cfg(test)]
 mod tests {
     use super::super::canvas::Canvas;
+    use super::super::glyphs::glyphs;
     use super::super::trajectory::{Event, GivenCell, Start, read_line};
     use super::*;
     use proptest::prelude::*;
 
     /// A canvas of these texts, each of a cell that is given.
     fn given(texts: &[&str]) -> Canvas {
-        let cell = |(at, text): (usize, &&str)| GivenCell { at, token: 0, text: Some((*text).to_owned()) };
+        let cell = |(at, text): (usize, &&str)| GivenCell { at, token: 0, text: Some((*text).to_owned()), bytes: None };
         let pinned = texts.iter().enumerate().map(cell).collect();
-        Canvas::new(Start { canvas_length: texts.len(), pinned, given: Vec::new() })
+        Canvas::new(Start { canvas_length: texts.len(), pinned, ..Start::default() })
     }
 
     fn drawn(rows: &[Row]) -> Vec<String> {
@@ -178,14 +173,14 @@ mod tests {
             (&["日"], 1, &["日"]), // wider than the window: nothing is
             (&[], 9, &[""]),
         ] {
-            assert_eq!(drawn(&rows(&given(texts).cells, width)), expected, "{texts:?} in {width}");
+            assert_eq!(drawn(&rows(&glyphs(&given(texts)), width)), expected, "{texts:?} in {width}");
         }
     }
 
     #[test]
     fn blanks_are_dots_and_a_line_end_that_is_written_is_seen() {
         let mut canvas = Canvas::new(Start { canvas_length: 3, ..Start::default() });
-        assert_eq!(drawn(&rows(&canvas.cells, 9)), ["···"]);
+        assert_eq!(drawn(&rows(&glyphs(&canvas), 9)), ["···"]);
         for (edits, expected) in [
             (r#"{"kind":"fill","at":1,"token":1,"text":"\n"}"#, vec!["·↵", "·"]),
             ("", vec!["·", "·"]),
@@ -194,7 +189,7 @@ mod tests {
             let line = format!(r#"{{"step":0,"edits":[{edits}]}}"#);
             let Ok(Some(Event::Step(None, step))) = read_line(&line) else { panic!("{line}") };
             canvas.apply(&step).unwrap();
-            assert_eq!(drawn(&rows(&canvas.cells, 9)), expected);
+            assert_eq!(drawn(&rows(&glyphs(&canvas), 9)), expected);
         }
     }
 
@@ -203,7 +198,7 @@ mod tests {
         fn no_row_is_wider_than_the_window_and_no_text_is_lost(
             texts in prop::collection::vec("[a-z日 é\u{301}\n]{0,5}", 0..20), width in 2usize..12
         ) {
-            let rows = rows(&given(&texts.iter().map(String::as_str).collect::<Vec<_>>()).cells, width);
+            let rows = rows(&glyphs(&given(&texts.iter().map(String::as_str).collect::<Vec<_>>())), width);
             for row in &rows {
                 let columns: usize = row.pieces.iter().map(|piece| measure_text_width(&piece.text)).sum();
                 prop_assert!(columns <= width, "{row:?}");

@@ -42,7 +42,7 @@ impl Look {
     const fn style(self, mark: Mark) -> &'static str {
         match (self, mark) {
             (Self::Plain, _) | (_, Mark::Kept) => "",
-            (_, Mark::Given | Mark::Blank) => "2",
+            (_, Mark::Given | Mark::Blank | Mark::End) => "2",
             (Self::Attributes, Mark::Filled) => "",
             (Self::Attributes, Mark::Erased | Mark::New) => "1",
             (Self::Attributes, Mark::Unsure) => "4",
@@ -71,8 +71,8 @@ impl Look {
     }
 
     /// What the marks of a canvas look like, in as few words as possible.
-    pub(super) const fn legend(is_revision: bool) -> [(Mark, &'static str); 7] {
-        [
+    pub(super) fn legend(is_revision: bool, has_ends: bool) -> impl Iterator<Item = (Mark, &'static str)> {
+        let all = [
             if is_revision { (Mark::Kept, "as given") } else { (Mark::Given, "given") },
             (Mark::Blank, "· blank"),
             (Mark::New, "new"),
@@ -80,19 +80,16 @@ impl Look {
             (Mark::Unsure, "low confidence"),
             (Mark::Erased, "× erased"),
             (Mark::Replaced, "replaced"),
-        ]
+        ];
+        all.into_iter().chain(has_ends.then_some((Mark::End, "∎ end")))
     }
 }
 
 /// The legend of plain frames, whose symbols stand below the text.
-pub(super) const PLAIN_LEGEND: [&str; 6] = [
-    "· blank",
-    "× erased",
-    "below the text: + filled",
-    "? filled with a low confidence (or doubtful)",
-    "- erased",
-    "~ replaced",
-];
+pub(super) fn plain_legend(has_ends: bool) -> Vec<&'static str> {
+    let below = ["below the text: + filled", "? filled with a low confidence (or doubtful)", "- erased", "~ replaced"];
+    ["· blank", "× erased"].into_iter().chain(has_ends.then_some("∎ end")).chain(below).collect()
+}
 
 /// What stands below a cell in a plain frame.
 pub(super) const fn symbol(mark: Mark) -> char {
@@ -101,7 +98,7 @@ pub(super) const fn symbol(mark: Mark) -> char {
         Mark::NewUnsure | Mark::Doubtful => '?',
         Mark::Erased => '-',
         Mark::Replaced => '~',
-        Mark::Given | Mark::Kept | Mark::Blank | Mark::Filled | Mark::Unsure => ' ',
+        Mark::Given | Mark::Kept | Mark::Blank | Mark::Filled | Mark::Unsure | Mark::End => ' ',
     }
 }
 
@@ -136,7 +133,7 @@ mod tests {
                 assert!(!style.split(';').any(is_colour), "{mark:?} has a colour");
                 (style, words.chars().next().filter(|symbol| !symbol.is_alphanumeric()))
             };
-            let looks = Look::legend(is_revision).map(look);
+            let looks: Vec<_> = Look::legend(is_revision, true).map(look).collect();
             for (number, look) in looks.iter().enumerate() {
                 // what was given and what is filled are text as any other in a revision
                 let is_text = is_revision && *look == ("", None);

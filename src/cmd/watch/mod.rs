@@ -2,6 +2,7 @@
 //! sends, so a recorded run looks as it did.
 
 mod canvas;
+mod glyphs;
 mod layout;
 mod look;
 mod screen;
@@ -9,6 +10,7 @@ mod trajectory;
 
 use super::print::OutputError;
 use super::words::whole;
+use crate::diffusion::counted;
 use anyhow::Context;
 use canvas::Canvas;
 use clap::Args;
@@ -197,8 +199,12 @@ impl Player {
         let counts = self.counts.map(|counts| {
             let Counts { steps, forward_passes, filled, erased, replaced } = counts;
             let counts = [
-                format!("{steps} steps"),
-                format!("{forward_passes} forward passes"),
+                counted(steps, "step"),
+                if forward_passes == 1 {
+                    "1 forward pass".to_owned()
+                } else {
+                    format!("{forward_passes} forward passes")
+                },
                 format!("{filled} filled"),
                 format!("{erased} erased"),
                 format!("{replaced} replaced"),

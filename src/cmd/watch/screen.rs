@@ -2,8 +2,9 @@
 //! terminal's other screen is used, so that a window that changes its size leaves nothing behind.
 
 use super::canvas::Canvas;
+use super::glyphs::glyphs;
 use super::layout::{Row, first_row, lines, rows};
-use super::look::{Look, PLAIN_LEGEND, symbol};
+use super::look::{Look, plain_legend, symbol};
 use crate::cmd::signal::{TerminalEvent, TerminalSignals, stop_here};
 use console::{Term, measure_text_width};
 use std::io::{self, Write, stdout};
@@ -60,7 +61,7 @@ impl Screen {
             return write(&self.frame(canvas, caption, (height.into(), width.into())));
         }
         let (width, has_legend) = (width(), std::mem::replace(&mut self.has_legend, true));
-        let legend = if has_legend { String::new() } else { listed(&PLAIN_LEGEND, width) };
+        let legend = if has_legend { String::new() } else { listed(&plain_legend(canvas.has_ends()), width) };
         let caption = listed(caption, width).replacen(',', ":", 1);
         write(&[legend, picture(canvas, self.look, width), caption].concat())
     }
@@ -69,8 +70,8 @@ impl Screen {
     /// cell on.
     fn frame(&mut self, canvas: &Canvas, caption: &[String], (height, width): (usize, usize)) -> String {
         let (height, width) = (height.max(1), width.max(1));
-        let all = rows(&canvas.cells, width);
-        let legend = Look::legend(canvas.is_revision()).into_iter();
+        let all = rows(&glyphs(canvas), width);
+        let legend = Look::legend(canvas.is_revision(), canvas.has_ends());
         let legend = legend.map(|(mark, words)| (self.look.paint(mark, words), measure_text_width(words)));
         let mut legend = lines(&legend.collect::<Vec<_>>(), "  ", width);
         // which rows are drawn is a part of the caption, whose lines decide how many there are
@@ -164,7 +165,7 @@ fn painted(row: &Row, look: Look) -> String {
 /// the symbols of the marks stand below the rows that have some.
 pub(super) fn picture(canvas: &Canvas, look: Look, width: usize) -> String {
     let mut picture = String::new();
-    for row in rows(&canvas.cells, width) {
+    for row in rows(&glyphs(canvas), width) {
         picture += &(painted(&row, look) + "\n");
         if look == Look::Plain {
             let below = row.pieces.iter().map(|piece| symbol(piece.mark).to_string().repeat(piece.columns));
@@ -202,9 +203,9 @@ mod tests {
     use super::*;
 
     fn canvas(length: usize, pinned: &str) -> Canvas {
-        let cell = |(at, letter): (usize, char)| GivenCell { at, token: 0, text: Some(letter.into()) };
+        let cell = |(at, letter): (usize, char)| GivenCell { at, token: 0, text: Some(letter.into()), bytes: None };
         let pinned = pinned.chars().enumerate().map(cell).collect();
-        Canvas::new(Start { canvas_length: length, pinned, given: Vec::new() })
+        Canvas::new(Start { canvas_length: length, pinned, ..Start::default() })
     }
 
     fn screen(look: Look) -> Screen {

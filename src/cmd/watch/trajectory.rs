@@ -30,6 +30,9 @@ pub(super) struct Start {
     /// Cells that are filled and may change.
     #[serde(default)]
     pub(super) given: Vec<GivenCell>,
+    /// The tokens that end the answer, which is what is before the first of them.
+    #[serde(default)]
+    pub(super) ends: Vec<u32>,
 }
 
 /// A cell of the first canvas with its token.
@@ -38,6 +41,8 @@ pub(super) struct GivenCell {
     pub(super) at: usize,
     pub(super) token: u32,
     pub(super) text: Option<String>,
+    /// Of a token that has a part of a character.
+    pub(super) bytes: Option<Vec<u8>>,
 }
 
 /// The edits of one step, or of several that were merged.
@@ -53,9 +58,9 @@ pub(super) struct Step {
 #[derive(Clone, Debug, PartialEq, Deserialize)]
 #[serde(tag = "kind", rename_all = "lowercase")]
 pub(super) enum Edit {
-    Fill { at: usize, token: u32, text: Option<String>, confidence: Option<f32> },
+    Fill { at: usize, token: u32, text: Option<String>, bytes: Option<Vec<u8>>, confidence: Option<f32> },
     Erase { at: usize, was: u32, quality: Option<f32> },
-    Replace { at: usize, was: u32, token: u32, text: Option<String>, confidence: Option<f32> },
+    Replace { at: usize, was: u32, token: u32, text: Option<String>, bytes: Option<Vec<u8>>, confidence: Option<f32> },
 }
 
 /// What is shown of an answer.
@@ -149,7 +154,7 @@ fn parsed<T: for<'de> Deserialize<'de>>(value: Value, what: &str) -> Result<T, S
 impl Start {
     /// The same, if it can be a canvas.
     fn checked(self) -> Result<Self, String> {
-        let Self { canvas_length, pinned, given } = &self;
+        let Self { canvas_length, pinned, given, ends: _ } = &self;
         if *canvas_length > CELLS_MAX {
             return Err(format!("has canvas_length {canvas_length}; a canvas has at most {CELLS_MAX} cells"));
         }

@@ -199,6 +199,7 @@ impl Admission {
             prompt,
             prompt_tokens: draft.prompt_tokens,
             steps_planned: sequence.steps_max(),
+            ends: draft.writing.ends(),
         };
         let sequence = sequence.judging(self.judged.clone());
         let is_scored = matches!(request.task, Task::Score { .. });
