@@ -64,6 +64,52 @@ test('what was written stays when the model changes', async () => {
   await other.close();
 });
 
+test('what the model refuses cannot be chosen, and has the reason beside it', async () => {
+  const { page, close } = await open(server.url);
+  await page.click('#settings > summary');
+  const remasking = () => page.locator('.policy').first().getByLabel('Remasking');
+  const remedi = () => remasking().locator('option[value="remedi"]');
+  assert.ok(await remedi().isDisabled());
+  assert.match(await remedi().textContent(), /^remedi: needs a model that judges blanks/);
+  // the toy does judge blanks: what is chosen there is dropped where it is refused
+  await page.selectOption('#models', 'toy');
+  assert.ok(!(await remedi().isDisabled()));
+  await remasking().selectOption('remedi');
+  await page.selectOption('#models', 'sudoku');
+  assert.equal(await remasking().inputValue(), '');
+  assert.match(
+    await page.textContent('#error'),
+    /^Remasking “remedi” needs a model that judges blanks.* The default was taken\.$/,
+  );
+  await run(page);
+  assert.match(await page.textContent('.verdict'), /^✓/);
+  await close();
+});
+
+test('a mode that the model refuses cannot be chosen', async () => {
+  const tiny = await serve(['--model-id', process.env.HEADLESS]);
+  const { page, close } = await open(tiny.url);
+  for (const mode of ['chat', 'repair'])
+    assert.ok(await page.isDisabled(`input[name="mode"][value="${mode}"]`), mode);
+  assert.match(
+    await page.textContent('#mode-note'),
+    /^Chat needs a chat template, .* Repair needs a quality head, which this model does not have\.$/,
+  );
+  await choose(page, 'score');
+  assert.ok((await page.isChecked('#likelihood')) && (await page.isDisabled('#likelihood')));
+  await page.fill('#text', '1 2 3');
+  await page.click('#settings > summary');
+  await page.check('#ids');
+  await run(page);
+  assert.ok(!(await page.isVisible('#error')), await page.textContent('#error'));
+  assert.match(await page.textContent('#narration'), /^Each token is shaded by its likelihood/);
+  assert.equal(await page.textContent('.verdict'), '');
+  assert.equal(await page.locator('.canvas .cell.unknown').count(), 0);
+  await shot(page, 'headless');
+  await close();
+  await tiny.stop();
+});
+
 test('a server with one model offers no choice', async () => {
   const alone = await serve(['--model-id', 'toy']);
   const { page, close } = await open(alone.url);

@@ -196,6 +196,7 @@ test('what is exported can be imported, and what is malformed is refused by its 
     );
     const shown = await Promise.all(lanes.map((lane) => cells(page, lane)));
     const erased = await count(page, 'erase');
+    const titles = await page.locator('.lane-title').allTextContents();
     const [download] = await Promise.all([page.waitForEvent('download'), page.click('#export')]);
     const file = path.join(folder, `${mode}.jsonl`);
     await download.saveAs(file);
@@ -210,6 +211,8 @@ test('what is exported can be imported, and what is malformed is refused by its 
     await seek(page, await page.getAttribute('#time', 'max'));
     assert.deepEqual(await Promise.all(lanes.map((lane) => cells(page, lane))), shown, mode);
     assert.equal(await count(page, 'erase'), erased);
+    if (isCompared)
+      assert.deepEqual(await page.locator('.lane-title').allTextContents(), titles, mode);
     assert.ok(!(await page.isVisible('#error')), await page.textContent('#error'));
   }
   const lines = (await readFile(path.join(folder, 'prompt.jsonl'), 'utf8')).trim().split('\n');

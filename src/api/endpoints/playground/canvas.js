@@ -1,27 +1,44 @@
 // Draws a canvas: as text, or a Sudoku as a grid. One element for each cell, made once.
 
 import { el, setText } from './dom.js';
+import { causeOf } from './causes.js';
+import { PART, label, said, spelled } from './letters.js';
 import { shade, percent } from './shade.js';
-import { label, qualityOf } from './trajectory.js';
+import { isEnd, isJudged, lengthOf, qualityOf } from './trajectory.js';
 import { isGrid, place } from './sudoku.js';
 
-/** The text in a cell's element. */
-function glyph(cell) {
-  if (cell.kind === 'blank') return cell.ghost ?? '·';
-  return label(cell.token, cell.text)
-    .replaceAll('\r', '')
-    .replaceAll('\n', '↵\n')
-    .replaceAll('\t', '→\t');
+/** Stands for a token that ends the answer. */
+const END = '∎';
+
+/** The text in a cell's element. `text` is what its token draws. */
+function glyph(cell, text) {
+  if (cell.kind === 'blank') {
+    if (!cell.erased) return '·';
+    return cell.erased.bytes ? PART : label(cell.erased);
+  }
+  return text.replaceAll('\r', '').replaceAll('\n', '↵\n').replaceAll('\t', '→\t');
 }
 
-let drawn = 0;
+/** The classes of a cell by itself. `known` is how sure it is, as judged. */
+function classesOf(cell, known) {
+  const isShaded = cell.kind === 'filled' || cell.kind === 'given';
+  return [
+    'cell',
+    cell.kind,
+    isShaded && shade(known ?? (cell.kind === 'filled' ? cell.confidence : null)),
+    cell.erased && 'ghost',
+    cell.isCorrected && 'corrected',
+  ];
+}
+
+let views = 0; // made so far; their cells have ids
 
 export class CanvasView {
   /** `onPick` hears of the cell under the pointer or the keyboard. */
   constructor(host, { name, onPick }) {
     Object.assign(this, { host, name, onPick, elements: [], picked: null, isGrid: false });
-    drawn += 1;
-    this.id = `canvas${drawn}`;
+    views += 1;
+    this.id = `canvas${views}`;
     host.addEventListener('pointerover', (event) => {
       const at = this.elements.indexOf(event.target);
       if (at >= 0) this.pick(at);
@@ -61,24 +78,31 @@ export class CanvasView {
 
   /** Shows a state. `marks` are further classes of cells, by their places. */
   draw(trajectory, state, marks = new Map()) {
-    const now = new Map(state.edits.map((edit) => [edit.at, edit.kind]));
+    const now = new Map(state.edits.map((edit) => [edit.at, `now-${edit.kind}`]));
+    const spelling = spelled(state.cells);
+    const length = lengthOf(trajectory, state);
+    const hasQuality = isJudged(trajectory); // else a score is of likelihoods
     state.cells.forEach((cell, at) => {
-      const element = this.elements[at];
       const quality = qualityOf(trajectory, state, at);
-      const classes = ['cell', cell.kind];
-      if (cell.kind === 'filled') classes.push(shade(quality ?? cell.confidence));
-      if (cell.kind === 'given') classes.push(shade(quality));
-      if (cell.ghost !== undefined) classes.push('ghost');
-      if (cell.isCorrected) classes.push('corrected');
-      if (now.has(at)) classes.push(`now-${now.get(at)}`);
-      if (marks.has(at)) classes.push(marks.get(at));
-      if (at === this.picked) classes.push('picked');
-      const name = classes.join(' ');
+      const ends = isEnd(trajectory, cell);
+      const classes = [
+        ...classesOf(cell, quality ?? (hasQuality ? null : cell.likelihood)),
+        spelling[at].isJoined && 'joined',
+        spelling[at + 1]?.isJoined && 'joins',
+        ends && 'end',
+        at >= length && cell.kind !== 'fixed' && 'behind',
+        now.get(at),
+        marks.get(at),
+        at === this.picked && 'picked',
+      ];
+      const element = this.elements[at];
+      const name = classes.filter(Boolean).join(' ');
       if (element.className !== name) element.className = name;
-      const text = glyph(cell);
+      const text = ends ? END : glyph(cell, spelling[at].text);
       setText(element, this.isGrid ? text.trim() : text);
-      const said = `${place(at, this.isGrid)}: ${describe(cell, quality)}`;
-      if (element.getAttribute('aria-label') !== said) element.setAttribute('aria-label', said);
+      const what = ends ? 'the end of the answer' : describe(cell, quality, spelling[at].letter);
+      const words = `${place(at, this.isGrid)}: ${what}`;
+      if (element.getAttribute('aria-label') !== words) element.setAttribute('aria-label', words);
     });
   }
 
@@ -113,20 +137,14 @@ export class CanvasView {
   }
 }
 
-/** What a cell is, in words. */
-export function describe(cell, quality) {
+/** What a cell is, in words. `letter` is the one that it has a part of. */
+function describe(cell, quality, letter) {
   if (cell.kind === 'blank')
-    return cell.ghost === undefined ? 'blank' : `erased, was ${said(cell.ghost)}`;
-  const text = said(label(cell.token, cell.text));
+    return cell.erased ? `erased ${causeOf(cell.erased)}, was ${said(cell.erased)}` : 'blank';
+  const text = letter === null ? said(cell) : `${said(cell)} of “${letter}”`;
   if (cell.kind === 'fixed') return `${text}, given`;
   const known = quality === null ? '' : `, quality ${percent(quality)}`;
   if (cell.kind === 'given') return `${text}, given${known}`;
   const end = cell.isCorrected ? ', corrected' : '';
   return `${text}, confidence ${percent(cell.confidence)}${known}${end}`;
-}
-
-/** A token's text for people: quoted, with its white space named. */
-export function said(text) {
-  const names = { ' ': 'space', '\n': 'line break', '\t': 'tab' };
-  return names[text] ?? `“${text.replaceAll('\n', '↵')}”`;
 }

@@ -21,14 +21,17 @@ export function el(name, attributes = {}, ...children) {
   return element;
 }
 
+/** A count with its noun, which has an `s` in the plural. */
+export const counted = (count, noun) => `${count} ${noun}${count === 1 ? '' : 's'}`;
+
 /** Sets a text only where it differs, so that screen readers say it once. */
 export function setText(element, text) {
   if (element.textContent !== text) element.textContent = text;
 }
 
 /** Shows or hides an element. */
-export function show(element, is_shown) {
-  element.hidden = !is_shown;
+export function show(element, isShown) {
+  element.hidden = !isShown;
 }
 
 /** Offers a text as a file to keep. */

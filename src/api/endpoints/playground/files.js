@@ -1,21 +1,21 @@
 // Trajectories as files of JSON Lines: docs/api.md, “Trajectory files”. Two trajectories that were
 // compared follow each other in one file.
 
-import { answerOf, begin, cellsOf, eventOf } from './trajectory.js';
+import { answerOf, begin, eventOf, startWith } from './trajectory.js';
 
 const CELLS_MAX = 1_000_000;
 
 /** The lines of one trajectory. `ms` of a step and what `request` says are members of our own. */
-function linesOf({ mode, path, body, model, prefix, cells, events, end }) {
+function linesOf({ mode, path, body, model, prefix, cells, ends, events, end }) {
   const of = (kind) =>
-    cells.flatMap(({ kind: its, token, text, quality, likelihood }, at) =>
-      its === kind ? [{ at, token, text, quality, likelihood }] : [],
+    cells.flatMap(({ kind: its, token, text, bytes, quality, likelihood }, at) =>
+      its === kind ? [{ at, token, text, bytes, quality, likelihood }] : [],
     );
   const lines = [
     { request: { path: `/${path}`, body, mode, model, prefix } },
-    { canvas_length: cells.length, pinned: of('fixed'), given: of('given') },
-    ...events.map(({ step, planned, blanks, edits, ms }) => {
-      return { index: 0, step, steps_planned: planned, blanks, edits, ms };
+    { canvas_length: cells.length, pinned: of('fixed'), given: of('given'), ends },
+    ...events.map(({ step, planned, blanks, edits, erasedBy, ms }) => {
+      return { index: 0, step, steps_planned: planned, blanks, edits, erased_by: erasedBy, ms };
     }),
   ];
   if (end?.kind === 'done') lines.push(end.answer);
@@ -34,6 +34,7 @@ const isText = (value) => isNone(value) || typeof value === 'string';
 const isShare = (value) => isNone(value) || (value >= 0 && value <= 1);
 const isWhole = (value) => Number.isInteger(value) && value >= 0;
 const isListOf = (value, is) => isNone(value) || (Array.isArray(value) && value.every(is));
+const isBytes = (value) => isListOf(value, (byte) => isWhole(byte) && byte < 256);
 
 /** What is wrong with a cell of a first canvas; null if nothing is. */
 const isCell = (length) => (one) =>
@@ -42,14 +43,16 @@ const isCell = (length) => (one) =>
   one.at < length &&
   isWhole(one.token) &&
   isText(one.text) &&
+  isBytes(one.bytes) &&
   isShare(one.quality);
 
 /** Checks a `start`, since files may come from anywhere. Returns what is wrong with it. */
-function faultOfStart({ canvas_length: length, pinned, given }) {
+function faultOfStart({ canvas_length: length, pinned, given, ends }) {
   if (!isWhole(length) || length > CELLS_MAX)
     return `canvas_length is no number up to ${CELLS_MAX}`;
   const isEach = [pinned, given].every((list) => isListOf(list, isCell(length)));
-  return isEach ? null : 'a cell has no token, or is outside the canvas';
+  if (!isEach) return 'a cell has no token, or is outside the canvas';
+  return isListOf(ends, isWhole) ? null : 'ends is no list of token ids';
 }
 
 /** Checks an edit against the cells as they are, and applies it to their tokens. */
@@ -57,8 +60,9 @@ function faultOfEdit(edit, cells, tokens) {
   if (!isObject(edit) || !isWhole(edit.at) || edit.at >= cells.length) {
     return 'an edit is outside the canvas';
   }
-  const { at, kind, token, was, text, confidence, quality } = edit;
-  if (!isText(text) || !isShare(confidence) || !isShare(quality)) return `the edit of cell ${at}`;
+  const { at, kind, token, was, text, bytes, confidence, quality } = edit;
+  const isWell = isText(text) && isBytes(bytes) && isShare(confidence) && isShare(quality);
+  if (!isWell) return `the edit of cell ${at} is malformed`;
   if (cells[at].kind === 'fixed') return `an edit changes cell ${at}, which is pinned`;
   if (kind === 'fill' && tokens[at] !== null) return `cell ${at} is filled twice`;
   if (kind !== 'fill' && tokens[at] !== was) return `cell ${at} has not the token ${was}`;
@@ -72,13 +76,15 @@ function faultOfEdit(edit, cells, tokens) {
 function started(line, trajectory) {
   const why = faultOfStart(line);
   if (why) return why;
-  trajectory.cells = cellsOf(line);
+  startWith(trajectory, line);
   trajectory.tokens = trajectory.cells.map(({ token }) => token);
   return null;
 }
 
 function stepped(line, { cells, events, tokens }) {
   if (!isWhole(line.step) || !Array.isArray(line.edits)) return 'a step has no number or no edits';
+  if (!isListOf(line.erased_by, (name) => typeof name === 'string'))
+    return 'erased_by is no list of names';
   for (const edit of line.edits) {
     const why = faultOfEdit(edit, cells, tokens);
     if (why) return why;

@@ -1,25 +1,26 @@
 // A lane: one trajectory on its canvas, with its counters and its corrections.
 
-import { CanvasView, said } from './canvas.js';
-import { el, setText } from './dom.js';
+import { CanvasView } from './canvas.js';
+import { byWhom } from './causes.js';
+import { counted, el, setText } from './dom.js';
+import { label, said } from './letters.js';
 import { percent } from './shade.js';
 import { isSolved, place } from './sudoku.js';
-import { advance, correctionsOf, firstState, tokensPerSecond } from './trajectory.js';
+import { advance, correctionsOf, firstState, isJudged, tokensPerSecond } from './trajectory.js';
 
 const COUNTERS = [
-  ['passes', 'passes'],
+  ['steps', 'steps'],
+  ['passes', 'forward passes'],
   ['fill', 'written'],
   ['erase', 'erased'],
   ['replace', 'replaced'],
   ['speed', 'tokens/s'],
 ];
 
-const isNone = (value) => value === null || value === undefined;
-
 export class Lane {
-  /** `onPick` hears of a cell, `onSeek` of a time to go to. */
-  constructor({ name, onPick, onSeek }) {
-    Object.assign(this, { name, onSeek, trajectory: null, state: null, marks: new Map() });
+  /** `onPick` hears of a cell, `onSeek` of a time to go to. `helpOf` explains a rule. */
+  constructor({ name, onPick, onSeek, helpOf }) {
+    Object.assign(this, { name, onSeek, helpOf, trajectory: null, state: null, marks: new Map() });
     this.title = el('h3', { class: 'lane-title' });
     this.canvas = el('div', { class: 'canvas text' });
     this.view = new CanvasView(this.canvas, {
@@ -43,7 +44,9 @@ export class Lane {
   }
 
   load(trajectory, title) {
-    Object.assign(this, { trajectory, marks: new Map(), known: -1, corrections: [], drawn: null });
+    // `corrected`: the events that `corrections` are of; `drawn`: the corrections in the list
+    Object.assign(this, { trajectory, marks: new Map() });
+    Object.assign(this, { corrections: [], corrected: -1, drawn: null });
     setText(this.title, title);
     this.view.load(trajectory);
     this.state = null;
@@ -73,9 +76,10 @@ export class Lane {
   count() {
     const { trajectory, state, numbers } = this;
     const isEnd = state.t === this.length && trajectory.end?.kind === 'done';
-    const passes = state.event ? state.event.step + 1 : 0;
+    const steps = state.event ? state.event.step + 1 : 0;
     const answer = isEnd ? trajectory.end.answer?.diffusion : null;
-    setText(numbers.passes, String(answer?.forward_passes ?? passes));
+    setText(numbers.steps, String(answer?.steps ?? steps));
+    setText(numbers.passes, String(answer?.forward_passes ?? '–')); // known at the end
     for (const kind of ['fill', 'erase', 'replace'])
       setText(numbers[kind], String(state.counts[kind]));
     const speed = tokensPerSecond(trajectory, state);
@@ -98,9 +102,9 @@ export class Lane {
 
   /** The corrections up to now, newest first. */
   listCorrections() {
-    if (this.known !== this.length) {
+    if (this.corrected !== this.length) {
       this.corrections = correctionsOf(this.trajectory);
-      this.known = this.length;
+      this.corrected = this.length;
     }
     const { t } = this.state;
     const now = this.corrections.filter((one) => one.t <= t);
@@ -117,9 +121,9 @@ export class Lane {
   correction(one, t) {
     const isWritten = one.filledAt && one.filledAt <= t;
     const [before, after] = [said(one.before), isWritten ? said(one.after) : '…'];
-    const isSame = isWritten && one.before === one.after;
-    const quality = isNone(one.quality) ? null : `quality ${percent(one.quality)}`;
-    const where = [place(one.at, this.view.isGrid), quality].filter(Boolean).join(', ');
+    const isSame = isWritten && label(one.before) === label(one.after);
+    const why = one.quality === null ? byWhom(one.by) : `quality ${percent(one.quality)}`;
+    const where = [place(one.at, this.view.isGrid), why].filter(Boolean).join(', ');
     const change = isSame
       ? [before, ' written again']
       : [el('del', {}, before), ' → ', el('ins', {}, after)];
@@ -139,30 +143,50 @@ export class Lane {
   sentence() {
     const { state, trajectory } = this;
     const { event } = state;
-    if (trajectory.mode === 'score')
-      return 'Each token is shaded by its quality. Doubtful ones are framed.';
-    if (!event) return 'The canvas before the first pass.';
+    if (trajectory.mode === 'score') return this.sentenceOfScore();
+    if (!event) return 'The canvas before the first step.';
     const of = event.planned ? ` of at most ${event.planned}` : '';
-    const head = `Pass ${event.step + 1}${of}:`;
     const count = (kind) => event.edits.filter((edit) => edit.kind === kind);
     const [erased, replaced, filled] = ['erase', 'replace', 'fill'].map(count);
     const parts = [];
-    const noun = (list) => (list.length === 1 ? 'token' : 'tokens');
-    if (filled.length) parts.push(`${filled.length} ${noun(filled)} written`);
-    if (replaced.length) parts.push(`${replaced.length} ${noun(replaced)} replaced`);
-    if (erased.length) {
-      const one =
-        erased.length === 1 && erased[0].quality !== null
-          ? `, which it believes with ${percent(erased[0].quality)} only`
-          : ' that it no longer believes';
-      parts.push(`${erased.length} ${noun(erased)} erased${one}`);
-    }
+    const tokens = (list) => counted(list.length, 'token');
+    if (filled.length) parts.push(`${tokens(filled)} written`);
+    if (replaced.length) parts.push(`${tokens(replaced)} replaced`);
+    if (erased.length) parts.push(`${tokens(erased)} erased${this.why(erased)}`);
     const what = parts.length
       ? parts.join(', ')
       : 'the canvas is read again, and nothing is changed';
     const left = event.blanks ? ` ${event.blanks} blank.` : '';
-    const end =
-      state.t === trajectory.events.length && trajectory.end?.kind === 'done' ? ' Finished.' : '';
-    return `${head} ${what}.${left}${end}`;
+    const isLast = state.t === trajectory.events.length && trajectory.end?.kind === 'done';
+    const end = isLast ? ` Finished${passesOf(trajectory)}.` : '';
+    return `Step ${event.step + 1}${of}: ${what}.${left}${end}`;
   }
+
+  /** What the shades of a score mean. A model without a quality head only knows likelihoods. */
+  sentenceOfScore() {
+    return isJudged(this.trajectory)
+      ? 'Each token is shaded by its quality. Doubtful ones are framed.'
+      : 'Each token is shaded by its likelihood: its probability given all others.';
+  }
+
+  /** Why the last event erased these tokens. */
+  why(erased) {
+    const qualities = erased.map(({ quality }) => quality ?? null);
+    if (qualities.includes(null)) {
+      const whom = byWhom(this.state.event.erasedBy);
+      return whom ? ` ${whom}` : '';
+    }
+    return qualities.length === 1
+      ? `, which it believes with ${percent(qualities[0])} only`
+      : ' that it no longer believes';
+  }
+}
+
+/** What an answer took, where it took more forward passes than steps. */
+function passesOf({ end, body }) {
+  const { steps, forward_passes: passes } = end.answer?.diffusion ?? {};
+  if (!passes || passes === steps) return '';
+  const isOneMore = passes === steps + 1 && body.diffusion?.return_quality === true;
+  const why = isOneMore ? ': one for each step, and one to judge the finished answer' : '';
+  return ` in ${passes} forward passes${why}`;
 }

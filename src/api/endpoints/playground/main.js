@@ -3,29 +3,37 @@
 import { cancel, getJson, newId } from './api.js';
 import { Conversation } from './chat.js';
 import { Dialogs } from './dialogs.js';
-import { byId, download, el, setText, show } from './dom.js';
+import { byId, counted, download, el, setText, show } from './dom.js';
 import { ErrorBox } from './errors.js';
 import { exported, imported } from './files.js';
 import { inspect } from './inspector.js';
 import { Lane } from './lane.js';
-import { Models, isSudoku } from './models.js';
+import { Models, helpOf, isSudoku } from './models.js';
 import { Player } from './player.js';
-import { PolicyForm, summary } from './policies.js';
+import { PolicyForm, titlesOf } from './policies.js';
 import { isOfPage, named, offered } from './puzzles.js';
 import { requestOf } from './requests.js';
 import { Review, markDoubtful } from './review.js';
 import { run, score } from './run.js';
-import { defaults, modeOf, readSettings, showMode, turnsOf, writeSettings } from './settings.js';
+import {
+  defaults,
+  modeOf,
+  offerModes,
+  readSettings,
+  showMode,
+  turnsOf,
+  writeSettings,
+} from './settings.js';
 import { legend } from './shade.js';
 import { fragmentOf, isLink, settingsOf } from './share.js';
 import { isPuzzle } from './sudoku.js';
 import { themed } from './theme.js';
-import { begin, cellsOf } from './trajectory.js';
+import { begin, startWith } from './trajectory.js';
 
 let models = null; // the choice between them
 let model = null; // as `/v1/models` lists it
 let policies = null; // two forms: A and B
-let under_way = []; // ids of the requests that run
+let underWay = []; // ids of the requests that run
 let abort = null;
 let picked = null; // a lane and a cell of it
 
@@ -37,7 +45,9 @@ const onPick = (lane, at) => {
   picked = { lane, at };
   inspect(byId('cell'), lane, at, seek);
 };
-const lanes = ['A', 'B'].map((name) => new Lane({ name, onPick, onSeek: seek }));
+const lanes = ['A', 'B'].map(
+  (name) => new Lane({ name, onPick, onSeek: seek, helpOf: (rule) => helpOf(model, rule) }),
+);
 const player = new Player(onShow);
 const errors = new ErrorBox({ again: () => byId('ask').requestSubmit() });
 const review = new Review(showText);
@@ -63,9 +73,9 @@ function showText(text) {
 }
 
 /** Puts lanes on the stage, each with a trajectory and a title. */
-function stage(trajectories, titles) {
+function stage(trajectories, titles = titlesOf(trajectories)) {
   const used = lanes.slice(0, trajectories.length);
-  used.forEach((lane, index) => lane.load(trajectories[index], titles[index] ?? ''));
+  used.forEach((lane, index) => lane.load(trajectories[index], titles[index]));
   byId('lanes').replaceChildren(...used.map(({ element }) => element));
   byId('lanes').classList.toggle('two', used.length === 2);
   document.querySelector('.show').classList.toggle('wide', used.length === 2);
@@ -94,9 +104,9 @@ function preview() {
     const pinned = Array.from(text).flatMap((one, at) =>
       one === '.' ? [] : [{ at, token: null, text: one }],
     );
-    trajectory.cells = cellsOf({ canvas_length: text.length, pinned });
+    startWith(trajectory, { canvas_length: text.length, pinned });
   }
-  stage([trajectory], ['']);
+  stage([trajectory]);
   setText(
     byId('narration'),
     isShown ? 'Press “Solve”, and watch the blank cells.' : 'The answer will appear here.',
@@ -121,10 +131,7 @@ async function submit(event) {
       ...begin({ mode: settings.mode, path, body, model: model.id }),
       prefix: settings.mode === 'prompt' ? settings.prompt : '',
     }));
-    const used = stage(
-      trajectories,
-      chosen.map((policy, index) => (isCompared ? `${'AB'[index]}: ${summary(policy)}` : '')),
-    );
+    const used = stage(trajectories);
     const top = byId('lanes').getBoundingClientRect().top;
     if (top < 0 || top > innerHeight / 2) byId('lanes').scrollIntoView({ block: 'start' });
     tell('Running.');
@@ -134,7 +141,7 @@ async function submit(event) {
     errors.show(cause);
   } finally {
     abort = null;
-    under_way = [];
+    underWay = [];
     busy(false);
     player.grown({ isLive: false });
   }
@@ -142,16 +149,13 @@ async function submit(event) {
 
 async function runScore(lane, trajectory = lane.trajectory) {
   const id = newId();
-  under_way.push(id);
+  underWay.push(id);
   setText(byId('narration'), 'The model reads the text.');
   await score(trajectory, { id, signal: abort.signal });
   lane.load(trajectory, '');
   markDoubtful(lane);
   const isCancelled = trajectory.end.kind === 'cancelled';
-  setText(
-    byId('narration'),
-    isCancelled ? 'Cancelled.' : 'Each token is shaded by its quality. Doubtful ones are framed.',
-  );
+  setText(byId('narration'), isCancelled ? 'Cancelled.' : lane.sentenceOfScore());
   tell(isCancelled ? 'Cancelled.' : lane.verdict.textContent);
 }
 
@@ -169,8 +173,8 @@ async function runAll(used, settings) {
       .map((lane) => lane.trajectory.end?.answer?.diffusion)
       .filter(Boolean)
       .map(
-        ({ forward_passes, erased, replaced }) =>
-          `${forward_passes} passes, ${erased + replaced} corrections`,
+        ({ steps, erased, replaced }) =>
+          `${counted(steps, 'step')}, ${counted(erased + replaced, 'correction')}`,
       );
     tell(`Finished: ${counts.join('; ')}.`);
     if (settings.mode === 'chat') conversation.add(settings.message, end.text);
@@ -194,7 +198,7 @@ async function readKnown(settings) {
 async function runOne(lane, known) {
   const { trajectory } = lane;
   const id = newId();
-  under_way.push(id);
+  underWay.push(id);
   let [drawn, isBroken] = [0, false];
   const onEvent = () => {
     if (isBroken && !trajectory.end) errors.note('The connection broke. The stream was read on.');
@@ -210,8 +214,7 @@ async function runOne(lane, known) {
     errors.note(`The connection broke. Reading on, attempt ${attempt} …`);
   };
   await run(trajectory, { id, signal: abort.signal, known, onEvent, onBreak });
-  lane.known = -1;
-  player.seek(player.t); // the qualities of the answer
+  player.seek(player.t); // the answer may have qualities
 }
 
 function busy(isBusy) {
@@ -223,7 +226,7 @@ function busy(isBusy) {
 }
 
 function stop() {
-  for (const id of under_way) cancel(id);
+  for (const id of underWay) cancel(id);
   abort?.abort();
 }
 
@@ -240,9 +243,10 @@ function shared() {
 function apply(settings) {
   writeSettings(settings);
   if (settings.turns) conversation.set(turnsOf(settings.turns));
-  settings.policies?.slice?.(0, 2).forEach((policy, index) => {
-    if (policy !== null && typeof policy === 'object') policies[index].set(policy);
-  });
+  const refused = (settings.policies?.slice?.(0, 2) ?? []).flatMap((policy, index) =>
+    policy !== null && typeof policy === 'object' ? policies[index].set(policy) : [],
+  );
+  if (refused.length) errors.note(`${refused.join(' ')} The default was taken.`);
   changed();
 }
 
@@ -296,6 +300,7 @@ function use(chosen) {
   model = chosen;
   policies = ['A', 'B'].map(() => new PolicyForm(model.diffusion, () => {}));
   byId('policies').replaceChildren(...policies.map(({ element }) => element));
+  offerModes(model);
   const own = isSudoku(model);
   show(byId('puzzle-box'), own);
   byId('template-box').open = !own;
@@ -361,12 +366,7 @@ async function readFile() {
   errors.hide();
   try {
     const trajectories = imported(await file.text());
-    const used = stage(
-      trajectories,
-      trajectories.map(({ body }, index) =>
-        trajectories.length > 1 ? `${'AB'[index]}: ${summary(body.diffusion ?? {})}` : file.name,
-      ),
-    );
+    const used = stage(trajectories, trajectories.length > 1 ? undefined : [file.name]);
     if (trajectories[0].mode === 'score') markDoubtful(used[0]);
     if (trajectories[0].mode === 'repair' && trajectories[0].end?.kind === 'done')
       review.open(used[0]);

@@ -14,6 +14,15 @@ function facts({ id, diffusion }) {
   return [id, family + size, `${hasHead ? 'with' : 'without'} a quality head`, device].join(' · ');
 }
 
+/** Why a model refuses a mode, whose requests go to `path`; null if it does not. */
+export const refusalOf = ({ diffusion }, path) => diffusion.refused[`/${path}`] ?? null;
+
+/** What a rule of a model does, by its name. */
+export function helpOf(model, name) {
+  const { unmasking, paces, remasking, caches } = model.diffusion.policies;
+  return [...remasking, ...unmasking, ...paces, ...caches].find((rule) => rule.name === name)?.help;
+}
+
 /** The choice between the models that `/v1/models` lists. It is hidden where there is one. */
 export class Models {
   constructor(data, onChoose) {

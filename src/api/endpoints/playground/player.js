@@ -2,7 +2,7 @@
 
 import { byId, setText } from './dom.js';
 
-/** A pass in which something is corrected is shown so many times longer. */
+/** A step in which something is corrected is shown so many times longer. */
 const DWELL = 5;
 
 export class Player {

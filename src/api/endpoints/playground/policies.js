@@ -60,17 +60,15 @@ class KnobField {
 
 /** A choice between rules, with the knobs of the one that is chosen. */
 class RuleField {
-  constructor(prefix, { title, none, rules, hasHead, help = '' }, onChange) {
-    Object.assign(this, { rules, prefix, onChange, knobs: [] });
+  constructor(prefix, { title, none, rules, help = '' }, onChange) {
+    Object.assign(this, { title, rules, prefix, onChange, knobs: [] });
     this.help = help;
-    const options = rules.map((rule) =>
+    // what the model refuses stays in the list, with the reason
+    const options = rules.map(({ name, refused }) =>
       el(
         'option',
-        {
-          value: rule.name,
-          disabled: rule.is_refused || (rule.needs_quality_head && !hasHead),
-        },
-        rule.name,
+        { value: name, disabled: Boolean(refused) },
+        refused ? `${name}: ${refused}` : name,
       ),
     );
     this.select = el(
@@ -117,33 +115,37 @@ class RuleField {
     return Object.fromEntries(set.filter(([, value]) => isGiven(value)));
   }
 
+  /** Chooses a rule; the default if the model refuses it, and why; null if it does not. */
   set(name, settings = {}) {
-    this.select.value = this.rules.some((rule) => rule.name === name) ? name : '';
+    const rule = this.rules.find((one) => one.name === name);
+    const refused = rule?.refused ?? null;
+    this.select.value = rule && !refused ? name : '';
     this.choose();
     for (const field of this.knobs) field.set(settings[field.knob.name] ?? '');
+    return refused && `${this.title} “${name}” ${refused}.`;
   }
 }
 
 /** Proofreading is no rule of the registry; its options are those of docs/policies.md. */
-const PROOFREADING = [
+const proofreading = (refused) => [
   {
     name: 'on',
     help: 'The quality head reads the full block, and doubtful tokens are filled again.',
-    needs_quality_head: true,
+    refused,
     knobs: [
       {
         name: 'steps',
         kind: 'count',
-        minimum: 0,
+        minimum: 2,
         maximum: 65536,
-        help: 'Further steps per block at most; needed.',
+        help: 'Further steps per block at most; default: the model’s, else one per cell, to 128.',
       },
       {
         name: 'below',
         kind: 'fraction',
         minimum: 0,
         maximum: 1,
-        help: 'Tokens of lower quality are erased; default: 0.5.',
+        help: 'Tokens of lower quality are erased; default: 0.5, without steps the model’s.',
       },
       {
         name: 'most',
@@ -160,7 +162,7 @@ const PROOFREADING = [
       },
     ],
   },
-  { name: 'off', help: 'A full block is final.', needs_quality_head: false, knobs: [] },
+  { name: 'off', help: 'A full block is final.', knobs: [] },
 ];
 
 const END_OF_TEXT = ['free', 'last', 'never'].map((name) => ({ name, help: '', knobs: [] }));
@@ -171,7 +173,7 @@ const NUMBERS = [
     kind: 'count',
     minimum: 1,
     maximum: 65536,
-    help: 'Forward passes without proofreading; default: one per blank, or the model’s.',
+    help: 'Steps at most without proofreading; default: one per blank, or the model’s.',
   },
   {
     name: 'block_length',
@@ -194,13 +196,12 @@ export class PolicyForm {
   constructor(model, onChange) {
     forms += 1;
     const prefix = `policy${forms}`;
-    const { policies, presets = {}, has_quality_head: hasHead, caches } = model;
+    const { policies, presets = {}, refused } = model;
     const field = (name, title, none, rules, help) =>
-      new RuleField(`${prefix}-${name}`, { title, none, rules, hasHead, help }, onChange);
+      new RuleField(`${prefix}-${name}`, { title, none, rules, help }, onChange);
     const asRules = Object.entries(presets).map(([name, preset]) => ({
       name,
       help: JSON.stringify(preset),
-      needs_quality_head: false,
       knobs: [],
     }));
     this.preset = field(
@@ -235,17 +236,14 @@ export class PolicyForm {
       'proofreading',
       'Proofreading',
       'default',
-      PROOFREADING,
+      proofreading(refused['diffusion.proofreading']),
       'Correction of a full block.',
     );
     this.cache = field(
       'cache',
       'Cache',
       'default',
-      policies.caches.map((rule) => ({
-        ...rule,
-        is_refused: caches === 'none' && rule.name !== 'off',
-      })),
+      policies.caches,
       'Which keys and values are kept between passes.',
     );
     this.end = field(
@@ -276,7 +274,7 @@ export class PolicyForm {
   value() {
     const policy = {};
     const put = (name, value) => {
-      if (isGiven(value) && value !== null) policy[name] = value;
+      if (isGiven(value)) policy[name] = value;
     };
     const chosen = (field, key) => {
       const settings = field.settings();
@@ -294,37 +292,51 @@ export class PolicyForm {
     if (words.length)
       put('unmasking', words.length === 1 && unmasking.order ? unmasking.order : unmasking);
     put('remasking', chosen(this.remasking, 'policy'));
-    put(
-      'proofreading',
-      this.proofreading.name() === 'on' ? this.proofreading.settings() : this.proofreading.name(),
-    );
+    const numbers = this.proofreading.settings();
+    put('proofreading', Object.keys(numbers).length ? numbers : this.proofreading.name());
     put('end_of_text', this.end.name());
     put('cache', chosen(this.cache, 'policy'));
     return policy;
   }
 
+  /** Takes a policy. Returns what the model refuses of it, as sentences; its default is taken. */
   set(policy) {
     const split = (value, key) =>
       typeof value === 'string' ? [value, {}] : [value?.[key] ?? '', value ?? {}];
-    this.preset.set(policy.preset ?? '');
     for (const field of this.numbers) field.set(policy[field.knob.name] ?? '');
-    const [order, of_unmasking] = split(policy.unmasking, 'order');
-    this.order.set(order, of_unmasking);
-    this.pace.set(
-      this.pace.rules.find(({ name }) => name in of_unmasking)?.name ?? '',
-      of_unmasking,
-    );
-    this.remasking.set(...split(policy.remasking, 'policy'));
-    const proofreading = policy.proofreading ?? '';
-    if (typeof proofreading === 'string') this.proofreading.set(proofreading);
-    else this.proofreading.set('on', proofreading);
-    this.end.set(policy.end_of_text ?? '');
-    this.cache.set(...split(policy.cache, 'policy'));
+    const [order, ofUnmasking] = split(policy.unmasking, 'order');
+    const pace = this.pace.rules.find(({ name }) => name in ofUnmasking)?.name ?? '';
+    const own = policy.proofreading ?? '';
+    return [
+      this.preset.set(policy.preset ?? ''),
+      this.order.set(order, ofUnmasking),
+      this.pace.set(pace, ofUnmasking),
+      this.remasking.set(...split(policy.remasking, 'policy')),
+      this.proofreading.set(...(typeof own === 'string' ? [own] : ['on', own])),
+      this.end.set(policy.end_of_text ?? ''),
+      this.cache.set(...split(policy.cache, 'policy')),
+    ].filter(Boolean);
   }
 }
 
+/** What the page itself asks for, which is no part of a policy. */
+const OF_PAGE = ['return_quality', 'stream_edits'];
+
+/**
+ * The titles of trajectories: of several, what their requests say of their policies. It is the same
+ * when they are imported again.
+ */
+export function titlesOf(trajectories) {
+  if (trajectories.length < 2) return [''];
+  return trajectories.map(({ path, body }, index) => {
+    const policy = Object.entries(body.diffusion ?? {}).filter(([name]) => !OF_PAGE.includes(name));
+    const words = path ? summary(Object.fromEntries(policy)) : 'policy not told by the file';
+    return `${'AB'[index]}: ${words}`;
+  });
+}
+
 /** A policy in a few words. */
-export function summary(policy) {
+function summary(policy) {
   const word = (value, key) =>
     typeof value === 'string'
       ? value

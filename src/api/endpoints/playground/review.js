@@ -1,11 +1,11 @@
 // The review of a repair: each rewrite is accepted or rejected, and the text follows.
 
 import { postJson } from './api.js';
-import { said } from './canvas.js';
-import { byId, el, setText, show } from './dom.js';
+import { byId, counted, el, setText, show } from './dom.js';
+import { said } from './letters.js';
 import { percent } from './shade.js';
 import { place } from './sudoku.js';
-import { label } from './trajectory.js';
+import { isJudged } from './trajectory.js';
 
 export class Review {
   /** `onChange` hears of the text. */
@@ -41,9 +41,10 @@ export class Review {
   }
 
   item(one) {
-    const { at, was, was_text: before, token, text, confidence } = one.edit;
+    const { at, was, was_text: text, was_bytes: bytes, confidence } = one.edit;
     const where = place(at, this.lane.view.isGrid);
-    const change = `${said(label(was, before))} to ${said(label(token, text))}`;
+    const [before, after] = [said({ token: was, text, bytes }), said(one.edit)];
+    const change = `${before} to ${after}`;
     const choice = (name, isAccepted) =>
       el(
         'button',
@@ -63,13 +64,7 @@ export class Review {
     return el(
       'li',
       {},
-      el(
-        'span',
-        { class: 'change' },
-        el('del', {}, said(label(was, before))),
-        ' → ',
-        el('ins', {}, said(label(token, text))),
-      ),
+      el('span', { class: 'change' }, el('del', {}, before), ' → ', el('ins', {}, after)),
       el('span', { class: 'where' }, `${where}, confidence ${percent(confidence)}`),
       el('span', { class: 'choice' }, ...one.buttons),
     );
@@ -107,11 +102,12 @@ export class Review {
   }
 }
 
-/** Marks the doubtful tokens of a score. */
+/** Marks the doubtful tokens of a score, if it has qualities. */
 export function markDoubtful(lane) {
+  if (!isJudged(lane.trajectory)) return;
   const doubtful = lane.trajectory.end?.answer?.doubtful ?? [];
   lane.marks = new Map(doubtful.map((at) => [at, 'flagged']));
   lane.show(0);
-  const noun = doubtful.length === 1 ? 'token is' : 'tokens are';
-  setText(lane.verdict, `${doubtful.length} ${noun} doubtful.`);
+  const verb = doubtful.length === 1 ? 'is' : 'are';
+  setText(lane.verdict, `${counted(doubtful.length, 'token')} ${verb} doubtful.`);
 }

@@ -1,7 +1,7 @@
 // Runs a request: reads its stream into a trajectory, to its end or to what stopped it.
 
 import { ApiError, Broken, postJson, stream } from './api.js';
-import { answerOf, cellsOf, eventOf } from './trajectory.js';
+import { answerOf, eventOf, startWith } from './trajectory.js';
 
 const isLast = ({ name, data }) => name === 'done' || name === 'error' || data === '[DONE]';
 
@@ -22,7 +22,7 @@ export async function run(trajectory, { id, signal, known, onEvent, onBreak }) {
       const data = JSON.parse(text);
       if (data.error) throw new ApiError(0, data, null);
       const ms = Math.round(performance.now() - begun);
-      if (name === 'start') trajectory.cells = cellsOf(data, known);
+      if (name === 'start') startWith(trajectory, data, known);
       else if (name === 'step') trajectory.events.push(eventOf(data, ms));
       else if (name === 'done') answerOf(trajectory, data);
       else readChunk(trajectory, answer, data, ms);
@@ -57,7 +57,7 @@ function readChunk(trajectory, answer, { choices, diffusion }, ms) {
   if (choice?.delta?.content) own.message.content += choice.delta.content;
   if (choice?.finish_reason) own.finish_reason = choice.finish_reason;
   if (choice?.quality) own.quality = choice.quality;
-  if (diffusion?.canvas_length !== undefined) trajectory.cells = cellsOf(diffusion);
+  if (diffusion?.canvas_length !== undefined) startWith(trajectory, diffusion);
   if (diffusion?.edits) trajectory.events.push(eventOf(diffusion, ms));
   else if (diffusion) answer.diffusion = diffusion;
 }

@@ -1,7 +1,8 @@
 // The settings of the page: its fields read into one object, and written from one.
 
-import { byId } from './dom.js';
-import { isSudoku } from './models.js';
+import { byId, setText, show } from './dom.js';
+import { isSudoku, refusalOf } from './models.js';
+import { PATHS } from './requests.js';
 import { PUZZLES, SOLVED, WRONG } from './sudoku.js';
 
 /** What the demo model writes, with two wrong letters. */
@@ -32,12 +33,31 @@ export function modeOf() {
   return document.querySelector('input[name="mode"]:checked').value;
 }
 
-/** Shows the fields of a mode, and hides those of others. */
+/** Shows the fields of a mode, if the model does not refuse it, and hides those of others. */
 export function showMode(mode) {
-  document.querySelector(`input[name="mode"][value="${mode}"]`).checked = true;
+  const field = document.querySelector(`input[name="mode"][value="${mode}"]`);
+  if (field.disabled) return;
+  field.checked = true;
   for (const part of document.querySelectorAll('[data-modes]')) {
     part.hidden = !part.dataset.modes.split(' ').includes(mode);
   }
+}
+
+/** Offers the modes that a model has, and says why it has no others. */
+export function offerModes(model) {
+  const notes = [];
+  for (const field of document.querySelectorAll('input[name="mode"]')) {
+    const why = refusalOf(model, PATHS[field.value]);
+    field.disabled = why !== null;
+    if (why) notes.push(`${field.nextElementSibling.textContent} ${why}.`);
+  }
+  setText(byId('mode-note'), notes.join(' '));
+  show(byId('mode-note'), notes.length > 0);
+  if (document.querySelector('input[name="mode"]:checked').disabled) showMode('infill');
+  // without a quality head a text has likelihoods only
+  const likelihood = byId('likelihood');
+  likelihood.disabled = !model.diffusion.has_quality_head;
+  likelihood.checked ||= likelihood.disabled;
 }
 
 /** The settings, without the policies. */
@@ -73,8 +93,8 @@ export function turnsOf(value) {
 
 /** What the fields hold at first. */
 export function defaults(model) {
-  const policy_b = { remasking: 'off', proofreading: 'off' };
-  const common = { mode: 'infill', seed: 1, temperature: 0, policies: [{}, policy_b] };
+  const withoutCorrections = { remasking: 'off', proofreading: 'off' };
+  const common = { mode: 'infill', seed: 1, temperature: 0, policies: [{}, withoutCorrections] };
   return isSudoku(model)
     ? {
         ...common,

@@ -30,8 +30,9 @@ const LEGEND = [
   ['fixed', '5', 'given'],
   ['blank', '·', 'blank'],
   ...STEPS.map(({ name, text }) => [`filled ${name}`, '5', text]),
-  ['blank ghost', '5', 'erased: the model no longer believes it'],
+  ['blank ghost', '5', 'erased, to be written again'],
   ['filled sure corrected', '5', 'corrected'],
+  ['filled end', '∎', 'end of the answer'],
 ];
 
 /** The items of the legend. */

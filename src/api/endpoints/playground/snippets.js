@@ -23,8 +23,8 @@ function python(value, indent = '') {
 const LANGUAGES = {
   curl({ url, body, hasKey }) {
     const key = hasKey ? ' \\\n  -H "Authorization: Bearer $REMASK_API_KEY"' : '';
-    const no_buffer = body.stream ? 'N' : '';
-    return `curl -s${no_buffer} '${url}'${key} \\\n  -d '${json(body).replaceAll("'", "'\\''")}'\n`;
+    const noBuffer = body.stream ? 'N' : '';
+    return `curl -s${noBuffer} '${url}'${key} \\\n  -d '${json(body).replaceAll("'", "'\\''")}'\n`;
   },
   python({ url, body, hasKey }) {
     const key = hasKey ? ', "Authorization": "Bearer " + os.environ["REMASK_API_KEY"]' : '';

@@ -1,15 +1,23 @@
 // A trajectory: the first canvas and the events of a stream. What is shown at a time is a pure
 // function of it. `t` counts events: 0 is the first canvas, `events.length` the last one.
 //
-// cell of the first canvas  { kind: 'fixed' | 'given' | 'blank', token, text, quality, likelihood }
-// event                     { step, planned, blanks, edits, ms }: `ms` since the request was sent
-// edit                      of the server: { kind, at, token, text, was, confidence, quality }
+// cell of the first canvas  { kind: 'fixed' | 'given' | 'blank', token, text, bytes, quality, .. }
+// event                     { step, planned, blanks, edits, erasedBy, ms }: `ms` since the request
+//                           was sent; `erasedBy` names what erased
+// edit                      of the server: { kind, at, token, text, bytes, was, confidence, .. }
+// ends                      ids of the tokens that end the answer
 // end                       null, or { kind: 'done' | 'failed' | 'cancelled' | 'broken', .. }
 
 /** A trajectory without a canvas yet. */
 export function begin({ mode, path, body, model }) {
-  const qualities = new Map();
-  return { mode, path, body, model, prefix: '', cells: [], events: [], end: null, qualities };
+  const own = { prefix: '', cells: [], ends: [], events: [], end: null, qualities: new Map() };
+  return { mode, path, body, model, ...own };
+}
+
+/** Takes the first canvas of a `start`. `known` are readings of the cells that are given. */
+export function startWith(trajectory, start, known = []) {
+  trajectory.cells = cellsOf(start, known);
+  trajectory.ends = start.ends ?? [];
 }
 
 /** The cells of a `start` event. `known` are readings of the cells that are given. */
@@ -26,8 +34,8 @@ export function cellsOf({ canvas_length: length, pinned, given }, known = []) {
 }
 
 /** The event of a `step`, which came `ms` after the request was sent. */
-export function eventOf({ step, steps_planned: planned, blanks, edits }, ms) {
-  return { step, planned, blanks, edits, ms };
+export function eventOf({ step, steps_planned: planned, blanks, edits, erased_by: names }, ms) {
+  return { step, planned, blanks, edits, erasedBy: names ?? [], ms };
 }
 
 /** The canvas at time 0. */
@@ -53,18 +61,19 @@ export function advance(state, event) {
         token: null,
         text: null,
         confidence: null,
-        quality: edit.quality,
-        ghost: cell.text ?? label(edit.was, null),
+        quality: null,
+        erased: { ...spellingOf(cell, edit.was), ...whyOf(edit, event) },
         isCorrected: false,
       };
     } else {
-      const { token, text, confidence } = edit;
-      const isOther = cell.ghost !== undefined && cell.ghost !== label(token, text);
+      const { token, text, bytes, confidence } = edit;
+      const isOther = cell.erased !== undefined && cell.erased.token !== token;
       const isCorrected = edit.kind === 'replace' || isOther;
       state.cells[edit.at] = {
         kind: 'filled',
         token,
         text,
+        bytes,
         confidence,
         quality: null,
         isCorrected,
@@ -72,6 +81,22 @@ export function advance(state, event) {
     }
   }
   return Object.assign(state, { t: state.t + 1, edits: event.edits, event });
+}
+
+/** The token of a cell as it is spelled; `was` is its id. */
+const spellingOf = ({ text, bytes }, was) => ({ token: was, text: text ?? null, bytes });
+
+/** Why an edit of an event erases: a quality, and the names of what went by it or by another. */
+const whyOf = ({ quality }, { erasedBy }) => ({ quality: quality ?? null, by: erasedBy });
+
+/** Whether a cell was written with a token that ends the answer. */
+export const isEnd = ({ ends }, { kind, token }) => kind === 'filled' && ends.includes(token);
+
+/** The first cell behind the end of the finished answer; the length of the canvas if none is. */
+export function lengthOf(trajectory, state) {
+  const isFinished = trajectory.end?.kind === 'done' && state.t === trajectory.events.length;
+  const end = isFinished ? state.cells.findIndex((cell) => isEnd(trajectory, cell)) : -1;
+  return end < 0 ? state.cells.length : end + 1;
 }
 
 /** The canvas after `t` events. */
@@ -85,6 +110,9 @@ export function qualityOf(trajectory, state, at) {
   return (isEnd ? trajectory.qualities.get(at) : undefined) ?? state.cells[at].quality ?? null;
 }
 
+/** Whether a quality is known of a cell of the first canvas: that of a text that was scored. */
+export const isJudged = ({ cells }) => cells.some(({ quality }) => (quality ?? null) !== null);
+
 /** What happened to a cell in the first `t` events, oldest first. */
 export function historyOf(trajectory, at, t) {
   return trajectory.events
@@ -92,36 +120,31 @@ export function historyOf(trajectory, at, t) {
     .flatMap((event, index) =>
       event.edits
         .filter((edit) => edit.at === at)
-        .map((edit) => ({ t: index + 1, step: event.step, edit })),
+        .map((edit) => ({ t: index + 1, step: event.step, by: event.erasedBy, edit })),
     );
 }
 
-/** Erasures and replacements: when, where, of which token, and what was written in its place. */
+/** Erasures and replacements: when, where, of which token, why, and what was written instead. */
 export function correctionsOf(trajectory) {
-  const texts = trajectory.cells.map((cell) => cell.text);
+  const tokens = [...trajectory.cells];
   const [all, open] = [[], new Map()];
   trajectory.events.forEach((event, index) => {
-    for (const { kind, at, token, text, was, quality } of event.edits) {
+    for (const { kind, at, token, text, bytes, was, quality } of event.edits) {
+      const written = { after: { token, text, bytes }, filledAt: index + 1 };
       if (kind === 'fill') {
-        const one = open.get(at);
-        if (one) Object.assign(one, { after: label(token, text), filledAt: index + 1 });
+        Object.assign(open.get(at) ?? {}, written);
         open.delete(at);
       } else {
-        const one = { t: index + 1, at, kind, before: texts[at] ?? label(was, null), quality };
-        if (kind === 'replace')
-          Object.assign(one, { after: label(token, text), filledAt: index + 1 });
+        const before = spellingOf(tokens[at], was);
+        const one = { t: index + 1, at, kind, before, ...whyOf({ quality }, event) };
+        if (kind === 'replace') Object.assign(one, written);
         else open.set(at, one);
         all.push(one);
       }
-      texts[at] = kind === 'erase' ? null : label(token, text);
+      tokens[at] = kind === 'erase' ? {} : { token, text, bytes };
     }
   });
   return all;
-}
-
-/** A token as people read it. A model without a tokenizer has only numbers. */
-export function label(token, text) {
-  return text ?? `#${token}`;
 }
 
 const isShare = (value) => value === null || (value >= 0 && value <= 1);
