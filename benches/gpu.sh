@@ -73,7 +73,7 @@ serve() {
 export -f passes blocks serve
 export block_canvas streams_of_blocks sizes vocabulary trials scored port
 
-step kernels 120 ./kernel-tests backend::cuda::tests --ignored --test-threads 1
+step kernels 150 ./kernel-tests backend::cuda::tests train::tests::kernels --ignored --test-threads 1
 # built for a GPU none of its tests is ignored, built without they all are
 step models 120 ./gpu-tests --include-ignored --test-threads 1 --nocapture
 step greedy 150 bash -c 'passes'

@@ -1,7 +1,8 @@
 #!/usr/bin/env python3
 """Masked diffusion pretraining in plain PyTorch, as a careful user's script would run it: what `remask train base` is held
-against. The same network (`torch_llada.py`), loss (LLaDA, arXiv 2502.09992, equation 3), AdamW, clipping and moving average,
-in f32. Rows are drawn beforehand, so that only the step is timed.
+against. The same network (`torch_llada.py`), loss (LLaDA, arXiv 2502.09992, equation 3), AdamW, clipping and moving average.
+On the CPU in f32; on a GPU eager, in f32, with TF32, or in bf16 by autocast. Rows are drawn beforehand, so that only the step
+is timed.
 
 Needs what `torch_llada.py` needs. One JSON line, tokens per second of the median step:
 
@@ -66,27 +67,35 @@ def main():
     parser.add_argument("--batch", type=int, default=64)
     parser.add_argument("--steps", type=int, default=30)
     parser.add_argument("--threads", type=int, default=2)
+    parser.add_argument("--device", choices=["cpu", "cuda"], default="cpu")
+    parser.add_argument("--precision", choices=["f32", "tf32", "bf16"], default="f32")
     args = parser.parse_args()
     torch.set_num_threads(args.threads)
     torch.manual_seed(0)
+    torch.set_default_device(args.device)
+    torch.backends.cuda.matmul.allow_tf32 = args.precision == "tf32"
+    mixed = torch.autocast(args.device, torch.bfloat16, enabled=args.precision == "bf16")
     model, weights = fresh(args.d_model, args.layers)
     matrices = [weight for weight in weights.values() if weight.dim() > 1]
     gains = [weight for weight in weights.values() if weight.dim() == 1]
     groups = [{"params": matrices, "weight_decay": WEIGHT_DECAY}, {"params": gains, "weight_decay": 0.0}]
-    optimiser = torch.optim.AdamW(groups, lr=RATE, betas=BETAS)
+    optimiser = torch.optim.AdamW(groups, lr=RATE, betas=BETAS, fused=args.device == "cuda")
     averages = [weight.detach().clone() for weight in weights.values()]
     batches = [batch_of(args.batch) for _ in range(args.steps)]
     seconds = []
     for ids, there, weight in batches:
         began = time.perf_counter()
-        loss = F.cross_entropy(model.logits(ids).view(-1, VOCABULARY), there.view(-1), reduction="none")
-        loss = (loss * weight.view(-1)).sum() / (args.batch * LENGTH)
+        with mixed:
+            loss = F.cross_entropy(model.logits(ids).view(-1, VOCABULARY), there.view(-1), reduction="none")
+            loss = (loss * weight.view(-1)).sum() / (args.batch * LENGTH)
         loss.backward()
         torch.nn.utils.clip_grad_norm_(weights.values(), CLIP)
         optimiser.step()
         optimiser.zero_grad()
         with torch.no_grad():
             torch._foreach_lerp_(averages, [weight.detach() for weight in weights.values()], 1 - EMA)
+        if args.device == "cuda":
+            torch.cuda.synchronize()
         seconds.append(time.perf_counter() - began)
     figures = {
         "d_model": args.d_model,
@@ -94,6 +103,9 @@ def main():
         "batch": args.batch,
         "steps": args.steps,
         "threads": args.threads,
+        "device": args.device,
+        "precision": args.precision,
+        "parameters": sum(weight.numel() for weight in weights.values()),
         "torch": torch.__version__,
         "tokens_per_s": round(args.batch * LENGTH / statistics.median(seconds), 1),
         "loss": round(loss.item(), 4),

@@ -9,9 +9,13 @@
 
 #include "device.cuh"
 #include "warp.cuh"
+#include "attention.cuh"
 
 namespace attention {
 #include "attention.cu"
+}
+namespace attention_gradient {
+#include "attention_gradient.cu"
 }
 namespace attention_mma {
 #include "attention_mma.cu"
@@ -21,6 +25,9 @@ namespace layers {
 }
 namespace summary {
 #include "summary.cu"
+}
+namespace training {
+#include "training.cu"
 }
 
 #include <map>
@@ -92,6 +99,13 @@ int main() {
     const std::map<std::string, Kernel> kernels{
         KERNEL(attention, attention_f32),
         KERNEL(attention, attention_bf16),
+        KERNEL(attention_gradient, attention_delta),
+        KERNEL(attention_gradient, attention_gradient_queries_64),
+        KERNEL(attention_gradient, attention_gradient_queries_128),
+        KERNEL(attention_gradient, attention_gradient_keys_64),
+        KERNEL(attention_gradient, attention_gradient_keys_128),
+        KERNEL(attention_mma, attention_mma_sums_64),
+        KERNEL(attention_mma, attention_mma_sums_128),
         KERNEL(attention_mma, attention_mma_64_short),
         KERNEL(attention_mma, attention_mma_64_long),
         KERNEL(attention_mma, attention_mma_128_short),
@@ -101,6 +115,8 @@ int main() {
         KERNEL(layers, norm_bf16),
         KERNEL(layers, norm_bf16_wide),
         KERNEL(layers, norm_bf16_f32),
+        KERNEL(layers, norm_f32_bf16),
+        KERNEL(layers, norm_f32_bf16_wide),
         KERNEL(layers, add_norm_f32),
         KERNEL(layers, add_norm_f32_wide),
         KERNEL(layers, add_norm_bf16),
@@ -124,6 +140,34 @@ int main() {
         KERNEL(layers, scored),
         KERNEL(summary, summarise_f32),
         KERNEL(summary, summarise_bf16),
+        KERNEL(training, rms_gradient_f32),
+        KERNEL(training, rms_gradient_f32_wide),
+        KERNEL(training, rms_gradient_bf16),
+        KERNEL(training, rms_gradient_bf16_wide),
+        KERNEL(training, column_sums),
+        KERNEL(training, row_sums),
+        KERNEL(training, swiglu_gradient_f32),
+        KERNEL(training, swiglu_gradient_f32_wide),
+        KERNEL(training, swiglu_gradient_bf16),
+        KERNEL(training, swiglu_gradient_bf16_wide),
+        KERNEL(training, added_f32),
+        KERNEL(training, added_f32_wide),
+        KERNEL(training, added_bf16),
+        KERNEL(training, added_bf16_wide),
+        KERNEL(training, cross_entropy_f32),
+        KERNEL(training, cross_entropy_f32_wide),
+        KERNEL(training, cross_entropy_bf16),
+        KERNEL(training, cross_entropy_bf16_wide),
+        KERNEL(training, cross_entropy_gradient_f32),
+        KERNEL(training, cross_entropy_gradient_f32_wide),
+        KERNEL(training, cross_entropy_gradient_bf16),
+        KERNEL(training, cross_entropy_gradient_bf16_wide),
+        KERNEL(training, scatter_f32),
+        KERNEL(training, scatter_f32_wide),
+        KERNEL(training, scatter_bf16),
+        KERNEL(training, scatter_bf16_wide),
+        KERNEL(training, squares),
+        KERNEL(training, adam),
     };
     uint32_t length;
     while (std::fread(&length, 4, 1, stdin) == 1) {

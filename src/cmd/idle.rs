@@ -19,7 +19,7 @@ struct Rule {
     why: &'static str,
 }
 
-const RULES: [Rule; 23] = [
+const RULES: [Rule; 24] = [
     Rule {
         command: "bench",
         flags: &[
@@ -141,7 +141,7 @@ const RULES: [Rule; 23] = [
     },
     Rule {
         command: "train base",
-        flags: &["length", "packed"],
+        flags: &["length", "packed", "unpadded"],
         are_idle: |matches| is_given(matches, "task"),
         why: "it is for --data",
     },
@@ -153,7 +153,7 @@ const RULES: [Rule; 23] = [
     },
     Rule {
         command: "train prism",
-        flags: &["length", "packed"],
+        flags: &["length", "packed", "unpadded"],
         are_idle: |matches| is_given(matches, "task"),
         why: "it is for --data",
     },
@@ -168,6 +168,12 @@ const RULES: [Rule; 23] = [
         flags: &["dtype"],
         are_idle: |matches| !is_word(matches, "learns", "head"),
         why: "a model that learns is computed in f32; give --learns head as well",
+    },
+    Rule {
+        command: "train prism",
+        flags: &["head"],
+        are_idle: |matches| !is_word(matches, "learns", "head"),
+        why: "beside a model that learns there is one head, which reads its last states; give --learns head as well",
     },
     Rule {
         command: "train prism",
@@ -276,6 +282,7 @@ mod tests {
             ("remask train base --out o --steps 1 --learning-rate 1 --data f --model-id d --puzzles 1", "--puzzles"),
             ("remask train prism --out o --steps 1 --learning-rate 1 --task sudoku --model-id d --rank 8", "--rank"),
             ("remask train prism --out o --steps 1 --learning-rate 1 --data f --model-id d --dtype f32", "--dtype"),
+            ("remask train prism --out o --steps 1 --learning-rate 1 --data f --model-id d --head 8,8@1", "--head"),
             (
                 "remask train prism --out o --steps 1 --learning-rate 1 --data f --model-id d --learns head --lambda 1",
                 "--lambda",
@@ -308,6 +315,7 @@ mod tests {
             "remask train base --out o --steps 1 --learning-rate 1 --data f --model-id d --length 8",
             "remask train prism --out o --steps 1 --learning-rate 1 --task sudoku --model-id d --learns lora --rank 8",
             "remask train prism --out o --steps 1 --learning-rate 1 --data f --model-id d --learns head --dtype f32",
+            "remask train prism --out o --steps 1 --learning-rate 1 --data f --model-id d --learns head --head 8,8@1 --head 9",
         ] {
             assert_eq!(checked(line), Ok(()), "{line}");
         }

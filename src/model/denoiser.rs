@@ -202,11 +202,13 @@ impl NetworkDenoiser {
         let whole_rows: Vec<usize> =
             asked.iter().map(|readout| readout.whole_rows.as_ref().map_or(0, Range::len)).collect();
         inputs.shape.extend([asked.len(), judged.len()]);
+        let layers = &[self.network.judges()][..usize::from(!judged.is_empty())];
         inputs.brings_rows = whole_rows.iter().any(|rows| *rows > 0);
         let (summaries, mut numbers) = self.backend.pass(&inputs, &|inputs| {
-            let states = self.network.run(&plan, inputs, kv_layers.as_ref())?;
+            let states = self.network.run(&plan, inputs, kv_layers.as_ref(), layers)?;
             let answers = self.backend.each(&asked, |_, readout| self.read_out(&states.hidden, readout, inputs))?;
-            let qualities = self.backend.each(&judged, |_, index| self.review(&states.judged, index, inputs))?;
+            let review = |states: &Tensor| self.backend.each(&judged, |_, index| self.review(states, index, inputs));
+            let qualities = states.judged.first().map(review).transpose()?.unwrap_or_default();
             let (answers, rows): (Vec<_>, Vec<_>) = answers.into_iter().unzip();
             // the logits follow the qualities, in the same copy
             Ok(Computed { answers, qualities: qualities.into_iter().chain(rows).flatten().collect() })
@@ -315,13 +317,15 @@ impl NetworkDenoiser {
         pass.push(ids.iter().map(|id| id.0), scope, (0..ids.len()).collect());
         let mut inputs = Inputs::default();
         let plan = self.network.plan(&pass, &mut inputs);
-        let states = self.network.run(&plan, &self.backend.bring(&inputs)?, None)?; // (positions, width) each
+        let layers = [self.network.judges()];
+        let states = self.network.run(&plan, &self.backend.bring(&inputs)?, None, &layers)?; // (positions, width) each
         let sources: Vec<u32> = (0..ids.len()).map(|at| u32_of(self.network.outputs().source(at))).collect();
         let sources = Tensor::new(&*sources, &self.backend.device())?;
         let read = |states: &Tensor| self.backend.gather(states, &sources); // (positions, width)
         let hidden = read(&states.hidden)?;
         let logits = self.network.logits(&hidden)?.narrow(1, 0, self.vocabulary.size)?; // (positions, vocab_size)
-        let qualities = self.network.qualities(&read(&states.judged)?)?; // (positions)
+        let qualities = states.judged.first().map(|judged| self.network.qualities(&read(judged)?)).transpose()?;
+        let qualities = qualities.flatten(); // (positions)
         Ok(Inspection {
             logits: self.backend.rows(&logits)?,
             hidden: self.backend.rows(&hidden)?,

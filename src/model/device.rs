@@ -1,6 +1,6 @@
 //! The devices that models are computed on, by name, and how many threads there are.
 
-use super::backend::{Backend, cpu::Cpu, cuda::Cuda};
+use super::backend::{Backend, cpu::Cpu, cuda::Cuda, training::Training};
 use super::error::LoadError;
 use candle_core::DType;
 use std::{collections::BTreeSet, env, fmt, str::FromStr, sync::Arc};
@@ -173,6 +173,33 @@ pub(crate) fn free_on_gpu(device: Device) -> Result<Option<u64>, LoadError> {
 /// The operations of `device`.
 pub(crate) fn backend(device: candle_core::Device, graphs: CudaGraphs) -> Arc<dyn Backend> {
     if device.is_cpu() { Arc::new(Cpu) } else { Arc::new(Cuda::new(device, graphs == CudaGraphs::Auto)) }
+}
+
+/// What training computes with on a device. Its tensors must lie where it does: a GPU that is
+/// opened twice has two streams, which nothing orders.
+///
+/// # Errors
+/// When the device does not exist.
+pub(crate) fn training(device: Device) -> Result<Arc<dyn Training>, LoadError> {
+    Ok(training_on(device.open()?.0))
+}
+
+/// The operations of training on `device`.
+pub(crate) fn training_on(device: candle_core::Device) -> Arc<dyn Training> {
+    if device.is_cpu() { Arc::new(Cpu) } else { Arc::new(Cuda::new(device, false)) }
+}
+
+/// The operations of training by the kernels: on a GPU where tests have one, else on the CPU in the
+/// program that `.ci/kernels` builds.
+#[cfg(test)]
+pub(crate) fn training_by_kernels() -> Arc<dyn Training> {
+    let device = if cfg!(feature = "cuda") { Device::Cuda(0) } else { Device::Cpu };
+    Arc::new(Cuda::new(device.open().unwrap().0, false))
+}
+
+/// Whether GPUs may multiply matrices of f32 as TF32.
+pub(crate) fn allow_tf32(is_allowed: bool) {
+    candle_core::cuda::set_gemm_reduced_precision_f32(is_allowed);
 }
 
 #[cfg(feature = "cuda")]

@@ -1,24 +1,35 @@
 //! A model whose weights stay as they are while a quality head is trained on its states. Out of
 //! scope: the head.
 
-use super::backend::inputs::Inputs;
+use super::backend::{inputs::Inputs, training::Training};
 use super::denoiser::NetworkDenoiser;
+use super::device::training_on;
 use super::error::ModelError;
-use super::network::{Pass, Scope};
+use super::network::{Layer, Pass, Scope};
 use crate::diffusion::{Canvas, u32_of};
 use candle_core::{DType, Tensor, utils::with_threadpool};
+use std::sync::Arc;
 
 impl NetworkDenoiser {
-    /// The states that a quality head reads at the filled cells of `canvases`, in order: (filled
-    /// cells, width) in f32. `None` where no cell is filled.
+    /// The operations of training on the model's device, in the order of its passes.
+    pub(crate) fn training(&self) -> Arc<dyn Training> {
+        training_on(self.backend.device())
+    }
+
+    /// The states that quality heads read at the filled cells of `canvases`, in order: for each of
+    /// `layers` (filled cells, width) in f32. `None` where no cell is filled.
     ///
     /// # Errors
     /// When the pass fails.
-    pub(crate) fn judged_states(&self, canvases: &[&Canvas]) -> Result<Option<Tensor>, ModelError> {
-        with_threadpool(|| self.judged_states_of(canvases))
+    pub(crate) fn judged_states(
+        &self,
+        canvases: &[&Canvas],
+        layers: &[Layer],
+    ) -> Result<Option<Vec<Tensor>>, ModelError> {
+        with_threadpool(|| self.judged_states_of(canvases, layers))
     }
 
-    fn judged_states_of(&self, canvases: &[&Canvas]) -> Result<Option<Tensor>, ModelError> {
+    fn judged_states_of(&self, canvases: &[&Canvas], layers: &[Layer]) -> Result<Option<Vec<Tensor>>, ModelError> {
         let (mask, sight, outputs) = (self.spec.mask, self.network.sight(), self.network.outputs());
         let (mut pass, mut states) = (Pass::default(), Vec::new());
         for canvas in canvases {
@@ -41,8 +52,9 @@ impl NetworkDenoiser {
         }
         let mut inputs = Inputs::default();
         let plan = self.network.plan(&pass, &mut inputs);
-        let judged = self.network.run(&plan, &self.backend.bring(&inputs)?, None)?.judged; // (asked, width)
+        let judged = self.network.run(&plan, &self.backend.bring(&inputs)?, None, layers)?.judged; // (asked, width) each
         let index = Tensor::new(states, &self.backend.device())?;
-        Ok(Some(self.backend.gather(&judged, &index)?.to_dtype(DType::F32)?))
+        let read = |judged: &Tensor| self.backend.gather(judged, &index)?.to_dtype(DType::F32);
+        Ok(Some(judged.iter().map(read).collect::<candle_core::Result<_>>()?))
     }
 }

@@ -9,7 +9,8 @@ use super::interface::Denoiser;
 use super::network::{Network, Sight};
 use super::spec::{Defaults, Keeping, ModelSpec, PresetsText};
 use super::weights::directory::{config, described, directory, head_file, model_files, open_head};
-use super::weights::layout::{HEAD, Layout};
+use super::weights::head_facts::check_is_last;
+use super::weights::layout::{HEAD, HeadPlace, Layout, head_tensors};
 use super::weights::made_for::{MadeFor, check_head};
 use super::weights::{gguf::read::Gguf, lora::LoraConfig, registry::Registry, tensor_file::TensorFile};
 use super::{backend::Backend, denoiser::NetworkDenoiser, error::LoadError};
@@ -185,6 +186,8 @@ fn network_on(source: &Source, place: Place) -> Loaded {
 /// Random weights of a configuration, quality head included.
 fn dummy(config: &Config, seed: u64) -> TensorFile {
     let Layout { weights, head, .. } = Layout::llada(config);
+    let head = head.into_iter().flat_map(|HeadPlace { width, .. }| head_tensors(width, width));
+    let head = head.map(|(name, shape)| (name.to_owned(), shape));
     TensorFile::random(seed, weights.into_iter().chain(head).collect())
 }
 
@@ -259,6 +262,7 @@ fn load_dit(
     let head = match head {
         None => None,
         Some(file) => {
+            check_is_last(&file, "a DiT")?;
             let has_block = |n: usize| {
                 let block = format!("blocks.{n}.");
                 file.shapes.keys().any(|name| name.trim_start_matches(HEAD).starts_with(&block))

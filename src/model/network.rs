@@ -3,7 +3,7 @@
 
 use super::backend::cost::{Cost, Numbers};
 use super::backend::{KvLayers, Part, Spans, inputs::Inputs};
-use candle_core::{DType, Result, Tensor};
+use candle_core::{DType, Result, Tensor, bail};
 use std::num::NonZeroUsize;
 use std::ops::Range;
 
@@ -235,12 +235,51 @@ impl KvSize {
     }
 }
 
+/// The states that a quality head reads, by the blocks before them.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub(crate) enum Layer {
+    /// The residual stream after so many blocks, without the final norm; fewer than there are.
+    After(NonZeroUsize),
+    /// What the network's output layer reads, or what blocks of the head's own make of it.
+    #[default]
+    Last,
+}
+
+impl Layer {
+    /// After block `number`, counted from 1, of so many; `None` where there is no such block.
+    pub(crate) fn of(number: usize, blocks: usize) -> Option<Self> {
+        match NonZeroUsize::new(number)? {
+            last if last.get() == blocks => Some(Self::Last),
+            number => Some(Self::After(number)).filter(|_| number.get() < blocks),
+        }
+    }
+
+    /// The number of its block, counted from 1, of so many.
+    pub(crate) fn number(self, blocks: usize) -> usize {
+        match self {
+            Self::After(number) => number.get(),
+            Self::Last => blocks,
+        }
+    }
+}
+
 /// States of the requested tokens, in order, each (asked, width).
 pub(crate) struct States {
     /// Input of the output layer.
     pub(crate) hidden: Tensor,
-    /// Input of the quality head.
-    pub(crate) judged: Tensor,
+    /// Input of quality heads: one for each layer that was asked for.
+    pub(crate) judged: Vec<Tensor>,
+}
+
+impl States {
+    /// Those of a network whose quality head reads no earlier layer; `judged` is its input.
+    pub(crate) fn of_last(hidden: Tensor, judged: &Tensor, layers: &[Layer]) -> Result<Self> {
+        let judged = layers.iter().map(|layer| match layer {
+            Layer::Last => Ok(judged.clone()),
+            Layer::After(number) => bail!("the states after block {number} are not kept by this network"),
+        });
+        Ok(Self { judged: judged.collect::<Result<_>>()?, hidden })
+    }
 }
 
 /// A network of some family, weights included.
@@ -261,7 +300,14 @@ pub(crate) trait Network: Send + Sync {
 
     /// The device's part of a pass: `inputs` are those of the plan. A row's states do not depend on
     /// the other rows. Keys and values are taken from the store, and put there, as the plan says.
-    fn run(&self, plan: &[Planned], inputs: &Tensor, kv_layers: Option<&KvLayers<'_>>) -> Result<States>;
+    /// `layers` are those that quality heads are to read.
+    fn run(
+        &self,
+        plan: &[Planned],
+        inputs: &Tensor,
+        kv_layers: Option<&KvLayers<'_>>,
+        layers: &[Layer],
+    ) -> Result<States>;
 
     /// The size of the keys and values of a cell; `None` of a network that cannot keep them.
     fn keeps(&self) -> Option<KvSize> {
@@ -276,6 +322,11 @@ pub(crate) trait Network: Send + Sync {
 
     /// The number format of most matrices.
     fn numbers(&self) -> Numbers;
+
+    /// Which states its quality head reads.
+    fn judges(&self) -> Layer {
+        Layer::Last
+    }
 
     /// Qualities before the sigmoid: (states, width) to (states); `None` without a quality head.
     fn qualities(&self, judged: &Tensor) -> Result<Option<Tensor>>;

@@ -8,7 +8,8 @@ use crate::model::{self, Config, head_tensors};
 use candle_core::{DType, Device, Result, Tensor};
 use std::{collections::BTreeMap, path::Path, result::Result as StdResult};
 
-type Weights = BTreeMap<String, Tensor>;
+/// Tensors by their names.
+pub(super) type Weights = BTreeMap<String, Tensor>;
 
 /// Where the initial weights come from.
 #[derive(Clone, Debug)]
@@ -30,19 +31,19 @@ impl Start {
     ///
     /// # Errors
     /// When there are weights that do not fit the configuration or cannot be read.
-    pub fn of(dir: &Path, device: model::Device) -> StdResult<Self, TrainError> {
+    pub fn of(dir: &Path) -> StdResult<Self, TrainError> {
         if !["model.safetensors", "model.safetensors.index.json"].iter().any(|name| files::is_there(&dir.join(name))) {
             return Ok(Self::Fresh);
         }
-        Ok(Self::From(model::backbone(dir, device)?))
+        Ok(Self::From(model::backbone(dir, model::Device::Cpu)?))
     }
 
-    /// The weights by name. Random ones are a function of `seed`.
-    pub(super) fn weights(self, config: &Config, seed: u64, device: &Device) -> Result<Weights> {
+    /// The weights by name, on the CPU. Random ones are a function of `seed`.
+    pub(super) fn weights(self, config: &Config, seed: u64) -> Result<Weights> {
         match self {
             Self::From(weights) => Ok(weights),
-            Self::Fresh => backbone(config, seed, device),
-            Self::Sudoku => sudoku_backbone(config, seed, device),
+            Self::Fresh => backbone(config, seed, &Device::Cpu),
+            Self::Sudoku => sudoku_backbone(config, seed, &Device::Cpu),
         }
     }
 
@@ -142,17 +143,16 @@ fn unit_positions(config: &Config, device: &Device) -> Result<Tensor> {
     Tensor::from_vec(numbers, (length, d), device)
 }
 
-/// A random quality head. Its linear layers have the variance of PyTorch's default, normally
-/// distributed, so that its first outputs are close to one half.
-pub(super) fn head(config: &Config, seed: u64, device: &Device) -> Result<Weights> {
+/// A random quality head of a size on states of width `d`. Its linear layers have the variance of
+/// PyTorch's default, normally distributed, so that its first outputs are close to one half.
+pub(super) fn head(d: usize, size: usize, seed: u64, device: &Device) -> Result<Weights> {
     let mut normals = Normals::new(seed ^ 0x5eed_4ead);
-    let deviation = linear_deviation(config.d_model);
-    let mut fresh = |name: &str, shape: &[usize]| match name {
-        "norm.weight" => Tensor::ones(shape, DType::F32, device),
-        "proj1.weight" | "proj2.weight" => normals.tensor(shape, deviation, device),
+    let mut fresh = |name: &str, shape: &[usize]| match (name, shape) {
+        ("norm.weight", _) => Tensor::ones(shape, DType::F32, device),
+        (_, [_, inputs]) => normals.tensor(shape, linear_deviation(*inputs), device),
         _ => Tensor::zeros(shape, DType::F32, device),
     };
-    let shapes = head_tensors(config.d_model);
+    let shapes = head_tensors(d, size);
     shapes.into_iter().map(|(name, shape)| Ok((name.to_owned(), fresh(name, &shape)?))).collect()
 }
 

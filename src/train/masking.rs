@@ -1,8 +1,12 @@
 //! Masked rows, and the denoising loss on them (LLaDA, arXiv 2502.09992, equation 3).
 
+use super::data::Example;
+use super::net::Net;
+use super::parameters::Gradients;
+use super::pass::Pass;
 use super::random::{philox, uniform};
-use super::{data::Example, net::Net, ops::cross_entropy, progress::Sums};
 use crate::diffusion::u32_of;
+use crate::model::{Targets, Training};
 use candle_core::{Result, Tensor};
 
 #[derive(Clone, Debug, PartialEq)]
@@ -46,40 +50,72 @@ impl Masking {
     }
 }
 
-pub(super) struct Denoised {
-    /// A scalar, with its graph.
-    pub(super) loss: Tensor,
-    /// (masked tokens of all rows, `embedding_size`)
-    pub(super) logits: Tensor,
-    pub(super) sums: Sums,
+/// The masked tokens of some rows, laid end to end, on the device. They are brought there before
+/// the rows go through the network, for a copy to a GPU may wait for what it computes.
+pub(super) struct MaskedTokens {
+    /// Their places among the tokens of the pass.
+    index: Vec<u32>,
+    places: Tensor,
+    targets: Targets,
 }
 
-/// The cross-entropies of the masked tokens, given the final states `hidden` (rows x length,
-/// `d_model`) of `rows`. `None` when nothing is masked.
-pub(super) fn denoise(net: &Net<'_>, hidden: &Tensor, rows: &[&Masked]) -> Result<Option<Denoised>> {
-    let length = rows.first().map_or(0, |row| row.ids.len());
-    let (mut index, mut targets, mut weights) = (Vec::new(), Vec::new(), Vec::new());
-    for (row, Masked { hidden, weight, .. }) in rows.iter().enumerate() {
-        for (position, token) in hidden {
-            index.push(u32_of(row * length) + position);
-            targets.push(*token);
-            weights.push(*weight);
+impl MaskedTokens {
+    /// `None` when nothing is masked.
+    pub(super) fn of(device: &dyn Training, rows: &[&Masked]) -> Result<Option<Self>> {
+        let (mut index, mut tokens, mut weights) = (Vec::new(), Vec::new(), Vec::new());
+        let mut first = 0;
+        for Masked { ids, hidden, weight } in rows {
+            for (position, token) in hidden {
+                index.push(first + position);
+                tokens.push(*token);
+                weights.push(*weight);
+            }
+            first += u32_of(ids.len());
         }
+        if index.is_empty() {
+            return Ok(None);
+        }
+        let targets = Targets { tokens: device.words(&tokens)?, weights: Tensor::new(weights, &device.device())? };
+        Ok(Some(Self { places: device.words(&index)?, index, targets }))
     }
-    if index.is_empty() {
-        return Ok(None);
+}
+
+/// The masked tokens of some rows as the network predicts them.
+pub(super) struct Denoised {
+    masked: MaskedTokens,
+    /// (masked, `d_model`)
+    states: Tensor,
+    /// (masked, `embedding_size`)
+    pub(super) logits: Tensor,
+}
+
+impl Denoised {
+    /// Of the rows of the pass.
+    pub(super) fn of(net: &Net<'_>, pass: &Pass, masked: MaskedTokens) -> Result<Self> {
+        let states = net.device.gather(&pass.hidden, &masked.places)?; // (masked, d_model)
+        Ok(Self { logits: net.logits(&states)?, masked, states })
     }
-    let states = hidden.index_select(&Tensor::new(index, hidden.device())?, 0)?; // (masked, d_model)
-    let logits = net.logits(&states)?; // (masked, embedding_size)
-    let loss = cross_entropy(&logits, &targets, &weights)?;
-    let guesses = logits.detach().argmax(1)?.to_vec1::<u32>()?;
-    let right = guesses.iter().zip(&targets).filter(|(guess, target)| guess == target).count();
-    let plain = cross_entropy(&logits.detach(), &targets, &vec![1.0; targets.len()])?;
-    let sums = Sums {
-        cross_entropy: f64::from(plain.to_scalar::<f32>()?),
-        masked: targets.len() as f64,
-        right: right as f64,
-        ..Sums::default()
-    };
-    Ok(Some(Denoised { loss, logits, sums }))
+
+    /// The number of masked tokens.
+    pub(super) const fn count(&self) -> usize {
+        self.masked.index.len()
+    }
+
+    /// The weighted sum of cross-entropies, their sum, and how many are predicted right: (3).
+    pub(super) fn told(&self, net: &Net<'_>) -> Result<Tensor> {
+        net.device.cross_entropy(&self.logits, &self.masked.targets)
+    }
+
+    /// The gradient of the pass's states, (tokens, `d_model`), of `factor` x the weighted sum.
+    pub(super) fn gradients(
+        &self,
+        net: &Net<'_>,
+        tokens: usize,
+        factor: f64,
+        gradients: &mut Gradients,
+    ) -> Result<Tensor> {
+        let of_logits = net.device.cross_entropy_gradient(&self.logits, &self.masked.targets, factor as f32)?;
+        let of_states = net.logits_gradients(&self.states, &of_logits, gradients)?;
+        net.device.scattered(&of_states, &self.masked.index, tokens)
+    }
 }

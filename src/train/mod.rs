@@ -1,15 +1,19 @@
 //! Training: from data to weights, for models and for quality heads.
 //! Out of scope: requests, the engine, sockets.
 
+mod block;
 mod checkpoint;
 pub mod data;
 mod error;
 mod head_alone;
+mod heads;
 mod init;
 mod masking;
 mod net;
-mod ops;
 mod optimiser;
+mod parameters;
+mod pass;
+mod precision;
 mod pretrain;
 mod prism;
 mod progress;
@@ -24,10 +28,12 @@ mod tuning;
 
 pub(crate) use checkpoint::in_hex;
 pub use error::TrainError;
+pub use heads::{HeadChoice, HeadForm};
 pub use init::Start;
 pub use optimiser::Schedule;
+pub use precision::Products;
 pub use pretrain::Base;
-pub use progress::{Means, Progress, Sums};
+pub use progress::{Comparison, HeadMeans, HeadSums, Means, Progress, Sums};
 pub use run::{Finished, RunConfig};
 pub use samples::Recipe;
-pub use tuning::{Learns, LoadedTuning, Tuned, Tuning};
+pub use tuning::{Learns, LoadedTuning, Tuned, Tuning, file_of};

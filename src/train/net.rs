@@ -1,93 +1,38 @@
 //! The LLaDA network and the PRISM head with gradients: the same function as in `model/`, on rows
-//! of equal length and over trainable parameters.
+//! laid end to end and over trainable parameters. The backbone's gradients are written out; those
+//! of the head, which is small, are the tensor library's.
 
-use super::ops;
-use crate::model::{Config, HEAD_EPSILON, Rope};
-use candle_core::backprop::GradStore;
-use candle_core::{Device, Result, Tensor, Var};
-use candle_nn::{ops as library, rotary_emb};
-use sha2::{Digest, Sha256};
+use super::parameters::{Gradients, Parameters};
+use crate::model::{Config, HEAD_EPSILON, Normed, Rope, Training};
+use candle_core::{DType, Result, Tensor, Var};
+use candle_nn::ops;
 use std::collections::BTreeMap;
-
-/// The parameters of a backbone, and of its quality head and adapters where it has them, by their
-/// names in checkpoints.
-#[derive(Clone, Debug, Default)]
-pub(super) struct Parameters {
-    pub(super) trained: BTreeMap<String, Var>,
-    pub(super) frozen: BTreeMap<String, Tensor>,
-}
-
-impl Parameters {
-    /// Adds a copy of `tensor` as a trained parameter.
-    pub(super) fn train(&mut self, name: String, tensor: &Tensor) -> Result<()> {
-        self.trained.insert(name, Var::from_tensor(&tensor.copy()?)?);
-        Ok(())
-    }
-
-    pub(super) fn get(&self, name: &str) -> Result<Tensor> {
-        match (self.trained.get(name), self.frozen.get(name)) {
-            (Some(var), _) => Ok(var.as_tensor().clone()),
-            (None, Some(tensor)) => Ok(tensor.clone()),
-            (None, None) => candle_core::bail!("the model has no parameter {name}"),
-        }
-    }
-
-    /// A (rank, in) and B (out, rank) of the adapter of module `name`, if it has one.
-    pub(super) fn lora(&self, name: &str) -> Option<(Tensor, Tensor)> {
-        let part = |part: &str| self.trained.get(&format!("{name}.{part}.weight")).map(|var| var.as_tensor().clone());
-        part("lora_A").zip(part("lora_B"))
-    }
-
-    /// Moves the gradients of the trained parameters from `store` to `gradients`, where they are
-    /// added to those that are there.
-    pub(super) fn take_gradients(&self, store: &mut GradStore, gradients: &mut BTreeMap<String, Tensor>) -> Result<()> {
-        for (name, var) in &self.trained {
-            let Some(gradient) = store.remove(var) else { continue };
-            let sum = match gradients.remove(name) {
-                Some(sum) => (sum + gradient)?,
-                None => gradient,
-            };
-            gradients.insert(name.clone(), sum);
-        }
-        Ok(())
-    }
-
-    /// The SHA-256 of every parameter: its name, whether it is trained, and its numbers.
-    pub(super) fn digest(&self) -> Result<sha2::digest::Output<Sha256>> {
-        let mut hash = Sha256::new();
-        let trained = self.trained.iter().map(|(name, var)| (name, true, var.as_tensor()));
-        for (name, is_trained, tensor) in trained.chain(self.frozen.iter().map(|(name, tensor)| (name, false, tensor)))
-        {
-            hash.update(format!("{name} {is_trained} {:?} ", tensor.dims()));
-            let numbers = tensor.flatten_all()?.to_vec1::<f32>()?;
-            hash.update(numbers.into_iter().flat_map(f32::to_le_bytes).collect::<Vec<u8>>());
-        }
-        Ok(hash.finalize())
-    }
-}
+use std::sync::Arc;
 
 pub(super) struct Net<'a> {
-    config: &'a Config,
+    pub(super) config: &'a Config,
     parameters: &'a Parameters,
-    rope: Option<Rope>,
-    /// Factor of B A in adapters.
+    /// All parameters of the backbone: matrices in `dtype`, gains in f32.
+    pub(super) working: BTreeMap<String, Tensor>,
+    pub(super) rope: Option<Rope>,
     lora_scale: f64,
-    /// Whether blocks are computed again in the backward pass instead of being kept.
-    recomputes: bool,
-    device: Device,
+    pub(super) recomputes: bool,
+    /// The number format of the products and of what they read.
+    pub(super) dtype: DType,
+    pub(super) device: Arc<dyn Training>,
 }
 
-/// What is kept of a pass whose blocks are computed again: gradient checkpointing (Chen et al.,
-/// arXiv 1604.06174), block by block.
-#[derive(Debug)]
-pub(super) struct Tape {
-    ids: Vec<u32>,
-    /// Rows and their length.
-    shape: (usize, usize),
-    /// The input of each block, (rows x length, `d_model`).
-    inputs: Vec<Var>,
-    /// The output of the last one.
-    output: Var,
+/// How a network is computed.
+#[derive(Clone, Debug)]
+pub(super) struct Computation {
+    pub(super) device: Arc<dyn Training>,
+    /// The number format of the products and of what they read.
+    pub(super) dtype: DType,
+    /// Factor of B A in adapters.
+    pub(super) lora_scale: f64,
+    /// Whether blocks are computed again in the backward pass instead of being kept: gradient
+    /// checkpointing (Chen et al., arXiv 1604.06174), block by block.
+    pub(super) recomputes: bool,
 }
 
 impl<'a> Net<'a> {
@@ -96,136 +41,183 @@ impl<'a> Net<'a> {
         config: &'a Config,
         parameters: &'a Parameters,
         length: usize,
-        lora_scale: f64,
-        device: &Device,
+        computation: &Computation,
     ) -> Result<Self> {
-        let rope = || Rope::new(config.head_dim(), config.rope_theta, length, device);
+        let Computation { device, dtype, lora_scale, recomputes } = computation.clone();
+        let rope = || Rope::new(config.head_dim(), config.rope_theta, length, &device.device());
         let rope = if config.rope { Some(rope()?) } else { None };
-        Ok(Self { config, parameters, rope, lora_scale, recomputes: false, device: device.clone() })
-    }
-
-    /// The same network, whose blocks are computed again in the backward pass.
-    pub(super) fn recomputing(self) -> Self {
-        Self { recomputes: true, ..self }
-    }
-
-    /// Hidden states after the final norm: `ids` (rows x length) to (rows x length, `d_model`).
-    /// Where blocks are computed again in the backward pass, what that takes is added to `tapes`.
-    pub(super) fn hidden(&self, ids: &[u32], rows: usize, tapes: &mut Vec<Tape>) -> Result<Tensor> {
-        let shape = (rows, ids.len() / rows);
-        let mut x = self.embedded(ids, shape)?;
-        let mut inputs = Vec::new();
-        for n in 0..self.config.n_layers {
-            if self.recomputes {
-                inputs.push(Var::from_tensor(&x.detach())?);
-                x = x.detach(); // the graph of the block before ends here
-            }
-            x = self.block(n, &x, shape)?;
-        }
-        if self.recomputes {
-            let output = Var::from_tensor(&x.detach())?;
-            x = output.as_tensor().clone();
-            tapes.push(Tape { ids: ids.to_vec(), shape, inputs, output });
-        }
-        self.norm("ln_f", &x)
-    }
-
-    /// Adds the gradients of the trained parameters that a pass has used, given those of its output
-    /// in `of_output`.
-    pub(super) fn rewind(
-        &self,
-        tape: Tape,
-        of_output: &mut GradStore,
-        gradients: &mut BTreeMap<String, Tensor>,
-    ) -> Result<()> {
-        let Tape { ids, shape, inputs, output } = tape;
-        let Some(mut slope) = of_output.remove(&output) else { return Ok(()) };
-        for (n, input) in inputs.iter().enumerate().rev() {
-            let mut store = self.block(n, input, shape)?.mul(&slope)?.sum_all()?.backward()?;
-            self.parameters.take_gradients(&mut store, gradients)?;
-            let Some(before) = store.remove(input) else { return Ok(()) };
-            slope = before;
-        }
-        let mut store = self.embedded(&ids, shape)?.mul(&slope)?.sum_all()?.backward()?;
-        self.parameters.take_gradients(&mut store, gradients)
-    }
-
-    /// (rows x length, `d_model`)
-    fn embedded(&self, ids: &[u32], (rows, length): (usize, usize)) -> Result<Tensor> {
-        let d = self.config.d_model;
-        let x = self.weight("wte")?.index_select(&Tensor::new(ids, &self.device)?, 0)?; // (rows x length, d)
-        if self.config.rope {
-            return Ok(x);
-        }
-        let wpe = self.weight("wpe")?.narrow(0, 0, length)?; // (length, d)
-        x.reshape((rows, length, d))?.broadcast_add(&wpe)?.reshape((rows * length, d))
+        let working = parameters.all().filter(|(name, _)| name.starts_with("model."));
+        let working = working.map(|(name, tensor)| {
+            let format = if is_multiplied(name, tensor) { dtype } else { DType::F32 };
+            Ok((name.clone(), tensor.to_dtype(format)?))
+        });
+        Ok(Self {
+            working: working.collect::<Result<_>>()?,
+            config,
+            parameters,
+            rope,
+            lora_scale,
+            recomputes,
+            dtype,
+            device,
+        })
     }
 
     /// (states, `d_model`) to (states, `embedding_size`).
-    pub(super) fn logits(&self, hidden: &Tensor) -> Result<Tensor> {
-        hidden.matmul(&self.weight(if self.config.weight_tying { "wte" } else { "ff_out" })?.t()?)
+    pub(super) fn logits(&self, states: &Tensor) -> Result<Tensor> {
+        states.matmul(&self.weight(self.output_layer())?.t()?)
     }
 
-    /// Qualities before the sigmoid: (states, `d_model`) to (states).
-    pub(super) fn quality(&self, hidden: &Tensor) -> Result<Tensor> {
-        let get = |name: &str| self.parameters.get(name);
-        let x = library::layer_norm_slow(hidden, &get("norm.weight")?, &get("norm.bias")?, HEAD_EPSILON)?;
-        let x = x.matmul(&get("proj1.weight")?.t()?)?.broadcast_add(&get("proj1.bias")?)?.gelu_erf()?; // (states, d)
-        x.matmul(&get("proj2.weight")?.t()?)?.broadcast_add(&get("proj2.bias")?)?.squeeze(1) // (states)
+    /// The gradient of the states, from that of their logits.
+    pub(super) fn logits_gradients(&self, states: &Tensor, grad: &Tensor, gradients: &mut Gradients) -> Result<Tensor> {
+        self.linear_gradients(self.output_layer(), states, grad, gradients)
     }
 
-    fn weight(&self, name: &str) -> Result<Tensor> {
-        self.parameters.get(&format!("model.transformer.{name}.weight"))
+    const fn output_layer(&self) -> &'static str {
+        if self.config.weight_tying { "wte" } else { "ff_out" }
     }
 
-    fn norm(&self, name: &str, x: &Tensor) -> Result<Tensor> {
-        ops::rms_norm(x, &self.weight(name)?, self.config.rms_norm_eps)
+    /// The norm of `x` (tokens, `d_model`), f32, in the format of the products.
+    pub(super) fn norm(&self, name: &str, x: &Tensor) -> Result<Tensor> {
+        self.device.rms_norm(x, self.weight(name)?, self.config.rms_norm_eps, self.dtype)
+    }
+
+    /// The gradient of the norm's input, f32, and what is carried past it.
+    pub(super) fn norm_gradients(
+        &self,
+        name: &str,
+        x: &Tensor,
+        grad: &Tensor,
+        carried: Option<&Tensor>,
+        gradients: &mut Gradients,
+    ) -> Result<Tensor> {
+        let full = full_name(name);
+        let of = Normed { x, gain: self.weight(name)?, eps: self.config.rms_norm_eps };
+        let (of_x, of_gain) = self.device.rms_norm_gradients(&of, grad, carried, self.learns(&full))?;
+        of_gain.map(|of_gain| gradients.add(&full, &of_gain)).transpose()?;
+        Ok(of_x)
     }
 
     /// x W^T, plus `lora_scale` x A^T B^T where the weight has an adapter.
-    fn linear(&self, name: &str, x: &Tensor) -> Result<Tensor> {
+    pub(super) fn linear(&self, name: &str, x: &Tensor) -> Result<Tensor> {
         let y = x.matmul(&self.weight(name)?.t()?)?; // (tokens, out)
-        let full = format!("model.transformer.{name}");
-        match self.parameters.lora(&full) {
+        match self.adapter(name) {
             None => Ok(y),
-            Some((a, b)) => y + x.matmul(&a.t()?)?.matmul(&b.t()?)?.affine(self.lora_scale, 0.0)?,
+            Some([a, b]) => y + x.matmul(&a.t()?)?.matmul(&b.t()?)?.affine(self.lora_scale, 0.0)?,
         }
     }
 
-    fn block(&self, n: usize, x: &Tensor, shape: (usize, usize)) -> Result<Tensor> {
-        let block = &format!("blocks.{n}");
-        let normed = self.norm(&format!("{block}.attn_norm"), x)?;
-        let x = (x + self.attend(block, &normed, shape)?)?;
-        let normed = self.norm(&format!("{block}.ff_norm"), &x)?;
-        let gate = self.linear(&format!("{block}.ff_proj"), &normed)?; // (tokens, mlp)
-        let up = self.linear(&format!("{block}.up_proj"), &normed)?; // (tokens, mlp)
-        x + self.linear(&format!("{block}.ff_out"), &ops::swiglu(&gate, &up)?)?
+    /// The gradient of the input of a linear layer, from that of its output: (tokens, out) to
+    /// (tokens, in).
+    pub(super) fn linear_gradients(
+        &self,
+        name: &str,
+        x: &Tensor,
+        grad: &Tensor,
+        gradients: &mut Gradients,
+    ) -> Result<Tensor> {
+        let (full, weight) = (full_name(name), self.weight(name)?);
+        let of_x = grad.matmul(weight)?;
+        if self.learns(&full) {
+            gradients.add(&full, &grad.t()?.matmul(x)?)?;
+        }
+        let Some([a, b]) = self.adapter(name) else { return Ok(of_x) };
+        let inner = x.matmul(&a.t()?)?.affine(self.lora_scale, 0.0)?; // (tokens, rank)
+        let of_inner = grad.matmul(b)?.affine(self.lora_scale, 0.0)?; // (tokens, rank)
+        let [name_a, name_b] = adapter_names(name);
+        gradients.add(&name_b, &grad.t()?.matmul(&inner)?)?;
+        gradients.add(&name_a, &of_inner.t()?.matmul(x)?)?;
+        of_x + of_inner.matmul(a)?
     }
 
-    fn attend(&self, block: &str, x: &Tensor, (rows, length): (usize, usize)) -> Result<Tensor> {
-        let Config { n_heads, n_kv_heads, d_model, .. } = *self.config;
-        let head_dim = self.config.head_dim();
-        let heads = |name: &str, count: usize| {
-            let y = self.linear(&format!("{block}.{name}"), x)?.reshape((rows, length, count, head_dim))?;
-            y.transpose(1, 2)?.contiguous() // (rows, heads, length, head_dim)
-        };
-        let rotated = |y: Tensor| match &self.rope {
-            None => Ok(y),
-            Some(Rope { cos, sin }) => rotary_emb::rope_slow(&y, cos, sin),
-        };
-        let repeated = |y: Tensor| {
-            let shape = (rows, n_kv_heads, n_heads / n_kv_heads, length, head_dim);
-            if n_heads == n_kv_heads {
-                return Ok(y);
-            }
-            y.unsqueeze(2)?.broadcast_as(shape)?.reshape((rows, n_heads, length, head_dim))
-        };
-        let scale = (head_dim as f64).sqrt().recip();
-        let q = rotated(heads("q_proj", n_heads)?)?.affine(scale, 0.0)?; // (rows, n_heads, length, head_dim)
-        let k = repeated(rotated(heads("k_proj", n_kv_heads)?)?)?;
-        let v = repeated(heads("v_proj", n_kv_heads)?)?;
-        let seen = ops::softmax(&q.matmul(&k.t()?)?)?; // (rows, n_heads, length, length)
-        let mixed = seen.matmul(&v)?.transpose(1, 2)?.reshape((rows * length, d_model))?;
-        self.linear(&format!("{block}.attn_out"), &mixed)
+    /// A (rank, in) and B (out, rank) of the adapter of a module, if it has one.
+    fn adapter(&self, name: &str) -> Option<[&Tensor; 2]> {
+        let [a, b] = adapter_names(name).map(|name| self.working.get(&name));
+        Some([a?, b?])
     }
+
+    /// The judgement of tokens by their states (judged, `d_model`), by the head whose parameters'
+    /// names begin with `prefix`; labels are 1 where the token is right. Where it is learning, the
+    /// gradients of a factor x the loss are added to those, and that of the states is told.
+    pub(super) fn judge(
+        &self,
+        prefix: &str,
+        states: &Tensor,
+        labels: &[f32],
+        learning: Option<(f64, &mut Gradients)>,
+    ) -> Result<Judgement> {
+        let states = Var::from_tensor(&states.to_dtype(DType::F32)?)?;
+        let head = self.parameters.all().filter(|(name, _)| !name.starts_with("model."));
+        let head = head.filter_map(|(name, tensor)| Some((name.strip_prefix(prefix)?, tensor)));
+        let head: BTreeMap<&str, Var> =
+            head.map(|(name, tensor)| Ok((name, Var::from_tensor(tensor)?))).collect::<Result<_>>()?;
+        let logits = quality(&head, &states)?; // (judged)
+        let loss = binary_cross_entropy(&logits, labels)?;
+        let mut of_states = None;
+        if let Some((factor, gradients)) = learning {
+            let mut store = loss.affine(factor, 0.0)?.backward()?;
+            for (name, var) in &head {
+                let full = format!("{prefix}{name}");
+                if let Some(gradient) = store.remove(var).filter(|_| self.learns(&full)) {
+                    gradients.add(&full, &gradient)?;
+                }
+            }
+            of_states = store.remove(&states);
+        }
+        Ok(Judgement { loss: loss.detach(), logits: logits.detach(), of_states })
+    }
+
+    pub(super) fn weight(&self, name: &str) -> Result<&Tensor> {
+        match self.working.get(&full_name(name)) {
+            Some(tensor) => Ok(tensor),
+            None => candle_core::bail!("the model has no parameter {name}"),
+        }
+    }
+
+    /// Whether the parameter of this name in checkpoints is trained.
+    pub(super) fn learns(&self, name: &str) -> bool {
+        self.parameters.trained.contains_key(name)
+    }
+}
+
+/// Whether a parameter is a matrix of the backbone.
+pub(super) fn is_multiplied(name: &str, tensor: &Tensor) -> bool {
+    name.starts_with("model.") && tensor.rank() > 1
+}
+
+/// What a head says of some tokens.
+pub(super) struct Judgement {
+    /// The sum of binary cross-entropies in nats, a scalar.
+    pub(super) loss: Tensor,
+    /// Qualities before the sigmoid: (judged).
+    pub(super) logits: Tensor,
+    /// The gradient of the states, (judged, `d_model`).
+    pub(super) of_states: Option<Tensor>,
+}
+
+/// Qualities before the sigmoid: (states, `d_model`) to (states).
+pub(super) fn quality(head: &BTreeMap<&str, Var>, states: &Tensor) -> Result<Tensor> {
+    let get = |name: &str| match head.get(name) {
+        Some(var) => Ok(var.as_tensor()),
+        None => candle_core::bail!("the model has no parameter {name}"),
+    };
+    let x = ops::layer_norm_slow(states, get("norm.weight")?, get("norm.bias")?, HEAD_EPSILON)?;
+    let x = x.matmul(&get("proj1.weight")?.t()?)?.broadcast_add(get("proj1.bias")?)?.gelu_erf()?; // (states, size)
+    x.matmul(&get("proj2.weight")?.t()?)?.broadcast_add(get("proj2.bias")?)?.squeeze(1) // (states)
+}
+
+/// The sum over `logits` x of -ln sigmoid(x) if the label is 1, -ln(1 - sigmoid(x)) if it is 0.
+fn binary_cross_entropy(logits: &Tensor, labels: &[f32]) -> Result<Tensor> {
+    let labels = Tensor::new(labels, logits.device())?;
+    let softplus = (logits.abs()?.neg()?.exp()? + 1.0)?.log()?; // ln(1 + e^-|x|), which cannot overflow
+    ((logits.relu()? - (logits * labels)?)? + softplus)?.sum_all()
+}
+
+/// The name of a module's weight in checkpoints.
+pub(super) fn full_name(name: &str) -> String {
+    format!("model.transformer.{name}.weight")
+}
+
+fn adapter_names(name: &str) -> [String; 2] {
+    ["lora_A", "lora_B"].map(|part| full_name(&format!("{name}.{part}")))
 }

@@ -2,10 +2,12 @@
 //!
 //! candle's AdamW does not expose its moments, and without them a run cannot be resumed.
 
-use super::net::Parameters;
-use candle_core::{Result, Tensor, Var};
+use super::parameters::{Gradients, Parameters};
+use crate::model::{AdamStep, Training};
+use candle_core::{DType, Device, Result, Tensor, bail};
 use serde::{Deserialize, Serialize};
 use std::collections::BTreeMap;
+use std::sync::Arc;
 
 /// The optimiser's settings. They are part of a checkpoint; a run is resumed with the same ones.
 #[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
@@ -37,85 +39,129 @@ impl Schedule {
     }
 }
 
-/// Keeps the quotient finite where a second moment is 0.
-const EPSILON: f64 = 1e-8;
-
+/// The optimiser's state of a parameter: (4, elements), whose rows are [`PARTS`].
 #[derive(Clone, Debug)]
-pub(super) struct Memory {
-    /// Moving average of the gradients.
-    pub(super) first: Tensor,
-    /// Moving average of their squares.
-    pub(super) second: Tensor,
-    /// Moving average of the parameter.
-    pub(super) ema: Tensor,
+pub(super) struct State {
+    pub(super) shape: Vec<usize>,
+    pub(super) parts: Tensor,
 }
 
-/// AdamW (Loshchilov and Hutter 2019, arXiv 1711.05101).
+/// The rows of a state: the parameter, the moving averages of its gradients and of their squares,
+/// and the moving average of the parameter.
+pub(super) const PARTS: [&str; 4] = ["parameter", "first", "second", "ema"];
+
+/// AdamW (Loshchilov and Hutter 2019, arXiv 1711.05101) over all parameters at once, which lie end
+/// to end. A parameter without a gradient in a step has one of 0.
 #[derive(Debug)]
 pub(super) struct Optimiser {
-    pub(super) schedule: Schedule,
-    /// By the names of the parameters.
-    pub(super) memory: BTreeMap<String, Memory>,
+    schedule: Schedule,
+    device: Arc<dyn Training>,
+    /// (4, elements of all parameters), f32.
+    state: Tensor,
+    /// Matrices first, which decay.
+    places: Vec<Place>,
+    /// Elements of matrices.
+    decayed: usize,
+}
+
+/// Where a parameter lies among all.
+#[derive(Debug)]
+struct Place {
+    name: String,
+    shape: Vec<usize>,
+    first: usize,
+    count: usize,
 }
 
 impl Optimiser {
-    pub(super) fn new(schedule: Schedule, parameters: &Parameters) -> Result<Self> {
-        let memory = |(name, var): (&String, &Var)| {
-            let zeros = var.as_detached_tensor().zeros_like()?;
-            let memory = Memory { first: zeros.clone(), second: zeros, ema: var.as_detached_tensor().copy()? };
-            Ok((name.clone(), memory))
+    /// Begins a run, or goes on with the states of a checkpoint. The trained parameters become
+    /// views of the optimiser's state, so that its steps change them.
+    pub(super) fn new(
+        schedule: Schedule,
+        parameters: &mut Parameters,
+        saved: Option<&BTreeMap<String, State>>,
+        device: Arc<dyn Training>,
+    ) -> Result<Self> {
+        let (matrices, vectors): (Vec<_>, Vec<_>) =
+            parameters.trained.iter().partition(|(_, tensor)| tensor.rank() > 1);
+        let decayed = matrices.iter().map(|(_, tensor)| tensor.elem_count()).sum();
+        let (mut places, mut rows, mut first) = (Vec::new(), [const { Vec::new() }; 4], 0);
+        for (name, tensor) in matrices.into_iter().chain(vectors) {
+            let (shape, count) = (tensor.dims().to_vec(), tensor.elem_count());
+            let own = match saved.map(|saved| saved.get(name)) {
+                None => {
+                    let (start, zeros) = (tensor.flatten_all()?, Tensor::zeros(count, DType::F32, tensor.device())?);
+                    [start.clone(), zeros.clone(), zeros, start]
+                }
+                Some(Some(State { shape: of, parts })) if *of == shape => {
+                    let [parameter, first, second, average] = [0, 1, 2, 3].map(|part| parts.get(part));
+                    [parameter?, first?, second?, average?]
+                }
+                Some(_) => bail!("the checkpoint has no {name} of shape {shape:?}"),
+            };
+            rows.iter_mut().zip(own).for_each(|(row, own)| row.push(own));
+            places.push(Place { name: name.clone(), shape, first, count });
+            first += count;
+        }
+        let rows: Vec<Tensor> = rows.iter().map(|row| Tensor::cat(row, 0)).collect::<Result<_>>()?;
+        let state = Tensor::stack(&rows, 0)?;
+        let optimiser = Self { schedule, device, state, places, decayed };
+        parameters.trained = optimiser.part(0)?;
+        Ok(optimiser)
+    }
+
+    /// Views of a row of the state, by the names of the parameters.
+    fn part(&self, row: usize) -> Result<BTreeMap<String, Tensor>> {
+        let row = self.state.get(row)?;
+        let view = |Place { name, shape, first, count }: &Place| {
+            Ok((name.clone(), row.narrow(0, *first, *count)?.reshape(shape.clone())?))
         };
-        Ok(Self { schedule, memory: parameters.trained.iter().map(memory).collect::<Result<_>>()? })
+        self.places.iter().map(view).collect()
     }
 
-    /// The parameters, with the moving averages of those that learn.
-    pub(super) fn averages(&self, parameters: &Parameters) -> Result<Parameters> {
-        let average = |(name, memory): (&String, &Memory)| Ok((name.clone(), Var::from_tensor(&memory.ema)?));
-        let trained = self.memory.iter().map(average).collect::<Result<_>>()?;
-        Ok(Parameters { trained, frozen: parameters.frozen.clone() })
+    /// The moving averages of the parameters. Later steps change them.
+    pub(super) fn averages(&self) -> Result<BTreeMap<String, Tensor>> {
+        self.part(3)
     }
 
-    /// Updates the parameters and returns the gradient norm. If it is not finite, nothing changes.
-    pub(super) fn step(
-        &mut self,
-        parameters: &Parameters,
-        gradients: &BTreeMap<String, Tensor>,
-        step: u32,
-    ) -> Result<f64> {
-        let squares = gradients.values().map(|gradient| gradient.sqr()?.sum_all()?.to_scalar::<f32>());
-        let norm = squares.sum::<Result<f32>>().map(f64::from)?.sqrt();
-        if !norm.is_finite() {
-            return Ok(norm);
-        }
-        let scale = (self.schedule.clip / norm).min(1.0);
-        let Schedule { betas: [b1, b2], weight_decay, .. } = self.schedule;
+    /// The states of all parameters as they are now.
+    pub(super) fn states(&self) -> Result<BTreeMap<String, State>> {
+        let state = self.state.to_device(&Device::Cpu)?.force_contiguous()?;
+        let part = |Place { name, shape, first, count }: &Place| {
+            Ok((name.clone(), State { shape: shape.clone(), parts: state.narrow(1, *first, *count)? }))
+        };
+        self.places.iter().map(part).collect()
+    }
+
+    /// Updates the parameters and returns the norm of the gradients, (1). If it is not finite,
+    /// nothing changes.
+    pub(super) fn step(&self, gradients: &Gradients, step: u32) -> Result<Tensor> {
+        let Schedule { betas, weight_decay, clip, ema, .. } = self.schedule;
         let rate = self.schedule.rate(step);
-        let ema = self.schedule.ema.min(f64::from(step + 1) / f64::from(step + 10)); // forgets the initial values
         let count = f64::from(step) + 1.0;
-        let (unbias1, unbias2) = (1.0 - b1.powf(count), 1.0 - b2.powf(count));
-        for (name, var) in &parameters.trained {
-            let Some(memory) = self.memory.get_mut(name) else { continue };
-            let mut parameter = var.as_detached_tensor(); // else the averages would keep the graphs of all steps
-            if let Some(gradient) = gradients.get(name) {
-                memory.first = (memory.first.affine(b1, 0.0)? + gradient.affine((1.0 - b1) * scale, 0.0)?)?;
-                let square = gradient.sqr()?.affine((1.0 - b2) * scale * scale, 0.0)?;
-                memory.second = (memory.second.affine(b2, 0.0)? + square)?;
-                let spread = memory.second.affine(1.0 / unbias2, 0.0)?.sqrt()?.affine(1.0, EPSILON)?;
-                let change = memory.first.affine(rate / unbias1, 0.0)?.div(&spread)?;
-                let decay = if var.rank() > 1 { 1.0 - rate * weight_decay } else { 1.0 };
-                parameter = (parameter.affine(decay, 0.0)? - change)?;
-                var.set(&parameter)?;
-            }
-            memory.ema = (memory.ema.affine(ema, 0.0)? + parameter.affine(1.0 - ema, 0.0)?)?;
-        }
-        Ok(norm)
+        let of = |place: &Place| match gradients.0.get(&place.name) {
+            Some(gradient) => gradient.flatten_all(),
+            None => Tensor::zeros(place.count, DType::F32, self.state.device()),
+        };
+        let gradients = Tensor::cat(&self.places.iter().map(of).collect::<Result<Vec<_>>>()?, 0)?;
+        let step = AdamStep {
+            rate: rate as f32,
+            betas: betas.map(|beta| beta as f32),
+            unbias: betas.map(|beta| (1.0 - beta.powf(count)) as f32),
+            decay: (1.0 - rate * weight_decay) as f32,
+            decayed: self.decayed,
+            clip: clip as f32,
+            // forgets the initial values
+            average: ema.min(f64::from(step + 1) / f64::from(step + 10)) as f32,
+        };
+        self.device.adam(&self.state, &gradients, &step)
     }
 }
 
 #[cfg(test)]
 mod tests {
     use super::*;
-    use candle_core::Device;
+    use crate::train::tests::cpu;
 
     fn schedule() -> Schedule {
         Schedule {
@@ -138,30 +184,55 @@ mod tests {
         assert!((rates[55] - 0.05).abs() < 1e-12 && rates[99] < 1e-4);
     }
 
+    fn parameters(numbers: &[f32]) -> Parameters {
+        let mut parameters = Parameters::default();
+        parameters.train("x".to_owned(), &Tensor::new(numbers, &Device::Cpu).unwrap()).unwrap();
+        parameters
+    }
+
+    fn gradients(numbers: &[f32]) -> Gradients {
+        Gradients(BTreeMap::from([("x".to_owned(), Tensor::new(numbers, &Device::Cpu).unwrap())]))
+    }
+
+    fn x(parameters: &Parameters) -> Vec<f32> {
+        parameters.trained["x"].to_vec1().unwrap()
+    }
+
     #[test]
     fn a_valley_is_found_and_the_average_follows() {
-        let mut parameters = Parameters::default();
-        parameters.train("x".to_owned(), &Tensor::new(&[3.0f32, -2.0], &Device::Cpu).unwrap()).unwrap();
-        let mut optimiser = Optimiser::new(schedule(), &parameters).unwrap();
-        let x = || parameters.get("x").unwrap();
+        let mut parameters = parameters(&[3.0, -2.0]);
+        let optimiser = Optimiser::new(schedule(), &mut parameters, None, cpu()).unwrap();
         for step in 0..100 {
-            let grads = x().sqr().unwrap().sum_all().unwrap().backward().unwrap();
-            let gradients = BTreeMap::from([("x".to_owned(), grads.get(&x()).unwrap().clone())]);
-            optimiser.step(&parameters, &gradients, step).unwrap();
+            let slopes: Vec<f32> = x(&parameters).into_iter().map(|x| 2.0 * x).collect();
+            optimiser.step(&gradients(&slopes), step).unwrap();
         }
-        let near_zero =
-            |tensor: &Tensor, bound: f32| tensor.to_vec1::<f32>().unwrap().into_iter().all(|x| x.abs() < bound);
-        assert!(near_zero(&x(), 0.2), "{:?}", x().to_vec1::<f32>());
-        assert!(near_zero(&optimiser.memory["x"].ema, 0.3));
+        let near_zero = |numbers: &[f32], bound: f32| numbers.iter().all(|x| x.abs() < bound);
+        assert!(near_zero(&x(&parameters), 0.2), "{:?}", x(&parameters));
+        assert!(near_zero(&optimiser.averages().unwrap()["x"].to_vec1::<f32>().unwrap(), 0.3));
     }
 
     #[test]
     fn what_is_not_finite_changes_nothing() {
-        let mut parameters = Parameters::default();
-        parameters.train("x".to_owned(), &Tensor::new(&[1.0f32], &Device::Cpu).unwrap()).unwrap();
-        let mut optimiser = Optimiser::new(schedule(), &parameters).unwrap();
-        let gradient = BTreeMap::from([("x".to_owned(), Tensor::new(&[f32::NAN], &Device::Cpu).unwrap())]);
-        assert!(!optimiser.step(&parameters, &gradient, 0).unwrap().is_finite());
-        assert_eq!(parameters.get("x").unwrap().to_vec1::<f32>().unwrap(), [1.0]);
+        let mut parameters = parameters(&[1.0]);
+        let optimiser = Optimiser::new(schedule(), &mut parameters, None, cpu()).unwrap();
+        let norm = optimiser.step(&gradients(&[f32::NAN]), 0).unwrap().to_vec1::<f32>().unwrap();
+        assert!(norm[0].is_nan());
+        assert_eq!(x(&parameters), [1.0]);
+    }
+
+    #[test]
+    fn saved_states_go_on_as_if_there_had_been_no_pause_and_are_not_changed() {
+        let steps = |optimiser: &Optimiser, steps: std::ops::Range<u32>| {
+            steps.for_each(|step| drop(optimiser.step(&gradients(&[1.0, -0.5]), step).unwrap()));
+        };
+        let (mut whole, mut resumed) = (parameters(&[3.0, -2.0]), parameters(&[0.0, 0.0]));
+        let optimiser = Optimiser::new(schedule(), &mut whole, None, cpu()).unwrap();
+        steps(&optimiser, 0..3);
+        let saved = optimiser.states().unwrap();
+        steps(&optimiser, 3..6);
+        let other = Optimiser::new(schedule(), &mut resumed, Some(&saved), cpu()).unwrap();
+        assert_ne!(x(&whole), x(&resumed));
+        steps(&other, 3..6);
+        assert_eq!(x(&whole), x(&resumed));
     }
 }

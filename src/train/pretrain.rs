@@ -2,11 +2,13 @@
 //! learns to predict them (LLaDA, arXiv 2502.09992, equation 3). Out of scope: quality heads.
 
 use super::data::{Data, HELD_OUT};
-use super::masking::{Masked, Masking, denoise};
-use super::net::{Net, Parameters};
+use super::masking::{Denoised, Masked, MaskedTokens, Masking};
+use super::net::Net;
+use super::parameters::{Gradients, Parameters};
+use super::progress::{Progress, Sums};
 use super::run::{Finished, Learner, Objective, RunConfig, Scored, train};
-use super::{error::TrainError, init::Start, progress::Progress};
-use crate::model::Config;
+use super::{error::TrainError, init::Start};
+use crate::model::{Config, training};
 use serde_json::{Map, Value};
 use std::{path::Path, sync::atomic::AtomicBool};
 
@@ -49,10 +51,10 @@ impl Base {
         let config = self.config.clone();
         self.data.check(&config)?;
         let mut parameters = Parameters::default();
-        for (name, tensor) in start.weights(&config, self.seed, &run.device.open()?.0)? {
+        for (name, tensor) in start.weights(&config, self.seed)? {
             parameters.train(name, &tensor)?;
         }
-        let learner = Learner { config, parameters, lora_scale: 0.0 };
+        let learner = Learner { config, parameters, lora_scale: 0.0, device: training(run.device)? };
         train(run, &mut self, learner, checkpoint, settings, stop, report)
     }
 }
@@ -66,6 +68,8 @@ impl Base {
 
 impl Objective for Base {
     type Sample = Masked;
+    /// Masked tokens.
+    type Pending = usize;
     type Feedback = ();
 
     fn rows(&mut self, step: u32) -> Result<Vec<Masked>, TrainError> {
@@ -84,12 +88,36 @@ impl Objective for Base {
         &self.data
     }
 
-    fn score(&self, net: &Net<'_>, rows: &[Masked]) -> candle_core::Result<Scored<()>> {
-        let ids: Vec<u32> = rows.iter().flat_map(|row| row.ids.iter().copied()).collect();
-        let mut tapes = Vec::new();
-        let hidden = net.hidden(&ids, rows.len(), &mut tapes)?; // (rows x length, d_model)
-        let denoised = denoise(net, &hidden, &rows.iter().collect::<Vec<_>>())?;
-        let (loss, sums) = denoised.map(|denoised| (denoised.loss, denoised.sums)).unzip();
-        Ok(Scored { loss, sums: sums.unwrap_or_default(), feedback: Vec::new(), tapes })
+    fn tokens(&self, row: &Masked) -> usize {
+        row.ids.len()
+    }
+
+    fn score(
+        &self,
+        net: &Net<'_>,
+        rows: &[Masked],
+        gradients: Option<&mut Gradients>,
+    ) -> candle_core::Result<Scored<usize>> {
+        let ids = rows.iter().flat_map(|row| row.ids.iter().copied()).collect();
+        let lengths: Vec<usize> = rows.iter().map(|row| row.ids.len()).collect();
+        let Some(masked) = MaskedTokens::of(&*net.device, &rows.iter().collect::<Vec<_>>())? else {
+            return Ok(Scored { told: None, pending: 0 });
+        };
+        let pass = net.forward(ids, &lengths)?;
+        let denoised = Denoised::of(net, &pass, masked)?;
+        let scored = Scored { told: Some(denoised.told(net)?), pending: denoised.count() };
+        if let Some(gradients) = gradients {
+            let of_hidden = denoised.gradients(net, pass.tokens(), 1.0, gradients)?;
+            net.backward(pass, &of_hidden, gradients)?;
+        }
+        Ok(scored)
+    }
+
+    fn told(&self, _: &[Masked], masked: usize, numbers: &[f32]) -> (Sums, Vec<()>) {
+        (Sums::denoised(masked, numbers), Vec::new())
+    }
+
+    fn rows_depend_on_the_step_alone(&self) -> bool {
+        true
     }
 }

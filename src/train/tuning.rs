@@ -3,17 +3,28 @@
 
 use super::checkpoint::in_hex;
 use super::head_alone::HeadAlone;
+use super::heads::{HeadChoice, HeadForm, Heads};
+use super::parameters::Parameters;
 use super::prism::Prism;
-use super::run::{Finished, Learner, RunConfig, train};
+use super::progress::{Comparison, Means, Progress};
+use super::run::{Finished, Learner, Objective, RunConfig, measured, train};
 use super::samples::{Recipe, Rows};
-use super::{data::Data, error::TrainError, init, net::Parameters, progress::Progress};
+use super::{
+    data::Data,
+    error::TrainError,
+    init::{self, Weights},
+};
 use crate::diffusion::TokenSet;
 use crate::model::save_tensors;
-use crate::model::{self, BASE, Denoiser, Device, HeadStart, LoadOptions, ModelSpec, PRISM_HEAD, Precision, SaveError};
-use crate::model::{Source, Tensors, copy_companions, load_frozen, save_adapter, with_judged};
+use crate::model::{self, BASE, Denoiser, Device, HeadFacts, HeadStart, LoadOptions, ModelSpec, PRISM_HEAD, Precision};
+use crate::model::{
+    Config, Metadata, SaveError, Source, Tensors, copy_companions, load_frozen, save_adapter, training,
+};
+use candle_core::Device::Cpu;
 use serde_json::{Map, Value, json};
+use std::fs;
 use std::path::{Path, PathBuf};
-use std::{fs, sync::atomic::AtomicBool};
+use std::sync::{Arc, atomic::AtomicBool};
 
 /// What is trained beside the head.
 #[derive(Clone, Debug, PartialEq)]
@@ -55,6 +66,10 @@ pub struct Tuning {
     pub recipe: Recipe,
     /// What is trained beside the head.
     pub learns: Learns,
+    /// The heads to train on the same states, where they are trained alone: the first judges for
+    /// the sampler. Nothing is one head: of the form of the base's, or else as wide as the model
+    /// and reading the last states.
+    pub heads: Vec<HeadChoice>,
     /// Determines rows, masks, fills and random weights.
     pub seed: u64,
     /// Whether the initial head may have been made for other weights; this is a warning then.
@@ -68,8 +83,11 @@ pub struct Tuning {
 pub struct Tuned {
     /// The end of the run.
     pub finished: Finished,
+    /// The heads, measured, where there are several.
+    pub comparison: Option<Comparison>,
     base: PathBuf,
-    /// The tokens that the head was trained to judge.
+    heads: Heads,
+    /// The tokens that they were trained to judge.
     judged: TokenSet,
     learns: Learns,
 }
@@ -84,23 +102,29 @@ impl Tuning {
     }
 
     fn load_trainable(self, device: Device) -> Result<LoadedTuning, TrainError> {
-        let Self { base, data, held_out, batch, recipe, learns, seed, allow_foreign_head, .. } = self;
-        let tensors = model::tensors(&base, None, device, allow_foreign_head)?;
-        let config = tensors.config.clone();
+        let Self { base, data, held_out, batch, recipe, learns, heads, seed, allow_foreign_head, .. } = self;
+        if !heads.is_empty() {
+            let problem = "--head names heads that are trained on the states of a model which stays as it is; give \
+                           --learns head, or leave --head out: beside a model that learns there is one head";
+            return Err(TrainError::Settings(problem.to_owned()));
+        }
+        let Tensors { config, backbone, head, facts } = model::tensors(&base, None, Device::Cpu, allow_foreign_head)?;
         data.check(&config)?;
-        let judged = judged(tensors.judged.as_ref(), &data)?;
-        let parameters = parameters(tensors, &learns, seed, device)?;
+        let judged = judged(facts.judged.as_ref(), &data)?;
+        let (heads, head) = Heads::beside(&base, &config, (head, &facts), seed, &Cpu)?;
+        let parameters = parameters(&config, backbone, head, &learns, seed)?;
         let objective = Way::Trained(Box::new(Prism::new(config.clone(), [data, held_out], batch, recipe, seed)));
-        let learner = Learner { config, parameters, lora_scale: learns.lora_scale() };
-        Ok(LoadedTuning { objective, learner, base, judged, learns })
+        let learner = Learner { config, parameters, lora_scale: learns.lora_scale(), device: training(device)? };
+        Ok(LoadedTuning { objective, learner, base, heads, judged, learns })
     }
 
     /// The backbone is loaded as in serving.
     fn load_frozen(self, device: Device) -> Result<LoadedTuning, TrainError> {
-        let Self { base, data, held_out, batch, recipe, learns, seed, allow_foreign_head, precision } = self;
-        let HeadStart { config, head, judged: before } = model::head_start(&base, device, allow_foreign_head)?;
+        let Self { base, data, held_out, batch, recipe, learns, heads, seed, allow_foreign_head, precision } = self;
+        let HeadStart { config, head, facts } = model::head_start(&base, Device::Cpu, allow_foreign_head)?;
         data.check(&config)?;
-        let judged = judged(before.as_ref(), &data)?;
+        let judged = judged(facts.judged.as_ref(), &data)?;
+        let (heads, parameters) = Heads::alone(&heads, &config, (head, &facts), seed, &Cpu)?;
         // the head is trained, so it matters to its check alone which weights it was made for
         let options = LoadOptions { precision, allow_foreign_head: true, ..LoadOptions::default() };
         let source = match model::is_gguf(&base) {
@@ -108,15 +132,10 @@ impl Tuning {
             false => Source::Directory { dir: base.clone(), prism_head: None, adapter: None },
         };
         let model = load_frozen(&source, device, options)?;
-        let mut parameters = Parameters::default();
-        let (device, _) = device.open()?;
-        for (name, tensor) in head.map_or_else(|| init::head(&config, seed, &device), Ok)? {
-            parameters.train(name, &tensor)?;
-        }
-        let objective =
-            Way::Frozen(Box::new(HeadAlone::new(Rows::new(config.mask, [data, held_out], batch, recipe, seed), model)));
-        let learner = Learner { config, parameters, lora_scale: 0.0 };
-        Ok(LoadedTuning { objective, learner, base, judged, learns })
+        let (rows, device) = (Rows::new(config.mask, [data, held_out], batch, recipe, seed), model.training());
+        let objective = Way::Frozen(Box::new(HeadAlone::new(rows, model, heads.clone())));
+        let learner = Learner { config, parameters, lora_scale: 0.0, device };
+        Ok(LoadedTuning { objective, learner, base, heads, judged, learns })
     }
 }
 
@@ -141,11 +160,17 @@ pub struct LoadedTuning {
     objective: Way,
     learner: Learner,
     base: PathBuf,
+    heads: Heads,
     judged: TokenSet,
     learns: Learns,
 }
 
 impl LoadedTuning {
+    /// The heads that are compared; none where there is only one.
+    pub fn compared(&self) -> Vec<HeadForm> {
+        if self.heads.are_several() { self.heads.all().to_vec() } else { Vec::new() }
+    }
+
     /// Parameters that do not learn.
     pub fn frozen(&self) -> u64 {
         let Parameters { trained, frozen } = &self.learner.parameters;
@@ -153,7 +178,7 @@ impl LoadedTuning {
             Way::Trained(_) => frozen.values().map(|tensor| tensor.elem_count() as u64).sum(),
             Way::Frozen(objective) => {
                 let ModelSpec { parameters, has_quality, .. } = *objective.model.spec();
-                let head: u64 = trained.values().map(|var| var.elem_count() as u64).sum();
+                let head: u64 = trained.values().map(|tensor| tensor.elem_count() as u64).sum();
                 if has_quality { parameters - head } else { parameters }
             }
         }
@@ -170,34 +195,54 @@ impl LoadedTuning {
         checkpoint: &Path,
         settings: &Map<String, Value>,
         stop: &AtomicBool,
-        report: impl FnMut(&Progress),
+        mut report: impl FnMut(&Progress),
     ) -> Result<Tuned, TrainError> {
-        let Self { objective, learner, base, judged, learns } = self;
+        let Self { objective, learner, base, heads, judged, learns } = self;
+        let mut comparison = None;
         let finished = match objective {
             Way::Trained(mut objective) => train(run, &mut *objective, learner, checkpoint, settings, stop, report)?,
             Way::Frozen(mut objective) => {
-                objective.piece = run.piece;
+                objective.piece = run.rows_of_piece(&learner.config, objective.length(), &*learner.device);
                 let mut settings = settings.clone();
                 let weights = in_hex(&model::weights_digest(&base)?);
                 settings.insert("backbone_sha256".to_owned(), json!(weights));
                 settings.insert("dtype".to_owned(), json!(objective.model.spec().dtype));
-                train(run, &mut *objective, learner, checkpoint, &settings, stop, report)?
+                if !heads.are_usual(&learner.config) {
+                    settings.insert("heads".to_owned(), json!(heads.all()));
+                }
+                let (config, device) = (learner.config.clone(), Arc::clone(&learner.device));
+                let mut last = Means::default();
+                let report = |progress: &Progress| {
+                    last = progress.means.clone();
+                    report(progress);
+                };
+                let finished = train(run, &mut *objective, learner, checkpoint, &settings, stop, report)?;
+                if heads.are_several() && run.trial.is_none() {
+                    let averages = Parameters { frozen: finished.averages_of(|_| true), ..Parameters::default() };
+                    let sums = measured(run, &mut *objective, &config, &averages, device)?;
+                    comparison = Some(Comparison::of(heads.all(), &Means::of(&sums), &last));
+                }
+                finished
             }
         };
-        Ok(Tuned { finished, base, judged, learns })
+        Ok(Tuned { finished, comparison, base, heads, judged, learns })
     }
 }
 
-/// The head, freshly initialised where the model has none, and what is trained or frozen beside it.
-fn parameters(tensors: Tensors, learns: &Learns, seed: u64, device: Device) -> Result<Parameters, TrainError> {
-    let (device, _) = device.open()?;
-    let Tensors { config, backbone, head, .. } = tensors;
+/// A head, and what is trained or frozen beside it.
+fn parameters(
+    config: &Config,
+    backbone: Weights,
+    head: Weights,
+    learns: &Learns,
+    seed: u64,
+) -> Result<Parameters, TrainError> {
     let mut parameters = Parameters::default();
-    for (name, tensor) in head.map_or_else(|| init::head(&config, seed, &device), Ok)? {
+    for (name, tensor) in head {
         parameters.train(name, &tensor)?;
     }
     if let Learns::Adapters { rank, targets, .. } = learns {
-        for (name, tensor) in init::adapters(&config, &backbone, *rank, targets, seed, &device)? {
+        for (name, tensor) in init::adapters(config, &backbone, *rank, targets, seed, &Cpu)? {
             parameters.train(name, &tensor)?;
         }
     }
@@ -210,17 +255,26 @@ fn parameters(tensors: Tensors, learns: &Learns, seed: u64, device: Device) -> R
     Ok(parameters)
 }
 
+/// The folder of several heads.
+const HEADS: &str = "heads";
+
+/// The file of one of several heads, in the directory of a run.
+pub fn file_of(head: HeadForm) -> PathBuf {
+    Path::new(HEADS).join(format!("{head}.safetensors"))
+}
+
 impl Tuned {
     /// Writes `prism_head.safetensors`. Where the backbone was trained, also `model.safetensors`
-    /// with its companion files; where adapters were trained, also a PEFT adapter in `adapter/`.
-    /// The head's file also says which weights it belongs to and which tokens it was trained to
-    /// judge.
+    /// with its companion files; where adapters were trained, also a PEFT adapter in `adapter/`;
+    /// where there are several heads, also each of them in `heads/`, and the first file is the best
+    /// of them. The file of a head also says which weights it belongs to, which tokens it was
+    /// trained to judge and which states it reads.
     /// Returns the fingerprint of these weights.
     ///
     /// # Errors
     /// When a file cannot be written. An existing file is then unchanged.
     pub fn write(&self, out: &Path) -> Result<String, TrainError> {
-        let Self { finished, base, judged, learns } = self;
+        let Self { finished, base, learns, .. } = self;
         let head_file = out.join(PRISM_HEAD);
         let made_for = match learns {
             Learns::HeadAlone => model::entries_of(base, None)?,
@@ -241,9 +295,26 @@ impl Tuned {
                 model::entries_of(out, None)?
             }
         };
-        let head = finished.averages_of(|name| !name.starts_with("model."));
         let fingerprint = made_for.get(BASE).cloned().unwrap_or_default();
-        save_tensors(&head_file, &head, &with_judged(made_for, Some(judged)))?;
+        if self.heads.are_several() {
+            let dir = out.join(HEADS);
+            fs::create_dir_all(&dir).map_err(|cause| SaveError::new(&dir, &cause))?;
+            for head in self.heads.all() {
+                self.write_head(*head, made_for.clone(), &out.join(file_of(*head)))?;
+            }
+        }
+        let best = self.comparison.as_ref().map_or(0, Comparison::best);
+        if let Some(head) = self.heads.all().get(best) {
+            self.write_head(*head, made_for, &head_file)?;
+        }
         Ok(fingerprint)
+    }
+
+    fn write_head(&self, head: HeadForm, made_for: Metadata, file: &Path) -> Result<(), TrainError> {
+        let prefix = self.heads.prefix(head);
+        let averages = self.finished.averages_of(|name| name.starts_with(&prefix) && !name.starts_with("model."));
+        let tensors = averages.into_iter().map(|(name, tensor)| (name[prefix.len()..].to_owned(), tensor)).collect();
+        let facts = HeadFacts { judged: Some(self.judged.clone()), layer: head.layer };
+        Ok(save_tensors(file, &tensors, &facts.added_to(made_for))?)
     }
 }

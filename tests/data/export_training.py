@@ -55,8 +55,33 @@ def head(weights, hidden):
     return F.linear(x, weights["proj2.weight"], weights["proj2.bias"]).squeeze(-1)
 
 
-def run(directory, batches, with_head):
-    """Losses and gradient norms of ten steps."""
+def loss_of(model, out, weights, rows, with_head):
+    """The loss of the rows of a step, whose fills the head judges."""
+    truth = torch.tensor([row["tokens"] for row in rows])  # (rows, length)
+    z = truth.clone()
+    for row, drawn in enumerate(rows):
+        z[row, drawn["masked"]] = model.mask
+    logits = F.linear(model.hidden(z), out)  # (rows, length, vocabulary)
+    loss, y, filled = 0.0, z.clone(), []
+    for row, drawn in enumerate(rows):
+        masked = torch.tensor(drawn["masked"])
+        loss = loss + drawn["weight"] * F.cross_entropy(logits[row, masked], truth[row, masked], reduction="sum")
+        allowed = logits[row, masked].detach().clone()
+        allowed[:, model.mask] = -math.inf
+        confidence, proposed = allowed.softmax(-1).max(-1)
+        best = confidence.topk(FILLS).indices
+        y[row, masked[best]] = proposed[best]
+        filled.append(masked[best])
+    if with_head:
+        quality = head(weights, model.hidden(y))  # (rows, length)
+        quality = torch.cat([quality[row, places] for row, places in enumerate(filled)])
+        right = torch.cat([(y[row, places] == truth[row, places]).float() for row, places in enumerate(filled)])
+        loss = LAMBDA * loss + F.binary_cross_entropy_with_logits(quality, right)
+    return loss
+
+
+def run(directory, batches, with_head, mixed):
+    """Losses and gradient norms of ten steps, in f32 or with products in bf16."""
     model = load(directory, torch.float32)
     weights = load_file(Path(directory) / "prism_head.safetensors") if with_head else {}
     weights = {name.removeprefix("remasking_head."): tensor for name, tensor in weights.items()}
@@ -71,26 +96,8 @@ def run(directory, batches, with_head):
     out = model.weights.get("ff_out.weight", model.weights["wte.weight"])
     losses, norms = [], []
     for step, rows in enumerate(batches):
-        truth = torch.tensor([row["tokens"] for row in rows])  # (rows, length)
-        z = truth.clone()
-        for row, drawn in enumerate(rows):
-            z[row, drawn["masked"]] = model.mask
-        logits = F.linear(model.hidden(z), out)  # (rows, length, vocabulary)
-        loss, y, filled = 0.0, z.clone(), []
-        for row, drawn in enumerate(rows):
-            masked = torch.tensor(drawn["masked"])
-            loss = loss + drawn["weight"] * F.cross_entropy(logits[row, masked], truth[row, masked], reduction="sum")
-            allowed = logits[row, masked].detach().clone()
-            allowed[:, model.mask] = -math.inf
-            confidence, proposed = allowed.softmax(-1).max(-1)
-            best = confidence.topk(FILLS).indices
-            y[row, masked[best]] = proposed[best]
-            filled.append(masked[best])
-        if with_head:
-            quality = head(weights, model.hidden(y))  # (rows, length)
-            quality = torch.cat([quality[row, places] for row, places in enumerate(filled)])
-            right = torch.cat([(y[row, places] == truth[row, places]).float() for row, places in enumerate(filled)])
-            loss = LAMBDA * loss + F.binary_cross_entropy_with_logits(quality, right)
+        with torch.autocast("cpu", torch.bfloat16, enabled=mixed):
+            loss = loss_of(model, out, weights, rows, with_head)
         optimiser.zero_grad()
         loss.backward()
         norms.append(torch.nn.utils.clip_grad_norm_(trained, SCHEDULE["clip"]).item())
@@ -114,11 +121,14 @@ def main():
         "lambda": LAMBDA,
         "fills": FILLS,
         "batches": batches,
-        "base": run(directory, batches, with_head=False),
-        "prism": run(directory, batches, with_head=True),
+        "base": run(directory, batches, with_head=False, mixed=False),
+        "prism": run(directory, batches, with_head=True, mixed=False),
+        "base_bf16": run(directory, batches, with_head=False, mixed=True),
+        "prism_bf16": run(directory, batches, with_head=True, mixed=True),
     }
     (Path(directory) / "training.json").write_text(json.dumps(file) + "\n")
-    print(file["base"]["losses"], file["prism"]["losses"])
+    for name in ["base", "base_bf16", "prism", "prism_bf16"]:
+        print(name, file[name]["losses"], file[name]["gradient_norms"])
 
 
 if __name__ == "__main__":

@@ -12,7 +12,7 @@ use crate::diffusion::policy::{Choice, Kind, NO_CACHE, Rule, Stage, order};
 use crate::diffusion::{Canvas, Cell, DrawKey, Draws, Edit, Position, Purpose, Reading, Reuse, Seed, TokenId, fills};
 use crate::model::{Denoiser, Filter, Keeping, ModelSpec, Row, Sampling, SequenceName};
 use crate::train::Recipe;
-use crate::train::data::{Cutting, Data, Example};
+use crate::train::data::{Cutting, Data, Example, Filling};
 use crate::train::sudoku::Split;
 use anyhow::{Context, bail};
 use clap::Args;
@@ -110,7 +110,7 @@ pub(super) fn run(args: &CalibrationArgs) -> anyhow::Result<()> {
         Some(file) => {
             let tokenizer = tokenizer.with_context(|| format!("{name} has no tokenizer, which --data needs"))?;
             let end = model.spec().ends.first().copied();
-            let cutting = Cutting { tokenizer: &tokenizer, length: args.length, end, packed: false };
+            let cutting = Cutting { tokenizer: &tokenizer, length: args.length, end, filling: Filling::default() };
             Data::read(file, cutting, args.seed, None)?
         }
     };

@@ -47,7 +47,7 @@ pub(super) fn run(args: &BaseArgs) -> anyhow::Result<()> {
     args.run.create_out(args.model_id.as_deref())?;
     let (config, start, files) = match &args.model_id {
         Some(dir) => {
-            let (mut config, mut start) = (Config::read(dir)?, Start::of(dir, args.run.device)?);
+            let (mut config, mut start) = (Config::read(dir)?, Start::of(dir)?);
             if let Some(layers) = args.layers {
                 (config, start) = start.expanded(&config, layers)?;
             }
@@ -82,7 +82,7 @@ pub(super) fn run(args: &BaseArgs) -> anyhow::Result<()> {
         return memory
             .show(&args.run, 0, |report| Ok(pretraining.run(&run, start, &checkpoint, &settings, &stop, report)?));
     }
-    let monitor = Monitor::new(args.run.steps, out, &stop);
+    let monitor = Monitor::new(args.run.steps, out, Vec::new(), &stop);
     let run = args.run.config()?;
     let checkpoint = out.join("checkpoint.safetensors");
     let finished = pretraining.run(&run, start, &checkpoint, &settings, &stop, |progress| monitor.show(progress));

@@ -2,7 +2,7 @@
 //! judges, in words.
 
 use crate::cmd::eval::calibration::Calibration;
-use crate::train::Recipe;
+use crate::train::{Comparison, HeadMeans, Recipe, file_of};
 use std::fmt::Write;
 
 /// What a card says, besides the measurement.
@@ -24,12 +24,15 @@ pub(super) struct Card<'a> {
     pub(super) batch: usize,
     pub(super) seed: u64,
     pub(super) recipe: &'a Recipe,
+    /// Several heads, measured; `None` where there is one.
+    pub(super) comparison: Option<&'a Comparison>,
 }
 
 impl Card<'_> {
     /// The card, with what was measured on so many held-out rows.
     pub(super) fn text(&self, rows: u32, calibration: &Calibration) -> String {
-        let Self { base, weights, data, learned, has_adapter, has_model, steps, batch, seed, recipe } = self;
+        let Self { base, weights, data, learned, has_adapter, has_model, steps, batch, seed, recipe, comparison } =
+            self;
         let Recipe { fills, order, temperature, lambda, carried, rounds, ratio_min, ratio_max } = recipe;
         let (model, head) =
             if *has_model { (".", "") } else { (base.as_str(), " --prism-head prism_head.safetensors") };
@@ -65,6 +68,9 @@ impl Card<'_> {
         if *has_adapter || *has_model {
             let _ = writeln!(text, "- The model's own loss had the weight {lambda}, the head's 1.");
         }
+        if let Some(comparison) = comparison {
+            text += &of_heads(comparison, *carried > 0.0);
+        }
         let _ = write!(text, "\n## How well it judges\n\nOn {rows} rows it has never seen, filled as in training.\n");
         for sentence in calibration.sentences() {
             let _ = write!(text, "\n- {sentence}");
@@ -78,4 +84,39 @@ impl Card<'_> {
         );
         text
     }
+}
+
+/// The part about several heads: a table of them, and which one the rest of the card is about.
+fn of_heads(comparison: &Comparison, is_carried: bool) -> String {
+    let Comparison { heads, judged_right, is_held_out } = comparison;
+    let shown = |number: Option<f64>| number.map_or_else(|| "-".to_owned(), |number| format!("{number:.4}"));
+    let rows = match is_held_out {
+        true => "the held-out rows, with the averaged weights",
+        false => "the rows of the last training steps",
+    };
+    let mut text = format!(
+        "\n## The heads\n\n\
+         All learned from the same states of the same passes, each by its own judgement. The table has\n\
+         means over the judged tokens of {rows}:\n\
+         the loss of the judgement in nats (the lower, the better), and the quality, which is best near\n\
+         the share of these tokens that were right ({}).\n\n\
+         | head | size | reads the states after block | loss | quality | file |\n|---|---|---|---|---|---|\n",
+        shown(*judged_right)
+    );
+    for HeadMeans { head, judgement, quality } in heads {
+        let (loss, quality, file) = (shown(*judgement), shown(*quality), file_of(*head));
+        let _ =
+            writeln!(text, "| `{head}` | {} | {} | {loss} | {quality} | `{}` |", head.size, head.block, file.display());
+    }
+    if let Some(HeadMeans { head, .. }) = heads.get(comparison.best()) {
+        let _ = write!(
+            text,
+            "\n`prism_head.safetensors` is `{head}`, which has the lowest loss. Another head is served by its\n\
+             own file behind `--prism-head`. The rest of this card is about `{head}`.\n"
+        );
+    }
+    if let Some(HeadMeans { head: first, .. }) = heads.first().filter(|_| is_carried) {
+        let _ = write!(text, "\nWhat the sampler erased in training was judged by the first head, `{first}`.\n");
+    }
+    text
 }

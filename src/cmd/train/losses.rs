@@ -1,6 +1,6 @@
 //! The losses of a run beside its checkpoint: a table, and a picture of it.
 
-use crate::train::{Means, Progress};
+use crate::train::{HeadForm, Means, Progress};
 use anyhow::Context;
 use plotters::prelude::{
     ChartBuilder, IntoDrawingArea, IntoFont, LineSeries, Palette, Palette99, PathElement, SVGBackend, WHITE,
@@ -14,6 +14,7 @@ const TABLE: &str = "losses.csv";
 /// Its picture.
 const PICTURE: &str = "losses.svg";
 
+/// The columns of the table, before those of several heads.
 const COLUMNS: &str = "step,loss,cross_entropy,accuracy,judgement,judged_right,quality,learning_rate,gradient_norm,\
                        tokens_per_s,seconds,held_out_cross_entropy,held_out_accuracy,held_out_judgement,\
                        held_out_judged_right,held_out_quality";
@@ -21,6 +22,8 @@ const COLUMNS: &str = "step,loss,cross_entropy,accuracy,judgement,judged_right,q
 /// Losses of a run, also of earlier parts of it.
 pub(super) struct Losses {
     dir: PathBuf,
+    /// Heads that are compared, which have columns of their own.
+    heads: Vec<HeadForm>,
     /// The lines of the table, without its header; each with its step.
     lines: Vec<(u32, String)>,
     /// Whether some were added: a run that is refused writes nothing.
@@ -28,13 +31,23 @@ pub(super) struct Losses {
 }
 
 impl Losses {
-    /// Of the run in the directory `dir`, whose table is continued if it has these columns. Lines
-    /// that are none are left out.
-    pub(super) fn of(dir: &Path) -> Self {
+    /// Of the run in the directory `dir`, in which these heads are compared, if any. Its table is
+    /// continued if it has the same columns. Lines that are none are left out.
+    pub(super) fn of(dir: &Path, heads: Vec<HeadForm>) -> Self {
+        let mut losses = Self { dir: dir.to_owned(), heads, lines: Vec::new(), is_new: false };
         let text = fs::read_to_string(dir.join(TABLE)).unwrap_or_default();
-        let text = if text.lines().next() == Some(COLUMNS) { text } else { String::new() };
         let line = |line: &str| Some((line.split(',').next()?.parse().ok()?, line.to_owned()));
-        Self { dir: dir.to_owned(), lines: text.lines().filter_map(line).collect(), is_new: false }
+        if text.lines().next() == Some(&losses.columns()) {
+            losses.lines = text.lines().filter_map(line).collect();
+        }
+        losses
+    }
+
+    fn columns(&self) -> String {
+        let of_head = |head: &HeadForm| {
+            ["judgement", "quality", "held_out_judgement", "held_out_quality"].map(|name| format!(",{name}_{head}"))
+        };
+        COLUMNS.to_owned() + &self.heads.iter().flat_map(of_head).collect::<String>()
     }
 
     /// Adds a report. Those of its step and of later ones were of a part of the run that is
@@ -42,20 +55,29 @@ impl Losses {
     pub(super) fn add(&mut self, progress: &Progress) {
         let Progress { step, loss, learning_rate, gradient_norm, tokens_per_s, seconds, .. } = *progress;
         let some = |number: Option<f64>| number.map(|number| number.to_string()).unwrap_or_default();
-        let means = |means: Means| {
-            let Means { cross_entropy, accuracy, judgement, judged_right, quality } = means;
+        let means = |means: &Means| {
+            let Means { cross_entropy, accuracy, judgement, judged_right, quality, .. } = *means;
             [cross_entropy, accuracy, judgement, judged_right, quality].map(some).join(",")
+        };
+        let held_out = progress.held_out.clone().unwrap_or_default();
+        let of_head = |head: &HeadForm| {
+            let [now, held_out] = [&progress.means, &held_out].map(|means| {
+                let own = means.heads.iter().find(|means| means.head == *head);
+                own.map_or([None, None], |means| [means.judgement, means.quality]).map(some).join(",")
+            });
+            [now, held_out]
         };
         let numbers = [
             step.to_string(),
             loss.to_string(),
-            means(progress.means),
+            means(&progress.means),
             learning_rate.to_string(),
             gradient_norm.to_string(),
             format!("{tokens_per_s:.0}"),
             format!("{seconds:.1}"),
-            means(progress.held_out.unwrap_or_default()),
+            means(&held_out),
         ];
+        let numbers: Vec<String> = numbers.into_iter().chain(self.heads.iter().flat_map(of_head)).collect();
         self.lines.retain(|(before, _)| *before < step);
         self.lines.push((step, numbers.join(",")));
         self.is_new = true;
@@ -69,7 +91,8 @@ impl Losses {
         if !self.is_new {
             return Ok(());
         }
-        let table: Vec<&str> = std::iter::once(COLUMNS).chain(self.lines.iter().map(|(_, line)| &**line)).collect();
+        let columns = self.columns();
+        let table: Vec<&str> = std::iter::once(&*columns).chain(self.lines.iter().map(|(_, line)| &**line)).collect();
         for (name, text) in [(TABLE, table.join("\n") + "\n"), (PICTURE, self.picture()?)] {
             let file = self.dir.join(name);
             fs::write(&file, text).with_context(|| format!("cannot write {}", file.display()))?;
@@ -79,7 +102,7 @@ impl Losses {
 
     /// The numbers of a column by step, where it has some.
     fn column(&self, name: &str) -> Vec<(f64, f64)> {
-        let Some(column) = COLUMNS.split(',').position(|column| column == name) else { return Vec::new() };
+        let Some(column) = self.columns().split(',').position(|column| column == name) else { return Vec::new() };
         let number = |(step, line): &(u32, String)| {
             let number: f64 = line.split(',').nth(column)?.parse().ok()?;
             number.is_finite().then_some((f64::from(*step), number))
@@ -89,15 +112,20 @@ impl Losses {
 
     /// An SVG of the losses in nats.
     fn picture(&self) -> anyhow::Result<String> {
-        let named = [
-            ("cross-entropy of masked tokens", "cross_entropy"),
-            ("the same, held out", "held_out_cross_entropy"),
-            ("judgement of filled tokens", "judgement"),
-            ("the same, held out", "held_out_judgement"),
-        ];
-        let lines: Vec<(&str, Vec<(f64, f64)>)> = named
+        let with_held_out = |words: String, column: String| {
+            let held_out = format!("held_out_{column}");
+            [(words, column), ("the same, held out".to_owned(), held_out)]
+        };
+        let mut named = with_held_out("cross-entropy of masked tokens".to_owned(), "cross_entropy".to_owned()).to_vec();
+        if self.heads.is_empty() {
+            named.extend(with_held_out("judgement of filled tokens".to_owned(), "judgement".to_owned()));
+        }
+        for head in &self.heads {
+            named.extend(with_held_out(format!("judgement of {head}"), format!("judgement_{head}")));
+        }
+        let lines: Vec<(String, Vec<(f64, f64)>)> = named
             .into_iter()
-            .map(|(words, name)| (words, self.column(name)))
+            .map(|(words, name)| (words, self.column(&name)))
             .filter(|(_, line)| !line.is_empty())
             .collect();
         let points = || lines.iter().flat_map(|(_, line)| line);
@@ -147,10 +175,10 @@ mod tests {
     #[test]
     fn a_run_that_goes_on_repeats_the_steps_since_its_checkpoint() {
         let dir = tempfile::tempdir().unwrap();
-        let column = || Losses::of(dir.path()).column("cross_entropy");
-        let held_out = || Losses::of(dir.path()).column("held_out_cross_entropy");
+        let column = || Losses::of(dir.path(), Vec::new()).column("cross_entropy");
+        let held_out = || Losses::of(dir.path(), Vec::new()).column("held_out_cross_entropy");
         let write = |reports: &[(u32, f64)]| {
-            let mut losses = Losses::of(dir.path());
+            let mut losses = Losses::of(dir.path(), Vec::new());
             reports.iter().for_each(|(step, loss)| losses.add(&progress(*step, *loss)));
             losses.write().unwrap();
         };

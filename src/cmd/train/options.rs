@@ -8,15 +8,15 @@ use crate::diffusion::TokenId;
 use crate::files;
 use crate::model::{Device, is_gguf, threads};
 use crate::text::Tokenizer;
-use crate::train::data::{Cutting, Data, RowCache};
+use crate::train::data::{Cutting, Data, Filling, RowCache};
 use crate::train::sudoku::Split;
-use crate::train::{Finished, Progress, RunConfig, Schedule, TrainError, in_hex};
+use crate::train::{Finished, HeadForm, HeadMeans, Means, Products, Progress, RunConfig, Schedule, TrainError, in_hex};
 use anyhow::{Context, bail};
 use clap::{Args, ValueEnum};
 use indicatif::{ProgressBar, ProgressStyle};
 use serde_json::{Map, Value, json};
 use sha2::{Digest, Sha256};
-use std::cell::{Cell, RefCell};
+use std::cell::RefCell;
 use std::io::IsTerminal;
 use std::num::NonZeroU32;
 use std::path::{Path, PathBuf};
@@ -28,6 +28,31 @@ use std::{fs, io};
 pub(super) enum BuiltInTask {
     /// Complete Sudoku grids, generated during training
     Sudoku,
+}
+
+/// See [`Products`].
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, ValueEnum)]
+enum ProductsArg {
+    /// bf16 on a GPU, f32 on a CPU
+    #[default]
+    Auto,
+    /// 32 bits
+    F32,
+    /// TF32: 32 bits, of which a GPU multiplies the upper 19
+    Tf32,
+    /// 16 bits; on a CPU slow, to compare with
+    Bf16,
+}
+
+impl From<ProductsArg> for Products {
+    fn from(arg: ProductsArg) -> Self {
+        match arg {
+            ProductsArg::Auto => Self::Auto,
+            ProductsArg::F32 => Self::F32,
+            ProductsArg::Tf32 => Self::Tf32,
+            ProductsArg::Bf16 => Self::Bf16,
+        }
+    }
 }
 
 /// Most steps of a training run.
@@ -51,9 +76,10 @@ pub(super) struct RunArgs {
     /// Rows per step
     #[arg(long, default_value_t = 64, value_parser = count::<usize>(1 << 20))]
     pub(super) batch: usize,
-    /// Rows that a thread computes at once. The gradients of a step are added up
-    #[arg(long, default_value_t = 8, value_parser = count::<usize>(1 << 20))]
-    piece: usize,
+    /// Rows computed at once, on a CPU by each thread. The gradients of a step are added up
+    /// [default: 8 on a CPU, as many as hold 32,768 tokens on a GPU, fewer of a wide model]
+    #[arg(long, value_parser = count::<usize>(1 << 20))]
+    piece: Option<usize>,
     /// Peak learning rate
     #[arg(long, value_parser = number(0.0, 10.0))]
     learning_rate: f64,
@@ -89,6 +115,9 @@ pub(super) struct RunArgs {
     /// memory, about a third more time, the same result
     #[arg(long)]
     recompute: bool,
+    /// Number format of the products of matrices that learn; all else is in f32
+    #[arg(long, value_enum, default_value_t)]
+    precision: ProductsArg,
     /// Device to compute on: `auto`, `cpu`, `cuda` or `cuda:N`
     #[arg(long, default_value = "auto")]
     pub(super) device: Device,
@@ -105,8 +134,12 @@ pub(super) struct RowArgs {
     pub(super) length: usize,
     /// Put as many examples of JSONL into a row as fit, each closed by the end of text, instead of
     /// one
-    #[arg(long)]
+    #[arg(long, conflicts_with = "unpadded")]
     packed: bool,
+    /// Make a row as long as its example of JSONL, closed by the end of text, instead of filling
+    /// it up to --length; rows of different lengths go through the model together
+    #[arg(long)]
+    unpadded: bool,
 }
 
 /// The file in --out that keeps the rows of --data.
@@ -118,16 +151,21 @@ impl RunArgs {
         &self,
         data: &Path,
         dir: &Path,
-        RowArgs { length, packed }: &RowArgs,
+        RowArgs { length, packed, unpadded }: &RowArgs,
         end: Option<TokenId>,
     ) -> anyhow::Result<(Data, DataSettings)> {
-        let (length, packed) = (*length, *packed);
+        let length = *length;
+        let filling = match (packed, unpadded) {
+            (true, _) => Filling::Packed,
+            (_, true) => Filling::Unpadded,
+            (_, _) => Filling::EndOfText,
+        };
         let (tokenizer, sha256) = tokenizer_of(dir)?;
-        let (cutting, file) = (Cutting { tokenizer: &tokenizer, length, end, packed }, self.out.join(ROWS));
+        let (cutting, file) = (Cutting { tokenizer: &tokenizer, length, end, filling }, self.out.join(ROWS));
         let cache = (!self.dry_run).then_some(RowCache { file: &file, tokenizer: &sha256 });
         print::say(format_args!("remask: reading {} ...", data.display()));
         let rows = Data::read(data, cutting, self.seed, cache)?;
-        Ok((rows, DataSettings::File { length, packed, tokenizer: sha256 }))
+        Ok((rows, DataSettings::File { length, filling, tokenizer: sha256 }))
     }
 
     /// Creates the directory --out, which must not be that of the model.
@@ -164,6 +202,7 @@ impl RunArgs {
             report_every,
             evaluate_every: NonZeroU32::new(self.eval_every).filter(|_| !self.dry_run),
             recompute: self.recompute,
+            products: self.precision.into(),
             device: self.device,
             trial: self.dry_run.then_some(TRIAL_STEPS),
         })
@@ -183,18 +222,17 @@ impl RunArgs {
         more: [(&str, Value); N],
     ) -> anyhow::Result<Map<String, Value>> {
         let Value::Object(mut settings) = serde_json::to_value(self.config()?.schedule)? else { return Ok(Map::new()) };
-        let shared = [
-            ("batch", json!(self.batch)),
-            ("piece", json!(self.piece)),
-            ("seed", json!(self.seed)),
-            ("kind", json!(kind)),
-        ];
+        let shared = [("batch", json!(self.batch)), ("seed", json!(self.seed)), ("kind", json!(kind))];
         let data = match data {
             DataSettings::Sudoku => vec![("task", json!("sudoku")), ("puzzles", json!(self.puzzles))],
-            DataSettings::File { length, packed, tokenizer } => {
-                let packed = packed.then_some(("packed", json!(true)));
+            DataSettings::File { length, filling, tokenizer } => {
+                let filling = match filling {
+                    Filling::EndOfText => None,
+                    Filling::Packed => Some(("packed", json!(true))),
+                    Filling::Unpadded => Some(("unpadded", json!(true))),
+                };
                 let always = [("length", json!(length)), ("tokenizer_sha256", json!(tokenizer))];
-                always.into_iter().chain(packed).collect()
+                always.into_iter().chain(filling).collect()
             }
         };
         settings.extend(shared.into_iter().chain(data).chain(more).map(|(key, value)| (key.to_owned(), value)));
@@ -208,7 +246,7 @@ pub(super) enum DataSettings {
     File {
         /// Tokens of a row.
         length: usize,
-        packed: bool,
+        filling: Filling,
         /// SHA-256 of `tokenizer.json`.
         tokenizer: String,
     },
@@ -238,8 +276,8 @@ fn is_same(one: &Path, other: &Path) -> bool {
 pub(super) struct Monitor {
     bar: Option<ProgressBar>,
     losses: RefCell<Losses>,
-    /// The last loss on held-out rows.
-    held_out: Cell<Option<f64>>,
+    /// The last loss on held-out rows, in words.
+    held_out: RefCell<String>,
     /// Stops the run.
     stop: Arc<AtomicBool>,
     /// Why standard output cannot be written.
@@ -247,10 +285,10 @@ pub(super) struct Monitor {
 }
 
 impl Monitor {
-    /// Of a run of so many steps in the directory `out`.
-    pub(super) fn new(steps: u32, out: &Path, stop: &Arc<AtomicBool>) -> Self {
-        let (stop, lost, losses) = (Arc::clone(stop), RefCell::default(), RefCell::new(Losses::of(out)));
-        let held_out = Cell::default();
+    /// Of a run of so many steps in the directory `out`, in which `heads` are compared, if any.
+    pub(super) fn new(steps: u32, out: &Path, heads: Vec<HeadForm>, stop: &Arc<AtomicBool>) -> Self {
+        let (stop, lost, losses) = (Arc::clone(stop), RefCell::default(), RefCell::new(Losses::of(out, heads)));
+        let held_out = RefCell::default();
         if !io::stderr().is_terminal() {
             return Self { bar: None, losses, held_out, stop, lost };
         }
@@ -268,10 +306,10 @@ impl Monitor {
                 let Progress { loss, means, tokens_per_s, .. } = progress;
                 bar.set_position(u64::from(progress.step));
                 let right = means.accuracy.or(means.judged_right).unwrap_or_default();
-                if let Some(held_out) = &progress.held_out {
-                    self.held_out.set(held_out.judgement.or(held_out.cross_entropy));
+                if let Some(means) = &progress.held_out {
+                    self.held_out.replace(held_out(means));
                 }
-                let held_out = self.held_out.get().map(|loss| format!(" (held out {loss:.3})")).unwrap_or_default();
+                let held_out = self.held_out.borrow();
                 let right = format!("{:.1} % right", 100.0 * right);
                 bar.set_message(format!("loss {loss:.3}{held_out}, {right}, {tokens_per_s:.0} tokens/s"));
             }
@@ -281,6 +319,14 @@ impl Monitor {
                     self.lost.replace(Some(error));
                 }
             }
+        }
+    }
+
+    /// Says something beside the bar.
+    pub(super) fn say(&self, words: &str) {
+        match &self.bar {
+            Some(bar) => bar.suspend(|| print::say(words)),
+            None => print::say(words),
         }
     }
 
@@ -310,5 +356,16 @@ impl Monitor {
             print::say(format_args!("stopped after step {}; the same command goes on from {out}", finished.step));
         }
         self.lost.into_inner().map_or(Ok(()), Err)
+    }
+}
+
+/// The loss on held-out rows, of each head where there are several.
+fn held_out(means: &Means) -> String {
+    let of_head = |head: &HeadMeans| Some(format!("{} {:.3}", head.head, head.judgement?));
+    let heads: Vec<String> = means.heads.iter().filter_map(of_head).collect();
+    match means.judgement.or(means.cross_entropy) {
+        _ if !heads.is_empty() => format!(" (held out {})", heads.join(", ")),
+        Some(loss) => format!(" (held out {loss:.3})"),
+        None => String::new(),
     }
 }

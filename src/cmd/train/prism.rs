@@ -12,7 +12,7 @@ use crate::diffusion::policy::{Choice, Kind, Rule};
 use crate::diffusion::u32_of;
 use crate::model::{Denoiser, Precision, Source, base_config, is_gguf, load};
 use crate::train::data::Data;
-use crate::train::{Learns, Recipe, Tuning};
+use crate::train::{Comparison, HeadChoice, HeadMeans, Learns, Recipe, Tuned, Tuning};
 use anyhow::bail;
 use clap::{Args, ValueEnum};
 use serde_json::json;
@@ -55,6 +55,11 @@ pub(crate) struct PrismArgs {
     /// What is trained
     #[arg(long, default_value = "everything")]
     learns: LearnsWord,
+    /// Heads that are trained on the same states, as SIZE or SIZE@LAYER, with commas between: the
+    /// size of the inner layer, and the block whose states are read [default: one head, as wide as
+    /// the model, at the last block]
+    #[arg(long, value_delimiter = ',', value_name = "SIZE[@LAYER]")]
+    head: Vec<HeadChoice>,
     /// Data type in which a model that does not learn is computed. `auto` is bf16 on a GPU and f32
     /// on a CPU
     #[arg(long, default_value = "auto", value_parser = one_of(DTYPES))]
@@ -147,6 +152,7 @@ pub(super) fn run(args: &PrismArgs) -> anyhow::Result<()> {
         batch,
         recipe: recipe_of_run,
         learns,
+        heads: args.head.clone(),
         seed,
         allow_foreign_head,
         precision,
@@ -159,12 +165,15 @@ pub(super) fn run(args: &PrismArgs) -> anyhow::Result<()> {
             Ok(tuning.run(&run, &checkpoint, &settings, &stop, report)?.finished)
         });
     }
-    let monitor = Monitor::new(args.run.steps, out, &stop);
+    let monitor = Monitor::new(args.run.steps, out, tuning.compared(), &stop);
     let tuned = tuning.run(&run, &checkpoint, &settings, &stop, |progress| monitor.show(progress));
     let tuned = monitor.after(tuned)?;
     let fingerprint = tuned.write(out)?;
     if tuned.finished.is_complete {
-        fs::write(out.join("PRISM.md"), card(args, &fingerprint, &held_out, &recipe)?)?;
+        fs::write(out.join("PRISM.md"), card(args, &fingerprint, &held_out, &recipe, &tuned)?)?;
+    }
+    if let Some(comparison) = &tuned.comparison {
+        monitor.say(&compared(comparison));
     }
     Ok(monitor.close(&tuned.finished, out)?)
 }
@@ -181,14 +190,39 @@ fn trained(args: &PrismArgs) -> anyhow::Result<Box<dyn Denoiser>> {
     Ok(load(&source, args.run.device)?)
 }
 
+/// Which of several heads serves, and why.
+fn compared(comparison: &Comparison) -> String {
+    let loss = |head: &HeadMeans| head.judgement.map_or_else(|| "unknown".to_owned(), |loss| format!("{loss:.4}"));
+    let losses: Vec<String> = comparison.heads.iter().map(|means| format!("{} {}", means.head, loss(means))).collect();
+    let reason = match comparison {
+        Comparison { is_held_out: true, .. } => "whose judgement has the lowest loss on held-out rows",
+        _ if comparison.judged_right.is_some() => {
+            "whose judgement had the lowest loss in the last steps; of held-out rows no token was judged"
+        }
+        _ => "the first one, since no token was judged",
+    };
+    let best = comparison.heads.get(comparison.best()).map(|best| best.head.to_string()).unwrap_or_default();
+    format!(
+        "remask: heads/ has every head, and prism_head.safetensors is {best}, {reason} (nats: {})",
+        losses.join(", ")
+    )
+}
+
 const CARD_ROWS: usize = 200;
 
 /// The card of a head, which is tried on held-out rows.
-fn card(args: &PrismArgs, weights: &str, held_out: &Data, recipe: &Recipe) -> anyhow::Result<String> {
+fn card(
+    args: &PrismArgs,
+    weights: &str,
+    held_out: &Data,
+    recipe: &Recipe,
+    Tuned { comparison, .. }: &Tuned,
+) -> anyhow::Result<String> {
     let PrismArgs { run: RunArgs { seed, steps, batch, puzzles, .. }, learns, rank, .. } = args;
     let grids = || format!("complete Sudoku grids, {:.0} % of them with the clues of a puzzle", 100.0 * puzzles);
     let data = args.data.as_ref().map_or_else(grids, |data| format!("`{}`", data.display()));
     let learned = match learns {
+        LearnsWord::Head if comparison.is_some() => "several heads alone, on the same states".to_owned(),
         LearnsWord::Everything => "the head and the whole model, whose weights lie beside it".to_owned(),
         LearnsWord::Head => "the head alone".to_owned(),
         LearnsWord::Lora => format!("the head, and adapters of rank {rank} in `adapter`"),
@@ -206,6 +240,7 @@ fn card(args: &PrismArgs, weights: &str, held_out: &Data, recipe: &Recipe) -> an
         batch: *batch,
         seed: *seed,
         recipe,
+        comparison: comparison.as_ref(),
     };
     Ok(card.text(rows, &calibration))
 }

@@ -1,6 +1,7 @@
 //! What a network asks of the device it is computed on: operations on whole tensors, implemented by
 //! `cpu` and `cuda`. Provided methods run on every device. Out of scope: what the tensors mean.
 
+pub(crate) mod composed;
 pub(crate) mod cost;
 pub(crate) mod counts;
 pub(crate) mod cpu;
@@ -8,6 +9,7 @@ pub(crate) mod cuda;
 pub(crate) mod inputs;
 pub(crate) mod speed;
 pub(crate) mod summary;
+pub(crate) mod training;
 
 use candle_core::quantized::{QMatMul, QTensor};
 use candle_core::{DType, Device, Module, Result, Tensor};
@@ -366,14 +368,4 @@ impl Joined for Vec<Box<dyn Matrix>> {
     fn products(&self, x: &Tensor, range: Range<usize>) -> Result<Vec<Tensor>> {
         self[range].iter().map(|matrix| matrix.product(x)).collect()
     }
-}
-
-/// Whether work on tensors where `x` lies may be spread over the threads of the host.
-pub(crate) fn is_parallel(x: &Tensor) -> bool {
-    x.device().is_cpu()
-}
-
-/// Whether the operations with gradients that `train` writes out itself run where `x` lies.
-pub(crate) fn has_fused_gradients(x: &Tensor) -> bool {
-    x.device().is_cpu()
 }

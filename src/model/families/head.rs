@@ -1,6 +1,7 @@
 //! PRISM's quality head: from states to how likely their tokens are right (arXiv 2510.01384).
 
 use crate::model::backend::{Backend, Norm, Scorer, cost::Size};
+use crate::model::network::Layer;
 use crate::model::{error::LoadError, weights::registry::Registry};
 use candle_core::{Result, Tensor};
 
@@ -13,6 +14,8 @@ pub(crate) struct Head {
     scorer: Scorer,
     /// Of its two matrices.
     pub(crate) size: Size,
+    /// Which states it reads.
+    pub(crate) layer: Layer,
 }
 
 impl Head {
@@ -20,6 +23,7 @@ impl Head {
         let get = |name: &str| weights.head(name);
         let (first, last) = (get("proj1.weight")?, get("proj2.weight")?);
         Ok(Self {
+            layer: weights.head_layer(),
             size: Size::full(&first) + Size::full(&last),
             norm: Norm::Layer { weight: get("norm.weight")?, bias: get("norm.bias")?, eps: HEAD_EPSILON },
             scorer: Scorer {
@@ -32,8 +36,8 @@ impl Head {
         })
     }
 
-    /// Qualities before the sigmoid: states after the final norm (states, `d_model`) to (states).
-    pub(crate) fn forward(&self, hidden: &Tensor, backend: &dyn Backend) -> Result<Tensor> {
-        backend.scored(&backend.norm(hidden, &self.norm)?, &self.scorer)
+    /// Qualities before the sigmoid: the states that it reads (states, `d_model`) to (states).
+    pub(crate) fn forward(&self, judged: &Tensor, backend: &dyn Backend) -> Result<Tensor> {
+        backend.scored(&backend.norm(judged, &self.norm)?, &self.scorer)
     }
 }

@@ -8,14 +8,14 @@ use super::{head::Head, rope::Rope};
 use crate::model::backend::cost::{Cost, Numbers, Size};
 use crate::model::backend::inputs::Inputs;
 use crate::model::backend::{Backend, KvLayers, Matrix, Norm, Stored};
-use crate::model::network::{KvSize, Network, Outputs, Pass, Planned, States};
+use crate::model::network::{KvSize, Layer, Network, Outputs, Pass, Planned, States};
 use crate::model::{config::llada::Config, error::LoadError, weights::registry::Registry};
 use candle_core::{DType, Result, Tensor};
 use std::sync::Arc;
 
 type Loaded<T> = std::result::Result<T, LoadError>;
 
-/// The network, and its quality head, which reads states after the final norm.
+/// The network, and its quality head, which reads states after the final norm or after a block.
 pub(crate) struct Llada {
     wte: Stored,         // (embedding_size, d_model)
     wpe: Option<Tensor>, // (max_sequence_length, d_model)
@@ -41,7 +41,13 @@ impl Network for Llada {
         piece::plan(pass, &*self.backend, inputs)
     }
 
-    fn run(&self, plan: &[Planned], inputs: &Tensor, kv_layers: Option<&KvLayers<'_>>) -> Result<States> {
+    fn run(
+        &self,
+        plan: &[Planned],
+        inputs: &Tensor,
+        kv_layers: Option<&KvLayers<'_>>,
+        layers: &[Layer],
+    ) -> Result<States> {
         let backend = &*self.backend;
         let pieces = plan.iter().map(|planned| self.piece(planned, inputs)).collect::<Result<Vec<_>>>()?;
         let last = self.blocks.len() - 1;
@@ -50,13 +56,22 @@ impl Network for Llada {
             let normed = backend.norm(&x, &self.blocks[0].attn_norm)?;
             self.blocks[0].project(backend, x, &normed, piece, 0 == last)
         })?;
+        let mut after: Vec<(usize, Tensor)> = Vec::new(); // blocks, (asked of all, d_model)
         for n in 0..last {
             let kv = keys_values(projected.iter(), n, kv_layers, backend, inputs)?;
-            projected = backend.each(&pieces, |index, piece| {
+            let is_read = layers.iter().any(|layer| layer.number(self.blocks.len()) == n + 1);
+            let next = backend.each(&pieces, |index, piece| {
                 let (x, update) = self.blocks[n].mix(backend, &projected[index], &kv, &piece.all, inputs)?;
                 let (x, normed) = backend.add_norm(&x, &update, &self.blocks[n + 1].attn_norm)?;
-                self.blocks[n + 1].project(backend, x, &normed, piece, n + 1 == last)
+                let is_read = is_read && piece.index.elem_count() > 0;
+                let read = is_read.then(|| backend.gather(&x, &piece.index)).transpose()?; // (asked, d_model)
+                self.blocks[n + 1].project(backend, x, &normed, piece, n + 1 == last).map(|next| (next, read))
             })?;
+            let (next, read): (Vec<_>, Vec<_>) = next.into_iter().unzip();
+            projected = next;
+            if is_read {
+                after.push((n + 1, Tensor::cat(&read.into_iter().flatten().collect::<Vec<_>>(), 0)?));
+            }
         }
         let kv = keys_values(projected.iter(), last, kv_layers, backend, inputs)?;
         let hidden = backend.each(&pieces, |index, piece| match &piece.asked {
@@ -67,7 +82,11 @@ impl Network for Llada {
             }
         })?;
         let hidden = Tensor::cat(&hidden.into_iter().flatten().collect::<Vec<_>>(), 0)?; // (asked of all, d_model)
-        Ok(States { judged: hidden.clone(), hidden })
+        let judged = layers.iter().map(|layer| {
+            let number = layer.number(self.blocks.len());
+            after.iter().find(|(after, _)| *after == number).map_or(&hidden, |(_, states)| states).clone()
+        });
+        Ok(States { judged: judged.collect(), hidden })
     }
 
     fn keeps(&self) -> Option<KvSize> {
@@ -86,6 +105,10 @@ impl Network for Llada {
 
     fn numbers(&self) -> Numbers {
         self.blocks[0].numbers
+    }
+
+    fn judges(&self) -> Layer {
+        self.head.as_ref().map_or(Layer::Last, |head| head.layer)
     }
 
     fn qualities(&self, judged: &Tensor) -> Result<Option<Tensor>> {

@@ -9,7 +9,7 @@ use crate::model::backend::cost::{Cost, Numbers, Size};
 use crate::model::backend::inputs::Inputs;
 use crate::model::backend::{Backend, KvLayers, Matrix, Norm};
 use crate::model::config::{llada::Config, remedi};
-use crate::model::network::{KvSize, Network, Pass, Planned, Sight, States};
+use crate::model::network::{KvSize, Layer, Network, Pass, Planned, Sight, States};
 use crate::model::{error::LoadError, weights::registry::Registry};
 use candle_core::{Result, Tensor};
 use std::num::NonZeroUsize;
@@ -72,7 +72,13 @@ impl Network for Remedi {
         piece::plan(pass, self.backend(), inputs)
     }
 
-    fn run(&self, plan: &[Planned], inputs: &Tensor, kv_layers: Option<&KvLayers<'_>>) -> Result<States> {
+    fn run(
+        &self,
+        plan: &[Planned],
+        inputs: &Tensor,
+        kv_layers: Option<&KvLayers<'_>>,
+        layers: &[Layer],
+    ) -> Result<States> {
         let backend = self.backend();
         let pieces = plan.iter().map(|planned| self.base.piece(planned, inputs)).collect::<Result<Vec<_>>>()?;
         let last = self.stages.len() - 1;
@@ -102,7 +108,7 @@ impl Network for Remedi {
             Ok::<_, candle_core::Error>(judged.map(|judged| (normed, judged)))
         })?;
         let (hidden, judged): (Vec<_>, Vec<_>) = states.into_iter().flatten().unzip();
-        Ok(States { hidden: Tensor::cat(&hidden, 0)?, judged: Tensor::cat(&judged, 0)? }) // (asked of all, d_model)
+        States::of_last(Tensor::cat(&hidden, 0)?, &Tensor::cat(&judged, 0)?, layers) // (asked of all, d_model)
     }
 
     /// Side blocks have keys and values of their own.
@@ -255,10 +261,10 @@ mod tests {
             pass.push(ids.iter().map(|id| u32::try_from(*id).unwrap()), scope, asked);
             let mut inputs = Inputs::default();
             let plan = network.plan(&pass, &mut inputs);
-            let states = network.run(&plan, &Cpu.bring(&inputs).unwrap(), None).unwrap();
+            let states = network.run(&plan, &Cpu.bring(&inputs).unwrap(), None, &[Layer::Last]).unwrap();
             let expected = &golden[&format!("{row}.side")];
             let worst = |x: &Tensor| x.abs().unwrap().max_all().unwrap().to_scalar::<f32>().unwrap();
-            let difference = worst(&(&states.judged - expected).unwrap());
+            let difference = worst(&(&states.judged[0] - expected).unwrap());
             assert!(difference < 1e-5 * worst(expected), "{row}: {difference}");
         }
     }

@@ -2,12 +2,12 @@
 
 use super::directory::{check_is_judgeable, check_is_model, config, directory, has, head_file, model_files, open_head};
 use super::gguf::read::Gguf;
+use super::head_facts::HeadFacts;
 use super::layout::{Layout, Part};
 use super::lora::LoraConfig;
 use super::made_for::{check_head, entries_for};
 use super::tensor_file::{TensorFile, is_gguf};
 use super::{registry::Registry, save::Metadata};
-use crate::diffusion::TokenSet;
 use crate::files;
 use crate::model::config::{dit, llada::Config};
 use crate::model::device::{CudaGraphs, Device, backend};
@@ -25,8 +25,8 @@ pub(crate) struct HeadStart {
     pub(crate) config: Config,
     /// The quality head, where there is one.
     pub(crate) head: Option<BTreeMap<String, Tensor>>,
-    /// The tokens that the head was trained to judge, where its file says so.
-    pub(crate) judged: Option<TokenSet>,
+    /// What its file says of it.
+    pub(crate) facts: HeadFacts,
 }
 
 /// [`HeadStart`] of a model. A quality head that was made for other weights is taken only with
@@ -47,12 +47,9 @@ pub(crate) fn head_start(base: &Path, device: Device, allow_foreign_head: bool) 
         (config(base, &files)?, files, lora)
     };
     check_is_judgeable(&config, base)?;
-    let layout = Layout::llada(&config);
-    let weights = Registry::of(&layout, files, lora, backend(device.open()?.0, CudaGraphs::Off))?;
+    let weights = Registry::of(&Layout::llada(&config), files, lora, backend(device.open()?.0, CudaGraphs::Off))?;
     check_head(&weights, allow_foreign_head)?;
-    let head = layout.head.iter().map(|(name, _)| Ok((name.clone(), weights.head(name)?)));
-    let head = if weights.has_head() { Some(head.collect::<Result<_, LoadError>>()?) } else { None };
-    Ok(HeadStart { head, judged: weights.judged()?, config })
+    Ok(HeadStart { head: weights.whole_head()?, facts: weights.head_facts()?, config })
 }
 
 /// The configuration and the weights in a GGUF file.

@@ -39,7 +39,7 @@ type Named = BTreeMap<String, Tensor>;
 /// When the checkpoint does not fit the model that `dir` describes, its head was made for other
 /// weights, or a file cannot be written.
 pub fn take_apart(checkpoint: &Path, dir: &Path, out: &Path, allow_foreign_head: bool) -> Result<(), ConvertError> {
-    let judged = tensors(dir, Some(checkpoint), Device::Cpu, allow_foreign_head)?.judged; // checks names and shapes
+    let facts = tensors(dir, Some(checkpoint), Device::Cpu, allow_foreign_head)?.facts; // checks names and shapes
     let file = TensorFile::open(checkpoint)?;
     let (mut backbone, mut adapters, mut head) = (Named::new(), Named::new(), Named::new());
     let (mut rank, mut targets) = (0, BTreeSet::new());
@@ -75,15 +75,8 @@ pub fn take_apart(checkpoint: &Path, dir: &Path, out: &Path, allow_foreign_head:
         true => entries_of(out, Some(adapter.as_path()).filter(|_| !adapters.is_empty()))?,
         false => own,
     };
-    save_tensors(&head_file, &head, &with_judged(entries, judged.as_ref()))?;
+    save_tensors(&head_file, &head, &facts.added_to(entries))?;
     Ok(())
-}
-
-/// The entries in the header of a head's file: those about its weights, and the tokens that it was
-/// trained to judge.
-pub(crate) fn with_judged(mut entries: Metadata, judged: Option<&TokenSet>) -> Metadata {
-    entries.extend(judged.map(|judged| (JUDGED, judged.to_string())));
-    entries
 }
 
 /// What is written into the header of a head's file.
@@ -108,7 +101,7 @@ pub enum HeadEntry<'a> {
 pub fn annotate_head(head: &Path, entry: HeadEntry<'_>) -> Result<(), ConvertError> {
     open_any_head(head)?;
     let entries = match entry {
-        HeadEntry::Judged(judged) => with_judged(Metadata::new(), Some(judged)),
+        HeadEntry::Judged(judged) => Metadata::from([(JUDGED, judged.to_string())]),
         HeadEntry::MadeFor { dir, adapter } => entries_of(dir, adapter)?,
     };
     let bytes = files::read(head, u64::MAX).map_err(|cause| LoadError::unreadable(&head.display(), &cause))?;
@@ -173,6 +166,6 @@ pub fn put_together(
     let read = |(file, name, part): &(&TensorFile, &String, Part)| Ok((published(part), file.read(name, &Cpu)?));
     let named: Named = parts.iter().map(read).collect::<Result<_, LoadError>>()?;
     let entries = MadeFor::of_head(&weights).map(|made_for| made_for.entries_beside(&weights)).transpose()?;
-    save_tensors(checkpoint, &named, &with_judged(entries.unwrap_or_default(), weights.judged()?.as_ref()))?;
+    save_tensors(checkpoint, &named, &weights.head_facts()?.added_to(entries.unwrap_or_default()))?;
     Ok(())
 }

@@ -1,9 +1,9 @@
 //! The files of a model directory: which there are, and their weights for training and conversion.
 
+use super::head_facts::HeadFacts;
 use super::layout::{HEAD, Layout, Part};
 use super::made_for::check_head;
 use super::{lora::LoraConfig, registry::Registry, tensor_file::TensorFile};
-use crate::diffusion::TokenSet;
 use crate::files;
 use crate::model::config::{family::Family, llada::Config, remedi, strict};
 use crate::model::device::{CudaGraphs, Device, backend};
@@ -26,8 +26,8 @@ pub(crate) struct Tensors {
     pub(crate) backbone: BTreeMap<String, Tensor>,
     /// The quality head, where there is one.
     pub(crate) head: Option<BTreeMap<String, Tensor>>,
-    /// The tokens that the head was trained to judge, where its file says so.
-    pub(crate) judged: Option<TokenSet>,
+    /// What its file says of it.
+    pub(crate) facts: HeadFacts,
 }
 
 /// Loads every weight of a directory's model in f32. A quality head that was made for other weights
@@ -45,11 +45,10 @@ pub(crate) fn tensors(
     let layout = Layout::llada(&config);
     let weights = Registry::of(&layout, files, lora, backend)?;
     check_head(&weights, allow_foreign_head)?;
-    let head = layout.head.iter().map(|(name, _)| Ok((name.clone(), weights.head(name)?)));
     Ok(Tensors {
         backbone: all_weights(&layout, &weights)?,
-        head: if weights.has_head() { Some(head.collect::<Result<_, LoadError>>()?) } else { None },
-        judged: weights.judged()?,
+        head: weights.whole_head()?,
+        facts: weights.head_facts()?,
         config,
     })
 }

@@ -57,8 +57,17 @@ pub(crate) struct Layout {
     pub(crate) weights: BTreeMap<String, Vec<usize>>,
     /// A weight that may be there and is not read.
     pub(crate) unread: Option<String>,
-    /// Shapes of the quality head's tensors; all of them must be there, or none.
-    pub(crate) head: Vec<(String, Vec<usize>)>,
+    /// What a quality head beside the weights reads; `None` where there is no place for one.
+    pub(crate) head: Option<HeadPlace>,
+}
+
+/// The states that a PRISM head can read.
+#[derive(Clone, Copy, Debug)]
+pub(crate) struct HeadPlace {
+    /// Numbers of a state.
+    pub(crate) width: usize,
+    /// Blocks of the network.
+    pub(crate) blocks: usize,
 }
 
 #[derive(Clone, Debug)]
@@ -83,8 +92,8 @@ impl Layout {
             // a copy of the embedding that some tools write out
             unread: config.weight_tying.then(|| format!("{}.weight", config.names().outside("ff_out"))),
             head: match config.family.features().judges {
-                false => head_tensors(config.d_model).map(|(name, shape)| (name.to_owned(), shape)).into(),
-                true => Vec::new(),
+                false => Some(HeadPlace { width: config.d_model, blocks: config.n_layers }),
+                true => None,
             },
         }
     }
@@ -102,7 +111,7 @@ impl Layout {
         derived: &'static [&'static str],
     ) -> Self {
         let naming = Naming::Plain { prefix, derived };
-        Self { naming, weights: weights.into_iter().collect(), unread: None, head: Vec::new() }
+        Self { naming, weights: weights.into_iter().collect(), unread: None, head: None }
     }
 
     /// What a tensor of this name is; `None` is to be skipped, an error says why it has no place.
@@ -118,17 +127,21 @@ impl Layout {
     }
 }
 
-/// The tensors of a PRISM head on states of width `d` (arXiv 2510.01384, section 3).
-pub(crate) fn head_tensors(d: usize) -> [(&'static str, Vec<usize>); 6] {
+/// The tensors of a PRISM head on states of width `d` (arXiv 2510.01384, section 3). In the paper
+/// the size of its inner layer, `size`, is `d`.
+pub(crate) fn head_tensors(d: usize, size: usize) -> [(&'static str, Vec<usize>); 6] {
     [
         ("norm.weight", vec![d]),
         ("norm.bias", vec![d]),
-        ("proj1.weight", vec![d, d]),
-        ("proj1.bias", vec![d]),
-        ("proj2.weight", vec![1, d]),
+        (INNER, vec![size, d]),
+        ("proj1.bias", vec![size]),
+        ("proj2.weight", vec![1, size]),
         ("proj2.bias", vec![1]),
     ]
 }
+
+/// The tensor of a PRISM head whose rows are its size.
+pub(crate) const INNER: &str = "proj1.weight";
 
 /// What is wrong with a weight that the configuration does not require.
 pub(crate) const NO_PLACE: &str = "has no place in the model that config.json describes";

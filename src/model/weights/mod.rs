@@ -6,6 +6,7 @@ pub(crate) mod convert;
 pub(crate) mod directory;
 pub(crate) mod fingerprint;
 pub(crate) mod gguf;
+pub(crate) mod head_facts;
 pub(crate) mod layout;
 pub(crate) mod lora;
 pub(crate) mod made_for;

@@ -3,13 +3,15 @@
 
 use super::fingerprint::{self, Row, Samples};
 use super::gguf::FINGERPRINT;
-use super::layout::{Layout, NO_PLACE, Part};
+use super::head_facts::{HeadFacts, layer_of};
+use super::layout::{HeadPlace, INNER, Layout, NO_PLACE, Part, head_tensors};
 use super::lora::{self, LoraConfig};
 use super::tensor_file::{JUDGED, TensorFile};
 use crate::diffusion::TokenSet;
 use crate::model::backend::{Backend, Stored};
 use crate::model::config::names::{self, Place};
 use crate::model::error::LoadError;
+use crate::model::network::Layer;
 use candle_core::{DType, Tensor};
 use sha2::{Digest, Sha256};
 use std::collections::{BTreeMap, BTreeSet};
@@ -29,6 +31,8 @@ pub(crate) struct Registry {
     lora: LoraConfig,
     backend: Arc<dyn Backend>,
     dtype: DType,
+    /// The states that the quality head reads.
+    layer: Layer,
 }
 
 impl Registry {
@@ -40,7 +44,8 @@ impl Registry {
         lora: LoraConfig,
         backend: Arc<dyn Backend>,
     ) -> Result<Self, LoadError> {
-        let mut registry = Self { files, locations: BTreeMap::new(), lora, backend, dtype: DType::F32 };
+        let mut registry =
+            Self { files, locations: BTreeMap::new(), lora, backend, dtype: DType::F32, layer: Layer::Last };
         registry.sort(layout)?;
         registry.check_weights(layout)?;
         registry.check_adapters(layout)?;
@@ -117,6 +122,25 @@ impl Registry {
     /// Loads a tensor of the quality head, in f32.
     pub(crate) fn head(&self, name: &str) -> Result<Tensor, LoadError> {
         self.load(&Part::Head(name.to_owned()))
+    }
+
+    /// Loads the quality head's tensors by their names, in f32; `None` without a head.
+    pub(crate) fn whole_head(&self) -> Result<Option<BTreeMap<String, Tensor>>, LoadError> {
+        let parts =
+            self.locations.keys().filter_map(|part| if let Part::Head(name) = part { Some(name) } else { None });
+        let head =
+            parts.map(|name| Ok((name.clone(), self.head(name)?))).collect::<Result<BTreeMap<_, _>, LoadError>>()?;
+        Ok(Some(head).filter(|head| !head.is_empty()))
+    }
+
+    /// The states that the quality head reads.
+    pub(crate) const fn head_layer(&self) -> Layer {
+        self.layer
+    }
+
+    /// What the file of the quality head says of it.
+    pub(crate) fn head_facts(&self) -> Result<HeadFacts, LoadError> {
+        Ok(HeadFacts { judged: self.judged()?, layer: self.layer })
     }
 
     /// The fingerprint of the base model's weights, without adapters: the SHA-256 of every gain and
@@ -254,19 +278,35 @@ impl Registry {
         Ok(())
     }
 
-    fn check_head(&self, layout: &Layout) -> Result<(), LoadError> {
-        if !self.has_head() {
-            return Ok(());
-        }
-        for (name, shape) in &layout.head {
-            self.check_shape(&Part::Head(name.clone()), shape)?;
-        }
-        let is_stray = |name: &str| !layout.head.iter().any(|(known, _)| known == name);
-        let problem = match layout.head.as_slice() {
-            [] => "is of a PRISM head, but this model judges its tokens itself; leave the head out",
-            _ => "has no place in a PRISM head",
+    /// A head is complete, its tensors have one size, and it reads states of this model.
+    fn check_head(&mut self, layout: &Layout) -> Result<(), LoadError> {
+        let Some(file) = self.head_file() else { return Ok(()) };
+        let Some(HeadPlace { width, blocks }) = layout.head else {
+            let problem = "is of a PRISM head, but this model judges its tokens itself; leave the head out";
+            return self.check_strays(|part| matches!(part, Part::Head(_)), problem);
         };
-        self.check_strays(|part| matches!(part, Part::Head(name) if is_stray(name)), problem)
+        let layer = layer_of(file, blocks)?;
+        let inner = Part::Head(INNER.to_owned());
+        let location = self.locations.get(&inner).ok_or_else(|| self.missing(&inner))?;
+        let size = match location.shape[..] {
+            [size, columns] if size > 0 && columns == width => size,
+            _ => {
+                let problem = format!(
+                    "has a quality head whose tensor `{}` has shape {:?}, expected [SIZE, {width}], of any size from 1: \
+                     the model's states have {width} numbers",
+                    location.name, location.shape
+                );
+                return Err(LoadError::malformed(&self.files[location.file].name, problem));
+            }
+        };
+        let tensors = head_tensors(width, size);
+        for (name, shape) in &tensors {
+            self.check_shape(&Part::Head((*name).to_owned()), shape)?;
+        }
+        let is_stray = |name: &str| !tensors.iter().any(|(known, _)| *known == name);
+        self.check_strays(|part| matches!(part, Part::Head(name) if is_stray(name)), "has no place in a PRISM head")?;
+        self.layer = layer;
+        Ok(())
     }
 
     fn check_strays(&self, is_stray: impl Fn(&Part) -> bool, problem: &str) -> Result<(), LoadError> {

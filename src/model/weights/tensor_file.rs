@@ -1,6 +1,6 @@
 //! Files of named tensors, of which only the header is read until a tensor is asked for.
 
-use super::gguf::{FINGERPRINT, HEAD_BASE, HEAD_WEIGHTS, JUDGED as GGUF_JUDGED, read::Gguf};
+use super::gguf::{FINGERPRINT, HEAD_BASE, HEAD_LAYER, HEAD_WEIGHTS, JUDGED as GGUF_JUDGED, read::Gguf};
 use crate::files;
 use crate::model::backend::{Backend, Normal, cpu::Cpu};
 use crate::model::error::{LoadError, words};
@@ -17,10 +17,21 @@ use std::{fmt, io::Read, panic::catch_unwind, path::Path};
 
 /// The key in the header of a head's file for the tokens that it was trained to judge.
 pub(crate) const JUDGED: &str = "judged";
+/// The key for the number of the block, counted from 1, whose states the head reads, where it is
+/// not the last one.
+pub(crate) const LAYER: &str = "layer";
 /// The key for the fingerprint of the weights that the head was made for.
 pub(crate) const BASE: &str = "base";
 /// The key for numbers of these weights.
 pub(crate) const SAMPLES: &str = "weights";
+/// Entries of a header, as a GGUF file calls them and as others do.
+pub(crate) const GGUF_ENTRIES: [(&str, &str); 5] = [
+    (FINGERPRINT, FINGERPRINT),
+    (GGUF_JUDGED, JUDGED),
+    (HEAD_LAYER, LAYER),
+    (HEAD_BASE, BASE),
+    (HEAD_WEIGHTS, SAMPLES),
+];
 /// Standard deviation of random weights, LLaDA's `init_std`.
 const RANDOM_STD: f64 = 0.02;
 
@@ -67,9 +78,7 @@ impl TensorFile {
     /// The same for a GGUF file that is open already.
     pub(crate) fn gguf(file: Gguf, name: String) -> Result<Self, LoadError> {
         let mut metadata = HashMap::new();
-        for (key, name) in
-            [(FINGERPRINT, FINGERPRINT), (GGUF_JUDGED, JUDGED), (HEAD_BASE, BASE), (HEAD_WEIGHTS, SAMPLES)]
-        {
+        for (key, name) in GGUF_ENTRIES {
             metadata.extend(file.text(key)?.map(|text| (name.to_owned(), text.to_owned())));
         }
         Ok(Self { name, shapes: file.shapes(), metadata, store: Store::Gguf(Box::new(file)) })

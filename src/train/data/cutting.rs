@@ -1,4 +1,4 @@
-//! Tokens of text and of examples to rows of one length.
+//! Tokens of text and of examples to rows.
 
 use super::store::RowWriter;
 use crate::diffusion::{TokenId, u32_of};
@@ -9,12 +9,25 @@ use crate::text::Tokenizer;
 pub struct Cutting<'a> {
     /// The tokenizer of the model.
     pub tokenizer: &'a Tokenizer,
-    /// Tokens of a row.
+    /// Tokens of a row at most.
     pub length: usize,
     /// The token that fills up rows, and that ends examples and files.
     pub end: Option<TokenId>,
-    /// Whether a row holds as many examples of JSONL as fit into it, instead of one.
-    pub packed: bool,
+    /// How examples of JSONL become rows.
+    pub filling: Filling,
+}
+
+/// What a row holds beside its first example of JSONL.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub enum Filling {
+    /// The end of text, to the end of the row: padding belongs to the response, as in LLaDA's
+    /// training (arXiv 2502.09992, section 2.3).
+    #[default]
+    EndOfText,
+    /// As many other examples as fit, each closed by the end of text.
+    Packed,
+    /// One end of text: rows are as long as their examples.
+    Unpadded,
 }
 
 /// Cuts tokens into rows, and writes these.
@@ -57,23 +70,22 @@ impl<'a> Cutter<'a> {
         self.cut_text()
     }
 
-    /// A row of one example, filled up with the end of text: padding belongs to the response, as in
-    /// LLaDA's training (arXiv 2502.09992, section 2.3). Or a part of a row that is packed.
+    /// A row of one example, or a part of a row that is packed.
     pub(super) fn example(&mut self, prompt: &[TokenId], response: &[TokenId]) -> Result<(), String> {
-        let Cutting { length, end, packed, .. } = self.cutting;
+        let Cutting { length, end, filling, .. } = self.cutting;
         let free = prompt.len();
         if free >= length {
             return Err(format!("has a prompt of {free} tokens, which leaves nothing of the {length} of a row"));
         }
         let mut tokens: Vec<u32> = prompt.iter().chain(response).map(|token| token.0).collect();
-        if packed {
+        if filling == Filling::Packed {
             tokens.push(end.ok_or("cannot be packed, since the model names no end of text to close it with")?.0);
             return self.pack(tokens, u32_of(free));
         }
         tokens.truncate(length);
         if tokens.len() < length {
             let end = end.ok_or("is shorter than a row, and the model names no end of text to fill it up with")?;
-            tokens.resize(length, end.0);
+            tokens.resize(if filling == Filling::Unpadded { tokens.len() + 1 } else { length }, end.0);
         }
         self.add(&tokens, u32_of(free))
     }

@@ -3,7 +3,7 @@
 /// A row of training data.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Example {
-    /// The tokens; every row has equally many.
+    /// The tokens.
     pub tokens: Vec<u32>,
     /// Positions that may be masked, ascending.
     pub free: Vec<u32>,

@@ -11,7 +11,7 @@ use super::error::TrainError;
 use super::sudoku::{self, Grid, Split};
 use crate::diffusion::{TokenId, TokenSet};
 use crate::model::Config;
-pub use cutting::Cutting;
+pub use cutting::{Cutting, Filling};
 pub use example::Example;
 pub use reading::RowCache;
 use sha2::{Digest, Sha256};
@@ -88,14 +88,14 @@ impl RowSet {
 }
 
 impl Data {
-    /// These rows, of one length.
+    /// These rows.
     pub fn of(rows: Vec<Example>, seed: u64) -> Self {
         Self::Rows(RowSet { store: Arc::new(RowStore::Memory(rows)), selection: Selection::All, seed })
     }
 
     /// The rows of a file, or of all files of a folder in the order of their paths; what begins
     /// with a dot is left out. A `.jsonl` file has `prompt` and `response` on each line: the prompt
-    /// is never masked, and the response is closed or filled up with the end of text. Other files
+    /// is never masked, and the row is filled up as `cutting` says. Other files
     /// are text, which is cut into rows. Without `cache`, the rows are in a file without a name.
     ///
     /// # Errors
@@ -149,7 +149,7 @@ impl Data {
         }
     }
 
-    /// Tokens of a row.
+    /// Tokens of a row at most.
     pub fn length(&self) -> usize {
         match self {
             Self::Sudoku { .. } => sudoku::CANVAS,

@@ -118,8 +118,8 @@ fn files_of(path: &Path) -> io::Result<Vec<PathBuf>> {
 fn key(path: &Path, files: &[PathBuf], cutting: Cutting<'_>, cache: Option<RowCache<'_>>) -> Result<Key, TrainError> {
     let mut hash = Sha256::new();
     let Some(RowCache { tokenizer, .. }) = cache else { return Ok(Key::default()) };
-    let Cutting { length, end, packed, .. } = cutting;
-    hash.update(format!("{tokenizer} {length} {end:?} {packed} "));
+    let Cutting { length, end, filling, .. } = cutting;
+    hash.update(format!("{tokenizer} {length} {end:?} {filling:?} "));
     for file in files {
         let name = file.strip_prefix(path).unwrap_or(file); // a folder may be moved
         hash.update(format!("{} {} ", name.display(), is_jsonl(file)));

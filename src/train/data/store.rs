@@ -14,12 +14,12 @@ use std::{env, process};
 pub(super) type Key = [u8; 32];
 
 /// What a file begins with. The last character is the version of the format: after the key and the
-/// length of a row (8 bytes), each row is the position of its first free token and its tokens, all
-/// of 4 bytes, the lowest first.
-const MAGIC: &[u8; 8] = b"REMASKR1";
+/// length of the longest rows (8 bytes), each row is the position of its first free token, the
+/// number of its tokens, these, and zeros up to that length: all of 4 bytes, the lowest first.
+const MAGIC: &[u8; 8] = b"REMASKR2";
 const HEADER: u64 = (MAGIC.len() + size_of::<Key>() + 8) as u64;
 
-/// Rows of equal length.
+/// Rows, read one by one.
 #[derive(Debug)]
 pub(super) enum RowStore {
     /// In memory.
@@ -27,7 +27,7 @@ pub(super) enum RowStore {
     /// In a file.
     File {
         file: File,
-        /// Tokens of a row.
+        /// Tokens of a row at most.
         length: usize,
         count: u64,
     },
@@ -66,10 +66,10 @@ impl RowStore {
         }
     }
 
-    /// Tokens of a row.
+    /// Tokens of a row at most.
     pub(super) fn length(&self) -> usize {
         match self {
-            Self::Memory(rows) => rows.first().map_or(0, |row| row.tokens.len()),
+            Self::Memory(rows) => rows.iter().map(|row| row.tokens.len()).max().unwrap_or_default(),
             Self::File { length, .. } => *length,
         }
     }
@@ -83,16 +83,17 @@ impl RowStore {
                 let mut bytes = vec![0; size as usize];
                 file.read_exact_at(&mut bytes, HEADER + index * size)?;
                 let mut numbers = bytes.as_chunks().0.iter().map(|bytes| u32::from_le_bytes(*bytes));
-                let first_free = numbers.next().unwrap_or_default();
-                Ok(Example { free: (first_free..u32_of(*length)).collect(), tokens: numbers.collect() })
+                let [first_free, count] = [numbers.next(), numbers.next()].map(Option::unwrap_or_default);
+                let tokens: Vec<u32> = numbers.take(count as usize).collect();
+                Ok(Example { free: (first_free..u32_of(tokens.len())).collect(), tokens })
             }
         }
     }
 }
 
-/// Bytes of a row of `length` tokens.
+/// Bytes of a row of `length` tokens at most.
 const fn bytes_of(length: usize) -> u64 {
-    4 * (1 + length as u64)
+    4 * (2 + length as u64)
 }
 
 /// A file that rows are written to. One that is not finished leaves nothing behind.
@@ -127,8 +128,10 @@ impl RowWriter {
 
     /// Adds a row whose tokens are free from `first_free` on.
     pub(super) fn add(&mut self, tokens: &[u32], first_free: u32) -> io::Result<()> {
-        debug_assert_eq!(tokens.len(), self.length);
-        [first_free].iter().chain(tokens).try_for_each(|number| self.file.write_all(&number.to_le_bytes()))
+        let zeros = self.length.checked_sub(tokens.len()).ok_or(io::ErrorKind::InvalidInput)?;
+        let start = [first_free, u32_of(tokens.len())];
+        let row = start.into_iter().chain(tokens.iter().copied()).chain(std::iter::repeat_n(0, zeros));
+        row.map(u32::to_le_bytes).try_for_each(|number| self.file.write_all(&number))
     }
 
     /// The rows, once all are added.
@@ -155,9 +158,11 @@ mod tests {
 
     fn written(path: Option<&Path>, key: Key) -> RowStore {
         let mut writer = RowWriter::new(path, &key, 3).unwrap();
-        for first in 0..5 {
+        for first in 0..4 {
             writer.add(&[first, first + 1, u32::MAX], first.min(2)).unwrap();
         }
+        writer.add(&[7, 8], 1).unwrap();
+        assert!(writer.add(&[0; 4], 0).is_err(), "longer than the longest");
         writer.finish().unwrap()
     }
 
@@ -169,7 +174,8 @@ mod tests {
         let opened = RowStore::open(&path, &[7; 32]).unwrap().unwrap();
         for store in [named, opened, written(None, [0; 32])] {
             assert_eq!((store.count(), store.length()), (5, 3));
-            assert_eq!(store.row(4).unwrap(), Example { tokens: vec![4, 5, u32::MAX], free: vec![2] });
+            assert_eq!(store.row(3).unwrap(), Example { tokens: vec![3, 4, u32::MAX], free: vec![2] });
+            assert_eq!(store.row(4).unwrap(), Example { tokens: vec![7, 8], free: vec![1] });
             assert_eq!(store.row(1).unwrap(), Example { tokens: vec![1, 2, u32::MAX], free: vec![1, 2] });
         }
         assert_eq!(fs::read_dir(dir.path()).unwrap().count(), 1);
@@ -180,7 +186,7 @@ mod tests {
         let dir = tempfile::tempdir().unwrap();
         let path = dir.path().join("rows.bin");
         assert!(RowStore::open(&path, &[7; 32]).unwrap().is_none());
-        for bytes in [&b""[..], b"REMASKR1 and little else", &[0; 100]] {
+        for bytes in [&b""[..], b"REMASKR2 and little else", &[0; 100]] {
             fs::write(&path, bytes).unwrap();
             assert!(RowStore::open(&path, &[7; 32]).unwrap().is_none(), "{bytes:?}");
         }

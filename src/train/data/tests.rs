@@ -1,6 +1,6 @@
 //! Rows of files and folders, and where they are kept.
 
-use super::cutting::Cutting;
+use super::cutting::{Cutting, Filling};
 use super::example::Example;
 use super::reading::{PIECE, RowCache, read};
 use super::{Data, shuffled};
@@ -29,7 +29,7 @@ fn line(prompt: &str, response: &str) -> String {
 }
 
 /// The rows of these files of a folder, or of the only one.
-fn rows(files: &[(&str, &str)], length: usize, end: Option<u32>, packed: bool) -> Result<Vec<Example>, String> {
+fn rows(files: &[(&str, &str)], length: usize, end: Option<u32>, filling: Filling) -> Result<Vec<Example>, String> {
     let dir = tempfile::tempdir().unwrap();
     for (name, text) in files {
         let file = dir.path().join(name);
@@ -38,7 +38,7 @@ fn rows(files: &[(&str, &str)], length: usize, end: Option<u32>, packed: bool) -
     }
     let path = if let [(name, _)] = files { dir.path().join(name) } else { dir.path().to_owned() };
     let tokenizer = words();
-    let cutting = Cutting { tokenizer: &tokenizer, length, end: end.map(TokenId), packed };
+    let cutting = Cutting { tokenizer: &tokenizer, length, end: end.map(TokenId), filling };
     let store = read(&path, cutting, None).map_err(|error| error.to_string())?;
     Ok((0..store.count()).map(|index| store.row(index).unwrap()).collect())
 }
@@ -51,16 +51,16 @@ fn row(tokens: &[u32], first_free: u32) -> Example {
 fn a_prompt_is_never_free_and_what_fills_up_is() {
     let text = line("a b", "c d") + "\n" + &line("a", "c d e f c d");
     let expected = [row(&[1, 2, 3, 4, 9, 9], 2), row(&[1, 3, 4, 5, 6, 3], 1)];
-    assert_eq!(rows(&[("x.jsonl", &text)], 6, Some(9), false).unwrap(), expected);
+    assert_eq!(rows(&[("x.jsonl", &text)], 6, Some(9), Filling::EndOfText).unwrap(), expected);
     for (text, end, words) in [
         (line("a b c", "d"), Some(9), "line 1 has a prompt of 3 tokens, which leaves nothing of the 3 of a row"),
         (line("a", "b c") + &line("a", "b"), None, "line 2 is shorter than a row"),
         ("{}".to_owned(), None, "line 1 is no object with prompt and response"),
     ] {
-        let error = rows(&[("x.jsonl", &text)], 3, end, false).unwrap_err();
+        let error = rows(&[("x.jsonl", &text)], 3, end, Filling::EndOfText).unwrap_err();
         assert!(error.contains(words), "{error}");
     }
-    let error = rows(&[("x.jsonl", &line("a", "b"))], 3, None, true).unwrap_err();
+    let error = rows(&[("x.jsonl", &line("a", "b"))], 3, None, Filling::Packed).unwrap_err();
     assert!(error.contains("line 1 cannot be packed, since the model names no end of text"), "{error}");
 }
 
@@ -73,20 +73,30 @@ fn examples_are_packed_and_one_that_is_cut_off_begins_the_next_row() {
         row(&[6, 1, 2, 9, 4, 4], 1),
         row(&[4, 4, 4, 4, 4, 4], 1),
     ];
-    assert_eq!(rows(&[("x.jsonl", &text)], 6, Some(9), true).unwrap(), expected);
+    assert_eq!(rows(&[("x.jsonl", &text)], 6, Some(9), Filling::Packed).unwrap(), expected);
     let fits = line("a", "b") + &line("c", "d");
-    assert_eq!(rows(&[("x.jsonl", &fits)], 6, Some(9), true).unwrap(), [row(&[1, 2, 9, 3, 4, 9], 1)]);
-    assert_eq!(rows(&[("x.jsonl", &fits)], 8, Some(9), true).unwrap(), [row(&[1, 2, 9, 3, 4, 9, 9, 9], 1)]);
+    assert_eq!(rows(&[("x.jsonl", &fits)], 6, Some(9), Filling::Packed).unwrap(), [row(&[1, 2, 9, 3, 4, 9], 1)]);
+    assert_eq!(rows(&[("x.jsonl", &fits)], 8, Some(9), Filling::Packed).unwrap(), [row(&[1, 2, 9, 3, 4, 9, 9, 9], 1)]);
+}
+
+#[test]
+fn rows_that_are_not_padded_are_as_long_as_their_examples() {
+    let text = line("a", "b") + &line("c d", "e f a") + &line("f", "a b c d e f");
+    let expected = [row(&[1, 2, 9], 1), row(&[3, 4, 5, 6, 1, 9], 2), row(&[6, 1, 2, 3, 4, 5], 1)];
+    assert_eq!(rows(&[("x.jsonl", &text)], 6, Some(9), Filling::Unpadded).unwrap(), expected);
 }
 
 #[test]
 fn text_is_cut_as_if_it_were_read_at_once() {
-    assert_eq!(rows(&[("x", "a b c\nd e f a")], 3, Some(9), false).unwrap(), [row(&[1, 2, 3], 0), row(&[4, 5, 6], 0)]);
+    assert_eq!(
+        rows(&[("x", "a b c\nd e f a")], 3, Some(9), Filling::EndOfText).unwrap(),
+        [row(&[1, 2, 3], 0), row(&[4, 5, 6], 0)]
+    );
     let long = "a b c d e f\n".repeat(3 * PIECE / 12);
-    let all = rows(&[("x", &long)], 6, None, false).unwrap();
+    let all = rows(&[("x", &long)], 6, None, Filling::EndOfText).unwrap();
     assert_eq!(all.len(), 3 * PIECE / 12);
     assert!(all.iter().all(|one| *one == row(&[1, 2, 3, 4, 5, 6], 0)));
-    assert!(rows(&[("x", "a b")], 3, None, false).unwrap_err().contains("holds no row of 3 tokens"));
+    assert!(rows(&[("x", "a b")], 3, None, Filling::EndOfText).unwrap_err().contains("holds no row of 3 tokens"));
 }
 
 #[test]
@@ -99,11 +109,11 @@ fn a_folder_is_read_in_the_order_of_its_paths() {
         ("c", "f"),
     ];
     let expected = [row(&[1, 3, 3], 1), row(&[1, 2, 9], 0), row(&[4, 5, 9], 0)];
-    let mut found = rows(&files, 3, Some(9), false).unwrap();
+    let mut found = rows(&files, 3, Some(9), Filling::EndOfText).unwrap();
     found.sort_by_key(|row| (row.tokens[0], row.tokens[1] != 3));
     assert_eq!(found, expected);
-    assert!(rows(&[("a.txt", "a b c"), ("b.txt", "")], 3, None, false).is_ok());
-    assert!(rows(&[], 3, None, false).unwrap_err().contains("holds no row"));
+    assert!(rows(&[("a.txt", "a b c"), ("b.txt", "")], 3, None, Filling::EndOfText).is_ok());
+    assert!(rows(&[], 3, None, Filling::EndOfText).unwrap_err().contains("holds no row"));
 }
 
 #[test]
@@ -113,7 +123,7 @@ fn rows_that_are_kept_are_those_of_the_files_as_they_are() {
     let (one, other) = (words(), words());
     let first = |text: &str, tokenizer: (&Tokenizer, &str), length: usize| {
         fs::write(&data, text).unwrap();
-        let cutting = Cutting { tokenizer: tokenizer.0, length, end: None, packed: false };
+        let cutting = Cutting { tokenizer: tokenizer.0, length, end: None, filling: Filling::EndOfText };
         let cache = RowCache { file: &kept, tokenizer: tokenizer.1 };
         Data::read(&data, cutting, 0, Some(cache)).unwrap().row(0).unwrap().tokens
     };

@@ -3,30 +3,32 @@
 
 use super::super::data::{Data, Example};
 use super::super::head_alone::HeadAlone;
-use super::super::net::{Net, Parameters};
+use super::super::heads::Heads;
+use super::super::net::Net;
+use super::super::parameters::Parameters;
 use super::super::prism::Prism;
-use super::super::run::{Objective, Scored};
+use super::super::run::Objective;
 use super::super::samples::{Recipe, Rows};
 use super::super::tuning::Learns;
 use super::runs::run;
-use super::{numbers, tiny, trainable, tuning};
+use super::{learned, numbers, plainly, tiny, trainable, tuning};
 use crate::diffusion::TokenId;
 use crate::diffusion::policy::{Choice, order};
-use crate::model::{self, LoadOptions, Source, load, load_frozen};
+use crate::model::{self, HeadFacts, LoadOptions, Source, load, load_frozen};
 use candle_core::Device;
 use serde_json::Map;
 use std::num::NonZeroU32;
 use std::path::{Path, PathBuf};
 use std::sync::atomic::AtomicBool;
 
-fn data() -> Data {
+pub(super) fn data() -> Data {
     let row =
         |row: u32| Example { tokens: (0..24).map(|at| (row * 31 + at * 5) % 57).collect(), free: (8..24).collect() };
     Data::of((0..6).map(row).collect(), 5)
 }
 
 /// Half of the rows are rollouts.
-fn recipe() -> Recipe {
+pub(super) fn recipe() -> Recipe {
     Recipe {
         fills: 3,
         order: Choice::of(&order::RANDOM),
@@ -39,7 +41,7 @@ fn recipe() -> Recipe {
     }
 }
 
-fn source(dir: &Path, prism_head: Option<PathBuf>) -> Source {
+pub(super) fn source(dir: &Path, prism_head: Option<PathBuf>) -> Source {
     Source::Directory { dir: dir.to_owned(), prism_head, adapter: None }
 }
 
@@ -47,26 +49,25 @@ fn source(dir: &Path, prism_head: Option<PathBuf>) -> Source {
 fn it_learns_what_it_learns_beside_a_network_with_gradients() {
     let (config, all) = trainable();
     let mut parameters = Parameters::default();
-    for (name, var) in &all.trained {
+    for (name, tensor) in &all.trained {
         match name.starts_with("model.") {
-            true => drop(parameters.frozen.insert(name.clone(), var.as_tensor().clone())),
-            false => parameters.train(name.clone(), var.as_tensor()).unwrap(),
+            true => drop(parameters.frozen.insert(name.clone(), tensor.clone())),
+            false => parameters.train(name.clone(), tensor).unwrap(),
         }
     }
-    let net = Net::new(&config, &parameters, 24, 0.0, &Device::Cpu).unwrap();
+    let net = Net::new(&config, &parameters, 24, &plainly()).unwrap();
     let model = load_frozen(&source(&tiny(), None), model::Device::Cpu, LoadOptions::default()).unwrap();
-    let mut served = HeadAlone::new(Rows::new(config.mask, [data(), data()], 4, recipe(), 2), model);
+    let (heads, _) = Heads::alone(&[], &config, (None, &HeadFacts::default()), 2, &Device::Cpu).unwrap();
+    let mut served = HeadAlone::new(Rows::new(config.mask, [data(), data()], 4, recipe(), 2), model, heads);
     served.piece = 3;
     let mut trained = Prism::new(config.clone(), [data(), data()], 4, recipe(), 2);
     for step in 0..6 {
         let (read, rows) = (served.rows(step).unwrap(), trained.rows(step).unwrap());
-        let scored = [served.score(&net, &read).unwrap(), trained.score(&net, &rows).unwrap()];
-        let [a, b] = scored.map(|Scored { loss, sums, feedback, .. }| {
-            let loss = loss.expect("tokens are judged");
-            let store = loss.backward().unwrap();
-            let slopes = parameters.trained.values().flat_map(|var| numbers(store.get(var).unwrap()));
-            ((sums.judged, sums.judged_right), numbers(&loss)[0], slopes.collect::<Vec<f32>>(), feedback)
-        });
+        let [a, b] =
+            [learned(&served, &net, &read), learned(&trained, &net, &rows)].map(|(sums, gradients, feedback)| {
+                let slopes = parameters.trained.keys().flat_map(|name| numbers(&gradients.0[name]));
+                ((sums.judged, sums.judged_right), sums.loss, slopes.collect::<Vec<f32>>(), feedback)
+            });
         assert_eq!(a.0, b.0, "the same tokens are judged in step {step}");
         assert!((a.1 - b.1).abs() < 1e-5 * b.1.abs(), "{} {} in step {step}", a.1, b.1);
         let largest = b.2.iter().fold(0.0f32, |largest, slope| largest.max(slope.abs()));

@@ -5,6 +5,7 @@ use super::super::data::{Data, Example};
 use super::super::error::TrainError;
 use super::super::init::Start;
 use super::super::optimiser::Schedule;
+use super::super::precision::Products;
 use super::super::pretrain::Base;
 use super::super::progress::Progress;
 use super::super::run::{Finished, Objective, RunConfig};
@@ -26,12 +27,13 @@ pub(super) fn run(steps: u32) -> RunConfig {
         Schedule { steps, learning_rate: 1e-3, warmup: 2, betas: [0.9, 0.98], weight_decay: 0.05, clip: 1.0, ema: 0.9 };
     RunConfig {
         schedule,
-        piece: 2,
+        piece: Some(2),
         threads: 2,
         save_every: 3,
         report_every: 1,
         evaluate_every: None,
         recompute: false,
+        products: Products::Auto,
         device: model::Device::Cpu,
         trial: None,
     }
@@ -139,12 +141,12 @@ fn a_run_with_other_data_weights_or_code_is_not_resumed() {
     assert!(digest(row(0, 8)) != digest(row(1, 8)) && digest(row(1, 8)) != digest(row(1, 7)));
 
     let mut bytes = std::fs::read(&file).unwrap();
-    let format = b"\\\"format\\\":1";
+    let format = b"\\\"format\\\":2";
     let at = bytes.windows(format.len()).position(|window| window == format).unwrap();
     bytes[at + format.len() - 1] = b'9';
     std::fs::write(&file, bytes).unwrap();
     let error = pretrain(&file, &json!({}), 1).unwrap_err().to_string();
-    assert!(error.contains("has format 9, this version continues format 1"), "{error}");
+    assert!(error.contains("has format 9, this version continues format 2"), "{error}");
 }
 
 #[test]
@@ -183,7 +185,7 @@ fn a_loss_that_is_no_number_stops_the_run_and_names_the_step() {
         other => panic!("{other}"),
     }
     if let Some(saved) = checkpoint::open(&file, &Device::Cpu).unwrap() {
-        assert!(saved.parameters.values().all(|tensor| numbers(tensor).iter().all(|number| number.is_finite())));
+        assert!(saved.states.values().all(|state| numbers(&state.parts).iter().all(|number| number.is_finite())));
     }
 }
 
@@ -291,7 +293,7 @@ fn measuring_on_held_out_rows_changes_nothing_that_is_learned() {
     assert_eq!(with, without);
     assert!(none.iter().all(|progress| progress.held_out.is_none()));
     let measured = |reports: &[Progress]| {
-        let held_out = reports.iter().filter_map(|progress| Some((progress.step, progress.held_out?)));
+        let held_out = reports.iter().filter_map(|progress| Some((progress.step, progress.held_out.clone()?)));
         held_out.collect::<Vec<_>>()
     };
     let (first, steps) = (measured(&some), [3, 6, 7]);

@@ -8,12 +8,13 @@ mod sampling;
 pub(crate) mod summary;
 #[cfg(test)]
 mod tests;
+mod training;
 
 use super::summary::{Answers, Asks, Guidance, SummaryOptions, Vocabulary};
 use super::{Backend, KeysValues, Matrix, Normal, Operation, Segment, Spans};
 use attention::attention;
 use blocks::Blocks;
-use candle_core::{Device, Result, Storage, Tensor, bail};
+use candle_core::{DType, Device, Result, Storage, Tensor, bail};
 use rand_philox::Philox;
 use rayon::prelude::*;
 use summary::{guided, summarise};
@@ -65,7 +66,7 @@ impl Backend for Cpu {
     }
 
     fn summaries(&self, logits: &Tensor, vocabulary: Vocabulary, asks: &Asks<'_>, _: &Tensor) -> Result<Answers> {
-        let width = logits.dim(1)?;
+        let (width, logits) = (logits.dim(1)?, logits.to_dtype(DType::F32)?);
         let (storage, layout) = logits.storage_and_layout();
         let (Storage::Cpu(storage), Some((from, until))) = (&*storage, layout.contiguous_offsets()) else {
             bail!("logits that are no rows on the CPU")

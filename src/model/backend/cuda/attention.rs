@@ -8,9 +8,9 @@ use crate::model::backend::{KeysValues, Part, Span};
 use candle_core::{DType, Result, Tensor, bail};
 
 /// Queries of a tile, as `attention_mma.cu` has them, for short passes and for long ones.
-const TILE: [usize; 2] = [64, 128];
+pub(super) const TILE: [usize; 2] = [64, 128];
 /// Words of a tile among the inputs.
-const TILE_WORDS: usize = 4;
+pub(super) const TILE_WORDS: usize = 4;
 /// From so many queries on, large tiles keep a GPU as busy as small ones, and read keys less often.
 const LONG: usize = 1024;
 /// Queries of a block in `attention.cu`.
@@ -21,7 +21,7 @@ const BUFFERS: usize = 4;
 /// Threads of a block in both.
 const THREADS: u32 = 128;
 /// Widths of heads, filled up, in `attention_mma.cu`; in `attention.cu` any up to 256.
-const WIDTHS: [usize; 2] = [64, 128];
+pub(super) const WIDTHS: [usize; 2] = [64, 128];
 
 /// What a query sees of its row.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]

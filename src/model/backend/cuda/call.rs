@@ -53,7 +53,11 @@ pub(super) fn stride(x: &Tensor) -> Result<usize> {
 /// Whether packs of 16 bytes can be read from each row of `x` (rows, width), if a row is cut into
 /// `parts`.
 pub(super) fn is_wide(x: &Tensor, parts: usize) -> Result<bool> {
-    let pack = 16 / x.dtype().size_in_bytes();
+    is_packed(x, parts, 16 / x.dtype().size_in_bytes())
+}
+
+/// The same of packs of so many numbers.
+pub(super) fn is_packed(x: &Tensor, parts: usize, pack: usize) -> Result<bool> {
     let (_, width) = x.dims2()?;
     let places = [width / parts, stride(x)?, x.layout().start_offset()];
     Ok(width % parts == 0 && places.iter().all(|place| place % pack == 0))

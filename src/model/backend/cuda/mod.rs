@@ -1,20 +1,26 @@
 //! The operations on an NVIDIA GPU: products by cuBLAS, all else by few kernels of ours. Everything
 //! is on one stream and nothing waits for the device but what brings answers to the host.
 
+mod adam;
 mod attention;
+mod attention_training;
 mod call;
 mod gpu;
 mod graphs;
 #[cfg(test)]
 mod host;
 mod keep;
+mod layers;
 mod matrices;
 mod modules;
 #[cfg(feature = "cuda")]
 mod pinned;
+mod rows;
+mod scatter;
 mod summary;
 #[cfg(test)]
 mod tests;
+mod training;
 
 use super::counts::Counts;
 use super::inputs::{Inputs, part};
@@ -235,21 +241,7 @@ impl Backend for Cuda {
         // two parts in one launch, as queries and keys
         let mut rotated = Vec::new();
         for pair in parts.chunks(2) {
-            let (first, last) = (pair[0], pair[pair.len() - 1]);
-            let (tokens, first_width) = first.dims2()?;
-            let width: usize = pair.iter().map(|part| part.dim(1)).sum::<Result<usize>>()?;
-            // halves of heads are read in packs
-            let is_wide =
-                is_wide(first, first_width / (d / 2).max(1))? && is_wide(last, last.dim(1)? / (d / 2).max(1))?;
-            let both = self.gpu.launch(&Call {
-                kernel: format!("rotate_{}", form(first.dtype(), is_wide)?),
-                inputs: &[Some(first), Some(last), Some(&angles.cos), Some(&angles.sin)],
-                output: Output::New((tokens, width).into(), first.dtype()),
-                grid: [tokens, 1],
-                threads: THREADS,
-                shared: 0,
-                numbers: &[width / d, first_width / d, d, stride(first)?, stride(last)?].map(word),
-            })?;
+            let both = layers::rotated(&self.gpu, pair, d, angles, false)?;
             let mut from = 0;
             for part in pair {
                 rotated.push(both.narrow(1, from, part.dim(1)?)?);
@@ -261,19 +253,7 @@ impl Backend for Cuda {
 
     fn gated(&self, x: &Tensor, gate_up: &dyn Joined) -> Result<Tensor> {
         let parts = gate_up.products(x, 0..2)?;
-        let (gate, up) = (&parts[0], &parts[1]);
-        let (rows, width) = gate.dims2()?;
-        let is_wide = is_wide(gate, 1)? && is_wide(up, 1)?;
-        let pack = if is_wide { 16 / gate.dtype().size_in_bytes() } else { 1 };
-        self.gpu.launch(&Call {
-            kernel: format!("gated_{}", form(gate.dtype(), is_wide)?),
-            inputs: &[Some(gate), Some(up)],
-            output: Output::New((rows, width).into(), gate.dtype()),
-            grid: [rows, width.div_ceil(THREADS as usize * pack)],
-            threads: THREADS,
-            shared: 0,
-            numbers: &[word(width), word(stride(gate)?), word(stride(up)?)],
-        })
+        layers::gated(&self.gpu, &parts[0], &parts[1])
     }
 
     fn scored(&self, x: &Tensor, scorer: &Scorer) -> Result<Tensor> {

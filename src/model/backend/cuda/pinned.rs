@@ -1,22 +1,58 @@
 //! Copies between the host and a GPU through memory that the driver has pinned, so that a copy to
 //! the GPU does not hold the host up.
 
-use candle_core::cuda_backend::cudarc::driver::{DevicePtr, PinnedHostSlice, result};
+use candle_core::cuda_backend::cudarc::driver::{CudaEvent, CudaStream, DevicePtr, PinnedHostSlice, result};
 use candle_core::cuda_backend::{CudaStorageSlice, WrapErr};
 use candle_core::{
     CpuStorage, CudaDevice, CudaStorage, CustomOp1, DType, Device, Layout, Result, Shape, Storage, Tensor, bail,
 };
 use std::cell::Cell;
-use std::sync::{Mutex, OnceLock, PoisonError};
+use std::collections::VecDeque;
+use std::sync::{Arc, Mutex, OnceLock, PoisonError};
 
-/// Pinned memory of one GPU, as large as what was copied so far. A pass writes it after the answers
-/// of the one before have come, so no copy from it is under way.
+/// Most buffers for copies to a GPU: one for each copy that is asked for before the host waits
+/// next. A step of training has a few, and the steps after it may be asked for before it ends.
+const BUFFERS_MAX: usize = 64;
+
+/// Pinned memory of one GPU, as large as what was copied so far.
 #[derive(Debug, Default)]
 pub(super) struct Pinned {
-    there: Mutex<Option<PinnedHostSlice<u32>>>,
+    /// The one used last comes last.
+    there: Mutex<VecDeque<Buffer>>,
     back: Mutex<Option<PinnedHostSlice<f32>>>,
     /// Any tensor on the GPU.
     anchor: OnceLock<Tensor>,
+}
+
+/// Memory that a copy to the GPU reads, and when it has been read.
+#[derive(Debug)]
+struct Buffer {
+    words: PinnedHostSlice<u32>,
+    read: CudaEvent,
+}
+
+impl Buffer {
+    /// One of at least so many words that no copy reads any more. Waits only where as many copies
+    /// as there may be buffers are under way.
+    #[allow(unsafe_code)]
+    fn idle(buffers: &mut VecDeque<Self>, count: usize, stream: &Arc<CudaStream>) -> Result<Self> {
+        stream.context().bind_to_thread().w()?;
+        let is_full = buffers.len() >= BUFFERS_MAX;
+        // copies end in the order in which they were asked for
+        let is_ready = match buffers.front() {
+            Some(oldest) => is_full || oldest.read.try_is_complete().w()?,
+            None => false,
+        };
+        if is_ready && let Some(oldest) = buffers.pop_front() {
+            oldest.read.synchronize().w()?;
+            if oldest.words.len() >= count {
+                return Ok(oldest);
+            }
+        }
+        // SAFETY: as much of it is written as is read.
+        let words = unsafe { stream.context().alloc_pinned(count.next_power_of_two()) }.w()?;
+        Ok(Self { words, read: stream.context().new_event(None).w()? })
+    }
 }
 
 /// Makes a tensor of memory on a GPU, which the tensor library grants to operations only.
@@ -44,20 +80,17 @@ impl Pinned {
     /// Words on the GPU.
     pub(super) fn bring(&self, words: &[u32], device: &CudaDevice) -> Result<Tensor> {
         let stream = device.cuda_stream();
-        let mut pinned = self.there.lock().unwrap_or_else(PoisonError::into_inner);
-        // SAFETY: as much of it is written as is read.
-        let enough = |count| unsafe { stream.context().alloc_pinned::<u32>(count) };
-        let pinned = match &mut *pinned {
-            Some(pinned) if pinned.len() >= words.len() => pinned,
-            pinned => pinned.insert(enough(words.len().next_power_of_two()).w()?),
-        };
-        let pinned = &mut pinned.as_mut_slice().w()?[..words.len()];
+        let mut buffers = self.there.lock().unwrap_or_else(PoisonError::into_inner);
+        let mut buffer = Buffer::idle(&mut buffers, words.len(), &stream)?;
+        let pinned = &mut buffer.words.as_mut_slice().w()?[..words.len()];
         pinned.copy_from_slice(words);
         // SAFETY: the copy below writes all of it before anything reads it.
         let there = unsafe { device.alloc::<u32>(words.len().max(1)) }?;
         let to = there.device_ptr(&stream).0;
-        // SAFETY: both have so many words, and the pinned memory stays.
+        // SAFETY: both have so many words, and the pinned memory stays as it is until it was read.
         unsafe { result::memcpy_htod_async(to, pinned, stream.cu_stream()) }.w()?;
+        buffer.read.record(&stream).w()?;
+        buffers.push_back(buffer);
         let storage = CudaStorage::wrap_cuda_slice(there, device.clone());
         let anchor = match self.anchor.get() {
             Some(anchor) => anchor,

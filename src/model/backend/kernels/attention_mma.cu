@@ -4,59 +4,14 @@
 //
 // A row's numbers do not depend on the other rows: each query meets its keys in tiles that begin at its row's first key.
 
-#include "warp.cuh"
-
-constexpr uint32_t WARPS = 4, THREADS = WARPS * WARP;
-// Keys that are looked at together.
-constexpr uint32_t KEYS = 64;
-
-// Words of a tile of queries: its first query, their number (0 is no tile), the first key of their row, the number of keys.
-constexpr uint32_t TILE = 4;
-
-// The place of 16 bytes in shared rows of D bf16. Neighbouring rows are shifted, so that a matrix is read without two
-// lanes waiting for one bank.
-template <uint32_t D>
-__device__ __forceinline__ uint32_t place(uint32_t row, uint32_t chunk) {
-    return row * D + ((chunk ^ (row & 7u)) * 8u);
-}
-
-// Rows that are neighbours.
-struct Neighbours {
-    const Half *start;
-    uint32_t stride;
-};
-
-// Rows that a list names.
-struct Listed {
-    const Half *start, *kept;
-    const uint32_t *rows;
-    uint32_t stride, kept_stride;
-};
-
-__device__ __forceinline__ const Half *row_at(const Neighbours &from, uint32_t row) {
-    return from.start + (uint64_t)row * from.stride;
-}
-
-__device__ __forceinline__ const Half *row_at(const Listed &from, uint32_t row) {
-    return row_of(from.start, from.kept, from.rows[row], from.stride, from.kept_stride);
-}
-
-// Begins to copy `count` rows (of `most`) of `width` numbers from global to shared memory, filled up with zeros.
-template <uint32_t D, typename Rows>
-__device__ __forceinline__ void fetch(Half *to, const Rows &from, uint32_t most, uint32_t count, uint32_t width) {
-    for (uint32_t at = threadIdx.x; at < most * (D / 8u); at += THREADS) {
-        const uint32_t row = at / (D / 8u), chunk = at % (D / 8u);
-        const bool is_there = row < count && chunk * 8u < width;
-        copy_later(to + place<D>(row, chunk), is_there ? row_at(from, row) + chunk * 8u : from.start, is_there);
-    }
-}
+#include "attention.cuh"
 
 // M: sixteens of queries of a warp. D: width of a head, filled up.
 template <uint32_t D, uint32_t M>
 __device__ __forceinline__ void attend(const Half *q, const Half *k, const Half *v, const Half *kept_k,
                                        const Half *kept_v, const uint32_t *rows, const uint32_t *tiles,
-                                       const uint32_t *limits, Half *out, uint32_t width, uint32_t sharing,
-                                       uint32_t q_stride, uint32_t k_stride, uint32_t v_stride, uint32_t kept_stride,
+                                       const uint32_t *limits, Half *out, float *log_sums, uint32_t width,
+                                       uint32_t sharing, uint32_t q_stride, uint32_t k_stride, uint32_t v_stride, uint32_t kept_stride,
                                        uint32_t out_stride, float scale) {
     constexpr uint32_t QUERIES = WARPS * M * 16u;
     SHARED_BYTES(bytes);
@@ -231,6 +186,9 @@ __device__ __forceinline__ void attend(const Half *q, const Half *k, const Half 
             mass += __shfl_xor_sync(0xffffffffu, mass, 2u);
             const float share = mass == 0.0f ? 0.0f : 1.0f / mass;
             const uint32_t row = (warp * M + m) * 16u + half * 8u + lane / 4u;
+            if (log_sums != nullptr && row < query_count && lane % 4u == 0) {
+                log_sums[(uint64_t)(first_query + row) * gridDim.y + head] = largest[m][half] * scale + log2f(mass);
+            }
 #pragma unroll
             for (uint32_t n = 0; n < D / 8u; n++) {
                 const uint32_t column = n * 8u + lane % 4u * 2u;
@@ -253,11 +211,25 @@ __device__ __forceinline__ void attend(const Half *q, const Half *k, const Half 
              const uint32_t *tiles, const uint32_t *limits, Half *out, uint32_t width, uint32_t sharing,               \
              uint32_t q_stride, uint32_t k_stride, uint32_t v_stride, uint32_t kept_stride, uint32_t out_stride,       \
              float scale) {                                                                                            \
-        attend<D, M>(q, k, v, kept_k, kept_v, rows, tiles, limits, out, width, sharing, q_stride, k_stride, v_stride,  \
-                     kept_stride, out_stride, scale);                                                                  \
+        attend<D, M>(q, k, v, kept_k, kept_v, rows, tiles, limits, out, nullptr, width, sharing, q_stride, k_stride,   \
+                     v_stride, kept_stride, out_stride, scale);                                                                  \
     }
 
 ATTENTION(attention_mma_64_short, 64u, 1u)
 ATTENTION(attention_mma_64_long, 64u, 2u)
 ATTENTION(attention_mma_128_short, 128u, 1u)
 ATTENTION(attention_mma_128_long, 128u, 2u)
+
+// The same of keys that are tokens, with the logarithms of the sums, log_sums (queries, heads), to base 2: those of
+// exp(q k^T / sqrt(width)). For training.
+#define ATTENTION_SUMS(name, D)                                                                                        \
+    extern "C" __global__ void __launch_bounds__(THREADS)                                                              \
+        name(const Half *q, const Half *k, const Half *v, const uint32_t *tiles, const uint32_t *limits, Half *out,    \
+             float *log_sums, uint32_t width, uint32_t sharing, uint32_t q_stride, uint32_t k_stride,                  \
+             uint32_t v_stride, uint32_t out_stride, float scale) {                                                    \
+        attend<D, 1u>(q, k, v, nullptr, nullptr, nullptr, tiles, limits, out, log_sums, width, sharing, q_stride,      \
+                      k_stride, v_stride, 0, out_stride, scale);                                                       \
+    }
+
+ATTENTION_SUMS(attention_mma_sums_64, 64u)
+ATTENTION_SUMS(attention_mma_sums_128, 128u)

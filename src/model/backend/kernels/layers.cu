@@ -82,10 +82,10 @@ __device__ void add_norm(const T *x, const T *update, const T *weight, const T *
 }
 
 // Rotates the halves of each head: out (tokens, heads, width), where the first `q_heads` heads come from q and the others
-// from k, with the angles (tokens, width / 2) of their tokens.
+// from k, with the angles (tokens, width / 2) of their tokens, times `sign`: 1, or -1 to rotate back.
 template <uint32_t N, typename T>
 __device__ void rotate(const T *q, const T *k, const float *cosines, const float *sines, T *out, uint32_t heads,
-                       uint32_t q_heads, uint32_t width, uint32_t q_stride, uint32_t k_stride) {
+                       uint32_t q_heads, uint32_t width, uint32_t q_stride, uint32_t k_stride, float sign) {
     const uint32_t half = width / 2u;
     const uint64_t token = blockIdx.x;
     cosines += token * half, sines += token * half;
@@ -98,7 +98,7 @@ __device__ void rotate(const T *q, const T *k, const float *cosines, const float
         Pack<T, N> low, high;
 #pragma unroll
         for (uint32_t i = 0; i < N; i++) {
-            const float cosine = cosines[pair + i], sine = sines[pair + i];
+            const float cosine = cosines[pair + i], sine = sign * sines[pair + i];
             store(low.at[i], widened(a.at[i]) * cosine - widened(b.at[i]) * sine);
             store(high.at[i], widened(a.at[i]) * sine + widened(b.at[i]) * cosine);
         }
@@ -160,6 +160,8 @@ NORM(norm_f32_wide, float, float, float, true)
 NORM(norm_bf16, Half, Half, Half, false)
 NORM(norm_bf16_wide, Half, Half, Half, true)
 NORM(norm_bf16_f32, Half, float, float, false)
+NORM(norm_f32_bf16, float, float, Half, false)
+NORM(norm_f32_bf16_wide, float, float, Half, true)
 
 #define ADD_NORM(name, T, WIDE)                                                                                        \
     extern "C" __global__ void name(const T *x, const T *update, const T *weight, const T *bias, T *out,                \
@@ -174,8 +176,8 @@ ADD_NORM(add_norm_bf16_wide, Half, true)
 #define ROTATE(name, T, WIDE)                                                                                          \
     extern "C" __global__ void name(const T *q, const T *k, const float *cosines, const float *sines, T *out,           \
                                     uint32_t heads, uint32_t q_heads, uint32_t width, uint32_t q_stride,               \
-                                    uint32_t k_stride) {                                                               \
-        rotate<PACK<T, WIDE>>(q, k, cosines, sines, out, heads, q_heads, width, q_stride, k_stride);            \
+                                    uint32_t k_stride, float sign) {                                                   \
+        rotate<PACK<T, WIDE>>(q, k, cosines, sines, out, heads, q_heads, width, q_stride, k_stride, sign);      \
     }
 ROTATE(rotate_f32, float, false)
 ROTATE(rotate_f32_wide, float, true)

@@ -18,6 +18,8 @@ pub(crate) const HEAD_BASE: &str = "remask.head.base";
 pub(crate) const HEAD_WEIGHTS: &str = "remask.head.weights";
 /// The tokens that the quality head was trained to judge.
 pub(crate) const JUDGED: &str = "remask.judged";
+/// The block whose states the quality head reads.
+pub(crate) const HEAD_LAYER: &str = "remask.head.layer";
 /// GGUF's own key for the whole `tokenizer.json`.
 const TOKENIZER: &str = "tokenizer.huggingface.json";
 

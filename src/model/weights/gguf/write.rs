@@ -1,15 +1,12 @@
 //! Writing GGUF files from model directories, matrices in few bits.
 
-use super::{
-    FINGERPRINT, GENERATION_CONFIG, HEAD_BASE, HEAD_WEIGHTS, JUDGED, SHIFT_LOGITS, TOKENIZER, TOKENIZER_CONFIG,
-    is_shuffled, name,
-};
+use super::{FINGERPRINT, GENERATION_CONFIG, SHIFT_LOGITS, TOKENIZER, TOKENIZER_CONFIG, is_shuffled, name};
 use crate::files;
 use crate::model::weights::companions::tokenizer_config;
 use crate::model::weights::directory::{check_is_model, config, directory};
 use crate::model::weights::layout::{HEAD, Layout};
 use crate::model::weights::made_for::{MadeFor, check_head};
-use crate::model::weights::tensor_file::{BASE, SAMPLES};
+use crate::model::weights::tensor_file::GGUF_ENTRIES;
 use crate::model::weights::{convert::ConvertError, registry::Registry, save::save_with};
 use crate::model::{backend::cpu::Cpu, config::llada::Config, error::LoadError, network::Outputs};
 use candle_core::Tensor;
@@ -108,19 +105,15 @@ pub fn quantise(
         Ok((name, QTensor::quantize(&weight, format)?))
     };
     let mut tensors = backbone.par_iter().map(store).collect::<Result<Vec<_>, LoadError>>()?;
-    if weights.has_head() {
-        for (name, _) in &layout.head {
-            let tensor = QTensor::quantize(&weights.head(name)?, GgmlDType::F32).map_err(LoadError::from)?;
-            tensors.push((format!("{HEAD}{name}"), tensor));
-        }
+    for (name, tensor) in weights.whole_head()?.into_iter().flatten() {
+        let tensor = QTensor::quantize(&tensor, GgmlDType::F32).map_err(LoadError::from)?;
+        tensors.push((format!("{HEAD}{name}"), tensor));
     }
     let mut metadata = metadata(&config, dir, weights.fingerprint()?, format)?;
-    metadata.extend(weights.judged()?.map(|judged| (JUDGED.to_owned(), Value::String(judged.to_string()))));
-    if let Some(made_for) = MadeFor::of_head(&weights) {
-        let mut entries = made_for.entries_beside(&weights)?;
-        for (key, name) in [(HEAD_BASE, BASE), (HEAD_WEIGHTS, SAMPLES)] {
-            metadata.extend(entries.remove(name).map(|text| (key.to_owned(), Value::String(text))));
-        }
+    let made_for = MadeFor::of_head(&weights).map(|made_for| made_for.entries_beside(&weights)).transpose()?;
+    let mut entries = weights.head_facts()?.added_to(made_for.unwrap_or_default());
+    for (key, name) in GGUF_ENTRIES {
+        metadata.extend(entries.remove(name).map(|text| (key.to_owned(), Value::String(text))));
     }
     let metadata: Vec<(&str, &Value)> = metadata.iter().map(|(key, value)| (key.as_str(), value)).collect();
     let tensors: Vec<(&str, &QTensor)> = tensors.iter().map(|(name, tensor)| (name.as_str(), tensor)).collect();

@@ -2,10 +2,12 @@
 //! run in the program that `.ci/kernels` builds.
 
 mod attention;
+mod attention_training;
 mod kept;
 mod layers;
 mod model;
 mod summary;
+mod training;
 
 use super::Cuda;
 use crate::diffusion::{Draws, Position, Purpose, Seed};
