@@ -26,10 +26,10 @@ TOGETHER = [
     r"suffix goes with a prompt that is a text",
     r"n: given \d+; give 1 to \d+: all choices together",
     r"the template holds no ",
-    r"steps are too few for \d+ blocks",
+    r"steps? (is|are) too few for \d+ blocks",
     r"(window|hold) is \[.*\]; its end must lie after its start",
     r"^(diffusion\.remasking\.)?hold ",  # goes with steps, not with a pace
-    r"^remasking by exact reads up to \d+ rows of \d+ tokens in a step",
+    r"^remasking by exact reads up to \d+ rows? of \d+ tokens? in a step",
     # a schema within the schema: what could not be kept is named
     r"^(response_format|guided_json|guided_choice|json_schema|structured_outputs)",
     r"^tools\[\d+\]\.function\.parameters",  # a schema within the schema, too
