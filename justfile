@@ -156,11 +156,13 @@ kernels: cuda-toolchain
 
 # Pack all that `benches/gpu.sh` needs on a machine with a GPU; unpack it there, run `./gpu.sh`
 gpu-archive: cuda-toolchain cuda-build (cuda-build "90" "test --no-run --lib --test gpu --message-format json >target/gpu-tests.json")
-    rm -rf target/gpu && mkdir -p target/gpu/tests/data target/gpu/model
+    rm -rf target/gpu && mkdir -p target/gpu/tests/data target/gpu/model target/gpu/model-to-train
     cp benches/gpu.sh benches/gpu_table.py benches/http_load.py benches/http_same.py target/gpu/
-    cp benches/torch_llada.py benches/torch_passes.py target/gpu/
+    cp benches/torch_llada.py benches/torch_passes.py benches/torch_training.py benches/gpu_training.py target/gpu/
     cp -r tests/data/llada-tiny tests/data/dit-tiny target/gpu/tests/data/
     cp tests/data/llada-hub/instruct/*.json target/gpu/model/
+    cp tests/data/llada-hub/instruct/config.json models/toy/tokenizer.json target/gpu/model-to-train/
+    cat README.md docs/*.md >target/gpu/model-to-train/text.txt
     cp {{ cuda_target }}/remask target/gpu/
     for name in gpu remask; do \
         cp "$(grep -o "\"executable\":\"[^\"]*/$name-[^\"]*\"" target/gpu-tests.json | cut -d '"' -f 4)" target/gpu/$name-tests; done

@@ -6,12 +6,14 @@
 # Prints report.md, which has the tables of benches/RESULTS.md. A step that fails is named there, and
 # the others go on; then the exit code is 1.
 #
-# To try it without a GPU: DEVICE=cpu MODEL=DIR SIZES=1x64,2x128 VOCABULARY=250 TRIALS=2 ./gpu.sh
+# To try it without a GPU: DEVICE=cpu MODEL=DIR SIZES=1x64,2x128 VOCABULARY=250 TRIALS=2 \
+#     TO_TRAIN=DIR TRAINED='[["small", 64, 2, 8]]' ./gpu.sh
 set -uo pipefail
 cd "$(dirname "$0")"
 device=${DEVICE:-cuda} model=${MODEL:-model} port=${PORT:-8089}
 sizes=${SIZES:-1x64,1x206,1x512,1x1024,1x2048,1x4096,4x128,16x128,64x128} # rows x tokens
 block_canvas=${BLOCK_CANVAS:-512} streams_of_blocks=${STREAMS_OF_BLOCKS:-1,4,16,64}
+to_train=${TO_TRAIN:-model-to-train} trained=${TRAINED:-} # name, width, layers and rows of a step of models to train, in JSON
 vocabulary=${VOCABULARY:-126080} trials=${TRIALS:-50} scored=${SCORED:-900}
 libraries=$(python3 -c 'import glob, site; print(":".join(glob.glob(site.getsitepackages()[0] + "/nvidia/*/lib")))' || true)
 export LD_LIBRARY_PATH="${LD_LIBRARY_PATH:-}:$libraries" RUST_BACKTRACE=0
@@ -90,6 +92,9 @@ if python3 -c 'import torch' 2>/dev/null; then
 else
     failed+=("torch (Python has no module torch)")
 fi
+step training 500 python3 gpu_training.py --remask ./remask --device "$device" --model "$to_train" \
+    --text "$to_train/text.txt" \
+    ${trained:+--sizes "$trained" --steps 12 --length 64 --batch 4}
 card=$(nvidia-smi --query-gpu=name,driver_version,memory.total --format=csv,noheader 2>/dev/null || echo "no GPU")
 step report 60 python3 gpu_table.py measured --card "$card"
 {

@@ -100,6 +100,9 @@ def main():
     http = args.dir / "http"
     rows = [line for line in http.read_text().splitlines() if line.startswith("|")] if http.exists() else []
     print("\n".join(["| through HTTP | |", "|---|---|", *rows]))
+    training = args.dir / "training"
+    if training.exists():
+        print("\nTraining, rows of 89 tokens:\n\n" + training.read_text().strip())
 
 
 if __name__ == "__main__":

@@ -84,7 +84,7 @@ def main():
 
     if args.model and args.text:
         rows = ["--length", args.length, "--batch", args.batch]
-        data = ["--load-format", "dummy", "--model-id", args.model, "--data", args.text, "--device", args.device]
+        data = ["--dummy-weights", "--model-id", args.model, "--data", args.text, "--device", args.device]
         print(f"\n| a head, rows of {args.length} tokens | tokens/s | memory | hours for {TOKENS:.0f} tokens |\n|---|---|---|---|")
         for name, learns in [("alone", ["head"]), ("with LoRA, rank 256", ["lora", "--rank", "256"])]:
             with tempfile.TemporaryDirectory() as out:

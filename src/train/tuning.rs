@@ -76,6 +76,9 @@ pub struct Tuning {
     pub allow_foreign_head: bool,
     /// The number format of a backbone that does not learn.
     pub precision: Precision,
+    /// Whether the weights are random ones of the shapes that the directory's `config.json` gives,
+    /// to try how fast a run is.
+    pub has_dummy_weights: bool,
 }
 
 /// A trained head, and what was trained with it.
@@ -102,13 +105,31 @@ impl Tuning {
     }
 
     fn load_trainable(self, device: Device) -> Result<LoadedTuning, TrainError> {
-        let Self { base, data, held_out, batch, recipe, learns, heads, seed, allow_foreign_head, .. } = self;
+        let Self {
+            base,
+            data,
+            held_out,
+            batch,
+            recipe,
+            learns,
+            heads,
+            seed,
+            allow_foreign_head,
+            has_dummy_weights,
+            ..
+        } = self;
         if !heads.is_empty() {
             let problem = "--head names heads that are trained on the states of a model which stays as it is; give \
                            --learns head, or leave --head out: beside a model that learns there is one head";
             return Err(TrainError::Settings(problem.to_owned()));
         }
-        let Tensors { config, backbone, head, facts } = model::tensors(&base, None, Device::Cpu, allow_foreign_head)?;
+        let Tensors { config, backbone, head, facts } = if has_dummy_weights {
+            let config = Config::read(&base)?;
+            let backbone = init::Start::Fresh.weights(&config, seed)?;
+            Tensors { config, backbone, head: None, facts: HeadFacts::default() }
+        } else {
+            model::tensors(&base, None, Device::Cpu, allow_foreign_head)?
+        };
         data.check(&config)?;
         let judged = judged(facts.judged.as_ref(), &data)?;
         let (heads, head) = Heads::beside(&base, &config, (head, &facts), seed, &Cpu)?;
@@ -120,14 +141,20 @@ impl Tuning {
 
     /// The backbone is loaded as in serving.
     fn load_frozen(self, device: Device) -> Result<LoadedTuning, TrainError> {
-        let Self { base, data, held_out, batch, recipe, learns, heads, seed, allow_foreign_head, precision } = self;
-        let HeadStart { config, head, facts } = model::head_start(&base, Device::Cpu, allow_foreign_head)?;
+        let Self { base, data, held_out, batch, recipe, learns, heads, seed, allow_foreign_head, precision, .. } = self;
+        let has_dummy_weights = self.has_dummy_weights;
+        let HeadStart { config, head, facts } = if has_dummy_weights {
+            HeadStart { config: Config::read(&base)?, head: None, facts: HeadFacts::default() }
+        } else {
+            model::head_start(&base, Device::Cpu, allow_foreign_head)?
+        };
         data.check(&config)?;
         let judged = judged(facts.judged.as_ref(), &data)?;
         let (heads, parameters) = Heads::alone(&heads, &config, (head, &facts), seed, &Cpu)?;
         // the head is trained, so it matters to its check alone which weights it was made for
         let options = LoadOptions { precision, allow_foreign_head: true, ..LoadOptions::default() };
         let source = match model::is_gguf(&base) {
+            _ if has_dummy_weights => Source::DummyDirectory { dir: base.clone(), seed },
             true => Source::Gguf { file: base.clone(), prism_head: None },
             false => Source::Directory { dir: base.clone(), prism_head: None, adapter: None },
         };
@@ -204,8 +231,10 @@ impl LoadedTuning {
             Way::Frozen(mut objective) => {
                 objective.piece = run.rows_of_piece(&learner.config, objective.length(), &*learner.device);
                 let mut settings = settings.clone();
-                let weights = in_hex(&model::weights_digest(&base)?);
-                settings.insert("backbone_sha256".to_owned(), json!(weights));
+                if run.trial.is_none() {
+                    let weights = in_hex(&model::weights_digest(&base)?);
+                    settings.insert("backbone_sha256".to_owned(), json!(weights));
+                }
                 settings.insert("dtype".to_owned(), json!(objective.model.spec().dtype));
                 if !heads.are_usual(&learner.config) {
                     settings.insert("heads".to_owned(), json!(heads.all()));

@@ -40,6 +40,9 @@ pub(crate) struct PrismArgs {
     /// from it
     #[arg(long, value_name = "DIR|FILE.gguf")]
     model_id: PathBuf,
+    /// Try sizes with random weights of the shapes that config.json gives; only with --dry-run
+    #[arg(long, requires = "dry_run")]
+    dummy_weights: bool,
     /// Start from a quality head that was made for other weights, with a warning
     #[arg(long)]
     allow_foreign_head: bool,
@@ -156,6 +159,7 @@ pub(super) fn run(args: &PrismArgs) -> anyhow::Result<()> {
         seed,
         allow_foreign_head,
         precision,
+        has_dummy_weights: args.dummy_weights,
     };
     let tuning = tuning.load(args.run.device)?;
     let stop = stop_flag()?; // only now: while the model is loaded, a signal ends the program

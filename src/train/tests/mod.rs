@@ -138,5 +138,6 @@ fn tuning(base: &Path, data: Data, recipe: Recipe, learns: Learns) -> Tuning {
         seed: 2,
         allow_foreign_head: false,
         precision: Precision::Auto,
+        has_dummy_weights: false,
     }
 }
