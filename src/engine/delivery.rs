@@ -107,7 +107,16 @@ impl Courier {
                     }
                 }
             }
-            client.outbox.send(event);
+            let is_last = !matches!(event, Event::Step(_));
+            match Arc::try_unwrap(client) {
+                // who knows that a request has ended may ask for the next one
+                Ok(Client { outbox, place, .. }) if is_last => {
+                    drop(place);
+                    outbox.send(event);
+                }
+                Ok(client) => client.outbox.send(event),
+                Err(client) => client.outbox.send(event),
+            }
         }
     }
 }
@@ -168,6 +177,7 @@ mod tests {
             assert_eq!(inbox.next().await, Some(step(number)));
         }
         assert_eq!(inbox.next().await, Some(Event::Failed(Failure::ShutDown)));
+        assert!(places.take(Origin::new(None), 1, 1).is_ok(), "with the last event, the place is free");
         assert_eq!(inbox.next().await, None);
         places.all_free().await;
     }
