@@ -7,7 +7,7 @@ import schemathesis
 
 # limits by the model's canvas, vocabulary, tokenizer and template
 MODEL = [
-    r"max_tokens \d+ does not fit: the prompt has \d+ tokens and the canvas \d+ cells",
+    r"max_tokens \d+ does not fit: the prompt has \d+ tokens? and the canvas \d+ cells",
     r"takes? \d+ cells; the canvas has \d+",
     r"is \d+; ids are below \d+",
     r"is \d+; the vocabulary has no token with this id",
