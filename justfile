@@ -113,9 +113,9 @@ train-code out="target/code" packages=code_packages d_model="384" layers="8" bat
     test -e {{ out }}/new/config.json || PYTHONPATH={{ out }}/python python3 benches/new_text_model.py \
         --data {{ out }}/functions.jsonl --d-model {{ d_model }} --layers {{ layers }} --out {{ out }}/new
     cargo run --release -- train base --data {{ out }}/functions.jsonl --packed --model-id {{ out }}/new --length 160 \
-        --batch {{ batch }} --piece 32 --steps {{ steps }} --learning-rate 2.5e-3 --out {{ out }}/base
+        --batch {{ batch }} --steps {{ steps }} --learning-rate 2.5e-3 --out {{ out }}/base
     cargo run --release -- train prism --data {{ out }}/functions.jsonl --packed --model-id {{ out }}/base --length 160 \
-        --batch {{ batch }} --piece 32 --fills 12 --steps {{ head_steps }} --learning-rate 5e-4 --out {{ out }}/tuned
+        --batch {{ batch }} --fills 12 --steps {{ head_steps }} --learning-rate 5e-4 --out {{ out }}/tuned
     cargo run --release -- quantize --model-id {{ out }}/tuned --format q8_0 --out {{ out }}/code.gguf
 
 # Training speed compared with plain PyTorch, as ratios (needs torch, safetensors, numpy)
