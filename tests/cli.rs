@@ -129,6 +129,18 @@ fn a_model_is_trained_from_nothing_given_a_head_and_served() {
         }
         assert!(!Path::new(&planned).exists(), "nothing was written");
     }
+    let sizes = path(dir.path(), "sizes"); // without weights
+    std::fs::create_dir(&sizes).unwrap();
+    std::fs::copy(path(Path::new(&base), "config.json"), path(Path::new(&sizes), "config.json")).unwrap();
+    let dummy = ["train", "prism", "--task", "sudoku", "--model-id", &sizes, "--dummy-weights"];
+    for (more, learn) in [
+        (&["--learns", "head"][..], "parameters: 1153 learn, 16192 do not"),
+        (&["--learns", "lora", "--rank", "2"], "parameters: 1537 learn, 16192 do not"),
+    ] {
+        let words = printed(&[&dummy[..], more, &plan[..]].concat());
+        assert!(words.contains(learn) && words.contains("tokens/s"), "{words}");
+    }
+    check_error(&[&dummy[..], &plan[..plan.len() - 1]].concat(), "--dry-run");
 
     let warm = ["train", "base", "--task", "sudoku", "--steps", "3", "--learning-rate", "1e-3", "--warmup", "4"];
     check_error(

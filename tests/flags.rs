@@ -41,6 +41,8 @@ fn values_that_cannot_be_meant_are_refused_with_what_is_allowed() {
         (&["generate"], "--cfg-scale", "101", "give a number from 0 to 100"),
         (&["generate"], "--temperature", "-0.1", "give a finite number from 0 upwards"),
         (&["generate"], "--remask-below", "1.5", "give a number from 0 to 1"),
+        (&["generate"], "--proofread", "1", "give on, off, or a whole number of steps from 2 to 65536"),
+        (&["eval", "sudoku"], "--proofread", "some", "give on, off, or a whole number of steps from 2 to 65536"),
         (&["generate"], "--cache-suffix-window", "8", "goes with --cache; give that too"),
         (&["infill", "--preset", "fast"], "--remask-budget", "3", "goes with --remasking; give that too"),
         (&["serve"], "--drain-timeout", "18446744073709551615", "give a whole number from 0 to 604800"),

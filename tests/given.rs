@@ -164,7 +164,7 @@ async fn a_repair_refuses_what_is_for_blanks_by_its_name() {
         let why = match field.as_str() {
             "block_length" => "which takes its text as one block; leave it out",
             "cache" => "which computes the whole text in every pass; give \"off\", or leave it out",
-            _ => "which has steps, below and worst beside its text",
+            _ => "which has steps, below and worst beside its text; give those, or leave it out",
         };
         let message = format!("{param} does not go with a repair, {why}");
         assert_eq!((status, &error["param"], &error["message"]), (400, &json!(param), &json!(message)));

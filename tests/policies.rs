@@ -184,7 +184,7 @@ async fn faults_name_it() {
         message(json!({"remasking": "youngest"})).await,
         "diffusion.remasking: unknown variant `youngest`, expected one of \
          `off`, `quality`, `exact`, `confidence`, `present`, `running`, `t2m`, `p2`, `saber`, `token_editing`, `proseco`, `remdm`, \
-         `remdm_cap`, `remdm_rescale`, `remedi`, `remedi_logit`, `random`, `oldest`, `unlikely`"
+         `remdm_cap`, `remdm_rescale`, `remedi`, `remedi_logit`, `random`, `oldest`, `unlikely`, or an object of `policy` and knobs"
     );
     assert_eq!(
         message(json!({"remasking": {"policy": "oldest", "patience": 0}})).await,

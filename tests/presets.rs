@@ -215,7 +215,7 @@ async fn a_preset_that_no_request_could_use_is_an_error_of_its_file() {
         ),
         (
             json!({"x": {"proofreading": "more"}}),
-            "presets.x.proofreading: unknown variant `more`, expected `off` or `on`",
+            "presets.x.proofreading: unknown variant `more`, expected `off` or `on`, or an object",
         ),
         (
             json!({"x": {"proofreading": {"steps": 9, "temperature": -1}}}),
@@ -310,7 +310,7 @@ fn the_command_line_takes_a_preset_and_its_flags_win() {
     assert_eq!(fast, answer(&["--threshold", "0.9", "--remasking", "off", "--proofread", "0"]));
     assert!(fast["forward_passes"].as_u64().unwrap() < 32, "{fast}");
     let own = answer(&["--preset", "fast", "--unmasking", "leftmost"]);
-    assert_eq!(own, answer(&["--unmasking", "leftmost", "--remasking", "off", "--proofread", "0"]));
+    assert_eq!(own, answer(&["--unmasking", "leftmost", "--remasking", "off", "--proofread", "off"]));
     assert_eq!(own["forward_passes"], 32, "an order in place of the preset's pace");
 
     let error = complaint(&[&ask[..], &["--preset", "turbo"]].concat());

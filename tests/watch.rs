@@ -138,6 +138,7 @@ fn a_run_is_recorded_without_being_drawn_and_then_replayed() {
     let twice = write(&dir, "twice.jsonl", &String::from_utf8(first.repeat(2)).unwrap());
     assert!(printed(&["replay", &twice]).matches(SOLUTION).count() >= 4);
     refused(&["infill", "--record", &path(dir.path(), "no/run.jsonl")], "", "--record: cannot write ");
+    refused(&["infill", "--record", "-"], "", "--record: give the name of a file");
     refused(&["infill", "--delay", "5"], "", "--watch");
     refused(&["infill", "--watch", "--delay", "60001"], "", "give a whole number from 0 to 60000");
     refused(&["replay", &twice, "--delay", "1s"], "", "give a whole number from 0 to 60000");
@@ -172,7 +173,7 @@ async fn a_stream_that_was_saved_is_replayed() {
     let file = write(&dir, "completion", &saved("/v1/completions", body(usage)).await);
     assert_eq!(last_frame(&printed(&["replay", &file]), 1), SOLUTION[80..].trim());
     let file = write(&dir, "text", &saved("/v1/completions", body(json!({}))).await);
-    refused(&["replay", &file], "", "no start came before it; a completion is streamed with its start");
+    refused(&["replay", &file], "", "no start came before it; give \"stream\": true");
 }
 
 #[test]

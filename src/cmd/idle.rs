@@ -4,6 +4,7 @@
 use super::environment::UsageError;
 use super::model::{Place, place, split};
 use super::print::say;
+use super::words::Proofread;
 use crate::model::{Device, Devices};
 use clap::ArgMatches;
 use clap::parser::ValueSource;
@@ -130,7 +131,7 @@ const RULES: [Rule; 24] = [
     Rule {
         command: "eval sudoku",
         flags: &["proofread_below", "proofread_temperature"],
-        are_idle: |matches| matches.get_one::<u32>("proofread") == Some(&0),
+        are_idle: |matches| matches.get_one("proofread") == Some(&Proofread::OFF),
         why: "it is for proofreading; give --proofread as well",
     },
     Rule {

@@ -5,7 +5,7 @@ use super::{
     flag_names::{IDS, Names, REMASK, TEXT},
     policy::{PolicyArgs, goes_with},
     sampling::WritingArgs,
-    words::{count, number, whole},
+    words::{Proofread, count, number, proofread},
 };
 use crate::diffusion::TokenId;
 use crate::diffusion::policy::COUNT_MAX;
@@ -91,9 +91,10 @@ pub(super) struct RefineArgs {
     block_length: Option<u32>,
     #[command(flatten)]
     policy: PolicyArgs,
-    /// Steps per block to proofread it once it is full [default: the model's]
-    #[arg(long, value_name = "N", value_parser = whole::<u32>(0, COUNT_MAX.into()))]
-    proofread: Option<u32>,
+    /// Steps per block to proofread it once it is full: a number from 2, `on` for the model's, or
+    /// `off` [default: as the model says]
+    #[arg(long, value_name = "N", value_parser = proofread())]
+    proofread: Option<Proofread>,
     /// Quality below which proofreading writes a token again
     #[arg(long, value_name = "0..1", requires = "proofread", value_parser = number(0.0_f32, 1.0))]
     proofread_below: Option<f32>,
@@ -128,8 +129,8 @@ impl RefineArgs {
             block_length: self.block_length,
             remasking: self.policy.remasking,
             cache: self.policy.cache,
-            proofreading: self.proofread.map(|steps| Proofreading {
-                steps: Some(steps),
+            proofreading: self.proofread.map(|Proofread(steps)| Proofreading {
+                steps,
                 below: self.proofread_below,
                 ..Proofreading::default()
             }),

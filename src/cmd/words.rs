@@ -1,6 +1,6 @@
 //! Values of flags: one of some words, or a number in a range.
 
-use crate::diffusion::policy::{Kind, Rule, rules};
+use crate::diffusion::policy::{COUNT_MAX, Kind, Rule, rules};
 use clap::builder::{PossibleValue, PossibleValuesParser, StringValueParser, TypedValueParser};
 use std::fmt::Display;
 use std::ops::Range;
@@ -60,6 +60,27 @@ where
     T: TryFrom<u64> + Clone + Send + Sync + 'static,
 {
     whole(1, max)
+}
+
+/// The steps of a proofreading: the model's, or so many; 0 is off.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(super) struct Proofread(pub(super) Option<u32>);
+
+impl Proofread {
+    pub(super) const OFF: Self = Self(Some(0));
+}
+
+/// Reads the steps of a proofreading.
+pub(super) fn proofread() -> impl TypedValueParser<Value = Proofread> {
+    StringValueParser::new().try_map(|word: String| match word.as_str() {
+        "on" => Ok(Proofread(None)),
+        "off" | "0" => Ok(Proofread::OFF),
+        word => {
+            let steps = word.parse().ok().filter(|steps| (2..=COUNT_MAX).contains(steps));
+            let allowed = || format!("give on, off, or a whole number of steps from 2 to {COUNT_MAX}");
+            steps.map(|steps| Proofread(Some(steps))).ok_or_else(allowed)
+        }
+    })
 }
 
 /// Reads the number of a port; 0 picks a free one.

@@ -109,7 +109,7 @@ impl Courier {
             }
             let is_last = !matches!(event, Event::Step(_));
             match Arc::try_unwrap(client) {
-                // who knows that a request has ended may ask for the next one
+                // a client that has its answer can send the next request
                 Ok(Client { outbox, place, .. }) if is_last => {
                     drop(place);
                     outbox.send(event);

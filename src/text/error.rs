@@ -19,7 +19,7 @@ pub enum TextError {
     /// The vocabulary has no token for some characters.
     #[error("the model's vocabulary has nothing for {}; leave it out", quoted(characters))]
     Inexpressible {
-        /// The first few of them, in order of appearance.
+        /// In order of appearance; more than [`TextError::SHOWN_MAX`] where there may be others.
         characters: Vec<char>,
     },
     /// The tokenizer failed for another reason.
@@ -38,6 +38,13 @@ pub enum TextError {
     Template(String),
 }
 
+impl TextError {
+    /// Most characters that a message names.
+    pub(super) const SHOWN_MAX: usize = 5;
+}
+
 fn quoted(characters: &[char]) -> String {
-    characters.iter().map(|character| format!("{character:?}")).collect::<Vec<_>>().join(", ")
+    let shown = characters.iter().take(TextError::SHOWN_MAX).map(|character| format!("{character:?}"));
+    let others = (characters.len() > TextError::SHOWN_MAX).then(|| "others".to_owned());
+    shown.chain(others).collect::<Vec<_>>().join(", ")
 }

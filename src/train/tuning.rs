@@ -136,7 +136,7 @@ impl Tuning {
         let parameters = parameters(&config, backbone, head, &learns, seed)?;
         let objective = Way::Trained(Box::new(Prism::new(config.clone(), [data, held_out], batch, recipe, seed)));
         let learner = Learner { config, parameters, lora_scale: learns.lora_scale(), device: training(device)? };
-        Ok(LoadedTuning { objective, learner, base, heads, judged, learns })
+        Ok(LoadedTuning { objective, learner, base, has_dummy_weights, heads, judged, learns })
     }
 
     /// The backbone is loaded as in serving.
@@ -162,7 +162,7 @@ impl Tuning {
         let (rows, device) = (Rows::new(config.mask, [data, held_out], batch, recipe, seed), model.training());
         let objective = Way::Frozen(Box::new(HeadAlone::new(rows, model, heads.clone())));
         let learner = Learner { config, parameters, lora_scale: 0.0, device };
-        Ok(LoadedTuning { objective, learner, base, heads, judged, learns })
+        Ok(LoadedTuning { objective, learner, base, has_dummy_weights, heads, judged, learns })
     }
 }
 
@@ -187,6 +187,7 @@ pub struct LoadedTuning {
     objective: Way,
     learner: Learner,
     base: PathBuf,
+    has_dummy_weights: bool,
     heads: Heads,
     judged: TokenSet,
     learns: Learns,
@@ -224,14 +225,14 @@ impl LoadedTuning {
         stop: &AtomicBool,
         mut report: impl FnMut(&Progress),
     ) -> Result<Tuned, TrainError> {
-        let Self { objective, learner, base, heads, judged, learns } = self;
+        let Self { objective, learner, base, has_dummy_weights, heads, judged, learns } = self;
         let mut comparison = None;
         let finished = match objective {
             Way::Trained(mut objective) => train(run, &mut *objective, learner, checkpoint, settings, stop, report)?,
             Way::Frozen(mut objective) => {
                 objective.piece = run.rows_of_piece(&learner.config, objective.length(), &*learner.device);
                 let mut settings = settings.clone();
-                if run.trial.is_none() {
+                if !has_dummy_weights {
                     let weights = in_hex(&model::weights_digest(&base)?);
                     settings.insert("backbone_sha256".to_owned(), json!(weights));
                 }

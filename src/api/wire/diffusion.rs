@@ -58,7 +58,7 @@ pub(crate) struct Diffusion {
 
 fn end_of_text<'de, D: Deserializer<'de>>(input: D) -> Result<Option<EndOfText>, D::Error> {
     let words = EndOfText::ALL.map(|(word, ..)| word);
-    let index = OneOf { what: "variant", words: &words }.deserialize(input)?;
+    let index = OneOf { what: "variant", words: &words, or: "" }.deserialize(input)?;
     Ok(index.map(|index| EndOfText::ALL[index].1))
 }
 

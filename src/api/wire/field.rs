@@ -217,6 +217,8 @@ pub(crate) struct OneOf<'a> {
     /// "variant", or "field" for the name of a field.
     pub(crate) what: &'static str,
     pub(crate) words: &'a [&'static str],
+    /// What else may be given, for errors: "", or as ", or an object".
+    pub(crate) or: &'a str,
 }
 
 impl<'de> DeserializeSeed<'de> for OneOf<'_> {
@@ -233,10 +235,11 @@ impl Visitor<'_> for OneOf<'_> {
     fn expecting(&self, formatter: &mut fmt::Formatter<'_>) -> fmt::Result {
         let quoted: Vec<String> = self.words.iter().map(|word| format!("`{word}`")).collect();
         match quoted.as_slice() {
-            [word] => formatter.write_str(word),
-            [word, other] => write!(formatter, "{word} or {other}"),
-            words => write!(formatter, "one of {}", words.join(", ")),
+            [word] => formatter.write_str(word)?,
+            [word, other] => write!(formatter, "{word} or {other}")?,
+            words => write!(formatter, "one of {}", words.join(", "))?,
         }
+        formatter.write_str(self.or)
     }
 
     fn visit_unit<E: Error>(self) -> Result<Self::Value, E> {
@@ -263,6 +266,8 @@ pub(crate) fn word_or_object<'de, D: Deserializer<'de>, T: Deserialize<'de>>(
     input.deserialize_any(Field { words })
 }
 
+const OR_OBJECT: &str = ", or an object";
+
 struct Field<T> {
     words: Vec<(&'static str, T)>,
 }
@@ -279,7 +284,7 @@ impl<'de, T: Deserialize<'de>> Visitor<'de> for Field<T> {
     fn expecting(&self, formatter: &mut fmt::Formatter<'_>) -> fmt::Result {
         match self.names().as_slice() {
             [] => formatter.write_str("an object"),
-            words => write!(formatter, "{}, or an object", (&OneOf { what: "variant", words }) as &dyn Expected),
+            words => OneOf { what: "variant", words, or: OR_OBJECT }.expecting(formatter),
         }
     }
 
@@ -291,7 +296,7 @@ impl<'de, T: Deserialize<'de>> Visitor<'de> for Field<T> {
         if self.words.is_empty() {
             return Err(E::invalid_type(Unexpected::Str(given), &self));
         }
-        let index = OneOf { what: "variant", words: &self.names() }.visit_str(given)?;
+        let index = OneOf { what: "variant", words: &self.names(), or: OR_OBJECT }.visit_str(given)?;
         Ok(index.and_then(|index| self.words.into_iter().nth(index)).map(|(_, meaning)| meaning))
     }
 

@@ -46,7 +46,7 @@ fn choice<'de, D: Deserializer<'de>>(name: &'static str, kind: Kind, input: D) -
     match input.deserialize_any(Field { name, kind, knobs: knobs(kind) })? {
         None => Ok(None),
         Some((None, _)) => {
-            let names = OneOf { what: "variant", words: &names(kind) };
+            let names = OneOf { what: "variant", words: &names(kind), or: "" };
             let expected: &dyn Expected = &names;
             Err(D::Error::custom(format!("missing field `{name}`, expected {expected}")))
         }
@@ -62,12 +62,17 @@ struct Field {
     knobs: Vec<&'static Knob>,
 }
 
+impl Field {
+    fn or(&self) -> String {
+        format!(", or an object of `{}` and knobs", self.name)
+    }
+}
+
 impl<'de> Visitor<'de> for Field {
     type Value = Option<(Option<&'static Rule>, Settings)>;
 
     fn expecting(&self, formatter: &mut fmt::Formatter<'_>) -> fmt::Result {
-        let words: &dyn Expected = &OneOf { what: "variant", words: &names(self.kind) };
-        write!(formatter, "{words}, or an object of `{}` and knobs", self.name)
+        OneOf { what: "variant", words: &names(self.kind), or: &self.or() }.expecting(formatter)
     }
 
     fn visit_unit<E: Error>(self) -> Result<Self::Value, E> {
@@ -75,13 +80,14 @@ impl<'de> Visitor<'de> for Field {
     }
 
     fn visit_str<E: Error>(self, word: &str) -> Result<Self::Value, E> {
-        Ok(Some((rule(self.kind, |names| names.visit_str(word))?, Settings::EMPTY)))
+        let or = self.or();
+        Ok(Some((rule(self.kind, |names| OneOf { or: &or, ..names }.visit_str(word))?, Settings::EMPTY)))
     }
 
     fn visit_map<A: MapAccess<'de>>(self, mut object: A) -> Result<Self::Value, A::Error> {
         let names: Vec<&'static str> = [self.name].into_iter().chain(self.knobs.iter().map(|knob| knob.name)).collect();
         let (mut named, mut settings, mut seen) = (None, Settings::EMPTY, vec![false; names.len()]);
-        while let Some(Some(index)) = object.next_key_seed(OneOf { what: "field", words: &names })? {
+        while let Some(Some(index)) = object.next_key_seed(OneOf { what: "field", words: &names, or: "" })? {
             if std::mem::replace(&mut seen[index], true) {
                 return Err(A::Error::custom(format!("duplicate field `{}`", names[index])));
             }
@@ -100,7 +106,7 @@ impl<'de> Visitor<'de> for Field {
 
 /// The rule that `read` finds among the names of a kind of rule.
 fn rule<E>(kind: Kind, read: impl FnOnce(OneOf<'_>) -> Result<Option<usize>, E>) -> Result<Option<&'static Rule>, E> {
-    let index = read(OneOf { what: "variant", words: &names(kind) })?;
+    let index = read(OneOf { what: "variant", words: &names(kind), or: "" })?;
     Ok(index.map(|index| rules(kind)[index]))
 }
 

@@ -95,7 +95,7 @@ impl RepairRequest {
 }
 
 /// Why a repair has no field of this kind.
-const BESIDE: &str = "which has steps, below and worst beside its text";
+const BESIDE: &str = "which has steps, below and worst beside its text; give those, or leave it out";
 
 /// A repair with the fields of its `diffusion`, and those that are only a repair's.
 pub(crate) fn with_repair_fields(

@@ -8,7 +8,7 @@ use crate::cmd::ask::{answer_all, engine};
 use crate::cmd::flag_names::{SUDOKU, in_flags};
 use crate::cmd::model::ModelArgs;
 use crate::cmd::print;
-use crate::cmd::words::{count, named, number, one_of, temperature, whole};
+use crate::cmd::words::{Proofread, count, named, number, one_of, proofread, temperature, whole};
 use crate::diffusion::policy::{BELOW, BUDGET, COUNT_MAX, Choice, Kind, QUALITY, Rule, rules};
 use crate::engine::{Handle, Proofreading, Request};
 use crate::train::sudoku::Grid;
@@ -43,9 +43,10 @@ pub(crate) struct SudokuArgs {
     /// Erase only below this quality or confidence
     #[arg(long, value_name = "0..1", value_parser = number(0.0_f32, 1.0))]
     below: Option<f32>,
-    /// Steps to proofread the full grid; with the policy quality
-    #[arg(long, value_name = "N", default_value_t = 0, value_parser = whole::<u32>(0, COUNT_MAX.into()))]
-    proofread: u32,
+    /// Steps to proofread the full grid, with the policy quality: a number from 2, `on` for the
+    /// model's, or `off`
+    #[arg(long, value_name = "N", default_value = "off", value_parser = proofread())]
+    proofread: Proofread,
     /// What proofreading doubts
     #[arg(long, value_name = "0..1", default_value_t = 0.5, value_parser = number(0.0_f32, 1.0))]
     proofread_below: f32,
@@ -142,7 +143,7 @@ impl SudokuArgs {
         };
         let proofreading = |rule: &Rule| Proofreading {
             most: None,
-            steps: Some(if rule == &QUALITY { self.proofread } else { 0 }),
+            steps: if rule == &QUALITY { self.proofread.0 } else { Proofread::OFF.0 },
             below: Some(self.proofread_below),
             temperature: self.proofread_temperature,
         };

@@ -3,7 +3,7 @@
 use super::losses::Losses;
 use crate::cmd::model::gguf_tokenizer;
 use crate::cmd::print::{self, OutputError};
-use crate::cmd::words::{count, number, whole};
+use crate::cmd::words::{count, number, one_of, whole};
 use crate::diffusion::TokenId;
 use crate::files;
 use crate::model::{Device, is_gguf, threads};
@@ -30,30 +30,12 @@ pub(super) enum BuiltInTask {
     Sudoku,
 }
 
-/// See [`Products`].
-#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, ValueEnum)]
-enum ProductsArg {
-    /// bf16 on a GPU, f32 on a CPU
-    #[default]
-    Auto,
-    /// 32 bits
-    F32,
-    /// TF32: 32 bits, of which a GPU multiplies the upper 19
-    Tf32,
-    /// 16 bits; on a CPU slow, to compare with
-    Bf16,
-}
-
-impl From<ProductsArg> for Products {
-    fn from(arg: ProductsArg) -> Self {
-        match arg {
-            ProductsArg::Auto => Self::Auto,
-            ProductsArg::F32 => Self::F32,
-            ProductsArg::Tf32 => Self::Tf32,
-            ProductsArg::Bf16 => Self::Bf16,
-        }
-    }
-}
+const PRECISIONS: [(&str, Products, &str); 4] = [
+    ("auto", Products::Auto, "bf16 on a GPU, f32 on a CPU"),
+    ("f32", Products::F32, "32 bits"),
+    ("tf32", Products::Tf32, "32 bits, of which a GPU multiplies the upper 19"),
+    ("bf16", Products::Bf16, "16 bits; on a CPU slow, to compare with"),
+];
 
 /// Most steps of a training run.
 const STEPS_MAX: u64 = u32::MAX as u64;
@@ -116,8 +98,8 @@ pub(super) struct RunArgs {
     #[arg(long)]
     recompute: bool,
     /// Number format of the products of matrices that learn; all else is in f32
-    #[arg(long, value_enum, default_value_t)]
-    precision: ProductsArg,
+    #[arg(long, default_value = "auto", value_parser = one_of(PRECISIONS))]
+    precision: Products,
     /// Device to compute on: `auto`, `cpu`, `cuda` or `cuda:N`
     #[arg(long, default_value = "auto")]
     pub(super) device: Device,
@@ -202,7 +184,7 @@ impl RunArgs {
             report_every,
             evaluate_every: NonZeroU32::new(self.eval_every).filter(|_| !self.dry_run),
             recompute: self.recompute,
-            products: self.precision.into(),
+            products: self.precision,
             device: self.device,
             trial: self.dry_run.then_some(TRIAL_STEPS),
         })

@@ -105,6 +105,10 @@ pub(super) fn run(args: &PrismArgs) -> anyhow::Result<()> {
     if is_gguf(dir) && args.learns != LearnsWord::Head {
         bail!(UsageError("--model-id is a GGUF file, whose weights stay as they are; give --learns head".to_owned()));
     }
+    if is_gguf(dir) && args.dummy_weights {
+        let problem = "--dummy-weights is for a directory with config.json, and --model-id is a GGUF file";
+        bail!(UsageError(problem.to_owned()));
+    }
     let memory = Memory::before(&args.run)?;
     args.run.create_out(Some(dir))?;
     let (data, data_settings) = match &args.data {

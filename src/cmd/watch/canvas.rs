@@ -227,18 +227,18 @@ fn is_low(confidence: Option<f32>) -> bool {
 }
 
 #[cfg(test)]
-mod tests {
+pub(super) mod tests {
     use super::super::trajectory::{Event, read_line};
     use super::*;
 
-    fn start(json: &str) -> Canvas {
+    pub(in super::super) fn start(json: &str) -> Canvas {
         match read_line(json).unwrap() {
             Some(Event::Start(start)) => Canvas::new(start),
             other => panic!("{json} is {other:?}"),
         }
     }
 
-    fn step(edits: &str) -> Step {
+    pub(in super::super) fn step(edits: &str) -> Step {
         match read_line(&format!(r#"{{"step":0,"edits":[{edits}]}}"#)).unwrap() {
             Some(Event::Step(None, step)) => step,
             other => panic!("{edits} is {other:?}"),

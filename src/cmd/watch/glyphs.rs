@@ -88,22 +88,9 @@ const fn weight(mark: Mark) -> u8 {
 
 #[cfg(test)]
 mod tests {
-    use super::super::trajectory::{Done, Event, Step, read_line};
+    use super::super::canvas::tests::{start, step};
+    use super::super::trajectory::Done;
     use super::*;
-
-    fn start(json: &str) -> Canvas {
-        match read_line(json).unwrap() {
-            Some(Event::Start(start)) => Canvas::new(start),
-            other => panic!("{json} is {other:?}"),
-        }
-    }
-
-    fn step(edits: &str) -> Step {
-        match read_line(&format!(r#"{{"step":0,"edits":[{edits}]}}"#)).unwrap() {
-            Some(Event::Step(None, step)) => step,
-            other => panic!("{edits} is {other:?}"),
-        }
-    }
 
     fn texts(canvas: &Canvas) -> Vec<String> {
         glyphs(canvas).into_iter().map(|glyph| glyph.text).collect()

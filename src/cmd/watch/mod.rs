@@ -11,21 +11,21 @@ mod trajectory;
 use super::print::OutputError;
 use super::words::whole;
 use crate::diffusion::counted;
-use anyhow::Context;
+use anyhow::{Context, bail};
 use canvas::Canvas;
 use clap::Args;
 use look::Look;
 use screen::{Screen, picture};
 use std::fs::File;
 use std::io::Write;
-use std::path::PathBuf;
+use std::path::{Path, PathBuf};
 use trajectory::{Counts, Event, Step, read_line};
 
 /// Longest time that a frame stays, in milliseconds.
 const DELAY_MAX: u64 = 60_000;
 
-const NO_START: &str = "is an answer, and no start came before it; a completion is streamed with its start and its \
-                        edits if \"stream_edits\" is true";
+const NO_START: &str = "is an answer, and no start came before it; give \"stream\": true in the request, and for a \
+                        completion also \"stream_edits\": true";
 
 /// Reads the time that a frame stays, in milliseconds.
 pub(super) fn delay() -> impl clap::builder::TypedValueParser<Value = u64> {
@@ -73,6 +73,9 @@ impl Stage {
     /// When the file cannot be written.
     pub(super) fn new(args: &WatchArgs, keeps_canvas: bool) -> anyhow::Result<Self> {
         let record = args.record.clone().map(|path| {
+            if path == Path::new("-") {
+                bail!("--record: give the name of a file; standard output has the answer");
+            }
             let file = File::create(&path).with_context(|| format!("--record: cannot write {}", path.display()))?;
             anyhow::Ok(Record { file, path })
         });

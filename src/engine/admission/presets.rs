@@ -121,5 +121,5 @@ pub(super) fn check_tasks(request: &Request, tasks: &[Task]) -> Result<(), Rejec
         Task::Score { .. } => Some("a score, which fills nothing"),
         Task::Continue { .. } | Task::Infill { .. } | Task::Between { .. } | Task::InfillTokens { .. } => None,
     });
-    why.map_or(Ok(()), |why| Err(invalid(PARAM, format!("{PARAM} does not go with {why}"))))
+    why.map_or(Ok(()), |why| Err(invalid(PARAM, format!("{PARAM} does not go with {why}; leave it out"))))
 }

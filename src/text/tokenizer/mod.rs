@@ -363,8 +363,6 @@ fn with_placeholders(conversation: &Conversation, special: &[String]) -> (Conver
     (conversation, spelled)
 }
 
-const SHOWN_MAX: usize = 5;
-
 /// Whether every character other than white space is part of a token. A vocabulary without an
 /// "unknown" token silently drops characters that it lacks.
 fn covers(offsets: &[(usize, usize)], text: &str) -> bool {
@@ -387,5 +385,5 @@ fn normalised(tokenizer: &tokenizers::Tokenizer, text: &str) -> Option<String> {
 fn without_token(text: &str, mut has_token: impl FnMut(char) -> bool) -> Vec<char> {
     let mut tried = HashSet::new();
     let new = text.chars().filter(|character| tried.insert(*character));
-    new.filter(|character| !has_token(*character)).take(SHOWN_MAX).collect()
+    new.filter(|character| !has_token(*character)).take(TextError::SHOWN_MAX + 1).collect()
 }

@@ -5,6 +5,7 @@
 use super::attention::{TILE, TILE_WORDS, WIDTHS};
 use super::call::{Call, Number, Output, stride, word};
 use super::gpu::Gpu;
+use super::rows::expect;
 use crate::diffusion::u32_of;
 use crate::model::backend::composed::Composed;
 use crate::model::backend::training::{Attended, PackedRows};
@@ -80,6 +81,12 @@ impl<'a> Inputs<'a> {
         let tiles = words.elem_count() - tokens;
         let (tiles, limits) = (words.narrow(0, 0, tiles)?, words.narrow(0, tiles, tokens)?);
         let [heads, kv_heads] = [qkv[0].dim(1)? / d, qkv[1].dim(1)? / d];
+        if kv_heads == 0 || !heads.is_multiple_of(kv_heads) {
+            bail!("{heads} heads of queries cannot share {kv_heads} of keys");
+        }
+        for (name, x, heads) in [("q", qkv[0], heads), ("k", qkv[1], kv_heads), ("v", qkv[2], kv_heads)] {
+            expect(name, x, &[tokens, heads * d], &[DType::BF16])?;
+        }
         Ok(Some(Self { qkv, d, width, tokens, heads, kv_heads, tiles, limits }))
     }
 
@@ -141,6 +148,7 @@ pub(super) fn attended_gradients(
     let Some(inputs) = Inputs::of(gpu, qkv, d, rows)? else { bail!("attention was computed from other tensors") };
     let Inputs { tokens, heads, kv_heads, .. } = inputs;
     let grad = &grad.contiguous()?;
+    expect("the gradient", grad, &[tokens, heads * d], &[DType::BF16])?;
     let deltas = gpu.launch(&Call {
         kernel: "attention_delta".to_owned(),
         inputs: &[Some(grad), Some(mixed)],

@@ -45,6 +45,16 @@ struct alignas(sizeof(T) * N) Pack {
     T at[N];
 };
 
+// Numbers of a pack of one format: one, or 16 bytes of them.
+template <typename T, bool WIDE>
+constexpr uint32_t PACK = WIDE ? 16u / sizeof(T) : 1u;
+
+// N neighbours from `at` on.
+template <uint32_t N, typename T>
+__device__ __forceinline__ Pack<T, N> pack(const T *numbers, uint32_t at) {
+    return *(const Pack<T, N> *)(numbers + at);
+}
+
 // Set in the number of a key whose row lies in the store.
 constexpr uint32_t KEPT = 1u << 31;
 

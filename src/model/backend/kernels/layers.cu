@@ -7,16 +7,6 @@
 
 constexpr uint32_t THREADS = 256;
 
-// Numbers of a pack: one, or 16 bytes of them.
-template <typename T, bool WIDE>
-constexpr uint32_t PACK = WIDE ? 16u / sizeof(T) : 1u;
-
-// N neighbours from `at` on.
-template <uint32_t N, typename T>
-__device__ __forceinline__ Pack<T, N> pack(const T *numbers, uint32_t at) {
-    return *(const Pack<T, N> *)(numbers + at);
-}
-
 // The norm of a row of x (width): RMS, or with a bias LayerNorm.
 template <uint32_t N, typename T, typename W, typename U>
 __device__ void normed(const T *x, const W *weight, const W *bias, U *out, uint32_t width, float eps) {

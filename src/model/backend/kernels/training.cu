@@ -15,15 +15,6 @@ constexpr uint32_t NONE = 0xffffffffu;
 
 // Numbers of a pack where formats are mixed: one, or 16 bytes of f32.
 constexpr uint32_t FOUR = 4;
-// Numbers of a pack of one format: one, or 16 bytes of them.
-template <typename T, bool WIDE>
-constexpr uint32_t PACK = WIDE ? 16u / sizeof(T) : 1u;
-
-// N neighbours from `at` on.
-template <uint32_t N, typename T>
-__device__ __forceinline__ Pack<T, N> pack(const T *numbers, uint32_t at) {
-    return *(const Pack<T, N> *)(numbers + at);
-}
 
 // The sums of a and of b over the threads of a block, as `summed`, at the cost of one; `scratch` has two places for each warp.
 __device__ __forceinline__ void both_summed(float &a, float &b, float *scratch) {

@@ -73,6 +73,47 @@ fn what_is_kept_are_the_logarithms_of_the_sums() -> Result<()> {
     Ok(())
 }
 
+#[test]
+#[ignore = "needs the program that .ci/kernels builds, or a GPU"]
+fn scores_far_below_zero_keep_their_shares() -> Result<()> {
+    let (cuda, lengths, d) = (cuda(), [70usize, 3], 16);
+    let [q, k, v, grad] = tensors(8, 73, (2, 1, d))?;
+    // scores of about -32 * 16 / 4, which differ little between keys
+    let (q, k) = (q.affine(0.1, 16.0)?, k.affine(0.1, -2.0)?);
+    let [q, k, v, grad] = [q, k, v, grad].map(|x| both(&cuda, &x, DType::BF16).unwrap());
+    let (there, here) = ([&q.0, &k.0, &v.0], [&q.1, &k.1, &v.1]);
+    let (rows, rows_cpu) = (lay_out_rows(&cuda.gpu, &lengths)?, Cpu.lay_out_rows(&lengths)?);
+    let (found, expected) = (attended(&cuda.gpu, there, d, &rows)?, Cpu.attended(here, d, &rows_cpu)?);
+    let highest = found.kept[0].max_all()?.to_scalar::<f32>()?;
+    assert!(highest < -100.0, "the scores are as low as the test needs them: {highest}");
+    assert!(distance(&found.mixed, &expected.mixed)? < 0.02);
+    let found = attended_gradients(&cuda.gpu, there, d, &rows, &found, &grad.0)?;
+    let expected = Cpu.attended_gradients(here, d, &rows_cpu, &expected, &grad.1)?;
+    // not of q, in whose sum the part that keys have in common cancels, up to the rounding of bf16
+    for ((name, found), expected) in ["q", "k", "v"].iter().zip(found).zip(expected).skip(1) {
+        let off = distance(&found, &expected)?;
+        assert!(off < 0.03, "{name}: {off}");
+    }
+    Ok(())
+}
+
+#[test]
+#[ignore = "needs the program that .ci/kernels builds, or a GPU"]
+fn other_shapes_are_refused() -> Result<()> {
+    let (cuda, d) = (cuda(), 16);
+    let [q, k, v, grad] = tensors(9, 8, (2, 1, d))?.map(|x| both(&cuda, &x, DType::BF16).unwrap().0);
+    let rows = lay_out_rows(&cuda.gpu, &[8])?;
+    let refused = |qkv: [&Tensor; 3], rows: &_| attended(&cuda.gpu, qkv, d, rows).err().unwrap().to_string();
+    assert!(refused([&q, &k, &v.narrow(0, 0, 7)?], &rows).contains("v has the shape [7, 16]"));
+    assert!(refused([&q, &k, &v], &lay_out_rows(&cuda.gpu, &[9])?).contains("[9, 32]"));
+    assert!(refused([&k, &q, &q], &rows).contains("1 heads of queries cannot share 2 of keys"));
+    let done = attended(&cuda.gpu, [&q, &k, &v], d, &rows)?;
+    let short = grad.narrow(1, 0, d)?;
+    let refused = attended_gradients(&cuda.gpu, [&q, &k, &v], d, &rows, &done, &short).err().unwrap();
+    assert!(refused.to_string().contains("the gradient has the shape [8, 16]"), "{refused}");
+    Ok(())
+}
+
 /// The results for some rows, in words, and the gradients.
 fn whole(seed: u64, d: usize, lengths: &[usize]) -> Result<[Vec<f32>; 4]> {
     let cuda = cuda();
