@@ -53,7 +53,7 @@ pub(super) struct ModelArgs {
     /// benchmarks
     #[arg(long, env = "REMASK_LOAD_FORMAT", default_value = "auto")]
     load_format: LoadFormat,
-    /// PRISM quality head or checkpoint [default: the head in the model's directory]
+    /// PRISM quality head or checkpoint [default: the head in the model's directory or file]
     #[arg(long, env = "REMASK_PRISM_HEAD", value_name = "FILE")]
     prism_head: Option<PathBuf>,
     /// LoRA adapter in PEFT's layout to merge into the weights

@@ -8,7 +8,7 @@ use super::families::{dit::Dit, llada::Llada, remedi::Remedi};
 use super::interface::Denoiser;
 use super::network::{Network, Sight};
 use super::spec::{Defaults, Keeping, ModelSpec, PresetsText};
-use super::weights::directory::{config, described, directory, head_file, model_files, open_head};
+use super::weights::directory::{config, described, directory, head_file, model_files, open_head, without_head};
 use super::weights::head_facts::check_is_last;
 use super::weights::layout::{HEAD, HeadPlace, Layout, head_tensors};
 use super::weights::made_for::{MadeFor, check_head};
@@ -160,8 +160,11 @@ fn network_on(source: &Source, place: Place) -> Loaded {
         Source::Gguf { file, prism_head } => {
             let gguf = Gguf::open(file)?;
             let config = gguf.config()?;
-            let mut files = vec![TensorFile::gguf(gguf, file.display().to_string())?];
-            files.extend(head_file(file, prism_head.as_deref())?.map(|path| open_head(&path)).transpose()?);
+            let model = TensorFile::gguf(gguf, file.display().to_string())?;
+            let files = match head_file(file, prism_head.as_deref())? {
+                Some(head) => vec![without_head(model), open_head(&head)?],
+                None => vec![model],
+            };
             (config, files, LoraConfig::PUBLISHED)
         }
         Source::Embedded { config, generation_config, weights, prism_head } => {

@@ -1,9 +1,9 @@
 //! A model whose weights stay while a quality head is trained for it: a directory or a GGUF file.
 
-use super::directory::{check_is_judgeable, check_is_model, config, directory, has, head_file, model_files, open_head};
+use super::directory::{check_is_judgeable, check_is_model, config, directory, model_files};
 use super::gguf::read::Gguf;
 use super::head_facts::HeadFacts;
-use super::layout::{Layout, Part};
+use super::layout::Layout;
 use super::lora::LoraConfig;
 use super::made_for::{check_head, entries_for};
 use super::tensor_file::{TensorFile, is_gguf};
@@ -33,13 +33,7 @@ pub(crate) struct HeadStart {
 /// `allow_foreign_head`, with a warning.
 pub(crate) fn head_start(base: &Path, device: Device, allow_foreign_head: bool) -> Result<HeadStart, LoadError> {
     let (config, files, lora) = if is_gguf(base) {
-        let (config, mut files) = gguf(base)?;
-        if files.iter().any(|file| has(file, |part| matches!(part, Part::Head(_)))) {
-            let problem = "has a quality head in it, beside which no other is served; make a file without it: \
-                           `remask quantize` for a directory without a head";
-            return Err(LoadError::malformed(&base.display(), problem));
-        }
-        files.extend(head_file(base, None)?.map(|path| open_head(&path)).transpose()?);
+        let (config, files) = gguf(base)?;
         (config, files, LoraConfig::PUBLISHED)
     } else {
         check_is_model(base)?;

@@ -3,7 +3,8 @@
 use super::head_facts::HeadFacts;
 use super::layout::{HEAD, Layout, Part};
 use super::made_for::check_head;
-use super::{lora::LoraConfig, registry::Registry, tensor_file::TensorFile};
+use super::tensor_file::{BASE, JUDGED, LAYER, SAMPLES, TensorFile};
+use super::{lora::LoraConfig, registry::Registry};
 use crate::files;
 use crate::model::config::{family::Family, llada::Config, remedi, strict};
 use crate::model::device::{CudaGraphs, Device, backend};
@@ -138,9 +139,19 @@ pub(crate) fn directory(
         files.push(require(file, |part| matches!(part, Part::LoraA(_)), "*.lora_A.weight of a LoRA adapter")?);
     }
     if !files.iter().any(|file| has(file, |part| matches!(part, Part::Weight(_)))) {
-        files.extend(model_files(dir)?);
+        let model = model_files(dir)?.into_iter();
+        files.extend(model.map(|file| if prism_head.is_some() { without_head(file) } else { file }));
     }
     Ok((files, lora))
+}
+
+/// The file without its quality head, in whose place another one is given.
+pub(crate) fn without_head(mut file: TensorFile) -> TensorFile {
+    file.shapes.retain(|name, _| !matches!(Part::of(name), Some(Part::Head(_))));
+    for of_head in [JUDGED, LAYER, BASE, SAMPLES] {
+        file.metadata.remove(of_head);
+    }
+    file
 }
 
 pub(crate) fn has(file: &TensorFile, wanted: fn(&Part) -> bool) -> bool {
