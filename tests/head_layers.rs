@@ -194,6 +194,13 @@ fn what_a_head_says_is_the_same_alone_in_a_batch_and_where_few_cells_are_asked_f
         let first = canvases[0].filled(0..20).count();
         let count = canvases[0].filled(20..40).count();
         assert_eq!(read(&mut *model, &[window])[0], alone[0][first..first + count], "{family}");
+        // of a full canvas the head reads all, and the pass ends at its block
+        let full = Canvas::new((0..50).map(|at| Cell::Filled(TokenId(at * 13 % 57))).collect());
+        let present = Row { present: true, ..reviewed(&full) }; // it needs the output layer
+        assert_eq!(read(&mut *model, &[reviewed(&full)]), read(&mut *model, &[present]), "{family}");
+        let cost = |model: &dyn Denoiser| model.cost(&[reviewed(&full)]).unwrap().flop;
+        let all_blocks = cost(&*Model::of(family, width).with_head(24, None).load());
+        assert!(4 * cost(&*model) < 3 * all_blocks, "{family}: {} of {all_blocks}", cost(&*model));
     }
 }
 

@@ -10,7 +10,7 @@ use super::backend::{Backend, Computed};
 use super::error::{ModelError, RowError};
 use super::interface::{Batch, Denoiser, Inspection, KeptStates, Readings};
 use super::kv_store::KvStore;
-use super::network::{Network, Pass, Scope};
+use super::network::{Network, Pass, Scope, Wanted};
 use super::placing::Placing;
 use super::plan::{Asked, Placings, Plan, Planner, Question};
 use super::row::{Row, SequenceName};
@@ -203,10 +203,11 @@ impl NetworkDenoiser {
             asked.iter().map(|readout| readout.whole_rows.as_ref().map_or(0, Range::len)).collect();
         inputs.shape.extend([asked.len(), judged.len()]);
         let layers = &[self.network.judges()][..usize::from(!judged.is_empty())];
+        let wanted = Wanted { hidden: !asked.is_empty(), layers };
         inputs.brings_rows = whole_rows.iter().any(|rows| *rows > 0);
         let (summaries, mut numbers) = self.backend.pass(&inputs, &|inputs| {
-            let states = self.network.run(&plan, inputs, kv_layers.as_ref(), layers)?;
-            let answers = self.backend.each(&asked, |_, readout| self.read_out(&states.hidden, readout, inputs))?;
+            let states = self.network.run(&plan, inputs, kv_layers.as_ref(), wanted)?;
+            let answers = self.backend.each(&asked, |_, readout| self.read_out(states.hidden()?, readout, inputs))?;
             let review = |states: &Tensor| self.backend.each(&judged, |_, index| self.review(states, index, inputs));
             let qualities = states.judged.first().map(review).transpose()?.unwrap_or_default();
             let (answers, rows): (Vec<_>, Vec<_>) = answers.into_iter().unzip();
@@ -317,12 +318,12 @@ impl NetworkDenoiser {
         pass.push(ids.iter().map(|id| id.0), scope, (0..ids.len()).collect());
         let mut inputs = Inputs::default();
         let plan = self.network.plan(&pass, &mut inputs);
-        let layers = [self.network.judges()];
-        let states = self.network.run(&plan, &self.backend.bring(&inputs)?, None, &layers)?; // (positions, width) each
+        let wanted = Wanted { hidden: true, layers: &[self.network.judges()] };
+        let states = self.network.run(&plan, &self.backend.bring(&inputs)?, None, wanted)?; // (positions, width) each
         let sources: Vec<u32> = (0..ids.len()).map(|at| u32_of(self.network.outputs().source(at))).collect();
         let sources = Tensor::new(&*sources, &self.backend.device())?;
         let read = |states: &Tensor| self.backend.gather(states, &sources); // (positions, width)
-        let hidden = read(&states.hidden)?;
+        let hidden = read(states.hidden()?)?;
         let logits = self.network.logits(&hidden)?.narrow(1, 0, self.vocabulary.size)?; // (positions, vocab_size)
         let qualities = states.judged.first().map(|judged| self.network.qualities(&read(judged)?)).transpose()?;
         let qualities = qualities.flatten(); // (positions)

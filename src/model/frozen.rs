@@ -5,7 +5,7 @@ use super::backend::{inputs::Inputs, training::Training};
 use super::denoiser::NetworkDenoiser;
 use super::device::training_on;
 use super::error::ModelError;
-use super::network::{Layer, Pass, Scope};
+use super::network::{Layer, Pass, Scope, Wanted};
 use crate::diffusion::{Canvas, u32_of};
 use candle_core::{DType, Tensor, utils::with_threadpool};
 use std::sync::Arc;
@@ -52,7 +52,8 @@ impl NetworkDenoiser {
         }
         let mut inputs = Inputs::default();
         let plan = self.network.plan(&pass, &mut inputs);
-        let judged = self.network.run(&plan, &self.backend.bring(&inputs)?, None, layers)?.judged; // (asked, width) each
+        let wanted = Wanted { hidden: false, layers };
+        let judged = self.network.run(&plan, &self.backend.bring(&inputs)?, None, wanted)?.judged; // (asked, width) each
         let index = Tensor::new(states, &self.backend.device())?;
         let read = |judged: &Tensor| self.backend.gather(judged, &index)?.to_dtype(DType::F32);
         Ok(Some(judged.iter().map(read).collect::<candle_core::Result<_>>()?))

@@ -3,7 +3,7 @@
 
 use super::backend::cost::{Cost, Numbers};
 use super::backend::{KvLayers, Part, Spans, inputs::Inputs};
-use candle_core::{DType, Result, Tensor, bail};
+use candle_core::{DType, Error, Result, Tensor, bail};
 use std::num::NonZeroUsize;
 use std::ops::Range;
 
@@ -195,6 +195,11 @@ impl Pass {
         first_asked
     }
 
+    /// Whether it reads keys and values of other passes, or keeps its own.
+    pub(crate) fn is_reusing(&self) -> bool {
+        self.rows.iter().any(|row| row.part.is_some())
+    }
+
     /// What is kept of this pass: tokens of the pass, and the slots for their keys and values.
     pub(crate) fn kept(&self) -> Vec<(Range<usize>, usize)> {
         let of_row = |row: &PassRow| {
@@ -263,22 +268,44 @@ impl Layer {
     }
 }
 
+/// Which states are read of a pass. It may end where the last of them are.
+#[derive(Clone, Copy, Debug)]
+pub(crate) struct Wanted<'a> {
+    /// Whether the output layer reads them.
+    pub(crate) hidden: bool,
+    /// Those that quality heads read.
+    pub(crate) layers: &'a [Layer],
+}
+
+impl Wanted<'_> {
+    /// How many of so many blocks it takes.
+    pub(crate) fn depth(&self, blocks: usize) -> usize {
+        let deepest = self.layers.iter().map(|layer| layer.number(blocks)).max();
+        deepest.filter(|_| !self.hidden).unwrap_or(blocks)
+    }
+}
+
 /// States of the requested tokens, in order, each (asked, width).
 pub(crate) struct States {
-    /// Input of the output layer.
-    pub(crate) hidden: Tensor,
+    /// Input of the output layer, where it was asked for.
+    pub(crate) hidden: Option<Tensor>,
     /// Input of quality heads: one for each layer that was asked for.
     pub(crate) judged: Vec<Tensor>,
 }
 
 impl States {
     /// Those of a network whose quality head reads no earlier layer; `judged` is its input.
-    pub(crate) fn of_last(hidden: Tensor, judged: &Tensor, layers: &[Layer]) -> Result<Self> {
-        let judged = layers.iter().map(|layer| match layer {
+    pub(crate) fn of_last(hidden: Tensor, judged: &Tensor, wanted: Wanted<'_>) -> Result<Self> {
+        let judged = wanted.layers.iter().map(|layer| match layer {
             Layer::Last => Ok(judged.clone()),
             Layer::After(number) => bail!("the states after block {number} are not kept by this network"),
         });
-        Ok(Self { judged: judged.collect::<Result<_>>()?, hidden })
+        Ok(Self { judged: judged.collect::<Result<_>>()?, hidden: Some(hidden) })
+    }
+
+    /// Input of the output layer.
+    pub(crate) fn hidden(&self) -> Result<&Tensor> {
+        self.hidden.as_ref().ok_or_else(|| Error::Msg("the pass ended before the output layer".to_owned()))
     }
 }
 
@@ -300,13 +327,12 @@ pub(crate) trait Network: Send + Sync {
 
     /// The device's part of a pass: `inputs` are those of the plan. A row's states do not depend on
     /// the other rows. Keys and values are taken from the store, and put there, as the plan says.
-    /// `layers` are those that quality heads are to read.
     fn run(
         &self,
         plan: &[Planned],
         inputs: &Tensor,
         kv_layers: Option<&KvLayers<'_>>,
-        layers: &[Layer],
+        wanted: Wanted<'_>,
     ) -> Result<States>;
 
     /// The size of the keys and values of a cell; `None` of a network that cannot keep them.

@@ -8,7 +8,7 @@ use crate::model::backend::cost::{Cost, Numbers, Size};
 use crate::model::backend::inputs::{Inputs, part};
 use crate::model::backend::{Angles, Backend, KeysValues, KvLayers, Matrix, Norm, Span, Spans, Stored};
 use crate::model::config::dit::{Config, SINUSOID};
-use crate::model::network::{Layer, Network, Pass, PassRow, Planned, States};
+use crate::model::network::{Network, Pass, PassRow, Planned, States, Wanted};
 use crate::model::{error::LoadError, weights::registry::Registry};
 use candle_core::{D, DType, Result, Tensor};
 use std::sync::Arc;
@@ -107,10 +107,10 @@ impl Network for Dit {
         rows.chunks(together).map(plan).collect()
     }
 
-    fn run(&self, plan: &[Planned], inputs: &Tensor, _: Option<&KvLayers<'_>>, layers: &[Layer]) -> Result<States> {
+    fn run(&self, plan: &[Planned], inputs: &Tensor, _: Option<&KvLayers<'_>>, wanted: Wanted<'_>) -> Result<States> {
         let states = self.backend.each(plan, |_, planned| self.rows(planned, inputs))?;
         let cat = |part: usize| Tensor::cat(&states.iter().map(|states| &states[part]).collect::<Vec<_>>(), 0);
-        States::of_last(cat(0)?, &cat(1)?, layers)
+        States::of_last(cat(0)?, &cat(1)?, wanted)
     }
 
     fn logits(&self, hidden: &Tensor) -> Result<Tensor> {

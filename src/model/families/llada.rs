@@ -8,9 +8,9 @@ use super::{head::Head, rope::Rope};
 use crate::model::backend::cost::{Cost, Numbers, Size};
 use crate::model::backend::inputs::Inputs;
 use crate::model::backend::{Backend, KvLayers, Matrix, Norm, Stored};
-use crate::model::network::{KvSize, Layer, Network, Outputs, Pass, Planned, States};
+use crate::model::network::{KvSize, Layer, Network, Outputs, Pass, Planned, States, Wanted};
 use crate::model::{config::llada::Config, error::LoadError, weights::registry::Registry};
-use candle_core::{DType, Result, Tensor};
+use candle_core::{DType, Error, Result, Tensor};
 use std::sync::Arc;
 
 type Loaded<T> = std::result::Result<T, LoadError>;
@@ -46,9 +46,11 @@ impl Network for Llada {
         plan: &[Planned],
         inputs: &Tensor,
         kv_layers: Option<&KvLayers<'_>>,
-        layers: &[Layer],
+        wanted: Wanted<'_>,
     ) -> Result<States> {
         let backend = &*self.backend;
+        // what is kept is of every block
+        let depth = if kv_layers.is_some() { self.blocks.len() } else { wanted.depth(self.blocks.len()) };
         let pieces = plan.iter().map(|planned| self.piece(planned, inputs)).collect::<Result<Vec<_>>>()?;
         let last = self.blocks.len() - 1;
         let mut projected = backend.each(&pieces, |_, piece| {
@@ -59,19 +61,24 @@ impl Network for Llada {
         let mut after: Vec<(usize, Tensor)> = Vec::new(); // blocks, (asked of all, d_model)
         for n in 0..last {
             let kv = keys_values(projected.iter(), n, kv_layers, backend, inputs)?;
-            let is_read = layers.iter().any(|layer| layer.number(self.blocks.len()) == n + 1);
+            let is_read = wanted.layers.iter().any(|layer| layer.number(self.blocks.len()) == n + 1);
+            let is_end = n + 1 == depth;
             let next = backend.each(&pieces, |index, piece| {
                 let (x, update) = self.blocks[n].mix(backend, &projected[index], &kv, &piece.all, inputs)?;
                 let (x, normed) = backend.add_norm(&x, &update, &self.blocks[n + 1].attn_norm)?;
                 let is_read = is_read && piece.index.elem_count() > 0;
                 let read = is_read.then(|| backend.gather(&x, &piece.index)).transpose()?; // (asked, d_model)
-                self.blocks[n + 1].project(backend, x, &normed, piece, n + 1 == last).map(|next| (next, read))
+                let next = || self.blocks[n + 1].project(backend, x, &normed, piece, n + 1 == last);
+                Ok::<_, Error>(((!is_end).then(next).transpose()?, read))
             })?;
             let (next, read): (Vec<_>, Vec<_>) = next.into_iter().unzip();
-            projected = next;
             if is_read {
                 after.push((n + 1, Tensor::cat(&read.into_iter().flatten().collect::<Vec<_>>(), 0)?));
             }
+            if is_end {
+                return Ok(States { judged: self.judged(wanted, &after)?, hidden: None });
+            }
+            projected = next.into_iter().flatten().collect();
         }
         let kv = keys_values(projected.iter(), last, kv_layers, backend, inputs)?;
         let hidden = backend.each(&pieces, |index, piece| match &piece.asked {
@@ -82,11 +89,8 @@ impl Network for Llada {
             }
         })?;
         let hidden = Tensor::cat(&hidden.into_iter().flatten().collect::<Vec<_>>(), 0)?; // (asked of all, d_model)
-        let judged = layers.iter().map(|layer| {
-            let number = layer.number(self.blocks.len());
-            after.iter().find(|(after, _)| *after == number).map_or(&hidden, |(_, states)| states).clone()
-        });
-        Ok(States { judged: judged.collect(), hidden })
+        after.push((self.blocks.len(), hidden.clone()));
+        Ok(States { judged: self.judged(wanted, &after)?, hidden: Some(hidden) })
     }
 
     fn keeps(&self) -> Option<KvSize> {
@@ -98,9 +102,13 @@ impl Network for Llada {
     }
 
     fn cost(&self, pass: &Pass, read_out: usize, judged: usize) -> Cost {
+        let wanted = Wanted { hidden: read_out > 0, layers: &[self.judges()] };
+        let depth = if pass.is_reusing() { self.blocks.len() } else { wanted.depth(self.blocks.len()) };
         let block = |(n, block): (usize, &Block)| block.cost(pass, n + 1 == self.blocks.len());
         let head = self.head.as_ref().map_or_else(Cost::default, |head| Cost::products(head.size, judged));
-        self.blocks.iter().enumerate().map(block).sum::<Cost>() + Cost::products(self.ff_out_size, read_out) + head
+        self.blocks[..depth].iter().enumerate().map(block).sum::<Cost>()
+            + Cost::products(self.ff_out_size, read_out)
+            + head
     }
 
     fn numbers(&self) -> Numbers {
@@ -138,6 +146,16 @@ impl Llada {
             head: if weights.has_head() { Some(Head::new(weights, &*backend)?) } else { None },
             backend,
         })
+    }
+
+    /// What quality heads read, of the states after some blocks.
+    fn judged(&self, wanted: Wanted<'_>, after: &[(usize, Tensor)]) -> Result<Vec<Tensor>> {
+        let states = |layer: &Layer| {
+            let number = layer.number(self.blocks.len());
+            let found = after.iter().find(|(after, _)| *after == number);
+            found.map(|(_, states)| states.clone()).ok_or_else(|| Error::Msg(format!("no states after block {number}")))
+        };
+        wanted.layers.iter().map(states).collect()
     }
 
     /// States before the first block: (tokens, `d_model`).

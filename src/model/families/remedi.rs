@@ -9,7 +9,7 @@ use crate::model::backend::cost::{Cost, Numbers, Size};
 use crate::model::backend::inputs::Inputs;
 use crate::model::backend::{Backend, KvLayers, Matrix, Norm};
 use crate::model::config::{llada::Config, remedi};
-use crate::model::network::{KvSize, Layer, Network, Pass, Planned, Sight, States};
+use crate::model::network::{KvSize, Network, Pass, Planned, Sight, States, Wanted};
 use crate::model::{error::LoadError, weights::registry::Registry};
 use candle_core::{Result, Tensor};
 use std::num::NonZeroUsize;
@@ -77,7 +77,7 @@ impl Network for Remedi {
         plan: &[Planned],
         inputs: &Tensor,
         kv_layers: Option<&KvLayers<'_>>,
-        layers: &[Layer],
+        wanted: Wanted<'_>,
     ) -> Result<States> {
         let backend = self.backend();
         let pieces = plan.iter().map(|planned| self.base.piece(planned, inputs)).collect::<Result<Vec<_>>>()?;
@@ -108,7 +108,7 @@ impl Network for Remedi {
             Ok::<_, candle_core::Error>(judged.map(|judged| (normed, judged)))
         })?;
         let (hidden, judged): (Vec<_>, Vec<_>) = states.into_iter().flatten().unzip();
-        States::of_last(Tensor::cat(&hidden, 0)?, &Tensor::cat(&judged, 0)?, layers) // (asked of all, d_model)
+        States::of_last(Tensor::cat(&hidden, 0)?, &Tensor::cat(&judged, 0)?, wanted) // (asked of all, d_model)
     }
 
     /// Side blocks have keys and values of their own.
@@ -238,7 +238,7 @@ impl Side {
 mod tests {
     use super::*;
     use crate::model::backend::cpu::Cpu;
-    use crate::model::network::Scope;
+    use crate::model::network::{Layer, Scope};
     use crate::model::weights::{layout::Layout, lora::LoraConfig, tensor_file::TensorFile};
     use candle_core::{Device, safetensors::load};
     use std::path::Path;
@@ -260,8 +260,8 @@ mod tests {
             let scope = Scope { prompt: usize::try_from(prompt).unwrap(), sight: network.sight() };
             pass.push(ids.iter().map(|id| u32::try_from(*id).unwrap()), scope, asked);
             let mut inputs = Inputs::default();
-            let plan = network.plan(&pass, &mut inputs);
-            let states = network.run(&plan, &Cpu.bring(&inputs).unwrap(), None, &[Layer::Last]).unwrap();
+            let (plan, wanted) = (network.plan(&pass, &mut inputs), Wanted { hidden: true, layers: &[Layer::Last] });
+            let states = network.run(&plan, &Cpu.bring(&inputs).unwrap(), None, wanted).unwrap();
             let expected = &golden[&format!("{row}.side")];
             let worst = |x: &Tensor| x.abs().unwrap().max_all().unwrap().to_scalar::<f32>().unwrap();
             let difference = worst(&(&states.judged[0] - expected).unwrap());
