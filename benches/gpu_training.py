@@ -65,8 +65,8 @@ def main():
     args = parser.parse_args()
     here, failed = Path(__file__).resolve().parent, False
 
-    head = ["parameters", "width", "layers", "rows", "precision", "train base, tokens/s", "PyTorch eager, tokens/s", "ratio"]
-    print(f"| {' | '.join([*head, 'train prism, tokens/s', 'of train base'])} |\n|{'---|' * (len(head) + 2)}")
+    columns = ["parameters", "width", "layers", "rows", "precision", "train base, tokens/s", "PyTorch eager, tokens/s", "ratio"]
+    print(f"| {' | '.join([*columns, 'train prism, tokens/s', 'of train base'])} |\n|{'---|' * (len(columns) + 2)}")
     for name, width, layers, batch in args.sizes:
         for precision in ["bf16", "tf32", "f32"] if args.device != "cpu" else ["f32"]:
             shape = ["--d-model", width, "--layers", layers]

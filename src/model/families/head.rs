@@ -1,7 +1,7 @@
 //! PRISM's quality head: from states to how likely their tokens are right (arXiv 2510.01384).
 
 use crate::model::backend::{Backend, Norm, Scorer, cost::Size};
-use crate::model::network::Layer;
+use crate::model::states::Layer;
 use crate::model::{error::LoadError, weights::registry::Registry};
 use candle_core::{Result, Tensor};
 

@@ -9,7 +9,8 @@ use crate::model::backend::cost::{Cost, Numbers, Size};
 use crate::model::backend::inputs::Inputs;
 use crate::model::backend::{Backend, KvLayers, Matrix, Norm};
 use crate::model::config::{llada::Config, remedi};
-use crate::model::network::{KvSize, Network, Pass, Planned, Sight, States, Wanted};
+use crate::model::network::{KvSize, Network, Pass, Planned, Sight};
+use crate::model::states::{States, Wanted};
 use crate::model::{error::LoadError, weights::registry::Registry};
 use candle_core::{Result, Tensor};
 use std::num::NonZeroUsize;
@@ -238,7 +239,8 @@ impl Side {
 mod tests {
     use super::*;
     use crate::model::backend::cpu::Cpu;
-    use crate::model::network::{Layer, Scope};
+    use crate::model::network::Scope;
+    use crate::model::states::Layer;
     use crate::model::weights::{layout::Layout, lora::LoraConfig, tensor_file::TensorFile};
     use candle_core::{Device, safetensors::load};
     use std::path::Path;

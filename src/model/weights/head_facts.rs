@@ -5,7 +5,7 @@ use super::save::Metadata;
 use super::tensor_file::{JUDGED, LAYER, TensorFile};
 use crate::diffusion::TokenSet;
 use crate::model::error::LoadError;
-use crate::model::network::Layer;
+use crate::model::states::Layer;
 
 /// The entries [`JUDGED`] and [`LAYER`] of a file's header.
 #[derive(Clone, Debug, Default, PartialEq)]

@@ -11,7 +11,7 @@ use crate::diffusion::TokenSet;
 use crate::model::backend::{Backend, Stored};
 use crate::model::config::names::{self, Place};
 use crate::model::error::LoadError;
-use crate::model::network::Layer;
+use crate::model::states::Layer;
 use candle_core::{DType, Tensor};
 use sha2::{Digest, Sha256};
 use std::collections::{BTreeMap, BTreeSet};
