@@ -309,6 +309,8 @@ fn the_command_line_takes_a_preset_and_its_flags_win() {
     let fast = answer(&["--preset", "fast"]);
     assert_eq!(fast, answer(&["--threshold", "0.9", "--remasking", "off", "--proofread", "0"]));
     assert!(fast["forward_passes"].as_u64().unwrap() < 32, "{fast}");
+    let proofread = answer(&["--preset", "fast", "--proofread", "on"]);
+    assert!(proofread["forward_passes"].as_u64() > fast["forward_passes"].as_u64(), "{proofread}");
     let own = answer(&["--preset", "fast", "--unmasking", "leftmost"]);
     assert_eq!(own, answer(&["--unmasking", "leftmost", "--remasking", "off", "--proofread", "off"]));
     assert_eq!(own["forward_passes"], 32, "an order in place of the preset's pace");

@@ -1,5 +1,5 @@
-//! States of the tokens of a pass: which of them are read, by what, and those that were. Out of
-//! scope: how they come about.
+//! The states that a pass returns: which are asked for, and what reads them. Out of scope: how they
+//! are computed.
 
 use candle_core::{Error, Result, Tensor, bail};
 use std::num::NonZeroUsize;
@@ -32,7 +32,7 @@ impl Layer {
     }
 }
 
-/// Which states are read of a pass. It may end where the last of them are.
+/// Which states a pass is asked for. It may end after the block that gives the last of them.
 #[derive(Clone, Copy, Debug)]
 pub(crate) struct Wanted<'a> {
     /// Whether the output layer reads them.
@@ -42,7 +42,7 @@ pub(crate) struct Wanted<'a> {
 }
 
 impl Wanted<'_> {
-    /// How many of so many blocks it takes.
+    /// How many blocks the pass goes through, of a network with so many.
     pub(crate) fn depth(&self, blocks: usize) -> usize {
         let deepest = self.layers.iter().map(|layer| layer.number(blocks)).max();
         deepest.filter(|_| !self.hidden).unwrap_or(blocks)

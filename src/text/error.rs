@@ -19,7 +19,7 @@ pub enum TextError {
     /// The vocabulary has no token for some characters.
     #[error("the model's vocabulary has nothing for {}; leave it out", quoted(characters))]
     Inexpressible {
-        /// In order of appearance; at most six, and of six there may be others.
+        /// In order of appearance, at most six: a message names five, and that there are others.
         characters: Vec<char>,
     },
     /// The tokenizer failed for another reason.
